@@ -50,7 +50,8 @@ mod open;
 mod options;
 mod overlay;
 mod pipe;
-mod queue;
+#[doc(hidden)]
+pub mod queue;
 mod subscription;
 mod target;
 

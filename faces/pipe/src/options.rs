@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::queue::Limits;
+
 /// Default number of messages in a queue.
 const DEFAULT_QUEUE: usize = 1024;
 
@@ -60,6 +62,11 @@ impl Options {
     /// Makes the default options.
     pub fn new() -> Options {
         Options::default()
+    }
+
+    /// Returns the limits of a queue that logs call `what`.
+    pub(crate) fn limits(&self, what: &'static str) -> Limits {
+        Limits { messages: self.max_qsize, bytes: self.max_qbytes, budget: None, what }
     }
 
     /// Sets the timeout for resolving a name. Default: 2 s. For a connection, `con_timeout` includes it.

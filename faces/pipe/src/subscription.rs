@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-use crate::queue::Queue;
+use crate::queue::{Buffer, Queue};
 use crate::{Message, Pipe, PipeError};
 
 /// A queue of the messages that match a [`Filter`](crate::Filter), from [`Pipe::subscribe`]. It keeps the
@@ -98,7 +98,7 @@ impl Stream for Subscription {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         let this = &mut *self;
         let inner = this.pipe.inner();
-        let taken = this.queue.poll_take(cx, &mut this.waiter, || inner.flow());
+        let taken = this.queue.poll(cx, &mut this.waiter, Buffer::pop, || inner.flow());
         if taken.is_ready() {
             inner.flow();
         }

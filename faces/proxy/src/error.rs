@@ -3,8 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use hyper::StatusCode;
-
-use crate::socks::Reply;
+use peersock_streams::socks::Reply;
 
 /// Reasons for having no connection to a target.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +29,18 @@ impl DialError {
     /// Returns the corresponding reply of SOCKS.
     pub(crate) fn reply(&self) -> Reply {
         match self {
-            DialError::ForeignAddress | DialError::ForeignName => Reply::NotAllowed,
-            DialError::UnknownName => Reply::HostUnreachable,
-            DialError::TimedOut => Reply::TtlExpired,
+            DialError::ForeignAddress | DialError::ForeignName => Reply::NOT_ALLOWED,
+            DialError::UnknownName => Reply::HOST_UNREACHABLE,
+            DialError::TimedOut => Reply::TTL_EXPIRED,
             DialError::Failed(error) => match error.kind() {
-                ErrorKind::PermissionDenied => Reply::NotAllowed,
-                ErrorKind::ConnectionRefused => Reply::Refused,
-                ErrorKind::HostUnreachable | ErrorKind::NotFound => Reply::HostUnreachable,
+                ErrorKind::PermissionDenied => Reply::NOT_ALLOWED,
+                ErrorKind::ConnectionRefused => Reply::REFUSED,
+                ErrorKind::HostUnreachable | ErrorKind::NotFound => Reply::HOST_UNREACHABLE,
                 ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown | ErrorKind::AddrNotAvailable => {
-                    Reply::NetworkUnreachable
+                    Reply::NETWORK_UNREACHABLE
                 }
-                ErrorKind::TimedOut => Reply::TtlExpired,
-                _ => Reply::Failure,
+                ErrorKind::TimedOut => Reply::TTL_EXPIRED,
+                _ => Reply::FAILURE,
             },
         }
     }
@@ -49,8 +48,8 @@ impl DialError {
     /// Returns the corresponding status of HTTP.
     pub(crate) fn status(&self) -> StatusCode {
         match self.reply() {
-            Reply::NotAllowed => StatusCode::FORBIDDEN,
-            Reply::TtlExpired => StatusCode::GATEWAY_TIMEOUT,
+            Reply::NOT_ALLOWED => StatusCode::FORBIDDEN,
+            Reply::TTL_EXPIRED => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         }
     }
@@ -62,18 +61,17 @@ mod tests {
 
     #[test]
     fn each_failure_has_its_code() {
-        use Reply::{Failure, HostUnreachable, NetworkUnreachable, NotAllowed, Refused, TtlExpired};
         for (error, reply, status) in [
-            (DialError::ForeignAddress, NotAllowed, 403),
-            (DialError::ForeignName, NotAllowed, 403),
-            (DialError::UnknownName, HostUnreachable, 502),
-            (DialError::TimedOut, TtlExpired, 504),
-            (io::Error::from(ErrorKind::ConnectionRefused).into(), Refused, 502),
-            (io::Error::from(ErrorKind::HostUnreachable).into(), HostUnreachable, 502),
-            (io::Error::from(ErrorKind::NetworkUnreachable).into(), NetworkUnreachable, 502),
-            (io::Error::from(ErrorKind::PermissionDenied).into(), NotAllowed, 403),
-            (io::Error::from(ErrorKind::TimedOut).into(), TtlExpired, 504),
-            (io::Error::from(ErrorKind::OutOfMemory).into(), Failure, 502),
+            (DialError::ForeignAddress, Reply::NOT_ALLOWED, 403),
+            (DialError::ForeignName, Reply::NOT_ALLOWED, 403),
+            (DialError::UnknownName, Reply::HOST_UNREACHABLE, 502),
+            (DialError::TimedOut, Reply::TTL_EXPIRED, 504),
+            (io::Error::from(ErrorKind::ConnectionRefused).into(), Reply::REFUSED, 502),
+            (io::Error::from(ErrorKind::HostUnreachable).into(), Reply::HOST_UNREACHABLE, 502),
+            (io::Error::from(ErrorKind::NetworkUnreachable).into(), Reply::NETWORK_UNREACHABLE, 502),
+            (io::Error::from(ErrorKind::PermissionDenied).into(), Reply::NOT_ALLOWED, 403),
+            (io::Error::from(ErrorKind::TimedOut).into(), Reply::TTL_EXPIRED, 504),
+            (io::Error::from(ErrorKind::OutOfMemory).into(), Reply::FAILURE, 502),
         ] {
             assert_eq!((error.reply(), error.status().as_u16()), (reply, status), "{error}");
         }

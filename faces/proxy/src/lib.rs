@@ -31,7 +31,7 @@ mod proxy;
 mod relay;
 mod serve;
 mod slots;
-pub mod socks;
+mod socks;
 mod stop;
 mod stream;
 mod target;

@@ -241,11 +241,11 @@ pub fn port_mapping(data: &[u8]) {
     if let Some((_, path)) = portmap::ssdp(data) {
         plain(&path);
     }
-    let (is_complete, answer) = portmap::http(data);
-    if is_complete && answer.is_some() {
-        assert_eq!(portmap::http(&[data, b"more"].concat()), (true, answer.clone()), "it ends where it says");
+    let answer = portmap::http(data);
+    if answer.as_ref().is_some_and(|(is_complete, ..)| *is_complete) {
+        assert_eq!(portmap::http(&[data, b"more"].concat()), answer, "it ends where it says");
     }
-    let body = answer.map(|(_, body)| body);
+    let body = answer.map(|(_, _, body)| body);
     for xml in body.as_deref().into_iter().chain(str::from_utf8(data).ok()) {
         let at = SocketAddr::from(([192, 168, 1, 1], 5000));
         if let Some((control, path)) = portmap::description(xml, at, "/dir/root.xml") {

@@ -1,26 +1,32 @@
 //! Messages of a proxy's clients, and the texts that name places and users.
 
-use peersock_proxy::socks::{DatagramHeader, Greeting, Login, Request};
-use peersock_proxy::{Credentials, Forward, Host, Place, Target};
+use peersock_proxy::{Credentials, Forward, Place, Target};
+use peersock_streams::socks::{Address, DatagramHeader, Greeting, Login, Reply, Request};
 
 /// Length of the longest SOCKS message, a login.
 const LONGEST: usize = 513;
 
-/// Checks messages of SOCKS 5. A complete message needs no bytes after its end, and no prefix of it is
-/// complete. A written datagram header reads as intended.
+/// Checks messages of SOCKS 5, of both sides. A complete message needs no bytes after its end, and no prefix
+/// of it is complete. A written message reads as intended.
 pub fn socks_messages(data: &[u8]) {
     ends_where_it_says(data, |data| Some(Greeting::parse(data).ok()??.length));
     ends_where_it_says(data, |data| Some(Login::parse(data).ok()??.length));
     ends_where_it_says(data, |data| Some(Request::parse(data).ok()??.length));
+    ends_where_it_says(data, |data| Some(Reply::parse(data).ok()??.1));
     let Ok(header) = DatagramHeader::parse(data) else { return };
     assert!(header.length <= data.len());
-    if let Host::Ip(ip) = header.target.host {
-        let source = (ip, header.target.port).into();
-        let again = DatagramHeader::parse(&DatagramHeader::emit(source)).expect("it was written so");
-        assert_eq!((again.target, again.fragment), (header.target, 0));
-    } else {
-        let text = header.target.to_string();
-        assert_eq!(Target::parse(&text), Some(header.target), "{text}");
+    match header.address {
+        Address::Ip(source) => {
+            let written = DatagramHeader::emit(source);
+            let again = DatagramHeader::parse(&written).expect("it was written so");
+            assert_eq!((again.address, again.fragment), (header.address, 0));
+        }
+        Address::Name(name, port) => {
+            let Ok(name) = str::from_utf8(name) else { return };
+            let Some(written) = Request::emit_connect(name, port) else { return };
+            let again = Request::parse(&written).expect("it was written so").expect("complete");
+            assert!(again.address == header.address || matches!(again.address, Address::Ip(_)));
+        }
     }
 }
 

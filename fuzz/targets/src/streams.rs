@@ -1,8 +1,8 @@
 //! TCP streams of a root's clients, their proxies and TURN servers.
 
 use peersock_streams::{
-    ConnectAnswer, FrameReader, FrameTooLong, MAX_DATAGRAM, NotTurn, Proxy, ProxySettings, SocksReply,
-    TurnReader, UpgradeRequest,
+    ConnectAnswer, FrameReader, FrameTooLong, MAX_DATAGRAM, NotTurn, Proxy, ProxySettings, TurnReader,
+    UpgradeRequest,
 };
 
 /// Checks frames in a stream. Any cut yields the same frames, and they equal the stream's content.
@@ -73,12 +73,6 @@ fn read_turn<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<usize, N
 pub fn proxy_answers(data: &[u8]) {
     ends_where_it_says(data, ConnectAnswer::parse, |answer| answer.length);
     ends_where_it_says(data, UpgradeRequest::parse, |request| request.length);
-    // A refusal may be shorter than it should be.
-    if let Ok(Some(reply)) = SocksReply::parse(data)
-        && reply.code == 0
-    {
-        ends_where_it_says(data, SocksReply::parse, |reply| reply.length);
-    }
     let Ok(text) = str::from_utf8(data) else { return };
     if let Ok(proxy) = text.parse::<Proxy>() {
         let shown: Proxy = proxy.to_string().parse().expect("what is shown is a proxy");

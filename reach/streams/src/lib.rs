@@ -38,6 +38,7 @@ mod pump;
 mod queue;
 #[cfg(feature = "server")]
 mod server;
+pub mod socks;
 mod target;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
@@ -50,7 +51,7 @@ pub use dial::Way;
 pub use error::ConnectError;
 pub use framing::{FrameReader, FrameTooLong, MAX_DATAGRAM};
 pub use peer_streams::{PeerListener, PeerPort};
-pub use proxy::{ConnectAnswer, ParseProxyError, Proxy, ProxySettings, SocksReply};
+pub use proxy::{ConnectAnswer, ParseProxyError, Proxy, ProxySettings};
 pub use pump::Timing;
 pub use queue::QueueLimits;
 #[cfg(feature = "server")]

@@ -17,7 +17,7 @@ use super::state::{Outlets, State};
 use super::tcp::Outgoing;
 use super::{Pipe, User};
 use crate::callbacks::{self, Later, StateCallback};
-use crate::queue::Queue;
+use crate::queue::{Buffer, Queue};
 use crate::{Message, Options, PipeError, Proto};
 
 /// Progress of the end of a pipe.
@@ -215,7 +215,7 @@ impl Inner {
         queue: &Queue,
         within: Option<Duration>,
     ) -> Result<Option<Message>, PipeError> {
-        let taking = queue.take(|| self.flow());
+        let taking = queue.wait(Buffer::pop, || self.flow());
         let taken = match within {
             Some(within) => timeout(within, taking).await.ok().transpose(),
             None => taking.await.map(Some),

@@ -25,7 +25,7 @@ impl Pipe {
             state.has_own_by_default = false;
             state.remove_own()
         };
-        while own.as_ref().is_some_and(|own| own.pop().is_some()) {}
+        own.iter().for_each(|own| own.clear());
         self.inner().flow();
         own.is_some()
     }

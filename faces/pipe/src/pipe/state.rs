@@ -28,7 +28,7 @@ pub(crate) struct State {
     pub(crate) has_own_by_default: bool,
     /// Number of messages dropped by queues that no longer exist.
     dropped: u64,
-    pub(crate) waiting: Buffer,
+    pub(crate) waiting: Buffer<Message>,
     /// Number of messages that callbacks work on.
     pub(crate) running: usize,
     at_once: usize,
@@ -57,7 +57,7 @@ impl State {
             own: None,
             has_own_by_default: false,
             dropped: 0,
-            waiting: Buffer::new(options, "the queue of the callbacks"),
+            waiting: Buffer::new(options.limits("the queue of the callbacks")),
             running: 0,
             at_once: if proto == Proto::Udp { DATAGRAMS_AT_ONCE } else { 1 },
             ended: None,
@@ -92,7 +92,7 @@ impl State {
     }
 
     fn new_queue(&self, options: &Options) -> Arc<Queue> {
-        let queue = Queue::new(options);
+        let queue = Queue::new(options.limits("the queue of a subscription"));
         if let Some(ended) = &self.ended {
             queue.end(ended.clone());
         }

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use peersock::{Node, UdpSocket};
+use peersock_streams::socks::{DatagramHeader, Reply};
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{DatagramHeader, Reply, Request, send};
+use super::send;
 use crate::datagrams::Datagrams;
 use crate::gate::Route;
 use crate::proxy::{Client, Shared};
@@ -32,30 +33,26 @@ const NAME_LASTS: Duration = Duration::from_secs(60);
 const RESOLVE: Duration = Duration::from_secs(5);
 
 /// Serves an association to its end. If it is refused, returns the client's link with the reply to send.
-pub(super) async fn serve(
-    mut client: Client,
-    request: &Request,
-    shared: &Shared,
-) -> Result<(), (Link, Reply)> {
+pub(super) async fn serve(mut client: Client, target: &Target, shared: &Shared) -> Result<(), (Link, Reply)> {
     let (Some(peer), Some(local)) = (client.peer, client.local) else {
         // A client at a Unix domain socket has no address to send from.
-        return Err((client.link, Reply::CommandNotSupported));
+        return Err((client.link, Reply::COMMAND_NOT_SUPPORTED));
     };
     let Some(_slot) = shared.associations.take(client.owner) else {
-        return Err((client.link, Reply::Failure));
+        return Err((client.link, Reply::FAILURE));
     };
     let inner = match bind(client.is_overlay, local.ip(), shared).await {
         Ok(inner) => Arc::new(inner),
-        Err(_) => return Err((client.link, Reply::Failure)),
+        Err(_) => return Err((client.link, Reply::FAILURE)),
     };
-    let Ok(bound) = inner.local_addr() else { return Err((client.link, Reply::Failure)) };
-    if send(&mut client.link, &Reply::Succeeded.emit(bound)).await.is_err() {
+    let Ok(bound) = inner.local_addr() else { return Err((client.link, Reply::FAILURE)) };
+    if send(&mut client.link, &Reply::SUCCEEDED.emit(bound)).await.is_err() {
         return Ok(());
     }
     let mut association = Association {
         shared,
         from: peer.ip().to_canonical(),
-        client: expected_port(&request.target, peer).map(|port| SocketAddr::new(peer.ip(), port)),
+        client: expected_port(target, peer).map(|port| SocketAddr::new(peer.ip(), port)),
         inner,
         outer: HashMap::new(),
         answers: JoinSet::new(),
@@ -131,15 +128,15 @@ impl Association<'_> {
             if source.ip().to_canonical() != self.from || !is_client {
                 continue;
             }
-            let header = match DatagramHeader::parse(&datagram) {
-                // Fragments are refused, as RFC 1928 allows, because clients do not use them.
-                Ok(header) if header.fragment == 0 && header.target.port != 0 => header,
-                _ => continue,
-            };
+            // Fragments are refused, as RFC 1928 allows, because clients do not use them.
+            let header = DatagramHeader::parse(&datagram).ok().filter(|header| header.fragment == 0);
+            let Some(header) = header else { continue };
+            let target = Target::of_socks(&header.address).filter(|target| target.port != 0);
+            let Some(target) = target else { continue };
             // Learn the port from a valid datagram, so that an earlier stray one does not lock the client
             // out.
             self.client = Some(source);
-            if let Some((is_overlay, to)) = self.place(&header.target).await
+            if let Some((is_overlay, to)) = self.place(&target).await
                 && let Some(socket) = self.socket(is_overlay, to.ip(), source).await
             {
                 self.peers.lock().expect("no panic under this lock").add(to.ip());

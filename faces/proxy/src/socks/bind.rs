@@ -4,16 +4,17 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use peersock_streams::socks::Reply;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::timeout;
 
-use super::{Reply, Request, send};
+use super::send;
 use crate::gate::{Route, unspecified};
 use crate::listener::{Accepted, Listener};
 use crate::proxy::{Client, Shared};
 use crate::relay::relay;
 use crate::stream::Link;
-use crate::target::Host;
+use crate::target::{Host, Target};
 
 /// Time for the target to connect.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,17 +24,13 @@ const MOST_AHEAD: usize = 64 << 10;
 
 /// Listens, sends the address, and relays the target's connection. If the request is refused, returns the
 /// client's link with the reply to send.
-pub(super) async fn serve(
-    mut client: Client,
-    request: &Request,
-    shared: &Shared,
-) -> Result<(), (Link, Reply)> {
-    let (listener, expected) = match open(request, shared).await {
+pub(super) async fn serve(mut client: Client, target: &Target, shared: &Shared) -> Result<(), (Link, Reply)> {
+    let (listener, expected) = match open(target, shared).await {
         Ok(opened) => opened,
         Err(reply) => return Err((client.link, reply)),
     };
-    let Ok(bound) = listener.local_addr() else { return Err((client.link, Reply::Failure)) };
-    if send(&mut client.link, &Reply::Succeeded.emit(bound)).await.is_err() {
+    let Ok(bound) = listener.local_addr() else { return Err((client.link, Reply::FAILURE)) };
+    if send(&mut client.link, &Reply::SUCCEEDED.emit(bound)).await.is_err() {
         return Ok(());
     }
     let came = tokio::select! {
@@ -48,10 +45,10 @@ pub(super) async fn serve(
     drop(listener);
     let (link, peer) = match came {
         Ok(Ok(came)) => came,
-        Ok(Err(_)) => return Err((client.link, Reply::Failure)),
-        Err(_) => return Err((client.link, Reply::TtlExpired)),
+        Ok(Err(_)) => return Err((client.link, Reply::FAILURE)),
+        Err(_) => return Err((client.link, Reply::TTL_EXPIRED)),
     };
-    if send(&mut client.link, &Reply::Succeeded.emit(peer)).await.is_ok() {
+    if send(&mut client.link, &Reply::SUCCEEDED.emit(peer)).await.is_ok() {
         relay(client.link, link, &shared.stop).await;
     }
     Ok(())
@@ -59,27 +56,27 @@ pub(super) async fn serve(
 
 /// Opens a listener that the target can reach. Also returns the target's addresses; empty if any host may
 /// connect.
-async fn open(request: &Request, shared: &Shared) -> Result<(Listener, Vec<IpAddr>), Reply> {
+async fn open(target: &Target, shared: &Shared) -> Result<(Listener, Vec<IpAddr>), Reply> {
     let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let expected = match &request.target.host {
+    let expected = match &target.host {
         Host::Ip(ip) if ip.is_unspecified() => Vec::new(),
-        _ => match shared.gate.route(&request.target).map_err(|error| error.reply())? {
+        _ => match shared.gate.route(target).map_err(|error| error.reply())? {
             Route::Overlay(addresses) => addresses.iter().map(SocketAddr::ip).collect(),
-            Route::System => return open_at_system(request).await.map_err(|_| Reply::Failure),
+            Route::System => return open_at_system(target).await.map_err(|_| Reply::FAILURE),
         },
     };
-    let own = shared.gate.own_address(*expected.first().unwrap_or(&any)).ok_or(Reply::NetworkUnreachable)?;
+    let own = shared.gate.own_address(*expected.first().unwrap_or(&any)).ok_or(Reply::NETWORK_UNREACHABLE)?;
     let listener = peersock::TcpListener::bind_on(shared.gate.node(), (own, 0)).await;
-    Ok((Listener::Overlay(listener.map_err(|_| Reply::Failure)?), expected))
+    Ok((Listener::Overlay(listener.map_err(|_| Reply::FAILURE)?), expected))
 }
 
 /// Opens a listener at the address from which the system reaches the target.
-async fn open_at_system(request: &Request) -> io::Result<(Listener, Vec<IpAddr>)> {
-    let found = tokio::net::lookup_host(request.target.to_string()).await?;
+async fn open_at_system(target: &Target) -> io::Result<(Listener, Vec<IpAddr>)> {
+    let found = tokio::net::lookup_host(target.to_string()).await?;
     let expected: Vec<_> = found.map(|at| at.ip()).collect();
-    let target = *expected.first().ok_or(io::ErrorKind::NotFound)?;
-    let probe = UdpSocket::bind(unspecified(target)).await?;
-    probe.connect((target, 9)).await?;
+    let first = *expected.first().ok_or(io::ErrorKind::NotFound)?;
+    let probe = UdpSocket::bind(unspecified(first)).await?;
+    probe.connect((first, 9)).await?;
     let listener = TcpListener::bind((probe.local_addr()?.ip(), 0)).await?;
     Ok((Listener::Tcp(listener), expected))
 }

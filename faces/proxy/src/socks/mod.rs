@@ -2,30 +2,26 @@
 
 mod associate;
 mod bind;
-mod message;
 
 use std::io;
 use std::time::Duration;
 
+use peersock_streams::socks::{
+    Address, Command, Greeting, LOGIN_VERSION, Login, METHOD_LOGIN, METHOD_NONE, METHOD_UNACCEPTABLE, Reply,
+    Request, SocksError, VERSION,
+};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
-
-pub(crate) use message::Reply;
-pub use message::{Command, DatagramHeader, Greeting, Login, Request, SocksError};
 
 use crate::attempts::Attempt;
 use crate::owner::Owner;
 use crate::proxy::{Client, Shared};
 use crate::relay::relay;
 use crate::stream::Link;
-
-/// Authentication methods (RFC 1928, 3).
-const NONE: u8 = 0;
-const USERNAME: u8 = 2;
-const UNACCEPTABLE: u8 = 0xff;
+use crate::target::{Host, Target};
 
 /// The first byte of a SOCKS 5 client's messages, and of a SOCKS 4 client's.
-pub(crate) const VERSION_5: u8 = 5;
+pub(crate) const VERSION_5: u8 = VERSION;
 pub(crate) const VERSION_4: u8 = 4;
 
 /// The answer to a SOCKS 4 client: rejected.
@@ -36,17 +32,17 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Serves one client to its end.
 pub(crate) async fn serve(mut client: Client, shared: &Shared) {
-    let asked = match handshake(&mut client.link, client.owner, shared).await {
-        Ok(Some(request)) => request,
+    let (command, target) = match handshake(&mut client.link, client.owner, shared).await {
+        Ok(Some(asked)) => asked,
         Ok(None) => return refuse(client.link, &[]).await,
         Err(error) => return tracing::debug!(%error, "a client of SOCKS has gone"),
     };
     client.standing.prove();
-    let served = match asked.command {
-        Command::Connect => return connect(client, &asked, shared).await,
-        Command::Bind => bind::serve(client, &asked, shared).await,
-        Command::Associate => associate::serve(client, &asked, shared).await,
-        Command::Unknown(_) => Err((client.link, Reply::CommandNotSupported)),
+    let served = match command {
+        Command::Connect => return connect(client, &target, shared).await,
+        Command::Bind => bind::serve(client, &target, shared).await,
+        Command::Associate => associate::serve(client, &target, shared).await,
+        Command::Unknown(_) => Err((client.link, Reply::COMMAND_NOT_SUPPORTED)),
     };
     if let Err((link, reply)) = served {
         refuse(link, &reply.emit_refusal()).await;
@@ -58,8 +54,12 @@ pub(crate) async fn refuse_version_4(link: Link) {
     refuse(link, &REJECTED_4).await;
 }
 
-/// Reads up to the request. Returns `None` if the client was refused.
-async fn handshake(link: &mut Link, client: Option<Owner>, shared: &Shared) -> io::Result<Option<Request>> {
+/// Reads up to the request. Returns its command and target, or `None` if the client was refused.
+async fn handshake(
+    link: &mut Link,
+    client: Option<Owner>,
+    shared: &Shared,
+) -> io::Result<Option<(Command, Target)>> {
     let method = loop {
         match Greeting::parse(link.early()) {
             Ok(Some(greeting)) => {
@@ -72,28 +72,38 @@ async fn handshake(link: &mut Link, client: Option<Owner>, shared: &Shared) -> i
             Err(error) => return Err(invalid(error)),
         }
     };
-    send(link, &[VERSION_5, method]).await?;
+    send(link, &[VERSION, method]).await?;
     match method {
-        UNACCEPTABLE => return Ok(None),
-        USERNAME if !login(link, client, shared).await? => return Ok(None),
+        METHOD_UNACCEPTABLE => return Ok(None),
+        METHOD_LOGIN if !login(link, client, shared).await? => return Ok(None),
         _ => {}
     }
-    loop {
+    let refusal = loop {
         match Request::parse(link.early()) {
             Ok(Some(request)) => {
-                link.consume(request.length);
-                return Ok(Some(request));
+                let Some(target) = Target::of_socks(&request.address) else { break Reply::FAILURE };
+                let (command, length) = (request.command, request.length);
+                link.consume(length);
+                return Ok(Some((command, target)));
             }
             Ok(None) => more(link).await?,
-            Err(error @ (SocksError::AddressType(_) | SocksError::Name)) => {
-                let reply = match error {
-                    SocksError::AddressType(_) => Reply::AddressTypeNotSupported,
-                    _ => Reply::Failure,
-                };
-                send(link, &reply.emit_refusal()).await?;
-                return Ok(None);
-            }
+            Err(SocksError::AddressType(_)) => break Reply::ADDRESS_TYPE_NOT_SUPPORTED,
             Err(error) => return Err(invalid(error)),
+        }
+    };
+    send(link, &refusal.emit_refusal()).await?;
+    Ok(None)
+}
+
+impl Target {
+    /// Returns the host and port of a message; `None` if it has no valid name. Some clients send addresses as
+    /// names.
+    fn of_socks(address: &Address<'_>) -> Option<Target> {
+        match address {
+            Address::Ip(address) => Some((*address).into()),
+            Address::Name(name, port) => {
+                Some(Target { host: Host::parse(str::from_utf8(name).ok()?)?, port: *port })
+            }
         }
     }
 }
@@ -102,9 +112,9 @@ async fn handshake(link: &mut Link, client: Option<Owner>, shared: &Shared) -> i
 /// needed.
 fn choose(methods: &[u8], needs_login: bool) -> u8 {
     match needs_login {
-        false if methods.contains(&NONE) => NONE,
-        _ if methods.contains(&USERNAME) => USERNAME,
-        _ => UNACCEPTABLE,
+        false if methods.contains(&METHOD_NONE) => METHOD_NONE,
+        _ if methods.contains(&METHOD_LOGIN) => METHOD_LOGIN,
+        _ => METHOD_UNACCEPTABLE,
     }
 }
 
@@ -124,20 +134,20 @@ async fn login(link: &mut Link, client: Option<Owner>, shared: &Shared) -> io::R
         }
     };
     link.consume(length);
-    send(link, &[1, u8::from(!is_admitted)]).await?;
+    send(link, &[LOGIN_VERSION, u8::from(!is_admitted)]).await?;
     Ok(is_admitted)
 }
 
-async fn connect(mut client: Client, request: &Request, shared: &Shared) {
-    let dialed = match shared.stop.unless_cut(shared.gate.dial(&request.target)).await {
+async fn connect(mut client: Client, target: &Target, shared: &Shared) {
+    let dialed = match shared.stop.unless_cut(shared.gate.dial(target)).await {
         Ok(Ok(dialed)) => dialed,
         Ok(Err(error)) => {
-            shared.failed(&client, &request.target, &error);
+            shared.failed(&client, target, &error);
             return refuse(client.link, &error.reply().emit_refusal()).await;
         }
         Err(_) => return client.link.reset(),
     };
-    if send(&mut client.link, &Reply::Succeeded.emit(dialed.local)).await.is_ok() {
+    if send(&mut client.link, &Reply::SUCCEEDED.emit(dialed.local)).await.is_ok() {
         relay(client.link, dialed.link, &shared.stop).await;
     }
 }
@@ -166,4 +176,25 @@ async fn send(link: &mut Link, message: &[u8]) -> io::Result<()> {
 
 fn invalid(error: SocksError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_addresses_and_valid_names() {
+        for (name, target) in [
+            (&b"alpha"[..], Some("alpha:80")),
+            (b"127.0.0.1", Some("127.0.0.1:80")),
+            (b"", None),
+            (b"\xff\xff", None),
+            (b"a\0", None),
+        ] {
+            let found = Target::of_socks(&Address::Name(name, 80)).map(|target| target.to_string());
+            assert_eq!(found.as_deref(), target, "{name:?}");
+        }
+        let address = "[fd00::1]:9".parse().unwrap();
+        assert_eq!(Target::of_socks(&Address::Ip(address)), Some(address.into()));
+    }
 }

@@ -6,7 +6,6 @@
 mod echo;
 mod listeners;
 mod open;
-mod queue;
 mod receive;
 mod send;
 mod table;
@@ -20,7 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use peersock::UdpSocket;
+use peersock_pipe::queue::{Budget, Limits, Queued};
 use peersock_proxy::Protocol;
 use peersock_proxy::serving::Owner;
 use regex::bytes::{Regex, RegexBuilder};
@@ -28,11 +29,13 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::limits::{MOST_OF_NAME, MOST_OF_PATTERN, MOST_OF_PROGRAM, MOST_SUBSCRIPTIONS};
+use crate::limits::{
+    MESSAGE_COST, MOST_MESSAGES, MOST_OF_NAME, MOST_OF_PATTERN, MOST_OF_PROGRAM, MOST_QUEUED,
+    MOST_SUBSCRIPTIONS,
+};
 use crate::problem::{Kind, Problem};
 pub(crate) use listeners::Listeners;
 pub(crate) use open::{addresses_of, open, open_port, parse_target};
-pub(crate) use queue::{Budget, Message, Queue};
 use send::Sender;
 pub(crate) use table::Pipes;
 use table::Reserved;
@@ -61,8 +64,8 @@ pub(crate) struct Pipe {
     received: AtomicU64,
     sent: AtomicU64,
     queues: Mutex<Queues>,
-    /// Notified when a message has arrived, a queue was removed, or the pipe has ended.
-    changed: Notify,
+    /// Notified when the pipe was closed here.
+    closed: Notify,
     /// Notified when a message was taken.
     room: Notify,
     /// True while a stream, a relay or a WebSocket reads it.
@@ -91,8 +94,43 @@ impl Receivers {
     }
 }
 
+/// A received message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// Counted from 1 in each pipe.
+    pub(crate) number: u64,
+    pub(crate) from: SocketAddr,
+    pub(crate) data: Bytes,
+}
+
+impl Queued for Message {
+    fn cost(&self) -> usize {
+        self.data.len() + MESSAGE_COST
+    }
+}
+
+type Queue = peersock_pipe::queue::Queue<Message, ()>;
+
+/// A queue of the messages in which a pattern is found, or of all messages.
+struct Subscription {
+    pattern: Option<Regex>,
+    queue: Arc<Queue>,
+}
+
+impl Subscription {
+    fn new(pattern: Option<Regex>, budget: &Budget) -> Subscription {
+        let (budget, what) = (Some(budget.clone()), "the queue of a pipe");
+        let limits = Limits { messages: MOST_MESSAGES, bytes: MOST_QUEUED, budget, what };
+        Subscription { pattern, queue: Arc::new(Queue::new(limits)) }
+    }
+
+    fn is_for(&self, message: &Message) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(&message.data))
+    }
+}
+
 struct Queues {
-    by_name: BTreeMap<String, Queue>,
+    by_name: BTreeMap<String, Subscription>,
     /// Number of messages so far.
     count: u64,
     end: Option<End>,
@@ -129,7 +167,7 @@ impl End {
 impl Pipe {
     fn new(reserved: &Reserved, sender: Sender, ends: (SocketAddr, Option<SocketAddr>)) -> Pipe {
         let budget = reserved.budget();
-        let by_name = BTreeMap::from([(ALL.to_owned(), Queue::new(None, budget.clone()))]);
+        let by_name = BTreeMap::from([(ALL.to_owned(), Subscription::new(None, &budget))]);
         Pipe {
             name: reserved.name().to_owned(),
             local: ends.0,
@@ -142,7 +180,7 @@ impl Pipe {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             queues: Mutex::new(Queues { by_name, count: 0, end: None, budget }),
-            changed: Notify::new(),
+            closed: Notify::new(),
             room: Notify::new(),
             is_read: AtomicBool::new(false),
             receivers: Mutex::default(),
@@ -187,17 +225,22 @@ impl Pipe {
                 self.name
             )));
         }
-        let queue = Queue::new(Some(pattern), queues.budget.clone());
-        queues.by_name.insert(name.to_owned(), queue);
+        let subscription = Subscription::new(Some(pattern), &queues.budget);
+        if queues.end.is_some() {
+            subscription.queue.end(());
+        }
+        queues.by_name.insert(name.to_owned(), subscription);
         Ok(())
     }
 
     /// Removes a subscription with its queued messages.
     pub(crate) fn unsubscribe(&self, name: &str) -> Result<(), Problem> {
         let removed = if name == ALL { None } else { self.queues().by_name.remove(name) };
-        self.changed.notify_waiters();
+        let removed = removed.ok_or_else(|| no_subscription(&self.name, name))?;
+        removed.queue.end(());
+        removed.queue.clear();
         self.room.notify_waiters();
-        removed.map(drop).ok_or_else(|| no_subscription(&self.name, name))
+        Ok(())
     }
 
     /// Returns true if no data can come or go any more, and no message waits.
@@ -208,7 +251,7 @@ impl Pipe {
             Some(End::Complete) => self.sender.has_ended(),
             Some(_) => true,
         };
-        is_broken && queues.by_name.values().all(|queue| queue.len() == 0)
+        is_broken && queues.by_name.values().all(|one| one.queue.is_empty())
     }
 
     /// Marks the start of data that the other end must not take for complete before [`Pipe::whole`].
@@ -236,14 +279,18 @@ impl Pipe {
         // Reset if a body is incomplete, because the other end must not take its part for complete.
         let reset = reset || self.is_torn();
         self.receivers.lock().expect("no panic under this lock").end(reset);
-        self.queues().end = Some(End::Closed);
-        self.changed.notify_waiters();
+        self.end(End::Closed);
+        self.closed.notify_waiters();
         self.sender.close(reset).await;
     }
 
     fn end(&self, end: End) {
-        self.queues().end.get_or_insert(end);
-        self.changed.notify_waiters();
+        let mut queues = self.queues();
+        if queues.end.is_none() || end == End::Closed {
+            queues.end = Some(end);
+        }
+        queues.by_name.values().for_each(|one| one.queue.end(()));
+        drop(queues);
         self.room.notify_waiters();
     }
 
@@ -256,14 +303,14 @@ impl Pipe {
             Some(End::Broken(why)) => ("broken", Some(why.clone())),
             Some(End::Closed) => ("closed", None),
         };
-        let queue = |name: &str, queue: &Queue| {
+        let queue = |name: &str, one: &Subscription| {
             json!({
                 "name": name,
-                "pattern": queue.pattern.as_ref().map(Regex::as_str),
-                "messages": queue.len(),
-                "bytes": queue.bytes(),
-                "dropped": queue.dropped,
-                "waiting": queue.waiting,
+                "pattern": one.pattern.as_ref().map(Regex::as_str),
+                "messages": one.queue.len(),
+                "bytes": one.queue.bytes(),
+                "dropped": one.queue.dropped(),
+                "waiting": one.queue.waiting(),
             })
         };
         let named = queues.by_name.iter().filter(|(name, _)| *name != ALL);

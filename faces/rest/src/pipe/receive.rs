@@ -13,11 +13,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use peersock::UdpSocket;
 use peersock::net::OwnedReadHalf;
+use peersock_proxy::Protocol;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{Datagrams, End, Message, Pipe, why};
+use super::{Datagrams, End, Message, Pipe, Subscription, why};
 use crate::limits::{LAST_WORDS, PIECE};
 
 /// Limit of consecutive errors of a UDP socket. An error may mean only that an earlier datagram found no
@@ -90,7 +91,7 @@ async fn has_room(pipe: &Weak<Pipe>) {
         {
             let queues = pipe.queues();
             let mut all = queues.by_name.values();
-            if !all.clone().any(|queue| queue.is_full()) || all.any(|queue| queue.is_awaited()) {
+            if !all.clone().any(|one| one.queue.is_full()) || all.any(|one| one.queue.is_awaited()) {
                 return;
             }
         }
@@ -136,10 +137,11 @@ impl Pipe {
         let mut queues = self.queues();
         queues.count += 1;
         let message = Message { number: queues.count, from, data };
-        for queue in queues.by_name.values_mut().filter(|queue| queue.is_for(&message)) {
-            queue.push(message.clone());
+        // A stream loses nothing, unless a full queue would stop one at which a client waits.
+        let is_datagram = self.protocol() == Protocol::Udp;
+        let drops = is_datagram || queues.by_name.values().any(|one| one.queue.is_awaited());
+        for Subscription { queue, .. } in queues.by_name.values().filter(|one| one.is_for(&message)) {
+            queue.put(message.clone(), drops && (is_datagram || queue.is_full()));
         }
-        drop(queues);
-        self.changed.notify_waiters();
     }
 }

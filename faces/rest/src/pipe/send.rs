@@ -152,12 +152,12 @@ impl Pipe {
     /// Waits until the pipe is closed here.
     async fn closed(&self) {
         loop {
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
+            let mut closed = pin!(self.closed.notified());
+            closed.as_mut().enable();
             if self.queues().end == Some(End::Closed) {
                 return;
             }
-            changed.await;
+            closed.await;
         }
     }
 

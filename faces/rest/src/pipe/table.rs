@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use peersock_proxy::serving::Owner;
 
 use super::{Budget, Pipe};
-use crate::limits::MOST_PIPES;
+use crate::limits::{MOST_PIPES, MOST_QUEUED_IN_ALL};
 use crate::problem::{Kind, Problem};
 
 /// The pipes of a server.
@@ -34,7 +34,7 @@ pub(crate) struct Reserved {
 
 impl Pipes {
     pub(crate) fn new(most_of_member: usize) -> Pipes {
-        Pipes { entries: Arc::default(), most_of_member, budget: Budget::default() }
+        Pipes { entries: Arc::default(), most_of_member, budget: Budget::new(MOST_QUEUED_IN_ALL) }
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {

@@ -1,20 +1,19 @@
 //! Taking messages: a message that its taker drops becomes the next one again.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until};
+use peersock_pipe::queue::Buffer;
+use tokio::time::{Instant, timeout_at};
 
 use super::{ALL, Message, Pipe, Queue, no_subscription};
 use crate::problem::{Kind, Problem};
 
 /// A taken message, which goes back into its queue unless it is delivered.
-#[derive(Debug)]
 pub(crate) struct Taken {
     pipe: Arc<Pipe>,
-    queue: String,
+    queue: Arc<Queue>,
     message: Option<Message>,
 }
 
@@ -39,22 +38,8 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let Some(message) = self.message.take() else { return };
-        if let Some(queue) = self.pipe.queues().by_name.get_mut(&self.queue) {
-            queue.put_back(message);
-        }
-        self.pipe.changed.notify_waiters();
-    }
-}
-
-/// Counts the clients that wait in a queue.
-struct Waiting<'a>(&'a Pipe, &'a str);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(queue) = self.0.queues().by_name.get_mut(self.1) {
-            // A subscription of the same name may have been recreated in the meantime.
-            queue.waiting = queue.waiting.saturating_sub(1);
+        if let Some(message) = self.message.take() {
+            self.queue.put_back(message, |message| message.number);
         }
     }
 }
@@ -69,9 +54,8 @@ impl Pipe {
         queue: &str,
         deadline: Option<Instant>,
     ) -> Result<Option<Taken>, Problem> {
-        let message = self.next(queue, deadline, Queue::pop).await?;
-        let (pipe, queue) = (Arc::clone(self), queue.to_owned());
-        Ok(message.map(|message| Taken { pipe, queue, message: Some(message) }))
+        let taken = self.next(queue, deadline, Buffer::pop).await?;
+        Ok(taken.map(|(queue, message)| Taken { pipe: Arc::clone(self), queue, message: Some(message) }))
     }
 
     /// Returns the next message, which stays in the queue.
@@ -81,67 +65,57 @@ impl Pipe {
         deadline: Option<Instant>,
     ) -> Result<Option<Message>, Problem> {
         // The message never leaves the queue, so others can take it at any time.
-        self.next(queue, deadline, |queue| queue.first().cloned()).await
+        let found = self.next(queue, deadline, |queue| queue.first().cloned()).await?;
+        Ok(found.map(|(_, message)| message))
     }
 
-    /// Waits until `get` finds a message in a queue, and returns it.
+    /// Waits until `get` finds a message in a queue, and returns both.
     async fn next(
         &self,
-        queue: &str,
+        name: &str,
         deadline: Option<Instant>,
-        get: impl Fn(&mut Queue) -> Option<Message>,
-    ) -> Result<Option<Message>, Problem> {
-        let mut waiting = None;
-        loop {
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
-            {
-                let mut queues = self.queues();
-                let end = queues.end.clone();
-                let missing = || no_subscription(&self.name, queue);
-                let found = queues.by_name.get_mut(queue).ok_or_else(missing)?;
-                if let Some(message) = get(found) {
-                    return Ok(Some(message));
-                }
-                if let Some(end) = end {
-                    return Err(end.problem(&self.name));
-                }
-                if waiting.is_none() {
-                    found.waiting += 1;
-                    waiting = Some(Waiting(self, queue));
-                }
-            }
-            // Full queues of others make room for a waiting client.
-            self.room.notify_waiters();
-            match deadline {
-                None => changed.await,
-                Some(deadline) => tokio::select! {
-                    () = changed => {}
-                    () = sleep_until(deadline) => return Ok(None),
-                },
-            }
+        get: impl Fn(&mut Buffer<Message>) -> Option<Message>,
+    ) -> Result<Option<(Arc<Queue>, Message)>, Problem> {
+        let queue = self.queue(name)?;
+        // Full queues of others make room for a waiting client.
+        let waiting = queue.wait(get, || self.room.notify_waiters());
+        let found = match deadline {
+            None => waiting.await,
+            Some(deadline) => match timeout_at(deadline, waiting).await {
+                Ok(found) => found,
+                Err(_) => return Ok(None),
+            },
+        };
+        match found {
+            Ok(message) => Ok(Some((queue, message))),
+            // Either the pipe has ended, or the subscription.
+            Err(()) => Err(match (self.queue(name), &self.queues().end) {
+                (Ok(_), Some(end)) => end.problem(&self.name),
+                _ => no_subscription(&self.name, name),
+            }),
         }
+    }
+
+    fn queue(&self, name: &str) -> Result<Arc<Queue>, Problem> {
+        let found = self.queues().by_name.get(name).map(|one| Arc::clone(&one.queue));
+        found.ok_or_else(|| no_subscription(&self.name, name))
     }
 
     /// Removes the next message if it has this number.
     pub(crate) fn remove(&self, queue: &str, number: u64) -> Result<(), Problem> {
-        let mut queues = self.queues();
-        let found = queues.by_name.get_mut(queue).ok_or_else(|| no_subscription(&self.name, queue))?;
-        if found.first().is_none_or(|first| first.number != number) {
+        if !self.queue(queue)?.remove_first(|first| first.number == number) {
             return Err(Kind::NoMessage.because(format_args!(
                 "message {number} is not the next of pipe {}: look which is",
                 self.name
             )));
         }
-        found.pop();
-        drop(queues);
         self.room.notify_waiters();
         Ok(())
     }
 
     /// Returns the number of messages that a queue has dropped for lack of room.
     pub(crate) fn dropped(&self, queue: &str) -> u64 {
-        self.queues().by_name.get(queue).map_or(0, |queue| queue.dropped)
+        self.queue(queue).map_or(0, |queue| queue.dropped())
     }
 }
 
@@ -189,22 +163,37 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use futures_util::FutureExt as _;
+    use tokio::sync::Mutex as AsyncMutex;
 
     use super::super::send::Sender;
-    use super::super::{Datagrams, Pipes};
+    use super::super::{Datagrams, Pipes, Subscription};
     use super::*;
+    use crate::limits::MOST_QUEUED_IN_ALL;
 
     /// Makes a pipe without any socket.
-    fn pipe() -> Arc<Pipe> {
-        let datagrams = Arc::new(Datagrams { sockets: Vec::new(), is_connected: false });
+    fn pipe(pipes: &Pipes, sender: Sender) -> Arc<Pipe> {
         let at = "192.0.2.1:1".parse().expect("an address");
-        let reserved = Pipes::new(1).reserve("one").expect("it is free");
-        Arc::new(Pipe::new(&reserved, Sender::Udp(datagrams), (at, None)))
+        let reserved = pipes.reserve("one").expect("it is free");
+        Arc::new(Pipe::new(&reserved, sender, (at, None)))
+    }
+
+    #[test]
+    fn a_stream_loses_nothing_to_pipes_that_use_up_the_memory_of_all() {
+        let pipes = Pipes::new(1);
+        let pipe = pipe(&pipes, Sender::Tcp(AsyncMutex::default()));
+        pipe.deliver(pipe.local, Bytes::from_static(b"x"));
+        // Others do so while the task of this pipe waits for data.
+        let other = Subscription::new(None, &pipes.budget);
+        let data = vec![0; MOST_QUEUED_IN_ALL].into();
+        other.queue.put(Message { number: 1, from: pipe.local, data }, true);
+        pipe.deliver(pipe.local, Bytes::from_static(b"y"));
+        assert_eq!((pipe.dropped(ALL), pipe.queues().by_name[ALL].queue.len()), (0, 2));
     }
 
     #[test]
     fn a_message_that_is_only_looked_at_never_leaves_its_queue() {
-        let pipe = pipe();
+        let datagrams = Arc::new(Datagrams { sockets: Vec::new(), is_connected: false });
+        let pipe = pipe(&Pipes::new(1), Sender::Udp(datagrams));
         pipe.deliver(pipe.local, Bytes::from_static(b"x"));
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -217,7 +206,7 @@ mod tests {
             });
             let mut missing = 0;
             while !is_over.load(Ordering::SeqCst) {
-                missing += usize::from(pipe.queues().by_name[ALL].len() != 1);
+                missing += usize::from(pipe.queues().by_name[ALL].queue.len() != 1);
             }
             assert_eq!(missing, 0);
         });

@@ -31,8 +31,8 @@ pub fn ssdp(data: &[u8]) -> Option<(SocketAddr, String)> {
 }
 
 /// Parses an HTTP answer of UPnP as received so far: true if it is complete; its status and body.
-pub fn http(data: &[u8]) -> (bool, Option<(u16, String)>) {
-    (http::is_complete(data), http::parse(data))
+pub fn http(data: &[u8]) -> Option<(bool, u16, String)> {
+    http::parse(data)
 }
 
 /// Parses the address and path for calls in a UPnP description that was fetched from `at`.

@@ -15,7 +15,6 @@ use thiserror::Error;
 
 pub use environment::ProxySettings;
 pub use http_connect::ConnectAnswer;
-pub use socks5::SocksReply;
 
 use crate::target::authority;
 

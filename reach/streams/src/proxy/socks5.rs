@@ -1,95 +1,35 @@
-//! SOCKS 5 (RFC 1928), with user name and password (RFC 1929).
-//!
-//! No library is used, because the protocol has only a few messages. They are parsed without I/O, so a fuzzer
-//! can reach the parser and each refusal gets a helpful text.
+//! SOCKS 5 (RFC 1928), with user name and password (RFC 1929): the client's side.
 
 use std::io;
-use std::net::IpAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Credentials, Proxy};
+use super::Proxy;
 use crate::carrier::BoxedStream;
 use crate::error::ConnectError;
+use crate::socks::{
+    Login, METHOD_LOGIN, METHOD_NONE, METHOD_UNACCEPTABLE, Reply, Request, SocksError, VERSION,
+};
 
-const VERSION: u8 = 5;
-/// Authentication methods (RFC 1928, 3).
-const NONE: u8 = 0;
-const USERNAME: u8 = 2;
-const UNACCEPTABLE: u8 = 0xff;
-/// Version of the subnegotiation of RFC 1929, and its success code.
-const USERNAME_VERSION: u8 = 1;
-const SUCCESS: u8 = 0;
-const CONNECT: u8 = 1;
-const IPV4: u8 = 1;
-const NAME: u8 = 3;
-const IPV6: u8 = 4;
-
-/// A reply of a SOCKS proxy to a request (RFC 1928, 6).
-///
-/// ```
-/// use peersock_streams::SocksReply;
-///
-/// let reply = [5, 0, 0, 1, 192, 0, 2, 1, 0, 80, 7];
-/// let parsed = SocksReply::parse(&reply)?.expect("complete");
-/// assert_eq!((parsed.code, parsed.length), (0, 10));
-/// assert!(SocksReply::parse(&reply[..9])?.is_none());
-/// # Ok::<(), String>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocksReply {
-    /// The reply code: 0 means connected, the others give the reason of the failure.
-    pub code: u8,
-    /// Length of the reply in bytes. The bytes after it belong to the connection.
-    pub length: usize,
-}
-
-impl SocksReply {
-    /// Parses a reply; `None` means that it is incomplete. A reply that refuses may end after its code.
-    ///
-    /// # Errors
-    /// The fault, if this is no reply.
-    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, String> {
-        if let Some(version) = bytes.first().filter(|version| **version != VERSION) {
-            return Err(format!("version {version} instead of {VERSION}"));
-        }
-        let Some(code) = bytes.get(1).copied() else { return Ok(None) };
-        if code != SUCCESS {
-            return Ok(Some(Self { code, length: bytes.len().min(2) }));
-        }
-        let Some(kind) = bytes.get(3) else { return Ok(None) };
-        let address = match *kind {
-            IPV4 => 4,
-            IPV6 => 16,
-            NAME => match bytes.get(4) {
-                Some(length) => 1 + usize::from(*length),
-                None => return Ok(None),
-            },
-            kind => return Err(format!("an address of the unknown kind {kind}")),
-        };
-        let length = 4 + address + 2;
-        Ok((bytes.len() >= length).then_some(Self { code, length }))
-    }
-
-    fn refusal(self) -> (String, &'static str) {
-        let ask = "ask who runs the proxy to allow it, or use a server at port 443";
-        let check = "the proxy does not reach the server; check its name and port";
-        let (reason, hint) = match self.code {
-            1 => ("a general failure", check),
-            2 => ("its rules do not allow it", ask),
-            3 => ("the network is unreachable", check),
-            4 => ("the host is unreachable", check),
-            5 => ("the connection was refused", check),
-            6 => ("it took too long", check),
-            7 => ("it does not take CONNECT", "use another proxy"),
-            8 => (
-                "it does not take this kind of address",
-                "use another proxy, or another of the server's addresses",
-            ),
-            code => return (format!("the unknown code {code}"), check),
-        };
-        (reason.to_owned(), hint)
-    }
+/// Explains a refusal: its reason, and a hint.
+fn refusal(reply: Reply) -> (String, &'static str) {
+    let ask = "ask who runs the proxy to allow it, or use a server at port 443";
+    let check = "the proxy does not reach the server; check its name and port";
+    let (reason, hint) = match reply {
+        Reply::FAILURE => ("a general failure", check),
+        Reply::NOT_ALLOWED => ("its rules do not allow it", ask),
+        Reply::NETWORK_UNREACHABLE => ("the network is unreachable", check),
+        Reply::HOST_UNREACHABLE => ("the host is unreachable", check),
+        Reply::REFUSED => ("the connection was refused", check),
+        Reply::TTL_EXPIRED => ("it took too long", check),
+        Reply::COMMAND_NOT_SUPPORTED => ("it does not take CONNECT", "use another proxy"),
+        Reply::ADDRESS_TYPE_NOT_SUPPORTED => (
+            "it does not take this kind of address",
+            "use another proxy, or another of the server's addresses",
+        ),
+        Reply(code) => return (format!("the unknown code {code}"), check),
+    };
+    (reason.to_owned(), hint)
 }
 
 /// Asks the proxy to connect to a host. The proxy resolves names.
@@ -100,7 +40,7 @@ pub(crate) async fn connect(
     port: u16,
 ) -> Result<Vec<u8>, ConnectError> {
     authenticate(stream, proxy).await?;
-    let request = request(host, port).ok_or_else(|| ConnectError::Host(host.to_owned()))?;
+    let request = Request::emit_connect(host, port).ok_or_else(|| ConnectError::Host(host.to_owned()))?;
     send(stream, proxy, &request).await?;
     let mut reply = Vec::new();
     loop {
@@ -109,13 +49,15 @@ pub(crate) async fn connect(
             0 => return Err(no_proxy(proxy, "it closed the connection".to_owned())),
             read => reply.extend_from_slice(&chunk[..read]),
         }
-        let Some(parsed) = SocksReply::parse(&reply).map_err(|reason| no_proxy(proxy, reason))? else {
+        let Some((code, length)) =
+            Reply::parse(&reply).map_err(|fault| no_proxy(proxy, fault.to_string()))?
+        else {
             continue;
         };
-        if parsed.code == SUCCESS {
-            return Ok(reply.split_off(parsed.length));
+        if code == Reply::SUCCEEDED {
+            return Ok(reply.split_off(length));
         }
-        let (reason, hint) = parsed.refusal();
+        let (reason, hint) = refusal(code);
         let to = crate::target::authority(host, port);
         return Err(ConnectError::ProxyRefused { proxy: proxy.to_string(), to, reason, hint });
     }
@@ -123,29 +65,33 @@ pub(crate) async fn connect(
 
 /// Authenticates as in RFC 1928, 3, and RFC 1929.
 async fn authenticate(stream: &mut BoxedStream, proxy: &Proxy) -> Result<(), ConnectError> {
-    let greeting: &[u8] =
-        if proxy.credentials.is_some() { &[VERSION, 2, NONE, USERNAME] } else { &[VERSION, 1, NONE] };
+    let greeting: &[u8] = if proxy.credentials.is_some() {
+        &[VERSION, 2, METHOD_NONE, METHOD_LOGIN]
+    } else {
+        &[VERSION, 1, METHOD_NONE]
+    };
     send(stream, proxy, greeting).await?;
     let method = match receive(stream, proxy).await? {
         [VERSION, method] => method,
-        [version, _] => return Err(no_proxy(proxy, format!("version {version} instead of {VERSION}"))),
+        [version, _] => return Err(no_proxy(proxy, SocksError::Version(version).to_string())),
     };
     match (method, &proxy.credentials) {
-        (NONE, _) => Ok(()),
-        (USERNAME, Some(credentials)) => {
-            let message = credentials.message().ok_or_else(|| refused_credentials(proxy))?;
-            send(stream, proxy, &message).await?;
+        (METHOD_NONE, _) => Ok(()),
+        (METHOD_LOGIN, Some(credentials)) => {
+            let message = Login::emit(&credentials.user, &credentials.password);
+            send(stream, proxy, &message.ok_or_else(|| refused_credentials(proxy))?).await?;
             match receive(stream, proxy).await? {
-                [_, SUCCESS] => Ok(()),
+                // The first byte is not checked, because some proxies send their own version.
+                [_, 0] => Ok(()),
                 _ => Err(refused_credentials(proxy)),
             }
         }
-        (UNACCEPTABLE, None) => Err(ConnectError::ProxyAuthentication {
+        (METHOD_UNACCEPTABLE, None) => Err(ConnectError::ProxyAuthentication {
             proxy: proxy.to_string(),
             setting: proxy.setting.clone(),
             with: proxy.with_credentials(),
         }),
-        (UNACCEPTABLE, Some(_)) => Err(refused_credentials(proxy)),
+        (METHOD_UNACCEPTABLE, Some(_)) => Err(refused_credentials(proxy)),
         (method, _) => Err(no_proxy(proxy, format!("it chose the method {method}, which was not offered"))),
     }
 }
@@ -164,40 +110,6 @@ async fn receive(stream: &mut BoxedStream, proxy: &Proxy) -> Result<[u8; 2], Con
         }
         Err(error) => Err(broken(proxy, error)),
     }
-}
-
-impl Credentials {
-    /// Encodes the message of RFC 1929, 2. `None` if a part is empty or too long for the message.
-    fn message(&self) -> Option<Vec<u8>> {
-        let mut message = vec![USERNAME_VERSION];
-        for part in [&self.user, &self.password] {
-            message.push(u8::try_from(part.len()).ok().filter(|length| *length > 0)?);
-            message.extend_from_slice(part.as_bytes());
-        }
-        Some(message)
-    }
-}
-
-/// Encodes the request of RFC 1928, 4. `None` if the name is empty or too long for the message.
-fn request(host: &str, port: u16) -> Option<Vec<u8>> {
-    let mut request = vec![VERSION, CONNECT, 0];
-    match host.parse() {
-        Ok(IpAddr::V4(address)) => {
-            request.push(IPV4);
-            request.extend_from_slice(&address.octets());
-        }
-        Ok(IpAddr::V6(address)) => {
-            request.push(IPV6);
-            request.extend_from_slice(&address.octets());
-        }
-        Err(_) => {
-            request.push(NAME);
-            request.push(u8::try_from(host.len()).ok().filter(|length| *length > 0)?);
-            request.extend_from_slice(host.as_bytes());
-        }
-    }
-    request.extend_from_slice(&port.to_be_bytes());
-    Some(request)
 }
 
 fn refused_credentials(proxy: &Proxy) -> ConnectError {
@@ -276,12 +188,5 @@ mod tests {
             let error = with("socks5://p", script).await.expect_err("no SOCKS");
             assert!(error.contains("check the scheme and the port in ALL_PROXY"), "{error}");
         }
-    }
-
-    #[test]
-    fn addresses_are_sent_as_such() {
-        assert_eq!(request("192.0.2.1", 80), Some(vec![5, 1, 0, 1, 192, 0, 2, 1, 0, 80]));
-        assert_eq!(request("::1", 80).map(|request| (request[3], request.len())), Some((4, 22)));
-        assert_eq!(request(&"a".repeat(256), 80), None);
     }
 }

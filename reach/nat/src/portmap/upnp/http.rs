@@ -13,6 +13,9 @@ use crate::socket;
 /// Limit of an answer; routers' descriptions have 3 to 30 kB.
 const MAX_ANSWER: usize = 256 * 1024;
 
+/// Limit of the fields of an answer.
+const MAX_FIELDS: usize = 100;
+
 /// An `http` URL with an address instead of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::portmap) struct Url {
@@ -92,27 +95,25 @@ impl Http {
         let left = self.left()?;
         let mut stream = connect(SocketAddr::new(self.local, 0), self.interface.as_deref(), at, left)?;
         stream.write_all(request.as_bytes())?;
-        let answer = self.read(&mut stream)?;
-        parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP"))
-    }
-
-    /// Reads until the answer is complete, the connection ends, or no time is left.
-    fn read(&self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-        let mut answer = Vec::new();
-        let mut buffer = [0; 4096];
-        while !is_complete(&answer) {
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        let invalid = |reason| io::Error::new(io::ErrorKind::InvalidData, reason);
+        loop {
             stream.set_read_timeout(Some(self.left()?))?;
-            match stream.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(len) => answer.extend_from_slice(&buffer[..len]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+            let read = match stream.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            answer.extend_from_slice(&buffer[..read]);
             if answer.len() > MAX_ANSWER {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
+                return Err(invalid("the answer is too long"));
+            }
+            match parse(&answer) {
+                // Some routers ignore `Connection: close`.
+                Some((is_complete, status, body)) if is_complete || read == 0 => return Ok((status, body)),
+                None if read == 0 => return Err(invalid("no HTTP")),
+                _ => {}
             }
         }
-        Ok(answer)
     }
 
     fn left(&self) -> io::Result<Duration> {
@@ -126,54 +127,43 @@ fn host(at: SocketAddr) -> SocketAddr {
     SocketAddr::new(at.ip(), at.port())
 }
 
-/// Returns true if the answer is complete; some routers ignore `Connection: close`.
-pub(in crate::portmap) fn is_complete(answer: &[u8]) -> bool {
-    let Some((head, body)) = split(answer) else { return false };
-    match (field(head, "content-length"), is_chunked(head)) {
-        (Some(length), false) => length.parse().is_ok_and(|length: usize| body.len() >= length),
-        (_, true) => unchunk(body).is_some(),
-        (None, false) => false,
-    }
-}
-
-/// Parses the status and the body.
-pub(in crate::portmap) fn parse(answer: &[u8]) -> Option<(u16, String)> {
-    let (head, body) = split(answer)?;
-    let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
-    let body = if is_chunked(head) { unchunk(body)? } else { body.to_vec() };
-    let length = field(head, "content-length").and_then(|length| length.parse().ok());
-    let body = &body[..length.map_or(body.len(), |length: usize| length.min(body.len()))];
-    Some((status, String::from_utf8_lossy(body).into_owned()))
-}
-
-fn split(answer: &[u8]) -> Option<(&str, &[u8])> {
-    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
-    Some((str::from_utf8(&answer[..end]).ok()?, &answer[end + 4..]))
-}
-
-fn field<'a>(head: &'a str, wanted: &str) -> Option<&'a str> {
-    let mut fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
-    fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
-}
-
-fn is_chunked(head: &str) -> bool {
-    field(head, "transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
+/// Returns true if the answer is complete, the status and the body. `None` if this is no HTTP, or if the head
+/// or a chunk is incomplete.
+pub(in crate::portmap) fn parse(answer: &[u8]) -> Option<(bool, u16, String)> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut head = httparse::Response::new(&mut fields);
+    // A router may have faults in fields that do not matter here.
+    let mut config = httparse::ParserConfig::default();
+    let parsed = config.ignore_invalid_headers_in_responses(true).parse_response(&mut head, answer);
+    let Ok(httparse::Status::Complete(start)) = parsed else { return None };
+    let field = |wanted: &str| {
+        let found = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case(wanted))?;
+        str::from_utf8(found.value).ok().map(str::trim)
+    };
+    let body = &answer[start..];
+    let length = field("content-length").and_then(|length| length.parse().ok());
+    let (is_complete, body) = match field("transfer-encoding") {
+        Some(coding) if coding.eq_ignore_ascii_case("chunked") => (true, unchunk(body)?),
+        _ => {
+            let end = length.map_or(body.len(), |length: usize| length.min(body.len()));
+            (length == Some(end), body[..end].to_vec())
+        }
+    };
+    Some((is_complete, head.code?, String::from_utf8_lossy(&body).into_owned()))
 }
 
 /// Decodes a chunked body (RFC 9112, 7.1); `None` if the last chunk is missing.
 fn unchunk(mut body: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
-    loop {
-        let line = body.windows(2).position(|bytes| bytes == b"\r\n")?;
-        let size = str::from_utf8(&body[..line]).ok()?.split(';').next()?.trim();
-        let size = usize::from_str_radix(size, 16).ok()?;
-        body = &body[line + 2..];
+    while let Ok(httparse::Status::Complete((start, size))) = httparse::parse_chunk_size(body) {
         if size == 0 {
             return Some(whole);
         }
-        whole.extend_from_slice(body.get(..size)?);
-        body = body.get(size.checked_add(2)?..)?;
+        let end = start.checked_add(usize::try_from(size).ok()?)?;
+        whole.extend_from_slice(body.get(start..end)?);
+        body = body.get(end.checked_add(2)?..)?;
     }
+    None
 }
 
 /// Connects from a local address, within a timeout. Reading and writing have the same timeout each.
@@ -208,9 +198,8 @@ mod tests {
             (b"HTTP/1.0 200 OK\r\n\r\nhello", false),
         ];
         for (answer, complete) in cases {
-            assert_eq!(parse(answer), Some((200, "hello".into())));
-            assert_eq!(is_complete(answer), complete);
-            assert!(!is_complete(&answer[..answer.len() - 6]));
+            assert_eq!(parse(answer), Some((complete, 200, "hello".into())));
+            assert!(parse(&answer[..answer.len() - 6]).is_none_or(|(is_complete, ..)| !is_complete));
         }
     }
 
@@ -232,7 +221,7 @@ mod tests {
             let coding = if chunked { "Transfer-Encoding: chunked" } else { "Content-Length: 7" };
             let mut answer = format!("HTTP/1.1 200 OK\r\n{coding}\r\n\r\n").into_bytes();
             answer.extend(bytes);
-            let _ = (parse(&answer), is_complete(&answer), parse(&answer[17..]));
+            let _ = (parse(&answer), parse(&answer[17..]));
         }
     }
 }
