@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use peersock::management::{self, ManagementError};
-use peersock::{IdentitySource, Network, Node, RootSource};
+use peersock::{
+    Conflict, IdentitySource, Network, NetworkStatus, Node, PeerStatus, Presence, RootSource, Status,
+};
 use serde::Serialize;
 
 use crate::args::{NodeArgs, OptionalNetworkArgs, parse_seconds};
@@ -15,7 +17,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::{note, print};
 use crate::session::interfaces;
 use crate::signals;
-use crate::status::{self, Answer, Conflict, Presence, conflict, last_sign};
+use crate::status::{conflict, difference, last_sign, parse};
 use crate::style::{BOLD, ERROR, paint};
 
 /// List the members of a network, with the address to dial first
@@ -107,12 +109,12 @@ fn ask_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<Li
         Err(ManagementError::NotRunning { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let mut answer = Answer::parse(&text)?;
-    if let Some(difference) = answer.difference() {
+    let mut answer = parse(&text)?;
+    if let Some(difference) = difference(&answer) {
         note(difference);
     }
     if let Some(network) = network {
-        let id = network.id().to_string();
+        let id = network.id();
         answer.networks.retain(|joined| joined.id == id);
         if answer.networks.is_empty() {
             // In a closed network only a member's identity can ask, and the running node holds it.
@@ -150,9 +152,9 @@ fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
     })?;
     node.join(network.clone())?;
     thread::sleep(args.wait);
-    let status = serde_json::to_string(&node.status()).map_err(std::io::Error::other)?;
+    let status = node.status();
     node.shutdown(Duration::ZERO);
-    let mut list = List::new(&Answer::parse(&status)?, Source::Beacons);
+    let mut list = List::new(&status, Source::Beacons);
     if !closed {
         // Removes this node, because its identity exists only for this query.
         list.networks.iter_mut().for_each(|network| network.members.retain(|m| m.state != Standing::This));
@@ -181,7 +183,7 @@ struct List {
 #[derive(Serialize)]
 struct Members {
     id: String,
-    kind: Option<String>,
+    kind: String,
     /// True if only certain nodes are admitted.
     #[serde(skip)]
     closed: bool,
@@ -238,7 +240,7 @@ impl Standing {
 }
 
 impl List {
-    fn new(answer: &Answer, source: Source) -> List {
+    fn new(answer: &Status, source: Source) -> List {
         List { source, networks: answer.networks.iter().map(|n| Members::new(answer, n, source)).collect() }
     }
 
@@ -277,16 +279,16 @@ impl List {
 }
 
 impl Members {
-    fn new(answer: &Answer, network: &status::NetworkAnswer, source: Source) -> Members {
+    fn new(answer: &Status, network: &NetworkStatus, source: Source) -> Members {
         let this = Member {
             address: network.addresses.first().copied(),
             addresses: network.addresses.clone(),
             name: network.name.clone(),
-            id: answer.node_id.clone(),
+            id: answer.node_id.to_string(),
             state: Standing::This,
             last_seen_s: None,
             last_heard_s: None,
-            conflict: answer.conflict.clone(),
+            conflict: answer.conflict,
             sign: String::new(),
         };
         let peers = answer.peers.iter().filter(|peer| peer.network == network.id);
@@ -295,8 +297,8 @@ impl Members {
         let mut members: Vec<_> = std::iter::once(this).chain(peers).collect();
         members.sort_by(Member::order);
         Members {
-            id: network.id.clone(),
-            kind: network.kind.clone(),
+            id: network.id.to_string(),
+            kind: network.kind.to_string(),
             closed: network.closed,
             members,
             omitted,
@@ -339,9 +341,9 @@ impl Members {
 }
 
 impl Member {
-    fn new(peer: &status::Peer, source: Source) -> Member {
+    fn new(peer: &PeerStatus, source: Source) -> Member {
         let heard = peer.last_seen_s.is_some() || peer.last_heard_s.is_some();
-        let state = match (peer.state(), source) {
+        let state = match (peer.state, source) {
             (Presence::Connected, Source::Node) => Standing::Connected,
             (Presence::Gone, _) => Standing::Gone,
             _ if !heard => Standing::Silent,
@@ -352,11 +354,11 @@ impl Member {
             address: peer.addresses.first().copied(),
             addresses: peer.addresses.clone(),
             name: peer.name.clone(),
-            id: peer.id.clone(),
+            id: peer.id.to_string(),
             state,
             last_seen_s: peer.last_seen_s,
             last_heard_s: peer.last_heard_s,
-            conflict: peer.conflict.clone(),
+            conflict: peer.conflict,
             sign: if source == Source::Node { last_sign(peer) } else { String::new() },
         }
     }

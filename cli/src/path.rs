@@ -35,7 +35,8 @@ pub(crate) fn reasons(peer: &PeerStatus) -> Vec<String> {
     }
 }
 
-fn reason(attempt: &AttemptStatus) -> String {
+/// Returns the result of an attempt of a direct path.
+pub(crate) fn reason(attempt: &AttemptStatus) -> String {
     let AttemptStatus { address, kind, outcome, .. } = attempt;
     format!("tried {address} ({kind}): {outcome}")
 }

@@ -14,7 +14,8 @@
 //! | anything else | `{"error": "…", "version": "…"}`, with the node's version |
 //!
 //! Later versions may add fields to answers, and requests; they change neither the meaning nor the form of
-//! existing ones.
+//! existing ones. A field that `Status` gets after 0.1.0 needs a default, because earlier nodes do not
+//! send it.
 
 mod server;
 

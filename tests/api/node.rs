@@ -92,7 +92,7 @@ fn peers_find_each_other_and_say_so() {
     );
     assert!(peers[0].last_seen_s.is_some_and(|seconds| seconds < PATIENCE.as_secs_f64()));
     let network = &a.status().networks[0];
-    assert_eq!((network.kind, network.peers, network.connected, network.known), ("ad-hoc", 1, 1, 0));
+    assert_eq!((&*network.kind, network.peers, network.connected, network.known), ("ad-hoc", 1, 1, 0));
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use peersock::Status;
 use peersock::management::{self, ManagementError};
 
-use super::Answer;
+use super::parse;
 use crate::failure::{Failure, Outcome};
 
 /// Tolerance for two clocks that are read one after the other.
@@ -13,7 +14,7 @@ const SLACK: Duration = Duration::from_millis(100);
 
 /// A node's answer, with its time.
 pub(crate) struct Look {
-    pub(crate) answer: Answer,
+    pub(crate) answer: Status,
     /// Times before the request and after the answer.
     pub(crate) asked: Instant,
     pub(crate) answered: Instant,
@@ -33,7 +34,7 @@ impl Look {
             Err(error) => return Ok(Err(error)),
         };
         let answered = Instant::now();
-        Ok(Ok(Look { answer: Answer::parse(&text)?, asked, answered }))
+        Ok(Ok(Look { answer: parse(&text)?, asked, answered }))
     }
 
     /// Returns how long the node has run since an earlier report, by its own clock; `None` for another run or

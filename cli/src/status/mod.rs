@@ -8,7 +8,9 @@ mod watch;
 use std::path::Path;
 use std::time::Duration;
 
-pub(crate) use answer::{Answer, Conflict, NetworkAnswer, Peer, Presence, Root, Traffic, short};
+#[cfg(test)]
+pub(crate) use answer::tests as fixtures;
+pub(crate) use answer::{difference, parse, path_words, shown_name, via};
 pub(crate) use look::Look;
 pub(crate) use show::{age, bytes, conflict, counted, last_sign, summary};
 pub(crate) use watch::{frame, keep_movements, size};
@@ -99,8 +101,8 @@ fn report(args: &Args, path: &Path, first: bool) -> Outcome<String> {
     if args.json {
         return Ok(text);
     }
-    let answer = Answer::parse(&text)?;
-    if first && let Some(difference) = answer.difference() {
+    let answer = parse(&text)?;
+    if first && let Some(difference) = difference(&answer) {
         note(difference);
     }
     Ok(Report { answer: &answer, all: args.all, most, counters: args.counters }.to_string())

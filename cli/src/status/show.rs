@@ -3,8 +3,12 @@
 use std::fmt;
 
 use anstyle::{AnsiColor, Style};
+use peersock::{
+    Conflict, ContactStatus, DhtStatus, NetworkStatus, PeerStatus, Presence, RootState, RootStatus, Status,
+    Traffic, TurnStatus,
+};
 
-use super::answer::{Answer, Conflict, Contact, Dht, NetworkAnswer, Peer, Presence, Root, Traffic, Turn};
+use crate::path;
 use crate::style::{BOLD, ERROR, paint};
 
 /// Style of the state of a connected peer.
@@ -15,7 +19,7 @@ const DIM: Style = Style::new().dimmed();
 
 /// A status to print, with styles.
 pub(super) struct Report<'a> {
-    pub(super) answer: &'a Answer,
+    pub(super) answer: &'a Status,
     /// True if peers that are gone are listed, too.
     pub(super) all: bool,
     /// Maximum number of peers to list.
@@ -31,9 +35,7 @@ impl fmt::Display for Report<'_> {
         if let Some(other) = &answer.conflict {
             writeln!(f, "  {}", paint(ERROR, conflict(other)))?;
         }
-        let version =
-            if answer.version.is_empty() { String::new() } else { format!(", version {}", answer.version) };
-        writeln!(f, "  running for {}{version}", age(answer.uptime_s))?;
+        writeln!(f, "  running for {}, version {}", age(answer.uptime_s), answer.version)?;
         write!(f, "  UDP sockets: {}", list(&answer.endpoints))?;
         for root in &answer.roots {
             write!(f, "\n{}", RootLine(root))?;
@@ -63,20 +65,18 @@ impl fmt::Display for Report<'_> {
 
 impl Report<'_> {
     /// Writes one network; `left` is the number of peers that may still be listed.
-    fn network(&self, f: &mut fmt::Formatter<'_>, network: &NetworkAnswer, left: &mut usize) -> fmt::Result {
-        let kind = network.kind.as_ref().map(|kind| format!(" ({kind})")).unwrap_or_default();
-        write!(f, "\n{}: {}", paint(BOLD, format_args!("network {}{kind}", network.id)), counts(network))?;
+    fn network(&self, f: &mut fmt::Formatter<'_>, network: &NetworkStatus, left: &mut usize) -> fmt::Result {
+        let title = format!("network {} ({})", network.id, network.kind);
+        write!(f, "\n{}: {}", paint(BOLD, title), counts(network))?;
         let name = network.name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
         write!(f, "\n  this node: {name}{}", list(&network.addresses))?;
-        if let Some(traffic) = &network.traffic {
-            write!(f, "\n  traffic: {}", both_ways(traffic))?;
-        }
+        write!(f, "\n  traffic: {}", both_ways(&network.traffic))?;
         if network.peers == 0 {
             write!(f, "\n  no peers found")?;
         }
         let groups = [
             (Presence::Connected, "connected", CONNECTED, network.connected),
-            (Presence::Known, "known, without a session", Style::new(), network.known()),
+            (Presence::Known, "known, without a session", Style::new(), network.known),
             (Presence::Gone, "gone", DIM, network.gone),
         ];
         for (state, title, style, count) in groups {
@@ -92,7 +92,7 @@ impl Report<'_> {
                 .answer
                 .peers
                 .iter()
-                .filter(|peer| peer.network == network.id && peer.state() == state)
+                .filter(|peer| peer.network == network.id && peer.state == state)
                 .collect();
             // Peers with a name come first.
             peers.sort_by_key(|peer| (peer.name.is_none(), &peer.name, &peer.addresses));
@@ -112,9 +112,9 @@ impl Report<'_> {
 }
 
 /// Returns the first line, a summary of all networks.
-pub(crate) fn summary(answer: &Answer) -> String {
-    let sum = |count: fn(&NetworkAnswer) -> usize| answer.networks.iter().map(count).sum::<usize>();
-    let (connected, known, gone) = (sum(|n| n.connected), sum(NetworkAnswer::known), sum(|n| n.gone));
+pub(crate) fn summary(answer: &Status) -> String {
+    let sum = |count: fn(&NetworkStatus) -> usize| answer.networks.iter().map(count).sum::<usize>();
+    let (connected, known, gone) = (sum(|n| n.connected), sum(|n| n.known), sum(|n| n.gone));
     let mut text = format!(
         "{}: {connected} connected, {known} known, {gone} gone; {}",
         counted(answer.networks.len(), "network"),
@@ -123,15 +123,12 @@ pub(crate) fn summary(answer: &Answer) -> String {
     if answer.flows.time_wait > 0 {
         text += &format!(" and {} in TIME-WAIT", answer.flows.time_wait);
     }
-    if let Some(traffic) = &answer.traffic {
-        text += &format!("; {} in, {} out", bytes(traffic.received_bytes), bytes(traffic.sent_bytes));
-    }
-    text
+    let Traffic { received_bytes, sent_bytes, .. } = answer.traffic;
+    text + &format!("; {} in, {} out", bytes(received_bytes), bytes(sent_bytes))
 }
 
-fn counts(network: &NetworkAnswer) -> String {
-    let mut text =
-        format!("{} connected, {} known, {} gone", network.connected, network.known(), network.gone);
+fn counts(network: &NetworkStatus) -> String {
+    let mut text = format!("{} connected, {} known, {} gone", network.connected, network.known, network.gone);
     if network.forgotten > 0 {
         text += &format!(", {} forgotten", network.forgotten);
     }
@@ -139,7 +136,7 @@ fn counts(network: &NetworkAnswer) -> String {
 }
 
 /// A peer in two or three lines. The address to dial is first.
-struct Line<'a>(&'a Peer);
+struct Line<'a>(&'a PeerStatus);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,7 +146,7 @@ impl fmt::Display for Line<'_> {
             write!(f, " {name}")?;
         }
         write!(f, "\n      node {}\n      ", peer.id)?;
-        if peer.state() == Presence::Connected {
+        if peer.state == Presence::Connected {
             write!(f, "session")?;
             match (peer.path, &peer.stream) {
                 (Some(path), _) => write!(f, " over {path}")?,
@@ -180,7 +177,10 @@ impl fmt::Display for Line<'_> {
                 match peer.attempts.as_slice() {
                     [] => write!(f, "no address for a direct path to it is known\n      ")?,
                     attempts => attempts.iter().try_for_each(|attempt| {
-                        write!(f, "tried {attempt}")?;
+                        f.write_str(&path::reason(attempt))?;
+                        if attempt.sent > 0 {
+                            write!(f, ", {} sent", counted(attempt.sent, "packet"))?;
+                        }
                         if let Some(seconds) = attempt.tried_s {
                             write!(f, ", {} ago", age(seconds))?;
                         }
@@ -198,20 +198,18 @@ impl fmt::Display for Line<'_> {
         }
         write!(f, "{}", last_sign(peer))?;
         match &peer.total_traffic {
-            Some(traffic) if traffic.sent_packets + traffic.received_packets > 0 => {
-                write!(f, "; {}", both_ways(traffic))
-            }
-            _ => Ok(()),
+            Traffic { sent_packets: 0, received_packets: 0, .. } => Ok(()),
+            traffic => write!(f, "; {}", both_ways(traffic)),
         }
     }
 }
 
 /// The node's NAT, and addresses at which others reach it besides its own.
-struct ContactLine<'a>(&'a Contact);
+struct ContactLine<'a>(&'a ContactStatus);
 
 impl fmt::Display for ContactLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Contact { nat, mapping, candidates } = self.0;
+        let ContactStatus { nat, mapping, candidates, .. } = self.0;
         match (nat, mapping.as_deref()) {
             (Some(kind), _) => write!(f, "NAT: {kind}")?,
             (None, Some("none")) => write!(f, "NAT: none")?,
@@ -222,7 +220,7 @@ impl fmt::Display for ContactLine<'_> {
         }
         for candidate in candidates.iter().filter(|candidate| candidate.kind != "interface") {
             let address = candidate.address;
-            match (candidate.kind.as_str(), &candidate.by) {
+            match (&*candidate.kind, &candidate.by) {
                 ("forwarded", Some(by)) => write!(f, ", forwarded from {address} by {by}")?,
                 ("forwarded", None) => write!(f, ", forwarded from {address}")?,
                 ("relayed", _) => write!(f, ", relayed from {address}")?,
@@ -234,11 +232,11 @@ impl fmt::Display for ContactLine<'_> {
 }
 
 /// The service of a TURN server for the node.
-struct TurnLine<'a>(&'a Turn);
+struct TurnLine<'a>(&'a TurnStatus);
 
 impl fmt::Display for TurnLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Turn { server, family, relayed, error } = self.0;
+        let TurnStatus { server, family, relayed, error, .. } = self.0;
         let family = if family == "ipv6" { "IPv6" } else { "IPv4" };
         write!(f, "TURN server {server}, {family}: ")?;
         match (relayed, error) {
@@ -250,11 +248,11 @@ impl fmt::Display for TurnLine<'_> {
 }
 
 /// The node's state in the DHT.
-struct DhtLine<'a>(&'a Dht);
+struct DhtLine<'a>(&'a DhtStatus);
 
 impl fmt::Display for DhtLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Dht { nodes, published, searches, error } = self.0;
+        let DhtStatus { nodes, published, searches, error, .. } = self.0;
         write!(
             f,
             "DHT: {} answer, can be found in {}",
@@ -272,16 +270,16 @@ impl fmt::Display for DhtLine<'_> {
 }
 
 /// A root, in one or two lines.
-struct RootLine<'a>(&'a Root);
+struct RootLine<'a>(&'a RootStatus);
 
 impl fmt::Display for RootLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let root = self.0;
-        let style = if root.state == "registered" { CONNECTED } else { Style::new() };
-        write!(f, "root {}: {}", root.id, paint(style, &root.state))?;
+        let style = if root.state == RootState::Registered { CONNECTED } else { Style::new() };
+        write!(f, "root {}: {}", root.id, paint(style, root.state))?;
         match root.registered_s {
             // The time since the start of draining is unknown.
-            Some(_) if root.state == "draining" => write!(f, ", it is about to end")?,
+            Some(_) if root.state == RootState::Draining => write!(f, ", it is about to end")?,
             Some(seconds) => write!(f, " for {}", age(seconds))?,
             None => {}
         }
@@ -311,10 +309,10 @@ impl fmt::Display for RootLine<'_> {
 }
 
 /// Returns when the peer was last there, by an authentic packet or by discovery.
-pub(crate) fn last_sign(peer: &Peer) -> String {
+pub(crate) fn last_sign(peer: &PeerStatus) -> String {
     match (peer.last_seen_s, peer.last_heard_s) {
         (Some(seen), heard)
-            if heard.is_none_or(|heard| seen <= heard) || peer.state() == Presence::Connected =>
+            if heard.is_none_or(|heard| seen <= heard) || peer.state == Presence::Connected =>
         {
             format!("seen {} ago", age(seen))
         }
@@ -389,6 +387,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::status::fixtures;
 
     #[test]
     fn peers_are_grouped_under_their_network_and_those_gone_are_only_counted() {
@@ -509,8 +508,9 @@ mod tests {
     }
 
     fn report(status: &Value, all: bool, most: usize) -> String {
-        let answer: Answer = serde_json::from_value(status.clone()).unwrap();
-        strip_str(&Report { answer: &answer, all, most, counters: false }.to_string()).to_string()
+        let answer = fixtures::status(status.clone());
+        let report = Report { answer: &answer, all, most, counters: false }.to_string();
+        fixtures::shortened(&strip_str(&report).to_string())
     }
 
     fn status() -> Value {

@@ -1,8 +1,11 @@
 //! Changes between two reports of a node, per second.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::status::{Look, Traffic};
+use peersock::{NetworkId, NodeId, Traffic};
+
+use crate::status::Look;
 
 /// Bytes per second, and the share of lost packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -18,9 +21,9 @@ pub(super) struct Rate {
 #[derive(Default)]
 pub(super) struct Rates {
     pub(super) node: Option<Rate>,
-    networks: HashMap<String, Rate>,
-    peers: HashMap<(String, String), Rate>,
-    counters: HashMap<String, f64>,
+    networks: HashMap<NetworkId, Rate>,
+    peers: HashMap<(NetworkId, NodeId), Rate>,
+    counters: HashMap<Cow<'static, str>, f64>,
 }
 
 impl Rates {
@@ -29,31 +32,23 @@ impl Rates {
             return Rates::default();
         };
         let (before, now) = (&before.answer, &now.answer);
-        let rate = |before: Option<&Traffic>, now: Option<&Traffic>| rate(before?, now?, seconds);
         let networks: HashMap<_, _> =
-            before.networks.iter().map(|network| (&network.id, network.traffic.as_ref())).collect();
-        let peers: HashMap<_, _> = before
-            .peers
-            .iter()
-            .map(|peer| ((&peer.network, &peer.id), peer.total_traffic.as_ref()))
-            .collect();
+            before.networks.iter().map(|network| (network.id, network.traffic)).collect();
+        let peers: HashMap<_, _> =
+            before.peers.iter().map(|peer| ((peer.network, peer.id), peer.total_traffic)).collect();
         Rates {
-            node: rate(before.traffic.as_ref(), now.traffic.as_ref()),
+            node: rate(&before.traffic, &now.traffic, seconds),
             networks: now
                 .networks
                 .iter()
-                .filter_map(|network| {
-                    let before = networks.get(&network.id).copied().flatten();
-                    Some((network.id.clone(), rate(before, network.traffic.as_ref())?))
-                })
+                .filter_map(|now| Some((now.id, rate(networks.get(&now.id)?, &now.traffic, seconds)?)))
                 .collect(),
             peers: now
                 .peers
                 .iter()
                 .filter_map(|peer| {
-                    let before = peers.get(&(&peer.network, &peer.id)).copied().flatten();
-                    let rate = rate(before, peer.total_traffic.as_ref())?;
-                    Some(((peer.network.clone(), peer.id.clone()), rate))
+                    let key = (peer.network, peer.id);
+                    Some((key, rate(peers.get(&key)?, &peer.total_traffic, seconds)?))
                 })
                 .collect(),
             counters: now
@@ -67,12 +62,12 @@ impl Rates {
         }
     }
 
-    pub(super) fn network(&self, id: &str) -> Option<Rate> {
-        self.networks.get(id).copied()
+    pub(super) fn network(&self, id: NetworkId) -> Option<Rate> {
+        self.networks.get(&id).copied()
     }
 
-    pub(super) fn peer(&self, network: &str, id: &str) -> Option<Rate> {
-        self.peers.get(&(network.to_owned(), id.to_owned())).copied()
+    pub(super) fn peer(&self, network: NetworkId, id: NodeId) -> Option<Rate> {
+        self.peers.get(&(network, id)).copied()
     }
 
     /// Returns the growth per second of one or several counters.
@@ -100,7 +95,15 @@ pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::status::Answer;
+    use crate::status::fixtures;
+
+    fn network(short: &str) -> NetworkId {
+        format!("{short}00ffff000000").parse().unwrap()
+    }
+
+    fn node(short: &str) -> NodeId {
+        format!("{short:0<64}").parse().unwrap()
+    }
 
     #[test]
     fn rates_are_of_the_node_s_own_time() {
@@ -111,10 +114,13 @@ pub(super) mod tests {
         now.answered += Duration::from_secs(1);
         let rates = Rates::between(&before, &now);
         let rate = Some(Rate { received: 2000.0, sent: 1000.0, loss: Some(10.0 / 50.0) });
-        assert_eq!((rates.node, rates.network("ff01"), rates.peer("ff01", "bb")), (rate, rate, rate));
+        assert_eq!(
+            (rates.node, rates.network(network("ff01")), rates.peer(network("ff01"), node("bb"))),
+            (rate, rate, rate)
+        );
         assert_eq!(rates.counters(&["tcp_retransmits"]), Some(2000.0));
         assert_eq!(rates.counters(&["tcp_retransmits", "new"]), None);
-        assert_eq!((rates.network("ff02"), rates.peer("ff01", "cc")), (None, None));
+        assert_eq!((rates.network(network("ff02")), rates.peer(network("ff01"), node("cc"))), (None, None));
     }
 
     #[test]
@@ -124,7 +130,7 @@ pub(super) mod tests {
         // This is another run, although its uptime and counters are larger than before.
         let restarted = look(begin + Duration::from_secs(1), status(0.7, 9000));
         let rates = Rates::between(&before, &restarted);
-        assert_eq!((rates.node, rates.peer("ff01", "bb")), (None, None));
+        assert_eq!((rates.node, rates.peer(network("ff01"), node("bb"))), (None, None));
         assert_eq!(rates.counters(&["tcp_retransmits"]), None);
         let next = look(begin + Duration::from_secs(2), status(1.7, 9000));
         assert_eq!(Rates::between(&restarted, &next).node, Some(Rate::default()));
@@ -134,7 +140,7 @@ pub(super) mod tests {
         assert_eq!(Rates::between(&before, &restarted).node, None);
         // Another node uses the directory now.
         let mut other = look(begin + Duration::from_secs(1), status(501.0, 2_000_000));
-        other.answer.node_id = "ee".into();
+        other.answer.node_id = node("ee");
         assert_eq!(Rates::between(&before, &other).node, None);
     }
 
@@ -146,13 +152,12 @@ pub(super) mod tests {
         now["peers"][0]["total_traffic"]["received_bytes"] = 5.into();
         let now = look(begin + Duration::from_secs(1), now);
         let rates = Rates::between(&before, &now);
-        assert_eq!(rates.peer("ff01", "bb"), None);
+        assert_eq!(rates.peer(network("ff01"), node("bb")), None);
         assert_eq!(rates.node, Some(Rate { received: 1000.0, sent: 500.0, loss: Some(3.0 / 13.0) }));
     }
 
     pub(in crate::top) fn look(at: Instant, status: Value) -> Look {
-        let answer = Answer::parse(&status.to_string()).unwrap_or_else(|failure| panic!("{failure}"));
-        Look { answer, asked: at, answered: at }
+        Look { answer: fixtures::status(status), asked: at, answered: at }
     }
 
     pub(in crate::top) fn status(uptime: f64, received: u64) -> Value {

@@ -3,12 +3,11 @@
 use std::cmp::Ordering;
 
 use anstyle::{AnsiColor, Style};
+use peersock::{NetworkId, NetworkStatus, NodeId, PeerStatus, Presence, RootState};
 use peersock_primitives::is_deceptive;
 
 use super::rates::{Rate, Rates};
-use crate::status::{
-    Look, NetworkAnswer, Peer, Presence, Traffic, age, bytes, conflict, counted, short, summary,
-};
+use crate::status::{Look, age, bytes, conflict, counted, path_words, shown_name, summary, via};
 use crate::style::{BOLD, ERROR, paint};
 
 const CONNECTED: Style = AnsiColor::Green.on_default();
@@ -127,8 +126,7 @@ fn shown(Line(style, text): &Line, columns: usize) -> String {
 fn head(look: &Look, rates: &Rates) -> Vec<Line> {
     let answer = &look.answer;
     let up = age(answer.uptime_s);
-    let mut lines =
-        vec![Line(BOLD, format!("node {}, up {up}; {}", short(&answer.node_id), summary(answer)))];
+    let mut lines = vec![Line(BOLD, format!("node {:.8}, up {up}; {}", answer.node_id, summary(answer)))];
     if let Some(other) = &answer.conflict {
         lines.push(Line(ERROR, conflict(other)));
     }
@@ -150,27 +148,27 @@ fn head(look: &Look, rates: &Rates) -> Vec<Line> {
         ),
     ));
     for root in &answer.roots {
-        let mut text = format!("root {}: {}", short(&root.id), root.state);
+        let mut text = format!("root {:.8}: {}", root.id, root.state);
         if let Some(rtt) = root.rtt_ms {
             text += &format!(", {rtt:.1} ms");
         }
         if root.relayed_peers > 0 {
             text += &format!(", relays to {}", counted(root.relayed_peers, "peer"));
         }
-        let style = if root.state == "registered" { CONNECTED } else { Style::new() };
+        let style = if root.state == RootState::Registered { CONNECTED } else { Style::new() };
         lines.push(Line(style, text));
     }
     lines.extend(answer.networks.iter().map(|network| network_line(network, rates)));
     lines
 }
 
-fn network_line(network: &NetworkAnswer, rates: &Rates) -> Line {
-    let rate = rates.network(&network.id);
+fn network_line(network: &NetworkStatus, rates: &Rates) -> Line {
+    let rate = rates.network(network.id);
     let text = format!(
         "network {}: {} connected, {} known, {} gone; {} in, {} out",
         network.id,
         network.connected,
-        network.known(),
+        network.known,
         network.gone,
         speed(rate.map(|rate| rate.received)),
         speed(rate.map(|rate| rate.sent)),
@@ -180,18 +178,18 @@ fn network_line(network: &NetworkAnswer, rates: &Rates) -> Line {
 
 /// A peer with its rate.
 struct Row<'a> {
-    peer: &'a Peer,
+    peer: &'a PeerStatus,
     rate: Option<Rate>,
 }
 
 fn sorted<'a>(look: &'a Look, rates: &Rates, form: Form) -> Vec<Row<'a>> {
-    let wanted = |peer: &&Peer| form.all || peer.state() != Presence::Gone;
+    let wanted = |peer: &&PeerStatus| form.all || peer.state != Presence::Gone;
     let mut rows: Vec<_> = look
         .answer
         .peers
         .iter()
         .filter(wanted)
-        .map(|peer| Row { peer, rate: rates.peer(&peer.network, &peer.id) })
+        .map(|peer| Row { peer, rate: rates.peer(peer.network, peer.id) })
         .collect();
     rows.sort_by(|a, b| {
         let order = order(form.sort, a, b);
@@ -202,17 +200,9 @@ fn sorted<'a>(look: &'a Look, rates: &Rates, form: Form) -> Vec<Row<'a>> {
     rows
 }
 
-fn tie(peer: &Peer) -> (u8, String, &str, &str) {
-    (rank(peer), peer.shown_name(), &peer.network, &peer.id)
-}
-
-/// Returns the rank of a peer's state; peers that are more likely reachable come first.
-fn rank(peer: &Peer) -> u8 {
-    match peer.state() {
-        Presence::Connected => 0,
-        Presence::Known => 1,
-        Presence::Gone => 2,
-    }
+/// Returns the key of equal rows. Peers that are more likely reachable come first.
+fn tie(peer: &PeerStatus) -> (Presence, String, NetworkId, NodeId) {
+    (peer.state, shown_name(peer), peer.network, peer.id)
 }
 
 /// Compares rows: for rates the largest comes first, for other keys the smallest; unknown values come last.
@@ -221,7 +211,7 @@ fn order(sort: Sort, a: &Row<'_>, b: &Row<'_>) -> Ordering {
         let value = |row: &Row<'_>| row.rate.as_ref().map_or(-1.0, value);
         value(b).total_cmp(&value(a))
     };
-    let least = |value: fn(&Peer) -> Option<f64>| {
+    let least = |value: fn(&PeerStatus) -> Option<f64>| {
         let value = |row: &Row<'_>| value(row.peer).unwrap_or(f64::INFINITY);
         value(a).total_cmp(&value(b))
     };
@@ -229,10 +219,10 @@ fn order(sort: Sort, a: &Row<'_>, b: &Row<'_>) -> Ordering {
         Sort::Rate => most(|rate| rate.received + rate.sent),
         Sort::In => most(|rate| rate.received),
         Sort::Out => most(|rate| rate.sent),
-        Sort::Name => a.peer.shown_name().cmp(&b.peer.shown_name()),
-        Sort::State => rank(a.peer).cmp(&rank(b.peer)),
+        Sort::Name => shown_name(a.peer).cmp(&shown_name(b.peer)),
+        Sort::State => a.peer.state.cmp(&b.peer.state),
         Sort::Path => {
-            let path = |row: &Row<'_>| (row.peer.path_kind().is_none(), row.peer.path_words());
+            let path = |row: &Row<'_>| (row.peer.path_kind().is_none(), path_words(row.peer));
             path(a).cmp(&path(b))
         }
         Sort::Rtt => least(|peer| peer.rtt_ms),
@@ -260,25 +250,22 @@ fn rows(peers: &[Row<'_>], with_network: bool, most: usize) -> Vec<Line> {
     }
     for Row { peer, rate } in peers {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let total = |value: fn(&Traffic) -> u64| {
-            or_dash(peer.total_traffic.as_ref().map(|traffic| bytes(value(traffic))))
-        };
         let mut row = vec![
-            shortened(&peer.shown_name(), name_width),
-            or_dash(peer.path_words()),
+            shortened(&shown_name(peer), name_width),
+            or_dash(path_words(peer)),
             or_dash(peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms"))),
             speed(rate.map(|rate| rate.received)),
             speed(rate.map(|rate| rate.sent)),
             or_dash(peer.session_age_s.map(age)),
             or_dash(rate.and_then(|rate| rate.loss).map(percent)),
             or_dash(peer.last_seen_s.map(age)),
-            total(|traffic| traffic.received_bytes),
-            total(|traffic| traffic.sent_bytes),
-            peer.state().word().to_owned(),
-            or_dash(peer.via()),
+            bytes(peer.total_traffic.received_bytes),
+            bytes(peer.total_traffic.sent_bytes),
+            peer.state.to_string(),
+            or_dash(via(peer)),
         ];
         if with_network {
-            row.push(peer.network.clone());
+            row.push(peer.network.to_string());
         }
         cells.push(row);
     }
@@ -290,10 +277,10 @@ fn rows(peers: &[Row<'_>], with_network: bool, most: usize) -> Vec<Line> {
     });
     let fitting = ends.take_while(|end| *end <= most).count();
     widths.truncate(fitting.max(1));
-    let styles = peers.iter().map(|row| match row.peer.state() {
+    let styles = peers.iter().map(|row| match row.peer.state {
         Presence::Connected => CONNECTED,
-        Presence::Known => Style::new(),
         Presence::Gone => DIM,
+        _ => Style::new(),
     });
     let lines = cells.iter().map(|row| {
         let mut text = String::new();
@@ -341,6 +328,7 @@ mod tests {
 
     use super::super::rates::tests::{look, status};
     use super::*;
+    use crate::status::fixtures;
 
     const FORM: Form = Form { sort: Sort::Rate, reversed: false, all: false, skipped: 0 };
 
@@ -470,6 +458,6 @@ mod tests {
 
     fn plain((before, now): &(Look, Look), form: Form, size: Option<(usize, usize)>) -> String {
         let (text, _) = table(now, &Rates::between(before, now), form, size);
-        strip_str(&text).to_string()
+        fixtures::shortened(&strip_str(&text).to_string())
     }
 }

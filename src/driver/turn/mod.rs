@@ -183,7 +183,7 @@ impl TurnSockets {
     pub(crate) fn statuses(&self) -> Vec<TurnStatus> {
         let status = |TurnState { server, is_ipv4, relayed, error }| {
             let family = if is_ipv4 { "ipv4" } else { "ipv6" };
-            TurnStatus { server, family, relayed, error }
+            TurnStatus { server, family: family.into(), relayed, error }
         };
         self.states().into_iter().map(status).collect()
     }

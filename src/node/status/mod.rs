@@ -4,14 +4,15 @@ mod network;
 mod peer;
 mod prometheus;
 mod reach;
+mod text;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use peersock_overlay::{NodeId, SessionStats};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::Inner;
 use super::meeting::Meetings;
@@ -24,7 +25,8 @@ use reach::contact;
 pub(super) use reach::roots;
 pub use reach::{CandidateStatus, ContactStatus, DhtStatus, RootListStatus, RootStatus, TurnStatus};
 
-/// State of a node at one time. Serializes to the JSON that `peersock status --json` prints.
+/// State of a node at one time. Serializes to the JSON that `peersock status --json` prints, and can be read
+/// from it; fields that a later version has added are skipped.
 ///
 /// ```
 /// # use peersock::{IdentitySource, Interfaces, Node};
@@ -33,15 +35,17 @@ pub use reach::{CandidateStatus, ContactStatus, DhtStatus, RootListStatus, RootS
 /// let status = node.status();
 /// assert_eq!(status.node_id, node.id());
 /// assert!(status.peers.is_empty());
-/// # Ok::<(), peersock::StartError>(())
+/// let read: peersock::Status = serde_json::from_str(&serde_json::to_string(&status)?)?;
+/// assert_eq!(read.node_id, node.id());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {
     /// Version of the library.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// ID of the node.
-    #[serde(serialize_with = "display")]
+    #[serde(with = "text")]
     pub node_id: NodeId,
     /// Public keys of the node, as a static network's file lists them.
     pub public_key: String,
@@ -70,11 +74,11 @@ pub struct Status {
     /// Another node with this node's identity, if one was seen in the last ten minutes.
     pub conflict: Option<Conflict>,
     /// Counters by name. They only grow.
-    pub counters: BTreeMap<&'static str, u64>,
+    pub counters: BTreeMap<Cow<'static, str>, u64>,
 }
 
 /// Number of TCP connections.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FlowStatus {
     /// Connections in any state, TIME-WAIT included.
@@ -85,7 +89,7 @@ pub struct FlowStatus {
 
 /// Traffic of sessions: inner packets with their headers, and the overhead of a session (keepalives, path
 /// probes). The datagrams around them are about 56 bytes longer each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Traffic {
     /// Packets sent.
@@ -137,7 +141,7 @@ pub(super) fn collect(node: &Inner) -> Status {
     let traffic = networks.iter().fold(Traffic::default(), |sum, network| sum.plus(&network.traffic));
     let flows = datapath.stack();
     Status {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").into(),
         node_id: node.identity.node_id(),
         public_key: node.identity.to_string(),
         uptime_s: node.started.elapsed().as_secs_f64(),
@@ -181,22 +185,11 @@ impl Traffic {
     }
 }
 
-fn counters(node: &Inner) -> BTreeMap<&'static str, u64> {
+fn counters(node: &Inner) -> BTreeMap<Cow<'static, str>, u64> {
     let datapath = &node.driver.datapath;
     let mut counters: BTreeMap<_, _> = datapath.overlay_counters().into_iter().collect();
     counters.extend(datapath.counters().snapshot());
     counters.extend(datapath.stack().counters().snapshot());
     counters.extend(node.driver.sockets.stats.snapshot());
-    counters
-}
-
-fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-fn display_some<S: Serializer>(value: &Option<impl fmt::Display>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => serializer.collect_str(value),
-        None => serializer.serialize_none(),
-    }
+    counters.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }

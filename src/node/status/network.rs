@@ -1,22 +1,23 @@
 //! State of a joined network.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use peersock_overlay::{NetworkId, NetworkInfo, NetworkSummary};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{PeerStatus, Presence, Traffic, display};
+use super::{PeerStatus, Presence, Traffic, text};
 
 /// State of a joined network.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NetworkStatus {
     /// The network's ID.
-    #[serde(serialize_with = "display")]
+    #[serde(with = "text")]
     pub id: NetworkId,
     /// Kind of the network: `ad-hoc` or `static`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// True if a passphrase or pre-shared key is needed to take part.
     pub secret: bool,
     /// True if only certain nodes are admitted.
@@ -44,7 +45,7 @@ pub struct NetworkStatus {
 }
 
 /// Range of ports, as JSON has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Ports {
     /// First port. No service has port 0.
@@ -66,7 +67,7 @@ pub(super) fn network(info: NetworkInfo, peers: &[PeerStatus]) -> NetworkStatus 
     let NetworkSummary { kind, secret, closed, ports, prefixes, .. } = info.summary;
     NetworkStatus {
         id: info.id,
-        kind,
+        kind: kind.into(),
         secret,
         closed,
         ports: Ports::from(&ports),

@@ -1,5 +1,6 @@
 //! State of a peer.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -7,20 +8,20 @@ use std::time::{Duration, Instant};
 use peersock_overlay::{
     CandidateKind, DirectAttempt, DirectOutcome, Elsewhere, NetworkId, NodeId, PeerInfo, SocketIndex,
 };
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Traffic, display, display_some};
+use super::{Traffic, text};
 use crate::node::Inner;
 
 /// State of a peer in one network.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PeerStatus {
     /// Node ID of the peer.
-    #[serde(serialize_with = "display")]
+    #[serde(with = "text")]
     pub id: NodeId,
     /// Network of the peer.
-    #[serde(serialize_with = "display")]
+    #[serde(with = "text")]
     pub network: NetworkId,
     /// Name of the peer, if the network's file gives it one.
     pub name: Option<String>,
@@ -42,7 +43,7 @@ pub struct PeerStatus {
     /// proxy if there is one.
     pub stream: Option<String>,
     /// Root that relays, if one does.
-    #[serde(serialize_with = "display_some")]
+    #[serde(with = "text::some")]
     pub root: Option<NodeId>,
     /// True if the path leads over a TURN server: this node's, or the peer's as far as it has said so.
     pub turn: bool,
@@ -74,7 +75,7 @@ pub struct PeerStatus {
 }
 
 /// Address at which a direct path to a peer was searched for.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AttemptStatus {
     /// Address that was tried.
@@ -83,7 +84,7 @@ pub struct AttemptStatus {
     /// (by a router on request), `relayed` (by the peer's TURN server), `predicted` (the port that a NAT box
     /// was expected to use next), `birthday` (packets from, or to, many ports; then the port is 0), or `tcp`
     /// (connection attempts, because no path by UDP existed).
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// True if a root of this node has seen the peer at that IP address. Other addresses get only a few
     /// packets.
     pub vouched: bool,
@@ -99,7 +100,7 @@ pub struct AttemptStatus {
 
 /// Conflict: one identity is in use at two places, probably because a state directory was copied. Connections
 /// reach one of the two.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Conflict {
     /// Address at which the other node was seen.
@@ -121,6 +122,31 @@ pub enum Presence {
     /// The peer has said goodbye, or, in an ad-hoc network, was silent for two minutes, in which four of its
     /// beacons should have come.
     Gone,
+}
+
+impl PeerStatus {
+    /// Returns the kind of the path: `root` if a root relays, `turn` if a TURN server does, `tcp` for a TCP
+    /// connection to the peer, else `direct`. Returns `None` without a session.
+    ///
+    /// ```
+    /// fn is_relayed(peer: &peersock::PeerStatus) -> bool {
+    ///     matches!(peer.path_kind(), Some("root" | "turn"))
+    /// }
+    /// ```
+    pub fn path_kind(&self) -> Option<&'static str> {
+        self.connected.then_some(match self {
+            PeerStatus { root: Some(_), .. } => "root",
+            PeerStatus { turn: true, .. } => "turn",
+            PeerStatus { tcp: true, .. } => "tcp",
+            _ => "direct",
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Presence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Presence, D::Error> {
+        text::one_of(&[Presence::Known, Presence::Connected, Presence::Gone], deserializer)
+    }
 }
 
 impl fmt::Display for Presence {
@@ -196,7 +222,7 @@ fn peer(now: Instant, network: NetworkId, stream: Option<String>, info: PeerInfo
 fn attempted(now: Instant, attempt: &DirectAttempt) -> AttemptStatus {
     AttemptStatus {
         address: attempt.address,
-        kind: match attempt.kind {
+        kind: Cow::Borrowed(match attempt.kind {
             _ if attempt.by_many_ports => "birthday",
             _ if attempt.by_tcp => "tcp",
             _ if attempt.predicted => "predicted",
@@ -204,7 +230,7 @@ fn attempted(now: Instant, attempt: &DirectAttempt) -> AttemptStatus {
             CandidateKind::Mapped => "mapped",
             CandidateKind::Forwarded => "forwarded",
             CandidateKind::Relayed => "relayed",
-        },
+        }),
         vouched: attempt.vouched,
         sent: attempt.sent,
         tried_s: attempt.tried.map(|at| now.saturating_duration_since(at).as_secs_f64()),

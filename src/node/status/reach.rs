@@ -1,28 +1,29 @@
 //! Status of a node's reachability: its roots, its addresses, and the DHT.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use peersock_overlay::{Candidate, CandidateKind, Contact, Filtering, Mapping, NodeId, RootInfo, RootState};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::display;
+use super::text;
 use crate::config::RootSource;
 use crate::node::Inner;
 use crate::node::contact::Found;
 
 /// State of a root.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RootStatus {
     /// Node ID of the root.
-    #[serde(serialize_with = "display")]
+    #[serde(with = "text")]
     pub id: NodeId,
     /// True if it is used only temporarily, because another root has named it for a peer.
     pub guest: bool,
     /// State: `connecting`, `unreachable`, `connected`, `registered`, `draining` (the root will end soon) or
     /// `refused`.
-    #[serde(serialize_with = "display")]
+    #[serde(serialize_with = "text::serialize", deserialize_with = "root_state")]
     pub state: RootState,
     /// Possible endpoints of the root.
     pub endpoints: Vec<SocketAddr>,
@@ -50,42 +51,47 @@ pub struct RootStatus {
     pub directory_away: bool,
 }
 
+fn root_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RootState, D::Error> {
+    use RootState::{Connected, Connecting, Draining, Refused, Registered, Unreachable};
+    text::one_of(&[Connecting, Unreachable, Connected, Registered, Draining, Refused], deserializer)
+}
+
 /// Contact of a node, and its NAT.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ContactStatus {
     /// Kind of NAT by its usual name, as `restrict port`, if a STUN server or root could tell.
     pub nat: Option<String>,
     /// Mapping behaviour: `none`, `endpoint-independent`, `address-dependent` or
     /// `address-and-port-dependent`.
-    pub mapping: Option<&'static str>,
+    pub mapping: Option<Cow<'static, str>>,
     /// Filtering behaviour: `endpoint-independent`, `address-dependent` or `address-and-port-dependent`.
-    pub filtering: Option<&'static str>,
+    pub filtering: Option<Cow<'static, str>>,
     /// Addresses, the best first.
     pub candidates: Vec<CandidateStatus>,
 }
 
 /// One address at which a node can be reached.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CandidateStatus {
     /// Address and UDP port.
     pub address: SocketAddr,
     /// Source of the address: `interface`, `mapped` (others see the node there), `forwarded` (by a router) or
     /// `relayed` (by a TURN server).
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Protocol of the forwarding router: `PCP`, `NAT-PMP` or `UPnP`.
     pub by: Option<String>,
 }
 
 /// State of an allocation on a TURN server.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TurnStatus {
     /// Server with its user name, as it was given, without the password.
     pub server: String,
     /// Family of the address: `ipv4` or `ipv6`.
-    pub family: &'static str,
+    pub family: Cow<'static, str>,
     /// Relayed address, if the server has given one.
     pub relayed: Option<SocketAddr>,
     /// Reason why there is no address (any more); none if there is an address, or no answer yet.
@@ -93,7 +99,7 @@ pub struct TurnStatus {
 }
 
 /// Last result of a list of roots: a domain, or the local networks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RootListStatus {
     /// Name of the list: `dns:DOMAIN` or `lan`.
@@ -111,7 +117,7 @@ impl RootListStatus {
 }
 
 /// State of a node's meetings by the DHT.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DhtStatus {
     /// Number of DHT nodes that have answered lately.
@@ -128,12 +134,12 @@ pub(super) fn contact(found: &Found, contact: &Contact) -> ContactStatus {
     let Found { nats, forwarded } = found;
     let candidate = |candidate: &Candidate| CandidateStatus {
         address: candidate.address,
-        kind: match candidate.kind {
+        kind: Cow::Borrowed(match candidate.kind {
             CandidateKind::Interface => "interface",
             CandidateKind::Mapped => "mapped",
             CandidateKind::Forwarded => "forwarded",
             CandidateKind::Relayed => "relayed",
-        },
+        }),
         by: forwarded.iter().find(|port| port.external == candidate.address).map(|port| port.by.to_string()),
     };
     const ENDPOINT_INDEPENDENT: &str = "endpoint-independent";
@@ -143,16 +149,16 @@ pub(super) fn contact(found: &Found, contact: &Contact) -> ContactStatus {
         nat: nats.iter().find_map(|(_, nat)| nat.kind()).map(|kind| kind.to_string()),
         mapping: match contact.nat.mapping {
             Mapping::Unknown => None,
-            Mapping::NoNat => Some("none"),
-            Mapping::EndpointIndependent => Some(ENDPOINT_INDEPENDENT),
-            Mapping::AddressDependent => Some(ADDRESS_DEPENDENT),
-            Mapping::AddressAndPortDependent => Some(BOTH),
+            Mapping::NoNat => Some("none".into()),
+            Mapping::EndpointIndependent => Some(ENDPOINT_INDEPENDENT.into()),
+            Mapping::AddressDependent => Some(ADDRESS_DEPENDENT.into()),
+            Mapping::AddressAndPortDependent => Some(BOTH.into()),
         },
         filtering: match contact.nat.filtering {
             Filtering::Unknown => None,
-            Filtering::EndpointIndependent => Some(ENDPOINT_INDEPENDENT),
-            Filtering::AddressDependent => Some(ADDRESS_DEPENDENT),
-            Filtering::AddressAndPortDependent => Some(BOTH),
+            Filtering::EndpointIndependent => Some(ENDPOINT_INDEPENDENT.into()),
+            Filtering::AddressDependent => Some(ADDRESS_DEPENDENT.into()),
+            Filtering::AddressAndPortDependent => Some(BOTH.into()),
         },
         candidates: contact.candidates().iter().map(candidate).collect(),
     }

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use libc::c_int;
+use netlink_packet_core::NetlinkBuffer;
 use peersock_fd::{Interface, Route};
 
 use super::question::About;
-use super::{HEADER, Message, Question, message, messages, put, u32_at};
+use super::{HEADER, Question, message, messages, put, u32_at};
 use crate::interface::{FLAGS, MTU};
 
 /// Types of attributes (linux/if_link.h, linux/if_addr.h).
@@ -87,49 +88,51 @@ impl Answer {
 
     /// Returns the datagrams that replace a datagram of the kernel.
     pub(super) fn in_place_of(&self, datagram: &[u8]) -> Outcome {
-        let mine = |message: &Message<'_>| message.sequence == self.sequence;
-        for message in messages(datagram).filter(mine) {
-            let error = u32_at(message.body, 0).map_or(0, u32::cast_signed);
-            match c_int::from(message.kind) {
-                libc::NLMSG_DONE if self.is_dump => return self.before_end(datagram, &message, error),
+        let mine = |(_, message): &(usize, NetlinkBuffer<_>)| message.sequence_number() == self.sequence;
+        for (at, message) in messages(datagram).filter(mine) {
+            let error = u32_at(message.payload(), 0).map_or(0, u32::cast_signed);
+            match c_int::from(message.message_type()) {
+                libc::NLMSG_DONE if self.is_dump => {
+                    return self.before_end(datagram.split_at(at), message.port_number(), error);
+                }
                 libc::NLMSG_ERROR if !self.is_dump && error == -libc::ENODEV => {
                     return Outcome::Instead(self.with_acknowledgement(&message));
                 }
-                _ if self.is_dump && message.kind >= libc::RTM_NEWLINK => {}
+                _ if self.is_dump && message.message_type() >= libc::RTM_NEWLINK => {}
                 _ => return Outcome::Over,
             }
         }
         Outcome::Unrelated
     }
 
-    /// Inserts the datagrams before `message`, the end of a dump.
-    fn before_end(&self, datagram: &[u8], message: &Message<'_>, error: i32) -> Outcome {
+    /// Inserts the datagrams before `end`, the end of a dump.
+    fn before_end(&self, (before, end): (&[u8], &[u8]), port: u32, error: i32) -> Outcome {
         // For an index that it does not know the kernel reports the error here.
         let is_unknown = self.is_about_one && error == -libc::ENODEV;
         if error < 0 && !is_unknown {
             return Outcome::Over;
         }
-        let (before, end) = datagram.split_at(message.at);
         let mut end = end.to_vec();
         if is_unknown && let Some(error) = end.get_mut(HEADER..HEADER + 4) {
             error.fill(0);
         }
         let mut all = Vec::new();
         all.extend((!before.is_empty()).then(|| before.to_vec()));
-        all.extend(self.datagrams_to(message.port));
+        all.extend(self.datagrams_to(port));
         all.push(end);
         Outcome::Instead(all)
     }
 
-    /// Replaces `message`, by which the kernel reports an unknown interface.
-    fn with_acknowledgement(&self, error: &Message<'_>) -> Vec<Vec<u8>> {
-        let mut all = self.datagrams_to(error.port);
+    /// Replaces `error`, by which the kernel reports an unknown interface.
+    fn with_acknowledgement(&self, error: &NetlinkBuffer<&[u8]>) -> Vec<Vec<u8>> {
+        let port = error.port_number();
+        let mut all = self.datagrams_to(port);
         // An acknowledgement contains the header of the acknowledged message.
-        let header = error.body.get(4..4 + HEADER).filter(|_| self.wants_acknowledgement);
+        let header = error.payload().get(4..4 + HEADER).filter(|_| self.wants_acknowledgement);
         if let Some(header) = header {
             let body = [&[0; 4], header].concat();
             let flags = libc::NLM_F_CAPPED as u16;
-            all.push(to_port(&message(libc::NLMSG_ERROR as u16, flags, self.sequence, &body), error.port));
+            all.push(to_port(&message(libc::NLMSG_ERROR as u16, flags, self.sequence, &body), port));
         }
         all
     }
@@ -142,8 +145,8 @@ impl Answer {
 /// Returns the same messages, addressed to the requesting socket.
 fn to_port(datagram: &[u8], port: u32) -> Vec<u8> {
     let mut addressed = datagram.to_vec();
-    for message in messages(datagram) {
-        addressed[message.at + 12..][..4].copy_from_slice(&port.to_ne_bytes());
+    for (at, _) in messages(datagram) {
+        NetlinkBuffer::new(&mut addressed[at..]).set_port_number(port);
     }
     addressed
 }
@@ -226,7 +229,10 @@ mod tests {
         assert_eq!(answer.in_place_of(&one), Outcome::Unrelated);
         let [ours, last] = &instead(&answer, &end)[..] else { panic!() };
         assert_eq!(last, &end);
-        let found: Vec<_> = messages(ours).map(|one| (one.kind, one.flags, one.sequence, one.port)).collect();
+        let header = |(_, one): (_, NetlinkBuffer<_>)| {
+            (one.message_type(), one.flags(), one.sequence_number(), one.port_number())
+        };
+        let found: Vec<_> = messages(ours).map(header).collect();
         assert_eq!(found, [(20, 2, 9, PORT); 3]);
         let parts = instead(&answer, &[&one[..], &end].concat());
         assert_eq!(parts, [one, ours.clone(), end]);
@@ -237,9 +243,10 @@ mod tests {
         let of = |family| {
             let answer = asked(22, 0x301, &[family, 0, 0, 0, 0, 0, 0, 0]).unwrap();
             let [ours, _] = &instead(&answer, &kernels(libc::NLMSG_DONE, &[0; 4]))[..] else { panic!() };
-            let address = |one: Message<'_>| {
-                let (_, value) = attributes(&one.body[8..]).find(|(kind, _)| *kind == IFA_ADDRESS).unwrap();
-                (one.body[0], one.body[1], u32_at(one.body, 4).unwrap(), value.to_vec())
+            let address = |(_, one): (usize, NetlinkBuffer<&[u8]>)| {
+                let body = one.payload();
+                let address = attributes(&body[8..]).find(|one| one.kind() == IFA_ADDRESS).unwrap();
+                (body[0], body[1], u32_at(body, 4).unwrap(), address.value().to_vec())
             };
             messages(ours).map(address).collect::<Vec<_>>()
         };
@@ -273,11 +280,12 @@ mod tests {
         let refused = kernels(libc::NLMSG_ERROR, &[&(-libc::ENODEV).to_ne_bytes()[..], &request].concat());
         let parts = instead(&asked(18, 5, &body).unwrap(), &refused);
         let [link, acknowledgement] = &parts[..] else { panic!() };
-        let link = messages(link).next().unwrap();
-        assert_eq!((link.kind, link.flags, u32_at(link.body, 4)), (16, 0, Some(16_777_218)));
-        let acknowledgement = messages(acknowledgement).next().unwrap();
-        assert_eq!((acknowledgement.kind, acknowledgement.port), (2, PORT));
-        assert_eq!(acknowledgement.body, [&[0; 4], &request[..HEADER]].concat());
+        let (_, link) = messages(link).next().unwrap();
+        let index = u32_at(link.payload(), 4);
+        assert_eq!((link.message_type(), link.flags(), index), (16, 0, Some(16_777_218)));
+        let (_, acknowledgement) = messages(acknowledgement).next().unwrap();
+        assert_eq!((acknowledgement.message_type(), acknowledgement.port_number()), (2, PORT));
+        assert_eq!(acknowledgement.payload(), [&[0; 4], &request[..HEADER]].concat());
         assert_eq!(instead(&asked(18, 1, &body).unwrap(), &refused).len(), 1, "nobody wants to know");
         // The machine has an interface of that name.
         assert_eq!(asked(18, 1, &body).unwrap().in_place_of(&kernels(16, &body)), Outcome::Over);

@@ -10,60 +10,28 @@ mod pending;
 mod question;
 
 use answer::{Answer, Outcome};
+use netlink_packet_core::{DefaultNla, Emitable as _, NetlinkBuffer, NlaBuffer, NlasIterator};
 pub use pending::{PendingAnswers, SharedAnswers, is_routing_socket, note, receive};
 use question::{Question, questions};
 
-/// Length of a `struct nlmsghdr`, bytes.
-const HEADER: usize = 16;
+/// Length of a message's header, bytes.
+const HEADER: usize = size_of::<libc::nlmsghdr>();
 
-/// One message.
-#[derive(Debug, Clone, Copy)]
-struct Message<'a> {
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    /// The port of the requesting socket, or 0.
-    port: u32,
-    body: &'a [u8],
-    /// Its offset in the datagram.
-    at: usize,
-}
-
-/// Returns the messages of a datagram, up to the first malformed one.
-fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    let mut at = 0;
+/// Returns the messages of a datagram with their offsets, up to the first malformed one.
+fn messages(datagram: &[u8]) -> impl Iterator<Item = (usize, NetlinkBuffer<&[u8]>)> {
+    let mut next = 0;
     std::iter::from_fn(move || {
-        let rest = datagram.get(at..)?;
-        let length = u32_at(rest, 0)? as usize;
-        let message = Message {
-            kind: u16_at(rest, 4)?,
-            flags: u16_at(rest, 6)?,
-            sequence: u32_at(rest, 8)?,
-            port: u32_at(rest, 12)?,
-            body: rest.get(HEADER..length)?,
-            at,
-        };
-        at += length.next_multiple_of(4);
-        Some(message)
+        let at = next;
+        let rest = datagram.get(at..).filter(|rest| !rest.is_empty())?;
+        let message = NetlinkBuffer::new_checked(rest).ok()?;
+        next += (message.length() as usize).next_multiple_of(4);
+        Some((at, message))
     })
 }
 
-/// Returns the types and values of a message's attributes, up to the first malformed one.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    // The two highest bits describe the encoding of the value.
-    const TYPE: u16 = 0x3fff;
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let rest = bytes.get(at..)?;
-        let length = usize::from(u16_at(rest, 0)?);
-        let attribute = (u16_at(rest, 2)? & TYPE, rest.get(4..length)?);
-        at += length.next_multiple_of(4);
-        Some(attribute)
-    })
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+/// Returns the attributes of a message, up to the first malformed one.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(bytes).map_while(|attribute| attribute.ok())
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -72,23 +40,22 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// Encodes a message, whose port is not known yet.
 fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
-    let length = (HEADER + body.len()) as u32;
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend(sequence.to_ne_bytes());
-    message.extend([0; 4]);
-    message.extend(body);
-    message.resize(message.len().next_multiple_of(4), 0);
-    message
+    let length = HEADER + body.len();
+    let mut bytes = vec![0; length.next_multiple_of(4)];
+    let mut message = NetlinkBuffer::new(&mut bytes);
+    message.set_length(length as u32);
+    message.set_message_type(kind);
+    message.set_flags(flags);
+    message.set_sequence_number(sequence);
+    message.payload_mut().copy_from_slice(body);
+    bytes
 }
 
 /// Appends an attribute.
 fn put(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    to.extend(((4 + value.len()) as u16).to_ne_bytes());
-    to.extend(kind.to_ne_bytes());
-    to.extend(value);
-    to.resize(to.len().next_multiple_of(4), 0);
+    let (at, attribute) = (to.len(), DefaultNla::new(kind, value.to_vec()));
+    to.resize(at + attribute.buffer_len(), 0);
+    attribute.emit(&mut to[at..]);
 }
 
 #[cfg(test)]
@@ -126,11 +93,13 @@ mod tests {
         put(&mut body, 3, b"ps1\0");
         put(&mut body, 9 | 0x8000, b"x");
         let bytes = [message(16, 2, 7, &body), message(3, 2, 7, &[0; 4])].concat();
-        let [first, second] = messages(&bytes).collect::<Vec<_>>()[..] else { panic!() };
-        assert_eq!((first.kind, first.flags, first.sequence, first.at), (16, 2, 7, 0));
-        let found: Vec<_> = attributes(&first.body[4..]).collect();
-        assert_eq!(found, [(3, &b"ps1\0"[..]), (9, b"x")]);
-        assert_eq!((second.kind, second.at), (3, bytes.len() - 20));
+        let all: Vec<_> = messages(&bytes).collect();
+        let [(0, first), (at, second)] = &all[..] else { panic!() };
+        assert_eq!((first.message_type(), first.flags(), first.sequence_number()), (16, 2, 7));
+        let found: Vec<_> =
+            attributes(&first.payload()[4..]).map(|one| (one.kind(), one.value().to_vec())).collect();
+        assert_eq!(found, [(3, b"ps1\0".to_vec()), (9, b"x".to_vec())]);
+        assert_eq!((second.message_type(), *at), (3, bytes.len() - 20));
         // Lengths shorter than the header are invalid.
         for length in [0_u32, 4, 15] {
             assert_eq!(messages(&[&length.to_ne_bytes()[..], &[0; 20]].concat()).count(), 0);

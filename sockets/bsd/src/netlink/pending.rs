@@ -300,11 +300,12 @@ mod tests {
             assert!(peeked.len() == 16 && whole >= 16);
             let (bytes, length) = receive_one(fd, &pending, 0, 1 << 16);
             assert_eq!((length, &bytes[..16]), (whole, &peeked[..]), "what was looked at comes");
-            for one in super::super::messages(&bytes) {
-                let mut attributes = super::super::attributes(one.body.get(16..).unwrap_or_default());
-                names.extend(attributes.find(|(kind, _)| *kind == 3).map(|(_, name)| name.to_vec()));
+            for (_, one) in super::super::messages(&bytes) {
+                let mut attributes = super::super::attributes(one.payload().get(16..).unwrap_or_default());
+                names.extend(attributes.find(|one| one.kind() == 3).map(|name| name.value().to_vec()));
             }
-            if super::super::messages(&bytes).any(|one| c_int::from(one.kind) == libc::NLMSG_DONE) {
+            let is_end = |kind: u16| c_int::from(kind) == libc::NLMSG_DONE;
+            if super::super::messages(&bytes).any(|(_, one)| is_end(one.message_type())) {
                 break;
             }
         }

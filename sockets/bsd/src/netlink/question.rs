@@ -1,6 +1,7 @@
 //! Requests of programs.
 
 use libc::c_int;
+use netlink_packet_core::NetlinkBuffer;
 use peersock_fd::Interface;
 
 use super::{Answer, attributes, messages, u32_at};
@@ -42,19 +43,19 @@ pub(super) enum About {
 /// Returns the requests for interfaces and addresses in sent data. `is_strict` tells if the socket has
 /// NETLINK_GET_STRICT_CHK, and is called only where that matters.
 pub(super) fn questions(sent: &[u8], is_strict: impl Fn() -> bool) -> Vec<Question> {
-    let one = |message: super::Message<'_>| {
-        let flags = c_int::from(message.flags);
-        let family = *message.body.first()?;
+    let one = |(_, message): (usize, NetlinkBuffer<&[u8]>)| {
+        let (flags, body) = (c_int::from(message.flags()), message.payload());
+        let family = *body.first()?;
         let is_dump = flags & libc::NLM_F_DUMP != 0;
-        let about = match message.kind {
+        let about = match message.message_type() {
             _ if flags & libc::NLM_F_REQUEST == 0 => return None,
-            libc::RTM_GETLINK if is_dump => links(family, message.body)?,
-            libc::RTM_GETLINK => link(message.body)?,
-            libc::RTM_GETADDR if is_dump => addresses(family, message.body, &is_strict)?,
+            libc::RTM_GETLINK if is_dump => links(family, body)?,
+            libc::RTM_GETLINK => link(body)?,
+            libc::RTM_GETADDR if is_dump => addresses(family, body, &is_strict)?,
             _ => return None,
         };
         let wants_acknowledgement = flags & libc::NLM_F_ACK != 0;
-        Some(Question { sequence: message.sequence, about, wants_acknowledgement })
+        Some(Question { sequence: message.sequence_number(), about, wants_acknowledgement })
     };
     messages(sent).filter_map(one).collect()
 }
@@ -63,7 +64,7 @@ fn links(family: u8, body: &[u8]) -> Option<About> {
     // The networks never belong to a master, to a link kind, or to another namespace.
     let others = [IFLA_MASTER, IFLA_LINKINFO, IFLA_TARGET_NETNSID];
     let is_filtered =
-        attributes(body.get(LINK..).unwrap_or_default()).any(|(kind, _)| others.contains(&kind));
+        attributes(body.get(LINK..).unwrap_or_default()).any(|one| others.contains(&one.kind()));
     let is_of_bridges = c_int::from(family) == libc::AF_BRIDGE;
     (!is_filtered && !is_of_bridges).then_some(About::Links(family))
 }
@@ -74,12 +75,12 @@ fn link(body: &[u8]) -> Option<About> {
         return Some(About::Index(index));
     }
     let is_name = |kind| matches!(kind, IFLA_IFNAME | IFLA_ALT_IFNAME);
-    let name = attributes(body.get(LINK..)?).find(|(kind, _)| is_name(*kind))?.1;
-    Some(About::Name(name.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()))
+    let name = attributes(body.get(LINK..)?).find(|one| is_name(one.kind()))?;
+    Some(About::Name(name.value().split(|byte| *byte == 0).next().unwrap_or_default().to_vec()))
 }
 
 fn addresses(family: u8, body: &[u8], is_strict: impl Fn() -> bool) -> Option<About> {
-    if attributes(body.get(ADDRESS..).unwrap_or_default()).any(|(kind, _)| kind == IFA_TARGET_NETNSID) {
+    if attributes(body.get(ADDRESS..).unwrap_or_default()).any(|one| one.kind() == IFA_TARGET_NETNSID) {
         return None;
     }
     // The kernel uses the index only in strict mode.

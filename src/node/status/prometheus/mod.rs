@@ -76,7 +76,7 @@ impl Status {
     fn write_node(&self, text: &mut Text, node: &str, peers: usize) {
         let node = ("node", node);
         text.gauge("peersock_node_info", "The version of the node's library.")
-            .number(&[node, ("version", self.version)], 1);
+            .number(&[node, ("version", &self.version)], 1);
         text.gauge("peersock_node_uptime_seconds", "How long the node has been running.")
             .number(&[node], self.uptime_s);
         text.gauge(
@@ -119,8 +119,8 @@ impl Status {
 
     fn write_counters(&self, text: &mut Text, node: &str) {
         let descriptions = descriptions();
-        for (&name, &value) in &self.counters {
-            let help = descriptions.get(name).copied().unwrap_or_default();
+        for (name, &value) in &self.counters {
+            let help = descriptions.get(&**name).copied().unwrap_or_default();
             text.counter(&format!("peersock_node_{name}_total"), &first_sentence(help))
                 .number(&[("node", node)], value);
         }

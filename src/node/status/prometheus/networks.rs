@@ -13,7 +13,7 @@ impl Status {
             text.gauge("peersock_network_info", "The kind of a network, and the node's name in it.");
         for (id, network) in &networks {
             let name = network.name.as_deref().unwrap_or_default();
-            let labels = [("node", node), ("network", id), ("kind", network.kind), ("name", name)];
+            let labels = [("node", node), ("network", id), ("kind", &network.kind), ("name", name)];
             info.number(&labels, 1);
         }
         let mut peers = text.gauge("peersock_network_peers", "Peers known in the network, by their state.");

@@ -21,14 +21,9 @@ impl Status {
             "1 with the kind of the path in a label: direct, tcp (a direct TCP connection), turn (by a TURN \
              server), or root (relayed by the root whose ID is the label root).",
         );
-        for peer in peers.iter().filter(|peer| peer.status.connected) {
+        for peer in &peers {
+            let Some(kind) = peer.status.path_kind() else { continue };
             let root = peer.status.root.map(|root| root.to_string()).unwrap_or_default();
-            let kind = match peer.status {
-                PeerStatus { root: Some(_), .. } => "root",
-                PeerStatus { turn: true, .. } => "turn",
-                PeerStatus { tcp: true, .. } => "tcp",
-                _ => "direct",
-            };
             let [node, network, id] = peer.labels(node);
             path.number(&[node, network, id, ("path", kind), ("root", &root)], 1);
         }

@@ -86,13 +86,13 @@ fn no_secret_and_no_address_is_in_the_text() {
     let mut status = status(2);
     status.turn.push(TurnStatus {
         server: "turn:alice@192.0.2.77:3478".into(),
-        family: "ipv4",
+        family: "ipv4".into(),
         relayed: None,
         error: Some("refused".into()),
     });
     status.peers[0].attempts.push(AttemptStatus {
         address: "192.0.2.77:5".parse().expect("an address"),
-        kind: "mapped",
+        kind: "mapped".into(),
         vouched: true,
         sent: 1,
         tried_s: None,
