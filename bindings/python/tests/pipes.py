@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,11 +15,6 @@ PATIENCE = 30
 
 PROTOS = pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
 IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"], ids=["v4", "v6"])
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Runs a test in an event loop of its own."""
-    asyncio.run(asyncio.wait_for(main, PATIENCE), debug=True)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -68,14 +68,11 @@ def _receive_by_kernel(scenario: Scenario, size: int) -> tuple[tuple[str, int], 
 
 
 @pytest.mark.parametrize("scenario", LIVING, ids=lambda scenario: scenario.name)
-def test_streams_of_asyncio_are_told_the_same(receiver: Receiver, scenario: Scenario) -> None:
-    async def main() -> None:
-        for size in SIZES:
-            address, read = receiver(scenario, size)
-            delivered = await asyncio.wait_for(is_streamed(address, size), PATIENCE)
-            _compare(scenario, size, delivered, await asyncio.to_thread(read))
-
-    asyncio.run(main())
+async def test_streams_of_asyncio_are_told_the_same(receiver: Receiver, scenario: Scenario) -> None:
+    for size in SIZES:
+        address, read = receiver(scenario, size)
+        delivered = await asyncio.wait_for(is_streamed(address, size), PATIENCE)
+        _compare(scenario, size, delivered, await asyncio.to_thread(read))
 
 
 @pytest.mark.parametrize("scenario", ENDING, ids=lambda scenario: scenario.name)

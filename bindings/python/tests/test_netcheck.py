@@ -32,7 +32,7 @@ def stun(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
-def test_it_is_waited_for_and_awaited(stun: str) -> None:
+async def test_it_is_waited_for_and_awaited(stun: str) -> None:
     found = peersock.netcheck(stun=stun, interfaces="loopback").wait()
     (lo,) = found["interfaces"]
     (server,) = found["servers"]
@@ -42,17 +42,14 @@ def test_it_is_waited_for_and_awaited(stun: str) -> None:
     assert (lo["ipv4"]["translated"], lo["ipv4"]["mapped"].rpartition(":")[0]) == (True, "203.0.113.9")
     assert found["advice"] and all(set(advice) == {"finding", "what_to_do"} for advice in found["advice"])
 
-    async def look() -> peersock.Netcheck:
-        turns = 0
-        task = asyncio.ensure_future(_await(peersock.netcheck(stun=[stun], interfaces=["lo"])))
-        while not task.done():
-            turns += 1
-            await asyncio.sleep(0.01)
-        # The event loop goes on meanwhile.
-        assert turns > 1
-        return task.result()
-
-    assert asyncio.run(look()).keys() == found.keys()
+    turns = 0
+    task = asyncio.ensure_future(_await(peersock.netcheck(stun=[stun], interfaces=["lo"])))
+    while not task.done():
+        turns += 1
+        await asyncio.sleep(0.01)
+    # The event loop goes on meanwhile.
+    assert turns > 1
+    assert task.result().keys() == found.keys()
 
 
 async def _await(pending: Pending[peersock.Netcheck]) -> peersock.Netcheck:
