@@ -10,7 +10,6 @@ import socket as _std
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 
 # The standard library's, also when its place was taken.
 _socket = _std.socket
@@ -157,9 +156,7 @@ class Events(Iterator[Event], AsyncIterator[Event]):
     def __enter__(self) -> Events:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -31,15 +31,7 @@ class Attempt:
     @classmethod
     def from_json(cls, attempt: dict[str, Any]) -> Attempt:
         """Takes what the node says."""
-        return cls(
-            address=attempt["address"],
-            kind=attempt["kind"],
-            vouched=attempt["vouched"],
-            sent=attempt["sent"],
-            tried_s=attempt["tried_s"],
-            answered=attempt["answered"],
-            outcome=attempt["outcome"],
-        )
+        return cls(**{field.name: attempt[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -79,17 +71,8 @@ class Peer:
     @classmethod
     def from_json(cls, peer: dict[str, Any]) -> Peer:
         """Takes what the node says."""
-        return cls(
-            id=peer["id"],
-            network=int(peer["network"], 16),
-            addresses=tuple(peer["addresses"]),
-            connected=peer["connected"],
-            path=peer["path"],
-            root=peer["root"],
-            turn=peer["turn"],
-            rtt_ms=peer["rtt_ms"],
-            cipher=peer["cipher"],
-            session_age_s=peer["session_age_s"],
-            traffic=peer["traffic"],
-            attempts=tuple(map(Attempt.from_json, peer["attempts"])),
-        )
+        known = {field.name: peer[field.name] for field in fields(cls)}
+        known["network"] = int(peer["network"], 16)
+        known["addresses"] = tuple(peer["addresses"])
+        known["attempts"] = tuple(map(Attempt.from_json, peer["attempts"]))
+        return cls(**known)

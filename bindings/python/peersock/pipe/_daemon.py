@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 from ..interfaces import IP4, IP6, Interface, Route
@@ -50,9 +49,7 @@ class Daemon:
     async def __aenter__(self: T) -> T:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def msg_cb(self, msg: bytes, client_tup: Tup, pipe: Pipe) -> None:

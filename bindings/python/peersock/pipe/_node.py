@@ -8,7 +8,6 @@ import ipaddress
 import os
 import threading
 from collections.abc import Generator, Iterable, Mapping
-from types import TracebackType
 from typing import Any
 
 from .. import _peersock
@@ -95,9 +94,7 @@ class P2PNode:
     async def __aenter__(self) -> P2PNode:
         return await self.start()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def start(self) -> P2PNode:

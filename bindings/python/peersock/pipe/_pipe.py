@@ -7,7 +7,6 @@ import math
 import socket as _std
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
-from types import TracebackType
 from typing import Any, Literal, TypeAlias, overload
 
 from ..interfaces import Route
@@ -73,9 +72,7 @@ class Pipe(ABC):
     async def __aenter__(self) -> Pipe:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __await__(self) -> Generator[Any, None, Pipe]:

@@ -9,13 +9,13 @@ from ..rfc3542 import CMSG_LEN, CMSG_SPACE, inet6_rth_space, sockaddr_in6
 from ..rfc3542.constants import *  # noqa: F403
 from ..rfc3542.constants import __all__ as _constants
 from ..rfc3542.sockaddr import Address, Buffer
+from . import _constants as _more
 from ._constants import *  # noqa: F403
-from ._constants import __all__ as _more
 
 # PyXAPI's `cmsg` is in ``socket_ext``.
 __all__ = [
     *_constants,
-    *_more,
+    *(name for name in vars(_more) if name.isupper()),
     "CMSG_LEN",
     "CMSG_SPACE",
     "IP6OPT_TYPE",
