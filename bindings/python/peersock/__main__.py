@@ -91,7 +91,7 @@ def _secret(path: str | None, are_static: bool) -> str | None:
 
 def _are_static(named: list[str]) -> bool:
     wanted = named or [name for name in [os.environ.get("PEERSOCK_NETWORK")] if name]
-    # What is wrong with a name is said where the networks are joined.
+    # Joining the networks reports a wrong name.
     with contextlib.suppress(ValueError):
         return bool(wanted) and given.are_static(given.networks(wanted, None))
     return False

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import _spawn
 
-#: How the C library's file is called: that of glibc, and that of musl.
+#: File names of the C library: that of glibc, and that of musl.
 _C_LIBRARY = ("libc.so", "libc.musl")
 
 

@@ -47,11 +47,11 @@ _FORWARDED = {
 }
 #: Those that ask for the end. By SIGHUP servers are told to read their files again.
 _ASKING = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
-#: What siginfo_t.si_code is of a signal that the terminal has sent to all processes of its group.
+#: siginfo_t.si_code of a signal that the terminal has sent to all processes of its group.
 _BY_KERNEL = 0x80
-#: How a program ends that has succeeded, though what it has sent did not arrive: with status 1, as wait(2) has it.
+#: wait(2) status of a program that succeeded while its data was not delivered: exit code 1.
 _LOST = 1 << 8
-#: How long what was sent may take to arrive after the program was made to end, seconds. After one that has ended by
+#: Time for data to arrive after a signal has ended the program, seconds. After one that has ended by
 #: itself it may take as long as peers take it.
 _SHORT_LINGER = 2.0
 #: A signal that came so long before the program has ended was not what ended it, seconds.
@@ -80,7 +80,7 @@ def enter(options: Namespace, read_secret: Callable[[], str | None], is_command:
         return
     secret = read_secret()
     reader, writer = os.pipe()
-    # What is ignored from the start stays so, as nohup(1) and shells have it for jobs in the background.
+    # A signal that is ignored from the start stays ignored, as nohup(1) and shells have it for jobs in the background.
     heeded = {number for number in _FORWARDED if signal.getsignal(number) != signal.SIG_IGN}
     # None may come before it can be passed on.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*heeded, signal.SIGCHLD})
@@ -172,7 +172,7 @@ def _node_name() -> str:
 
 
 def _digest(options: Namespace) -> str:
-    """What of the command line decides about the node."""
+    """Returns a digest of the command line's settings of the node."""
     networks = [os.path.abspath(network) if os.path.isfile(network) else network for network in options.network]
     paths = [path and os.path.abspath(path) for path in (options.state, options.secret_file)]
     words = [networks, paths, options.interface, options.bind, options.only, options.root]
@@ -217,7 +217,7 @@ def _launch(
     if status == 0 and lost is not None:
         # As `peersock run`: what is lost is no success.
         status = _LOST
-    # What still waits for peers holds up nothing.
+    # Data that still waits for peers delays nothing.
     _end_like(status, at_once=not ended)
 
 

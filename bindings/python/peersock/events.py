@@ -1,4 +1,4 @@
-"""What happens to a node's peers, as something to iterate over."""
+"""Events of a node's peers, as an iterator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 4096
 
 
 class EventKind(str, enum.Enum):
-    """What can happen to a peer. Each is equal to its text, as ``"peer_lost"``; others may come."""
+    """A kind of event. Each is equal to its text, as ``"peer_lost"``; others may come."""
 
     #: It is known now.
     PEER_FOUND = "peer_found"
@@ -63,7 +63,7 @@ class Events(Iterator[Event], AsyncIterator[Event]):
         self._process = os.getpid()
         # A signal's handler may close it.
         self._lock = threading.RLock()
-        # How many calls are under way. When it is closed the last one closes the descriptor.
+        # Number of calls under way. After `close()` the last of them closes the descriptor.
         self._users = 0
 
     def _settle(self) -> None:

@@ -12,20 +12,20 @@ class Attempt:
 
     #: The address, as ``ADDRESS:PORT``.
     address: str
-    #: What kind it is of: ``interface`` (of the peer's machine), ``mapped`` (as seen from outside), ``forwarded`` (by a
-    #: router that was asked to), ``relayed`` (by the peer's TURN server), ``predicted`` (the port that a NAT was
-    #: expected to use next), ``birthday`` (many ports were sent from, or to; then the port is 0), or ``tcp``
-    #: (connections were tried there). Others may come.
+    #: The kind of the address. ``interface`` is of the peer's machine, ``mapped`` as seen from outside, ``forwarded``
+    #: by a router on request, ``relayed`` by the peer's TURN server. ``predicted`` is the port that a NAT was expected to
+    #: use next. ``birthday`` stands for many source or target ports, with port 0, and ``tcp`` for attempts to connect.
+    #: Later versions may add kinds.
     kind: str
-    #: Whether a root has seen the peer at that IP address. Others get a few packets only.
+    #: True if a root has seen the peer at that IP address. Others get a few packets only.
     vouched: bool
     #: Packets sent there in the last round; of ``tcp`` how many connections at most.
     sent: int
-    #: How long ago the last of them was sent, seconds; ``None`` if none was.
+    #: Time since the last of them was sent, seconds; ``None`` if none was.
     tried_s: float | None
-    #: Whether the peer has answered from there.
+    #: True if the peer has answered from there.
     answered: bool
-    #: What came of it, or why nothing was sent there, in words.
+    #: The outcome, or the reason why nothing was sent there, in words.
     outcome: str
 
     @classmethod
@@ -44,13 +44,13 @@ class Peer:
     network: int
     #: Its addresses there.
     addresses: tuple[str, ...]
-    #: Whether there is an encrypted session with it: packets flow.
+    #: True if there is an encrypted session with it: packets flow.
     connected: bool
-    #: Where its packets are sent now, as ``ADDRESS:PORT``: the root's, if one relays.
+    #: The address to which its packets are sent, as ``ADDRESS:PORT``: the root's, if a root relays.
     path: str | None
     #: The node ID of the root that relays, if one does.
     root: str | None
-    #: Whether a TURN server relays: the node's own or, as far as it has said so, the peer's.
+    #: True if a TURN server relays: the node's own or, as far as it has said so, the peer's.
     turn: bool
     #: The path's smoothed round-trip time, milliseconds.
     rtt_ms: float | None
@@ -60,7 +60,7 @@ class Peer:
     session_age_s: float | None
     #: Packets and bytes of the session, both ways.
     traffic: dict[str, int] | None
-    #: Where a direct path was looked for while a root relayed, the last time that there was none, and what came of it.
+    #: Attempts to find a direct path, from the last time that a root had to relay.
     attempts: tuple[Attempt, ...]
 
     @property

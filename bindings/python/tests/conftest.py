@@ -18,7 +18,7 @@ import pytest
 import peersock
 from peersock import socket
 
-# What runs in the background of a shell script or by nohup(1) ignores these, and so would all that is started here.
+# A process in the background of a shell script or under nohup(1) ignores these, and so would all its children.
 # Tests send them.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) == signal.SIG_IGN:
@@ -53,7 +53,7 @@ class Network:
 
 
 class Peer:
-    """Another process: it runs what it is told, one function of `peer.py` at a time."""
+    """Another process: it runs the functions of `peer.py` that tests name, one at a time."""
 
     def __init__(self, network: Network, seed: bytes | None = None) -> None:
         seed = seed or network.seeds["there"]
@@ -170,7 +170,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """Where programs are run."""
+    """A place where programs are run."""
     return Place(tmp_path)
 
 

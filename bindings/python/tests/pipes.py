@@ -1,4 +1,4 @@
-"""What the tests of pipes share."""
+"""Functions that the tests of pipes share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from peersock.pipe import TCP, UDP, Pipe, pipe_open
 
-#: How long anything may take, seconds. Nothing waits for it to pass.
+#: Longest time of any operation, seconds. No test waits for it to pass.
 PATIENCE = 30
 
 PROTOS = pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
@@ -43,7 +43,7 @@ async def close(*pipes: Pipe) -> None:
 
 
 async def read(pipe: Pipe, count: int) -> bytes:
-    """So many bytes, in any number of messages."""
+    """Reads `count` bytes, in any number of messages."""
     data = b""
     while len(data) < count:
         message = await pipe.recv(timeout=PATIENCE)

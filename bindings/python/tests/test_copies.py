@@ -34,7 +34,7 @@ def _dup2(sock: socket.socket) -> socket.socket:
     return socket.socket(fileno=os.dup2(sock.fileno(), number))
 
 
-#: How a program may have a second socket object for a socket.
+#: Ways to get a second socket object for a socket.
 WAYS: dict[str, Callable[[socket.socket], socket.socket]] = {
     "socket.dup": lambda sock: sock.dup(),
     "dup": lambda sock: socket.socket(fileno=socket.dup(sock.fileno())),
@@ -179,7 +179,7 @@ def test_a_copy_stays_in_the_epoll_sets_that_it_is_in(peer: Peer) -> None:
         edges.poll(0)
         sock.settimeout(20)
         sock.connect((peer.v6, peer.port("echo", V6)))
-        # What was armed before may have told of the kernel's socket, which was not connected.
+        # An event armed before may be of the kernel socket, which was not connected.
         edges.modify(copy, select.EPOLLIN | select.EPOLLET | select.EPOLLONESHOT)
         assert known.poll(0) == edges.poll(0) == []
         sock.sendall(b"hello")

@@ -158,6 +158,6 @@ def test_a_thread_that_waits_gets_what_another_one_has_asked_for(peer: Peer, nam
 
 
 def _is_asleep(thread: threading.Thread) -> bool:
-    """Whether it waits for the kernel, which it does for nothing else."""
+    """Returns true if it waits for the kernel, which it does for nothing else."""
     with open(f"/proc/self/task/{thread.native_id}/stat") as stat:
         return stat.read().rpartition(")")[2].split()[0] == "S"

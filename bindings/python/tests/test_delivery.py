@@ -1,4 +1,4 @@
-"""Whoever sends is told whether everything was delivered: the table that all faces share."""
+"""The table of deliveries that all faces share: a sender learns if everything was delivered."""
 
 from __future__ import annotations
 

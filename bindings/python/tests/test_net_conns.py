@@ -126,7 +126,7 @@ def test_lines_chunks_and_files(pair: tuple[Any, Any]) -> None:
     client, server = pair
     client.write(b"one\ntwo\n\nthree")
     assert server.read_line() == b"one\n"
-    # What was read ahead is not lost to reads.
+    # Reads get the data that was read ahead.
     assert server.read(2) == b"tw"
     client.close_write()
     assert list(server) == [b"o\n", b"\n", b"three"]
@@ -164,7 +164,7 @@ def test_a_file_sends_nothing_twice_after_a_deadline(pair: tuple[Any, Any]) -> N
     client.settimeout(0.05)
     data = LARGE * 20
     with pytest.raises(TimeoutError):
-        # Most of it goes by the buffer, and the rest stays there.
+        # Most of the data bypasses the buffer, and the rest stays there.
         for at in range(0, len(data), 5000):
             before = at
             file.write(data[at : at + 5000])
@@ -184,7 +184,7 @@ def test_a_file_reads_no_further_after_a_deadline(pair: tuple[Any, Any]) -> None
         server.write(b"begin")
         with pytest.raises(net.DeadlineError):
             file.read(8)
-        # What was read is lost: going on would give the wrong bytes.
+        # The read bytes are lost, so a further read would give the wrong ones.
         server.write(b"end")
         for _ in range(2):
             with pytest.raises(OSError, match="cannot read from timed out object"):

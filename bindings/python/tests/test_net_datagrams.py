@@ -24,7 +24,7 @@ def test_udp(host: str) -> None:
             data, sender = server.read_from()
             assert (data, sender) == (b"hello", client.local_addr())
             assert server.write_to(b"0123456789", sender) == 10
-            # What has no room is cut off.
+            # The rest of a datagram is cut off.
             assert client.read(4) == b"0123"
             server.write_to(b"", sender)
             server.write_to(b"next", sender)

@@ -1,4 +1,4 @@
-"""What network the machine is in. Only by the loopback interface, with servers of our own there."""
+"""Checks of the machine's network, on the loopback interface only, with the tests' own servers."""
 
 from __future__ import annotations
 

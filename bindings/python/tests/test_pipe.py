@@ -222,7 +222,7 @@ async def test_up_callbacks_come_first_and_end_callbacks_last_and_once() -> None
     await until(lambda: "end" in events)
     assert [event for event in events if "client" not in event] == ["up", "message", "end"]
     assert [event for event in events if "client" in event] == ["client up", "client end"]
-    # Who comes later is told at once.
+    # A callback that is added later is called at once.
     client.add_end_cb(note("late"))
     await until(lambda: "late" in events)
     await server.close()
@@ -233,7 +233,7 @@ async def test_up_callbacks_come_first_and_end_callbacks_last_and_once() -> None
 async def test_two_pipes_become_a_relay(proto: int) -> None:
     target = await pipe_open(proto, route=("127.0.0.1", 0), msg_cb=echo)
     relay, client, inner = await pair(proto)
-    # What was queued before goes first.
+    # Messages that were queued before go first.
     await client.send(b"1")
     await until(lambda: len(inner._subs.find(SUB_ALL)) == 1)
     if proto == UDP:

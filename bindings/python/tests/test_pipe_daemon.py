@@ -32,7 +32,7 @@ class Echo(Daemon):
 
 
 async def ask(server: Pipe) -> bytes | None:
-    """What a server sends back."""
+    """Returns a server's answer."""
     async with await pipe_open(server.proto, server.local_tup) as client:
         await client.send(b"hello")
         return await client.recv(timeout=PATIENCE)

@@ -83,7 +83,7 @@ async def test_a_cancelled_send_lets_the_others_go_on() -> None:
     first.cancel()
     second.cancel()
     other._flow()
-    # What was begun is sent, what waited is not.
+    # The message that was begun is sent, the one that waited is not.
     assert await read(other, (8 << 20) + 1) == b"1" * (8 << 20) + b"3"
     assert await third == 1
     await close(client, server)
@@ -261,7 +261,7 @@ async def test_a_server_goes_on_when_a_connection_cannot_be_accepted(
         monkeypatch.setattr(loop, "sock_accept", failing)
         server, client, other = await pair()
         assert not errors and other.is_running
-        # Where the listening socket itself is gone, everybody is told.
+        # An error of the listening socket itself ends every wait.
         await close(client, other)
         errors.append(errno.ENETDOWN)
         again = await pipe_open(TCP, server.local_tup)

@@ -21,7 +21,7 @@ from .pipes import PATIENCE
 
 NETWORKS = ("ff0001ffff000000", "ff0002ffff000000", "ff0003ffff000000")
 
-#: A node in a process of its own, since all sessions of one process share a node. It goes on until it is told to close.
+#: A node in another process, because all sessions of one process share a node. It runs until its input ends.
 OTHER = """
 import asyncio, sys
 from peersock.pipe import P2PNode

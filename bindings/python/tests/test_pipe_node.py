@@ -9,7 +9,6 @@ import random
 import threading
 import zlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from peersock.pipe import _node_text as text_module
 
 from .conftest import Peer, run_python
 from .pipes import PATIENCE
+from .table import rows
 
 
 async def test_a_node_connects_to_another_one_by_its_text(peer: Peer, session: peersock.Session) -> None:
@@ -267,9 +267,7 @@ def test_texts_are_read_as_they_are_written() -> None:
 
 
 def test_texts_of_rust_are_read() -> None:
-    # The first one is of Python, the second one of Rust; the tests of `faces/pipe` read both, too.
-    path = Path(__file__).resolve().parents[3] / "faces/pipe/tests/pipe/node_address.txt"
-    ours, theirs = map(NodeAddress.parse, path.read_text().splitlines())
+    ours, theirs = (NodeAddress.parse(text) for (text,) in rows("node_addresses", "text", 1))
     assert ours == theirs
     assert list(theirs.networks["ff0001ffff000000"]) == ["fd00::1"] and theirs.port == 10001
     assert theirs.candidates == ["192.0.2.1:5", "[2001:db8::1]:5"] and theirs.roots == ["ab" * 32]
@@ -278,29 +276,16 @@ def test_texts_of_rust_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("key", "value"),
     [
-        {"id": "short"},
-        {"id": 5},
-        {"public_key": ""},
-        {"networks": {}},
-        {"networks": []},
-        {"networks": {"ff0001ffff000000": []}},
-        {"networks": {"ff0001ffff000000": ["name"]}},
-        {"networks": {"x": ["fd00::1"]}},
-        {"networks": {"ff0001ffff000000": ["fd00::1"] * 65}},
-        {"port": 0},
-        {"port": 65536},
-        {"port": "5"},
-        {"candidates": ["\n"]},
-        {"candidates": "text"},
-        {"interfaces": [5]},
-        {"roots": [None]},
+        *((key, json.loads(value or '""')) for key, value in rows("node_addresses", "refuse", 2)),
+        ("networks", {"ff0001ffff000000": ["fd00::1"] * 65}),
+        ("candidates", ["192.0.2.1:5"] * 65),
     ],
 )
-def test_texts_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
+def test_texts_that_make_no_sense_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValueError):
-        NodeAddress.parse(encode({**vars(ADDRESS), **change}))
+        NodeAddress.parse(encode({**vars(ADDRESS), key: value}))
 
 
 def test_texts_that_are_damaged_are_refused() -> None:

@@ -112,7 +112,7 @@ async def test_tls() -> None:
     for wrong in ({"server_hostname": "elsewhere"}, {"server_hostname": None}, {"ssl_context": None}):
         with pytest.raises(ssl.SSLError):
             await pipe_open(TCP, server.local_tup, conf={**conf, **wrong})
-    # Who makes no handshake keeps nobody out.
+    # A client that makes no handshake does not block others.
     silent = await pipe_open(TCP, server.local_tup)
     async with await pipe_open(TCP, server.local_tup, conf=conf) as client:
         await client.send(b"hello")

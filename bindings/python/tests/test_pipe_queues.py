@@ -57,7 +57,7 @@ async def test_sources_are_subscribed_to() -> None:
     assert [await server.recv(timeout=PATIENCE) for _ in range(2)] == [b"first", b"second"]
     got: dict[int, list[bytes | None]] = {}
     for (source, of_first, of_second), subscription in zip(sources, subscriptions, strict=True):
-        # What means the same is the same.
+        # Equal sources share a subscription.
         if id(subscription) not in got:
             got[id(subscription)] = [await server.recv(subscription, 0) for _ in range(3)]
         expected = [b"first"] * of_first + [b"second"] * of_second

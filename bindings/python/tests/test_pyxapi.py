@@ -1,4 +1,4 @@
-"""What PyXAPI's documentation shows, with its names, on the kernel's sockets and on the overlay's."""
+"""Examples of PyXAPI's documentation, with its names, on kernel sockets and overlay sockets."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_the_example_of_options() -> None:
     currentlen = rfc.inet6_opt_finish(opt, currentlen)
     assert currentlen == extlen == 32
 
-    # What is received is read as it was written.
+    # Received data is read as it was written.
     received = rfc.inet6_opt()
     received.set_from_data(opt.data)
     assert received.get() == (0, 3)
@@ -242,7 +242,7 @@ def test_wrong_headers_of_options() -> None:
         rfc.inet6_opt_set_val(opt, 0, b"1")
     with pytest.raises(ValueError):
         rfc.inet6_opt_append(opt, 2, 10, 12, 8)
-    # What routers do with an option that they do not know.
+    # Treatments of an option that routers do not know.
     assert [rfc.IP6OPT_TYPE(type) for type in (5, 0x45, 0x85, 0xC5)] == [0, 0x40, 0x80, 0xC0]
 
 

@@ -85,7 +85,7 @@ def want_headers(sock: socket.socket) -> None:
 
 
 def is_privileged() -> bool:
-    """Whether this process has CAP_NET_RAW, which Linux wants for options headers."""
+    """Returns true if this process has CAP_NET_RAW, which Linux wants for options headers."""
     with open("/proc/self/status") as status:
         effective = next(line.split()[1] for line in status if line.startswith("CapEff:"))
     return bool(int(effective, 16) >> 13 & 1)
@@ -119,7 +119,7 @@ def test_headers_arrive_beside_the_datagram(session: peersock.Session, kind: tup
         assert (first.options, second.options) == (hop_by_hop.options, destination.options)
         assert (behind(first), behind(second)) == (behind(hop_by_hop), behind(destination))
         assert bytes(first)[0] == rfc3542.IPPROTO_DSTOPTS
-        # What has no room is cut, and said to be.
+        # Ancillary data without room is cut, and the flags say so.
         sender.sendmsg([MESSAGE], [destination.cmsg()], 0, to)
         room = CMSG_SPACE(20) + 2 * CMSG_SPACE(4) + CMSG_SPACE(8)
         _, ancillary, flags, _ = receiver.recvmsg(64, room)

@@ -46,7 +46,7 @@ async def echo(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
 
 
 async def protocol(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
-    """What P2PD's demonstration answers."""
+    """Answers as P2PD's demonstration does."""
     if b"PING" in msg:
         await pipe.send(b"PONG", client_tup)
     if msg[:4] == b"ECHO":

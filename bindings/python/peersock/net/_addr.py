@@ -71,7 +71,7 @@ class IPAddr(Addr):
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether it is an IPv6 address."""
+        """True if it is an IPv6 address."""
         return isinstance(self.ip, IPv6Address)
 
     @property

@@ -35,7 +35,7 @@ class Conn(Blocking, Operations, ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[bytes]:
-        """What comes, piece by piece."""
+        """Iterates over received data, piece by piece."""
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +85,7 @@ class Conn(Blocking, Operations, ABC):
 
 
 class StreamConn(Conn):
-    """What connections that are streams of bytes have."""
+    """A connection that is a stream of bytes."""
 
     def __iter__(self) -> Iterator[bytes]:
         return self.lines()
@@ -94,7 +94,7 @@ class StreamConn(Conn):
         """Reads a line, with its newline if it has one. Nothing at the end.
 
         Raises:
-            SocketError: The line is longer than so many bytes (EMSGSIZE). It can be read by `read()`.
+            SocketError: The line is longer than ``limit`` bytes (EMSGSIZE). It can be read by `read()`.
         """
         return self._run("read", READ, self._reading_line(limit))
 
@@ -104,7 +104,7 @@ class StreamConn(Conn):
             yield line
 
     def chunks(self, n: int = CHUNK) -> Iterator[bytes]:
-        """What comes, as `read()` reads it, until the end."""
+        """Iterates over received data, as `read()` returns it, until the end."""
         while chunk := self.read(n):
             yield chunk
 
@@ -139,7 +139,7 @@ class StreamConn(Conn):
 
 
 class PacketConn(Conn):
-    """What connections have that carry datagrams."""
+    """A connection that carries datagrams."""
 
     def __iter__(self) -> Iterator[bytes]:
         return self.datagrams()

@@ -20,7 +20,7 @@ _C = TypeVar("_C", bound=Conn, covariant=True)
 
 
 class Listener(ABC, Generic[_C]):
-    """What all listeners can do, and nothing else. In a ``with`` statement they are closed at the end of the block;
+    """The operations of all listeners. In a ``with`` statement they are closed at the end of the block;
     iterating over one gives connections until it is closed."""
 
     @abstractmethod

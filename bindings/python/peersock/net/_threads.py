@@ -81,7 +81,7 @@ def wait_for(wanted: Wait, until: float | None, alarm: _Alarm | None = None) -> 
 
 
 def run(what: str, steps: Steps[_T], timeout: float | None = None) -> _T:
-    """Runs an operation that no endpoint has yet, within so many seconds."""
+    """Runs an operation that no endpoint has yet, within ``timeout`` seconds."""
     limit = None if timeout is None else time.monotonic() + timeout
 
     def wait(wanted: Wait) -> Collection[int]:
@@ -144,7 +144,7 @@ class Blocking(Endpoint):
             turn.lock.release()
 
     def _rest(self, direction: int, limit: float | None) -> float:
-        """How long to wait for the turn, seconds; -1 for ever. Who has it is woken by a new deadline and by the end."""
+        """Returns the time to wait for the turn, seconds; -1 for ever. A deadline or close wakes the turn's owner."""
         until = self._until(direction, limit)
         return -1 if until is None else min(max(until - time.monotonic(), 0), threading.TIMEOUT_MAX)
 

@@ -16,7 +16,7 @@ from ._options import TCP_ONLY, TLS_ONLY, UDP_ONLY, Options, dict_child
 from ._pipe import MsgCallback, Pipe
 from ._sockets import bound_route, overlay_route
 
-#: Where a daemon listens: an address, all those of an interface, or those of a session in the overlay.
+#: A place where a daemon listens: an address, all those of an interface, or those of a session in the overlay.
 Target: TypeAlias = Route | Interface | Session
 T = TypeVar("T", bound="Daemon")
 
@@ -62,7 +62,7 @@ class Daemon:
         """Called when a client or a server ends. This one does nothing."""
 
     def add_msg_cb(self, msg_cb: MsgCallback) -> Daemon:
-        """Has another function called for messages, for those of the servers that there are and that will be."""
+        """Has another function called for messages, of all servers, present and future."""
         self.msg_cbs.append(checked(msg_cb))
         for server in self.servers:
             server.add_msg_cb(msg_cb)

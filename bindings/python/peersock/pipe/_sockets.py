@@ -17,7 +17,7 @@ from ..interfaces import IP4, IP6, Interface, IPRange, Route
 from ._addresses import AF_ANY, TCP, Tup, family_of, parse_ip, parse_port, sockaddr_of
 from ._options import Options
 
-#: How long one address of a name is tried before the next one is tried beside it, seconds: RFC 8305 (5).
+#: Delay before the next address of a name is tried beside the earlier ones, seconds: RFC 8305 (5).
 _STAGGER = 0.25
 
 
@@ -70,7 +70,7 @@ def overlay_route(session: Any, af: int = IP6) -> Route:
 
 
 def is_overlay(host: str) -> bool:
-    """Whether an address is the overlay's."""
+    """Returns true if an address belongs to the overlay."""
     return _peersock.is_overlays(host.partition("%")[0])
 
 

@@ -32,7 +32,7 @@ class TcpPipe(Pipe):
     ) -> None:
         super().__init__(TCP, sock, route, options)
         self._parent = self._server = server
-        # Whose a server's client is; None of what is not over the overlay.
+        # The member to which a server's client belongs; None outside of the overlay.
         self._member: str | None = None
         self.dest_tup = tup_of(sock.getpeername())
         self._own_tup = tup_of(sock.getsockname())
@@ -42,7 +42,7 @@ class TcpPipe(Pipe):
         self._transport: asyncio.Transport | None = None
         self._is_paused = False
         self._has_come_to_end = False
-        # Whether something came in that nobody wants any more.
+        # True if data came in after the last reader had gone.
         self._is_discarding = False
         # In the order of the calls.
         self._turn = asyncio.Lock()
@@ -85,7 +85,7 @@ class TcpPipe(Pipe):
 
     def _flow(self) -> None:
         transport = self._transport
-        # Who waits until we read would not read itself.
+        # A peer that waits until this end reads would not read itself.
         wanted = self._wants_pause and not self._is_closing
         if transport is None or transport.is_closing() or wanted == self._is_paused:
             return
@@ -154,7 +154,7 @@ class TcpPipe(Pipe):
 
 
 async def _within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> bool:
-    """Whether it is done in time."""
+    """Returns true if it is done in time."""
     try:
         await asyncio.wait_for(awaited, seconds)
     except asyncio.TimeoutError:
@@ -163,7 +163,7 @@ async def _within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> bool:
 
 
 class _Stream(asyncio.Protocol):
-    """What the event loop tells of a connection."""
+    """The event loop's callbacks for a connection."""
 
     def __init__(self, pipe: TcpPipe) -> None:
         self._pipe = pipe

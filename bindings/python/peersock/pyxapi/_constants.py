@@ -7,7 +7,7 @@ from typing import Final
 
 
 def _as_sent(value: int, size: int) -> int:
-    """A field of so many bytes as it is read from a packet without its order being turned."""
+    """Returns a field of ``size`` bytes as it is read from a packet without its order being turned."""
     return int.from_bytes(value.to_bytes(size, "big"), sys.byteorder)
 
 

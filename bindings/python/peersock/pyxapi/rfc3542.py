@@ -43,7 +43,7 @@ __all__ = [
     "tclass",
 ]
 
-#: What the functions here raise.
+#: The exception that the functions here raise.
 error = ValueError
 
 Kind = TypeVar("Kind", bound=_ours.Ancillary)
@@ -54,7 +54,7 @@ class _Object(Generic[Kind]):
 
     _kind: type[Kind]
     _value: Kind
-    #: How many bytes the option has, for CMSG_SPACE.
+    #: Size of the option, bytes, for CMSG_SPACE.
     size: int
 
     def set_from_data(self, data: Buffer) -> None:
@@ -166,7 +166,7 @@ class ip6_mtuinfo(_Object[_ours.ip6_mtuinfo]):
 
 
 class icmp6_filter:
-    """Which ICMPv6 messages a raw socket gets; at first all of them."""
+    """A filter of the ICMPv6 messages that a raw socket gets; at first all of them."""
 
     size = _ours.icmp6_filter.SIZE
 
@@ -195,11 +195,11 @@ class icmp6_filter:
         self._filter.setblock(type)
 
     def ICMP6_FILTER_WILLPASS(self, type: int) -> bool:
-        """Whether a type passes."""
+        """Returns true if a type passes."""
         return self._filter.willpass(type)
 
     def ICMP6_FILTER_WILLBLOCK(self, type: int) -> bool:
-        """Whether a type is blocked."""
+        """Returns true if a type is blocked."""
         return self._filter.willblock(type)
 
 
@@ -244,7 +244,7 @@ class inet6_rth:
 
 
 def inet6_rth_init(bp: inet6_rth, type: int, segments: int) -> inet6_rth:
-    """Begins a header for so many addresses. Gives it."""
+    """Begins a header for `segments` addresses. Returns it."""
     bp._header = _ours.inet6_rth_init(bytearray(_ours.inet6_rth_space(type, segments)), type, segments)
     return bp
 
@@ -262,7 +262,7 @@ def inet6_rth_reverse(source: inet6_rth, target: inet6_rth) -> None:
 
 
 def inet6_rth_segments(bp: inet6_rth) -> int:
-    """How many addresses the header has room for."""
+    """Returns the number of addresses that the header has room for."""
     return _ours.inet6_rth_segments(bp._header)
 
 
@@ -290,7 +290,7 @@ class inet6_opt:
         return bytes(self._header)
 
     def set(self, extlen: int) -> None:
-        """Makes it anew, with so many bytes.
+        """Makes it anew, with `extlen` bytes.
 
         Raises:
             ValueError: It is no multiple of 8 from 8 to 2048.
@@ -393,7 +393,7 @@ def inet6_opt_find(opt: inet6_opt, offset: int, type: int) -> tuple[int, int]:
 
 
 def inet6_opt_get_val(opt: inet6_opt, offset: int, vallen: int) -> tuple[int, bytes]:
-    """Where a part of the data ends of the option that was found last, and the part.
+    """Returns the end of a part of the last found option's data, and the part.
 
     Raises:
         ValueError: The data is shorter.

@@ -22,13 +22,13 @@ from .applicable import MODULES, OTHER_SELECTORS, classes
 FOLDER = Path(__file__).parent
 #: Seconds that one class may take.
 LIMIT = 180
-#: Of the tests that apply so many have to pass.
+#: Share of the applicable tests that has to pass.
 TARGET = 0.95
 
 
 @dataclass
 class Count:
-    """What came of tests."""
+    """Outcomes of tests."""
 
     passed: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -93,13 +93,13 @@ def exclusions() -> dict[str, str]:
 
 
 def exists(name: str) -> bool:
-    """Whether this version of Python has a test."""
+    """Returns true if this version of Python has a test."""
     module_name, class_name, test = name.rsplit(".", 2)
     return hasattr(getattr(importlib.import_module(module_name), class_name, None), test)
 
 
 def stale(excluded: dict[str, str], modules: list[str], total: Count, full: bool) -> list[str]:
-    """What the list of exclusions says, but the run does not."""
+    """Returns the exclusions that the run contradicts."""
     ran = {*total.passed, *total.skipped, *total.failed, *total.elsewhere}
     wrong = [f"{name} is excluded without a reason" for name, reason in excluded.items() if not reason]
     for name in excluded:

@@ -22,7 +22,7 @@ class Conn(Awaited, Operations, ABC):
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """What comes, piece by piece."""
+        """Iterates over received data, piece by piece."""
 
     async def __aenter__(self) -> Self:
         return self
