@@ -152,8 +152,9 @@ def _id(options: argparse.Namespace, _is_command: bool) -> None:
 
 
 def _with_roots(arguments: Sequence[str]) -> list[str]:
-    """Joins each root with its option, up to the program: argparse takes one that begins with a dash, as one in 64
-    does, for an option.
+    """Joins each root with its option, up to the program.
+
+    One root in 64 begins with a dash, and argparse would take it for an option.
     """
     if arguments[:1] != ["run"]:
         return list(arguments)

@@ -84,8 +84,8 @@ class socket(_std.socket):
                 super().__init__(family, type, proto)
                 return
             except OSError as error:
-                # Unprivileged users can ping members even where the system denies them echo sockets, and a program that
-                # is kept to the overlay gets no sockets of the kernel.
+                # Unprivileged users can ping members even where the system denies them echo sockets. A program that is
+                # kept to the overlay gets no kernel sockets.
                 family, type = (V4 if family == -1 else family), (_STREAM if type == -1 else type)
                 if error.errno not in _DENIED or family not in _INTERNET or not _peersock.has_rules():
                     raise
@@ -525,8 +525,10 @@ def _attaches(sock: _std.socket, error: OSError) -> bool:
 
 
 def _translate(sock: _std.socket, error: OSError, sending: bool = False) -> None:
-    """Raises what TCP would say of a socket that was never connected, where the kernel's AF_UNIX says otherwise, and
-    what the node knows where to the kernel it is the other end that has gone away."""
+    """Raises TCP's error in place of the error of the kernel's AF_UNIX socket.
+
+    A socket that was never connected has another error in AF_UNIX. Of a broken connection the node knows the error,
+    because the kernel sees only that the node's end is closed."""
     if error.errno not in _TRANSLATED or not _ours(sock) or _our_datagrams(sock):
         return
     number = errno.EPIPE if sending else errno.ENOTCONN

@@ -1,8 +1,8 @@
 """Copies of a descriptor: when the descriptor gets another socket, its copies in this process get it, too.
 
 A socket that turns out to be the overlay's takes the place of the kernel's, under the same descriptor. A copy of that
-descriptor, by dup(2), is the same socket to the program, and so it has to stand for the new one as well. The kernel is
-asked for copies (proc(5)), once somebody has said that there may be some. Those in other processes cannot be replaced.
+descriptor, by dup(2), is the same socket to the program, so it has to stand for the new one as well. The kernel is
+asked for copies (proc(5)) once a call has noted that there may be some. Copies in other processes cannot be replaced.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Children of a program of ``python -m peersock run``, with whatever environment they are given.
 
-What a process needs to be on the overlay is in its environment. A program that starts another one with an environment
-of its own (``subprocess.run(..., env={})``) leaves that out, so it is put back: by the functions here for what Python
-starts, and by the preloaded library for what others start.
+Variables of its environment put a process on the overlay. A program that starts another one with a new environment
+(``subprocess.run(..., env={})``) leaves them out. The functions here put them back for the children of Python, and the
+preloaded library does so for the children of other programs.
 
 The system preloads no library of ours into programs that change their user, nor into 32-bit ones. Those are refused,
 and so are those with file capabilities, unless the launcher takes their calls.
@@ -146,8 +146,8 @@ def _replace() -> None:
 
 #: Index of `Popen`'s argument `env`.
 _POPEN_ENV = 10
-#: Indexes of `fork_exec`'s arguments: the candidate files, of which it starts the first that it can, the folder,
-#: and the environment as a list of ``NAME=VALUE``.
+#: Indexes of `fork_exec`'s arguments: the candidate files, the folder, and the environment as a list of ``NAME=VALUE``.
+#: It starts the first of the files that it can.
 _FORK_EXEC_FILES, _FORK_EXEC_FOLDER, _FORK_EXEC_ENV = 1, 4, 5
 
 

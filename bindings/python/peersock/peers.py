@@ -13,9 +13,9 @@ class Attempt:
     #: The address, as ``ADDRESS:PORT``.
     address: str
     #: The kind of the address. ``interface`` is of the peer's machine, ``mapped`` as seen from outside, ``forwarded``
-    #: by a router on request, ``relayed`` by the peer's TURN server. ``predicted`` is the port that a NAT was expected to
-    #: use next. ``birthday`` stands for many source or target ports, with port 0, and ``tcp`` for attempts to connect.
-    #: Later versions may add kinds.
+    #: by a router on request, ``relayed`` by the peer's TURN server. ``predicted`` is the port that a NAT was expected
+    #: to use next. ``birthday`` stands for many source or target ports, with port 0. ``tcp`` stands for attempts to
+    #: connect. Later versions may add kinds.
     kind: str
     #: True if a root has seen the peer at that IP address. Others get a few packets only.
     vouched: bool

@@ -155,9 +155,9 @@ def _acknowledged(sock: socket.socket) -> int:
 async def is_streamed(address: tuple[str, int], size: int, silence: int = 60) -> bool:
     """As `is_delivered`, by the streams of asyncio, to the overlay or the kernel.
 
-    They know nothing of acknowledgements: the socket is asked, before the stream is ended as well, since a peer that
-    has ended its direction before may reset it after that without anybody being told. It is closed here, because
-    asyncio gives what closing says to the exception handler of the loop alone.
+    Streams know nothing of acknowledgements, so the socket is asked, also before the stream is ended: a peer that has
+    ended its direction may reset it later, and no call reports that. It is closed here, because asyncio gives errors
+    of closing to the loop's exception handler alone.
     """
     sock = _sender(silence)
     sock.setblocking(False)

@@ -11,7 +11,7 @@ import peersock
 
 from .conftest import Network
 
-#: A node that sends to the peer, so that it takes the session from the other one; says who it is when it knows of that.
+#: A node that sends to the peer, so that it takes the session from the other one. It prints its ID when it has it.
 TWIN = """
 import sys, time
 import peersock

@@ -44,8 +44,9 @@ class Conn(Blocking, Operations, ABC):
         self.close()
 
     def read(self, n: int = CHUNK) -> bytes:
-        """Reads what is there, or waits for something: up to ``n`` bytes of a stream, or one datagram, of which more
-        than ``n`` bytes are cut off. Nothing (``b""``) at the end of a stream.
+        """Reads up to ``n`` bytes of a stream, or one datagram, whose bytes over ``n`` are cut off.
+
+        It waits only if nothing is there. At the end of a stream it returns nothing (``b""``).
 
         Raises:
             ClosedError: It is closed, or gets closed meanwhile.
@@ -111,9 +112,9 @@ class StreamConn(Conn):
     def file(self, mode: str = "rb", buffering: int = -1, **text: Any) -> Any:
         """A file object that reads from or writes to the connection; its own ``close`` leaves the connection open.
 
-        It is as those of `socket.socket.makefile()`: once a read has timed out, all others of the file fail, because
-        what came before is lost; what a write had left in the buffer then goes out with the next one. Without a buffer,
-        a write may take a part, and says how much.
+        It behaves as those of `socket.socket.makefile()`. Once a read has timed out, all others of the file fail,
+        because the bytes that came before are lost. Bytes that a write had left in the buffer go out with the next
+        one. Without a buffer, a write may take a part, and returns its size.
 
         Args:
             mode: ``r``, ``w`` or ``rw``, with ``b`` for bytes.

@@ -118,8 +118,10 @@ class TcpPipe(Pipe):
         await self._gone.wait()
 
     async def _leave(self, transport: asyncio.Transport) -> None:
-        """Has all that was sent leave, and then closes. A connection that is closed with something unread is reset, and
-        what was sent on it is lost: where something comes in, it goes on until the end, see `_Stream.eof_received`."""
+        """Waits until all sent data has left, and then closes.
+
+        Closing a connection with unread data resets it, and sent data is lost. So a connection that receives data goes
+        on until the end, see `_Stream.eof_received`."""
         if self._has_come_to_end or transport.is_closing() or not transport.can_write_eof() or self._lingers():
             transport.close()
             await self._gone.wait()

@@ -1,7 +1,7 @@
 """Routing headers (RFC 3542 7).
 
-Only type 0 is known here, as in C. It exists to read and to test: RFC 5095 has abolished it, Linux refuses to
-send it, and no node of the overlay sends, follows or forwards it.
+Only type 0 is known here, as in C. It exists to read and to test, because RFC 5095 has abolished it. Linux
+refuses to send it, and no node of the overlay sends, follows or forwards it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs CPython's own tests with `peersock.socket` in place of `socket`: ``python -m tests.cpython [--full] [MODULE…]``.
 
-Each class runs in a process of its own, with a time limit. A test that fails is run once more, as CPython does
-(many have times of their own), and said to have been; one that fails again is run with the standard library's sockets:
-what fails there too says nothing about ours. The last line counts, as ``N passed, N failed``.
+Each class runs in another process, with a time limit. A failed test is run once more, as CPython does, because many
+have their own time limits; the output says so. A test that fails again is run with the standard library's sockets,
+because a test that fails there too says nothing about ours. The last line counts, as ``N passed, N failed``.
 """
 
 from __future__ import annotations
