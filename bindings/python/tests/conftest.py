@@ -131,6 +131,14 @@ def peer(session: peersock.Session, network: Network) -> Iterator[Peer]:
     other.close()
 
 
+@contextlib.contextmanager
+def fails(number: int, kind: type[OSError] = OSError) -> Iterator[None]:
+    """Expects an error of the system, by its number."""
+    with pytest.raises(kind) as failed:
+        yield
+    assert failed.value.errno == number, failed.value
+
+
 def run_python(code: str, *arguments: str, timeout: float = 60, **environment: str) -> str:
     """Runs a program; gives what it prints."""
     process = subprocess.run(

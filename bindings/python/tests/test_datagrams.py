@@ -13,7 +13,7 @@ import pytest
 import peersock
 from peersock import socket
 
-from .conftest import Peer
+from .conftest import Peer, fails
 from .pipes import PATIENCE
 
 
@@ -131,9 +131,8 @@ def test_what_makes_no_sense_fails_as_in_cpython(session: peersock.Session) -> N
             sock.sendto(b"", (session.address, 1 << 16))
         with pytest.raises(ValueError, match="negative buffersize"):
             sock.recvfrom(-1)
-        with pytest.raises(OSError) as too_long:
+        with fails(errno.EMSGSIZE, OSError):
             sock.sendto(bytes(70000), (session.address, 1))
-        assert too_long.value.errno == errno.EMSGSIZE
         with pytest.raises(TypeError):
             sock.sendto(b"x")  # type: ignore[call-overload]
 

@@ -11,7 +11,7 @@ import peersock
 
 from .conftest import Network
 
-#: A node that sends to the peer, so that it takes the session from the other one. It prints its ID when it has it.
+#: A node that sends to the peer, so that it takes the session from the other one. It prints its ID at a conflict.
 TWIN = """
 import sys, time
 import peersock

@@ -15,6 +15,7 @@ import pytest
 from peersock import net
 
 from .background import background
+from .conftest import fails
 
 PLACES = ["127.0.0.1:0", "[::1]:0", "unix"]
 LARGE = bytes(range(256)) * 10_000
@@ -210,9 +211,8 @@ def test_lines_have_a_limit(pair: tuple[Any, Any]) -> None:
     client, server = pair
     client.write(b"1234\n12345\n")
     assert server.read_line(5) == b"1234\n"
-    with pytest.raises(net.SocketError) as long:
+    with fails(errno.EMSGSIZE, net.SocketError):
         server.read_line(5)
-    assert long.value.errno == errno.EMSGSIZE
     assert server.read(5) == b"12345"
     with pytest.raises(ValueError):
         server.read_line(0)
@@ -308,9 +308,8 @@ def test_dial_tcp_from_an_own_address() -> None:
 def test_a_connection_made_by_hand() -> None:
     with net.listen("127.0.0.1:0") as listener, net.TCPConn() as client:
         for call in (client.read, client.local_addr, lambda: client.write(b"x"), client.close_write):
-            with pytest.raises(net.SocketError) as unconnected:
+            with fails(errno.ENOTCONN, net.SocketError):
                 call()
-            assert unconnected.value.errno == errno.ENOTCONN
         assert (client.remote_addr(), client.fileno()) == (None, -1)
         client.bind(net.TCPAddr("127.0.0.1"), reuse=False)
         local = client.local_addr()
@@ -320,9 +319,8 @@ def test_a_connection_made_by_hand() -> None:
             assert server.remote_addr() == local
         with pytest.raises(net.AddressError):
             client.connect(net.UnixAddr("x"))
-        with pytest.raises(net.SocketError) as again:
+        with fails(errno.EISCONN, net.SocketError):
             client.connect(listener.addr())
-        assert again.value.errno == errno.EISCONN
     client = net.TCPConn("tcp6")
     with pytest.raises(net.AddressError, match="no address of the network tcp6"):
         client.connect(net.TCPAddr("127.0.0.1", 1))

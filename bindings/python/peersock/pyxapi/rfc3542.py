@@ -71,46 +71,38 @@ class _Object(Generic[Kind]):
         return bytes(self._value)
 
 
-class hoplimit(_Object[_ours.hoplimit]):
+_Number = TypeVar("_Number", _ours.hoplimit, _ours.tclass)
+
+
+class _NumberObject(_Object[_Number]):
+    size = 4
+
+    def __init__(self) -> None:
+        self.set(-1)
+
+    def set(self, value: int) -> None:
+        """Takes the number.
+
+        Raises:
+            ValueError: It is out of range.
+        """
+        self._value = self._kind(value)
+
+    def get(self) -> int:
+        """Returns the number."""
+        return int(self._value)
+
+
+class hoplimit(_NumberObject[_ours.hoplimit]):
     """A hop limit, 0 to 255; -1 is the node's default."""
 
-    _kind, size = _ours.hoplimit, 4
-
-    def __init__(self) -> None:
-        self.set(-1)
-
-    def set(self, value: int) -> None:
-        """Takes the number.
-
-        Raises:
-            ValueError: It is out of range.
-        """
-        self._value = _ours.hoplimit(value)
-
-    def get(self) -> int:
-        """The number."""
-        return int(self._value)
+    _kind = _ours.hoplimit
 
 
-class tclass(_Object[_ours.tclass]):
+class tclass(_NumberObject[_ours.tclass]):
     """A traffic class, 0 to 255; -1 is the node's default."""
 
-    _kind, size = _ours.tclass, 4
-
-    def __init__(self) -> None:
-        self.set(-1)
-
-    def set(self, value: int) -> None:
-        """Takes the number.
-
-        Raises:
-            ValueError: It is out of range.
-        """
-        self._value = _ours.tclass(value)
-
-    def get(self) -> int:
-        """The number."""
-        return int(self._value)
+    _kind = _ours.tclass
 
 
 class in6_pktinfo(_Object[_ours.in6_pktinfo]):
