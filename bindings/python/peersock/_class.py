@@ -273,7 +273,7 @@ class socket(_std.socket):
             if _peersock.is_overlays(address):
                 following(_peersock.choose_by_local, self, (address, 0), False)
 
-    # Receiving. What a stream carries is the kernel's matter, all but what goes wrong.
+    # Receiving. The kernel carries the data of streams, and the node knows their errors.
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         if _our_datagrams(self):
@@ -482,7 +482,7 @@ def _refused(error: PermissionError, port: int) -> PermissionError:
 
 
 def _warn_of_port(sock: _std.socket, port: int) -> None:
-    """Says that nobody reaches a datagram socket: it may be a client's, so that its bind succeeds."""
+    """Warns that no peer reaches a datagram socket. Its bind succeeds, because it may be a client's."""
     networks = _refusing(port)
     if port and _type(sock) == _DGRAM and networks and len(networks) == len(_node.allowed_ports()):
         text = f"no other member reaches UDP port {port}: {_allowed(networks)}"

@@ -291,7 +291,7 @@ def finish() -> str | None:
 
 @atexit.register
 def _finish() -> None:
-    """Says on stderr what was lost: nobody else can be told."""
+    """Reports on stderr what was lost, because the process is ending."""
     lost: str | None = "what was still to be delivered may be lost"
     try:
         lost = finish()

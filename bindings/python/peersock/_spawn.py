@@ -32,7 +32,7 @@ _needed: dict[str, str] = {}
 def keep() -> None:
     """Has all that this process starts from now on use the node that it uses itself.
 
-    An environment that names another node is left as it is: somebody else has seen to it.
+    An environment that names another node is left as it is, because its maker has chosen that node.
     """
     first = not _needed
     _needed.update({name: os.environ[name] for name in _VARIABLES if name in os.environ})

@@ -50,7 +50,7 @@ class Event:
 class Events(Iterator[Event], AsyncIterator[Event]):
     """The events from its making on, in order. They end when the node is stopped.
 
-    What is not read in time is lost when the kernel's buffer is full.
+    Unread events are lost when the kernel's buffer is full.
     """
 
     def __init__(self, fd: int) -> None:

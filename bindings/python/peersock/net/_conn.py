@@ -112,7 +112,7 @@ class StreamConn(Conn):
     def file(self, mode: str = "rb", buffering: int = -1, **text: Any) -> Any:
         """A file object that reads from or writes to the connection; its own ``close`` leaves the connection open.
 
-        It behaves as those of `socket.socket.makefile()`. Once a read has timed out, all others of the file fail,
+        It behaves as the files of `socket.socket.makefile()`. Once a read has timed out, all others of the file fail,
         because the bytes that came before are lost. Bytes that a write had left in the buffer go out with the next
         one. Without a buffer, a write may take a part, and returns its size.
 

@@ -25,7 +25,7 @@ _PATIENCE = 1.0
 
 
 class Waker(Protocol):
-    """Somebody who waits."""
+    """A waiting call."""
 
     def wake(self) -> None:
         """Has them look again."""
@@ -48,7 +48,7 @@ class Endpoint:
         self._begin()
 
     def _begin(self) -> None:
-        """In each process there is nobody at first who uses it."""
+        """Resets the users and waiting calls, because a new process has none."""
         self._process = os.getpid()
         # A signal's handler may close what the thread that it interrupts uses.
         self._lock = threading.RLock()
@@ -142,7 +142,7 @@ class Endpoint:
             deadline = deadline.timestamp()
         if deadline is not None and not math.isfinite(deadline):
             raise ValueError(f"a deadline is a time, not {deadline!r}")
-        # The clock may be set while somebody waits.
+        # The clock may be set while a call waits.
         until = None if deadline is None else time.monotonic() + (deadline - time.time())
         with self._lock:
             if self._is_closed:

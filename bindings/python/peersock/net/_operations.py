@@ -24,7 +24,7 @@ CHUNK = 1 << 16
 
 
 class Operations(Connection):
-    """Reads and writes. Of those of one direction one runs at a time."""
+    """Reads and writes. In each direction one operation runs at a time."""
 
     def __init__(self, network: str, sock: socket | None = None, remote: Addr | None = None) -> None:
         super().__init__(network, sock, remote)

@@ -1,4 +1,4 @@
-"""Waiting as threads do it: each in a poll of its own, from which others can wake it."""
+"""Waiting of threads: each waits in its own poll, from which other threads can wake it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Alarm:
         os.eventfd_write(self.fd, 1)
 
     def forget(self) -> None:
-        """Undoes what nobody waits for any more."""
+        """Clears an alarm that came after the wait."""
         try:
             os.eventfd_read(self.fd)
         except BlockingIOError:

@@ -53,7 +53,7 @@ class P2PNode:
         conf: The options of its pipes. P2PD's options for nodes may be among them: ``enable_upnp``, since a node with
             roots has routers open ports for it, and ``sig_pipe_no``, since roots carry all signals.
         session: The session whose networks it is in. It is not closed with the node.
-        net_id: Without a session, the network or networks of its own one.
+        net_id: Without a session, the network or networks of the session that it starts.
         options: Without a session, what else `peersock.Session` takes.
 
     Raises:

@@ -38,7 +38,7 @@ class TcpServer(Pipe):
         self._live: set[TcpPipe] = set()
         # The last one of an address and port: at several own addresses there may be several.
         self._by_tup: dict[Tup, TcpPipe] = {}
-        # Those that nobody has awaited. They may have ended, with messages in their queues.
+        # Clients that were not awaited. They may have ended, with messages in their queues.
         self._arrived: Waiting[TcpPipe] = Waiting()
         self._opening = 0
         self._opening_of: Counter[str] = Counter()
@@ -138,7 +138,7 @@ class TcpServer(Pipe):
         if self._by_tup.get(client.client_tup) is client:
             del self._by_tup[client.client_tup]
         if self._is_served or self._up_cbs:
-            # Nobody needs to await clients that somebody else has got, or whose messages.
+            # Clients that a callback gets, or whose messages go elsewhere, need not be awaited.
             self._arrived.discard(client)
         self._room.set()
 
@@ -153,7 +153,7 @@ class TcpServer(Pipe):
 
     @property
     def _over(self) -> Iterator[TcpPipe]:
-        """The clients that have ended, and that nobody has awaited: they have their places."""
+        """The clients that have ended and were not awaited. They still hold their places."""
         return (client for client in self._arrived if client not in self._live)
 
     def _has_share(self, member: str) -> bool:

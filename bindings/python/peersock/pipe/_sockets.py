@@ -22,7 +22,7 @@ _STAGGER = 0.25
 
 
 async def bound_route(route: Route | Interface | tuple[str, int] | None, af: int = AF_ANY) -> Route | None:
-    """A route of its own for a pipe, with an endpoint.
+    """Returns a route that one pipe alone uses, with an endpoint.
 
     Raises:
         TypeError: It is neither a route nor what stands for one.
@@ -143,7 +143,7 @@ async def connect(tups: Sequence[Tup], route: Route | None, options: Options) ->
     try:
         return await asyncio.wait_for(_race(tups, route, options), timeout)
     except asyncio.TimeoutError:
-        raise TimeoutError(f"nobody answered within {timeout:g} s") from None
+        raise TimeoutError(f"no answer within {timeout:g} s") from None
 
 
 async def _race(tups: Sequence[Tup], route: Route | None, options: Options) -> _std.socket:

@@ -196,7 +196,7 @@ class icmp6_filter:
 
 
 class inet6_rth:
-    """A routing header of type 0. It is to build and to read: RFC 5095 has abolished it, and nobody follows it."""
+    """A routing header of type 0. It serves to build and to read, because RFC 5095 has abolished it."""
 
     def __init__(self) -> None:
         self._header = bytearray()

@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 class _Waiting:
-    """One wait for descriptors, until it is over or somebody ends it."""
+    """One wait for descriptors, until it is over or is ended by `wake`."""
 
     def __init__(self, wanted: Wait) -> None:
         self._loop = asyncio.get_running_loop()
