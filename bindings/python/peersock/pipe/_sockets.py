@@ -143,7 +143,7 @@ async def connect(tups: Sequence[Tup], route: Route | None, options: Options) ->
     try:
         return await asyncio.wait_for(_race(tups, route, options), timeout)
     except asyncio.TimeoutError:
-        raise TimeoutError(f"no answer within {timeout:g} s") from None
+        raise TimeoutError(f"not answered within {timeout:g} s") from None
 
 
 async def _race(tups: Sequence[Tup], route: Route | None, options: Options) -> _std.socket:
