@@ -29,7 +29,7 @@ DESCRIPTORS_PORT = 5002
 
 @dataclass(frozen=True)
 class Figure:
-    """What is measured, by which case, and in which unit."""
+    """A measurement: its case, and its unit."""
 
     case: str
     field: str

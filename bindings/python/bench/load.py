@@ -1,8 +1,7 @@
-"""The load of the benchmark: a server or a client, in a process of its own, on the overlay or on the kernel's
-loopback.
+"""The load of the benchmark: a process that is a server or a client, on the overlay or on the kernel's loopback.
 
-A client's first byte says what it wants: the server then swallows a stream and says how much it was, or
-echoes messages of 64 bytes, or sends as many single bytes as it is told to. A server prints its address, a
+A client's first byte selects the server's work. The server swallows a stream and returns its length, echoes
+messages of 64 bytes, or sends the number of single bytes that the client names. A server prints its address, a
 client its figures, as one line of JSON.
 """
 
@@ -179,8 +178,7 @@ def streams(socket: ModuleType, address: str, port: int, secs: float) -> dict[st
 
 
 def calls(connect: Callable[[], kernel.socket]) -> dict[str, float]:
-    """What the class costs for each call: the same calls by the kernel's class on the same descriptor, in
-    turn."""
+    """Measures the class's cost for each call, against the standard library's class on the same descriptor."""
     figures: dict[str, float] = {}
     for name, one in (("recv", receive_bytes), ("send", send_bytes)):
         with connect() as drop_in, kernel.socket(fileno=os.dup(drop_in.fileno())) as plain:
@@ -196,7 +194,7 @@ def calls(connect: Callable[[], kernel.socket]) -> dict[str, float]:
 
 
 def passed(socket: ModuleType) -> dict[str, float]:
-    """What the class costs where a socket stays the kernel's, and each datagram's address has to be looked at."""
+    """Measures the class's cost on kernel sockets, where each datagram's address is checked."""
     with kernel.socket(kernel.AF_INET6, kernel.SOCK_DGRAM) as receiver:
         receiver.bind(("::1", 0))
         to = receiver.getsockname()

@@ -58,7 +58,7 @@ def dial(network: str, address: str) -> None:
 def dialed(network: str, address: str) -> net.Conn:
     if network != "unixgram":
         return net.dial(address, network, timeout=30)
-    # Who has no path of its own gets no answer.
+    # A sender without a path gets no answer.
     own = net.UnixAddr(f"{address}.{os.getpid()}", "unixgram")
     conn = net.dial_unix(own, net.resolve_unixgram_addr(address), network)
     conn.set_unlink_on_close(True)

@@ -39,7 +39,7 @@ class Reply(NamedTuple):
 
 
 def ping(sock: peersock.socket.socket, address: str, count: int) -> Iterator[Reply | None]:
-    """The replies to so many requests; None for each that stays away."""
+    """Returns the replies to `count` requests; None for each one that is missing."""
     icmp6_filter.passing(ICMP6_ECHO_REPLY).set_on(sock)
     sock.setsockopt(IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1)
     sock.setsockopt(IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)

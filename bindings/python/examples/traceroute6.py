@@ -29,7 +29,7 @@ QUOTED = 8 + 40
 
 
 def trace(sock: peersock.socket.socket, address: str) -> Iterator[list[tuple[str, float] | None]]:
-    """Who has answered each probe and after which time, hop by hop."""
+    """Yields each probe's answer and its round-trip time, hop by hop."""
     icmp6_filter.passing(ICMP6_ECHO_REPLY, ICMP6_TIME_EXCEEDED, ICMP6_DST_UNREACH).set_on(sock)
     identifier, sequence = os.getpid() & 0xFFFF, 0
     for hops in range(1, MOST_HOPS + 1):
@@ -49,7 +49,7 @@ def trace(sock: peersock.socket.socket, address: str) -> Iterator[list[tuple[str
 
 
 def receive(sock: peersock.socket.socket, probe: bytes, start: float) -> tuple[str, int] | None:
-    """Who answers a probe, and by which type of message."""
+    """Returns the node that answers a probe, and the type of its message."""
     while (left := start + TIMEOUT - time.monotonic()) > 0:
         sock.settimeout(left)
         try:

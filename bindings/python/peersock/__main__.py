@@ -91,7 +91,7 @@ def _secret(path: str | None, are_static: bool) -> str | None:
 
 def _are_static(named: list[str]) -> bool:
     wanted = named or [name for name in [os.environ.get("PEERSOCK_NETWORK")] if name]
-    # What is wrong with a name is said where the networks are joined.
+    # Joining the networks reports a wrong name.
     with contextlib.suppress(ValueError):
         return bool(wanted) and given.are_static(given.networks(wanted, None))
     return False
@@ -152,8 +152,9 @@ def _id(options: argparse.Namespace, _is_command: bool) -> None:
 
 
 def _with_roots(arguments: Sequence[str]) -> list[str]:
-    """Joins each root with its option, up to the program: argparse takes one that begins with a dash, as one in 64
-    does, for an option.
+    """Joins each root with its option, up to the program.
+
+    One root in 64 begins with a dash, and argparse would take it for an option.
     """
     if arguments[:1] != ["run"]:
         return list(arguments)

@@ -12,7 +12,7 @@ Address = tuple[Any, ...]
 
 V4, V6 = int(_std.AF_INET), int(_std.AF_INET6)
 _ANY = {V4: "0.0.0.0", V6: "::"}
-#: What a family's addresses have of elements.
+#: Number of elements of each family's addresses.
 _LENGTHS = {V4: (2,), V6: (2, 3, 4)}
 
 
@@ -67,5 +67,5 @@ def _look_up(family: int, host: str) -> Address:
     return found[0][4]
 
 
-#: What the standard library's is, also when its place was taken.
+#: The standard library's class, also when `patch` has replaced it.
 _std_getaddrinfo = _std.getaddrinfo

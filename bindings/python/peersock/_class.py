@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _STREAM, _DGRAM = int(_std.SOCK_STREAM), int(_std.SOCK_DGRAM)
 _INTERNET = (V4, V6)
-#: What choosing a side for a socket says when all is done with it.
+#: Result of choosing a socket's side when nothing is left to do for the call.
 _BOUND = 2
 _DEFAULT_BACKLOG = min(_std.SOMAXCONN, 128)
 _DENIED = (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT)
@@ -43,7 +43,7 @@ _stays_kernels = _peersock.stays_kernels
 
 
 def _ours(sock: _std.socket) -> bool:
-    """Whether it is an overlay socket."""
+    """Returns true if the socket is an overlay socket."""
     return _family(sock) in _INTERNET and _is_overlay(sock.fileno())
 
 
@@ -60,9 +60,10 @@ def _our_datagrams(sock: _std.socket) -> bool:
 
 
 def _sender(sock: _std.socket, sender: Any) -> tuple[bool, Any]:
-    """Whose a datagram is that was waited for on the kernel's socket. Another thread may have made that the overlay's
-    meanwhile: then the kernel tells the name of the node's end, or nothing to who was only woken. False if the call is
-    to be made again."""
+    """Returns the sender of a datagram that was awaited on a kernel socket, and false if the call has to be repeated.
+
+    Another thread may have moved the socket to the overlay meanwhile. The kernel then returns the name of the node's
+    end, or no name if the call was only woken."""
     if isinstance(sender, tuple) or not _our_datagrams(sock):
         return True, sender
     known = _peersock.sender_of(sock.fileno(), sender) if isinstance(sender, bytes) else None
@@ -72,7 +73,7 @@ def _sender(sock: _std.socket, sender: Any) -> tuple[bool, Any]:
 class socket(_std.socket):
     """A subclass of _socket.socket adding the makefile() method."""
 
-    # Whether a datagram socket was bound to no address and port in particular, and may yet become the overlay's.
+    # True if a datagram socket was bound to no address and port in particular, and may yet become the overlay's.
     __slots__ = ("_is_open",)
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
@@ -83,8 +84,8 @@ class socket(_std.socket):
                 super().__init__(family, type, proto)
                 return
             except OSError as error:
-                # Unprivileged users can ping members even where the system denies them echo sockets, and a program that
-                # is kept to the overlay gets no sockets of the kernel.
+                # Unprivileged users can ping members even where the system denies them echo sockets. A program that is
+                # kept to the overlay gets no kernel sockets.
                 family, type = (V4 if family == -1 else family), (_STREAM if type == -1 else type)
                 if error.errno not in _DENIED or family not in _INTERNET or not _peersock.has_rules():
                     raise
@@ -117,7 +118,7 @@ class socket(_std.socket):
         return copy
 
     def _remote(self, address: object) -> tuple[bool, Any]:
-        """Whether the socket is the overlay's now that it wants to reach an address, and the address as a number."""
+        """Chooses the socket's side by an address. Returns true for the overlay, and the address as a number."""
         family = _family(self)
         if family not in _INTERNET or not (_peersock.has_rules() or _is_overlay(self.fileno())):
             return False, address
@@ -225,7 +226,7 @@ class socket(_std.socket):
 
     def getsockname(self) -> Any:
         if self._is_open:
-            # Who asks for its port wants to be reached there.
+            # A program that asks for its port wants to be reached there.
             self._is_open = False
             following(_peersock.share, self)
         return _peersock.getsockname(self.fileno()) if _ours(self) else super().getsockname()
@@ -265,14 +266,14 @@ class socket(_std.socket):
         return super().setsockopt(level, optname, value)
 
     def _choose_interface(self, optname: int, value: bytes) -> None:
-        """Who names an address of the overlay as the interface for groups wants the overlay."""
+        """Moves a socket to the overlay if its interface for groups is an overlay address."""
         at = 0 if len(value) == 4 else _INTERFACE_AT[optname]
         if len(value) >= at + 4 and _family(self) == V4 and _type(self) != _STREAM and _peersock.has_rules():
             address = _std.inet_ntoa(value[at : at + 4])
             if _peersock.is_overlays(address):
                 following(_peersock.choose_by_local, self, (address, 0), False)
 
-    # Receiving. What a stream carries is the kernel's matter, all but what goes wrong.
+    # Receiving. The kernel carries the data of streams, and the node knows their errors.
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         if _our_datagrams(self):
@@ -409,7 +410,7 @@ class socket(_std.socket):
         if not 1 <= len(args) <= 2 or family not in _INTERNET:
             return super().sendto(data, *args)
         flags, address = args if len(args) == 2 else (0, args[0])
-        # What most sockets of a program do is to cost little.
+        # The common calls have to cost little.
         if isinstance(data, bytes) and _stays_kernels(self.fileno(), address, family == V6):
             self._is_open = False
             return super().sendto(data, *args)
@@ -440,7 +441,7 @@ class socket(_std.socket):
         /,
     ) -> int:
         if address is None and _type(self) == _STREAM and not ancdata:
-            # What asyncio writes with: nothing is to be translated.
+            # asyncio writes with this method, which has nothing to translate.
             self._check_urgent(flags)
             try:
                 return super().sendmsg(buffers, (), flags)
@@ -481,7 +482,7 @@ def _refused(error: PermissionError, port: int) -> PermissionError:
 
 
 def _warn_of_port(sock: _std.socket, port: int) -> None:
-    """Says that nobody reaches a datagram socket: it may be a client's, so that its bind succeeds."""
+    """Warns that no peer reaches a datagram socket. Its bind succeeds, because it may be a client's."""
     networks = _refusing(port)
     if port and _type(sock) == _DGRAM and networks and len(networks) == len(_node.allowed_ports()):
         text = f"no other member reaches UDP port {port}: {_allowed(networks)}"
@@ -512,7 +513,7 @@ def _check_ancillary(size: int, name: str) -> None:
 
 
 def _attaches(sock: _std.socket, error: OSError) -> bool:
-    """Whether another thread connects the socket at this very moment: its connection is there, but not yet its end."""
+    """Returns true if another thread is connecting the socket: its connection is there, but not yet its end."""
     if error.errno != errno.EINVAL or not _ours(sock):
         return False
     try:
@@ -524,8 +525,10 @@ def _attaches(sock: _std.socket, error: OSError) -> bool:
 
 
 def _translate(sock: _std.socket, error: OSError, sending: bool = False) -> None:
-    """Raises what TCP would say of a socket that was never connected, where the kernel's AF_UNIX says otherwise, and
-    what the node knows where to the kernel it is the other end that has gone away."""
+    """Raises TCP's error in place of the error of the kernel's AF_UNIX socket.
+
+    A socket that was never connected has another error in AF_UNIX. Of a broken connection the node knows the error,
+    because the kernel sees only that the node's end is closed."""
     if error.errno not in _TRANSLATED or not _ours(sock) or _our_datagrams(sock):
         return
     number = errno.EPIPE if sending else errno.ENOTCONN
@@ -536,7 +539,7 @@ def _translate(sock: _std.socket, error: OSError, sending: bool = False) -> None
 
 
 def _document() -> None:
-    """What a method is for says the standard library."""
+    """Copies the standard library's documentation to the methods."""
     for name, value in vars(socket).items():
         if callable(value) and not name.startswith("_") and not value.__doc__:
             value.__doc__ = getattr(_std.socket, name).__doc__

@@ -1,8 +1,8 @@
-"""Copies of a descriptor: when it stands for another socket, those of this process do, too.
+"""Copies of a descriptor: when the descriptor gets another socket, its copies in this process get it, too.
 
 A socket that turns out to be the overlay's takes the place of the kernel's, under the same descriptor. A copy of that
-descriptor, by dup(2), is the same socket to the program, and so it has to stand for the new one as well. The kernel is
-asked for copies (proc(5)), once somebody has said that there may be some. Those in other processes cannot be replaced.
+descriptor, by dup(2), is the same socket to the program, so it has to stand for the new one as well. The kernel is
+asked for copies (proc(5)) once a call has noted that there may be some. Copies in other processes cannot be replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _FOLDER = "/proc/self/fd"
 _IS_SET = "anon_inode:[eventpoll]"
-#: What an epoll set says of a descriptor that is in it: its number, the events and the number that comes with them.
+#: A line of proc(5) for a descriptor in an epoll set: its number, the events and their data.
 _REGISTERED = re.compile(r"tfd:\s*(\d+)\s+events:\s*([0-9a-f]+)\s+data:\s*([0-9a-f]+)")
 _NUMBER = 0xFFFF_FFFF
 
@@ -72,7 +72,7 @@ def _numbers() -> list[int]:
 
 
 def _identity(fd: int) -> tuple[int, int] | None:
-    """What tells an open socket from every other; ``None`` if the number is not open."""
+    """Returns a key that identifies an open socket; ``None`` if the number is not open."""
     try:
         status = os.fstat(fd)
     except (OSError, OverflowError):
@@ -107,7 +107,7 @@ def _registered(fd: int) -> list[tuple[int, int]]:
         except OSError:
             continue
         for of, events, data in _REGISTERED.findall(lines):
-            # What comes with events is the descriptor to all who watch in Python. Another one's cannot be given again.
+            # Python's epoll sets keep the descriptor as the data of events. Another one's cannot be given again.
             if int(of) == fd == int(data, 16) & _NUMBER:
                 found.append((number, int(events, 16)))
     return found

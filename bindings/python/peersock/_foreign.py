@@ -1,8 +1,8 @@
 """Calls of the C library by `ctypes`, in a process that has the preloaded library.
 
-``ctypes.CDLL("libc.so.6").getifaddrs`` is the C library's own function, past the one by which the preloaded library
-takes its place: packages that ask for the machine's interfaces so, such as ifaddr and with it zeroconf, would not see
-the networks. Here they get the preloaded library's.
+``ctypes.CDLL("libc.so.6").getifaddrs`` is the C library's own function, not the preloaded library's replacement.
+Packages that list the machine's interfaces by it, such as ifaddr and with it zeroconf, would not see the networks.
+Here they get the preloaded library's function.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from . import _spawn
 
-#: How the C library's file is called: that of glibc, and that of musl.
+#: File names of the C library: that of glibc, and that of musl.
 _C_LIBRARY = ("libc.so", "libc.musl")
 
 

@@ -1,9 +1,10 @@
-"""``python -m peersock run``: a node, and beside it the program in a process of its own.
+"""``python -m peersock run``: a node, and beside it the program in another process.
 
-So the program may start, replace and end its processes as it likes, with exec(2) too: the node is in none of them, and
-ends when the last has. Their environment says which node it is, has every Python among them begin with
-`_child/sitecustomize.py`, and all load the library that `peersock run` preloads; `_spawn` puts it back where a program
-has left it out. The program's own process loads the library, too, by starting the same command again in its own place.
+The program may start, replace and end its processes as it likes, with exec(2) too, because the node is in none of
+them. The node ends when the last of them has ended. Their environment names the node, and has each process load the
+library that `peersock run` preloads. Each Python begins with `_child/sitecustomize.py`. `_spawn` puts the variables
+back where a program has left them out. The program's own process starts the same command again in its own place, so
+that it loads the library, too.
 
 The library takes the calls of the C library. When a process becomes a program that makes system calls itself, a static
 one or one of Go, the library has it filtered (seccomp), and the launcher answers its socket calls.
@@ -47,11 +48,11 @@ _FORWARDED = {
 }
 #: Those that ask for the end. By SIGHUP servers are told to read their files again.
 _ASKING = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
-#: What siginfo_t.si_code is of a signal that the terminal has sent to all processes of its group.
+#: siginfo_t.si_code of a signal that the terminal has sent to all processes of its group.
 _BY_KERNEL = 0x80
-#: How a program ends that has succeeded, though what it has sent did not arrive: with status 1, as wait(2) has it.
+#: wait(2) status of a program that succeeded while its data was not delivered: exit code 1.
 _LOST = 1 << 8
-#: How long what was sent may take to arrive after the program was made to end, seconds. After one that has ended by
+#: Time for data to arrive after a signal has ended the program, seconds. After one that has ended by
 #: itself it may take as long as peers take it.
 _SHORT_LINGER = 2.0
 #: A signal that came so long before the program has ended was not what ended it, seconds.
@@ -61,8 +62,8 @@ _RECENT = 30.0
 def enter(options: Namespace, read_secret: Callable[[], str | None], is_command: bool) -> None:
     """Returns in a process in which the program is to run.
 
-    That is this one if there is a node for it already: that of `peersock run`, or of this command, which a program's
-    reloader has started again. Otherwise this process becomes the launcher, and never returns. The secret is read only
+    This process runs the program if it has a node already: that of `peersock run`, or of this command when a reloader
+    starts it again. Otherwise this process becomes the launcher, and never returns. The secret is read only
     for that: a pipe has it once. The library is loaded into the program's process if this one was started to run this
     command (`is_command`), so that it can be started again.
     """
@@ -80,7 +81,7 @@ def enter(options: Namespace, read_secret: Callable[[], str | None], is_command:
         return
     secret = read_secret()
     reader, writer = os.pipe()
-    # What is ignored from the start stays so, as nohup(1) and shells have it for jobs in the background.
+    # A signal that is ignored from the start stays ignored, as nohup(1) and shells have it for jobs in the background.
     heeded = {number for number in _FORWARDED if signal.getsignal(number) != signal.SIG_IGN}
     # None may come before it can be passed on.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*heeded, signal.SIGCHLD})
@@ -172,7 +173,7 @@ def _node_name() -> str:
 
 
 def _digest(options: Namespace) -> str:
-    """What of the command line decides about the node."""
+    """Returns a digest of the command line's settings of the node."""
     networks = [os.path.abspath(network) if os.path.isfile(network) else network for network in options.network]
     paths = [path and os.path.abspath(path) for path in (options.state, options.secret_file)]
     words = [networks, paths, options.interface, options.bind, options.only, options.root]
@@ -217,7 +218,7 @@ def _launch(
     if status == 0 and lost is not None:
         # As `peersock run`: what is lost is no success.
         status = _LOST
-    # What still waits for peers holds up nothing.
+    # Data that still waits for peers delays nothing.
     _end_like(status, at_once=not ended)
 
 
@@ -255,8 +256,10 @@ def _before(first: str, others: str | None) -> str:
 
 
 def _close(session: Session, was_asked: bool, asking: set[signal.Signals]) -> tuple[bool, str | None]:
-    """Ends the node, and waits until everything is delivered: shortly once one of the `asking` signals has come, and
-    not at all once a second one has. Says whether the node has ended, and what was lost, ``None`` if nothing was."""
+    """Ends the node, and waits until everything is delivered.
+
+    The wait is short once one of the `asking` signals has come, and ends with a second one. Returns true if the node
+    has ended, and a text about lost data, ``None`` if nothing was lost."""
     if session._running is not None:
         session._running.linger = _SHORT_LINGER if was_asked else None
     result: list[str | None] = []

@@ -1,4 +1,4 @@
-"""What network this machine is in."""
+"""Checks of the network that this machine is in."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ._pending import Pending
 class Advice(TypedDict):
     """One thing that was found, and what to do about it."""
 
-    #: What is so.
+    #: The finding.
     finding: str
-    #: What to do about it, if there is anything.
+    #: The remedy, if there is one.
     what_to_do: str | None
 
 
@@ -42,11 +42,11 @@ class Netcheck(TypedDict):
     proxies: list[dict[str, Any]]
     #: The prefix of the network's NAT64, by which servers with IPv4 were asked.
     nat64: str | None
-    #: Whether UDP gets out and back; ``None`` if no server could be asked.
+    #: True if UDP gets out and back; ``None`` if no server could be asked.
     udp: bool | None
-    #: What follows from it, the most important first.
+    #: Advice, the most important first.
     advice: list[Advice]
-    #: How long it took, milliseconds.
+    #: Duration of the check, milliseconds.
     took_ms: float
 
 

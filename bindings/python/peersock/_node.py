@@ -24,7 +24,7 @@ class Usual(float):
     """A number that nobody has asked for."""
 
 
-#: How long a session that is closed waits for what was sent, seconds, if it was not told otherwise.
+#: Default time that a closing session waits for sent data to be delivered, seconds.
 LINGER = Usual(5.0)
 
 _if_nameindex = _std.if_nameindex
@@ -32,7 +32,7 @@ _if_nameindex = _std.if_nameindex
 
 @dataclass(frozen=True)
 class Settings:
-    """How a node is made."""
+    """Settings of a node."""
 
     state: str | None = None
     seed: bytes | None = None
@@ -76,7 +76,7 @@ class Settings:
         return config.without(not self.port_mapping, not self.birthday, not self.tcp_punch)
 
     def differing(self, other: Settings) -> list[str]:
-        """What they do not share, by the names that `Session` has for it."""
+        """Returns the settings in which two nodes differ, by `Session`'s names for them."""
         names = {"state": "identity", "seed": "identity"}
         differ = [one.name for one in fields(self) if getattr(self, one.name) != getattr(other, one.name)]
         return list(dict.fromkeys(names.get(name, name) for name in differ))
@@ -90,7 +90,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Rules:
-    """Which sockets are the overlay's."""
+    """Settings that choose which sockets belong to the overlay."""
 
     bind: str = "overlay"
     only: bool = False
@@ -138,7 +138,7 @@ class Running:
 
 
 def is_inherited() -> bool:
-    """Whether the environment names a node, and not one of this process."""
+    """Returns true if the environment names a node of another process."""
     here = current()
     return bool(os.environ.get(NODE)) and (here is None or not here.environment)
 
@@ -146,7 +146,7 @@ def is_inherited() -> bool:
 def adopt() -> None:
     """Uses the node of a parent process, if there is one and this process has none."""
     if os.environ.get(NODE) and not _peersock.has_rules():
-        # What does not name a node is as good as nothing.
+        # A value that names no node counts as none.
         with contextlib.suppress(ValueError):
             _peersock.set_rules(os.environ[NODE], os.environ.get(RULES, ""))
 
@@ -195,7 +195,7 @@ def enter(
             running = _running = Running(settings.start(), settings, linger, rules)
             _see_exec()
         elif settings not in (Settings(), running.settings):
-            # What makes no sense is said first.
+            # Invalid arguments are reported first.
             settings.config()
             other = ", ".join(settings.differing(running.settings))
             raise ValueError(f"this process has a node already, with other settings: {other}")
@@ -291,7 +291,7 @@ def finish() -> str | None:
 
 @atexit.register
 def _finish() -> None:
-    """Says on stderr what was lost: nobody else can be told."""
+    """Reports on stderr what was lost, because the process is ending."""
     lost: str | None = "what was still to be delivered may be lost"
     try:
         lost = finish()
@@ -300,7 +300,7 @@ def _finish() -> None:
             print(f"peersock: {lost}", file=sys.stderr, flush=True)
 
 
-#: How long what is executed waits for another thread that is about to start or stop the node, seconds.
+#: Time that exec waits for another thread that starts or stops the node, seconds.
 _BEFORE_EXEC = 10.0
 
 _sees_exec = False

@@ -13,7 +13,7 @@ from . import _copies
 from . import socket as _ours
 from ._ssl import SSLSocket
 
-#: What of the ``socket`` module is replaced. All else there is made of these.
+#: Names of the ``socket`` module that are replaced. All else there is made of these.
 _NAMES = (
     "dup",
     "getaddrinfo",
@@ -27,7 +27,7 @@ _NAMES = (
     "socket",
 )
 
-#: What was replaced: where, by which name, and what was there.
+#: Replaced attributes: the module, the name, and the earlier value.
 _replaced: list[tuple[Any, str, Any]] = []
 _depth = 0
 

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Pending(Generic[T]):
-    """Work that is done when somebody wants its result: by ``await``, in a thread, or by `wait`, which blocks."""
+    """Work that begins when its result is wanted: by ``await``, in a thread, or by `wait`, which blocks."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work

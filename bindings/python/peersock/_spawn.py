@@ -1,8 +1,8 @@
 """Children of a program of ``python -m peersock run``, with whatever environment they are given.
 
-What a process needs to be on the overlay is in its environment. A program that starts another one with an environment
-of its own (``subprocess.run(..., env={})``) leaves that out, so it is put back: by the functions here for what Python
-starts, and by the preloaded library for what others start.
+Variables of its environment put a process on the overlay. A program that starts another one with a new environment
+(``subprocess.run(..., env={})``) leaves them out. The functions here put them back for the children of Python, and the
+preloaded library does so for the children of other programs.
 
 The system preloads no library of ours into programs that change their user, nor into 32-bit ones. Those are refused,
 and so are those with file capabilities, unless the launcher takes their calls.
@@ -19,9 +19,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: What Python's launcher gives its programs.
+#: Variables that Python's launcher gives its programs.
 _RUN = "PEERSOCK_RUN"
-#: What says which node there is, and how it is used.
+#: Variables that name the node and say how it is used.
 _VARIABLES = ("PEERSOCK_NODE", "PEERSOCK_RULES", "PEERSOCK_NETWORKS", _RUN)
 #: Lists with an entry of ours.
 _LISTS = ("PYTHONPATH", "LD_PRELOAD")
@@ -32,7 +32,7 @@ _needed: dict[str, str] = {}
 def keep() -> None:
     """Has all that this process starts from now on use the node that it uses itself.
 
-    An environment that names another node is left as it is: somebody else has seen to it.
+    An environment that names another node is left as it is, because its maker has chosen that node.
     """
     first = not _needed
     _needed.update({name: os.environ[name] for name in _VARIABLES if name in os.environ})
@@ -91,7 +91,7 @@ def _complete(environment: Any) -> Any:
     missing = _missing(texts)
     if not missing:
         return environment
-    # What is replaced may be named by bytes.
+    # The names of replaced variables may be bytes.
     kept = {name: value for name, value in environment.items() if os.fsdecode(name) not in missing}
     return {**kept, **missing}
 
@@ -144,15 +144,15 @@ def _replace() -> None:
     _replace_fork_exec()
 
 
-#: Which argument of `Popen` its `env` is.
+#: Index of `Popen`'s argument `env`.
 _POPEN_ENV = 10
-#: Which arguments of `fork_exec` are the files of which it starts the first that it can, the folder in which it does,
-#: and the environment as a list of ``NAME=VALUE``.
+#: Indexes of `fork_exec`'s arguments: the candidate files, the folder, and the environment as a list of ``NAME=VALUE``.
+#: It starts the first of the files that it can.
 _FORK_EXEC_FILES, _FORK_EXEC_FOLDER, _FORK_EXEC_ENV = 1, 4, 5
 
 
 def _replace_fork_exec() -> None:
-    """What `subprocess` uses, and `multiprocessing`, which gives its children this process's environment."""
+    """Replaces `fork_exec`, because `multiprocessing` gives its children this process's environment."""
     import _posixsubprocess
 
     fork_exec = _posixsubprocess.fork_exec
@@ -223,7 +223,7 @@ def _is_this_python(path: Any) -> bool:
 
 
 def _why_not(path: Any) -> str | None:
-    """What keeps the system from preloading our library into a program."""
+    """Returns the reason why the system cannot preload our library into a program, if there is one."""
     try:
         with open(path, "rb") as file:
             head = file.read(5)
@@ -239,7 +239,7 @@ def _why_not(path: Any) -> str | None:
 
 
 def _is_admitted() -> bool:
-    """Whether the launcher takes the calls of what the library does not reach."""
+    """Returns true if the launcher takes the calls of programs that the library does not reach."""
     return "admits" in _needed.get("PEERSOCK_RULES", "").split(",")
 
 

@@ -1,4 +1,4 @@
-"""What happens to a node's peers, as something to iterate over."""
+"""Events of a node's peers, as an iterator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import socket as _std
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 
 # The standard library's, also when its place was taken.
 _socket = _std.socket
@@ -18,7 +17,7 @@ _LONGEST = 4096
 
 
 class EventKind(str, enum.Enum):
-    """What can happen to a peer. Each is equal to its text, as ``"peer_lost"``; others may come."""
+    """A kind of event. Each is equal to its text, as ``"peer_lost"``; others may come."""
 
     #: It is known now.
     PEER_FOUND = "peer_found"
@@ -51,7 +50,7 @@ class Event:
 class Events(Iterator[Event], AsyncIterator[Event]):
     """The events from its making on, in order. They end when the node is stopped.
 
-    What is not read in time is lost when the kernel's buffer is full.
+    Unread events are lost when the kernel's buffer is full.
     """
 
     def __init__(self, fd: int) -> None:
@@ -64,7 +63,7 @@ class Events(Iterator[Event], AsyncIterator[Event]):
         self._process = os.getpid()
         # A signal's handler may close it.
         self._lock = threading.RLock()
-        # How many calls are under way. When it is closed the last one closes the descriptor.
+        # Number of calls under way. After `close()` the last of them closes the descriptor.
         self._users = 0
 
     def _settle(self) -> None:
@@ -157,9 +156,7 @@ class Events(Iterator[Event], AsyncIterator[Event]):
     def __enter__(self) -> Events:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

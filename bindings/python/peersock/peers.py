@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -12,34 +12,26 @@ class Attempt:
 
     #: The address, as ``ADDRESS:PORT``.
     address: str
-    #: What kind it is of: ``interface`` (of the peer's machine), ``mapped`` (as seen from outside), ``forwarded`` (by a
-    #: router that was asked to), ``relayed`` (by the peer's TURN server), ``predicted`` (the port that a NAT was
-    #: expected to use next), ``birthday`` (many ports were sent from, or to; then the port is 0), or ``tcp``
-    #: (connections were tried there). Others may come.
+    #: The kind of the address. ``interface`` is of the peer's machine, ``mapped`` as seen from outside, ``forwarded``
+    #: by a router on request, ``relayed`` by the peer's TURN server. ``predicted`` is the port that a NAT was expected
+    #: to use next. ``birthday`` stands for many source or target ports, with port 0. ``tcp`` stands for attempts to
+    #: connect. Later versions may add kinds.
     kind: str
-    #: Whether a root has seen the peer at that IP address. Others get a few packets only.
+    #: True if a root has seen the peer at that IP address. Others get a few packets only.
     vouched: bool
     #: Packets sent there in the last round; of ``tcp`` how many connections at most.
     sent: int
-    #: How long ago the last of them was sent, seconds; ``None`` if none was.
+    #: Time since the last of them was sent, seconds; ``None`` if none was.
     tried_s: float | None
-    #: Whether the peer has answered from there.
+    #: True if the peer has answered from there.
     answered: bool
-    #: What came of it, or why nothing was sent there, in words.
+    #: The outcome, or the reason why nothing was sent there, in words.
     outcome: str
 
     @classmethod
     def from_json(cls, attempt: dict[str, Any]) -> Attempt:
         """Takes what the node says."""
-        return cls(
-            address=attempt["address"],
-            kind=attempt["kind"],
-            vouched=attempt["vouched"],
-            sent=attempt["sent"],
-            tried_s=attempt["tried_s"],
-            answered=attempt["answered"],
-            outcome=attempt["outcome"],
-        )
+        return cls(**{field.name: attempt[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -52,13 +44,13 @@ class Peer:
     network: int
     #: Its addresses there.
     addresses: tuple[str, ...]
-    #: Whether there is an encrypted session with it: packets flow.
+    #: True if there is an encrypted session with it: packets flow.
     connected: bool
-    #: Where its packets are sent now, as ``ADDRESS:PORT``: the root's, if one relays.
+    #: The address to which its packets are sent, as ``ADDRESS:PORT``: the root's, if a root relays.
     path: str | None
     #: The node ID of the root that relays, if one does.
     root: str | None
-    #: Whether a TURN server relays: the node's own or, as far as it has said so, the peer's.
+    #: True if a TURN server relays: the node's own or, as far as it has said so, the peer's.
     turn: bool
     #: The path's smoothed round-trip time, milliseconds.
     rtt_ms: float | None
@@ -68,7 +60,7 @@ class Peer:
     session_age_s: float | None
     #: Packets and bytes of the session, both ways.
     traffic: dict[str, int] | None
-    #: Where a direct path was looked for while a root relayed, the last time that there was none, and what came of it.
+    #: Attempts to find a direct path, from the last time that a root had to relay.
     attempts: tuple[Attempt, ...]
 
     @property
@@ -79,17 +71,8 @@ class Peer:
     @classmethod
     def from_json(cls, peer: dict[str, Any]) -> Peer:
         """Takes what the node says."""
-        return cls(
-            id=peer["id"],
-            network=int(peer["network"], 16),
-            addresses=tuple(peer["addresses"]),
-            connected=peer["connected"],
-            path=peer["path"],
-            root=peer["root"],
-            turn=peer["turn"],
-            rtt_ms=peer["rtt_ms"],
-            cipher=peer["cipher"],
-            session_age_s=peer["session_age_s"],
-            traffic=peer["traffic"],
-            attempts=tuple(map(Attempt.from_json, peer["attempts"])),
-        )
+        known = {field.name: peer[field.name] for field in fields(cls)}
+        known["network"] = int(peer["network"], 16)
+        known["addresses"] = tuple(peer["addresses"])
+        known["attempts"] = tuple(map(Attempt.from_json, peer["attempts"]))
+        return cls(**known)

@@ -22,9 +22,9 @@ from ._pending import Pending
 from .events import Events
 from .peers import Peer
 
-#: How often an asynchronous wait looks, seconds.
+#: Interval at which an asynchronous wait looks, seconds.
 _STEP = 0.02
-#: How long a thread waits for an asynchronous wait, seconds: for so long it goes on after that was cancelled.
+#: Longest single wait of a thread for an asynchronous wait, seconds. A thread outlives a cancelled wait by that time.
 _ROUND = 0.25
 _AF_INET6 = int(_std.AF_INET6)
 
@@ -259,7 +259,7 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """Whether the session was closed."""
+        """True if the session was closed."""
         return self._running is None
 
     def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> socket:
@@ -320,7 +320,7 @@ class Session:
         return look(self._open().settings, given.stun(stun))
 
     def events(self) -> Events:
-        """What happens from now on, to be read in a ``for`` or an ``async for`` loop."""
+        """Returns the events from now on, for a ``for`` or an ``async for`` loop."""
         return Events(self._own().event_fd())
 
     def wait_ready(self, timeout: float | None = None) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import os
 import random
 import signal
@@ -16,7 +18,7 @@ import pytest
 import peersock
 from peersock import socket
 
-# What runs in the background of a shell script or by nohup(1) ignores these, and so would all that is started here.
+# A process in the background of a shell script or under nohup(1) ignores these, and so would all its children.
 # Tests send them.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) == signal.SIG_IGN:
@@ -51,7 +53,7 @@ class Network:
 
 
 class Peer:
-    """Another process: it runs what it is told, one function of `peer.py` at a time."""
+    """Another process: it runs the functions of `peer.py` that tests name, one at a time."""
 
     def __init__(self, network: Network, seed: bytes | None = None) -> None:
         seed = seed or network.seeds["there"]
@@ -91,6 +93,21 @@ class Peer:
             pipe.close()
 
 
+#: Seconds that a test which is a coroutine may take. No test waits for them to pass.
+_PATIENCE = 120
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs a test that is a coroutine in its own event loop."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
+    asyncio.run(asyncio.wait_for(test, _PATIENCE), debug=True)
+    return True
+
+
 @pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
     """The network of all tests."""
@@ -112,6 +129,14 @@ def peer(session: peersock.Session, network: Network) -> Iterator[Peer]:
     assert session.wait_peer(other.v6, 20)
     yield other
     other.close()
+
+
+@contextlib.contextmanager
+def fails(number: int, kind: type[OSError] = OSError) -> Iterator[None]:
+    """Expects an error of the system, by its number."""
+    with pytest.raises(kind) as failed:
+        yield
+    assert failed.value.errno == number, failed.value
 
 
 def run_python(code: str, *arguments: str, timeout: float = 60, **environment: str) -> str:
@@ -153,7 +178,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """Where programs are run."""
+    """A place where programs are run."""
     return Place(tmp_path)
 
 

@@ -20,7 +20,7 @@ from peersock import socket
 
 TABLE = Path(__file__).resolve().parents[3] / "tests/delivery/scenarios.txt"
 
-#: After so many seconds without an answer a receiver that has stopped is given up.
+#: Time without an answer after which a stopped receiver is given up, seconds.
 SILENCE = 3
 
 
@@ -32,7 +32,7 @@ class Scenario(NamedTuple):
     steps: list[str]
 
     def ends_process(self) -> bool:
-        """Whether the receiver needs a process of its own, which does not survive it."""
+        """Returns true if the scenario ends the receiver's process, which then must be a separate one."""
         return self.steps[-1] in ("killed", "stopped")
 
 
@@ -143,21 +143,21 @@ def is_delivered(address: tuple[str, int], size: int, silence: int = 60) -> bool
 
 
 def _is_unfinished(sock: socket.socket) -> bool:
-    """Whether something is to be sent or acknowledged: ESTABLISHED, FIN-WAIT-1, CLOSE-WAIT, LAST-ACK, CLOSING."""
+    """Returns true if data is unsent or unacknowledged: ESTABLISHED, FIN-WAIT-1, CLOSE-WAIT, LAST-ACK, CLOSING."""
     return sock.fileno() >= 0 and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in (1, 4, 8, 9, 11)
 
 
 def _acknowledged(sock: socket.socket) -> int:
-    """How many bytes the receiver has acknowledged: `tcpi_bytes_acked`. Linux counts the SYN."""
+    """Returns the number of bytes that the receiver has acknowledged: `tcpi_bytes_acked`. Linux counts the SYN."""
     return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[120:128], sys.byteorder)
 
 
 async def is_streamed(address: tuple[str, int], size: int, silence: int = 60) -> bool:
     """As `is_delivered`, by the streams of asyncio, to the overlay or the kernel.
 
-    They know nothing of acknowledgements: the socket is asked, before the stream is ended as well, since a peer that
-    has ended its direction before may reset it after that without anybody being told. It is closed here, because
-    asyncio gives what closing says to the exception handler of the loop alone.
+    Streams know nothing of acknowledgements, so the socket is asked, also before the stream is ended: a peer that has
+    ended its direction may reset it later, and no call reports that. It is closed here, because asyncio gives errors
+    of closing to the loop's exception handler alone.
     """
     sock = _sender(silence)
     sock.setblocking(False)

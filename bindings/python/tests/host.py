@@ -19,12 +19,12 @@ from peersock.interfaces import IP4, Interface
 NETWORK = "ff0001ffff000000"
 #: The longest wait for something, seconds: a way that was silent is tried again after half a minute, then after one.
 PATIENCE = 150
-#: What an attempt comes to while it is under way.
+#: The outcome of an attempt that is under way.
 IS_TRIED = "being tried"
 
 
 class Host:
-    """What the program can be asked to do."""
+    """The requests that the program answers."""
 
     def __init__(self, roots: str) -> None:
         self.roots = roots
@@ -42,7 +42,7 @@ class Host:
         return self.session.address
 
     def pinned(self, *interfaces: str) -> dict[str, Any]:
-        """What a node says of itself that may use some interfaces alone, which are loaded to have their names."""
+        """Returns the names of a node's interfaces if it may use some alone. They are loaded for their names."""
         loaded = [Interface(name, stun=[]).wait() for name in interfaces]
         names, own = [nic.name for nic in loaded], [nic.route(IP4).nic() for nic in loaded]
         with peersock.Session(NETWORK, interfaces=names, discovery=False, roots=self.roots) as session:
@@ -108,14 +108,14 @@ class Host:
 
 
 def _is_found_at(status: dict[str, Any], own: list[str]) -> bool:
-    """Whether the root knows a node, which has addresses for others."""
+    """Returns true if the root knows the node, and the node has addresses for others."""
     candidates = (status["contact"] or {"candidates": []})["candidates"]
     known = [one["address"].rsplit(":", 1)[0] for one in candidates]
     return status["roots"][0]["state"] == "registered" and set(own) <= set(known)
 
 
 def _is_over(attempts: list[dict[str, Any]]) -> bool:
-    """Whether nothing is being tried any more, and the last round of datagrams has been."""
+    """Returns true if no attempt is under way, and the last round of datagrams is over."""
     was_sent = any(attempt["kind"] != "tcp" and attempt["sent"] > 0 for attempt in attempts)
     return was_sent and all(attempt["outcome"] != IS_TRIED for attempt in attempts)
 

@@ -6,7 +6,7 @@
     here  10.97.4.2 ---- 10.97.4.1  10.97.3.1, with the root
     there 10.97.2.2 ---- 10.97.2.1 /
 
-The one in the middle forwards nothing, until it is told to.
+The machine in the middle forwards nothing before `Hosts.forward`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from .conftest import ROOT
@@ -32,7 +31,7 @@ _FORWARD = "/proc/sys/net/ipv4/ip_forward"
 
 
 def may_make_networks() -> bool:
-    """Whether network namespaces can be made, with interfaces in them, and be told to forward."""
+    """Returns true if network namespaces can be made, with interfaces in them, and can forward."""
     if not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
         return False
     tried = f"ip link add near type veth peer name far && echo 0 > {_FORWARD}"
@@ -60,14 +59,14 @@ class _Process:
     def line(self) -> str:
         """The next line that it prints."""
         assert self.process.stdout is not None
-        # What it is asked for has an end of its own, which comes first.
+        # Each request has its own time limit, which ends first.
         assert select.select([self.process.stdout], [], [], 2 * PATIENCE)[0], self.errors.read_text()
         line = self.process.stdout.readline().decode()
         assert line, self.errors.read_text()
         return line
 
     def ask(self, *request: object) -> Any:
-        """What it answers to a request; see `host.py`."""
+        """Returns the answer to a request; see `host.py`."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         return json.loads(self.line())
@@ -139,7 +138,5 @@ class Hosts:
     def __enter__(self) -> Hosts:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()

@@ -1,7 +1,7 @@
-"""A program in a network namespace of its own: ``python -m tests.narrow FOLDER HOW``.
+"""A program in a new network namespace: ``python -m tests.narrow FOLDER HOW``.
 
-What sockets say when the path begins to lose all but the shortest packets, a line each: to who sends the
-error's number and the seconds that it took, then what the other end of the connection says.
+It prints the errors of sockets whose path begins to lose all but the shortest packets, a line each. The sender's line
+has the error's number and the seconds that it took, the other line has the error of the connection's other end.
 """
 
 from __future__ import annotations

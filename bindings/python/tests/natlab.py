@@ -10,7 +10,6 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -52,7 +51,7 @@ class Lab:
         self.nodes = json.loads(self.natlab("show", "--json"))
 
     def natlab(self, *words: str) -> str:
-        """What a command of natlab prints."""
+        """Returns the output of a command of natlab."""
         split = words.index("--") if "--" in words else len(words)
         command = [str(PROGRAM), *words[:split], "--prefix", self.prefix, *words[split:]]
         output: str = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -63,7 +62,7 @@ class Lab:
         self.natlab("exec", node, "--", "sh", "-ec", "\n".join(commands))
 
     def namespace(self, node: str) -> str:
-        """What ip(8) calls a node."""
+        """Returns ip(8)'s name of a node."""
         return self.prefix + node
 
     def ip4(self, node: str) -> str:
@@ -103,9 +102,7 @@ class Lab:
     def __enter__(self) -> Lab:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
 
     def end(self) -> None:

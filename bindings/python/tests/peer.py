@@ -128,7 +128,7 @@ def receive(scenario: str, size: str) -> None:
 
 
 def datagrams(family: str, count: str) -> None:
-    """Sends back so many datagrams."""
+    """Sends back `count` datagrams."""
     sock = socket.socket(int(family), socket.SOCK_DGRAM)
     sock.bind(("", 0))
     say(sock.getsockname()[1])
@@ -161,7 +161,7 @@ def connect(address: str, port: str) -> None:
 
 
 def crowd(address: str, port: str, count: str) -> None:
-    """Connects so many times; says how many of the connections are answered, and how many reset."""
+    """Connects `count` times. Prints the numbers of answered and of reset connections."""
     answered: list[socket.socket] = []
     reset = 0
     try:
@@ -176,7 +176,7 @@ def crowd(address: str, port: str, count: str) -> None:
                 reset += 1
         say(len(answered), reset)
     except Exception as error:
-        # Whoever has asked waits for a line.
+        # The process that asked waits for a line.
         say("failed", repr(error))
         raise
     for connection in answered:
@@ -247,7 +247,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
 
 
 def main() -> None:
-    """Runs what it is told."""
+    """Runs the functions that its input names."""
     path, seed = sys.argv[1:]
     with peersock.Session(path, identity=bytes.fromhex(seed), interfaces="loopback", linger=1) as session:
         sessions.append(session)

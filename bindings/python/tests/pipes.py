@@ -1,25 +1,20 @@
-"""What the tests of pipes share."""
+"""Functions that the tests of pipes share."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from peersock.pipe import TCP, UDP, Pipe, pipe_open
 
-#: How long anything may take, seconds. Nothing waits for it to pass.
+#: Longest time of any operation, seconds. No test waits for it to pass.
 PATIENCE = 30
 
 PROTOS = pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
 IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"], ids=["v4", "v6"])
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Runs a test in an event loop of its own."""
-    asyncio.run(asyncio.wait_for(main, PATIENCE), debug=True)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -48,7 +43,7 @@ async def close(*pipes: Pipe) -> None:
 
 
 async def read(pipe: Pipe, count: int) -> bytes:
-    """So many bytes, in any number of messages."""
+    """Reads `count` bytes, in any number of messages."""
     data = b""
     while len(data) < count:
         message = await pipe.recv(timeout=PATIENCE)

@@ -21,7 +21,7 @@ def _patched(session: peersock.Session) -> Iterator[None]:
         yield
 
 
-def test_many_streams_at_once(peer: Peer) -> None:
+async def test_many_streams_at_once(peer: Peer) -> None:
     port = peer.port("echo_many", 20)
 
     async def one(number: int) -> None:
@@ -34,40 +34,29 @@ def test_many_streams_at_once(peer: Peer) -> None:
         writer.close()
         await writer.wait_closed()
 
-    async def main() -> None:
-        await asyncio.wait_for(asyncio.gather(*map(one, range(20))), 30)
-
-    asyncio.run(main())
+    await asyncio.wait_for(asyncio.gather(*map(one, range(20))), 30)
 
 
-def test_a_server_accepts(peer: Peer, session: peersock.Session) -> None:
-    async def main() -> str:
-        heard: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+async def test_a_server_accepts(peer: Peer, session: peersock.Session) -> None:
+    heard: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            line = await reader.readline()
-            writer.write(b"heard\n")
-            await writer.drain()
-            writer.close()
-            heard.set_result(line.decode())
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = await reader.readline()
+        writer.write(b"heard\n")
+        await writer.drain()
+        writer.close()
+        heard.set_result(line.decode())
 
-        async with await asyncio.start_server(serve, session.address, 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            told = asyncio.to_thread(peer.start, "connect", session.address, port)
-            task = asyncio.create_task(told)
-            line = await asyncio.wait_for(heard, 20)
-            await task
-            return line
-
-    assert asyncio.run(main()) == "from there\n"
+    async with await asyncio.start_server(serve, session.address, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        task = asyncio.create_task(asyncio.to_thread(peer.start, "connect", session.address, port))
+        assert await asyncio.wait_for(heard, 20) == "from there\n"
+        await task
 
 
-def test_refusals_are_exceptions(peer: Peer) -> None:
-    async def main() -> None:
-        with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection(peer.v6, 9)
-
-    asyncio.run(main())
+async def test_refusals_are_exceptions(peer: Peer) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(peer.v6, 9)
 
 
 class Echo(asyncio.DatagramProtocol):
@@ -81,62 +70,44 @@ class Echo(asyncio.DatagramProtocol):
 
 
 @pytest.mark.parametrize("connected", [True, False])
-def test_datagram_endpoints_whose_socket_becomes_the_overlay_s_stay_watched(peer: Peer, connected: bool) -> None:
+async def test_datagram_endpoints_whose_socket_becomes_the_overlay_s_stay_watched(peer: Peer, connected: bool) -> None:
     address = (peer.v4, peer.port("datagrams", int(socket.AF_INET), 1))
-
-    async def main() -> bytes:
-        loop = asyncio.get_running_loop()
-        if connected:
-            transport, protocol = await loop.create_datagram_endpoint(Echo, remote_addr=address)
-        else:
-            transport, protocol = await loop.create_datagram_endpoint(Echo, family=socket.AF_INET)
-        # It is being watched already when it says where to.
-        await asyncio.sleep(0)
-        transport.sendto(b"hello", None if connected else address)
-        data = await asyncio.wait_for(protocol.received, 10)
-        transport.close()
-        return data
-
-    assert asyncio.run(main()) == b"hello"
+    loop = asyncio.get_running_loop()
+    if connected:
+        transport, protocol = await loop.create_datagram_endpoint(Echo, remote_addr=address)
+    else:
+        transport, protocol = await loop.create_datagram_endpoint(Echo, family=socket.AF_INET)
+    # The loop watches the socket before the first datagram is sent.
+    await asyncio.sleep(0)
+    transport.sendto(b"hello", None if connected else address)
+    assert await asyncio.wait_for(protocol.received, 10) == b"hello"
+    transport.close()
 
 
-def test_low_level_calls(peer: Peer) -> None:
+async def test_low_level_calls(peer: Peer) -> None:
     port = peer.port("echo", int(socket.AF_INET6))
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.setblocking(False)
-            await loop.sock_connect(sock, (peer.v6, port))
-            await loop.sock_sendall(sock, b"hello")
-            assert await loop.sock_recv(sock, 100) == b"hello"
-
-    asyncio.run(main())
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, (peer.v6, port))
+        await loop.sock_sendall(sock, b"hello")
+        assert await loop.sock_recv(sock, 100) == b"hello"
 
 
-def test_tls(peer: Peer) -> None:
-    port = peer.port("tls")
+async def test_tls(peer: Peer) -> None:
     context = ssl.create_default_context(cafile=str(CERTIFICATE))
-
-    async def main() -> bytes:
-        reader, writer = await asyncio.open_connection(peer.v6, port, ssl=context, server_hostname="there")
-        writer.write(b"secret")
-        data = await reader.readexactly(6)
-        writer.close()
-        return data
-
-    assert asyncio.run(main()) == b"secret"
+    reader, writer = await asyncio.open_connection(peer.v6, peer.port("tls"), ssl=context, server_hostname="there")
+    writer.write(b"secret")
+    assert await reader.readexactly(6) == b"secret"
+    writer.close()
 
 
-def test_waiting_for_a_peer(peer: Peer, session: peersock.Session) -> None:
-    async def main() -> None:
-        assert await session.wait_ready_async(5)
-        assert await session.wait_peer_async(peer.v6, 5)
-        # A member that the list of a static network does not have cannot come.
-        with pytest.raises(OSError):
-            await session.wait_peer_async(session.address[: session.address.rindex(":")] + ":1", 0.05)
-
-    asyncio.run(main())
+async def test_waiting_for_a_peer(peer: Peer, session: peersock.Session) -> None:
+    assert await session.wait_ready_async(5)
+    assert await session.wait_peer_async(peer.v6, 5)
+    # A member that the list of a static network does not have cannot come.
+    with pytest.raises(OSError):
+        await session.wait_peer_async(session.address[: session.address.rindex(":")] + ":1", 0.05)
 
 
 _WAITING = """

@@ -34,7 +34,7 @@ def _dup2(sock: socket.socket) -> socket.socket:
     return socket.socket(fileno=os.dup2(sock.fileno(), number))
 
 
-#: How a program may have a second socket object for a socket.
+#: Ways to get a second socket object for a socket.
 WAYS: dict[str, Callable[[socket.socket], socket.socket]] = {
     "socket.dup": lambda sock: sock.dup(),
     "dup": lambda sock: socket.socket(fileno=socket.dup(sock.fileno())),
@@ -179,7 +179,7 @@ def test_a_copy_stays_in_the_epoll_sets_that_it_is_in(peer: Peer) -> None:
         edges.poll(0)
         sock.settimeout(20)
         sock.connect((peer.v6, peer.port("echo", V6)))
-        # What was armed before may have told of the kernel's socket, which was not connected.
+        # An event armed before may be of the kernel socket, which was not connected.
         edges.modify(copy, select.EPOLLIN | select.EPOLLET | select.EPOLLONESHOT)
         assert known.poll(0) == edges.poll(0) == []
         sock.sendall(b"hello")
@@ -187,22 +187,17 @@ def test_a_copy_stays_in_the_epoll_sets_that_it_is_in(peer: Peer) -> None:
         assert copy.recv(5) == b"hello"
 
 
-def test_asyncio_may_watch_a_copy(peer: Peer) -> None:
+async def test_asyncio_may_watch_a_copy(peer: Peer) -> None:
     address = (peer.v6, peer.port("datagrams", V6, 1))
-
-    async def main() -> bytes:
-        loop = asyncio.get_running_loop()
-        with socket.socket(V6, DGRAM) as sock, sock.dup() as copy:
-            copy.setblocking(False)
-            heard: asyncio.Future[bytes] = loop.create_future()
-            loop.add_reader(copy, lambda: heard.set_result(copy.recv(10)))
-            await asyncio.sleep(0)
-            sock.sendto(b"hello", address)
-            data = await asyncio.wait_for(heard, 20)
-            loop.remove_reader(copy)
-            return data
-
-    assert asyncio.run(main()) == b"hello"
+    loop = asyncio.get_running_loop()
+    with socket.socket(V6, DGRAM) as sock, sock.dup() as copy:
+        copy.setblocking(False)
+        heard: asyncio.Future[bytes] = loop.create_future()
+        loop.add_reader(copy, lambda: heard.set_result(copy.recv(10)))
+        await asyncio.sleep(0)
+        sock.sendto(b"hello", address)
+        assert await asyncio.wait_for(heard, 20) == b"hello"
+        loop.remove_reader(copy)
 
 
 def test_a_copy_asks_for_the_port_as_the_original_does(session: peersock.Session) -> None:

@@ -13,7 +13,7 @@ import pytest
 import peersock
 from peersock import socket
 
-from .conftest import Peer
+from .conftest import Peer, fails
 from .pipes import PATIENCE
 
 
@@ -131,9 +131,8 @@ def test_what_makes_no_sense_fails_as_in_cpython(session: peersock.Session) -> N
             sock.sendto(b"", (session.address, 1 << 16))
         with pytest.raises(ValueError, match="negative buffersize"):
             sock.recvfrom(-1)
-        with pytest.raises(OSError) as too_long:
+        with fails(errno.EMSGSIZE, OSError):
             sock.sendto(bytes(70000), (session.address, 1))
-        assert too_long.value.errno == errno.EMSGSIZE
         with pytest.raises(TypeError):
             sock.sendto(b"x")  # type: ignore[call-overload]
 
@@ -158,6 +157,6 @@ def test_a_thread_that_waits_gets_what_another_one_has_asked_for(peer: Peer, nam
 
 
 def _is_asleep(thread: threading.Thread) -> bool:
-    """Whether it waits for the kernel, which it does for nothing else."""
+    """Returns true if it waits for the kernel, which it does for nothing else."""
     with open(f"/proc/self/task/{thread.native_id}/stat") as stat:
         return stat.read().rpartition(")")[2].split()[0] == "S"

@@ -1,4 +1,4 @@
-"""Whoever sends is told whether everything was delivered: the table that all faces share."""
+"""The table of deliveries that all faces share: a sender learns if everything was delivered."""
 
 from __future__ import annotations
 
@@ -68,14 +68,11 @@ def _receive_by_kernel(scenario: Scenario, size: int) -> tuple[tuple[str, int], 
 
 
 @pytest.mark.parametrize("scenario", LIVING, ids=lambda scenario: scenario.name)
-def test_streams_of_asyncio_are_told_the_same(receiver: Receiver, scenario: Scenario) -> None:
-    async def main() -> None:
-        for size in SIZES:
-            address, read = receiver(scenario, size)
-            delivered = await asyncio.wait_for(is_streamed(address, size), PATIENCE)
-            _compare(scenario, size, delivered, await asyncio.to_thread(read))
-
-    asyncio.run(main())
+async def test_streams_of_asyncio_are_told_the_same(receiver: Receiver, scenario: Scenario) -> None:
+    for size in SIZES:
+        address, read = receiver(scenario, size)
+        delivered = await asyncio.wait_for(is_streamed(address, size), PATIENCE)
+        _compare(scenario, size, delivered, await asyncio.to_thread(read))
 
 
 @pytest.mark.parametrize("scenario", ENDING, ids=lambda scenario: scenario.name)

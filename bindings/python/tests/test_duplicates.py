@@ -11,7 +11,7 @@ import peersock
 
 from .conftest import Network
 
-#: A node that sends to the peer, so that it takes the session from the other one; says who it is when it knows of that.
+#: A node that sends to the peer, so that it takes the session from the other one. It prints its ID at a conflict.
 TWIN = """
 import sys, time
 import peersock
@@ -53,7 +53,7 @@ def test_one_identity_at_two_places_is_said_by_both_and_by_their_peer(
 
 
 def _of_peers(session: peersock.Session, node: str) -> bool:
-    """Whether the node says it of a peer, and of no other than this one."""
+    """Returns true if the node reports it of this peer and of no other."""
     found = [peer for peer in session.status()["peers"] if peer["conflict"]]
     assert all(peer["id"] == node for peer in found)
     return bool(found)

@@ -39,7 +39,7 @@ def test_calls_after_the_end_fail_at_once(timeout: str) -> None:
     assert run_python(code) == "ended\n"
 
 
-#: So many errors of a process at least are told at once within a second. Others are held back for a tenth of one.
+#: Least number of a process's errors that are reported at once within a second. Others wait a tenth of a second.
 AT_ONCE = 5
 
 
@@ -143,7 +143,7 @@ def test_an_asyncio_server_is_told_once_and_rests() -> None:
 
 @pytest.fixture
 def leaver(network: Network) -> Iterator[subprocess.Popen[str]]:
-    """A member that connects to whom it is told, writes, and closes its session without closing the connection."""
+    """A member that connects to a given address, writes, and closes its session without closing the connection."""
     code = HELPERS + (
         "seed = bytes.fromhex(sys.argv[2])\n"
         "session = peersock.Session(sys.argv[1], identity=seed, interfaces='loopback', linger=1)\n"

@@ -25,7 +25,7 @@ CALLS = {
 #: Errors other than ENETDOWN: closing tells that something was lost, and asyncio's own calls do not ask the node.
 ERRORS = {"close": "ECONNRESET", "sendfile of a writer": "EPIPE"}
 
-#: What is not delivered is given up at once: nobody reads it.
+#: Undelivered data is given up at once, because no program reads it.
 PROGRAM = f"""{alone(linger=0)}
 def fill(sock):
     timeout = sock.gettimeout(); sock.settimeout(0.5)
@@ -99,7 +99,7 @@ def test_who_polls_for_room_is_woken_and_told(polls: str) -> None:
 
 
 OPEN = "_, writer = await asyncio.open_connection(sock=client)"
-#: What tasks of asyncio wait for.
+#: Calls for which tasks of asyncio wait.
 TASKS = {
     "sock_sendall": f"client.setblocking(False); await loop.sock_sendall(client, {MUCH})",
     "drain": f"{OPEN}; writer.write({MUCH}); await writer.drain()",

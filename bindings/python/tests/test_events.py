@@ -52,26 +52,23 @@ def test_closing_ends_who_iterates_in_another_thread(ends: tuple[peersock.Events
         os.fstat(fd)
 
 
-def test_closing_ends_who_iterates_in_a_task(ends: tuple[peersock.Events, socket.socket]) -> None:
+async def test_closing_ends_who_iterates_in_a_task(ends: tuple[peersock.Events, socket.socket]) -> None:
     events, other = ends
 
-    async def main() -> None:
-        async def heard() -> list[peersock.Event]:
-            return [event async for event in events]
+    async def heard() -> list[peersock.Event]:
+        return [event async for event in events]
 
-        other.send(EVENT)
-        fd = events.fileno()
-        task = asyncio.create_task(heard())
-        for _ in range(10):
-            await asyncio.sleep(0)
-        events.close()
-        assert [event.kind for event in await asyncio.wait_for(task, FOREVER)] == ["peer_found"]
-        assert not asyncio.get_running_loop().remove_reader(fd)
-        with pytest.raises(OSError):
-            os.fstat(fd)
-        assert [event async for event in events] == []
-
-    asyncio.run(main())
+    other.send(EVENT)
+    fd = events.fileno()
+    task = asyncio.create_task(heard())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    events.close()
+    assert [event.kind for event in await asyncio.wait_for(task, FOREVER)] == ["peer_found"]
+    assert not asyncio.get_running_loop().remove_reader(fd)
+    with pytest.raises(OSError):
+        os.fstat(fd)
+    assert [event async for event in events] == []
 
 
 def test_what_came_before_the_closing_is_not_told(ends: tuple[peersock.Events, socket.socket]) -> None:

@@ -260,7 +260,7 @@ def test_netcheck_sees_what_the_router_maps_ports_by(machine: Machine) -> None:
     nics = {nic["name"]: nic for nic in found["interfaces"]}
     mapping = nics["eth0"]["port_mapping"]
     assert [way["protocol"] for way in mapping] == ["pcp", "nat-pmp", "upnp"]
-    # What the router itself says of its outer address is where the servers see this machine. PCP has no such question.
+    # The router reports the outer address at which the servers see this machine. PCP has no such request.
     outer = machine.lab.ip4("home")
     assert [way["external"] for way in mapping] == [None, outer, outer]
     assert nics["eth0"]["ipv4"]["mapped"].rpartition(":")[0] == outer

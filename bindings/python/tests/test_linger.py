@@ -19,7 +19,7 @@ def linger(sock: socket.socket, seconds: int) -> None:
 
 
 def fill(sock: socket.socket) -> None:
-    """Sends as much as goes without somebody reading: for half a second there is no more room."""
+    """Sends as much as goes without somebody reading: then there is no room for half a second."""
     sock.settimeout(0.5)
     try:
         while True:
@@ -52,7 +52,7 @@ def test_closing_tells_that_the_peer_has_thrown_away_what_was_sent(peer: Peer) -
     sock = socket.create_connection((peer.v6, port), 20)
     fill(sock)
     linger(sock, 3600)
-    # Which has the peer close the first one.
+    # The second session makes the peer close the first one.
     with socket.create_connection((peer.v6, port), 20):
         with pytest.raises(ConnectionResetError):
             sock.close()

@@ -12,7 +12,7 @@ import pytest
 
 from .conftest import ROOT
 
-#: What is promised, in seconds.
+#: The promised time, in seconds.
 TOLD = 15
 
 

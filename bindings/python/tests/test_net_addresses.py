@@ -13,61 +13,29 @@ import pytest
 
 from peersock import _names, net
 
+from .table import rows
+
 LONG = "a" * 300
+RESOLVERS: dict[str, Callable[..., net.Addr]] = {
+    "tcp": net.resolve_tcp_addr,
+    "udp": net.resolve_udp_addr,
+    "ip": net.resolve_ip_addr,
+    "unix": net.resolve_unix_addr,
+    "unixgram": net.resolve_unixgram_addr,
+}
 
 
-@pytest.mark.parametrize(
-    ("text", "host", "port"),
-    [
-        ("localhost:http", "localhost", "http"),
-        ("127.0.0.1:80", "127.0.0.1", "80"),
-        ("[::1]:80", "::1", "80"),
-        ("[fe80::1%lo]:80", "fe80::1%lo", "80"),
-        ("[localhost]:80", "localhost", "80"),
-        ("[localhost%lo]:80", "localhost%lo", "80"),
-        (":80", "", "80"),
-        ("host:", "host", ""),
-        (":", "", ""),
-        ("[]:", "", ""),
-        ("[::1]:", "::1", ""),
-        ("golang.org:https%foo", "golang.org", "https%foo"),
-        ("a b:c d", "a b", "c d"),
-    ],
-)
+def claims(claim: str, *words: str) -> pytest.MarkDecorator:
+    """Returns the decorator that plays each row of a claim."""
+    return pytest.mark.parametrize(words, rows("net_addresses", claim, len(words)))
+
+
+@claims("split", "text", "host", "port")
 def test_split_host_port(text: str, host: str, port: str) -> None:
     assert net.split_host_port(text) == (host, port)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "missing port in address"),
-        ("localhost", "missing port in address"),
-        ("127.0.0.1", "missing port in address"),
-        ("[::1]", "missing port in address"),
-        ("[::1]80", "missing port in address"),
-        ("[fe80::1%lo]", "missing port in address"),
-        ("[localhost]", "missing port in address"),
-        ("[a]b:80", "missing port in address"),
-        ("::1", "too many colons in address"),
-        ("::1:80", "too many colons in address"),
-        ("fe80::1%lo:80", "too many colons in address"),
-        ("a:b:80", "too many colons in address"),
-        ("[::1]::80", "too many colons in address"),
-        ("[a]:b:80", "too many colons in address"),
-        ("[::1:80", "missing ']' in address"),
-        ("[:", "missing ']' in address"),
-        ("::1]:80", "too many colons in address"),
-        ("a]:80", "unexpected ']' in address"),
-        ("a[:80", "unexpected '[' in address"),
-        ("[[::1]:80", "unexpected '[' in address"),
-        ("[a]]:80", "missing port in address"),
-        ("[a[b]:80", "unexpected '[' in address"),
-        ("a:[80", "unexpected '[' in address"),
-        ("a:80]", "unexpected ']' in address"),
-        ("[a]:[80]", "unexpected '[' in address"),
-    ],
-)
+@claims("malformed", "text", "reason")
 def test_malformed_hosts_and_ports_are_refused(text: str, reason: str) -> None:
     with pytest.raises(net.AddressError) as refused:
         net.split_host_port(text)
@@ -80,52 +48,33 @@ def test_malformed_hosts_and_ports_are_refused(text: str, reason: str) -> None:
         net.resolve_udp_addr(text)
 
 
-@pytest.mark.parametrize(
-    ("host", "port", "text"),
-    [
-        ("localhost", "http", "localhost:http"),
-        ("::1", 80, "[::1]:80"),
-        ("fe80::1%lo", "80", "[fe80::1%lo]:80"),
-        ("", "0", ":0"),
-        ("golang.org", "https%foo", "golang.org:https%foo"),
-    ],
-)
-def test_join_host_port(host: str, port: str | int, text: str) -> None:
+@claims("join", "host", "port", "text")
+def test_join_host_port(host: str, port: str, text: str) -> None:
     assert net.join_host_port(host, port) == text
-    assert net.split_host_port(text) == (host, str(port))
+    assert net.split_host_port(text) == (host, port)
+    if port.isdigit():
+        assert net.join_host_port(host, int(port)) == text
 
 
-@pytest.mark.parametrize(
-    ("address", "text", "network"),
-    [
-        (net.IPAddr("10.0.0.1"), "10.0.0.1", "ip"),
-        (net.IPAddr("fe80::1", "lo"), "fe80::1%lo", "ip"),
-        (net.IPAddr(), "", "ip"),
-        (net.TCPAddr("10.0.0.1", 80), "10.0.0.1:80", "tcp"),
-        (net.TCPAddr(IPv6Address("fd00::1"), 80), "[fd00::1]:80", "tcp"),
-        (net.TCPAddr("fe80::1%lo", 80), "[fe80::1%lo]:80", "tcp"),
-        (net.TCPAddr(None, 80), ":80", "tcp"),
-        (net.UDPAddr("::", 53), "[::]:53", "udp"),
-        (net.UDPAddr("::ffff:10.0.0.1", 53), "10.0.0.1:53", "udp"),
-        (net.UnixAddr("/tmp/x"), "/tmp/x", "unix"),
-        (net.UnixAddr("@x", "unixgram"), "@x", "unixgram"),
-    ],
-)
-def test_addresses_are_values_with_a_text(address: net.Addr, text: str, network: str) -> None:
+@claims("address", "network", "ip", "port", "text")
+def test_addresses_are_values_with_a_text(network: str, ip: str, port: str, text: str) -> None:
+    kinds = {"ip": net.IPAddr, "tcp": net.TCPAddr, "udp": net.UDPAddr}
+    parts: list[Any] = [ip or None] if port == "-" else [ip or None, int(port)]
+    address = kinds[network](*parts) if network in kinds else net.UnixAddr(ip, network)
     assert isinstance(address, net.Addr)
     assert (str(address), address.network) == (text, network)
     assert pickle.loads(pickle.dumps(address)) == address
     assert len({address, pickle.loads(pickle.dumps(address))}) == 1
     with pytest.raises(AttributeError):
         address.zone = "other"  # type: ignore[attr-defined]
-    if network != "ip" and text != ":80":
-        assert net.resolve_addr(text, network) == address
+    assert net.resolve_addr(text, network) == address
 
 
 def test_kinds_of_addresses_are_not_equal() -> None:
     tcp: net.Addr = net.TCPAddr("::1", 1)
     assert tcp != net.UDPAddr("::1", 1)
     assert net.TCPAddr("::1", 1) != net.TCPAddr("::1", 1, "lo")
+    assert net.TCPAddr(IPv6Address("fe80::1"), 1, "lo") == net.TCPAddr("fe80::1%lo", 1)
     assert isinstance(net.TCPAddr(), net.IPAddr)
     assert not isinstance(net.UnixAddr(""), net.IPAddr)
 
@@ -143,15 +92,9 @@ def test_what_ip_addresses_tell() -> None:
 @pytest.mark.parametrize(
     ("ip", "more"),
     [
+        *((ip, {}) for (ip,) in rows("net_addresses", "no-ip", 1)),
         ("", {}),
-        ("127.1", {}),
-        ("127.0.0.01", {}),
-        ("1.2.3.256", {}),
-        ("fe80::1%", {}),
-        ("127.0.0.1%lo", {}),
         ("127.0.0.1", {"zone": "lo"}),
-        ("::1::2", {}),
-        ("localhost", {}),
         ("::1", {"flowinfo": 1 << 20}),
         ("::1", {"flowinfo": -1}),
         ("127.0.0.1", {"flowinfo": 1}),
@@ -164,45 +107,50 @@ def test_what_is_no_address_is_refused(ip: str, more: dict[str, Any]) -> None:
         net.TCPAddr(ip, **more)
 
 
-def test_services_have_names() -> None:
-    assert net.resolve_tcp_addr("127.0.0.1:www") == net.TCPAddr("127.0.0.1", 80)
-    assert net.resolve_tcp_addr("[::1]:HTTPS", "tcp6") == net.TCPAddr("::1", 443)
-    assert net.resolve_udp_addr("[::1]:ntp", "udp6") == net.UDPAddr("::1", 123)
-    assert net.resolve_udp_addr("127.0.0.1:tftp") == net.UDPAddr("127.0.0.1", 69)
-    with pytest.raises(net.AddressError, match="unknown port of tcp"):
-        net.resolve_tcp_addr("127.0.0.1:tftp")
+@claims("port", "text", "port")
+def test_ports_are_numbers(text: str, port: str) -> None:
+    for resolve in (net.resolve_tcp_addr, net.resolve_udp_addr):
+        assert resolve(f"127.0.0.1:{text}").port == int(port)
 
 
-@pytest.mark.parametrize(("text", "port"), [("", 0), ("0", 0), ("-0", 0), ("+80", 80), ("00080", 80), ("65535", 65535)])
-def test_ports_are_numbers(text: str, port: int) -> None:
-    assert net.resolve_tcp_addr(f"127.0.0.1:{text}").port == port
-
-
-@pytest.mark.parametrize(
-    "port",
-    ["65536", "-1", "99999999999", "9" * 5000, "no such one", "http ", " 80", "8 0", "0x50", "٨٠", "+", "\0"],
-)
+@claims("no-port", "port")
 def test_what_is_no_port_is_refused(port: str) -> None:
     for resolve in (net.resolve_tcp_addr, net.resolve_udp_addr):
         with pytest.raises(net.AddressError, match="port"):
             resolve(f"127.0.0.1:{port}")
 
 
-def test_zones_are_of_the_address() -> None:
-    assert net.resolve_tcp_addr("[fe80::1%lo]:80") == net.TCPAddr("fe80::1", 80, "lo")
-    assert net.resolve_udp_addr("[fe80::1%3]:80", "udp6").scope_id == 3
-    assert net.resolve_ip_addr("fe80::1%lo", "ip6") == net.IPAddr("fe80::1", "lo")
-    for text in ("[127.0.0.1%lo]:80", "[fe80::1%]:80", "[localhost%lo]:80"):
-        with pytest.raises(net.AddressError):
-            net.resolve_tcp_addr(text)
-
-
-@pytest.mark.parametrize("host", ["127.1", "1.2.3.256", "0177.0.0.1", "1", "::1::", LONG, "a..b", "\0"])
+@claims("no-host", "host")
 def test_hosts_that_are_none_are_refused(host: str) -> None:
     with pytest.raises(net.AddressError):
         net.resolve_tcp_addr(net.join_host_port(host, 80))
     with pytest.raises(net.AddressError):
         net.resolve_ip_addr(host)
+
+
+@claims("resolve", "network", "text", "result")
+def test_each_network_has_its_addresses(network: str, text: str, result: str) -> None:
+    kind = network.rstrip("46")
+    found = RESOLVERS[kind](text, network)
+    assert (str(found), found.network) == (result, kind)
+    assert found == net.resolve_addr(text, network)
+
+
+@claims("unresolved", "network", "text", "reason")
+def test_what_a_network_does_not_resolve_has_a_reason(network: str, text: str, reason: str) -> None:
+    for resolve in (RESOLVERS[network.rstrip("46")], net.resolve_addr):
+        with pytest.raises(net.AddressError, match=None if reason == "-" else reason):
+            resolve(text, network)
+
+
+def test_paths_resolve_to_themselves() -> None:
+    assert net.resolve_unix_addr("/tmp/s", "unix6") == net.UnixAddr("/tmp/s")
+    assert net.resolve_unix_addr("/tmp/s") == net.UnixAddr("/tmp/s")
+    assert net.resolve_unixgram_addr("/tmp/s") == net.UnixAddr("/tmp/s", "unixgram")
+    with pytest.raises(net.AddressError, match="NUL"):
+        net.resolve_unix_addr("a\0b")
+    with pytest.raises(net.UnknownNetworkError):
+        net.UnixAddr("x", "tcp")
 
 
 def test_names_that_do_not_resolve_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,28 +176,9 @@ def test_the_network_chooses_the_family(monkeypatch: pytest.MonkeyPatch) -> None
     assert net.resolve_tcp_addr("both:80", "tcp6") == v6
     assert net.resolve_tcp_addr("[both]:80", "tcp4") == v4
     assert net.resolve_ip_addr("both", "ip6") == net.IPAddr("fd00::1")
-    for text, network in (("[::1]:80", "tcp4"), ("127.0.0.1:80", "tcp6"), ("[::ffff:1.2.3.4]:80", "tcp6")):
-        with pytest.raises(net.AddressError, match=f"no address of the network {network}"):
-            net.resolve_tcp_addr(text, network)
 
 
-def test_each_network_has_its_addresses(tmp_path: Any) -> None:
-    path = str(tmp_path / "s")
-    assert net.resolve_addr("127.0.0.1:1", "tcp4") == net.TCPAddr("127.0.0.1", 1)
-    assert net.resolve_addr("[::1]:1", "udp") == net.UDPAddr("::1", 1)
-    assert net.resolve_addr("127.0.0.1", "ip") == net.resolve_ip_addr("127.0.0.1") == net.IPAddr("127.0.0.1")
-    assert net.resolve_addr(path, "unix") == net.resolve_unix_addr(path) == net.UnixAddr(path)
-    assert net.resolve_addr(path, "unixgram") == net.resolve_unixgram_addr(path) == net.UnixAddr(path, "unixgram")
-    assert net.resolve_unixgram_addr(path, "unixgram") == net.resolve_unixgram_addr(path)
-    assert net.resolve_unix_addr(path, "unix6") == net.UnixAddr(path)
-    assert net.resolve_tcp_addr(":80") == net.TCPAddr(None, 80)
-    with pytest.raises(net.AddressError, match="NUL"):
-        net.resolve_unix_addr("a\0b")
-    with pytest.raises(net.UnknownNetworkError):
-        net.UnixAddr("x", "tcp")
-
-
-@pytest.mark.parametrize("network", ["", "TCP", "tcp5", "sctp", "tcp ", 4, None, b"tcp"])
+@pytest.mark.parametrize("network", [*(name for (name,) in rows("net_addresses", "unknown", 1)), 4, None, b"tcp"])
 def test_unknown_networks_are_refused(network: Any) -> None:
     addr = net.TCPAddr("127.0.0.1", 1)
     udp, unix = net.UDPAddr("127.0.0.1", 1), net.UnixAddr("x")

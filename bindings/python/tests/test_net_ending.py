@@ -39,7 +39,7 @@ class Ends:
         self.server: Any = listener.accept()
 
     def waiting(self) -> list[tuple[Any, Callable[[], Any]]]:
-        """What waits for ever if nobody helps, and on what."""
+        """Returns calls that wait for ever, each with its endpoint."""
         return [
             (self.client, self.client.read),
             (self.server, lambda: self.server.read_line()),

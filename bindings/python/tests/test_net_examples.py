@@ -111,7 +111,7 @@ def test_the_check_of_some_networks(programs: Programs, tmp_path: Path) -> None:
     done = programs.run("net_check", "-n", *chosen, "-a", "127.0.0.2:0", "-u", str(path), "-t", "grüße")
     assert done.stdout.decode().splitlines() == [f"{name}: 7 bytes came back" for name in chosen]
     assert list(tmp_path.iterdir()) == []
-    # What cannot be had is said.
+    # The program reports a missing address.
     path.write_text("somebody else's")
     done = programs.run("net_check", "-n", "unix", "tcp", "-u", str(path))
     failed, worked = done.stdout.decode().splitlines()

@@ -11,15 +11,15 @@ import pytest
 from peersock import net
 
 from .background import background
+from .conftest import fails
 
 
 def test_listeners_remove_their_path(tmp_path: Path) -> None:
     path = net.UnixAddr(str(tmp_path / "s"))
     with net.listen_unix(path) as listener:
         assert os.path.exists(path.name)
-        with pytest.raises(net.SocketError) as taken:
+        with fails(errno.EADDRINUSE, net.SocketError):
             net.listen_unix(path)
-        assert taken.value.errno == errno.EADDRINUSE
         with net.dial_unix(net.UnixAddr(str(tmp_path / "c")), path) as client, listener.accept() as server:
             assert isinstance(server, net.UnixConn)
             assert server.remote_addr() == client.local_addr() == net.UnixAddr(str(tmp_path / "c"))
@@ -35,7 +35,7 @@ def test_listeners_remove_their_path(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError) as missing:
             net.dial_unix(own, path)
         assert isinstance(missing.value, net.SocketError)
-    # What was bound in vain is gone.
+    # A failed dial removes the path that it bound.
     assert not os.path.exists(tmp_path / "c")
 
 
@@ -75,7 +75,7 @@ def test_unixgram(tmp_path: Path) -> None:
         assert server.read_from() == (b"hello", here)
         assert server.write_to(b"back", here) == 4
         assert client.read() == b"back"
-        # Who has no path gets no answer.
+        # A sender without a path gets no answer.
         with net.dial(there.name, "unixgram") as nameless, net.dial_unix(None, None, "unixgram") as unconnected:
             nameless.write(b"1")
             assert server.read_from() == (b"1", net.UnixAddr("", "unixgram"))

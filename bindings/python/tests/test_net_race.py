@@ -18,7 +18,7 @@ V6 = [net.TCPAddr(f"fd00::{number}", 80) for number in range(4)]
 
 
 class Attempt:
-    """What would be a socket."""
+    """A stand-in for a socket."""
 
     def __init__(self, address: net.TCPAddr, fd: int, at_once: bool) -> None:
         self.address, self.fd, self.closed = address, fd, False
@@ -101,7 +101,7 @@ def test_one_more_begins_every_250_milliseconds() -> None:
     assert race.open() == [V6[0], V4[0], V6[1]]
     # There is nothing to begin any more.
     assert race.wanted == Wait(writers=(100, 101, 102), until=None)
-    # What was woken for nothing goes on.
+    # An attempt that was woken in vain goes on.
     race.becomes(False, 0)
     assert race.winner is None
     race.becomes(True, 1)

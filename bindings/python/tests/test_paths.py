@@ -20,7 +20,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
 
 
 def changes(said: dict[str, Any]) -> list[tuple[str, bool | None]]:
-    """What the events say that are of sessions and paths."""
+    """Returns the events that are of sessions and paths."""
     assert all(event["peer"] == said["peer"]["id"] for event in said["events"])
     return [(event["kind"], event["relayed"]) for event in said["events"] if event["relayed"] is not None]
 

@@ -17,11 +17,11 @@ from peersock.pipe._nicknames import claim
 
 from .conftest import ROOT
 from .libraries.lab import launcher
-from .pipes import PATIENCE, run
+from .pipes import PATIENCE
 
 NETWORKS = ("ff0001ffff000000", "ff0002ffff000000", "ff0003ffff000000")
 
-#: A node in a process of its own, since all sessions of one process share a node. It goes on until it is told to close.
+#: A node in another process, because all sessions of one process share a node. It runs until its input ends.
 OTHER = """
 import asyncio, sys
 from peersock.pipe import P2PNode
@@ -122,21 +122,18 @@ def test_a_node_connects_to_another_one_by_its_nickname(root: str, other: subpro
             here.kill()
 
 
-def test_without_a_root_there_are_no_nicknames(session: peersock.Session) -> None:
-    async def main() -> None:
-        async with P2PNode(port=0, session=session) as node:
-            with pytest.raises(TimeoutError, match="there are no roots"):
-                await node.nickname("alice", 0.1)
-            # Nobody waits for long for what cannot come.
-            with pytest.raises(TimeoutError, match="there are no roots"):
-                await node.connect("alice.peersock", timeout=PATIENCE)
-        with pytest.raises(ValueError, match="not started"):
-            await node.nickname("alice")
-
-    run(main())
+async def test_without_a_root_there_are_no_nicknames(session: peersock.Session) -> None:
+    async with P2PNode(port=0, session=session) as node:
+        with pytest.raises(TimeoutError, match="there are no roots"):
+            await node.nickname("alice", 0.1)
+        # Nobody waits for long for what cannot come.
+        with pytest.raises(TimeoutError, match="there are no roots"):
+            await node.connect("alice.peersock", timeout=PATIENCE)
+    with pytest.raises(ValueError, match="not started"):
+        await node.nickname("alice")
 
 
-def test_nicknames_are_given_back_while_the_event_loop_runs() -> None:
+async def test_nicknames_are_given_back_while_the_event_loop_runs() -> None:
     """The node may have other work: whoever closes, or gives up a claim, must not stand in its way."""
     goes_on = threading.Event()
     given_back: list[str] = []
@@ -158,20 +155,17 @@ def test_nicknames_are_given_back_while_the_event_loop_runs() -> None:
         def status(self) -> dict[str, list[str]]:
             return {"roots": ["one that says nothing"]}
 
-    async def main() -> None:
-        session: Any = Held()
-        node = P2PNode(port=0, session=session)
-        node._nicknames = ["alice", "bob"]
-        closing = asyncio.create_task(node.close())
-        while not closing.done():
-            await asyncio.sleep(0)
-            goes_on.set()
-        await closing
-        assert given_back == ["alice", "bob"]
-        goes_on.clear()
-        asyncio.get_running_loop().call_later(0, goes_on.set)
-        with pytest.raises(TimeoutError, match="no root has answered"):
-            await claim(session, "carol", 0, 0)
-        assert given_back == ["alice", "bob", "carol"]
-
-    run(main())
+    session: Any = Held()
+    node = P2PNode(port=0, session=session)
+    node._nicknames = ["alice", "bob"]
+    closing = asyncio.create_task(node.close())
+    while not closing.done():
+        await asyncio.sleep(0)
+        goes_on.set()
+    await closing
+    assert given_back == ["alice", "bob"]
+    goes_on.clear()
+    asyncio.get_running_loop().call_later(0, goes_on.set)
+    with pytest.raises(TimeoutError, match="no root has answered"):
+        await claim(session, "carol", 0, 0)
+    assert given_back == ["alice", "bob", "carol"]

@@ -9,7 +9,6 @@ import random
 import threading
 import zlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,80 +23,71 @@ from peersock.pipe import P2P_DIRECT, NodeAddress, P2PNode, Pipe, init_p2pd, sta
 from peersock.pipe import _node_text as text_module
 
 from .conftest import Peer, run_python
-from .pipes import PATIENCE, run
+from .pipes import PATIENCE
+from .table import rows
 
 
-def test_a_node_connects_to_another_one_by_its_text(peer: Peer, session: peersock.Session) -> None:
+async def test_a_node_connects_to_another_one_by_its_text(peer: Peer, session: peersock.Session) -> None:
     text = peer.start("pipe_node")
+    heard: list[bytes] = []
 
-    async def main() -> None:
-        heard: list[bytes] = []
+    async def msg_cb(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
+        heard.append(msg)
 
-        async def msg_cb(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
-            heard.append(msg)
-
-        async with P2PNode(port=0, session=session) as node:
-            node.add_msg_cb(msg_cb)
-            for form in (text, text.encode(), NodeAddress.parse(text)):
-                pipe = await node.connect(form, timeout=PATIENCE)
-                assert pipe.client_tup[0] == peer.v6 and node.pipes == [pipe]
-                await pipe.send(b"hello")
-                assert await pipe.recv(timeout=PATIENCE) == b"HELLO"
-                await pipe.close()
-                assert node.pipes == []
-            assert heard == [b"HELLO"] * 3
-            node.del_msg_cb(msg_cb)
-            last = await node.connect(text, timeout=PATIENCE)
-            await last.send(b"end")
-            assert await last.recv(timeout=PATIENCE) == b"END" and len(heard) == 3
-        assert not last.is_running
-
-    run(main())
-
-
-def test_a_node_connects_to_itself_as_in_p2pd_s_example(session: peersock.Session) -> None:
-    async def main() -> None:
-        async def msg_cb(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
-            if b"PING" in msg:
-                await pipe.send(b"PONG")
-
-        netifaces = await init_p2pd()
-        assert "lo" in netifaces
-        node = await start_p2p_node(netifaces=["lo"], port=0, session=session)
-        assert await node is node
+    async with P2PNode(port=0, session=session) as node:
         node.add_msg_cb(msg_cb)
-        pipe = await node.connect(node.addr_bytes)
-        await pipe.send(b"PING")
-        assert await pipe.recv(timeout=PATIENCE) == b"PONG"
-        assert len(node.pipes) == 2
-        await pipe.close()
-        await node.close()
-        await node.close()
-        assert not session.closed
-        with pytest.raises(ValueError, match="not started"):
-            _ = node.addr_bytes
-
-    run(main())
-
-
-def test_a_text_has_all_that_is_known_of_a_node(session: peersock.Session) -> None:
-    async def main() -> None:
-        async with P2PNode([await Interface("lo")], 0, session=session) as node:
-            address = NodeAddress.parse(node.addr_bytes)
-            assert address == node.address and address.id == session.id
-            assert address.public_key == session.public_key
-            assert address.networks == {f"{session.networks[0]:016x}": session.addresses}
-            assert address.port == node.port > 0
-            assert set(session.status()["endpoints"]) <= set(address.candidates)
-            (nic,) = [Interface.from_dict(one) for one in address.interfaces]
-            assert nic.name == "lo" and str(nic.route().nic()) in ("127.0.0.1", "::1")
-            assert {"type", "delta", "nat_info", "delta_info"} <= set(nic.nat)
-            assert address.roots == []
-
-    run(main())
+        for form in (text, text.encode(), NodeAddress.parse(text)):
+            pipe = await node.connect(form, timeout=PATIENCE)
+            assert pipe.client_tup[0] == peer.v6 and node.pipes == [pipe]
+            await pipe.send(b"hello")
+            assert await pipe.recv(timeout=PATIENCE) == b"HELLO"
+            await pipe.close()
+            assert node.pipes == []
+        assert heard == [b"HELLO"] * 3
+        node.del_msg_cb(msg_cb)
+        last = await node.connect(text, timeout=PATIENCE)
+        await last.send(b"end")
+        assert await last.recv(timeout=PATIENCE) == b"END" and len(heard) == 3
+    assert not last.is_running
 
 
-def test_a_start_does_not_wait_for_what_is_known_of_nats(
+async def test_a_node_connects_to_itself_as_in_p2pd_s_example(session: peersock.Session) -> None:
+    async def msg_cb(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
+        if b"PING" in msg:
+            await pipe.send(b"PONG")
+
+    netifaces = await init_p2pd()
+    assert "lo" in netifaces
+    node = await start_p2p_node(netifaces=["lo"], port=0, session=session)
+    assert await node is node
+    node.add_msg_cb(msg_cb)
+    pipe = await node.connect(node.addr_bytes)
+    await pipe.send(b"PING")
+    assert await pipe.recv(timeout=PATIENCE) == b"PONG"
+    assert len(node.pipes) == 2
+    await pipe.close()
+    await node.close()
+    await node.close()
+    assert not session.closed
+    with pytest.raises(ValueError, match="not started"):
+        _ = node.addr_bytes
+
+
+async def test_a_text_has_all_that_is_known_of_a_node(session: peersock.Session) -> None:
+    async with P2PNode([await Interface("lo")], 0, session=session) as node:
+        address = NodeAddress.parse(node.addr_bytes)
+        assert address == node.address and address.id == session.id
+        assert address.public_key == session.public_key
+        assert address.networks == {f"{session.networks[0]:016x}": session.addresses}
+        assert address.port == node.port > 0
+        assert set(session.status()["endpoints"]) <= set(address.candidates)
+        (nic,) = [Interface.from_dict(one) for one in address.interfaces]
+        assert nic.name == "lo" and str(nic.route().nic()) in ("127.0.0.1", "::1")
+        assert {"type", "delta", "nat_info", "delta_info"} <= set(nic.nat)
+        assert address.roots == []
+
+
+async def test_a_start_does_not_wait_for_what_is_known_of_nats(
     session: peersock.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = threading.Event()
@@ -116,16 +106,12 @@ def test_a_start_does_not_wait_for_what_is_known_of_nats(
     monkeypatch.setenv("PEERSOCK_STUN", "127.0.0.1:9")
     monkeypatch.setattr(Interface, "wait", wait_for_the_start)
     monkeypatch.setattr(Interface, "load_nat", load_nat)
-
-    async def main() -> None:
-        async with await start_p2p_node(["lo"], 0, session=session) as node:
-            (nic,) = node.address.interfaces
-            assert not nic["nat"]["is_known"]
-            started.set()
-            while not node.address.interfaces[0]["nat"]["is_known"]:
-                await asyncio.sleep(0.01)
-
-    run(main())
+    async with await start_p2p_node(["lo"], 0, session=session) as node:
+        (nic,) = node.address.interfaces
+        assert not nic["nat"]["is_known"]
+        started.set()
+        while not node.address.interfaces[0]["nat"]["is_known"]:
+            await asyncio.sleep(0.01)
 
 
 def test_a_node_has_a_session_of_its_own_if_it_is_given_none() -> None:
@@ -219,55 +205,47 @@ print(_node.current() is not None)
     assert run_python(code, network) == "1\nFalse\n"
 
 
-def test_wrong_arguments_are_refused(session: peersock.Session) -> None:
+async def test_wrong_arguments_are_refused(session: peersock.Session) -> None:
     with pytest.raises(ValueError, match="not both"):
         P2PNode(session=session, net_id=5)
     with pytest.raises(ValueError, match="option"):
         P2PNode(session=session, conf={"enable_stun": True})
-
-    async def main() -> None:
-        node = P2PNode(port=0, session=session)
-        with pytest.raises(ValueError, match="not started"):
+    node = P2PNode(port=0, session=session)
+    with pytest.raises(ValueError, match="not started"):
+        await node.connect(ADDRESS)
+    async with node:
+        with pytest.raises(LookupError, match="in common"):
             await node.connect(ADDRESS)
-        async with node:
-            with pytest.raises(LookupError, match="in common"):
-                await node.connect(ADDRESS)
-            # The other one has the port.
-            with pytest.raises(OSError):
-                await P2PNode(port=node.port, session=session)
-            nobody = replace(node.address, id="ab" * 32)
-            with pytest.raises(OSError):
-                await node.connect(nobody, timeout=0.05)
-            with pytest.raises(TypeError):
-                await node.connect(5)  # type: ignore[arg-type]
-            with pytest.raises(TypeError, match="timeout="):
-                await node.connect(nobody, 0.05)  # type: ignore[arg-type]
-            wrong: list[list[int]] = [[], [0], [P2P_DIRECT, 5]]
-            for ways in wrong:
-                with pytest.raises(ValueError, match="strategies are some of"):
-                    await node.connect(nobody, ways)
-
-    run(main())
+        # The other one has the port.
+        with pytest.raises(OSError):
+            await P2PNode(port=node.port, session=session)
+        nobody = replace(node.address, id="ab" * 32)
+        with pytest.raises(OSError):
+            await node.connect(nobody, timeout=0.05)
+        with pytest.raises(TypeError):
+            await node.connect(5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="timeout="):
+            await node.connect(nobody, 0.05)  # type: ignore[arg-type]
+        wrong: list[list[int]] = [[], [0], [P2P_DIRECT, 5]]
+        for ways in wrong:
+            with pytest.raises(ValueError, match="strategies are some of"):
+                await node.connect(nobody, ways)
 
 
-def test_a_text_that_somebody_has_changed_leads_to_nobody_else(peer: Peer, session: peersock.Session) -> None:
+async def test_a_text_that_somebody_has_changed_leads_to_nobody_else(peer: Peer, session: peersock.Session) -> None:
     where = NodeAddress.parse(peer.start("pipe_node"))
     changed = replace(where, networks={network: [session.address] for network in where.networks})
     other = replace(where, public_key=peersock.public_key(bytes([8] * 32)))
     with pytest.raises(ValueError, match="another node"):
         NodeAddress.parse(other.to_bytes())
-
-    async def main() -> None:
-        async with P2PNode(port=0, session=session) as node:
-            for form in (changed, changed.to_bytes()):
-                pipe = await node.connect(form, timeout=PATIENCE)
-                assert pipe.client_tup[0] == peer.v6
-                await pipe.close()
-            last = await node.connect(where, timeout=PATIENCE)
-            await last.send(b"end")
-            assert await last.recv(timeout=PATIENCE) == b"END"
-
-    run(main())
+    async with P2PNode(port=0, session=session) as node:
+        for form in (changed, changed.to_bytes()):
+            pipe = await node.connect(form, timeout=PATIENCE)
+            assert pipe.client_tup[0] == peer.v6
+            await pipe.close()
+        last = await node.connect(where, timeout=PATIENCE)
+        await last.send(b"end")
+        assert await last.recv(timeout=PATIENCE) == b"END"
 
 
 KEY = peersock.public_key(bytes([7] * 32))
@@ -289,9 +267,7 @@ def test_texts_are_read_as_they_are_written() -> None:
 
 
 def test_texts_of_rust_are_read() -> None:
-    # The first one is of Python, the second one of Rust; the tests of `faces/pipe` read both, too.
-    path = Path(__file__).resolve().parents[3] / "faces/pipe/tests/pipe/node_address.txt"
-    ours, theirs = map(NodeAddress.parse, path.read_text().splitlines())
+    ours, theirs = (NodeAddress.parse(text) for (text,) in rows("node_addresses", "text", 1))
     assert ours == theirs
     assert list(theirs.networks["ff0001ffff000000"]) == ["fd00::1"] and theirs.port == 10001
     assert theirs.candidates == ["192.0.2.1:5", "[2001:db8::1]:5"] and theirs.roots == ["ab" * 32]
@@ -300,29 +276,16 @@ def test_texts_of_rust_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("key", "value"),
     [
-        {"id": "short"},
-        {"id": 5},
-        {"public_key": ""},
-        {"networks": {}},
-        {"networks": []},
-        {"networks": {"ff0001ffff000000": []}},
-        {"networks": {"ff0001ffff000000": ["name"]}},
-        {"networks": {"x": ["fd00::1"]}},
-        {"networks": {"ff0001ffff000000": ["fd00::1"] * 65}},
-        {"port": 0},
-        {"port": 65536},
-        {"port": "5"},
-        {"candidates": ["\n"]},
-        {"candidates": "text"},
-        {"interfaces": [5]},
-        {"roots": [None]},
+        *((key, json.loads(value or '""')) for key, value in rows("node_addresses", "refuse", 2)),
+        ("networks", {"ff0001ffff000000": ["fd00::1"] * 65}),
+        ("candidates", ["192.0.2.1:5"] * 65),
     ],
 )
-def test_texts_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
+def test_texts_that_make_no_sense_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValueError):
-        NodeAddress.parse(encode({**vars(ADDRESS), **change}))
+        NodeAddress.parse(encode({**vars(ADDRESS), key: value}))
 
 
 def test_texts_that_are_damaged_are_refused() -> None:

@@ -158,8 +158,8 @@ def test_a_handler_s_exception_ends_what_waits(
         sock.close()
 
 
-#: What a program may wait for. The application's own shutdown may make a socket ready to the kernel, for ever, though
-#: there is nothing to take.
+#: Calls in which a program may wait. The application's own shutdown may make a socket ready to the kernel for ever,
+#: though there is nothing to take.
 WAITS = {
     "a listener": "server.accept()",
     "a listener that was shut down": "server.shutdown(socket.SHUT_RDWR); again(server.accept)",
@@ -176,7 +176,7 @@ WAITS = {
 def test_ctrl_c_ends_a_program_that_waits(waits: str) -> None:
     code = (
         "import peersock\nfrom peersock import socket\n"
-        # Whether the call waits or fails at once is another test's matter.
+        # Another test checks if the call waits or fails at once.
         "def again(call):\n"
         "    while True:\n"
         "        try: call()\n"
@@ -247,8 +247,8 @@ def test_what_a_child_goes_on_with_does_not_look_complete(
         sender.join()
 
 
-#: What is left at the end of a process, bytes, and how much of it the peer reads in a hundredth of a second: in seven
-#: seconds all. Earlier versions spent five on it.
+#: Bytes that are left at the end of a process, and the peer's share in a hundredth of a second. The peer needs seven
+#: seconds, because earlier versions gave up after five.
 MUCH = 7 << 20
 STEP = MUCH // 700
 
@@ -340,6 +340,6 @@ def ending(network: Network, server: socket.socket, more: str, last: str) -> sub
     code = ENDS + more + "print('ending', flush=True)\n" + last
     address, port = server.getsockname()[:2]
     command = [sys.executable, "-c", code, str(network.path), network.spare().hex(), address, str(port)]
-    # What is not closed is no news here.
+    # Unclosed sockets are expected here.
     command[1:1] = ["-W", "ignore::ResourceWarning"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

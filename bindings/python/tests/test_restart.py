@@ -16,7 +16,7 @@ from peersock import socket
 from .background import background
 from .conftest import Network, Peer
 
-#: Who waits hears of the new instance so long after it is reached, seconds.
+#: Longest time from reaching the new instance to the end of a wait, seconds.
 AGAIN = 1.0
 #: And so long after the process was killed, on a machine that answers.
 KILLED = 2.0

@@ -1,4 +1,4 @@
-"""What travels beside datagrams: layouts, conversion, and the kernel as the other side."""
+"""Ancillary data of datagrams: layouts, conversion, and the kernel as the other side."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_any_bytes_are_an_object_or_stay_a_message(data: bytes, kind: int) -> No
     if isinstance(item, cmsg):
         assert item == (IPPROTO_IPV6, kind, data)
     else:
-        # What has reserved bits loses them.
+        # Reserved bits are lost.
         assert bytes(item) == data or kind in (IPV6_NEXTHOP, IPV6_PATHMTU)
 
 

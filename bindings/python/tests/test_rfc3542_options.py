@@ -186,7 +186,7 @@ def test_a_header_has_the_length_it_says() -> None:
 
 
 def _or_refused(call: object) -> int:
-    """What a function returns, or -1, as C does, if it refuses."""
+    """Returns a function's result, or -1, as C does, if it refuses."""
     assert callable(call)
     try:
         result = call()

@@ -19,7 +19,7 @@ import peersock
 
 from .conftest import Network, Place
 
-#: What a program finds out: whether it reaches a member by plain sockets, and a server of the machine.
+#: A program that reports if it reaches a member, and a server of the machine, by plain sockets.
 ASK = textwrap.dedent(
     """\
     import socket, sys
@@ -31,7 +31,7 @@ ASK = textwrap.dedent(
 )
 REPORT = ASK + "print(ask(*sys.argv[1:3]), ask(*sys.argv[3:5]), flush=True)\n"
 
-#: How a program may start another Python, which is to run `report.py` with the same arguments.
+#: Ways to start another Python that runs `report.py` with the same arguments.
 WAYS = {
     "itself": "import runpy; runpy.run_path(report, run_name='__main__')",
     "subprocess": "subprocess.run([sys.executable, report, *sys.argv[1:]], check=True)",
@@ -89,7 +89,7 @@ STARTER = textwrap.dedent(
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """Where programs are run, and say what they reach."""
+    """A place where programs are run and report what they reach."""
     place = Place(tmp_path)
     place.write("report.py", REPORT)
     return place

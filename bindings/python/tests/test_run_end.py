@@ -1,4 +1,4 @@
-"""How ``python -m peersock run`` ends where a peer has vanished to which something was sent."""
+"""The end of ``python -m peersock run`` after a peer has vanished to which data was sent."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 
 from .conftest import Place
 
-#: How a program may start `words`: `busybox`, a static one, which asks a member and a server of the machine.
+#: Ways to start `words`: `busybox`, a static one, which asks a member and a server of the machine.
 WAYS = {
     "subprocess": "subprocess.run(words, check=True)",
     "subprocess, by name": "subprocess.run(['busybox', *words[1:]], check=True, env={'PATH': folder})",
@@ -201,7 +201,7 @@ def test_programs_of_go_are_on_the_overlay(place: Place, greeter: list[str], is_
     if shutil.which("go") is None or (is_linked and shutil.which("cc") is None):
         pytest.skip("there is no compiler of Go (golang)")
     source, program = place.write("ask.go", GO), str(place.folder / "ask")
-    # What it compiles of its library is kept for the next time.
+    # The compiled library is kept for the next time.
     settings = {"GO111MODULE": "off", "CGO_ENABLED": str(int(is_linked)), "GOFLAGS": "", "GOTOOLCHAIN": "local"}
     subprocess.run(["go", "build", "-o", program, source], check=True, env={**os.environ, **settings})
     assert is_linked != is_static(program)
@@ -247,7 +247,7 @@ def test_programs_that_change_their_user_are_refused(place: Place, greeter: list
     itself = f"sys.executable = path = sys.argv[1]; subprocess.run({words}, check=True)"
     starter = place.write("starter.py", f"import subprocess, sys\n{itself}\n")
     assert place.ask(*place.run, starter, program).returncode == 0
-    # What others start keeps its user, and is on the overlay.
+    # A program that another one starts keeps its user, and is on the overlay.
     ask = "'cat < /dev/tcp/$1/$2; cat < /dev/tcp/$3/$4; stat -c %u /proc/self'"
     starter = place.write(
         "starter.py",

@@ -22,7 +22,7 @@ def _signature(function: object) -> inspect.Signature | None:
     try:
         return inspect.signature(function)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        # What is written in C does not always tell.
+        # Functions in C do not always have a signature.
         return None
 
 
@@ -79,12 +79,12 @@ def test_the_class_is_a_socket() -> None:
 
 
 def _holds(test: ast.expr) -> bool:
-    """Whether a condition of a stub holds here."""
+    """Returns true if a condition of a stub holds here."""
     return bool(eval(compile(ast.Expression(test), "stub", "eval"), {"sys": sys}))
 
 
 def _names(body: list[ast.stmt]) -> dict[str, ast.stmt]:
-    """What a stub defines for this version of Python and this system."""
+    """Returns a stub's definitions for this version of Python and this system."""
     found: dict[str, ast.stmt] = {}
     for statement in body:
         if isinstance(statement, ast.If):

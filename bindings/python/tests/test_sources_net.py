@@ -73,7 +73,7 @@ def host(request: pytest.FixtureRequest) -> str:
 
 
 def at(host: str, listener: Any) -> str:
-    """Where it listens."""
+    """Returns the address where it listens."""
     return f"{host}:{net.split_host_port(str(listener.local_addr()))[1]}"
 
 
@@ -200,7 +200,7 @@ def listen(address: str, network: str, tell: Callable[[Any], Any]) -> None:
 
 
 def handle_conn(c: Any) -> None:
-    """What the client does with a connection."""
+    """Plays the client's part of a connection."""
     c.settimeout(PATIENCE)
     assert c.local_addr() and c.remote_addr()
     data = b"random test data"
@@ -222,7 +222,7 @@ def test_listen_and_its_client(place: Place, network: str) -> None:
 
 
 def test_listen_to_unix_datagrams(place: Place) -> None:
-    # Who sends datagrams gets answers at a path of its own.
+    # A sender of datagrams gets answers at its own path.
     path = place.path("s")
     place.run(lambda tell: listen(path, "unixgram", tell))
     own = net.resolve_unix_addr(place.path("c"), "unixgram")

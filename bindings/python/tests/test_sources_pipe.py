@@ -34,7 +34,6 @@ from peersock.pipe import (
 )
 
 from .conftest import run_python
-from .pipes import run
 from .test_interfaces import EXTERNAL, stun
 
 __all__ = ["stun"]
@@ -47,7 +46,7 @@ async def echo(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
 
 
 async def protocol(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
-    """What P2PD's demonstration answers."""
+    """Answers as P2PD's demonstration does."""
     if b"PING" in msg:
         await pipe.send(b"PONG", client_tup)
     if msg[:4] == b"ECHO":
@@ -57,25 +56,18 @@ async def protocol(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
 # Interfaces.
 
 
-def test_example_2_the_interface(stun: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_example_2_the_interface(stun: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEERSOCK_STUN", stun)
-
-    async def example() -> None:
-        nic = await Interface(LOOPBACK)
-        await nic.load_nat()
-        shown = repr(nic)
-        assert shown.startswith("Interface.from_dict(") and '"nat_info"' in shown and EXTERNAL in shown
-
-    run(example())
+    nic = await Interface(LOOPBACK)
+    await nic.load_nat()
+    shown = repr(nic)
+    assert shown.startswith("Interface.from_dict(") and '"nat_info"' in shown and EXTERNAL in shown
 
 
-def test_example_3_all_interfaces(stun: str) -> None:
-    async def example() -> None:
-        if_names = await list_interfaces()
-        ifs = await load_interfaces(if_names)
-        assert [nic.name for nic in ifs] == if_names
-
-    run(example())
+async def test_example_3_all_interfaces(stun: str) -> None:
+    if_names = await list_interfaces()
+    ifs = await load_interfaces(if_names)
+    assert [nic.name for nic in ifs] == if_names
 
 
 def test_the_pool_of_routes() -> None:
@@ -105,21 +97,18 @@ def test_the_pool_of_routes() -> None:
 # Pipes.
 
 
-def test_example_4_a_route(stun: str) -> None:
-    async def example() -> None:
-        server = await pipe_open(TCP, route=("127.0.0.1", 0), msg_cb=echo)
-        nic = await Interface(LOOPBACK)
-        route = await nic.route(IP4).bind()
-        dest = server.local_tup
-        pipe = await pipe_open(TCP, dest, route)
-        buf = b"Test\r\n\r\n"
-        await pipe.send(buf)
-        out = await pipe.recv(timeout=3)
-        assert out == buf
-        await pipe.close()
-        await server.close()
-
-    run(example())
+async def test_example_4_a_route(stun: str) -> None:
+    server = await pipe_open(TCP, route=("127.0.0.1", 0), msg_cb=echo)
+    nic = await Interface(LOOPBACK)
+    route = await nic.route(IP4).bind()
+    dest = server.local_tup
+    pipe = await pipe_open(TCP, dest, route)
+    buf = b"Test\r\n\r\n"
+    await pipe.send(buf)
+    out = await pipe.recv(timeout=3)
+    assert out == buf
+    await pipe.close()
+    await server.close()
 
 
 #: In a process of its own: with a session what listens at no address is on the overlay, and ``::`` is this machine.
@@ -152,47 +141,41 @@ def test_example_5_a_server_of_echoes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_python(EXAMPLE_5) == "done\n"
 
 
-def test_example_6_udp_by_await(stun: str) -> None:
-    async def example() -> None:
-        host, _, port = stun.partition(":")
-        pipe = await pipe_open(UDP, (host, int(port)))
-        msg_id = binascii.hexlify(os.urandom(12))
-        req_hex = b"0001" + b"0000" + b"2112A442" + msg_id
-        req_buf = binascii.unhexlify(req_hex)
-        for _ in range(3):
-            await pipe.send(req_buf)
-            resp = await pipe.recv()
-            if resp is None:
-                continue
-            break
-        assert resp is not None and resp[:2] == b"\x01\x01" and resp[8:20] == req_buf[8:]
-        await pipe.close()
-
-    run(example())
+async def test_example_6_udp_by_await(stun: str) -> None:
+    host, _, port = stun.partition(":")
+    pipe = await pipe_open(UDP, (host, int(port)))
+    msg_id = binascii.hexlify(os.urandom(12))
+    req_hex = b"0001" + b"0000" + b"2112A442" + msg_id
+    req_buf = binascii.unhexlify(req_hex)
+    for _ in range(3):
+        await pipe.send(req_buf)
+        resp = await pipe.recv()
+        if resp is None:
+            continue
+        break
+    assert resp is not None and resp[:2] == b"\x01\x01" and resp[8:20] == req_buf[8:]
+    await pipe.close()
 
 
-def test_example_7_subscriptions(stun: str) -> None:
-    async def example() -> None:
-        server = await pipe_open(TCP, route=("127.0.0.1", 0), msg_cb=echo)
-        nic = await Interface(LOOPBACK)
-        route = await nic.route().bind()
-        echo_dest = server.local_tup
-        pipe = await pipe_open(TCP, echo_dest, route)
-        msg = b"do echo test"
-        await pipe.send(msg + b"\r\n", echo_dest)
-        data = await pipe.recv(SUB_ALL, 4)
-        assert data is not None and msg in data
-        pipe.unsubscribe(SUB_ALL)
-        await pipe.close()
-        await server.close()
-
-    run(example())
+async def test_example_7_subscriptions(stun: str) -> None:
+    server = await pipe_open(TCP, route=("127.0.0.1", 0), msg_cb=echo)
+    nic = await Interface(LOOPBACK)
+    route = await nic.route().bind()
+    echo_dest = server.local_tup
+    pipe = await pipe_open(TCP, echo_dest, route)
+    msg = b"do echo test"
+    await pipe.send(msg + b"\r\n", echo_dest)
+    data = await pipe.recv(SUB_ALL, 4)
+    assert data is not None and msg in data
+    pipe.unsubscribe(SUB_ALL)
+    await pipe.close()
+    await server.close()
 
 
 # Daemons.
 
 
-def test_examples_8_and_9_listeners(stun: str) -> None:
+async def test_examples_8_and_9_listeners(stun: str) -> None:
     class EchoServer(Daemon):
         def __init__(self) -> None:
             super().__init__()
@@ -200,24 +183,21 @@ def test_examples_8_and_9_listeners(stun: str) -> None:
         async def msg_cb(self, msg: bytes, client_tup: Any, pipe: Pipe) -> None:
             await pipe.send(msg, client_tup)
 
-    async def example() -> None:
-        i = await Interface(LOOPBACK)
-        route = await i.route().bind(port=0)
-        echod = EchoServer()
-        await echod.add_listener(
-            TCP,
-            route,
-        )
-        await echod.close()
-        serv = Daemon()
-        af = i.supported()[0]
-        await serv.add_listener(TCP, await i.route(af).bind())
-        await serv.close()
-
-    run(example())
+    i = await Interface(LOOPBACK)
+    route = await i.route().bind(port=0)
+    echod = EchoServer()
+    await echod.add_listener(
+        TCP,
+        route,
+    )
+    await echod.close()
+    serv = Daemon()
+    af = i.supported()[0]
+    await serv.add_listener(TCP, await i.route(af).bind())
+    await serv.close()
 
 
-def test_example_13_a_server_says_how_it_is_reached(stun: str) -> None:
+async def test_example_13_a_server_says_how_it_is_reached(stun: str) -> None:
     class NetInfoServer(Daemon):
         async def msg_cb(self, msg: bytes, client_tup: Any, pipe: Pipe) -> None:
             sock = pipe.sock
@@ -230,41 +210,35 @@ def test_example_13_a_server_says_how_it_is_reached(stun: str) -> None:
             }
             await pipe.send(repr(told).encode(), client_tup)
 
-    async def example() -> None:
-        nic = await Interface(LOOPBACK)
-        server = NetInfoServer()
-        await server.listen_all(TCP, 0, nic)
-        await server.listen_all(UDP, 0, nic)
-        assert len(server.servers) == 4
-        for one in server.servers:
-            client = await pipe_open(one.proto, one.local_tup)
-            await client.send(b"/mapping")
-            said = await client.recv(timeout=20)
-            assert said is not None and b"'if': {'name': 'lo'}" in said and b"'nic_ips'" in said
-            await client.close()
-        await server.close()
-
-    run(example())
-
-
-def test_examples_16_and_17_loopback(stun: str) -> None:
-    async def example() -> None:
-        nic = await Interface(LOOPBACK)
-        server = Daemon()
-        ((port, _), _) = await server.listen_loopback(TCP, 0, nic)
-        af = nic.supported()[0]
-        client_route = await nic.route(af).bind()
-        client = await pipe_open(TCP, ("127.0.0.1", port), client_route)
+    nic = await Interface(LOOPBACK)
+    server = NetInfoServer()
+    await server.listen_all(TCP, 0, nic)
+    await server.listen_all(UDP, 0, nic)
+    assert len(server.servers) == 4
+    for one in server.servers:
+        client = await pipe_open(one.proto, one.local_tup)
+        await client.send(b"/mapping")
+        said = await client.recv(timeout=20)
+        assert said is not None and b"'if': {'name': 'lo'}" in said and b"'nic_ips'" in said
         await client.close()
-        await server.close()
+    await server.close()
 
-    run(example())
+
+async def test_examples_16_and_17_loopback(stun: str) -> None:
+    nic = await Interface(LOOPBACK)
+    server = Daemon()
+    ((port, _), _) = await server.listen_loopback(TCP, 0, nic)
+    af = nic.supported()[0]
+    client_route = await nic.route(af).bind()
+    client = await pipe_open(TCP, ("127.0.0.1", port), client_route)
+    await client.close()
+    await server.close()
 
 
 # Nodes. Those with nicknames are in `test_pipe_nicknames`, with a root.
 
 
-def test_example_1_two_computers(session: peersock.Session) -> None:
+async def test_example_1_two_computers(session: peersock.Session) -> None:
     async def computer_a() -> tuple[bytes, P2PNode]:
         node = P2PNode(port=0, session=session)
         node.add_msg_cb(protocol)
@@ -282,13 +256,10 @@ def test_example_1_two_computers(session: peersock.Session) -> None:
         await pipe.close()
         return node
 
-    async def example() -> None:
-        node_a_url, node_a = await computer_a()
-        node_b = await computer_b(node_a_url)
-        await node_a.close()
-        await node_b.close()
-
-    run(example())
+    node_a_url, node_a = await computer_a()
+    node_b = await computer_b(node_a_url)
+    await node_a.close()
+    await node_b.close()
 
 
 @pytest.mark.parametrize(
@@ -296,35 +267,29 @@ def test_example_1_two_computers(session: peersock.Session) -> None:
     [[P2P_DIRECT, P2P_REVERSE, P2P_PUNCH], [P2P_DIRECT], [P2P_REVERSE], [P2P_PUNCH], [P2P_RELAY]],
     ids=["11", "tcp_direct_connect", "tcp_reverse_connect", "tcp_hole_punch", "udp_turn_relay"],
 )
-def test_examples_with_strategies(session: peersock.Session, strategies: list[int]) -> None:
-    async def example() -> None:
-        node = P2PNode(port=0, session=session)
-        await node.start()
-        pipe = await node.connect(node.addr_bytes, strategies)
-        await pipe.close()
-        pipe = await node.connect(node.addr_bytes, strategies=strategies)
-        await pipe.close()
-        await node.close()
-
-    run(example())
+async def test_examples_with_strategies(session: peersock.Session, strategies: list[int]) -> None:
+    node = P2PNode(port=0, session=session)
+    await node.start()
+    pipe = await node.connect(node.addr_bytes, strategies)
+    await pipe.close()
+    pipe = await node.connect(node.addr_bytes, strategies=strategies)
+    await pipe.close()
+    await node.close()
 
 
-def test_the_node_in_a_nutshell(session: peersock.Session) -> None:
-    async def example() -> None:
-        node = await P2PNode(port=0, session=session)
-        node.add_msg_cb(protocol)
-        pipe = await node.connect(node.addr_bytes)
-        await pipe.send(b"PING")
-        assert await pipe.recv(timeout=20) == b"PONG"
-        await node.close()
-        netifaces = await init_p2pd()
-        node = await start_p2p_node(netifaces=netifaces, port=0, session=session)
-        await node.close()
-
-    run(example())
+async def test_the_node_in_a_nutshell(session: peersock.Session) -> None:
+    node = await P2PNode(port=0, session=session)
+    node.add_msg_cb(protocol)
+    pipe = await node.connect(node.addr_bytes)
+    await pipe.send(b"PING")
+    assert await pipe.recv(timeout=20) == b"PONG"
+    await node.close()
+    netifaces = await init_p2pd()
+    node = await start_p2p_node(netifaces=netifaces, port=0, session=session)
+    await node.close()
 
 
-def test_the_node_with_options(session: peersock.Session, stun: str) -> None:
+async def test_the_node_with_options(session: peersock.Session, stun: str) -> None:
     node_conf = dict_child(
         {
             "enable_upnp": True,
@@ -332,30 +297,23 @@ def test_the_node_with_options(session: peersock.Session, stun: str) -> None:
         },
         NET_CONF,
     )
-
-    async def example() -> None:
-        if_names = await list_interfaces()
-        ifs = await load_interfaces(if_names)
-        node = await P2PNode(ifs=ifs, port=0, conf=node_conf, session=session)
-        await node.close()
-        with pytest.raises(ValueError, match="enable_upnp"):
-            P2PNode(conf={"enable_upnp": False})
-        with pytest.raises(ValueError, match="no option"):
-            P2PNode(conf={"enable_stun": True})
-
-    run(example())
+    if_names = await list_interfaces()
+    ifs = await load_interfaces(if_names)
+    node = await P2PNode(ifs=ifs, port=0, conf=node_conf, session=session)
+    await node.close()
+    with pytest.raises(ValueError, match="enable_upnp"):
+        P2PNode(conf={"enable_upnp": False})
+    with pytest.raises(ValueError, match="no option"):
+        P2PNode(conf={"enable_stun": True})
 
 
-def test_joined_pipes_go_both_ways() -> None:
-    async def example() -> None:
-        server = await pipe_open(TCP, route=("127.0.0.1", 0))
-        ends = [await pipe_open(TCP, server.local_tup) for _ in range(2)]
-        pipe_a, pipe_b = await server, await server
-        pipe_a.add_pipe(pipe_b)
-        pipe_b.add_pipe(pipe_a)
-        for here, there in (ends, reversed(ends)):
-            await here.send(b"across")
-            assert await there.recv(timeout=20) == b"across"
-        await asyncio.gather(*(pipe.close() for pipe in (*ends, pipe_a, pipe_b, server)))
-
-    run(example())
+async def test_joined_pipes_go_both_ways() -> None:
+    server = await pipe_open(TCP, route=("127.0.0.1", 0))
+    ends = [await pipe_open(TCP, server.local_tup) for _ in range(2)]
+    pipe_a, pipe_b = await server, await server
+    pipe_a.add_pipe(pipe_b)
+    pipe_b.add_pipe(pipe_a)
+    for here, there in (ends, reversed(ends)):
+        await here.send(b"across")
+        assert await there.recv(timeout=20) == b"across"
+    await asyncio.gather(*(pipe.close() for pipe in (*ends, pipe_a, pipe_b, server)))

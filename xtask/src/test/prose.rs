@@ -1,7 +1,8 @@
 //! Rules of prose that can be counted, for comments and doc comments.
 //!
 //! A first sentence has a subject and a verb, so it begins with no question word. Phrases that hide who does
-//! what are left out. A comment fits into 110 columns, but for code and tables in it.
+//! what are left out. A comment fits into 110 columns, but for code and tables in it. Python's docstrings and
+//! comments are held to the same words; ruff limits their columns.
 
 use std::fs;
 
@@ -42,7 +43,7 @@ pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     for source in ["src", "tests"].map(|part| folder.join(part)).iter().filter(|part| part.is_dir()) {
         for file in rust_files(source)? {
             let name = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
-            let counts = Counts::of(&fs::read_to_string(&file)?);
+            let counts = Counts::of(&fs::read_to_string(&file)?, COLUMNS);
             complaints.extend(counts.complaints.iter().map(|(line, what)| format!("{name}:{line}: {what}")));
             total.docs += counts.docs;
             total.questions += counts.questions;
@@ -56,6 +57,60 @@ pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
+/// Returns where the comments of the Python package, its tests and its examples break the rules.
+///
+/// # Errors
+///
+/// A file cannot be read.
+pub(super) fn python_complaints() -> Result<Vec<String>> {
+    let (mut complaints, mut total) = (Vec::new(), Counts::default());
+    let mut folders = vec![root().join("bindings/python")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "py") {
+                let name = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+                let counts = Counts::of(&as_rust(&fs::read_to_string(&path)?), usize::MAX);
+                complaints
+                    .extend(counts.complaints.iter().map(|(line, what)| format!("{name}:{line}: {what}")));
+                total.docs += counts.docs;
+                total.questions += counts.questions;
+            }
+        }
+    }
+    if total.questions * 100 > total.docs * QUESTIONS_PERCENT {
+        let Counts { docs, questions, .. } = total;
+        complaints.push(format!("Python: {questions} of {docs} docstrings begin with a question word"));
+    }
+    complaints.sort();
+    Ok(complaints)
+}
+
+/// Turns Python's docstrings and comments into Rust's, line by line, and leaves out the code.
+fn as_rust(text: &str) -> String {
+    let mut in_doc = false;
+    let mut lines = String::new();
+    for line in text.lines().map(str::trim) {
+        // Other strings with three quotes go on behind a backslash or on the next line.
+        let first =
+            line.strip_prefix("\"\"\"").filter(|rest| rest.starts_with(|c: char| c.is_alphanumeric()));
+        let (mark, comment) = if let Some(doc) = Some(line).filter(|_| in_doc).or(first) {
+            in_doc = !doc.ends_with("\"\"\"");
+            ("/// ", doc)
+        } else if let Some(doc) = line.strip_prefix("#:") {
+            ("/// ", doc)
+        } else if let Some(comment) = line.strip_prefix('#') {
+            ("// ", comment)
+        } else {
+            ("", "")
+        };
+        lines.extend([mark, comment.trim_start(), "\n"]);
+    }
+    lines
+}
+
 /// Counts of a file's comments, and their faults.
 #[derive(Default)]
 struct Counts {
@@ -66,7 +121,8 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(text: &str) -> Counts {
+    /// Counts in a text of Rust, whose comments may have `columns`.
+    fn of(text: &str, columns: usize) -> Counts {
         let mut counts = Counts::default();
         let (mut was_doc, mut in_code) = (false, false);
         for (number, line) in text.lines().enumerate() {
@@ -85,15 +141,15 @@ impl Counts {
             if comment.starts_with("```") {
                 in_code = was_doc && !in_code;
             } else if !in_code && !comment.starts_with('|') {
-                counts.look_at(number + 1, line, comment);
+                counts.look_at(number + 1, line, comment, columns);
             }
         }
         counts
     }
 
-    fn look_at(&mut self, number: usize, line: &str, comment: &str) {
-        if line.chars().count() > COLUMNS {
-            self.complaints.push((number, format!("a comment over {COLUMNS} columns")));
+    fn look_at(&mut self, number: usize, line: &str, comment: &str, columns: usize) {
+        if line.chars().count() > columns {
+            self.complaints.push((number, format!("a comment over {columns} columns")));
         }
         let lower = comment.to_lowercase();
         if let Some(phrase) = BANNED.iter().find(|phrase| lower.contains(*phrase)) {
@@ -113,7 +169,7 @@ mod tests {
             "//! Whether it works.\n//! What follows is no first line.\n\n/// Returns {}.\nfn f() {{}}\n/// Who?\n{long}",
             "so many"
         );
-        let counts = Counts::of(&text);
+        let counts = Counts::of(&text, COLUMNS);
         assert_eq!((counts.docs, counts.questions), (3, 2));
         let lines: Vec<_> = counts.complaints.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [4, 7]);
@@ -125,6 +181,19 @@ mod tests {
         let text = format!(
             "/// Text.\n/// ```\n/// {wide}\n/// ```\n/// | {wide} |\n/// {wide}\nlet code = {wide};\n"
         );
-        assert_eq!(Counts::of(&text).complaints.len(), 1);
+        assert_eq!(Counts::of(&text, COLUMNS).complaints.len(), 1);
+    }
+
+    #[test]
+    fn docstrings_and_comments_of_python_are_counted() {
+        let many = "so many";
+        let text = format!(
+            "\"\"\"What it is.\n\nIt has {many}.\n\"\"\"\n\n#: How long.\nX = 1  # What is no first line.\n\n\n\
+             def f():\n    \"\"\"Returns it.\"\"\"\n    # Who has {many}.\n    return \"\"\"\n{many}\n\"\"\"\n"
+        );
+        let counts = Counts::of(&as_rust(&text), usize::MAX);
+        assert_eq!((counts.docs, counts.questions), (3, 2));
+        let lines: Vec<_> = counts.complaints.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [3, 12]);
     }
 }

@@ -90,6 +90,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         note(slow::complaints(package)?);
         note(prose::complaints(package)?);
     }
+    note(prose::python_complaints()?);
     note(folders::complaints(workspace)?);
     note(network_files::complaints(workspace)?);
     note(log_fields::complaints(workspace)?);

@@ -52,7 +52,7 @@ class IPRange:
 
     @property
     def count(self) -> int:
-        """How many addresses there are. ``len`` gives at most `sys.maxsize`."""
+        """Number of addresses. ``len`` gives at most `sys.maxsize`."""
         first, last = self._hosts()
         return last - first + 1
 

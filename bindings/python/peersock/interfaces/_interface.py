@@ -14,7 +14,7 @@ from ._addresses import IP4, IP6, family
 from ._nat import DeltaType, Nat, NatType
 from ._routes import Route, RoutePool
 
-#: What is assumed before anything is known.
+#: The NAT that is assumed before anything is known.
 _ASSUMED: Nat = {
     "type": int(NatType.RESTRICT_PORT_NAT),
     "nat_info": "restrict port",

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 
 class NatType(IntEnum):
-    """What a NAT does with addresses."""
+    """A kind of NAT, by its mapping of addresses."""
 
     #: No NAT and no filter.
     OPEN_INTERNET = 1
@@ -26,7 +26,7 @@ class NatType(IntEnum):
 
 
 class DeltaType(IntEnum):
-    """How the mapped ports of one flow after the other follow each other."""
+    """A pattern of the mapped ports of successive flows."""
 
     #: There is no NAT.
     NA_DELTA = 1

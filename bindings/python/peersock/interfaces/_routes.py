@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Route:
-    """How addresses of an interface, `nic_ips`, relate to external ones, `ext_ips`.
+    """A relation of an interface's addresses, `nic_ips`, to external ones, `ext_ips`.
 
     In IPv6 the addresses of the interface are its link-local ones, and private ones in front of a translator. A route
     without external addresses is one of which none is known.
@@ -124,7 +124,7 @@ class Route:
 
     @property
     def count(self) -> int:
-        """How many external addresses it has. ``len`` gives at most `sys.maxsize`."""
+        """Number of its external addresses. ``len`` gives at most `sys.maxsize`."""
         return sum(block.count for block in self.ext_ips)
 
     def _at(self, index: int) -> Route:
@@ -173,7 +173,7 @@ class RoutePool:
 
     @property
     def count(self) -> int:
-        """How many external addresses there are. ``len`` gives at most `sys.maxsize`."""
+        """Number of external addresses. ``len`` gives at most `sys.maxsize`."""
         return sum(route.count for route in self.routes)
 
     def __len__(self) -> int:
@@ -203,7 +203,7 @@ class RoutePool:
         return (self._at(index) for index in range(self.count - 1, -1, -1))
 
     def __contains__(self, item: object) -> bool:
-        """Whether an external address, or a route's first one, is in it."""
+        """Returns true if the pool has an external address, or a route's first one."""
         if isinstance(item, Route):
             item = item.ext() if item.ext_ips else ""
         try:

@@ -34,8 +34,8 @@ class IPAddr(Addr):
     """An IP address, with the zone of an IPv6 one.
 
     Args:
-        ip: The address, as a text or an object of `ipaddress`; ``None`` for none in particular, which to listeners is
-            every own address, and to those who dial this machine. A text may have its zone behind a ``%``. An IPv4
+        ip: The address, as a text or an object of `ipaddress`; ``None`` is every own address to
+            listeners, and this machine to those who dial. A text may have its zone behind a ``%``. An IPv4
             address in IPv6's form is the IPv4 address.
         zone: The interface that an IPv6 address belongs to: its name or its index.
         flowinfo: The flow label of an IPv6 address, from 0 to 0xFFFFF.
@@ -71,7 +71,7 @@ class IPAddr(Addr):
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether it is an IPv6 address."""
+        """True if it is an IPv6 address."""
         return isinstance(self.ip, IPv6Address)
 
     @property

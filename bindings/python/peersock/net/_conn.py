@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._addr import Addr
@@ -36,19 +35,18 @@ class Conn(Blocking, Operations, ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[bytes]:
-        """What comes, piece by piece."""
+        """Iterates over received data, piece by piece."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def read(self, n: int = CHUNK) -> bytes:
-        """Reads what is there, or waits for something: up to ``n`` bytes of a stream, or one datagram, of which more
-        than ``n`` bytes are cut off. Nothing (``b""``) at the end of a stream.
+        """Reads up to ``n`` bytes of a stream, or one datagram, whose bytes over ``n`` are cut off.
+
+        It waits only if nothing is there. At the end of a stream it returns nothing (``b""``).
 
         Raises:
             ClosedError: It is closed, or gets closed meanwhile.
@@ -88,7 +86,7 @@ class Conn(Blocking, Operations, ABC):
 
 
 class StreamConn(Conn):
-    """What connections that are streams of bytes have."""
+    """A connection that is a stream of bytes."""
 
     def __iter__(self) -> Iterator[bytes]:
         return self.lines()
@@ -97,7 +95,7 @@ class StreamConn(Conn):
         """Reads a line, with its newline if it has one. Nothing at the end.
 
         Raises:
-            SocketError: The line is longer than so many bytes (EMSGSIZE). It can be read by `read()`.
+            SocketError: The line is longer than ``limit`` bytes (EMSGSIZE). It can be read by `read()`.
         """
         return self._run("read", READ, self._reading_line(limit))
 
@@ -107,16 +105,16 @@ class StreamConn(Conn):
             yield line
 
     def chunks(self, n: int = CHUNK) -> Iterator[bytes]:
-        """What comes, as `read()` reads it, until the end."""
+        """Iterates over received data, as `read()` returns it, until the end."""
         while chunk := self.read(n):
             yield chunk
 
     def file(self, mode: str = "rb", buffering: int = -1, **text: Any) -> Any:
         """A file object that reads from or writes to the connection; its own ``close`` leaves the connection open.
 
-        It is as those of `socket.socket.makefile()`: once a read has timed out, all others of the file fail, because
-        what came before is lost; what a write had left in the buffer then goes out with the next one. Without a buffer,
-        a write may take a part, and says how much.
+        It behaves as the files of `socket.socket.makefile()`. Once a read has timed out, all others of the file fail,
+        because the bytes that came before are lost. Bytes that a write had left in the buffer go out with the next
+        one. Without a buffer, a write may take a part, and returns its size.
 
         Args:
             mode: ``r``, ``w`` or ``rw``, with ``b`` for bytes.
@@ -142,7 +140,7 @@ class StreamConn(Conn):
 
 
 class PacketConn(Conn):
-    """What connections have that carry datagrams."""
+    """A connection that carries datagrams."""
 
     def __iter__(self) -> Iterator[bytes]:
         return self.datagrams()

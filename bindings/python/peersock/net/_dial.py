@@ -23,8 +23,8 @@ def dial(
     """Connects to an address, such as ``"example.org:https"``, ``"[fd00::1]:80"`` or the path of a Unix domain socket.
 
     Addresses and names of members are reached over the overlay, all others by the kernel. If a name has several
-    addresses, all are tried: every 250 ms and at each failure one more, IPv4 and IPv6 in turn, and the first that
-    connects is taken (RFC 8305). An empty host is this machine.
+    addresses, all are tried: every 250 ms and at each failure one more, IPv4 and IPv6 in turn. The first that connects
+    is taken (RFC 8305). An empty host is this machine.
 
     Args:
         address: The address.
@@ -100,8 +100,8 @@ def listen(address: str, network: str = "tcp") -> Any:
     """Listens at an address: ``host:port`` or the path of a Unix domain socket. For datagrams (``udp``, ``unixgram``)
     it gives the socket that receives them, as `listen_udp()` and `listen_unixgram()` do.
 
-    An empty host is every own address, of IPv4 and IPv6 if the network is ``tcp``: on the overlay, the machine's
-    networks or both, as the session's ``bind`` says. Port 0 or none lets the system choose. If a name has several
+    An empty host is every own address, of IPv4 and IPv6 if the network is ``tcp``. The session's ``bind`` chooses the
+    overlay, the machine's networks or both. Port 0 or none lets the system choose. If a name has several
     addresses, it is the first one that can be had.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What connections and listeners, of threads and of asyncio, have in common: an end, deadlines, who waits."""
+"""The common base of connections and listeners, of threads and of asyncio: closing, deadlines, waiting calls."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ._steps import READ, WRITE
 #: A point in time: seconds of `time.time()`, or a date.
 Deadline = float | datetime.datetime
 
-#: How long `close()` waits at most for those that it has woken, seconds.
+#: Longest time that `close()` waits for the calls that it has woken, seconds.
 _PATIENCE = 1.0
 
 
 class Waker(Protocol):
-    """Somebody who waits."""
+    """A waiting call."""
 
     def wake(self) -> None:
         """Has them look again."""
@@ -34,7 +34,7 @@ class Waker(Protocol):
 class Endpoint:
     """A socket that does not block, or none yet."""
 
-    # Whether its calls are over when those that wait are woken, because all run in one thread.
+    # True if waking the waiting calls ends them before `close()` returns, because all run in one thread.
     _is_alone = False
 
     def __init__(self, network: str, sock: socket | None = None) -> None:
@@ -48,7 +48,7 @@ class Endpoint:
         self._begin()
 
     def _begin(self) -> None:
-        """In each process there is nobody at first who uses it."""
+        """Resets the users and waiting calls, because a new process has none."""
         self._process = os.getpid()
         # A signal's handler may close what the thread that it interrupts uses.
         self._lock = threading.RLock()
@@ -66,7 +66,7 @@ class Endpoint:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """True if it was closed."""
         return self._is_closed
 
     def fileno(self) -> int:
@@ -142,7 +142,7 @@ class Endpoint:
             deadline = deadline.timestamp()
         if deadline is not None and not math.isfinite(deadline):
             raise ValueError(f"a deadline is a time, not {deadline!r}")
-        # The clock may be set while somebody waits.
+        # The clock may be set while a call waits.
         until = None if deadline is None else time.monotonic() + (deadline - time.time())
         with self._lock:
             if self._is_closed:
@@ -167,7 +167,7 @@ class Endpoint:
 
 
 class Connection(Endpoint):
-    """What all connections have, and what needs no waiting."""
+    """The common base of all connections: the operations that do not wait."""
 
     def __init__(self, network: str, sock: socket | None = None, remote: Addr | None = None) -> None:
         super().__init__(network, sock)
@@ -225,11 +225,11 @@ class Connection(Endpoint):
         self._timeout = timeout
 
     def setblocking(self, flag: bool) -> None:
-        """Whether calls wait, which is the default. Those that would have to wait raise BlockingIOError otherwise."""
+        """Sets if calls wait, which is the default. Without waiting, calls that would wait raise BlockingIOError."""
         self._timeout = None if flag else 0.0
 
     def gettimeout(self) -> float | None:
-        """What `settimeout()` has set."""
+        """Returns the timeout that `settimeout()` has set."""
         return self._timeout
 
     def close_read(self) -> None:
@@ -237,7 +237,7 @@ class Connection(Endpoint):
         with self._lock:
             before, self._reads_nothing = self._reads_nothing, True
         try:
-            # Who waits sees the end by this, and must not take it for that of the stream.
+            # A waiting read sees the end by this flag, and must not take it for the end of the stream.
             self.shutdown(_std.SHUT_RD)
         except BaseException:
             self._reads_nothing = before

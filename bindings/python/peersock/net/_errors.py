@@ -8,10 +8,10 @@ from typing import Any
 
 
 class SocketError(OSError):
-    """An operation on a network failed: what Go's `OpError` is.
+    """An operation on a network failed, as Go's `OpError`.
 
-    Errors of the system are of this class and of Python's own for them: a dial that is refused raises one that is a
-    `SocketError` and a `ConnectionRefusedError`.
+    Errors of the system are of this class and of Python's own class for them. A refused dial raises an error that is
+    a `SocketError` and a `ConnectionRefusedError`.
     """
 
     #: The bytes that a `write()` had written before it failed.

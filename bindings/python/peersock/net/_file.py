@@ -20,8 +20,8 @@ class _Conn(Protocol):
 class ConnFile(io.RawIOBase):
     """Reads from and writes to a connection, with its deadlines, as CPython's `socket.SocketIO` does.
 
-    Buffers above it count on that: what they had read when an error comes is lost to them, and what a write had sent
-    before one would be sent again.
+    Buffers above it count on that. After an error they lose the bytes that they had read, and would send again the
+    bytes that a write had sent before it.
     """
 
     def __init__(self, conn: _Conn, reads: bool, writes: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ._addr import Addr
@@ -21,7 +20,7 @@ _C = TypeVar("_C", bound=Conn, covariant=True)
 
 
 class Listener(ABC, Generic[_C]):
-    """What all listeners can do, and nothing else. In a ``with`` statement they are closed at the end of the block;
+    """The operations of all listeners. In a ``with`` statement they are closed at the end of the block;
     iterating over one gives connections until it is closed."""
 
     @abstractmethod
@@ -45,9 +44,7 @@ class Listener(ABC, Generic[_C]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Iterator[_C]:

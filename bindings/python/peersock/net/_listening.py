@@ -1,4 +1,4 @@
-"""What listeners have in common, those of threads and of asyncio."""
+"""The common base of listeners, of threads and of asyncio."""
 
 from __future__ import annotations
 

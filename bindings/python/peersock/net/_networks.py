@@ -11,7 +11,7 @@ from ._errors import UnknownNetworkError
 
 @dataclass(frozen=True)
 class Network:
-    """What a name stands for."""
+    """A network, as its name describes it."""
 
     name: str
     #: ``tcp``, ``udp``, ``unix`` or ``ip``.
@@ -23,7 +23,7 @@ class Network:
 
     @property
     def is_stream(self) -> bool:
-        """Whether there are connections."""
+        """True if the network has connections."""
         return self.type == _std.SOCK_STREAM
 
 
@@ -57,7 +57,7 @@ _NETWORKS["unix6"] = _NETWORKS["unix"]
 
 
 def net_is_valid(network: str, net: str) -> bool:
-    """Whether ``net`` names a network of the group ``network``: ``tcp``, ``udp``, ``unix`` or ``ip``."""
+    """Returns true if ``net`` names a network of the group ``network``: ``tcp``, ``udp``, ``unix`` or ``ip``."""
     found = _NETWORKS.get(net)
     return found is not None and found.kind == network
 

@@ -1,4 +1,4 @@
-"""What connections do, as steps: threads and asyncio share them."""
+"""The operations of connections, as steps that threads and asyncio share."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ._steps import Steps
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-#: How much `read()` gives at most, bytes; no datagram is longer.
+#: Most bytes that `read()` returns; no datagram is longer.
 CHUNK = 1 << 16
 
 
 class Operations(Connection):
-    """Reads and writes. Of those of one direction one runs at a time."""
+    """Reads and writes. In each direction one operation runs at a time."""
 
     def __init__(self, network: str, sock: socket | None = None, remote: Addr | None = None) -> None:
         super().__init__(network, sock, remote)
         self._is_stream = network_of(network, "tcp", "udp", "unix").is_stream
-        # What was read ahead to find the end of a line.
+        # Bytes that were read ahead to find the end of a line.
         self._ahead = bytearray()
 
     def _reading(self, size: int) -> Steps[bytes]:

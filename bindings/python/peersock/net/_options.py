@@ -1,4 +1,4 @@
-"""What single kinds of connections and listeners have."""
+"""Options of single kinds of connections and listeners."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._endpoint import Connection, Endpoint
 
 
 class TCPOptions(Connection):
-    """What TCP connections have."""
+    """Options of TCP connections."""
 
     def local_addr(self) -> TCPAddr:
         own = super().local_addr()
@@ -24,23 +24,24 @@ class TCPOptions(Connection):
         return remote
 
     def set_no_delay(self, flag: bool) -> None:
-        """Whether small writes are sent at once (TCP_NODELAY). They are, by default."""
+        """Sets if small writes are sent at once (TCP_NODELAY), which is the default."""
         self._opened("set no delay").setsockopt(_std.IPPROTO_TCP, _std.TCP_NODELAY, int(flag))
 
     def set_keep_alive(self, flag: bool) -> None:
-        """Whether the other end is asked now and then if it is there (SO_KEEPALIVE). By default it is not."""
+        """Sets if keepalives test an idle connection (SO_KEEPALIVE). By default they do not."""
         self._opened("set keep alive").setsockopt(_std.SOL_SOCKET, _std.SO_KEEPALIVE, int(flag))
 
     def set_linger(self, seconds: int) -> None:
-        """What `close()` does with what was not sent yet: below 0 it goes on in the background, which is the default;
-        0 drops it and resets the connection; otherwise `close()` waits so many seconds for it, and with it, in asyncio,
-        the event loop."""
+        """Sets the treatment of unsent data by `close()`. Below 0, the default, sending goes on in the background.
+
+        0 drops the data and resets the connection. Otherwise `close()` waits up to ``seconds``; in asyncio it blocks
+        the event loop for that time."""
         value = struct.pack("ii", int(seconds >= 0), max(seconds, 0))
         self._opened("set linger").setsockopt(_std.SOL_SOCKET, _std.SO_LINGER, value)
 
 
 class UDPOptions(Connection):
-    """What UDP sockets have."""
+    """Options of UDP sockets."""
 
     def local_addr(self) -> UDPAddr:
         own = super().local_addr()
@@ -54,10 +55,10 @@ class UDPOptions(Connection):
 
 
 class UnixOptions(Endpoint):
-    """What can be set of sockets that have a path."""
+    """Options of sockets that have a path."""
 
     def set_unlink_on_close(self, unlink: bool) -> None:
-        """Whether `close()` removes the path to which it is bound. By default listeners do, connections do not."""
+        """Sets if `close()` removes the path to which it is bound. By default listeners do, connections do not."""
         with self._lock:
             address = self._own_address()
             assert isinstance(address, UnixAddr)

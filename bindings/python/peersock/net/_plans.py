@@ -1,4 +1,4 @@
-"""What dialing and listening begin with, for threads and asyncio."""
+"""The first steps of dialing and listening, for threads and asyncio."""
 
 from __future__ import annotations
 

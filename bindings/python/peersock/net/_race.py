@@ -24,14 +24,14 @@ class Attempt(Protocol):
     def close(self) -> None: ...
 
     def finish(self) -> bool:
-        """Whether it is connected; raises OSError if it will not be."""
+        """Returns true if it is connected; raises OSError if connecting has failed."""
 
 
 _T = TypeVar("_T", bound=Attempt)
 
 
 class Failures(Generic[_A]):
-    """What went wrong with each address."""
+    """Errors of all addresses."""
 
     def __init__(self) -> None:
         self._errors: list[tuple[_A, OSError]] = []

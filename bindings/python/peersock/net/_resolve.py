@@ -109,7 +109,7 @@ def _hosts(host: str, network: Network, address: str) -> list[IPAddr]:
 
 
 def _is_literal(host: str) -> bool:
-    """Whether it is an IP address or, by its end, can be nothing else: then the resolver is not asked."""
+    """Returns true if the host is an IP address or, by its end, can be nothing else: the resolver is not asked then."""
     if ":" in host or "%" in host:
         return True
     last = host.rstrip(".").rpartition(".")[2]

@@ -76,10 +76,10 @@ class Dialing:
         self.socket.close()
 
     def finish(self) -> bool:
-        """Whether it is connected. Raises OSError if it will not be."""
+        """Returns true if it is connected. Raises OSError if connecting has failed."""
         if not self._is_done and not has_connected(self.socket):
             return False
-        # Where nobody listens at a port that sockets are given, one may be given just that, and meet itself.
+        # The system may give a connecting socket the very port that it dials: without a listener it meets itself.
         is_stream = self.socket.type == _std.SOCK_STREAM
         if is_stream and not self._may_meet and self.socket.getsockname() == self.socket.getpeername():
             raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
@@ -120,7 +120,7 @@ def _dialed_unix(network: Network, remote: Addr, local: Addr | None) -> Steps[tu
 
 
 def remote_of(network: str, sock: socket, address: Addr) -> Addr:
-    """What a socket is connected to: for a wildcard the address that the system took."""
+    """Returns the address that a socket is connected to: for a wildcard the one that the system took."""
     if not isinstance(address, (TCPAddr, UDPAddr)) or not (address.ip is None or address.ip.is_unspecified):
         return address
     try:

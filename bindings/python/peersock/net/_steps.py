@@ -19,14 +19,14 @@ _T = TypeVar("_T")
 
 #: The directions, each with its own deadline.
 READ, WRITE = 0, 1
-#: How long to wait where the system cannot say when there is room, seconds.
+#: Pause where the system cannot report room, seconds.
 _PAUSE = 0.002
-#: What a socket that is still connecting says to who asks for the other end.
+#: Errors of getpeername(2) on a socket that is still connecting.
 _PENDING = (errno.ENOTCONN, errno.EINVAL)
 
 
 class Wait(NamedTuple):
-    """What an operation waits for: any of these descriptors, or a time of `time.monotonic()`."""
+    """A condition that an operation waits for: any of these descriptors, or a time of `time.monotonic()`."""
 
     readers: Sequence[int] = ()
     writers: Sequence[int] = ()
@@ -115,7 +115,7 @@ def begin_connect(sock: socket, target: object) -> bool:
 
 
 def has_connected(sock: socket, is_ready: bool = False) -> bool:
-    """Whether a connection is there. Raises what became of it instead; a socket that is ready has one or the other."""
+    """Returns true if the socket is connected. Raises its error instead; a ready socket has one or the other."""
     number = sock.getsockopt(_std.SOL_SOCKET, _std.SO_ERROR)
     if number:
         raise OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""Waiting as threads do it: each in a poll of its own, from which others can wake it."""
+"""Waiting of threads: each waits in its own poll, from which other threads can wake it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Alarm:
         os.eventfd_write(self.fd, 1)
 
     def forget(self) -> None:
-        """Undoes what nobody waits for any more."""
+        """Clears an alarm that came after the wait."""
         try:
             os.eventfd_read(self.fd)
         except BlockingIOError:
@@ -81,7 +81,7 @@ def wait_for(wanted: Wait, until: float | None, alarm: _Alarm | None = None) -> 
 
 
 def run(what: str, steps: Steps[_T], timeout: float | None = None) -> _T:
-    """Runs an operation that no endpoint has yet, within so many seconds."""
+    """Runs an operation that no endpoint has yet, within ``timeout`` seconds."""
     limit = None if timeout is None else time.monotonic() + timeout
 
     def wait(wanted: Wait) -> Collection[int]:
@@ -144,7 +144,7 @@ class Blocking(Endpoint):
             turn.lock.release()
 
     def _rest(self, direction: int, limit: float | None) -> float:
-        """How long to wait for the turn, seconds; -1 for ever. Who has it is woken by a new deadline and by the end."""
+        """Returns the time to wait for the turn, seconds; -1 for ever. A deadline or close wakes the turn's owner."""
         until = self._until(direction, limit)
         return -1 if until is None else min(max(until - time.monotonic(), 0), threading.TIMEOUT_MAX)
 

@@ -154,7 +154,7 @@ class Address:
         #: The first address of each family, once it is resolved.
         self.IP4: str | None = None
         self.IP6: str | None = None
-        #: Whether it is.
+        #: True if the address is resolved.
         self.resolved = False
         self._found: list[Tup] = []
         self._options: Options = Options.parse(conf)

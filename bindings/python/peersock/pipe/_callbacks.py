@@ -32,12 +32,12 @@ def call(callbacks: Iterable[Callable[..., Any]], *arguments: Any) -> list[Await
     return awaited
 
 
-#: Whose callbacks the running task belongs to, and those that began it.
+#: Owners of the callbacks to which the running task and the tasks that began it belong.
 _within: ContextVar[tuple[object, ...]] = ContextVar("_within", default=())
 
 
 def is_within(owner: object) -> bool:
-    """Whether this is running in a callback of the owner: there, nothing may wait for the callback."""
+    """Returns true if the running task is a callback of the owner. There, nothing may wait for the callback."""
     return owner in _within.get()
 
 
@@ -50,12 +50,12 @@ async def finish(owner: object, awaited: list[Awaitable[Any]]) -> None:
 
 
 class Runner:
-    """Gives messages to callbacks, at most so many at once; the others wait in a queue.
+    """Gives messages to callbacks, at most ``at_once`` at the same time; the others wait in a queue.
 
     Args:
-        owner: Whose callbacks they are.
+        owner: The owner of the callbacks.
         at_once: Messages that asynchronous callbacks may work on at the same time.
-        queue: Where the others wait.
+        queue: The queue in which the others wait.
         begin: Calls the callbacks for a message, and gives what is to be awaited.
         has_room: Called when the queue is shorter than it was.
     """
@@ -80,7 +80,7 @@ class Runner:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for a message."""
+        """Returns true if there is no room for a message."""
         return self._queue.is_full
 
     def put(self, message: Message, drops: bool) -> None:

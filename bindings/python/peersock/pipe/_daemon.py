@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 from ..interfaces import IP4, IP6, Interface, Route
@@ -17,7 +16,7 @@ from ._options import TCP_ONLY, TLS_ONLY, UDP_ONLY, Options, dict_child
 from ._pipe import MsgCallback, Pipe
 from ._sockets import bound_route, overlay_route
 
-#: Where a daemon listens: an address, all those of an interface, or those of a session in the overlay.
+#: A place where a daemon listens: an address, all those of an interface, or those of a session in the overlay.
 Target: TypeAlias = Route | Interface | Session
 T = TypeVar("T", bound="Daemon")
 
@@ -50,9 +49,7 @@ class Daemon:
     async def __aenter__(self: T) -> T:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def msg_cb(self, msg: bytes, client_tup: Tup, pipe: Pipe) -> None:
@@ -65,7 +62,7 @@ class Daemon:
         """Called when a client or a server ends. This one does nothing."""
 
     def add_msg_cb(self, msg_cb: MsgCallback) -> Daemon:
-        """Has another function called for messages, for those of the servers that there are and that will be."""
+        """Has another function called for messages, of all servers, present and future."""
         self.msg_cbs.append(checked(msg_cb))
         for server in self.servers:
             server.add_msg_cb(msg_cb)

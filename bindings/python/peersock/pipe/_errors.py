@@ -1,4 +1,4 @@
-"""What goes wrong with pipes, beside what the system says of their sockets."""
+"""Errors of pipes, beside the system's errors of their sockets."""
 
 from __future__ import annotations
 

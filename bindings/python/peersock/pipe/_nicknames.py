@@ -12,13 +12,13 @@ from ..session import Session
 
 _T = TypeVar("_T")
 
-#: What the text of every nickname ends with.
+#: The end of every nickname's text.
 _SUFFIX = ".peersock"
-#: How long a thread waits at once: a call that is cancelled leaves none for longer. Seconds.
+#: Longest single wait of a thread, seconds, because a cancelled call leaves its thread until then.
 _STEP = 0.25
-#: How long the roots are waited for, seconds.
+#: Default time to wait for the roots' answers, seconds.
 _ROOTS = 10.0
-#: How long it is waited for that there are roots: some are found on the local network.
+#: Time to wait for a first root, because some are found on the local network.
 _NO_ROOTS = 2.0
 
 
@@ -53,7 +53,7 @@ async def release(session: Session, names: list[str]) -> None:
 
 
 async def find(session: Session, text: str, timeout: float) -> tuple[str, int]:
-    """Where the node is that has a nickname: its address in the first network in which it is found, and the port."""
+    """Returns the address and the port of the node that has a nickname, in the first network in which it is found."""
     loop = asyncio.get_running_loop()
     node, deadline = session._own(), loop.time() + timeout
     id, port = await _in_steps(session, lambda step: node.find_nickname(text, step), min(timeout, _ROOTS))

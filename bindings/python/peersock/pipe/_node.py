@@ -8,7 +8,6 @@ import ipaddress
 import os
 import threading
 from collections.abc import Generator, Iterable, Mapping
-from types import TracebackType
 from typing import Any
 
 from .. import _peersock
@@ -24,13 +23,13 @@ from ._pipe import MsgCallback, Pipe
 
 #: The port of nodes, unless they are given another one; P2PD's.
 NODE_PORT = 10001
-#: How long a node looks for another one, seconds.
+#: Default time that a node looks for another one, seconds.
 PATIENCE = 30.0
 #: The ways to another node, with P2PD's numbers.
 P2P_DIRECT, P2P_REVERSE, P2P_PUNCH, P2P_RELAY = 1, 2, 3, 4
 #: P2PD's number of servers of signals. Roots carry all signals, whatever it is.
 SIGNAL_PIPE_NO = 3
-#: How often a path is looked at that is to be direct, seconds.
+#: Interval of checks for a direct path, seconds.
 _STEP = 0.05
 #: The most entries of a list in the text.
 _MOST = 64
@@ -54,7 +53,7 @@ class P2PNode:
         conf: The options of its pipes. P2PD's options for nodes may be among them: ``enable_upnp``, since a node with
             roots has routers open ports for it, and ``sig_pipe_no``, since roots carry all signals.
         session: The session whose networks it is in. It is not closed with the node.
-        net_id: Without a session, the network or networks of its own one.
+        net_id: Without a session, the network or networks of the session that it starts.
         options: Without a session, what else `peersock.Session` takes.
 
     Raises:
@@ -95,9 +94,7 @@ class P2PNode:
     async def __aenter__(self) -> P2PNode:
         return await self.start()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def start(self) -> P2PNode:
@@ -170,7 +167,7 @@ class P2PNode:
 
     @property
     def address(self) -> NodeAddress:
-        """Where the node is now.
+        """The node's present address.
 
         Raises:
             ValueError: The node is not started.
@@ -362,12 +359,12 @@ async def start_p2p_node(netifaces: Iterable[str] | None = None, port: int = NOD
 
 
 def _has_stun() -> bool:
-    """Whether there is a server that can say something of NATs."""
+    """Returns true if there is a server that can tell about NATs."""
     return any(os.environ.get(name) for name in ("PEERSOCK_STUN", "PEERSOCK_ROOTS"))
 
 
 def _candidates(status: dict[str, Any], interfaces: list[Interface]) -> list[str]:
-    """Where others may reach the node's UDP sockets."""
+    """Returns the addresses at which others may reach the node's UDP sockets."""
     contact = status.get("contact") or {}
     found = [candidate["address"] for candidate in contact.get("candidates", ())]
     for endpoint in status["endpoints"]:
@@ -376,7 +373,7 @@ def _candidates(status: dict[str, Any], interfaces: list[Interface]) -> list[str
         if not ip.is_unspecified:
             found.append(endpoint)
             continue
-        # A socket for all addresses: those that there are.
+        # A socket bound to the wildcard address is reached at all addresses of its interfaces.
         for interface in interfaces:
             for route in interface.rp[IP4 if ip.version == 4 else IP6].routes:
                 own = [block[0] for block in (*route.nic_ips, *route.ext_ips) if not block[0].is_link_local]

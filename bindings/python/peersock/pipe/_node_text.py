@@ -14,7 +14,7 @@ from typing import Any
 from .. import _peersock
 from ._addresses import parse_port
 
-#: How a text begins; the number is that of the form.
+#: The beginning of a text; the number is the version of the form.
 PREFIX = "peersock-node:1:"
 #: The longest text, and the largest that is in one, bytes.
 LONGEST = 16 << 10
@@ -25,7 +25,7 @@ _MOST = 64
 
 @dataclass(frozen=True)
 class NodeAddress:
-    """Where a node is. Only the key matters for who it is: addresses in the overlay follow from it, so that a text that
+    """The address of a node. Only the key identifies it: addresses in the overlay follow from it, so that a text that
     somebody has changed leads to nobody else."""
 
     #: The node's ID, 64 hexadecimal digits.
@@ -36,7 +36,7 @@ class NodeAddress:
     networks: dict[str, list[str]]
     #: The port at which it takes connections.
     port: int
-    #: Where its UDP sockets are or can be reached, as ``ADDRESS:PORT``, the best first.
+    #: Addresses of its UDP sockets, own ones and mapped ones, as ``ADDRESS:PORT``, the best first.
     candidates: list[str] = field(default_factory=list)
     #: Its interfaces, each with the routes that have internal and external addresses and the NAT with its delta, in the
     #: form of `Interface.to_dict`.
@@ -68,7 +68,7 @@ class NodeAddress:
 
     @classmethod
     def _checked(cls, value: Any) -> NodeAddress:
-        """What a node would say, and nothing else: a later one may say more."""
+        """Reads the known keys only, because a later version may write more."""
         try:
             networks = dict(value["networks"])
             address = cls(

@@ -101,8 +101,8 @@ async def send_recv_loop(
 ) -> bytes | None:
     """Sends a request and gives the answer, or None if there is none.
 
-    A datagram is sent again when none has come in time, as often as the option ``send_retry`` says; for a stream, which
-    loses nothing, the answer is awaited once.
+    A datagram is sent again if no answer has come in time, as often as the option ``send_retry`` says. A stream loses
+    nothing, so its answer is awaited once.
 
     Args:
         dest: Where to, or None for the pipe's own destination.

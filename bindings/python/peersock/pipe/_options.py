@@ -18,23 +18,23 @@ from ._errors import PipeOptionWarning
 #: None is for ever.
 NET_CONF: Mapping[str, Any] = types.MappingProxyType(
     {
-        # How long a name may take to be resolved.
+        # Longest time to resolve a name.
         "dns_timeout": 2,
-        # Whether a TCP pipe is wrapped in TLS.
+        # True wraps a TCP pipe in TLS.
         "use_ssl": False,
-        # How long the handshake of TLS may take.
+        # Longest time of a TLS handshake.
         "ssl_handshake": 4,
         # The protocol of the socket: 0 is what its type usually has.
         "sock_proto": 0,
-        # How long `recv` waits if it is not told.
+        # Default time that `recv` waits.
         "recv_timeout": 2,
-        # How long connecting may take. TCP only.
+        # Longest time to connect. TCP only.
         "con_timeout": 2,
-        # How many messages a queue holds; 0 is 1024.
+        # Most messages in a queue; 0 is 1024.
         "max_qsize": 0,
-        # Whether a datagram that repeats an earlier one from the same address is dropped. UDP only.
+        # True drops a datagram that repeats an earlier one from the same address. UDP only.
         "enable_msg_ids": False,
-        # How many datagrams are remembered for that.
+        # Number of datagrams that are remembered for that.
         "max_msg_ids": 1000,
         # SO_REUSEADDR, for a pipe that is bound.
         "reuse_addr": False,
@@ -42,21 +42,21 @@ NET_CONF: Mapping[str, Any] = types.MappingProxyType(
         "broadcast": False,
         # The most bytes of a stream that are one message. TCP only.
         "reader_limit": 1 << 16,
-        # Whether `pipe_open` gives the socket and no pipe.
+        # True has `pipe_open` return the socket and no pipe.
         "sock_only": False,
-        # Whether a socket that was given is closed if it cannot become a pipe.
+        # True closes a given socket that cannot become a pipe.
         "do_close": True,
         # SO_LINGER, whole seconds; None is off. TCP only.
         "linger": None,
-        # How often `send_recv_loop` repeats a datagram that was not answered. UDP only.
+        # Number of times that `send_recv_loop` repeats an unanswered datagram. UDP only.
         "send_retry": 2,
         # P2PD's; the running event loop is used, whatever it says.
         "loop": None,
-        # How many bytes a queue holds.
+        # Most bytes in a queue.
         "max_qbytes": 4 << 20,
-        # How many clients a TCP server has at once.
+        # Most clients of a TCP server at the same time.
         "max_clients": 1024,
-        # How many of them may be of one member of the overlay; more are reset.
+        # Most of these clients from one member of the overlay; more are reset.
         "max_clients_of_member": 64,
         # For TLS: a server needs one, with its certificate. A client's is the system's.
         "ssl_context": None,

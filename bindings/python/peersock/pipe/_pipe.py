@@ -1,4 +1,4 @@
-"""What all pipes can do."""
+"""The common base of all pipes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import socket as _std
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
-from types import TracebackType
 from typing import Any, Literal, TypeAlias, overload
 
 from ..interfaces import Route
@@ -25,7 +24,7 @@ StateCallback: TypeAlias = Callable[[None, Tup, "Pipe"], Any]
 
 #: Datagrams that asynchronous callbacks of one pipe may work on at the same time.
 _DATAGRAMS_AT_ONCE = 64
-#: How long closing waits for what was sent to leave, and for the callbacks of the end, seconds.
+#: Longest time that closing waits for sent data to leave, and for the callbacks of the end, seconds.
 CLOSE_PATIENCE = 5.0
 
 
@@ -73,9 +72,7 @@ class Pipe(ABC):
     async def __aenter__(self) -> Pipe:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __await__(self) -> Generator[Any, None, Pipe]:
@@ -85,11 +82,11 @@ class Pipe(ABC):
         # There is one pipe for all.
         return self
 
-    # What is known of it.
+    # Properties.
 
     @property
     def is_running(self) -> bool:
-        """Whether messages can be sent."""
+        """True if messages can be sent."""
         return self._ended is None and not self._is_closing
 
     @property
@@ -163,7 +160,7 @@ class Pipe(ABC):
 
         Raises:
             LookupError: There is no such subscription, or it was removed.
-            PipeClosedError: The pipe is closed, and there are no more messages.
+            PipeClosedError: The pipe is closed, and no message is left.
         """
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
             raise TypeError(f"timeout is a number of seconds, not {timeout!r} ({type(timeout).__name__})")
@@ -310,13 +307,13 @@ class Pipe(ABC):
 
     @property
     def _is_pushed(self) -> bool:
-        """Whether messages go anywhere else than to the queues of subscriptions."""
+        """Returns true if messages go anywhere else than to the queues of subscriptions."""
         parent = self._parent
         return bool(self._msg_cbs or self._pipes or (parent is not None and (parent._msg_cbs or parent._pipes)))
 
     @property
     def _wants_pause(self) -> bool:
-        """Whether a stream is to be read no further for now."""
+        """Returns true if reading of a stream has to pause."""
         if self._runner.is_full:
             return True
         parents = [self] if self._parent is None else [self, self._parent]

@@ -33,7 +33,7 @@ class Waiting(Generic[T]):
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a task waits for an item that is not there. One that was woken has yet to take it."""
+        """True if a task waits for an item that is not there. A woken task has yet to take its item."""
         return not self._items and bool(self._waiters)
 
     def append(self, item: T) -> None:
@@ -57,7 +57,7 @@ class Waiting(Generic[T]):
         """The next item; None after `timeout` seconds without one."""
         loop = asyncio.get_running_loop()
         if timeout <= 0:
-            # Whoever asks in a loop lets others run.
+            # A caller that asks in a loop lets others run.
             await asyncio.sleep(0)
         deadline = loop.time() + timeout
         while not self._items:
@@ -73,7 +73,7 @@ class Waiting(Generic[T]):
             try:
                 await asyncio.wait((waiter,), timeout=None if left == math.inf else left)
             except asyncio.CancelledError:
-                # What woke this one is for the next.
+                # The item that woke this task is for the next one.
                 self._forget(waiter)
                 self._wake()
                 raise
@@ -91,7 +91,7 @@ class Waiting(Generic[T]):
                 return
 
 
-#: Who sent it, and what.
+#: The sender, and the message.
 Message = tuple[Tup, bytes]
 
 
@@ -107,7 +107,7 @@ class MessageQueue(Waiting[Message]):
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room."""
+        """True if there is no room."""
         return len(self._items) >= self._most or self._bytes >= self._most_bytes
 
     def put(self, message: Message, drops: bool) -> None:

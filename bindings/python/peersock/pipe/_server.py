@@ -21,7 +21,7 @@ from ._queue import Waiting, log
 from ._sockets import is_overlay
 from ._tcp import TcpPipe
 
-#: How long a server waits where the system lacks something for a connection, seconds.
+#: Pause of a server while the system lacks resources for a connection, seconds.
 _PAUSE = 1.0
 #: Errors of connections that are gone before they were accepted.
 _OF_CLIENTS = (errno.ECONNABORTED, errno.EPROTO, errno.ECONNRESET, errno.EPERM, errno.EINTR)
@@ -38,7 +38,7 @@ class TcpServer(Pipe):
         self._live: set[TcpPipe] = set()
         # The last one of an address and port: at several own addresses there may be several.
         self._by_tup: dict[Tup, TcpPipe] = {}
-        # Those that nobody has awaited. They may have ended, with messages in their queues.
+        # Clients that were not awaited. They may have ended, with messages in their queues.
         self._arrived: Waiting[TcpPipe] = Waiting()
         self._opening = 0
         self._opening_of: Counter[str] = Counter()
@@ -138,13 +138,13 @@ class TcpServer(Pipe):
         if self._by_tup.get(client.client_tup) is client:
             del self._by_tup[client.client_tup]
         if self._is_served or self._up_cbs:
-            # Nobody needs to await clients that somebody else has got, or whose messages.
+            # Clients that a callback gets, or whose messages go elsewhere, need not be awaited.
             self._arrived.discard(client)
         self._room.set()
 
     @property
     def _is_served(self) -> bool:
-        """Whether the messages of clients go elsewhere than to who awaits them."""
+        """Returns true if the messages of clients go elsewhere than to tasks that await the clients."""
         return bool(self._msg_cbs or self._pipes or len(self._subs))
 
     @property
@@ -153,11 +153,11 @@ class TcpServer(Pipe):
 
     @property
     def _over(self) -> Iterator[TcpPipe]:
-        """The clients that have ended, and that nobody has awaited: they have their places."""
+        """The clients that have ended and were not awaited. They still hold their places."""
         return (client for client in self._arrived if client not in self._live)
 
     def _has_share(self, member: str) -> bool:
-        """Whether a member has as many places as it may have."""
+        """Returns true if a member has all the connections that it may have."""
         clients = sum(client._member == member for client in self._live)
         clients += sum(client._member == member for client in self._over)
         return clients + self._opening_of[member] >= self.conf.max_clients_of_member
@@ -190,8 +190,9 @@ class TcpServer(Pipe):
 
 
 async def _member(sock: _std.socket) -> str | None:
-    """Whose a connection over the overlay is: the ID of the member, or its address where that is not known here. None
-    of any other connection."""
+    """Returns the owner of an overlay connection: the member's ID, or its address if the ID is not known here.
+
+    Other connections have none."""
     with contextlib.suppress(OSError):
         address = tup_of(sock.getpeername())[0]
         if not is_overlay(address):

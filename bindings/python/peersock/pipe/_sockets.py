@@ -17,12 +17,12 @@ from ..interfaces import IP4, IP6, Interface, IPRange, Route
 from ._addresses import AF_ANY, TCP, Tup, family_of, parse_ip, parse_port, sockaddr_of
 from ._options import Options
 
-#: How long one address of a name is tried before the next one is tried beside it, seconds: RFC 8305 (5).
+#: Delay before the next address of a name is tried beside the earlier ones, seconds: RFC 8305 (5).
 _STAGGER = 0.25
 
 
 async def bound_route(route: Route | Interface | tuple[str, int] | None, af: int = AF_ANY) -> Route | None:
-    """A route of its own for a pipe, with an endpoint.
+    """Returns a route that one pipe alone uses, with an endpoint.
 
     Raises:
         TypeError: It is neither a route nor what stands for one.
@@ -70,7 +70,7 @@ def overlay_route(session: Any, af: int = IP6) -> Route:
 
 
 def is_overlay(host: str) -> bool:
-    """Whether an address is the overlay's."""
+    """Returns true if an address belongs to the overlay."""
     return _peersock.is_overlays(host.partition("%")[0])
 
 
@@ -143,7 +143,7 @@ async def connect(tups: Sequence[Tup], route: Route | None, options: Options) ->
     try:
         return await asyncio.wait_for(_race(tups, route, options), timeout)
     except asyncio.TimeoutError:
-        raise TimeoutError(f"nobody answered within {timeout:g} s") from None
+        raise TimeoutError(f"not answered within {timeout:g} s") from None
 
 
 async def _race(tups: Sequence[Tup], route: Route | None, options: Options) -> _std.socket:

@@ -16,7 +16,7 @@ Source: TypeAlias = tuple[Any, int] | str | IPRange | re.Pattern[str] | None
 
 
 class Sub(NamedTuple):
-    """What is subscribed to: messages in which the pattern is found, from sources that match.
+    """A subscription: messages in which the pattern is found, from sources that match.
 
     The pattern is a regular expression, of bytes; a str stands for its UTF-8. The source is one of
 
@@ -84,7 +84,7 @@ class Subscription:
 
     # The types are none of the interface.
     def __init__(self, sub: Sub, pattern: Any, sources: Any, queue: Any) -> None:
-        #: What it was made for.
+        #: The subscription that it was made for.
         self.sub = sub
         self._pattern: re.Pattern[bytes] | None = pattern
         self._sources: _Sources | None = sources
@@ -168,7 +168,7 @@ class Subscriptions:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for a message in one of the queues."""
+        """True if a task waits for a message in one of the queues."""
         return any(one._queue.is_awaited for one in self._all.values())
 
     def end(self, error: Exception) -> None:

@@ -32,7 +32,7 @@ class TcpPipe(Pipe):
     ) -> None:
         super().__init__(TCP, sock, route, options)
         self._parent = self._server = server
-        # Whose a server's client is; None of what is not over the overlay.
+        # The member to which a server's client belongs; None outside of the overlay.
         self._member: str | None = None
         self.dest_tup = tup_of(sock.getpeername())
         self._own_tup = tup_of(sock.getsockname())
@@ -42,7 +42,7 @@ class TcpPipe(Pipe):
         self._transport: asyncio.Transport | None = None
         self._is_paused = False
         self._has_come_to_end = False
-        # Whether something came in that nobody wants any more.
+        # True if data came in after the last reader had gone.
         self._is_discarding = False
         # In the order of the calls.
         self._turn = asyncio.Lock()
@@ -85,7 +85,7 @@ class TcpPipe(Pipe):
 
     def _flow(self) -> None:
         transport = self._transport
-        # Who waits until we read would not read itself.
+        # A peer that waits until this end reads would not read itself.
         wanted = self._wants_pause and not self._is_closing
         if transport is None or transport.is_closing() or wanted == self._is_paused:
             return
@@ -118,8 +118,10 @@ class TcpPipe(Pipe):
         await self._gone.wait()
 
     async def _leave(self, transport: asyncio.Transport) -> None:
-        """Has all that was sent leave, and then closes. A connection that is closed with something unread is reset, and
-        what was sent on it is lost: where something comes in, it goes on until the end, see `_Stream.eof_received`."""
+        """Waits until all sent data has left, and then closes.
+
+        Closing a connection with unread data resets it, and sent data is lost. So a connection that receives data goes
+        on until the end, see `_Stream.eof_received`."""
         if self._has_come_to_end or transport.is_closing() or not transport.can_write_eof() or self._lingers():
             transport.close()
             await self._gone.wait()
@@ -154,7 +156,7 @@ class TcpPipe(Pipe):
 
 
 async def _within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> bool:
-    """Whether it is done in time."""
+    """Returns true if it is done in time."""
     try:
         await asyncio.wait_for(awaited, seconds)
     except asyncio.TimeoutError:
@@ -163,7 +165,7 @@ async def _within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> bool:
 
 
 class _Stream(asyncio.Protocol):
-    """What the event loop tells of a connection."""
+    """The event loop's callbacks for a connection."""
 
     def __init__(self, pipe: TcpPipe) -> None:
         self._pipe = pipe

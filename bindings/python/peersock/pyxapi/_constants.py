@@ -7,7 +7,7 @@ from typing import Final
 
 
 def _as_sent(value: int, size: int) -> int:
-    """A field of so many bytes as it is read from a packet without its order being turned."""
+    """Returns a field of ``size`` bytes as it is read from a packet without its order being turned."""
     return int.from_bytes(value.to_bytes(size, "big"), sys.byteorder)
 
 
@@ -55,44 +55,3 @@ ICMP6_RR_PCOUSE_FLAGS_DECRVLTIME: Final = _as_sent(0x80000000, 4)
 ICMP6_RR_PCOUSE_FLAGS_DECRPLTIME: Final = _as_sent(0x40000000, 4)
 ICMP6_RR_RESULT_FLAGS_OOB: Final = _as_sent(0x0002, 2)
 ICMP6_RR_RESULT_FLAGS_FORBIDDEN: Final = _as_sent(0x0001, 2)
-
-__all__ = [
-    "ICMP6_ROUTER_RENUMBERING",
-    "ICMP6_RR_FLAGS_FORCEAPPLY",
-    "ICMP6_RR_FLAGS_PREVDONE",
-    "ICMP6_RR_FLAGS_REQRESULT",
-    "ICMP6_RR_FLAGS_SPECSITE",
-    "ICMP6_RR_FLAGS_TEST",
-    "ICMP6_RR_PCOUSE_FLAGS_DECRPLTIME",
-    "ICMP6_RR_PCOUSE_FLAGS_DECRVLTIME",
-    "ICMP6_RR_PCOUSE_RAFLAGS_AUTO",
-    "ICMP6_RR_PCOUSE_RAFLAGS_ONLINK",
-    "ICMP6_RR_RESULT_FLAGS_FORBIDDEN",
-    "ICMP6_RR_RESULT_FLAGS_OOB",
-    "IP6F_MORE_FRAG",
-    "IP6F_OFF_MASK",
-    "IP6F_RESERVED_MASK",
-    "IP6OPT_JUMBO_LEN",
-    "IP6OPT_NSAP_ADDR",
-    "IP6OPT_TUNNEL_LIMIT",
-    "IP6_ALERT_AN",
-    "IP6_ALERT_MLD",
-    "IP6_ALERT_RSVP",
-    "IPPROTO_AH",
-    "IPPROTO_ESP",
-    "MLD_LISTENER_QUERY",
-    "MLD_LISTENER_REDUCTION",
-    "MLD_LISTENER_REPORT",
-    "ND_NA_FLAG_OVERRIDE",
-    "ND_NA_FLAG_ROUTER",
-    "ND_NA_FLAG_SOLICITED",
-    "ND_OPT_MTU",
-    "ND_OPT_PI_FLAG_AUTO",
-    "ND_OPT_PI_FLAG_ONLINK",
-    "ND_OPT_PREFIX_INFORMATION",
-    "ND_OPT_REDIRECTED_HEADER",
-    "ND_OPT_SOURCE_LINKADDR",
-    "ND_OPT_TARGET_LINKADDR",
-    "ND_RA_FLAG_MANAGED",
-    "ND_RA_FLAG_OTHER",
-]

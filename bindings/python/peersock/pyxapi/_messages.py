@@ -25,7 +25,7 @@ class cmsg:
 
     #: The originating protocol.
     cmsg_level: int
-    #: What it is, as that protocol counts.
+    #: The type, as that protocol counts.
     cmsg_type: int
     #: The data.
     cmsg_data: bytes
@@ -107,8 +107,8 @@ class socket(_class.socket):
     ) -> tuple[Any, tuple[bytes, ...], tuple[cmsg, ...], int]:
         """recvmsg(sizes[, ancillary[, flags]]) -> (address, data, ancillary, flags)
 
-        The data come in pieces of at most those sizes, the ancillary data as `cmsg` objects, for which there is room of
-        so many bytes."""
+        The data come in pieces of at most those sizes, the ancillary data as `cmsg` objects, for which
+        there is room of ``ancillary`` bytes."""
         data, items, told, address = super().recvmsg(sum(sizes), ancillary, flags)
         pieces = []
         for size in sizes:
@@ -123,7 +123,7 @@ class socket(_class.socket):
 
 
 def _is_address(argument: object) -> bool:
-    """Whether it is an address, and not the data: that of IP is a tuple with a port, another's is no tuple."""
+    """Returns true for an address, and false for data: an IP address is a tuple with a port, others are no tuples."""
     if isinstance(argument, tuple):
         return len(argument) >= 2 and isinstance(argument[1], int)
     return isinstance(argument, (str, bytes))

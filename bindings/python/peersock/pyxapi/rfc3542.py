@@ -9,13 +9,13 @@ from ..rfc3542 import CMSG_LEN, CMSG_SPACE, inet6_rth_space, sockaddr_in6
 from ..rfc3542.constants import *  # noqa: F403
 from ..rfc3542.constants import __all__ as _constants
 from ..rfc3542.sockaddr import Address, Buffer
+from . import _constants as _more
 from ._constants import *  # noqa: F403
-from ._constants import __all__ as _more
 
 # PyXAPI's `cmsg` is in ``socket_ext``.
 __all__ = [
     *_constants,
-    *_more,
+    *(name for name in vars(_more) if name.isupper()),
     "CMSG_LEN",
     "CMSG_SPACE",
     "IP6OPT_TYPE",
@@ -43,7 +43,7 @@ __all__ = [
     "tclass",
 ]
 
-#: What the functions here raise.
+#: The exception that the functions here raise.
 error = ValueError
 
 Kind = TypeVar("Kind", bound=_ours.Ancillary)
@@ -54,7 +54,7 @@ class _Object(Generic[Kind]):
 
     _kind: type[Kind]
     _value: Kind
-    #: How many bytes the option has, for CMSG_SPACE.
+    #: Size of the option, bytes, for CMSG_SPACE.
     size: int
 
     def set_from_data(self, data: Buffer) -> None:
@@ -71,46 +71,38 @@ class _Object(Generic[Kind]):
         return bytes(self._value)
 
 
-class hoplimit(_Object[_ours.hoplimit]):
+_Number = TypeVar("_Number", _ours.hoplimit, _ours.tclass)
+
+
+class _NumberObject(_Object[_Number]):
+    size = 4
+
+    def __init__(self) -> None:
+        self.set(-1)
+
+    def set(self, value: int) -> None:
+        """Takes the number.
+
+        Raises:
+            ValueError: It is out of range.
+        """
+        self._value = self._kind(value)
+
+    def get(self) -> int:
+        """Returns the number."""
+        return int(self._value)
+
+
+class hoplimit(_NumberObject[_ours.hoplimit]):
     """A hop limit, 0 to 255; -1 is the node's default."""
 
-    _kind, size = _ours.hoplimit, 4
-
-    def __init__(self) -> None:
-        self.set(-1)
-
-    def set(self, value: int) -> None:
-        """Takes the number.
-
-        Raises:
-            ValueError: It is out of range.
-        """
-        self._value = _ours.hoplimit(value)
-
-    def get(self) -> int:
-        """The number."""
-        return int(self._value)
+    _kind = _ours.hoplimit
 
 
-class tclass(_Object[_ours.tclass]):
+class tclass(_NumberObject[_ours.tclass]):
     """A traffic class, 0 to 255; -1 is the node's default."""
 
-    _kind, size = _ours.tclass, 4
-
-    def __init__(self) -> None:
-        self.set(-1)
-
-    def set(self, value: int) -> None:
-        """Takes the number.
-
-        Raises:
-            ValueError: It is out of range.
-        """
-        self._value = _ours.tclass(value)
-
-    def get(self) -> int:
-        """The number."""
-        return int(self._value)
+    _kind = _ours.tclass
 
 
 class in6_pktinfo(_Object[_ours.in6_pktinfo]):
@@ -166,7 +158,7 @@ class ip6_mtuinfo(_Object[_ours.ip6_mtuinfo]):
 
 
 class icmp6_filter:
-    """Which ICMPv6 messages a raw socket gets; at first all of them."""
+    """A filter of the ICMPv6 messages that a raw socket gets; at first all of them."""
 
     size = _ours.icmp6_filter.SIZE
 
@@ -195,16 +187,16 @@ class icmp6_filter:
         self._filter.setblock(type)
 
     def ICMP6_FILTER_WILLPASS(self, type: int) -> bool:
-        """Whether a type passes."""
+        """Returns true if a type passes."""
         return self._filter.willpass(type)
 
     def ICMP6_FILTER_WILLBLOCK(self, type: int) -> bool:
-        """Whether a type is blocked."""
+        """Returns true if a type is blocked."""
         return self._filter.willblock(type)
 
 
 class inet6_rth:
-    """A routing header of type 0. It is to build and to read: RFC 5095 has abolished it, and nobody follows it."""
+    """A routing header of type 0. It serves to build and to read, because RFC 5095 has abolished it."""
 
     def __init__(self) -> None:
         self._header = bytearray()
@@ -244,7 +236,7 @@ class inet6_rth:
 
 
 def inet6_rth_init(bp: inet6_rth, type: int, segments: int) -> inet6_rth:
-    """Begins a header for so many addresses. Gives it."""
+    """Begins a header for `segments` addresses. Returns it."""
     bp._header = _ours.inet6_rth_init(bytearray(_ours.inet6_rth_space(type, segments)), type, segments)
     return bp
 
@@ -262,7 +254,7 @@ def inet6_rth_reverse(source: inet6_rth, target: inet6_rth) -> None:
 
 
 def inet6_rth_segments(bp: inet6_rth) -> int:
-    """How many addresses the header has room for."""
+    """Returns the number of addresses that the header has room for."""
     return _ours.inet6_rth_segments(bp._header)
 
 
@@ -290,7 +282,7 @@ class inet6_opt:
         return bytes(self._header)
 
     def set(self, extlen: int) -> None:
-        """Makes it anew, with so many bytes.
+        """Makes it anew, with `extlen` bytes.
 
         Raises:
             ValueError: It is no multiple of 8 from 8 to 2048.
@@ -393,7 +385,7 @@ def inet6_opt_find(opt: inet6_opt, offset: int, type: int) -> tuple[int, int]:
 
 
 def inet6_opt_get_val(opt: inet6_opt, offset: int, vallen: int) -> tuple[int, bytes]:
-    """Where a part of the data ends of the option that was found last, and the part.
+    """Returns the end of a part of the last found option's data, and the part.
 
     Raises:
         ValueError: The data is shorter.

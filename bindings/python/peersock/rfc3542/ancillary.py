@@ -44,7 +44,7 @@ class cmsg(NamedTuple):
 
     @property
     def space(self) -> int:
-        """What it needs in a buffer, with padding, in bytes (CMSG_SPACE)."""
+        """Size in a buffer, with padding, in bytes (CMSG_SPACE)."""
         return CMSG_SPACE(len(self.cmsg_data))
 
     def decode(self) -> Ancillary | cmsg:
@@ -58,7 +58,7 @@ class cmsg(NamedTuple):
 
 
 class Ancillary(ABC):
-    """What a control message carries. ``bytes(obj)`` is its data, ``from_bytes`` parses it."""
+    """The content of a control message. ``bytes(obj)`` is its data, ``from_bytes`` parses it."""
 
     cmsg_level: ClassVar[int] = IPPROTO_IPV6
     cmsg_type: ClassVar[int]

@@ -69,7 +69,7 @@ IP6OPT_PAD1: Final = 0
 IP6OPT_PADN: Final = 1
 IP6OPT_JUMBO: Final = 0xC2
 IP6OPT_ROUTER_ALERT: Final = 5
-# What a node does that does not know an option is in the two highest bits of its type.
+# The two highest bits of an option's type say what a node does that does not know the option.
 IP6OPT_TYPE_SKIP: Final = 0x00
 IP6OPT_TYPE_DISCARD: Final = 0x40
 IP6OPT_TYPE_FORCEICMP: Final = 0x80

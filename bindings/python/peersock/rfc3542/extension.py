@@ -117,7 +117,7 @@ class rthdr(_Header):
 
     @property
     def segments_left(self) -> int:
-        """How many of the addresses are still to be visited."""
+        """Number of the addresses that are still to be visited."""
         return self.header[3]
 
     @property

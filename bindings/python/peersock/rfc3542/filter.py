@@ -1,4 +1,4 @@
-"""Which ICMPv6 messages a raw socket receives (RFC 3542 3.2)."""
+"""Filters of the ICMPv6 messages that a raw socket receives (RFC 3542 3.2)."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class icmp6_filter:
         self._blocked = (1 << 256) - 1
 
     def willpass(self, type: int) -> bool:
-        """Whether a type passes (ICMP6_FILTER_WILLPASS)."""
+        """Returns true if a type passes (ICMP6_FILTER_WILLPASS)."""
         return not self._blocked & _bit(type)
 
     def willblock(self, type: int) -> bool:
-        """Whether a type is blocked (ICMP6_FILTER_WILLBLOCK)."""
+        """Returns true if a type is blocked (ICMP6_FILTER_WILLBLOCK)."""
         return not self.willpass(type)
 
     def set_on(self, sock: _Socket) -> None:
@@ -117,12 +117,12 @@ def _bit(type: int) -> int:
 
 
 def ICMP6_FILTER_WILLPASS(type: int, filter: icmp6_filter) -> bool:
-    """Whether a type passes."""
+    """Returns true if a type passes."""
     return filter.willpass(type)
 
 
 def ICMP6_FILTER_WILLBLOCK(type: int, filter: icmp6_filter) -> bool:
-    """Whether a type is blocked."""
+    """Returns true if a type is blocked."""
     return filter.willblock(type)
 
 

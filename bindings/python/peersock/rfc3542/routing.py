@@ -1,7 +1,7 @@
 """Routing headers (RFC 3542 7).
 
-Only type 0 is known here, as in C. It exists to read and to test: RFC 5095 has abolished it, Linux refuses to
-send it, and no node of the overlay sends, follows or forwards it.
+Only type 0 is known here, as in C. It exists to read and to test, because RFC 5095 has abolished it. Linux
+refuses to send it, and no node of the overlay sends, follows or forwards it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MOST = 127
 
 
 def inet6_rth_space(type: int, segments: int) -> int:
-    """The size of a routing header with so many addresses, in bytes (RFC 3542 7.1).
+    """Returns the size of a routing header with ``segments`` addresses, in bytes (RFC 3542 7.1).
 
     Raises:
         ValueError: If the type is not 0, or there are more than 127 addresses.
@@ -73,7 +73,7 @@ def inet6_rth_reverse(source: Buffer, target: bytearray) -> None:
 
 
 def inet6_rth_segments(bp: Buffer) -> int:
-    """How many addresses a routing header has room for (RFC 3542 7.5).
+    """Returns the number of addresses that a routing header has room for (RFC 3542 7.5).
 
     Raises:
         ValueError: If it is not of type 0, its length is odd, or it is longer than the buffer.

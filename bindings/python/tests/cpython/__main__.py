@@ -1,8 +1,8 @@
 """Runs CPython's own tests with `peersock.socket` in place of `socket`: ``python -m tests.cpython [--full] [MODULE…]``.
 
-Each class runs in a process of its own, with a time limit. A test that fails is run once more, as CPython does
-(many have times of their own), and said to have been; one that fails again is run with the standard library's sockets:
-what fails there too says nothing about ours. The last line counts, as ``N passed, N failed``.
+Each class runs in another process, with a time limit. A failed test is run once more, as CPython does, because many
+have their own time limits; the output says so. A test that fails again is run with the standard library's sockets,
+because a test that fails there too says nothing about ours. The last line counts, as ``N passed, N failed``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .applicable import MODULES, OTHER_SELECTORS, classes
 FOLDER = Path(__file__).parent
 #: Seconds that one class may take.
 LIMIT = 180
-#: Of the tests that apply so many have to pass.
+#: Share of the applicable tests that has to pass.
 TARGET = 0.95
 
 
 @dataclass
 class Count:
-    """What came of tests."""
+    """Outcomes of tests."""
 
     passed: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -93,13 +93,13 @@ def exclusions() -> dict[str, str]:
 
 
 def exists(name: str) -> bool:
-    """Whether this version of Python has a test."""
+    """Returns true if this version of Python has a test."""
     module_name, class_name, test = name.rsplit(".", 2)
     return hasattr(getattr(importlib.import_module(module_name), class_name, None), test)
 
 
 def stale(excluded: dict[str, str], modules: list[str], total: Count, full: bool) -> list[str]:
-    """What the list of exclusions says, but the run does not."""
+    """Returns the exclusions that the run contradicts."""
     ran = {*total.passed, *total.skipped, *total.failed, *total.elsewhere}
     wrong = [f"{name} is excluded without a reason" for name, reason in excluded.items() if not reason]
     for name in excluded:

@@ -1,4 +1,4 @@
-"""Which of CPython's own tests apply to IPv4 and IPv6 sockets of TCP and UDP."""
+"""The list of CPython's own tests that apply to IPv4 and IPv6 sockets of TCP and UDP."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Loader(importlib.abc.SourceLoader):
 
 
 class Results(unittest.TestResult):
-    """What came of each test."""
+    """Outcomes of the tests."""
 
     def __init__(self) -> None:
         super().__init__()

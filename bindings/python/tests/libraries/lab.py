@@ -50,7 +50,7 @@ class Server:
         return "\n".join(self.lines)
 
     def wait_for(self, text: str, times: int = 1) -> str:
-        """The line, once there are so many, that contains a text."""
+        """Waits for `count` lines with a text, and returns the last of them."""
         deadline = time.monotonic() + PATIENCE
         with self._changed:
             while True:
@@ -62,17 +62,17 @@ class Server:
                     assert time.monotonic() < deadline, f"no {text!r} from the server:\n{self.output}"
 
     def port(self) -> int:
-        """Where it listens, as it says."""
+        """The address where it listens, from its output."""
         port: int = json.loads(self.wait_for('{"port"'))["port"]
         return port
 
     def ready(self) -> tuple[str, int]:
-        """Where it listens: the port as it says, the address as the overlay does."""
+        """The address where it listens: the port from its output, the host from the overlay."""
         port = self.port()
         return self.wait_for("address: ").partition(": ")[2], port
 
     def url(self, scheme: str = "http") -> str:
-        """Where it listens, as a URL."""
+        """The URL where it listens."""
         host, port = self.ready()
         return f"{scheme}://[{host}]:{port}"
 
@@ -162,7 +162,7 @@ class Lab:
         assert self.run(command).endswith("ok\n")
 
     def others(self) -> str:
-        """What the servers have printed."""
+        """Returns the output of the servers."""
         return "\n".join(f"server: {server.output}" for server in self.servers)
 
     def environment(self) -> dict[str, str]:

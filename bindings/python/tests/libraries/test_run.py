@@ -25,7 +25,7 @@ def test_redis_py_and_redis_server(lab: Lab) -> None:
     lab.client("redis_client.py", address, "6379")
 
 
-#: What preloads the library that takes their calls.
+#: The command that preloads the library which takes their calls.
 BOTH = pytest.mark.parametrize("by", ["peersock", "python"])
 
 

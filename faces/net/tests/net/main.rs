@@ -10,3 +10,4 @@ mod paths;
 mod programs;
 mod properties;
 mod resolving;
+mod table;

@@ -3,8 +3,10 @@
 use std::io;
 
 use peersock_net::{
-    self as net, AddressError, IpAddr, Network, SocketError, TcpAddr, UdpAddr, UnixAddr, join_host_port,
+    self as net, Addr, AddressError, SocketError, TcpAddr, UdpAddr, UnixAddr, join_host_port,
 };
+
+use crate::table::rows;
 
 fn tcp(text: &str) -> TcpAddr {
     text.parse().expect("an address")
@@ -21,81 +23,64 @@ fn address_error<T: std::fmt::Debug>(result: Result<T, SocketError>) -> AddressE
     }
 }
 
+/// Resolves by the function of the network, and by the one of all networks.
+async fn resolved(text: &str, network: &str) -> [Result<Addr, SocketError>; 2] {
+    let own = match network.trim_end_matches(['4', '6']) {
+        "tcp" => net::resolve_tcp_addr(text, network).await.map(Addr::Tcp),
+        "udp" => net::resolve_udp_addr(text, network).await.map(Addr::Udp),
+        "ip" => net::resolve_ip_addr(text, network).await.map(Addr::Ip),
+        "unix" => net::resolve_unix_addr(text, network).map(Addr::Unix),
+        _ => net::resolve_unixgram_addr(text).map(Addr::Unix),
+    };
+    [own, net::resolve_addr(text, network).await]
+}
+
 #[tokio::test]
-async fn services_have_names() {
-    assert_eq!(net::resolve_tcp_addr("127.0.0.1:www", "tcp").await, Ok(tcp("127.0.0.1:80")));
-    assert_eq!(net::resolve_tcp_addr("[::1]:HTTPS", "tcp6").await, Ok(tcp("[::1]:443")));
-    assert_eq!(net::resolve_udp_addr("[::1]:ntp", "udp6").await, Ok(udp("[::1]:123")));
-    assert_eq!(net::resolve_udp_addr("127.0.0.1:tftp", "udp").await, Ok(udp("127.0.0.1:69")));
-    let unknown = address_error(net::resolve_tcp_addr("127.0.0.1:tftp", "tcp").await);
-    assert_eq!(unknown.reason(), "unknown port of tcp");
+async fn each_network_has_its_addresses() {
+    for [network, text, result] in rows("resolve") {
+        for found in resolved(&text, &network).await {
+            let found = found.expect(&text);
+            let kind = network.trim_end_matches(['4', '6']);
+            assert_eq!((found.to_string(), found.network().name()), (result.clone(), kind));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_network_does_not_resolve_has_a_reason() {
+    for [network, text, reason] in rows("unresolved") {
+        for found in resolved(&text, &network).await {
+            let error = address_error(found);
+            assert!(reason == "-" || error.reason() == reason, "{text}: {error}");
+        }
+    }
 }
 
 #[tokio::test]
 async fn ports_are_numbers() {
-    for (text, port) in [("", 0), ("0", 0), ("-0", 0), ("+80", 80), ("00080", 80), ("65535", 65535)] {
-        let addr = net::resolve_tcp_addr(&format!("127.0.0.1:{text}"), "tcp").await;
-        assert_eq!(addr.expect("a port").port(), port, "{text}");
+    for [text, port] in rows("port") {
+        for network in ["tcp", "udp"] {
+            let addr = net::resolve_addr(&format!("127.0.0.1:{text}"), network).await.expect("a port");
+            assert_eq!(addr.to_string(), format!("127.0.0.1:{port}"), "{text}");
+        }
     }
-    let long = "9".repeat(5000);
-    for port in
-        ["65536", "-1", "99999999999", &long, "no such one", "http ", " 80", "8 0", "0x50", "٨٠", "+", "\0"]
-    {
-        let tcp = address_error(net::resolve_tcp_addr(&format!("127.0.0.1:{port}"), "tcp").await);
-        let udp = address_error(net::resolve_udp_addr(&format!("127.0.0.1:{port}"), "udp").await);
-        assert!(tcp.reason().contains("port") && udp.reason().contains("port"), "{port}");
-    }
-}
-
-#[tokio::test]
-async fn zones_are_of_the_address() {
-    assert_eq!(net::resolve_tcp_addr("[fe80::1%lo]:80", "tcp").await, Ok(tcp("[fe80::1%lo]:80")));
-    let addr = net::resolve_udp_addr("[fe80::1%3]:80", "udp6").await.expect("an address");
-    assert_eq!(addr.scope_id(), Ok(3));
-    assert_eq!(net::resolve_ip_addr("fe80::1%lo", "ip6").await, Ok("fe80::1%lo".parse().expect("one")));
-    for text in ["[127.0.0.1%lo]:80", "[fe80::1%]:80", "[localhost%lo]:80"] {
-        address_error(net::resolve_tcp_addr(text, "tcp").await);
+    for [port] in rows("no-port") {
+        for network in ["tcp", "udp"] {
+            let error = address_error(net::resolve_addr(&format!("127.0.0.1:{port}"), network).await);
+            assert!(error.reason().contains("port"), "{port}");
+        }
     }
 }
 
 #[tokio::test]
 async fn hosts_that_are_none_are_refused() {
-    let long = "a".repeat(300);
-    for host in ["127.1", "1.2.3.256", "0177.0.0.1", "1", "::1::", &long, "a..b", "\0"] {
-        address_error(net::resolve_tcp_addr(&join_host_port(host, 80), "tcp").await);
-        address_error(net::resolve_ip_addr(host, "ip").await);
+    for [host] in rows("no-host") {
+        address_error(net::resolve_tcp_addr(&join_host_port(&host, 80), "tcp").await);
+        address_error(net::resolve_ip_addr(&host, "ip").await);
     }
+    let long = "a".repeat(300);
     let long = address_error(net::dial(&join_host_port(&long, 80), "tcp").await);
     assert!(long.reason().starts_with("no such host: "), "{long}");
-}
-
-#[tokio::test]
-async fn the_network_chooses_the_family() {
-    // A name that every system has.
-    let v4 = net::resolve_tcp_addr("localhost:80", "tcp4").await.expect("it has an IPv4 address");
-    assert_eq!(v4, tcp("127.0.0.1:80"));
-    for (text, network) in [("[::1]:80", "tcp4"), ("127.0.0.1:80", "tcp6"), ("[::ffff:1.2.3.4]:80", "tcp6")] {
-        let error = address_error(net::resolve_tcp_addr(text, network).await);
-        assert_eq!(error.reason(), format!("no address of the network {network}"));
-    }
-}
-
-#[tokio::test]
-async fn each_network_has_its_addresses() {
-    use net::resolve_addr as resolve;
-    assert_eq!(resolve("127.0.0.1:1", "tcp4").await, Ok(tcp("127.0.0.1:1").into()));
-    assert_eq!(resolve("[::1]:1", "udp").await, Ok(udp("[::1]:1").into()));
-    let ip: IpAddr = "127.0.0.1".parse().expect("an address");
-    assert_eq!(resolve("127.0.0.1", "ip").await, Ok(ip.into()));
-    let path = UnixAddr::stream("/tmp/s").expect("a path");
-    assert_eq!(resolve("/tmp/s", Network::Unix).await, Ok(path.clone().into()));
-    assert_eq!(net::resolve_unix_addr("/tmp/s", "unix"), Ok(path));
-    let path = UnixAddr::datagram("/tmp/s").expect("a path");
-    assert_eq!(resolve("/tmp/s", "unixgram").await, Ok(path.clone().into()));
-    assert_eq!(net::resolve_unixgram_addr("/tmp/s"), Ok(path));
-    assert_eq!(net::resolve_tcp_addr(":80", "tcp").await, Ok(TcpAddr::any(80)));
-    assert_eq!(net::resolve_ip_addr("", "ip").await, Ok(IpAddr::default()));
-    address_error(net::resolve_unix_addr("a\0b", "unix"));
 }
 
 #[tokio::test]

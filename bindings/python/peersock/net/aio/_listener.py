@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._addr import Addr
@@ -38,9 +37,7 @@ class Listener(ABC, Generic[_C]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
     async def __aiter__(self) -> AsyncIterator[_C]:

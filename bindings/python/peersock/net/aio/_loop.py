@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 class _Waiting:
-    """One wait for descriptors, until it is over or somebody ends it."""
+    """One wait for descriptors, until it is over or is ended by `wake`."""
 
     def __init__(self, wanted: Wait) -> None:
         self._loop = asyncio.get_running_loop()
@@ -80,7 +80,7 @@ def _earliest(*times: float | None) -> float | None:
 
 
 async def run(what: str, steps: Steps[_T], timeout: float | None = None) -> _T:
-    """Runs an operation that no endpoint has yet, within so many seconds."""
+    """Runs an operation that no endpoint has yet, within ``timeout`` seconds."""
     limit = None if timeout is None else time.monotonic() + timeout
 
     async def wait(wanted: Wait) -> Collection[int]:

@@ -1,4 +1,4 @@
-"""What the programs share. None of them knows of the overlay: they are started by ``python -m peersock
+"""Functions that the programs share. None of them knows of the overlay: they are started by ``python -m peersock
 run``."""
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def check_http(get: Callable[[str], bytes], post: Callable[[str, bytes], bytes])
 
 
 def answer(method: str, path: str, body: bytes) -> bytes | None:
-    """What every HTTP server of these tests answers; None if there is no such page."""
+    """Returns the answer of every HTTP server of these tests; None if there is no such page."""
     parts = path.split("/")
     if method == "GET" and parts[1] == "data":
         return data(int(parts[2]), int(parts[3]))

@@ -16,7 +16,7 @@ def get(url: str) -> bytes:
 
 
 def workers(url: str, wanted: str) -> None:
-    """Until so many workers have answered."""
+    """Asks until `count` workers have answered."""
     seen: set[bytes] = set()
     with ThreadPoolExecutor(8) as threads:
         while len(seen) < int(wanted):

@@ -22,7 +22,7 @@ def datagrams(address: tuple[str, int]) -> None:
         sock.settimeout(1)
         for size in (0, 1, 100, 1200, 8000):
             sent = data(size, size)
-            # What is lost is sent again: these are datagrams.
+            # A lost datagram is sent again.
             for _ in range(60):
                 sock.sendto(sent, address)
                 try:

@@ -1,4 +1,4 @@
-"""SSH by paramiko on both sides: ``serve`` runs what it is told, ``client HOST PORT KEY`` compares."""
+"""SSH by paramiko on both sides: ``serve`` runs the commands of its clients, ``client HOST PORT KEY`` compares."""
 
 from __future__ import annotations
 

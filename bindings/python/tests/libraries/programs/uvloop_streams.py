@@ -1,4 +1,4 @@
-"""What uvloop leaves to Python's socket objects works on overlay sockets as they are: ``sock_*`` and readiness."""
+"""Tests that ``sock_*`` and readiness, which uvloop leaves to Python's socket objects, work on overlay sockets."""
 
 from __future__ import annotations
 
