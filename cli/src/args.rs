@@ -201,8 +201,8 @@ impl UnderlayArgs {
         }
     }
 
-    /// Returns the DHT from the options, or else from the environment. A malformed variable, which is an error
-    /// at the start of the node, counts as none.
+    /// Returns the DHT from the options, or else from the environment. A malformed variable counts as none
+    /// here; it is an error at the start of the node.
     fn dht(&self) -> Dht {
         self.dht.clone().unwrap_or_else(|| dht_of_environment().unwrap_or_default())
     }
