@@ -6,11 +6,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peersock_stack::{CongestionControl, TcpInfo};
-
 use super::Mode;
 use crate::node::{self, Node};
-use crate::socket::{self, Acceptor, Connection, ToSocketAddrs, resolve};
+use crate::socket::{self, Acceptor, Connection, ToSocketAddrs, resolve, tcp_options};
 use peersock_primitives::wait::Interest;
 
 /// TCP connection through the overlay, as [`std::net::TcpStream`].
@@ -93,22 +91,6 @@ impl TcpStream {
 
     fn new(connection: Connection) -> TcpStream {
         TcpStream { shared: Arc::new(Shared { connection, mode: Mode::default() }) }
-    }
-
-    /// Returns the local address.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.connection().local_addr())
-    }
-
-    /// Returns the remote address.
-    ///
-    /// # Errors
-    /// Returns `NotConnected` if the connection was never established.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.connection().peer_addr()
     }
 
     /// Returns another handle of the same connection, with the same timeouts and mode.
@@ -211,117 +193,6 @@ impl TcpStream {
         Ok(self.shared.mode.timeout(Interest::Write))
     }
 
-    /// Sets TCP_NODELAY: true if small writes leave at once instead of waiting for an acknowledgement.
-    /// Default: false.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.connection().set_nodelay(nodelay);
-        Ok(())
-    }
-
-    /// Returns TCP_NODELAY, see [`TcpStream::set_nodelay`].
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn nodelay(&self) -> io::Result<bool> {
-        Ok(self.connection().nodelay())
-    }
-
-    /// Returns TCP_CONGESTION, the algorithm that controls the sending rate. Default:
-    /// [`CongestionControl::Bbr`].
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn congestion_control(&self) -> io::Result<CongestionControl> {
-        self.connection().congestion_control()
-    }
-
-    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the current congestion window. It
-    /// affects only what this end sends.
-    ///
-    /// ```
-    /// # use peersock::blocking::{TcpListener, TcpStream};
-    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// use peersock::CongestionControl;
-    ///
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
-    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
-    /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
-    /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
-    /// let stream = TcpStream::connect_on(&node, (network.address(), 80))?;
-    /// stream.set_congestion_control(CongestionControl::Cubic)?;
-    /// assert_eq!(stream.congestion_control()?, "cubic".parse()?);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
-        self.connection().set_congestion_control(congestion)
-    }
-
-    /// Returns TCP_INFO: round-trip time, congestion window, bytes delivered, and further current state of
-    /// the connection and its path.
-    ///
-    /// ```
-    /// # use peersock::blocking::{TcpListener, TcpStream};
-    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
-    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
-    /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
-    /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
-    /// let stream = TcpStream::connect_on(&node, (network.address(), 80))?;
-    /// let info = stream.info()?;
-    /// assert_eq!((info.delivered, info.in_flight), (0, 0));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn info(&self) -> io::Result<TcpInfo> {
-        self.connection().info()
-    }
-
-    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, at least 1 ms. The
-    /// connection fails (`TimedOut`) after eight probes without an answer, or after
-    /// [`set_user_timeout`](Self::set_user_timeout) if that is set. `None`, the default: an idle connection
-    /// lasts for ever.
-    ///
-    /// # Errors
-    /// Returns `InvalidInput` for an interval of zero.
-    pub fn set_keepalive(&self, interval: Option<Duration>) -> io::Result<()> {
-        self.connection().set_keepalive(interval)
-    }
-
-    /// Sets TCP_USER_TIMEOUT (RFC 5482): the time that sent data may wait for an acknowledgement, and the
-    /// peer be silent, before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
-    ///
-    /// # Errors
-    /// Returns `InvalidInput` for a timeout of zero.
-    pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.connection().set_user_timeout(timeout)
-    }
-
-    /// Sets SO_LINGER: the time that dropping the stream waits for delivery, after which it resets the
-    /// connection. `None`, the default: dropping does not wait, and delivery continues in the background.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.connection().set_linger(linger);
-        Ok(())
-    }
-
-    /// Returns SO_LINGER, see [`TcpStream::set_linger`].
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn linger(&self) -> io::Result<Option<Duration>> {
-        Ok(self.connection().linger())
-    }
-
     /// Waits until the peer has acknowledged everything that was written so far and, after
     /// [`shutdown`](TcpStream::shutdown) of sending, the end too; at most for `timeout`, or for ever.
     ///
@@ -361,20 +232,6 @@ impl TcpStream {
         })
     }
 
-    /// Returns the number of written bytes that the peer has not acknowledged (SIOCOUTQ). After the
-    /// connection has failed, these are lost.
-    pub fn unacked(&self) -> u64 {
-        self.connection().unacked()
-    }
-
-    /// Takes the pending error (SO_ERROR).
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(self.connection().take_error())
-    }
-
     fn connection(&self) -> &Connection {
         &self.shared.connection
     }
@@ -388,6 +245,8 @@ impl TcpStream {
         mode.run(&connection.node, connection.waiters(), interest, || operation(connection))
     }
 }
+
+tcp_options!(TcpStream);
 
 impl Read for &TcpStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {

@@ -7,14 +7,12 @@ use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use peersock_stack::{CongestionControl, TcpInfo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use crate::node::{self, Node};
-use crate::socket::{Connection, TaskUser, ToSocketAddrs, poll_io, resolve};
+use crate::socket::{Connection, TaskUser, ToSocketAddrs, poll_io, resolve, tcp_options};
 use peersock_primitives::wait::Interest;
 
 /// TCP connection through the overlay, as `tokio::net::TcpStream`.
@@ -80,22 +78,6 @@ impl TcpStream {
         TcpStream { shared: Arc::new(Shared { connection, _user: user }) }
     }
 
-    /// Returns the local address.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.shared.connection.local_addr())
-    }
-
-    /// Returns the remote address.
-    ///
-    /// # Errors
-    /// Returns `NotConnected` if the connection was never established.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.shared.connection.peer_addr()
-    }
-
     /// Waits for data and copies it without consuming it.
     ///
     /// # Errors
@@ -136,108 +118,6 @@ impl TcpStream {
         self.shared.connection.write(buf)
     }
 
-    /// Sets TCP_NODELAY: true if small writes leave at once instead of waiting for an acknowledgement.
-    /// Default: false.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.shared.connection.set_nodelay(nodelay);
-        Ok(())
-    }
-
-    /// Returns TCP_NODELAY, see [`TcpStream::set_nodelay`].
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn nodelay(&self) -> io::Result<bool> {
-        Ok(self.shared.connection.nodelay())
-    }
-
-    /// Returns TCP_CONGESTION, the algorithm that controls the sending rate. Default:
-    /// [`CongestionControl::Bbr`].
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn congestion_control(&self) -> io::Result<CongestionControl> {
-        self.shared.connection.congestion_control()
-    }
-
-    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the current congestion window. It
-    /// affects only what this end sends.
-    ///
-    /// ```
-    /// use peersock::{CongestionControl, TcpStream};
-    ///
-    /// # async fn example(stream: TcpStream) -> std::io::Result<()> {
-    /// stream.set_congestion_control(CongestionControl::Cubic)?;
-    /// assert_eq!(stream.congestion_control()?.name(), "cubic");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
-        self.shared.connection.set_congestion_control(congestion)
-    }
-
-    /// Returns TCP_INFO: round-trip time, congestion window, bytes delivered, and further current state of
-    /// the connection and its path.
-    ///
-    /// ```
-    /// # async fn example(stream: peersock::TcpStream) -> std::io::Result<()> {
-    /// let info = stream.info()?;
-    /// println!("{:?}, {} bytes delivered, {} sent again", info.rtt, info.delivered, info.retransmits);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn info(&self) -> io::Result<TcpInfo> {
-        self.shared.connection.info()
-    }
-
-    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, at least 1 ms. The
-    /// connection fails (`TimedOut`) after eight probes without an answer, or after
-    /// [`set_user_timeout`](Self::set_user_timeout) if that is set. `None`, the default: an idle connection
-    /// lasts for ever.
-    ///
-    /// # Errors
-    /// Returns `InvalidInput` for an interval of zero.
-    pub fn set_keepalive(&self, interval: Option<Duration>) -> io::Result<()> {
-        self.shared.connection.set_keepalive(interval)
-    }
-
-    /// Sets TCP_USER_TIMEOUT (RFC 5482): the time that sent data may wait for an acknowledgement, and the
-    /// peer be silent, before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
-    ///
-    /// # Errors
-    /// Returns `InvalidInput` for a timeout of zero.
-    pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.shared.connection.set_user_timeout(timeout)
-    }
-
-    /// Sets SO_LINGER: the time that dropping the stream waits (blocking the thread) for delivery, after
-    /// which it resets the connection. `None`, the default: dropping does not wait, and delivery continues in
-    /// the background.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.shared.connection.set_linger(linger);
-        Ok(())
-    }
-
-    /// Returns SO_LINGER, see [`TcpStream::set_linger`].
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn linger(&self) -> io::Result<Option<Duration>> {
-        Ok(self.shared.connection.linger())
-    }
-
     /// Waits until the peer has acknowledged everything that was written so far and, after
     /// `AsyncWriteExt::shutdown` of sending, the end too; see
     /// [`blocking::TcpStream::wait_delivered`](crate::blocking::TcpStream::wait_delivered).
@@ -260,20 +140,6 @@ impl TcpStream {
         poll_fn(|cx| self.shared.poll(cx, Interest::Write, Connection::check_delivered)).await
     }
 
-    /// Returns the number of written bytes that the peer has not acknowledged (SIOCOUTQ). After the
-    /// connection has failed, these are lost.
-    pub fn unacked(&self) -> u64 {
-        self.shared.connection.unacked()
-    }
-
-    /// Takes the pending error (SO_ERROR).
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(self.shared.connection.take_error())
-    }
-
     /// Borrows a reading and a writing half.
     pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         split::borrowed(self)
@@ -284,6 +150,8 @@ impl TcpStream {
         split::owned(self)
     }
 }
+
+tcp_options!(TcpStream);
 
 impl Shared {
     fn poll<T>(

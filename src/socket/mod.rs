@@ -2,12 +2,14 @@
 //! that follows.
 
 mod address;
+mod options;
 mod ping;
 mod tcp;
 mod udp;
 
 pub use address::ToSocketAddrs;
 pub(crate) use address::resolve;
+pub(crate) use options::tcp_options;
 pub(crate) use ping::Ping;
 pub use tcp::{Acceptor, Connection, Place};
 pub(crate) use udp::Datagrams;
