@@ -5,7 +5,6 @@
 
 mod turn;
 
-use std::env;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
@@ -14,27 +13,11 @@ use thiserror::Error;
 pub use peersock_nat::interfaces::*;
 pub use peersock_nat::netcheck::{Target, Transport};
 pub(crate) use turn::require_for_turn;
-pub use turn::{LoadTurnError, TURN_VARIABLE, TurnCheck, check_turn, load_turn_servers, turn_of_environment};
+pub use turn::{LoadTurnError, TurnCheck, check_turn, load_turn_servers};
 
 use crate::node::ask_lists;
+use crate::settings::{VariableError, roots_of_environment, stun_of_environment};
 use crate::{Interfaces, RootAddress, RootSource, RootTransport};
-
-/// Environment variable with STUN servers as `HOST:PORT`, separated by white space.
-pub const STUN_VARIABLE: &str = "PEERSOCK_STUN";
-
-/// Environment variable with roots, as [`RootSource::load`] reads them; [`lists_of_environment`] finds roots
-/// of lists.
-pub const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
-
-/// Error in a variable that names servers.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{variable}: {reason}")]
-pub struct ServersError {
-    /// Name of the variable.
-    pub variable: &'static str,
-    /// Reason.
-    pub reason: String,
-}
 
 /// Returns the servers of the environment: STUN servers of `PEERSOCK_STUN`, unless `stun` has others, and the
 /// roots of `PEERSOCK_ROOTS`, which are STUN servers, too. [`lists_of_environment`] finds roots that are in
@@ -42,13 +25,12 @@ pub struct ServersError {
 ///
 /// # Errors
 /// Fails if a variable is malformed.
-pub fn servers_of_environment(stun: &[Target]) -> Result<Vec<Target>, ServersError> {
-    let read = |variable| env::var(variable).unwrap_or_default();
+pub fn servers_of_environment(stun: &[Target]) -> Result<Vec<Target>, VariableError> {
     let mut targets = stun.to_vec();
     if targets.is_empty() {
-        targets = parse_stun(&read(STUN_VARIABLE))?;
+        targets = stun_of_environment()?;
     }
-    targets.extend(parse_roots(&read(ROOTS_VARIABLE))?);
+    targets.extend(targets_of_roots(&roots_of_environment()?));
     Ok(targets)
 }
 
@@ -76,9 +58,8 @@ pub struct RootList {
 pub fn lists_of_environment(
     allowed: &Interfaces,
     discovery_port: u16,
-) -> Result<Vec<RootList>, ServersError> {
-    let sources = load_roots(&env::var(ROOTS_VARIABLE).unwrap_or_default())?;
-    Ok(lists_of(sources, allowed, discovery_port))
+) -> Result<Vec<RootList>, VariableError> {
+    Ok(lists_of(roots_of_environment()?, allowed, discovery_port))
 }
 
 /// Returns the roots that the lists among those sources name now; see [`lists_of_environment`].
@@ -93,11 +74,6 @@ pub(crate) fn lists_of(sources: Vec<RootSource>, allowed: &Interfaces, discovery
         RootList { source: source.to_string(), roots: roots.len(), servers, error }
     };
     ask_lists(sources, allowed, discovery_port).into_iter().map(list).collect()
-}
-
-/// Returns the STUN servers of the environment.
-pub(crate) fn stun_of_environment() -> Result<Vec<Target>, ServersError> {
-    parse_stun(&env::var(STUN_VARIABLE).unwrap_or_default())
 }
 
 /// Reads STUN servers: texts `HOST:PORT` separated by white space, as in `PEERSOCK_STUN`.
@@ -136,15 +112,6 @@ pub fn addresses_of(targets: &[Target]) -> io::Result<Vec<SocketAddr>> {
     error.filter(|_| found.is_empty()).map_or(Ok(found), Err)
 }
 
-fn parse_stun(text: &str) -> Result<Vec<Target>, ServersError> {
-    let wrong = |error: LoadStunError| ServersError { variable: STUN_VARIABLE, reason: error.to_string() };
-    load_stun_servers(text).map_err(wrong)
-}
-
-fn parse_roots(text: &str) -> Result<Vec<Target>, ServersError> {
-    Ok(targets_of_roots(&load_roots(text)?))
-}
-
 /// Returns the endpoints of roots that are named by their keys, because lists take a while to query.
 pub(crate) fn targets_of_roots(sources: &[RootSource]) -> Vec<Target> {
     let roots = sources.iter().filter_map(|source| match source {
@@ -152,12 +119,6 @@ pub(crate) fn targets_of_roots(sources: &[RootSource]) -> Vec<Target> {
         _ => None,
     });
     roots.flat_map(targets_of).collect()
-}
-
-fn load_roots(text: &str) -> Result<Vec<RootSource>, ServersError> {
-    let wrong =
-        |error: crate::RootsError| ServersError { variable: ROOTS_VARIABLE, reason: error.to_string() };
-    RootSource::load(text).map_err(wrong)
 }
 
 fn targets_of(root: &RootAddress) -> impl Iterator<Item = Target> + '_ {
@@ -182,25 +143,25 @@ mod tests {
     #[test]
     fn roots_are_targets_by_their_transport() {
         let key = Identity::from_seed(&[7; 32]).public().to_string();
-        let targets = parse_roots(&format!("{key}@192.0.2.1:7420,wss:root.example.org:443")).expect("a root");
+        let sources = RootSource::load(&format!("{key}@192.0.2.1:7420,wss:root.example.org:443"));
+        let targets = targets_of_roots(&sources.expect("a root"));
         let texts: Vec<_> = targets.iter().map(|target| (target.to_string(), target.transport)).collect();
         let expected =
             [("192.0.2.1:7420".into(), Transport::Udp), ("root.example.org:443".into(), Transport::Tcp)];
         assert_eq!(texts, expected);
-        assert!(parse_roots("nonsense").is_err());
     }
 
     #[test]
     fn stun_servers_are_separated_by_white_space() {
-        let targets = parse_stun(" one.example:3478\n[2001:db8::1]:3478 ").expect("two servers");
+        let targets = load_stun_servers(" one.example:3478\n[2001:db8::1]:3478 ").expect("two servers");
         assert_eq!(targets.len(), 2);
-        let error = parse_stun("one").expect_err("there is no port");
-        assert_eq!(error.to_string(), "PEERSOCK_STUN: 'one' is not HOST:PORT");
+        let error = load_stun_servers("one").expect_err("there is no port");
+        assert_eq!(error.to_string(), "'one' is not HOST:PORT");
     }
 
     #[test]
     fn an_address_needs_no_resolver() {
-        let targets = parse_stun("127.0.0.1:3478").expect("a server");
+        let targets = load_stun_servers("127.0.0.1:3478").expect("a server");
         assert_eq!(
             addresses_of(&targets).expect("it is one"),
             ["127.0.0.1:3478".parse().expect("an endpoint")]

@@ -8,6 +8,7 @@
 //! * [`TcpStream`], [`TcpListener`], [`UdpSocket`]: asynchronous sockets, for any executor;
 //! * [`blocking`]: the same for threads;
 //! * `http`, with the features `axum` and `hyper`: adapters for axum, hyper and tonic;
+//! * [`settings`]: the table of a node's settings, for other languages and command lines;
 //! * [`netcheck`], [`interfaces`]: checks of the machine's network;
 //! * [`overlay`]: the types of identities, networks and addresses.
 //!
@@ -71,6 +72,7 @@ pub mod interfaces;
 pub mod management;
 pub mod net;
 pub mod netcheck;
+pub mod settings;
 pub mod state;
 
 use peersock_primitives::sync;

@@ -43,9 +43,14 @@ type Config struct {
 	DiscoveryPort uint16 `json:"discovery_port"` // by which nodes of a local network meet; 0 is the usual one
 	NoDiscovery   bool   `json:"-"`              // turns that off
 
+	NoIntroduce   bool `json:"-"` // tells nobody of itself by discovery
 	NoPortMapping bool `json:"-"` // asks no router to forward a port
 	NoBirthday    bool `json:"-"` // looks for no direct paths by many ports
 	NoTCPPunch    bool `json:"-"` // looks for no direct paths by TCP
+
+	BusyPoll   *uint16 `json:"busy_poll,omitempty"`   // microseconds of polling before a wait, up to 10000; 0 is never
+	OnlySuite  string  `json:"only_suite,omitempty"`  // the only cipher: "AES-256-GCM" or "ChaCha20-Poly1305"
+	TCPBuffers []uint  `json:"tcp_buffers,omitempty"` // at most so many bytes to send, and to receive, for each stream
 }
 
 // Error is what a call of the node itself has failed with.
@@ -80,10 +85,11 @@ func Open(config Config) (*Node, error) {
 		Config
 		Seed        any   `json:"seed,omitempty"`
 		Discovery   bool  `json:"discovery"`
+		Introduce   bool  `json:"introduce"`
 		PortMapping *bool `json:"port_mapping,omitempty"`
 		Birthday    *bool `json:"birthday,omitempty"`
 		TCPPunch    *bool `json:"tcp_punch,omitempty"`
-	}{config, seed, !config.NoDiscovery, off(config.NoPortMapping), off(config.NoBirthday), off(config.NoTCPPunch)})
+	}{config, seed, !config.NoDiscovery, !config.NoIntroduce, off(config.NoPortMapping), off(config.NoBirthday), off(config.NoTCPPunch)})
 	node := new(Node)
 	err := check(func() C.peersock_result { return C.peersock_open(text(string(settings)), &node.handle) })
 	if err != nil {

@@ -369,10 +369,12 @@ func TestFamilies(t *testing.T) {
 }
 
 func TestBadArguments(t *testing.T) {
+	tooLong := uint16(10001)
 	for _, config := range []Config{
 		{Network: "nonsense"}, {Network: "ff0001ffff000000\x00"}, {Interfaces: "nosuch0"},
 		{Seed: []byte("short")}, {Seed: make([]byte, 32), State: "x"},
 		{Roots: "nonsense"}, {State: "/proc/nowhere"}, {Turn: "nonsense"}, {Stun: "nonsense"}, {DHT: "nonsense"},
+		{OnlySuite: "nonsense"}, {TCPBuffers: []uint{0, 1}}, {TCPBuffers: []uint{1}}, {BusyPoll: &tooLong},
 	} {
 		if config.Interfaces == "" {
 			config.Interfaces = "loopback"
@@ -422,7 +424,8 @@ func TestBadArguments(t *testing.T) {
 // The library refuses a setting that it does not know.
 func TestSettings(t *testing.T) {
 	node, err := Open(Config{Network: network, Interfaces: "loopback", Roots: " ", Turn: " ", Stun: "127.0.0.1:9",
-		DHT: "off", NoDiscovery: true, NoPortMapping: true, NoBirthday: true, NoTCPPunch: true})
+		DHT: "off", NoDiscovery: true, NoIntroduce: true, NoPortMapping: true, NoBirthday: true, NoTCPPunch: true,
+		BusyPoll: new(uint16), OnlySuite: "ChaCha20-Poly1305", TCPBuffers: []uint{65536, 65536}})
 	if err != nil {
 		t.Fatal(err)
 	}

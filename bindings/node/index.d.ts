@@ -30,6 +30,14 @@ export interface Config {
   birthday?: boolean;
   /** Whether direct paths are looked for by TCP; it is so by default. */
   tcpPunch?: boolean;
+  /** Whether discovery tells others of it; it is so by default. */
+  introduce?: boolean;
+  /** Microseconds of polling before a wait, up to 10000; 0 is never. By default only where it pays. */
+  busyPoll?: number;
+  /** The only cipher: 'AES-256-GCM' or 'ChaCha20-Poly1305'. */
+  onlySuite?: string;
+  /** The most bytes to send, and to receive, that each stream buffers. */
+  tcpBuffers?: [number, number];
   /** Its UDP port; 0, the default, lets the system choose. */
   port?: number;
   /** Whether nodes of one machine or local network find it; it is so by default. */

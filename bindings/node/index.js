@@ -365,21 +365,24 @@ function check([result, text, value]) {
   throw coded(new Error(text), `PEERSOCK_E_${FAILURES[result] ?? result}`);
 }
 
+// Settings that are on by default, and those that the library checks; docs/reference/SETTINGS.md has all.
+const SWITCHES = ['discovery', 'introduce', 'portMapping', 'birthday', 'tcpPunch'];
+const CHECKED = ['busyPoll', 'tcpBuffers'];
+
 /** Starts a node, and joins a network if one is named. */
 async function open({ port = 0, discoveryPort = 0, seed, ...others } = {}) {
-  const { discovery = true, portMapping = true, birthday = true, tcpPunch = true, ...texts } = others;
-  for (const [name, value] of Object.entries(texts)) {
-    const isText = typeof value === 'string' && !value.includes('\0');
-    if (value !== undefined && !isText) throw invalid(name, 'a string');
-  }
-  const isSeed = seed instanceof Uint8Array && texts.state === undefined;
+  const isSeed = seed instanceof Uint8Array && others.state === undefined;
   if (seed !== undefined && !isSeed) throw invalid('seed', '32 bytes, without a state');
-  const ports = { port: portOf(port), discovery_port: portOf(discoveryPort) };
-  const digits = seed && Buffer.from(seed).toString('hex');
-  // What is on by default is left out: a build may lack it.
-  const off = (isOn) => (isOn ? undefined : false);
-  const direct = { port_mapping: off(portMapping), birthday: off(birthday), tcp_punch: off(tcpPunch) };
-  const settings = { ...texts, ...ports, seed: digits, discovery: off(discovery), ...direct };
+  const settings = { port: portOf(port), discovery_port: portOf(discoveryPort) };
+  if (seed) settings.seed = Buffer.from(seed).toString('hex');
+  for (const [name, value] of Object.entries(others)) {
+    const isSwitch = SWITCHES.includes(name);
+    const isText = typeof value === 'string' && !value.includes('\0');
+    // What is on by default is left out: a build may lack it.
+    if (value === undefined || (isSwitch && value)) continue;
+    if (!isSwitch && !isText && !CHECKED.includes(name)) throw invalid(name, 'a string');
+    settings[name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)] = isSwitch ? false : value;
+  }
   return new Node(check(await native.start(JSON.stringify(settings))));
 }
 

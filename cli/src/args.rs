@@ -6,8 +6,9 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use peersock::interfaces::{ROOTS_VARIABLE, TURN_VARIABLE, Target};
+use peersock::interfaces::Target;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
+use peersock::settings::{ROOTS_VARIABLE, TURN_VARIABLE, dht_of_environment};
 use peersock::state::StateDir;
 use peersock::{Dht, Network, NodeBuilder, RootSource};
 use zeroize::Zeroizing;
@@ -25,9 +26,6 @@ const STATE_VARIABLE: &str = "PEERSOCK_STATE";
 
 /// Environment variable for `--interface`.
 pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
-
-/// Environment variable for `--dht`.
-const DHT_VARIABLE: &str = "PEERSOCK_DHT";
 
 /// Timeout for reaching a peer on a local network or by roots. It is longer with a DHT, because an idle node
 /// reads its mailbox there every 15 s.
@@ -203,10 +201,10 @@ impl UnderlayArgs {
         }
     }
 
-    /// Returns the DHT from the options, or else from the environment.
+    /// Returns the DHT from the options, or else from the environment. A malformed variable counts as none
+    /// here; it is an error at the start of the node.
     fn dht(&self) -> Dht {
-        let of_environment = || env::var(DHT_VARIABLE).ok()?.parse().ok();
-        self.dht.clone().or_else(of_environment).unwrap_or(Dht::Off)
+        self.dht.clone().unwrap_or_else(|| dht_of_environment().unwrap_or_default())
     }
 
     /// Returns true if an option or the environment names a TURN server.
@@ -496,7 +494,44 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Args as _;
+    use peersock::settings::SETTINGS;
+
     use super::*;
+
+    #[test]
+    fn each_setting_of_a_node_is_an_option() {
+        let without_option = [
+            ("seed", "the process list shows arguments"),
+            ("discovery", "--interface limits where nodes are found"),
+            ("discovery_port", "nodes with another port are not found"),
+            ("introduce", "whoever listens wants to be found"),
+            ("only_suite", "the node chooses the faster one"),
+            ("tcp_buffers", "a socket uses memory only as far as it fills it"),
+        ];
+        let command = NodeArgs::augment_args(clap::Command::new("peersock"));
+        let options: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        for setting in SETTINGS {
+            let has_reason = without_option.iter().any(|(name, _)| *name == setting.name);
+            assert_eq!(setting.option.is_none(), has_reason, "{}", setting.name);
+            assert!(setting.option.is_none_or(|option| options.contains(&option)), "{}", setting.name);
+        }
+        let known: Vec<_> = SETTINGS.iter().filter_map(|setting| setting.option).collect();
+        let others = ["ephemeral", "root-token-file"];
+        assert!(options.iter().all(|name| known.contains(name) || others.contains(name)), "{options:?}");
+    }
+
+    #[test]
+    fn the_help_of_an_option_names_its_variable() {
+        let command = NodeArgs::augment_args(clap::Command::new("peersock"));
+        for setting in SETTINGS {
+            let (Some(option), Some(variable)) = (setting.option, setting.variable) else { continue };
+            let argument = command.get_arguments().find(|argument| argument.get_long() == Some(option));
+            let help = argument.and_then(clap::Arg::get_help).map(ToString::to_string).unwrap_or_default();
+            let of_clap = argument.and_then(clap::Arg::get_env).is_some_and(|name| name == variable);
+            assert!(help.contains(&format!("[env: {variable}]")) || of_clap, "{option}: {help}");
+        }
+    }
 
     fn ad_hoc() -> Network {
         Network::ad_hoc("ff0001ffff000000".parse().unwrap())

@@ -6,11 +6,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peersock_stack::{CongestionControl, TcpInfo};
-
 use super::Mode;
 use crate::node::{self, Node};
-use crate::socket::{self, Acceptor, Connection, ToSocketAddrs, resolve, stream_options};
+use crate::socket::{self, Acceptor, Connection, ToSocketAddrs, resolve, tcp_options};
 use peersock_primitives::wait::Interest;
 
 /// TCP connection through the overlay, as [`std::net::TcpStream`].
@@ -90,8 +88,6 @@ impl TcpStream {
     fn new(connection: Connection) -> TcpStream {
         TcpStream { shared: Arc::new(Shared { connection, mode: Mode::default() }) }
     }
-
-    stream_options!();
 
     /// Returns another handle of the same connection, with the same timeouts and mode.
     /// Never fails at present.
@@ -183,52 +179,6 @@ impl TcpStream {
         Ok(self.shared.mode.timeout(Interest::Write))
     }
 
-    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the current congestion window. It
-    /// affects only what this end sends.
-    ///
-    /// ```
-    /// # use peersock::blocking::{TcpListener, TcpStream};
-    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// use peersock::CongestionControl;
-    ///
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
-    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
-    /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
-    /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
-    /// let stream = TcpStream::connect_on(&node, (network.address(), 80))?;
-    /// stream.set_congestion_control(CongestionControl::Cubic)?;
-    /// assert_eq!(stream.congestion_control()?, "cubic".parse()?);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
-        self.connection().set_congestion_control(congestion)
-    }
-
-    /// Returns TCP_INFO: round-trip time, congestion window, bytes delivered, and further current state of
-    /// the connection and its path.
-    ///
-    /// ```
-    /// # use peersock::blocking::{TcpListener, TcpStream};
-    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
-    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
-    /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
-    /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
-    /// let stream = TcpStream::connect_on(&node, (network.address(), 80))?;
-    /// let info = stream.info()?;
-    /// assert_eq!((info.delivered, info.in_flight), (0, 0));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn info(&self) -> io::Result<TcpInfo> {
-        self.connection().info()
-    }
-
     /// Waits until the peer has acknowledged everything that was written so far and, after
     /// [`shutdown`](TcpStream::shutdown) of sending, the end too; at most for `timeout`, or for ever.
     ///
@@ -281,6 +231,8 @@ impl TcpStream {
         mode.run(&connection.node, connection.waiters(), interest, || operation(connection))
     }
 }
+
+tcp_options!(TcpStream);
 
 impl Read for &TcpStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {

@@ -1,21 +1,15 @@
 //! TURN servers in the form that users write.
 
-use std::env;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use serde::Serialize;
 use thiserror::Error;
 
-use super::ServersError;
 use crate::config::{Feature, MissingFeature};
 use crate::driver;
 use crate::state::{StateError, read_secret_file};
 use crate::{TurnServer, TurnServerError, TurnTransport};
-
-/// Environment variable with TURN servers as [`TurnServer`](crate::TurnServer) reads them, separated by white
-/// space.
-pub const TURN_VARIABLE: &str = "PEERSOCK_TURN";
 
 /// Reason why texts of TURN servers were refused. It does not quote them, because they have passwords.
 #[derive(Debug, Error)]
@@ -71,16 +65,6 @@ fn load_file(path: &str) -> Result<Vec<TurnServer>, LoadTurnError> {
     if servers.is_empty() { Err(LoadTurnError::Nothing(path.to_owned())) } else { Ok(servers) }
 }
 
-/// Returns the TURN servers in the environment's `PEERSOCK_TURN`.
-///
-/// # Errors
-/// Fails if the variable is malformed.
-pub fn turn_of_environment() -> Result<Vec<TurnServer>, ServersError> {
-    // Errors do not quote the words, because they have passwords.
-    let wrong = |error: TurnServerError| ServersError { variable: TURN_VARIABLE, reason: error.to_string() };
-    parse(&env::var(TURN_VARIABLE).unwrap_or_default()).map_err(wrong)
-}
-
 /// Result of requesting an allocation from one TURN server.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -107,11 +91,11 @@ pub struct TurnCheck {
 /// If `only` names interfaces, uses the first one by which the server is reached. Asks at most 16 servers.
 ///
 /// ```no_run
-/// let servers = peersock::interfaces::turn_of_environment()?;
+/// let servers = peersock::settings::turn_of_environment()?;
 /// for check in peersock::interfaces::check_turn(&servers, &[]) {
 ///     println!("{}: {:?}", check.server, check.relayed);
 /// }
-/// # Ok::<(), peersock::interfaces::ServersError>(())
+/// # Ok::<(), peersock::settings::VariableError>(())
 /// ```
 ///
 /// Without the feature `turn` no server is asked, and each one gets that error.

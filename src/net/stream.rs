@@ -8,12 +8,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use peersock_stack::{CongestionControl, TcpInfo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use crate::node::{self, Node};
-use crate::socket::{Connection, TaskUser, ToSocketAddrs, poll_io, resolve, stream_options};
+use crate::socket::{Connection, TaskUser, ToSocketAddrs, poll_io, resolve, tcp_options};
 use peersock_primitives::wait::Interest;
 
 /// TCP connection through the overlay, as `tokio::net::TcpStream`.
@@ -77,12 +76,6 @@ impl TcpStream {
         TcpStream { shared: Arc::new(Shared { connection, _user: user }) }
     }
 
-    stream_options!();
-
-    fn connection(&self) -> &Connection {
-        &self.shared.connection
-    }
-
     /// Waits for data and copies it without consuming it.
     /// Fails with the errors of reading.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -121,24 +114,6 @@ impl TcpStream {
         self.shared.connection.write(buf)
     }
 
-    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the current congestion window. It
-    /// affects only what this end sends.
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
-        self.connection().set_congestion_control(congestion)
-    }
-
-    /// Returns TCP_INFO: round-trip time, congestion window, bytes delivered, and further current state of
-    /// the connection and its path.
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn info(&self) -> io::Result<TcpInfo> {
-        self.connection().info()
-    }
-
     /// Waits until the peer has acknowledged everything that was written so far and, after
     /// `AsyncWriteExt::shutdown` of sending, the end too; see
     /// [`blocking::TcpStream::wait_delivered`](crate::blocking::TcpStream::wait_delivered).
@@ -171,6 +146,8 @@ impl TcpStream {
         split::owned(self)
     }
 }
+
+tcp_options!(TcpStream);
 
 impl Shared {
     fn poll<T>(

@@ -7,7 +7,6 @@ mod report;
 mod roots;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::io;
 use std::thread;
 
@@ -24,11 +23,9 @@ pub use report::Report;
 pub use roots::RootCheck;
 
 use crate::config::{MissingFeature, require_for_roots};
-use crate::interfaces::{
-    ROOTS_VARIABLE, ServersError, check_turn, lists_of, require_for_turn, stun_of_environment,
-    targets_of_roots, turn_of_environment,
-};
-use crate::{Interfaces, RootSource, RootsError, TurnServer};
+use crate::interfaces::{check_turn, lists_of, require_for_turn, targets_of_roots};
+use crate::settings::{VariableError, roots_of_environment, stun_of_environment, turn_of_environment};
+use crate::{Interfaces, RootSource, TurnServer};
 
 /// Settings of a network check: the servers to ask, and the interfaces.
 ///
@@ -61,12 +58,9 @@ pub struct Netcheck {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NetcheckError {
-    /// The environment's list of roots is malformed, or a file that it names cannot be read.
-    #[error("{ROOTS_VARIABLE}: {0}")]
-    Roots(#[source] RootsError),
-    /// The environment's list of STUN or TURN servers is malformed.
+    /// A variable of the environment is malformed, or a file that it names cannot be read.
     #[error(transparent)]
-    Servers(#[from] ServersError),
+    Variable(#[from] VariableError),
     /// A root or a TURN server needs a feature that this build of the library lacks.
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
@@ -124,12 +118,7 @@ impl Netcheck {
     /// # Errors
     /// See [`NetcheckError`]. A network in which everything is blocked is not an error.
     pub fn run(&self) -> Result<Report, NetcheckError> {
-        // First, because an unreadable file is a different failure than a wrong text.
-        let sources = match &self.roots {
-            Some(roots) => roots.clone(),
-            None => RootSource::load(&env::var(ROOTS_VARIABLE).unwrap_or_default())
-                .map_err(NetcheckError::Roots)?,
-        };
+        let sources = self.roots.clone().map_or_else(roots_of_environment, Ok)?;
         let stun = self.stun.clone().map_or_else(stun_of_environment, Ok)?;
         let turn = self.turn.clone().map_or_else(turn_of_environment, Ok)?;
         require_for_roots(&sources)?;

@@ -1,7 +1,6 @@
 //! Settings and start of a node.
 
 use std::io;
-use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,26 +14,18 @@ use super::closing::Closing;
 use super::meeting::Meetings;
 use super::{Inner, Node, contact, root_list, singleton};
 use crate::TurnServer;
-use crate::config::{Dht, Feature, MissingFeature, ParseDhtError, RootSource, RootsError, require_for_roots};
+use crate::config::{Dht, Feature, MissingFeature, RootSource, require_for_roots};
 use crate::driver::{BusyPoll, Driver, Interfaces, UdpSockets};
-use crate::interfaces::{ServersError, Target, require_for_turn, stun_of_environment, turn_of_environment};
+use crate::interfaces::{Target, require_for_turn};
 use crate::management::{END_MARK, ManagementServer, Request};
 use crate::netcheck::Netcheck;
+use crate::settings::{
+    MAX_BUSY_POLL, VariableError, busy_poll_of_environment, dht_of_environment, roots_of_environment,
+    stun_of_environment, turn_of_environment,
+};
 use crate::state::{StateDir, StateError};
 use crate::sync;
 use crate::sys::process::Process;
-
-/// Limit of the time for which a thread polls for packets without sleeping.
-const MOST_BUSY_POLL: Duration = Duration::from_millis(10);
-
-/// Environment variable with the default roots.
-const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
-
-/// Environment variable with the default busy-polling time in microseconds.
-const BUSY_POLL_VARIABLE: &str = "PEERSOCK_BUSY_POLL";
-
-/// Environment variable with the default use of the DHT.
-const DHT_VARIABLE: &str = "PEERSOCK_DHT";
 
 /// Source of a node's identity.
 ///
@@ -115,29 +106,15 @@ pub enum StartError {
     /// The process already has a singleton node.
     #[error("this process has a node already; use peersock::node(), or start() for one more")]
     AlreadyInstalled,
-    /// The environment's list of roots is malformed.
-    #[error("variable {ROOTS_VARIABLE} is not understood: {0}")]
-    Roots(#[source] RootsError),
-    /// The environment's list of STUN servers is malformed.
-    #[error("variable {0}")]
-    Stun(#[source] ServersError),
-    /// The environment's list of TURN servers is malformed.
-    #[error("variable {0}")]
-    Turn(#[source] ServersError),
+    /// A variable of the environment is malformed, or a file that it names cannot be read.
+    #[error(transparent)]
+    Variable(#[from] VariableError),
     /// More TURN servers are named than a node uses.
     #[error("{named} TURN servers are named, but a node asks at most {MAX_TURN_SERVERS}")]
     TooManyTurnServers {
         /// Number of servers.
         named: usize,
     },
-    /// The environment's DHT setting is malformed.
-    #[error("variable {DHT_VARIABLE} is not understood: {0}")]
-    DhtVariable(#[source] ParseDhtError),
-    /// The environment's setting of [`NodeBuilder::busy_poll`] is malformed.
-    #[error(
-        "variable {BUSY_POLL_VARIABLE} is not understood: it is a number of microseconds, and 0 is never"
-    )]
-    BusyPollVariable(#[source] ParseIntError),
     /// This build of the library lacks the cipher that [`NodeBuilder::only_suite`] names.
     #[error("this build has no {0}; leave the choice of the cipher to the node")]
     NoSuite(Suite),
@@ -452,23 +429,14 @@ impl NodeBuilder {
     /// # Errors
     /// See [`StartError`].
     pub fn start(self) -> Result<Node, StartError> {
-        let roots = match self.roots.clone() {
-            Some(roots) => roots,
-            None => roots_of_environment()?,
-        };
-        let dht = match self.dht.clone() {
-            Some(dht) => dht,
-            None => dht_of_environment()?,
-        };
-        let busy_poll = match self.busy_poll {
-            Some(time) => Some(time),
-            None => busy_poll_of_environment()?,
-        };
-        let busy_poll = busy_poll.map_or(BusyPoll::Adaptive, |time| BusyPoll::For(time.min(MOST_BUSY_POLL)));
-        let turn = match self.turn.clone() {
-            Some(turn) => turn,
-            None => turn_of_environment().map_err(StartError::Turn)?,
-        };
+        // The environment comes first, so that a mistake in it leaves no trace.
+        let roots = self.roots.clone().map_or_else(roots_of_environment, Ok)?;
+        let dht = self.dht.clone().map_or_else(dht_of_environment, Ok)?;
+        let turn = self.turn.clone().map_or_else(turn_of_environment, Ok)?;
+        let stun = self.stun.clone().map_or_else(stun_of_environment, Ok)?;
+        let busy_poll = self.busy_poll.map_or_else(busy_poll_of_environment, |time| Ok(Some(time)))?;
+        let longest = Duration::from_micros(MAX_BUSY_POLL.into());
+        let busy_poll = busy_poll.map_or(BusyPoll::Adaptive, |time| BusyPoll::For(time.min(longest)));
         if turn.len() > MAX_TURN_SERVERS {
             return Err(StartError::TooManyTurnServers { named: turn.len() });
         }
@@ -519,7 +487,6 @@ impl NodeBuilder {
         let endpoint = Endpoint::new(config, *random_seed()?, now, unix_time);
         let stack = Stack::new(self.stack, *random_seed()?, now);
         let driver = Driver::start(endpoint, stack, Arc::new(sockets), busy_poll)?;
-        let stun = self.stun.map_or_else(stun_of_environment, Ok).map_err(StartError::Stun)?;
         let settings = contact::Settings {
             allowed: self.interfaces.clone(),
             stun,
@@ -625,22 +592,6 @@ impl Node {
         *sync::lock(&self.inner.management) = Some(server);
         Ok(())
     }
-}
-
-fn roots_of_environment() -> Result<Vec<RootSource>, StartError> {
-    let Some(text) = std::env::var_os(ROOTS_VARIABLE) else { return Ok(Vec::new()) };
-    RootSource::load(&text.to_string_lossy()).map_err(StartError::Roots)
-}
-
-fn busy_poll_of_environment() -> Result<Option<Duration>, StartError> {
-    let Some(text) = std::env::var_os(BUSY_POLL_VARIABLE) else { return Ok(None) };
-    let microseconds = text.to_string_lossy().parse().map_err(StartError::BusyPollVariable)?;
-    Ok(Some(Duration::from_micros(microseconds)))
-}
-
-fn dht_of_environment() -> Result<Dht, StartError> {
-    let Some(text) = std::env::var_os(DHT_VARIABLE) else { return Ok(Dht::Off) };
-    text.to_string_lossy().parse().map_err(StartError::DhtVariable)
 }
 
 fn random_seed() -> io::Result<Zeroizing<[u8; 32]>> {

@@ -2,15 +2,15 @@
 //! that follows.
 
 mod address;
+mod options;
 mod ping;
-mod stream_options;
 mod tcp;
 mod udp;
 
 pub use address::ToSocketAddrs;
 pub(crate) use address::resolve;
+pub(crate) use options::tcp_options;
 pub(crate) use ping::Ping;
-pub(crate) use stream_options::stream_options;
 pub use tcp::{Acceptor, Connection, Place};
 pub(crate) use udp::Datagrams;
 

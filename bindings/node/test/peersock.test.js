@@ -215,7 +215,8 @@ test('bad arguments are refused', async () => {
     [{ network: 'nonsense' }, 'FILE'], [{ interfaces: 'nosuch0' }, 'SYSTEM'],
     [{ roots: 'nonsense' }, 'INVALID'], [{ seed: new Uint8Array(5) }, 'INVALID'],
     [{ state: '/proc/nowhere' }, 'FILE'], [{ turn: 'nonsense' }, 'INVALID'], [{ stun: 'nonsense' }, 'INVALID'],
-    [{ dht: 'nonsense' }, 'INVALID'],
+    [{ dht: 'nonsense' }, 'INVALID'], [{ busyPoll: 10001 }, 'INVALID'], [{ onlySuite: 'nonsense' }, 'INVALID'],
+    [{ tcpBuffers: [0, 1] }, 'INVALID'], [{ tcpBuffers: 5 }, 'INVALID'], [{ nonsense: 'x' }, 'INVALID'],
   ]) {
     await assert.rejects(open({ ...settings(), ...config }), (error) => {
       assert.strictEqual(error.code, `PEERSOCK_E_${code}`, error);
@@ -242,7 +243,8 @@ test('the library knows each setting', async () => {
   // It refuses one that it does not know.
   const node = await open({
     ...settings(), network: 'ff00500051000000', turn: ' ', stun: '127.0.0.1:9', dht: 'off',
-    portMapping: false, birthday: false, tcpPunch: false,
+    discovery: false, introduce: false, portMapping: false, birthday: false, tcpPunch: false,
+    busyPoll: 0, onlySuite: 'ChaCha20-Poly1305', tcpBuffers: [65536, 65536],
   });
   await node.close();
 });

@@ -11,7 +11,7 @@ import stat
 import sys
 from collections.abc import Sequence
 
-from . import __version__, _launcher, _node, _peersock, install
+from . import __version__, _launcher, _node, install
 from . import _arguments as given
 
 EXAMPLES = """examples:
@@ -143,7 +143,7 @@ def _run(options: argparse.Namespace, is_command: bool) -> None:
 def _id(options: argparse.Namespace, _is_command: bool) -> None:
     state: str | None = options.state
     try:
-        node = _peersock.Node(_peersock.Config(state=state, interfaces=[], discovery=False))
+        node = _node.Settings(state=state, interfaces=(), discovery=False).start()
     except OSError as error:
         sys.exit(f"peersock: {error.strerror}")
     print("id: ", node.id())

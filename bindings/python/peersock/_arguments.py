@@ -135,35 +135,27 @@ def interfaces(value: str | Sequence[str]) -> tuple[str, ...] | None:
 
 def roots(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
     """Texts that name roots; ``None`` for those of the environment."""
-    if value is None:
-        return None
-    texts = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(f"roots are texts, as `peersock root` prints them, not {text!r} ({type(text).__name__})")
-    return texts
+    return _texts("roots", "as `peersock root` prints them", value)
 
 
 def turn(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    """Texts that name TURN servers; ``None`` for those of the environment. Errors do not repeat them: they have
-    passwords."""
-    if value is None:
-        return None
-    texts = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(f"TURN servers are texts, turn:USER:PASSWORD@HOST:PORT, not {type(text).__name__}")
-    return texts
+    """Texts that name TURN servers; ``None`` for those of the environment."""
+    return _texts("TURN servers", "turn:USER:PASSWORD@HOST:PORT", value)
 
 
 def stun(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
     """Texts that name STUN servers; ``None`` for those of the environment."""
+    return _texts("STUN servers", "HOST:PORT", value)
+
+
+def _texts(what: str, form: str, value: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """One text or several. Errors do not repeat them, because they may have passwords."""
     if value is None:
         return None
     texts = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"STUN servers are texts, HOST:PORT, not {text!r} ({type(text).__name__})")
+            raise TypeError(f"{what} are texts, {form}, not {type(text).__name__}")
     return texts
 
 
@@ -171,6 +163,13 @@ def dht(value: str | None) -> str | None:
     """A text that says whether, and how, the DHT is used; ``None`` for what the environment says."""
     if value is not None and not isinstance(value, str):
         raise TypeError(f"dht is 'off', 'public' or IPV4:PORT, not {value!r} ({type(value).__name__})")
+    return value
+
+
+def only_suite(value: str | None) -> str | None:
+    """The name of a cipher; ``None`` for the faster one."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"only_suite is the name of a cipher, not {value!r} ({type(value).__name__})")
     return value
 
 
@@ -195,6 +194,11 @@ def number(name: str, value: object, least: int, most: int) -> int:
     if not least <= value <= most:
         raise ValueError(f"{name} is from {least} to {most}, not {value}")
     return value
+
+
+def optional_number(name: str, value: object, least: int, most: int) -> int | None:
+    """As `number`, or ``None``."""
+    return None if value is None else number(name, value, least, most)
 
 
 def flag(name: str, value: object) -> bool:

@@ -83,7 +83,7 @@ def netcheck(
     """
     settings = Settings(
         interfaces=given.interfaces(interfaces),
-        discovery_port=None if discovery_port is None else given.number("discovery_port", discovery_port, 1, 0xFFFF),
+        discovery_port=given.optional_number("discovery_port", discovery_port, 1, 0xFFFF),
         roots=given.roots(roots),
         turn=given.turn(turn),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import json
 import os
 import socket as _std
 import sys
@@ -30,6 +31,10 @@ LINGER = Usual(5.0)
 _if_nameindex = _std.if_nameindex
 
 
+#: Names of `docs/reference/SETTINGS.md` for fields of `Settings`, where they differ.
+_NAMES = {"buffers": "tcp_buffers"}
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings of a node."""
@@ -40,6 +45,7 @@ class Settings:
     port: int = 0
     discovery: bool = True
     discovery_port: int | None = None
+    introduce: bool = True
     buffers: tuple[int, int] | None = None
     roots: tuple[str, ...] | None = None
     turn: tuple[str, ...] | None = field(default=None, repr=False)
@@ -48,6 +54,8 @@ class Settings:
     port_mapping: bool = True
     birthday: bool = True
     tcp_punch: bool = True
+    busy_poll: int | None = None
+    only_suite: str | None = None
 
     def start(self) -> _peersock.Node:
         """Starts such a node."""
@@ -56,24 +64,13 @@ class Settings:
 
     def config(self) -> _peersock.Config:
         """The same for the native part."""
-        config = _peersock.Config(
-            state=self.state,
-            seed=self.seed,
-            interfaces=None if self.interfaces is None else list(self.interfaces),
-            port=self.port,
-            discovery=self.discovery,
-            discovery_port=self.discovery_port,
-            buffers=self.buffers,
-        )
-        if self.roots is not None:
-            config = config.with_roots(list(self.roots))
-        if self.turn is not None:
-            config = config.with_turn(list(self.turn))
-        if self.stun is not None:
-            config = config.with_stun(list(self.stun))
-        if self.dht is not None:
-            config = config.with_dht(self.dht)
-        return config.without(not self.port_mapping, not self.birthday, not self.tcp_punch)
+        usual = Settings()
+        # Defaults are left out, because a build may lack what is on by default.
+        values = {_NAMES.get(name, name): value for name, value in vars(self).items() if value != getattr(usual, name)}
+        state, seed = values.pop("state", None), values.pop("seed", None)
+        if self.interfaces == ():
+            values["interfaces"] = "loopback"
+        return _peersock.Config(json.dumps(values), state=state, seed=seed)
 
     def differing(self, other: Settings) -> list[str]:
         """Returns the settings in which two nodes differ, by `Session`'s names for them."""

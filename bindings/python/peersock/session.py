@@ -57,6 +57,8 @@ class Session:
         port: The node's UDP port; 0 lets the system choose.
         discovery: Whether to find, and be found by, peers on this machine and the local networks.
         discovery_port: The UDP port of that, the same for all who shall find each other.
+        introduce: Whether discovery tells others who this node is. Otherwise the node stays unknown until it sends
+            something.
         buffers: The most that the send and the receive buffer of each TCP socket may hold, bytes.
         roots: The roots at which the node can be found, and which relay for it: a text, or several, each one that
             ``peersock root`` prints, ``"dns:DOMAIN"`` for those that the DNS lists, ``"lan"`` for those that announce
@@ -74,6 +76,10 @@ class Session:
         port_mapping: Whether routers are asked to forward a port to the node.
         birthday: Whether direct paths are looked for by many ports.
         tcp_punch: Whether direct paths are looked for by TCP where there is none by UDP.
+        busy_poll: How long a waiting thread polls for packets before it sleeps, microseconds up to 10000; 0 is never.
+            ``None`` means what the variable ``PEERSOCK_BUSY_POLL`` says, or only where it pays.
+        only_suite: The only cipher for data, ``"AES-256-GCM"`` or ``"ChaCha20-Poly1305"``; members without it are not
+            reached. ``None`` means the faster one of each two nodes.
         bind: Where sockets are reached that are bound to no address: from the ``"overlay"``, from the machine's own
             network (``"kernel"``), or from ``"both"``. ``None`` is what the process has, the overlay for its first
             session.
@@ -107,6 +113,7 @@ class Session:
         port: int = 0,
         discovery: bool = True,
         discovery_port: int | None = None,
+        introduce: bool = True,
         buffers: tuple[int, int] | None = None,
         roots: str | Iterable[str] | None = None,
         turn: str | Iterable[str] | None = None,
@@ -115,6 +122,8 @@ class Session:
         port_mapping: bool = True,
         birthday: bool = True,
         tcp_punch: bool = True,
+        busy_poll: int | None = None,
+        only_suite: str | None = None,
         bind: Literal["overlay", "kernel", "both"] | None = None,
         only: bool | None = None,
         ready_timeout: float | None = 30.0,
@@ -131,9 +140,8 @@ class Session:
             interfaces=given.interfaces(interfaces),
             port=given.number("port", port, 0, 0xFFFF),
             discovery=given.flag("discovery", discovery),
-            discovery_port=(
-                None if discovery_port is None else given.number("discovery_port", discovery_port, 1, 0xFFFF)
-            ),
+            discovery_port=given.optional_number("discovery_port", discovery_port, 1, 0xFFFF),
+            introduce=given.flag("introduce", introduce),
             buffers=given.buffers(buffers),
             roots=given.roots(roots),
             turn=given.turn(turn),
@@ -142,6 +150,8 @@ class Session:
             port_mapping=given.flag("port_mapping", port_mapping),
             birthday=given.flag("birthday", birthday),
             tcp_punch=given.flag("tcp_punch", tcp_punch),
+            busy_poll=given.optional_number("busy_poll", busy_poll, 0, 10_000),
+            only_suite=given.only_suite(only_suite),
         )
         side = given.side(bind)
         restricted = None if only is None else given.flag("only", only)

@@ -1,13 +1,15 @@
 //! Settings of nodes, and descriptions of networks.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
-use peersock::interfaces::{LoadTurnError, load_stun_servers, load_turn_servers};
+use peersock::interfaces::{LoadTurnError, load_stun_servers};
 use peersock::netcheck::NetcheckError;
 use peersock::overlay::Psk;
+use peersock::settings::{Refusal, SETTINGS};
 use peersock::{
-    Dht, IdentitySource, Interfaces, Network, NetworkId, NetworkIdError, Node, NodeBuilder, NodeId,
-    PublicIdentity, RootSource, RootsError, Seed,
+    IdentitySource, Network, NetworkId, NetworkIdError, Node, NodeBuilder, NodeId, PublicIdentity,
+    RootsError, Seed,
 };
 use peersock_socket_server::Host;
 use pyo3::prelude::*;
@@ -23,83 +25,20 @@ pub(crate) struct Config {
 
 #[pymethods]
 impl Config {
-    /// Makes settings. With neither a directory nor a seed, the identity is a fresh one that is not kept.
-    /// `None` as interfaces means all, an empty list means loopback alone.
+    /// Makes settings from a JSON object. With neither a directory nor a seed, the identity is a fresh one
+    /// that is not kept. They are not in the object, because a path may not be UTF-8.
     #[new]
-    #[pyo3(signature = (*, state=None, seed=None, interfaces=None, port=0, discovery=true, discovery_port=None, buffers=None))]
-    fn new(
-        state: Option<PathBuf>,
-        seed: Option<&[u8]>,
-        interfaces: Option<Vec<String>>,
-        port: u16,
-        discovery: bool,
-        discovery_port: Option<u16>,
-        buffers: Option<(usize, usize)>,
-    ) -> PyResult<Self> {
+    #[pyo3(signature = (settings="{}", *, state=None, seed=None))]
+    fn new(py: Python<'_>, settings: &str, state: Option<PathBuf>, seed: Option<&[u8]>) -> PyResult<Self> {
         let identity = match (state, seed) {
             (Some(_), Some(_)) => return Err(invalid("an identity is either in a directory or a seed's")),
             (Some(path), None) => IdentitySource::StateDir(path),
             (None, Some(seed)) => IdentitySource::Seed(read_seed(seed)?),
             (None, None) => IdentitySource::Ephemeral,
         };
-        let interfaces = match interfaces {
-            None => Interfaces::All,
-            Some(names) if names.is_empty() => Interfaces::Loopback,
-            Some(names) => Interfaces::Named(names),
-        };
-        let mut settings =
-            Node::builder().identity(identity).interfaces(interfaces).port(port).discovery(discovery);
-        match discovery_port {
-            Some(0) => return Err(invalid("discovery needs a port")),
-            Some(port) if discovery => settings = settings.discovery_port(port),
-            _ => {}
-        }
-        match buffers {
-            Some((0, _) | (_, 0)) => return Err(invalid("a buffer of no bytes")),
-            Some((send, receive)) => settings = settings.tcp_buffers(send, receive),
-            None => {}
-        }
-        Ok(Self { settings })
-    }
-
-    /// Returns the same settings with these TURN servers, which replace those from the environment. Each text
-    /// has the form of `PEERSOCK_TURN`.
-    fn with_turn(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Self> {
-        let mut all = Vec::new();
-        for text in texts {
-            all.extend(load_turn_servers(&text).map_err(|error| match error {
-                LoadTurnError::File(error) => state_error(py, &error),
-                other => invalid(other),
-            })?);
-        }
-        Ok(Self { settings: self.settings.clone().turn(all) })
-    }
-
-    /// Returns the same settings with these STUN servers, which replace those from the environment. Each text
-    /// has the form of `PEERSOCK_STUN`.
-    fn with_stun(&self, texts: Vec<String>) -> PyResult<Self> {
-        let servers = load_stun_servers(&texts.join(" ")).map_err(invalid)?;
-        Ok(Self { settings: self.settings.clone().stun(servers) })
-    }
-
-    /// Returns the same settings with the DHT that the text names in the form of `PEERSOCK_DHT`.
-    fn with_dht(&self, text: &str) -> PyResult<Self> {
-        let dht: Dht = text.parse().map_err(invalid)?;
-        Ok(Self { settings: self.settings.clone().dht(dht) })
-    }
-
-    /// Returns the same settings without port mapping by routers, or without the search for direct paths by
-    /// many ports or by TCP.
-    fn without(&self, port_mapping: bool, birthday: bool, tcp_punch: bool) -> Self {
-        let mut settings = self.settings.clone();
-        // Do not request what is on by default, because a build may lack it.
-        if port_mapping {
-            settings = settings.port_mapping(false);
-        }
-        if tcp_punch {
-            settings = settings.tcp_punch(false);
-        }
-        Self { settings: settings.birthday(!birthday) }
+        let values = serde_json::from_str(settings).map_err(invalid)?;
+        let settings = Node::builder().identity(identity).settings(values);
+        Ok(Self { settings: settings.map_err(|error| refused(py, &error.reason, &error))? })
     }
 
     /// Examines the network around a node with these settings, and returns JSON. The STUN servers, each
@@ -111,25 +50,28 @@ impl Config {
         }
         let looked = py.detach(|| Host::without_node(move || check.run().map(|report| report.to_json())));
         looked.map_err(|error| io_error(py, error))?.map_err(|error| match error {
-            NetcheckError::Roots(RootsError::State(error)) => state_error(py, &error),
+            NetcheckError::Variable(error) => refused(py, &error.reason, &error),
             NetcheckError::Io(error) => io_error(py, error),
             error @ NetcheckError::NoInterface(_) => described(py, libc::ENODEV, error),
             error => invalid(error),
         })
     }
+}
 
-    /// Returns the same settings with these roots, in the form of `PEERSOCK_ROOTS`, replacing the
-    /// environment's roots.
-    fn with_roots(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Self> {
-        let mut all = Vec::new();
-        for text in texts {
-            all.extend(RootSource::load(&text).map_err(|error| match error {
-                RootsError::State(error) => state_error(py, &error),
-                other => invalid(other),
-            })?);
+/// Makes the exception of a refused setting: that of its file, or of its text.
+fn refused(py: Python<'_>, reason: &Refusal, error: &dyn Display) -> PyErr {
+    match reason {
+        Refusal::Roots(RootsError::State(error)) | Refusal::Turn(LoadTurnError::File(error)) => {
+            state_error(py, error)
         }
-        Ok(Self { settings: self.settings.clone().roots(all) })
+        _ => invalid(error),
     }
+}
+
+/// Returns the names of a node's settings.
+#[pyfunction]
+pub(crate) fn setting_names() -> Vec<&'static str> {
+    SETTINGS.iter().map(|setting| setting.name).collect()
 }
 
 /// Generates a secret seed, 32 bytes of the system's randomness.

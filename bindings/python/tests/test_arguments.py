@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import peersock
-from peersock import socket
+from peersock import _peersock, socket
 
 from .conftest import Network, run_python
 
@@ -73,6 +73,11 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (TypeError, {"port_mapping": 1}, "port_mapping"),
     (TypeError, {"birthday": "no"}, "birthday"),
     (TypeError, {"tcp_punch": None}, "tcp_punch"),
+    (TypeError, {"introduce": "no"}, "introduce"),
+    (TypeError, {"busy_poll": "often"}, "busy_poll"),
+    (ValueError, {"busy_poll": 10_001}, "busy_poll is from 0 to 10000"),
+    (TypeError, {"only_suite": 5}, "only_suite"),
+    (ValueError, {"only_suite": "AES"}, "AES-256-GCM or ChaCha20-Poly1305"),
     (TypeError, {"identity": 5}, "identity"),
     (ValueError, {"identity": b"short"}, "32 bytes"),
     (TypeError, {"interfaces": [5]}, "interfaces"),
@@ -100,6 +105,25 @@ def test_wrong_arguments_are_refused_by_name(kind: type[Exception], arguments: d
     assert type(caught.value) is kind
     if isinstance(caught.value, OSError):
         assert caught.value.errno
+
+
+def test_each_setting_of_a_node_is_a_keyword() -> None:
+    renamed = {"state": "identity", "seed": "identity", "tcp_buffers": "buffers"}
+    names = {renamed.get(name, name) for name in _peersock.setting_names()}
+    assert names <= set(inspect.signature(peersock.Session).parameters)
+
+
+def test_settings_reach_the_node() -> None:
+    run_python(
+        ALONE + "with open(identity=bytes(range(32)), port=0, discovery=False, discovery_port=7, introduce=False,\n"
+        "          buffers=(1 << 16, 1 << 16), roots=(), turn=(), stun='127.0.0.1:9', dht='off', port_mapping=False,\n"
+        "          birthday=False, tcp_punch=False, busy_poll=0, only_suite='ChaCha20-Poly1305') as session:\n"
+        "    assert session.public_key == peersock.public_key(bytes(range(32)))\n"
+        "    with socket.create_server((session.address, 0), family=socket.AF_INET6) as server:\n"
+        "        client = socket.create_connection(server.getsockname()[:2], timeout=10)\n"
+        "        accepted = server.accept()[0]; accepted.sendall(b'x'); assert client.recv(1) == b'x'\n"
+        "        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 1 << 17\n"
+    )
 
 
 def test_an_interface_that_is_not_there_is_named() -> None:

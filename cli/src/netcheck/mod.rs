@@ -3,13 +3,12 @@
 mod show;
 
 use peersock::Interfaces;
-use peersock::interfaces::ROOTS_VARIABLE;
 use peersock::netcheck::{Netcheck, NetcheckError, Target};
 use peersock::overlay::wire::DISCOVERY_PORT;
 use zeroize::Zeroizing;
 
 use crate::args::INTERFACE_VARIABLE;
-use crate::failure::{Failure, Outcome, roots_failure};
+use crate::failure::{Failure, Outcome};
 use crate::output::print;
 use crate::servers::{self, parse_stun_server, turn_servers};
 
@@ -82,10 +81,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 fn failure(error: NetcheckError) -> Failure {
     match error {
-        NetcheckError::Roots(error) => roots_failure(ROOTS_VARIABLE, error),
-        NetcheckError::Servers(error) => {
-            Failure::usage(format_args!("{error}"), "correct the variable, or unset it")
-        }
+        NetcheckError::Variable(error) => error.into(),
         error @ NetcheckError::NoInterface(_) => {
             Failure::usage(format_args!("{error}"), "run it without --interface to see which there are")
         }

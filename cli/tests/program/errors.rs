@@ -52,10 +52,12 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
     new_named_like_an_id.current_dir(dir);
     let mut empty_secret = lab.node("a", &["dial", &nobody]);
     empty_secret.env("PEERSOCK_SECRET", "");
-    let mut wrong_roots = lab.node("a", &["dial", &nobody]);
-    wrong_roots.env("PEERSOCK_ROOTS", "192.0.2.1:7420");
-    let mut wrong_busy_poll = lab.node("a", &["dial", &nobody]);
-    wrong_busy_poll.env("PEERSOCK_BUSY_POLL", "often");
+
+    let wrong_variable = |name: &str, value: &str| {
+        let mut command = lab.node("a", &["dial", &nobody]);
+        command.env(name, value);
+        command
+    };
 
     for (command, status, words) in [
         (
@@ -69,8 +71,20 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
             &["--root: a root is written KEY@HOST:PORT", "`peersock root` prints"],
         ),
         (lab.node("a", &["dial", &nobody, "--root", "@no/such/file"]), 1, &["cannot open no/such/file"]),
-        (wrong_busy_poll, 2, &["variable PEERSOCK_BUSY_POLL is not understood", "microseconds", "unset it"]),
-        (wrong_roots, 2, &["variable PEERSOCK_ROOTS is not understood", "KEY@HOST:PORT", "@FILE"]),
+        (wrong_variable("PEERSOCK_DHT", "x"), 2, &["variable PEERSOCK_DHT is not understood", "unset it"]),
+        (wrong_variable("PEERSOCK_STUN", "x"), 2, &["variable PEERSOCK_STUN is not understood", "HOST:PORT"]),
+        (wrong_variable("PEERSOCK_TURN", "x"), 2, &["variable PEERSOCK_TURN is not understood", "unset it"]),
+        (wrong_variable("PEERSOCK_TURN", "@/no/such/file"), 1, &["/no/such/file", "mode 0600"]),
+        (
+            wrong_variable("PEERSOCK_BUSY_POLL", "often"),
+            2,
+            &["variable PEERSOCK_BUSY_POLL is not understood", "microseconds", "unset it"],
+        ),
+        (
+            wrong_variable("PEERSOCK_ROOTS", "192.0.2.1:7420"),
+            2,
+            &["variable PEERSOCK_ROOTS is not understood", "KEY@HOST:PORT", "@FILE"],
+        ),
         (lab.node_in("office.toml", "a", &["dial", "beta:1"]), 1, &["peersock network new office.toml"]),
         (lab.node_in("office", "a", &["dial", "beta:1"]), 2, &["peersock network new"]),
         (lab.command("a", &["addr", "fe00000000000001"]), 2, &["peersock network new"]),

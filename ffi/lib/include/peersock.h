@@ -789,21 +789,13 @@ const char *peersock_gai_strerror(int error);
 peersock_result peersock_netcheck(const struct peersock_config *config, const char *stun, char **json);
 
 // Starts a node with settings from a JSON object, such as `{"network": "ff00500050000000"}`, and joins the
-// network that they name. All settings are optional:
+// network that they name. All are optional:
 //
 // - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
 //   file, which `peersock network new` makes and docs/use/NETWORKS.md describes field by field;
 // - `secret`: the passphrase of the ad-hoc network in `network`;
-// - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
-// - `seed`: 64 hexadecimal digits from which the identity is made; without `seed` and `state`, the identity
-//   is new and never written anywhere;
-// - `stun`: STUN servers, `HOST:PORT` separated by white space, in the form of `PEERSOCK_STUN`;
-// - `dht`: `off`, `public`, or nodes of another DHT, `IPV4:PORT` separated by commas, in the form of
-//   `PEERSOCK_DHT`;
-// - `interfaces`, `roots`, `turn`: as for `peersock_config_interfaces()` and so on;
-// - `port`, `discovery_port`: numbers, as for `peersock_config_port()` and so on; 0 is the default;
-// - `discovery`, `port_mapping`, `birthday`, `tcp_punch`: true or false; they control discovery on the local
-//   network, port forwarding by routers, and the search for direct paths by many ports and by TCP.
+// - the settings of the node in docs/reference/SETTINGS.md. Without `seed` and `state`, the identity is new
+//   and never written anywhere.
 //
 // With NULL for `node`, it is the default node of the process; otherwise `*node` becomes the handle of
 // another node. If this function fails, no new node runs. An unknown setting, or one of another type, is

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use libc::{c_char, size_t};
-use peersock::interfaces::load_turn_servers;
-use peersock::{IdentitySource, Interfaces, NodeBuilder, RootSource, Seed};
+use peersock::{IdentitySource, NodeBuilder, Seed};
+use serde_json::Value;
 
 use crate::boundary::{answer, guarded_or};
 use crate::registry::defaults;
@@ -53,7 +53,7 @@ pub unsafe extern "C" fn peersock_config_state_dir(
             false => IdentitySource::StateDir(PathBuf::from(unsafe { text::read(path, "the path") }?)),
         };
         // SAFETY: the caller's.
-        unsafe { change(config, |settings| settings.identity(identity)) }
+        unsafe { change(config, |settings| Ok(settings.identity(identity))) }
     })
 }
 
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn peersock_config_state_dir(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_config_ephemeral(config: *mut peersock_config) -> peersock_result {
     // SAFETY: the caller's.
-    answer(|| unsafe { change(config, |settings| settings.identity(IdentitySource::Ephemeral)) })
+    answer(|| unsafe { change(config, |settings| Ok(settings.identity(IdentitySource::Ephemeral))) })
 }
 
 /// Uses the identity of this secret seed of `PEERSOCK_SEED_SIZE` bytes.
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn peersock_config_seed(
         // SAFETY: the caller's.
         let seed = unsafe { read_seed(seed, size) }?;
         // SAFETY: the caller's.
-        unsafe { change(config, |settings| settings.identity(IdentitySource::Seed(seed))) }
+        unsafe { change(config, |settings| Ok(settings.identity(IdentitySource::Seed(seed)))) }
     })
 }
 
@@ -95,12 +95,8 @@ pub unsafe extern "C" fn peersock_config_interfaces(
     config: *mut peersock_config,
     interfaces: *const c_char,
 ) -> peersock_result {
-    answer(|| {
-        // SAFETY: the caller's.
-        let interfaces = named_interfaces(unsafe { text::read(interfaces, "the interfaces") }?)?;
-        // SAFETY: the caller's.
-        unsafe { change(config, |settings| settings.interfaces(interfaces)) }
-    })
+    // SAFETY: the caller's.
+    answer(|| unsafe { set(config, "interfaces", text::read(interfaces, "the interfaces")?) })
 }
 
 /// Sets the UDP port of the node; with 0, the default, the system chooses.
@@ -110,7 +106,7 @@ pub unsafe extern "C" fn peersock_config_interfaces(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_config_port(config: *mut peersock_config, port: u16) -> peersock_result {
     // SAFETY: the caller's.
-    answer(|| unsafe { change(config, |settings| settings.port(port)) })
+    answer(|| unsafe { set(config, "port", port) })
 }
 
 /// Sets whether the node finds peers on this machine and on the local networks, and is found there. The
@@ -124,7 +120,7 @@ pub unsafe extern "C" fn peersock_config_discovery(
     on: bool,
 ) -> peersock_result {
     // SAFETY: the caller's.
-    answer(|| unsafe { change(config, |settings| settings.discovery(on)) })
+    answer(|| unsafe { set(config, "discovery", on) })
 }
 
 /// Sets the UDP port of discovery, which must be the same on all nodes that find each other. The default is
@@ -140,7 +136,7 @@ pub unsafe extern "C" fn peersock_config_discovery_port(
     answer(|| match port {
         0 => Err(Failure::invalid("discovery needs a port")),
         // SAFETY: the caller's.
-        port => unsafe { change(config, |settings| settings.discovery_port(port)) },
+        port => unsafe { set(config, "discovery_port", port) },
     })
 }
 
@@ -160,13 +156,10 @@ pub unsafe extern "C" fn peersock_config_roots(
     answer(|| {
         if roots.is_null() {
             // SAFETY: the caller's.
-            return unsafe { change(config, NodeBuilder::roots_of_environment) };
+            return unsafe { change(config, |settings| Ok(settings.roots_of_environment())) };
         }
         // SAFETY: the caller's.
-        let text = unsafe { text::read(roots, "the roots") }?;
-        let sources = RootSource::load(text).map_err(|error| Failure::invalid(error.to_string()))?;
-        // SAFETY: the caller's.
-        unsafe { change(config, |settings| settings.roots(sources)) }
+        unsafe { set(config, "roots", text::read(roots, "the roots")?) }
     })
 }
 
@@ -186,13 +179,10 @@ pub unsafe extern "C" fn peersock_config_turn(
     answer(|| {
         if servers.is_null() {
             // SAFETY: the caller's.
-            return unsafe { change(config, NodeBuilder::turn_of_environment) };
+            return unsafe { change(config, |settings| Ok(settings.turn_of_environment())) };
         }
         // SAFETY: the caller's.
-        let text = unsafe { text::read(servers, "the TURN servers") }?;
-        let servers = load_turn_servers(text).map_err(|error| Failure::invalid(error.to_string()))?;
-        // SAFETY: the caller's.
-        unsafe { change(config, |settings| settings.turn(servers)) }
+        unsafe { set(config, "turn", text::read(servers, "the TURN servers")?) }
     })
 }
 
@@ -207,21 +197,8 @@ pub unsafe extern "C" fn peersock_config_tcp_buffers(
     send: size_t,
     receive: size_t,
 ) -> peersock_result {
-    answer(|| match send.min(receive) {
-        0 => Err(Failure::invalid("a buffer of no bytes")),
-        // SAFETY: the caller's.
-        _ => unsafe { change(config, |settings| settings.tcp_buffers(send, receive)) },
-    })
-}
-
-/// Parses the interfaces named in a text.
-pub(crate) fn named_interfaces(names: &str) -> Answer<Interfaces> {
-    Ok(match names {
-        "" => return Err(Failure::invalid("no interface is named")),
-        "all" => Interfaces::All,
-        "loopback" => Interfaces::Loopback,
-        names => Interfaces::Named(names.split(',').map(|name| name.trim().to_owned()).collect()),
-    })
+    // SAFETY: the caller's.
+    answer(|| unsafe { set(config, "tcp_buffers", vec![send, receive]) })
 }
 
 /// Reads a seed of the caller.
@@ -236,11 +213,23 @@ pub(crate) unsafe fn read_seed(seed: *const u8, size: size_t) -> Answer<Seed> {
     Ok(Seed(unsafe { seed.cast::<[u8; 32]>().read() }))
 }
 
+/// Sets one setting of the table in docs/reference/SETTINGS.md.
+///
 /// # Safety
 /// `config` is null or comes from `peersock_config_new()`.
-unsafe fn change(config: *mut peersock_config, change: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Answer {
+unsafe fn set(config: *mut peersock_config, name: &str, value: impl Into<Value>) -> Answer {
+    // SAFETY: the caller's.
+    unsafe { change(config, |settings| Ok(settings.set(name, value)?)) }
+}
+
+/// # Safety
+/// `config` is null or comes from `peersock_config_new()`.
+unsafe fn change(
+    config: *mut peersock_config,
+    change: impl FnOnce(NodeBuilder) -> Answer<NodeBuilder>,
+) -> Answer {
     // SAFETY: the caller's.
     let config = unsafe { config.as_mut() }.ok_or_else(|| Failure::invalid("the configuration is NULL"))?;
-    config.settings = change(config.settings.clone());
+    config.settings = change(config.settings.clone())?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use libc::c_int;
+use peersock::settings::SettingError;
 use peersock::state::StateError;
 use peersock::{ConfigError, JoinError, NetworkIdError, StartError};
 
@@ -87,8 +88,15 @@ impl From<StartError> for Failure {
             StartError::PortTaken { .. } | StartError::PortForbidden { .. } => {
                 Failure::new(PEERSOCK_E_PORT, error.to_string())
             }
-            _ => Failure::new(PEERSOCK_E_EXISTS, error.to_string()),
+            StartError::AlreadyInstalled => Failure::new(PEERSOCK_E_EXISTS, error.to_string()),
+            _ => Failure::invalid(error.to_string()),
         }
+    }
+}
+
+impl From<SettingError> for Failure {
+    fn from(error: SettingError) -> Failure {
+        Failure::invalid(error.to_string())
     }
 }
 

@@ -4,9 +4,11 @@
 
 use std::io::{self, ErrorKind};
 
+use peersock::interfaces::LoadTurnError;
 use peersock::management::ManagementError;
 use peersock::overlay::JoinError;
 use peersock::overlay::NetworkId;
+use peersock::settings::{Refusal, VariableError};
 use peersock::state::StateError;
 use peersock::{ConfigError, NetworkIdError, RootsError, StartError};
 
@@ -96,6 +98,23 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<VariableError> for Failure {
+    fn from(error: VariableError) -> Failure {
+        let VariableError { variable, reason } = error;
+        match reason {
+            Refusal::Roots(error @ RootsError::State(_)) => roots_failure(variable, error),
+            Refusal::Turn(LoadTurnError::File(error)) => {
+                Failure::file(error, "write the texts into a file of mode 0600, and give its path")
+            }
+            reason => {
+                let is_of_roots = matches!(reason, Refusal::Roots(_));
+                let hint = if is_of_roots { ROOT_HINT } else { "correct the variable, or unset it" };
+                Failure::usage_of_library(VariableError { variable, reason }, hint)
+            }
+        }
+    }
+}
+
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Failure {
         match error {
@@ -115,16 +134,7 @@ impl From<StartError> for Failure {
                 let hint = system_hint(source.kind());
                 Failure::from_library(StartError::Io(source), Some(hint))
             }
-            StartError::Roots(RootsError::State(error)) => {
-                roots_failure("PEERSOCK_ROOTS", RootsError::State(error))
-            }
-            error @ StartError::Roots(_) => Failure::usage_of_library(error, ROOT_HINT),
-            error @ (StartError::Stun(_)
-            | StartError::Turn(_)
-            | StartError::DhtVariable(_)
-            | StartError::BusyPollVariable(_)) => {
-                Failure::usage_of_library(error, "correct the variable, or unset it")
-            }
+            StartError::Variable(error) => error.into(),
             error @ StartError::TooManyTurnServers { .. } => {
                 Failure::usage_of_library(error, "name fewer with --turn or in PEERSOCK_TURN; one is enough")
             }
@@ -266,8 +276,6 @@ fn system_hint(kind: ErrorKind) -> &'static str {
 pub(super) mod samples {
     use std::path::PathBuf;
 
-    use peersock::interfaces::ServersError;
-
     use super::*;
 
     /// Returns a failure for each variant of each library error, and each kind of system error with a hint.
@@ -311,16 +319,20 @@ pub(super) mod samples {
         all.push(StartError::PortForbidden { port: 7 }.into());
         all.push(StartError::AlreadyInstalled.into());
         let roots = peersock::RootSource::load("nonsense").expect_err("it names no root");
-        all.push(StartError::Roots(roots).into());
+        let wrong = |variable, reason| StartError::Variable(VariableError { variable, reason });
+        all.push(wrong("PEERSOCK_ROOTS", roots.into()).into());
         let roots = peersock::RootSource::load("@/no/such/file").expect_err("there is none");
-        all.push(StartError::Roots(roots).into());
+        all.push(wrong("PEERSOCK_ROOTS", roots.into()).into());
         all.push(StartError::TooManyTurnServers { named: 5 }.into());
         all.push(StartError::NoSuite(peersock::overlay::Suite::Aes256Gcm).into());
-        let servers = |variable| ServersError { variable, reason: "'x' is not HOST:PORT".into() };
-        all.push(StartError::Stun(servers("PEERSOCK_STUN")).into());
-        all.push(StartError::Turn(servers("PEERSOCK_TURN")).into());
-        all.push(StartError::BusyPollVariable("x".parse::<u64>().expect_err("no number")).into());
-        all.push(StartError::DhtVariable("x".parse::<peersock::Dht>().expect_err("no DHT")).into());
+        let stun = peersock::interfaces::load_stun_servers("x").expect_err("no server");
+        all.push(wrong("PEERSOCK_STUN", stun.into()).into());
+        for text in ["x", "@/no/such/file"] {
+            let turn = peersock::interfaces::load_turn_servers(text).expect_err("no server");
+            all.push(wrong("PEERSOCK_TURN", turn.into()).into());
+        }
+        all.push(wrong("PEERSOCK_BUSY_POLL", Refusal::Value("a number".into())).into());
+        all.push(wrong("PEERSOCK_DHT", "x".parse::<peersock::Dht>().expect_err("no DHT").into()).into());
         all.extend(system().map(|error| Failure::from(StartError::Dht(error))));
         let id = "ff0001ffff000000".parse().expect("a network's ID");
         let node = peersock::overlay::NodeId::from_bytes([1; 32]);

@@ -33,6 +33,8 @@ static void check_identities(const char *directory) {
     for (int i = 0; i < PEERSOCK_SEED_SIZE; i++) size += snprintf(settings + size, 4, i % 2 ? "aB" : "Ab");
     strcat(settings, "\",\"discovery\":false,\"turn\":\"\",\"port\":0,\"stun\":\"192.0.2.1:3478 stun.example:1\"");
     strcat(settings, ",\"dht\":\"off\",\"port_mapping\":false,\"birthday\":false,\"tcp_punch\":false");
+    strcat(settings, ",\"introduce\":false,\"busy_poll\":10000,\"only_suite\":\"ChaCha20-Poly1305\"");
+    strcat(settings, ",\"tcp_buffers\":[65536,65536]");
     CHECK(open_with(&node, settings) == PEERSOCK_OK);
     CHECK(peersock_key(node, key, sizeof key) == PEERSOCK_OK);
     CHECK(peersock_identity_key(seed, sizeof seed, wanted, sizeof wanted) == PEERSOCK_OK);
@@ -73,6 +75,7 @@ static void check_refusals(void) {
         "\"discovery\":1", "\"interfaces\":\"\"", "\"roots\":\"nonsense\"", "\"turn\":\"nonsense\"", "\"turn\":null",
         "\"secret\":\"correct horse\"", "\"network\":\"office.toml\",\"secret\":\"correct horse\"",
         "\"network\":\"0000000000000000\"", "\"network\":\"ff0001ffff000000\",\"secret\":\"\"",
+        "\"introduce\":0", "\"busy_poll\":10001", "\"only_suite\":\"AES\"", "\"tcp_buffers\":[0,1]", "\"port_mapping\":1",
         "\"state\":\"x\",\"seed\":\"0000000000000000000000000000000000000000000000000000000000000000\"",
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
