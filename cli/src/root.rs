@@ -234,8 +234,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         print(announcement)?;
         if !has_names && are_private(&addresses) {
             note(
-                "warning: only machines of the same private network reach these addresses; for others start \
-                 with --advertise HOST:7420, a public address or name that leads here",
+                "warning: only machines of the same private network reach these addresses; start with --advertise \
+                 HOST:7420 for others, a public address or name that leads here",
             );
         }
         for address in server.udp_addresses() {
