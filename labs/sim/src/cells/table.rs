@@ -72,8 +72,9 @@ impl Table {
         let mut out = INTRODUCTION.replace("COMMAND", command);
         let kinds: Vec<Kind> = Kind::all();
         out += "\n## Kinds\n\n| name | what it is |\n|---|---|\n";
-        for kind in &kinds {
-            let _ = writeln!(out, "| `{kind}` | {} |", kind.description());
+        for same in kinds.chunk_by(|a, b| a.description() == b.description()) {
+            let names: Vec<_> = same.iter().map(|kind| format!("`{kind}`")).collect();
+            let _ = writeln!(out, "| {} | {} |", names.join(", "), same[0].description());
         }
         out += "\n## Directly connected in the end\n\n";
         out += MATRIX;
