@@ -1,8 +1,8 @@
 //! `cargo xtask record`: runs the README's demonstration, and draws what it prints as `docs/demo.svg`.
 //!
 //! The picture is text in a fixed-width font, for light and dark pages, without any other file. The step
-//! `readme` of `cargo xtask ci` runs the demonstration again, and compares its lines with the picture, figures
-//! left out.
+//! `readme` of `cargo xtask ci` runs the demonstration again, and compares its lines with the picture,
+//! without the figures.
 
 use std::fmt::Write as _;
 use std::fs;

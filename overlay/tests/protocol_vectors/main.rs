@@ -1,5 +1,5 @@
-//! The test vectors to which `docs/reference/PROTOCOL.md` refers, made from fixed seeds and compared with what is
-//! committed.
+//! The test vectors to which `docs/reference/PROTOCOL.md` refers, made from fixed seeds and compared with the
+//! committed ones.
 //!
 //! After a deliberate change of the protocol, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-overlay --test
 //! protocol_vectors` rewrites `vectors/protocol.json`.

@@ -1,5 +1,5 @@
-//! The test vectors to which `docs/reference/PROTOCOL.md`, section "Meeting by a DHT", refers: made from fixed
-//! inputs and compared with what is committed.
+//! The test vectors to which `docs/reference/PROTOCOL.md`, section "Meeting by a DHT", refers. They are made
+//! from fixed inputs and compared with the committed ones.
 //!
 //! After a deliberate change, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-dht --test vectors` rewrites
 //! `vectors/meeting.json`.

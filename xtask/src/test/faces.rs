@@ -1,5 +1,4 @@
-//! Checks the claims of docs/reference/FACES.md about other projects' interfaces: each of their features has a
-//! row.
+//! Checks the claims of docs/reference/FACES.md about other projects' interfaces: each feature has a row.
 
 use std::collections::BTreeSet;
 use std::fs;
