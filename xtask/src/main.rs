@@ -8,6 +8,7 @@
 //! - `cargo xtask header` makes the C library's header ([`header`]); `cargo xtask install` installs the
 //!   library ([`install`]);
 //! - `cargo xtask dist` makes the products for users ([`dist`]);
+//! - `cargo xtask record` records the demonstration for the README ([`record`]);
 //! - `cargo xtask bench tcp` measures peersock's TCP alone, over impaired links in virtual time.
 //!
 //! Commands leave nothing behind. The processes and namespaces they create are registered in [`cleanup`] and
@@ -26,6 +27,7 @@ mod dist;
 mod header;
 mod install;
 mod process;
+mod record;
 mod test;
 
 /// Result of a command. The error is a text for the user.
@@ -64,6 +66,8 @@ enum Task {
     /// Make the packages for users in target/packages: archives, packages, and the list of dependencies
     #[command(after_help = dist::EXAMPLES)]
     Dist(dist::Options),
+    /// Run the demonstration, and draw what it prints as docs/demo.svg
+    Record,
     /// Set a network device's offloads (used by `bench` inside its namespaces)
     #[command(hide = true)]
     Offloads(bench::OffloadOptions),
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
         Task::Header => header::write().map(|()| true),
         Task::Install(options) => install::run(&options).map(|()| true),
         Task::Dist(options) => dist::run(&options).map(|()| true),
+        Task::Record => record::run().map(|()| true),
         Task::Tour(options) => with_cleanup(|| test::play(&options)),
         Task::Offloads(options) => bench::set_offloads(&options).map(|()| true),
     };

@@ -62,12 +62,15 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
             // Keep the results of real processes at the end of the file, which `cargo xtask cells` writes.
             let old = std::fs::read_to_string(path).unwrap_or_default();
             let real = old.find(REAL).map_or("", |at| &old[at..]);
-            if let Err(error) = std::fs::write(path, text + real) {
-                eprintln!("cannot write {}: {error}", path.display());
-                return ExitCode::FAILURE;
+            let times = path.with_file_name("cells.csv");
+            for (path, text) in [(path, text + real), (&times, table.to_csv())] {
+                if let Err(error) = std::fs::write(path, text) {
+                    eprintln!("cannot write {}: {error}", path.display());
+                    return ExitCode::FAILURE;
+                }
             }
         }
-        None => print!("{text}"),
+        None => print!("{text}\n{}", table.to_csv()),
     }
     let mut failed = 0;
     for (name, expected, seeds) in table.failures() {

@@ -1,13 +1,12 @@
-//! The test vectors of `docs/reference/PROTOCOL.md`, made from fixed seeds and compared with what is
-//! committed.
+//! The test vectors to which `docs/reference/PROTOCOL.md` refers, made from fixed seeds and compared with the
+//! committed ones.
 //!
 //! After a deliberate change of the protocol, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-overlay --test
-//! protocol_vectors` rewrites both the document's section and `vectors/protocol.json`.
+//! protocol_vectors` rewrites `vectors/protocol.json`.
 #![cfg(feature = "aws-lc")]
 
 mod messages;
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,30 +22,19 @@ use peersock_overlay::{
 };
 use serde_json::{Value, json};
 
-const BEGIN: &str = "<!-- vectors: begin -->\n";
-const END: &str = "<!-- vectors: end -->\n";
-
 #[test]
 fn committed_vectors_are_what_the_code_does() {
     let sections = sections();
     let json = format!("{:#}\n", as_json(&sections));
-    let text = as_text(&sections);
-    let document = std::fs::read_to_string(document_path()).expect("docs/reference/PROTOCOL.md is there");
-    let (before, rest) = document.split_once(BEGIN).expect("the document marks where its vectors begin");
-    let (quoted, after) = rest.split_once(END).expect("the document marks where its vectors end");
-
     if std::env::var_os("PEERSOCK_WRITE_VECTORS").is_some() {
         std::fs::write(json_path(), json).expect("can write the vectors");
-        std::fs::write(document_path(), [before, BEGIN, &text, END, after].concat())
-            .expect("can write the document");
         return;
     }
     let committed = std::fs::read_to_string(json_path()).expect("vectors/protocol.json is there");
     assert_eq!(committed, json, "vectors/protocol.json is not what the code does");
-    assert_eq!(quoted, text, "docs/reference/PROTOCOL.md does not quote vectors/protocol.json");
 }
 
-/// A titled list of named values, in the order of the document.
+/// A titled list of named values.
 struct Section {
     title: &'static str,
     values: Vec<(&'static str, String)>,
@@ -313,27 +301,6 @@ fn as_json(sections: &[Section]) -> Value {
     sections.iter().map(one).collect()
 }
 
-/// Formats the sections. Long values are split into lines of 32 bytes.
-fn as_text(sections: &[Section]) -> String {
-    let mut out = String::new();
-    for Section { title, values } in sections {
-        writeln!(out, "\n### {title}\n\n```text").expect("strings take all");
-        for (name, value) in values {
-            writeln!(out, "{name}").expect("strings take all");
-            for line in value.as_bytes().chunks(64) {
-                writeln!(out, "    {}", std::str::from_utf8(line).expect("ASCII")).expect("strings take all");
-            }
-        }
-        out.push_str("```\n");
-    }
-    out.push('\n');
-    out
-}
-
 fn json_path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/protocol.json")
-}
-
-fn document_path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/PROTOCOL.md")
 }

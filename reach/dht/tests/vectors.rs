@@ -1,10 +1,9 @@
-//! The test vectors of `docs/reference/PROTOCOL.md`, section "Meeting by a DHT", made from fixed inputs and
-//! compared with what is committed.
+//! The test vectors to which `docs/reference/PROTOCOL.md`, section "Meeting by a DHT", refers. They are made
+//! from fixed inputs and compared with the committed ones.
 //!
 //! After a deliberate change, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-dht --test vectors` rewrites
-//! both the document's section and `vectors/meeting.json`.
+//! `vectors/meeting.json`.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,8 +15,6 @@ use peersock_dht::{
 use peersock_overlay::{DiscoveryKey, Identity, NetworkId, Psk};
 use serde_json::{Map, Value};
 
-const BEGIN: &str = "<!-- meeting vectors: begin -->\n";
-const END: &str = "<!-- meeting vectors: end -->\n";
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 
 #[test]
@@ -26,21 +23,13 @@ fn committed_vectors_are_what_the_code_does() {
     let map: Map<_, _> =
         values.iter().map(|(name, text)| ((*name).to_owned(), Value::String(text.clone()))).collect();
     let json = format!("{:#}\n", Value::Object(map));
-    let text = as_text(&values);
-    let document = std::fs::read_to_string(path("../../docs/reference/PROTOCOL.md"))
-        .expect("docs/reference/PROTOCOL.md is there");
-    let (before, rest) = document.split_once(BEGIN).expect("the document marks where its vectors begin");
-    let (quoted, after) = rest.split_once(END).expect("the document marks where its vectors end");
     if std::env::var_os("PEERSOCK_WRITE_VECTORS").is_some() {
         std::fs::write(path("tests/vectors/meeting.json"), json).expect("can write the vectors");
-        std::fs::write(path("../../docs/reference/PROTOCOL.md"), [before, BEGIN, &text, END, after].concat())
-            .expect("can write the document");
         return;
     }
     let committed =
         std::fs::read_to_string(path("tests/vectors/meeting.json")).expect("the vectors are there");
     assert_eq!(committed, json, "vectors/meeting.json is not what the code does");
-    assert_eq!(quoted, text, "docs/reference/PROTOCOL.md does not quote vectors/meeting.json");
 }
 
 fn values() -> Vec<(&'static str, String)> {
@@ -123,18 +112,6 @@ fn trimmed(plain: &[u8]) -> String {
 /// Returns the place at which the DHT stores an item (BEP 44).
 fn place(item: &Item) -> String {
     mainline::MutableItem::target_from_key(&item.key, None).to_string()
-}
-
-fn as_text(values: &[(&str, String)]) -> String {
-    let mut out = String::from("\n```text\n");
-    for (name, value) in values {
-        writeln!(out, "{name}").expect("a string grows");
-        let width = if value.contains(' ') { 100 } else { 64 };
-        for line in value.as_bytes().chunks(width) {
-            writeln!(out, "    {}", String::from_utf8_lossy(line)).expect("a string grows");
-        }
-    }
-    out + "```\n\n"
 }
 
 fn path(relative: &str) -> PathBuf {

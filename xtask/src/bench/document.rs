@@ -21,14 +21,10 @@ pub(crate) fn check(path: &Path, place: Place) -> Result<()> {
     Ok(())
 }
 
-/// Writes results into a document: a picture, if it lies in the document's folder, and a text.
+/// Writes results into a document.
 /// Fails with the errors of [`check`]; or the file cannot be written.
-pub(crate) fn write(path: &Path, place: Place, picture: Option<&Path>, text: &str) -> Result<()> {
-    let picture = picture.filter(|picture| picture.parent() == path.parent());
-    let picture = picture.and_then(|picture| picture.file_name()?.to_str());
-    let picture =
-        picture.map(|name| format!("![The figures below, as bars]({name})\n\n")).unwrap_or_default();
-    let block = format!("\n{picture}```text\n{}\n```\n\n", text.trim_end());
+pub(crate) fn write(path: &Path, place: Place, text: &str) -> Result<()> {
+    let block = format!("\n{}\n\n", text.trim_end());
     let text = replaced(&read(path)?, place, &block).map_err(|e| format!("{}: {e}", path.display()))?;
     fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()).into())
 }
@@ -80,20 +76,14 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_is_shown_if_it_lies_beside_the_document() {
+    fn results_are_written_between_the_comments() {
         let folder = tempfile::tempdir().expect("a folder");
-        let document = folder.path().join("A.md");
+        let document = folder.path().join("A.txt");
         fs::write(&document, "<!-- bench -->\n<!-- /bench -->\n").expect("a writable folder");
         check(&document, BENCH).expect("it has a place");
-        let written = |picture: Option<&Path>| {
-            write(&document, BENCH, picture, "figure 1\n").expect("a writable file");
-            fs::read_to_string(&document).expect("just written")
-        };
-        assert!(written(Some(&folder.path().join("a.svg"))).contains("](a.svg)\n\n```text\nfigure 1\n```\n"));
-        for elsewhere in [Some(Path::new("/elsewhere/a.svg")), None] {
-            let text = written(elsewhere);
-            assert!(text.contains("figure 1") && !text.contains(".svg"), "{text}");
-        }
+        write(&document, BENCH, "figure 1\n").expect("a writable file");
+        let text = fs::read_to_string(&document).expect("just written");
+        assert_eq!(text, "<!-- bench -->\n\nfigure 1\n\n<!-- /bench -->\n");
         fs::write(&document, "nothing\n").expect("a writable file");
         assert!(check(&document, BENCH).is_err());
     }
@@ -101,7 +91,7 @@ mod tests {
     #[test]
     fn the_document_of_the_figures_has_its_places() {
         for place in [BENCH, RIVALS, STAGES] {
-            check(&crate::root().join("docs/measured/PERFORMANCE.md"), place).expect("the comments");
+            check(&crate::root().join("docs/measured/FIGURES.txt"), place).expect("the comments");
         }
     }
 }

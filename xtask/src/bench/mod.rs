@@ -46,7 +46,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench                                   everything, 5 rounds; as root in wire mode, else on loopback
   cargo xtask bench --only limit,peersock --case stream1 --secs 5
   cargo xtask bench --mode gso --json results.jsonl
-  cargo xtask bench --idle-only --write docs/measured/PERFORMANCE.md --svg docs/measured/performance.svg
+  cargo xtask bench --idle-only --write docs/measured/FIGURES.txt --svg docs/measured/performance.svg
   cargo xtask bench programs                          curl, nginx and redis under peersock run; needs root
   cargo xtask bench rivals                            peersock, iroh, WireGuard and others; needs root
   cargo xtask bench rivals --only kernel,peersock-up,wireguard-go
@@ -232,7 +232,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     if let Some(path) = &options.write {
         let text = format!("{}\n{machine}\n{conditions}\n\n{table}\n{summary}", command_line());
-        document::write(path, document::BENCH, options.svg.as_deref(), &text)?;
+        document::write(path, document::BENCH, &text)?;
     }
     Ok(true)
 }

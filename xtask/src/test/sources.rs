@@ -8,8 +8,7 @@
 //! ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). The reason of an ignored test
 //! names what runs the test ([`slow`]). The library inside the program is never an old one
 //! ([`preload_sources`]). Comments keep the rules of prose ([`prose`]), and folders have the names of their
-//! crates ([`folders`]). The list of other interfaces' features is complete, and names existing tests
-//! ([`faces`]).
+//! crates ([`folders`]). The list of other interfaces' features is complete ([`faces`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -80,38 +80,28 @@ impl Kind {
         all
     }
 
-    /// Returns the description in the table's legend.
-    pub fn description(self) -> String {
-        let depends = |behaviour| match behaviour {
-            Behaviour::EndpointIndependent => "endpoint-independent",
-            Behaviour::AddressDependent => "address-dependent",
-            Behaviour::AddressAndPortDependent => "address-and-port-dependent",
-        };
+    /// Returns the description in the table's legend. The legend has one for all kinds [`Self::Nat`], whose
+    /// names say what they are.
+    pub fn description(self) -> &'static str {
         match self {
-            Self::Open => "public IPv4 address, no filter".into(),
-            Self::Nat { mapping, filtering, predictable } => {
-                let ports = match (mapping, predictable) {
-                    (Behaviour::EndpointIndependent, _) => "",
-                    (_, true) => ", the next port follows the last one",
-                    (_, false) => ", the next port is anything",
-                };
-                format!("{} mapping, {} filtering{ports}", depends(mapping), depends(filtering))
+            Self::Open => "public IPv4 address, no filter",
+            Self::Nat { .. } => {
+                "mapping and filtering, each endpoint-independent (`ei`), address-dependent (`ad`) or \
+                 address-and-port-dependent (`apd`); `+`: the next port follows the last one, else it is anything"
             }
-            Self::ShortLived => "as `ei-apd`, but mappings live for 20 s".into(),
-            Self::Double => "`ei-apd` behind `ei-apd`".into(),
-            Self::Cgn => "`ei-apd` behind a carrier's `ei-ei` that hairpins (RFC 6888)".into(),
-            Self::CgnDependent => "`ei-apd` behind a carrier's `apd-apd`".into(),
-            Self::UdpBlocked => "no UDP leaves, but any TCP: roots are reached by streams".into(),
-            Self::Only443 => "nothing leaves but TCP to port 443, by which roots take streams, too".into(),
-            Self::Ipv6 => "public IPv6 address, no filter, no IPv4".into(),
-            Self::Ipv6Firewall => "public IPv6 address, address-and-port-dependent firewall, no IPv4".into(),
-            Self::DualStack => "`ip6-fw`, and IPv4 by `apd-apd`".into(),
-            Self::Nat64 => "`ip6-fw`, and a NAT64 that is as `ei-ad` (RFC 6146)".into(),
-            Self::Nat64Dependent => "`ip6-fw`, and a NAT64 that is as `apd-apd`".into(),
-            Self::Nat66 => "private IPv6 address behind a NAT66 that is as `ei-apd`, no IPv4".into(),
-            Self::Nat66Dependent => {
-                "private IPv6 address behind a NAT66 that is as `apd-apd`, no IPv4".into()
-            }
+            Self::ShortLived => "as `ei-apd`, but mappings live for 20 s",
+            Self::Double => "`ei-apd` behind `ei-apd`",
+            Self::Cgn => "`ei-apd` behind a carrier's `ei-ei` that hairpins (RFC 6888)",
+            Self::CgnDependent => "`ei-apd` behind a carrier's `apd-apd`",
+            Self::UdpBlocked => "no UDP leaves, but any TCP: roots are reached by streams",
+            Self::Only443 => "nothing leaves but TCP to port 443, by which roots take streams, too",
+            Self::Ipv6 => "public IPv6 address, no filter, no IPv4",
+            Self::Ipv6Firewall => "public IPv6 address, address-and-port-dependent firewall, no IPv4",
+            Self::DualStack => "`ip6-fw`, and IPv4 by `apd-apd`",
+            Self::Nat64 => "`ip6-fw`, and a NAT64 that is as `ei-ad` (RFC 6146)",
+            Self::Nat64Dependent => "`ip6-fw`, and a NAT64 that is as `apd-apd`",
+            Self::Nat66 => "private IPv6 address behind a NAT66 that is as `ei-apd`, no IPv4",
+            Self::Nat66Dependent => "private IPv6 address behind a NAT66 that is as `apd-apd`, no IPv4",
         }
     }
 

@@ -72,8 +72,9 @@ impl Table {
         let mut out = INTRODUCTION.replace("COMMAND", command);
         let kinds: Vec<Kind> = Kind::all();
         out += "\n## Kinds\n\n| name | what it is |\n|---|---|\n";
-        for kind in &kinds {
-            let _ = writeln!(out, "| `{kind}` | {} |", kind.description());
+        for same in kinds.chunk_by(|a, b| a.description() == b.description()) {
+            let names: Vec<_> = same.iter().map(|kind| format!("`{kind}`")).collect();
+            let _ = writeln!(out, "| {} | {} |", names.join(", "), same[0].description());
         }
         out += "\n## Directly connected in the end\n\n";
         out += MATRIX;
@@ -94,14 +95,19 @@ impl Table {
         out += TIMES;
         if let Some(bytes) = self.relayed_in_usual_cells() {
             let names = Kind::USUAL.map(|kind| format!("`{kind}`")).join(", ");
-            let _ = writeln!(out, "Between two of {names} roots relay {bytes} bytes on average.\n{SHARES}");
+            let _ = write!(out, "Between two of {names} roots relay {bytes} bytes on average.\n{SHARES}");
         }
-        out += HEADS;
+        out
+    }
+
+    /// Renders the times of all cells as comma-separated values (RFC 4180).
+    pub fn to_csv(&self) -> String {
+        let mut out = HEADS.to_owned();
         for ([a, b], summary) in &self.cells {
-            let _ = writeln!(out, "| `{a}` | `{b}` | {} |", summary.columns(Expected::of(*a, *b)));
+            let _ = writeln!(out, "{a},{b},{}", summary.columns(Expected::of(*a, *b)));
         }
         for (shared, summary) in &self.together {
-            let _ = writeln!(out, "| `{shared}` | the same | {} |", summary.columns(shared.expected()));
+            let _ = writeln!(out, "\"{shared}\",the same,{}", summary.columns(shared.expected()));
         }
         out
     }
@@ -158,7 +164,7 @@ impl Summary {
             [first, ..] => format!("{} (seed {first})", self.failed.len()),
         };
         format!(
-            "{expected} | {talked}/{} | {} | {} | {} | {} | {failed}",
+            "{expected},{talked},{},{},{},{},{},{failed}",
             self.outcomes.len(),
             self.percent_direct(),
             spread(first),
@@ -168,48 +174,41 @@ impl Summary {
     }
 }
 
-/// Formats the median and the maximum of some numbers.
+/// Formats the median and the maximum of some numbers, as two columns.
 fn spread(mut numbers: Vec<u64>) -> String {
     numbers.sort_unstable();
     match numbers[..] {
-        [] => String::new(),
-        _ => format!("{} / {}", numbers[numbers.len() / 2], numbers[numbers.len() - 1]),
+        [] => ",".to_owned(),
+        _ => format!("{},{}", numbers[numbers.len() / 2], numbers[numbers.len() - 1]),
     }
 }
 
 const INTRODUCTION: &str = "\
 # Cells
 
-Two programs, each behind one kind of box, and two roots on the open Internet: do they reach each other, over
-which path, and how soon? Every number here is measured in the simulator (`labs/sim/src/cells`), in virtual time, with
-the cores that run in the node and in the root. This file is made by
-
 ```console
 COMMAND
 ```
 
+measures in the simulator (`labs/sim/src/cells`), in virtual time and with the cores that run in the node and in
+the root: do two programs, each behind one kind of box, with two roots on the open Internet, reach each other,
+over which path, and how soon? Each writes 2,000 bytes, then 200 bytes five times a second, for twelve seconds.
 A seed draws the delays of the lines (2 to 40 ms from each home and each root to the core), their rates, the
-boxes' ports and all that the nodes draw. One program connects to the other, each writes 2,000 bytes, and then
-each writes 200 bytes five times a second, for twelve seconds.
+boxes' ports, and the nodes' random numbers.
 
-What must be the case follows from the boxes alone (`labs/sim/src/cells/expectation.rs`):
+The boxes alone decide what must be the case (`labs/sim/src/cells/expectation.rs`):
 
-* If both outer ports are fixed, both nodes know both, and send at the same time: direct.
-* If one is fixed and the other one depends on the destination, the node with the fixed one does not know from
-  where it is sent to. It is direct if its filter lets in that port nevertheless, or if the port follows the
-  last one and can be guessed. Otherwise it sends to 1,024 random ports, and if none of them is one
-  to 1,024 others, while the other one sends from 256 sockets: it is direct with a chance of 99.97 in 100, and
-  otherwise the root relays. Of the seeds of such a cell 98 in 100 must be direct. A NAT64 is a NAT as others
-  are: the sockets' IPv6 packets to its prefix make mappings of IPv4. The roots see these, although the path to them is of IPv6, since they are asked by IPv4 as
-  well.
-* A NAT66 is a NAT as others are, too: how a node's addresses are mapped is known of each family.
-* If both depend on the destination, it is either, by luck.
-* Without a family in common the root relays.
-* Where no UDP passes, a root relays, too: it is reached by a stream, which is wanted after a second without an
-  answer by UDP. The simulator has streams to roots and no other TCP; real nodes punch by TCP (below).
+| boxes | path |
+|---|---|
+| both outer ports are fixed | direct |
+| one is fixed, and its filter lets in the other one's port, or that port can be guessed from the last one | direct |
+| one is fixed, none of that | direct with a chance of 99.97 in 100, by up to 2,048 ports against 256 sockets; 98 in 100 seeds must be |
+| both ports depend on the destination | either, by luck |
+| no family in common, or one lets no UDP pass | relayed; without UDP by a stream, which is opened after a second |
 
-The roots take TCP on the port that they have for UDP, and TLS with a WebSocket in it on port 443. A stream
-delivers datagrams whole, once and in order, after the delays of the lines.
+A NAT64 and a NAT66 count as the NATs that they are, because a node knows its mapping for each family, and roots
+see the IPv4 mappings of a NAT64. The simulator has streams to roots (on the port of UDP, and by a WebSocket on
+443) and no other TCP; real nodes punch by TCP (below).
 ";
 
 const MATRIX: &str = "\
@@ -229,25 +228,20 @@ address of its own.
 ";
 
 const TIMES: &str = "\
-Times are milliseconds of virtual time since the call to connect, in the median and at most; bytes are those of
-sealed datagrams that roots have relayed for both nodes together, also of those that were on their way when the
-path became direct.
+[cells.csv](cells.csv) has all times: milliseconds of virtual time since the call to connect, in the median and
+at most. Its bytes are those of sealed datagrams that roots have relayed for both nodes together.
 
 ";
 
 /// Bytes relayed for usual pairs, as counted at the root frame by frame.
 const SHARES: &str = "\
-About 1,030 of them always are: a handshake by one root, whose response says where its sender is (650 bytes),
-what the initiator answers to that (180), and the first two segments of the TCP connection (200). The rest is
-mostly what the first program writes, 2,000 bytes with 9 % of headers, unless the path is direct before that: that
-takes a round trip straight that is shorter than one way by the root. Where the answer by the first root takes
-more than two round trips to it, the other one relays a second handshake.
+About 1,030 of them always are: a handshake by one root, which tells where its sender is (650 bytes), the
+initiator's answer to that (180), and the first two segments of the TCP connection (200). The rest is what the
+first program writes until the path is direct, after a round trip straight.
 
-In the cells marked `L` a path takes a second more in the median, and three at most, since many ports are
-tried. That is asked for 200 ms, or one relayed round trip if that is longer, after the first packets to few
-ports, agreed on within a round trip, and begun 0.3 s and half a round trip later; then 800 ports a second are
-sent to. Each is one of the other side's 256 mappings with a chance of 1 in 252, so that one of the first n is
-found with a chance of 1 - (1 - 256 / 64,512)^n:
+In the cells marked `L` a path takes a second more in the median, and three at most. The search by many ports
+begins about 0.5 s after the first packets, and then sends to 800 ports a second. Each is one of the other side's
+256 mappings with a chance of 1 in 252:
 
 | ports | chance, % | after, s |
 |---|---|---|
@@ -257,9 +251,8 @@ found with a chance of 1 - (1 - 256 / 64,512)^n:
 | 1,158 | 99.0 | 1.45 |
 | 2,048 | 99.97 | 2.56 |
 
-Meanwhile the root relays what the programs write, 4,000 bytes at once and 2,000 a second in these cells: no
-search, however fast, leaves less than 4 kB of that to the root. By what they are, the bytes on average of 60
-seeds of `ei-apd` and `apd-apd` (`L`), `ad-ei` and `ad-ad` (`E`), and two of `ei-apd` (`D`):
+Meanwhile the root relays what the programs write. The bytes on average of 60 seeds of `ei-apd` and `apd-apd`
+(`L`), `ad-ei` and `ad-ad` (`E`), and two of `ei-apd` (`D`):
 
 | what | `L` | `E` | `D` |
 |---|---|---|---|
@@ -271,14 +264,11 @@ seeds of `ei-apd` and `apd-apd` (`L`), `ad-ei` and `ad-ad` (`E`), and two of `ei
 | headers of that | 992 | 258 | 111 |
 | acknowledgements alone | 616 | 165 | 55 |
 
-Nothing is sent twice, and nothing is probed. Where one side's mapping depends on the destination and the other
-side's filter lets in any port (`E`, and some `D`), the first packet that arrives comes from a port that nobody
-has named, and the answer needs another round trip straight. By then the second program may have answered by
-the root, too: that is 4,000 bytes without any header. Less would be left to the root only if the programs' data
-waited for a path that may not come.
+Nothing is sent twice, and nothing is probed. Less would be left to the root only if the programs' data waited
+for a path that may not come.
 ";
 
 const HEADS: &str = "\
-| one | the other | expected | talked | direct, % | first byte | direct | relayed before | not as expected |
-|---|---|---|---|---|---|---|---|---|
+one,the other,expected,talked,of,direct %,first byte,first byte at most,direct,direct at most,relayed before,\
+relayed before at most,not as expected
 ";

@@ -100,7 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     if let Some(path) = &options.write {
         let text = format!("{}\n{machine}\n{conditions}\n\n{table}\n{summary}", command_line());
-        document::write(path, document::RIVALS, None, &text)?;
+        document::write(path, document::RIVALS, &text)?;
     }
     runners.into_iter().for_each(Runner::close);
     Ok(failures.is_empty())

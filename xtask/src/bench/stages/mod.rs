@@ -116,7 +116,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     println!("\n{conditions}\n\n{table}\n{summary}");
     if let Some(path) = &options.write {
         let text = format!("{}\n{machine}\n{conditions}\n\n{table}\n{summary}", command_line());
-        document::write(path, document::STAGES, None, &text)?;
+        document::write(path, document::STAGES, &text)?;
     }
     Ok(true)
 }
