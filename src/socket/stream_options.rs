@@ -1,4 +1,4 @@
-//! Addresses, options and state of TCP streams: the methods that the blocking and the asynchronous stream share.
+//! Addresses, options and state of TCP streams, for the blocking and the asynchronous stream alike.
 
 /// Defines these methods in the `impl` of a stream, whose method `connection` returns its
 /// [`Connection`](super::Connection).
