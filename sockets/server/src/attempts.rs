@@ -117,8 +117,8 @@ impl ServerState {
         }
     }
 
-    /// Forgets an asker that has gone while it waited for the outcome of an attempt. The attempt ends with the
-    /// last one, as in the kernel, where a process that is killed closes its sockets.
+    /// Forgets an asker that has gone while it waited for the outcome of an attempt. The attempt ends with
+    /// the last one, as in the kernel, where a process that is killed closes its sockets.
     pub(crate) fn forget_waiting(&mut self, asker: Key, attempt: Key) {
         if let Some(Entry::Connecting(waiting)) = self.entries.get_mut(&attempt)
             && !waiting.forget(asker)

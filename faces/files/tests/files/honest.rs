@@ -38,8 +38,8 @@ fn a_folder_arrives_as_it_is() {
     scene.check_same();
 }
 
-/// A folder of the receiver stays as private as it is. Where a private folder comes for the first time, nobody
-/// else can look into it while it is received.
+/// A folder of the receiver stays as private as it is. Where a private folder comes for the first time,
+/// nobody else can look into it while it is received.
 #[test]
 fn a_folder_that_is_there_keeps_its_permissions() {
     let scene = Scene::new();

@@ -23,8 +23,8 @@ struct Child(libc::pid_t);
 impl Child {
     /// Forks a child that runs `work` alone, and exits with 0 unless that panics.
     fn new(work: impl FnOnce()) -> Self {
-        // SAFETY: the child has the test's memory, takes no lock that another thread may have held, and leaves
-        // by _exit(2).
+        // SAFETY: the child has the test's memory, takes no lock that another thread may have held, and
+        // leaves by _exit(2).
         let child = unsafe { libc::fork() };
         assert!(child >= 0, "no child");
         if child == 0 {
