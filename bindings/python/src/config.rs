@@ -60,11 +60,16 @@ impl Config {
 
 /// Makes the exception of a refused setting: that of its file, or of its text.
 fn refused(py: Python<'_>, reason: &Refusal, error: &dyn Display) -> PyErr {
+    file_error(py, reason).unwrap_or_else(|| invalid(error))
+}
+
+/// Makes the exception of a file that a setting names, if that is the reason.
+pub(crate) fn file_error(py: Python<'_>, reason: &Refusal) -> Option<PyErr> {
     match reason {
         Refusal::Roots(RootsError::State(error)) | Refusal::Turn(LoadTurnError::File(error)) => {
-            state_error(py, error)
+            Some(state_error(py, error))
         }
-        _ => invalid(error),
+        _ => None,
     }
 }
 

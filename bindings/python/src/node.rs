@@ -14,7 +14,7 @@ use peersock_socket_server::Host;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
-use crate::config::{Config, by_file, by_id, with_secret};
+use crate::config::{Config, by_file, by_id, file_error, with_secret};
 use crate::errors::{described, invalid, io_error, os_error, state_error};
 use crate::nicknames;
 use crate::process;
@@ -40,6 +40,9 @@ impl Node {
             Err(error @ StartError::PortTaken { .. }) => Err(described(py, libc::EADDRINUSE, error)),
             Err(error @ StartError::PortForbidden { .. }) => Err(described(py, libc::EACCES, error)),
             Err(StartError::State(error)) => Err(state_error(py, &error)),
+            Err(StartError::Variable(error)) => {
+                Err(file_error(py, &error.reason).unwrap_or_else(|| PyOSError::new_err(error.to_string())))
+            }
             Err(error) => Err(PyOSError::new_err(error.to_string())),
         }
     }

@@ -140,8 +140,7 @@ impl Folder {
         regular(file).map(|(file, _)| file)
     }
 
-    /// Creates a folder unless it exists. Its owner may do everything until the content is there, see
-    /// [`finish_folder`](Self::finish_folder).
+    /// Creates a folder unless it exists. Its owner may do everything, because later receipts add to it.
     pub(crate) fn make_folder(&self, path: &EntryPath, permissions: Permissions) -> io::Result<()> {
         let parent = self.parent_of(path)?;
         let mode = Mode::from_raw_mode(permissions.bits()) | Mode::RWXU;
@@ -163,13 +162,6 @@ impl Folder {
             }
             other => Ok(other?),
         }
-    }
-
-    /// Takes the permissions from the owner of a new folder that the sender's owner does not have.
-    pub(crate) fn finish_folder(&self, path: &EntryPath, permissions: Permissions) -> io::Result<()> {
-        let folder = self.walk(path.names())?;
-        let mode = Mode::from_raw_mode(rustix::fs::fstat(&folder)?.st_mode & permissions.bits());
-        Ok(rustix::fs::fchmod(folder, mode)?)
     }
 
     /// Sets a folder's modification time.

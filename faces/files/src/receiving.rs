@@ -237,11 +237,6 @@ impl<S: Stream> Receiver<'_, S> {
         for path in changed.iter().filter(|_| is_few).map(|index| &entry(*index).path) {
             self.folder.sync_parent(path).map_err(|error| ReceiveError::local(path, error))?;
         }
-        // From the inside out, because no path leads through a folder that its owner may not search.
-        for Entry { path, permissions, .. } in folders.iter().rev().copied().map(entry) {
-            let finished = self.folder.finish_folder(path, *permissions);
-            finished.map_err(|error| ReceiveError::local(path, error))?;
-        }
         if !is_few {
             return self.folder.sync_all().map_err(|error| ReceiveError::local("the folder", error));
         }

@@ -353,17 +353,17 @@ impl Connecting {
         if self.written.len() > MAX_WRITTEN_FIRST {
             return false;
         }
+        // Nothing comes behind an end that is here before the data is taken.
+        let is_shut = self.data.as_ref().is_none_or(|data| has_ended(data.as_fd()));
         let pending = self.take_filling();
-        let all = [&self.written[..], &pending].concat();
-        let others = first.without(&all);
-        let has_come = others.len() < all.len();
-        self.written = others;
-        if !has_come {
-            // The last byte is still in the descriptor.
+        let others = first.without(&pending);
+        let has_come = others.len() < pending.len();
+        self.written.extend(others);
+        if !has_come && !is_shut {
+            // The last byte is still in the descriptor, and comes again.
             self.written.pop();
         }
-        let is_shut = || self.data.as_ref().is_none_or(|data| has_ended(data.as_fd()));
-        has_come || is_shut()
+        has_come || is_shut
     }
 
     /// Makes the application's descriptor report the outcome.

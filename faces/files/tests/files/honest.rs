@@ -19,7 +19,7 @@ fn a_folder_arrives_as_it_is() {
     scene.write("tree/run.sh", b"#!/bin/sh\n");
     scene.write("tree/.ssh/key", b"secret");
     fs::create_dir(scene.from("tree/empty")).unwrap();
-    let modes = [("run.sh", 0o755), (".ssh/key", 0o600), (".ssh", 0o700), ("empty", 0o500)];
+    let modes = [("run.sh", 0o755), (".ssh/key", 0o600), (".ssh", 0o700), ("empty", 0o700)];
     for (name, mode) in modes {
         let name = format!("tree/{name}");
         fs::set_permissions(scene.from(&name), fs::Permissions::from_mode(mode)).unwrap();
@@ -49,6 +49,19 @@ fn a_folder_that_is_there_keeps_its_permissions() {
     fs::set_permissions(scene.to("documents"), fs::Permissions::from_mode(0o700)).unwrap();
     scene.received(&["documents"]);
     assert_eq!(fs::metadata(scene.to("documents")).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+/// The group of a shared folder is inherited, and a folder that nobody may write to at the sender takes what
+/// comes later.
+#[test]
+fn a_new_folder_keeps_what_the_receiver_needs() {
+    let scene = Scene::new();
+    scene.write("read-only/one", b"1");
+    fs::set_permissions(scene.from("read-only"), fs::Permissions::from_mode(0o555)).unwrap();
+    fs::set_permissions(scene.to(""), fs::Permissions::from_mode(0o2775)).unwrap();
+    scene.received(&["read-only"]);
+    let mode = fs::metadata(scene.to("read-only")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o2700, 0o2700, "{mode:o}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use peersock_fd::{Errno, Kind, SendFlags, Socket, SocketFlags};
+use peersock_fd::{Errno, Kind, SendFlags, Shutdown, Socket, SocketFlags};
 use rustix::event::PollFlags;
 use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -38,9 +38,18 @@ enum How {
 #[derive(Clone, Default)]
 struct Second(Arc<SecondCall>);
 
+/// The action of a second call.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Action {
+    #[default]
+    Connects,
+    Writes,
+    WritesAndEnds,
+}
+
 #[derive(Default)]
 struct SecondCall {
-    writes: bool,
+    action: Action,
     /// The number of bytes that it has written.
     written: AtomicUsize,
     /// The socket's number, or 0.
@@ -51,7 +60,16 @@ struct SecondCall {
 
 impl Second {
     fn writing() -> Self {
-        Self(Arc::new(SecondCall { writes: true, ..SecondCall::default() }))
+        Self(Arc::new(SecondCall { action: Action::Writes, ..SecondCall::default() }))
+    }
+
+    fn ending() -> Self {
+        Self(Arc::new(SecondCall { action: Action::WritesAndEnds, ..SecondCall::default() }))
+    }
+
+    /// Returns true if the call has ended the stream.
+    fn has_ended(&self) -> bool {
+        self.0.action == Action::WritesAndEnds && self.0.written.load(Ordering::Relaxed) > 0
     }
 
     /// Enables the call.
@@ -81,10 +99,13 @@ impl Second {
             // SAFETY: it is open as long as its number is set.
             #[allow(unsafe_code)]
             let fd = unsafe { BorrowedFd::borrow_raw(number) };
-            if second.writes {
+            if second.action != Action::Connects {
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
                 let written = rustix::net::send(fd, WRITTEN_BETWEEN, flags).unwrap_or(0);
                 second.written.fetch_add(written, Ordering::Relaxed);
+                if second.action == Action::WritesAndEnds && written > 0 {
+                    let _ = rustix::net::shutdown(fd, Shutdown::Write);
+                }
                 return;
             }
             let returned = match Socket::of(fd) {
@@ -111,7 +132,7 @@ impl Echoed {
     fn connect(&self, fd: &OwnedFd) -> Result<(), Errno> {
         match self.connect_once_or_again(fd) {
             // The other call has returned that it is connected, or in progress.
-            Err(Errno::ISCONN) if self.3.has_returned(Ok(())) => Ok(()),
+            Err(Errno::ISCONN) if self.3.has_returned(Ok(())) || self.3.has_ended() => Ok(()),
             Err(Errno::ALREADY) if self.3.has_returned(Err(Errno::INPROGRESS)) => {
                 poll(fd, PollFlags::OUT);
                 self.0.take_error(fd)
@@ -143,10 +164,19 @@ impl Echoed {
 
     fn exchange(&self, fd: &OwnedFd) -> Result<String, Errno> {
         let Self(world, remote, ..) = self;
-        let (_, peer) = world.names(fd);
-        assert_eq!(peer, *remote);
-        assert_eq!(retry_on_intr(|| rustix::io::write(fd, SENT))?, SENT.len());
-        world.shut_writing(fd)?;
+        // A connection whose other end has ended too has no peer any more.
+        if self.3.0.action != Action::WritesAndEnds {
+            assert_eq!(world.names(fd).1, *remote);
+        }
+        let send = || rustix::net::send(fd, SENT, SendFlags::NOSIGNAL);
+        let sent = match retry_on_intr(send) {
+            Err(Errno::PIPE) if self.3.has_ended() => &SENT[..0],
+            sent => &SENT[..sent?],
+        };
+        match world.shut_writing(fd) {
+            Err(_) if self.3.has_ended() => {}
+            shut => shut?,
+        }
         let mut came = Vec::new();
         loop {
             let mut buf = [0; 512];
@@ -158,7 +188,7 @@ impl Echoed {
             }
         }
         let between = came.extract_if(.., |byte| *byte == WRITTEN_BETWEEN[0]).count();
-        if came == SENT && between == self.3.0.written.load(Ordering::Relaxed) {
+        if came == sent && between == self.3.0.written.load(Ordering::Relaxed) {
             Ok("all came back".into())
         } else {
             Ok(format!("{came:?} came back, and {between} bytes of the other call"))
@@ -380,6 +410,14 @@ fn what_another_call_writes_while_it_connects_arrives_too() {
     let test = "what_another_call_writes_while_it_connects_arrives_too";
     for how in [How::ConnectsAgain, How::Polls, How::PollsWithoutWaiting] {
         everything_arrives_with_a_second_call(test, &[Signals::Again], how, Second::writing);
+    }
+}
+
+#[test]
+fn what_another_call_writes_and_ends_while_it_connects_arrives_whole() {
+    let test = "what_another_call_writes_and_ends_while_it_connects_arrives_whole";
+    for how in [How::ConnectsAgain, How::Polls, How::PollsWithoutWaiting] {
+        everything_arrives_with_a_second_call(test, &[Signals::Again], how, Second::ending);
     }
 }
 
