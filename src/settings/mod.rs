@@ -166,7 +166,8 @@ impl NodeBuilder {
     /// # Ok::<(), peersock::settings::SettingError>(())
     /// ```
     ///
-    /// The later one of two calls wins where both concern the same thing: `discovery_port` turns discovery on.
+    /// The later one of two calls wins where both concern the same thing: `discovery_port` turns discovery
+    /// on.
     ///
     /// # Errors
     /// Fails if there is no such setting, or if its value is of another type or out of its range.
