@@ -56,6 +56,7 @@ mod udp_cut;
 mod up;
 mod up_changes;
 mod up_exit;
+mod up_fragments;
 mod up_networks;
 mod up_office;
 mod up_outsiders;
