@@ -1,6 +1,6 @@
-//! Two programs behind NATs lose the path that carries their data: UDP, the direct path, or all roots. The data
-//! is back within a second and two round trips, counted from the loss, or from the return of what was lost
-//! if there is no other path. Needs root and `natlab`.
+//! Two programs behind NATs lose the path that carries their data: UDP, the direct path, or all roots. The
+//! data is back within a second and two round trips, counted from the loss, or from the return of what was
+//! lost if there is no other path. Needs root and `natlab`.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -46,8 +46,8 @@ const BLOCK_V6: &str = "2001:db8:77::/64";
 const GATEWAY: [&str; 2] = ["192.168.77.1", "2001:db8:77::1"];
 const BEHIND: [&str; 2] = ["192.168.77.9", "2001:db8:77::9"];
 
-/// Some fragments of the kernel exceed the path, and are split again. Packets sent before the path is known may
-/// be lost.
+/// Some fragments of the kernel exceed the path, and are split again. Packets sent before the path is known
+/// may be lost.
 #[test]
 fn datagrams_that_both_kernels_cut_pass_over_paths_of_any_size() {
     let Some(office) = Office::lay("upcuts") else { return };
@@ -135,8 +135,8 @@ fn what_is_cut_passes_through_a_gateway_in_both_directions() {
     }
 }
 
-/// Sends datagrams of these sizes to a machine, with some tries for each answer. Without repetition, each is awaited for
-/// longer.
+/// Sends datagrams of these sizes to a machine, with some tries for each answer. Without repetition, each
+/// answer is awaited for longer.
 fn ask(office: &Office, to: &str, tries: usize, sizes: &[&str]) -> Finished {
     let wait = if tries == 1 { PATIENCE.as_secs() / 2 } else { 1 };
     let words = ["python3", "-c", ASK, to, &tries.to_string(), &wait.to_string()];
