@@ -22,11 +22,11 @@ pub(crate) const NODES: [&str; 2] = ["dialer", "listener"];
 pub(crate) const SITES: [&str; 2] = ["home", "work"];
 pub(crate) const ROOTS: [&str; 2] = ["root1", "root2"];
 
-/// Two sites, `home` and `work`, each with a host of the same name with a 1 appended, and two roots, which
-/// keep their keys.
+/// Two sites, `home` and `work`, each with a host of the same name with a 1 appended, and one or two roots,
+/// which keep their keys.
 pub(crate) struct Scene {
-    roots: [Option<Running>; 2],
-    texts: [String; 2],
+    roots: Vec<Option<Running>>,
+    texts: Vec<String>,
     /// Further options of the roots.
     options: &'static [&'static str],
     pub(crate) nats: Nats,
@@ -46,9 +46,10 @@ impl Scene {
 
     fn with(test: &str, topology: &str, options: &'static [&'static str]) -> Option<Self> {
         let nats = Nats::build(test, topology)?;
-        let mut scene =
-            Self { roots: [None, None], texts: Default::default(), options, nats, lab: Lab::new() };
-        for number in 0..ROOTS.len() {
+        let count = ROOTS.iter().filter(|root| topology.contains(&format!("{root}="))).count();
+        let roots = (0..count).map(|_| None).collect();
+        let mut scene = Self { roots, texts: vec![String::new(); count], options, nats, lab: Lab::new() };
+        for number in 0..count {
             scene.start_root(number);
         }
         Some(scene)
@@ -135,7 +136,7 @@ impl Scene {
         let target = listening.wait_for_target();
         wait_for_status(&self.lab, NODES[1], |now| {
             let roots = now["roots"].as_array().map(Vec::as_slice).unwrap_or_default();
-            roots.len() == ROOTS.len() && roots.iter().all(|root| root["state"] == "registered")
+            roots.len() == self.roots.len() && roots.iter().all(|root| root["state"] == "registered")
         });
         let whom = if words == ["dial"] { target } else { address_of(&self.lab, NODES[1]) };
         [listening, node(NODES[0], "home1", &[words, &[&whom]].concat())]

@@ -1,6 +1,6 @@
 //! Changes of the machine's network by others while `peersock up` runs, and features disabled before.
 
-use crate::common::{Running, run};
+use crate::common::run;
 use crate::up_office::{BLOCK, NAME, Office, V4};
 
 #[test]
@@ -63,58 +63,4 @@ fn a_machine_without_ipv6_has_the_ipv4_part_of_a_network() {
         office.inside(0, &[env!("CARGO_BIN_EXE_peersock"), "up", "--ephemeral", "--name", "open0"]);
     command.args(["--network", &office.lab.network]);
     run(command).failure(1, &["no IPv4 address in network", "disable_ipv6=0"]);
-}
-
-/// Some fragments of the kernel exceed the path, and are split again.
-#[test]
-fn datagrams_that_both_kernels_cut_pass_over_paths_of_any_size() {
-    const ECHO: &str = "import socket
-v4 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-v6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-v6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-import selectors
-all = selectors.DefaultSelector()
-for s, level, option, at in (v4, 0, 10, '0.0.0.0'), (v6, 41, 23, '::'):
-    s.setsockopt(level, option, 0)
-    s.bind((at, 7001))
-    all.register(s, selectors.EVENT_READ)
-print('ready', flush=True)
-while True:
-    for key, _ in all.select():
-        data, who = key.fileobj.recvfrom(70000)
-        key.fileobj.sendto(data, who)";
-    // Uses IP_PMTUDISC_DONT, like name servers. Packets sent before the path is known may be lost.
-    const ASK: &str = "import os, socket, sys
-for size in (100, 1200, 1300, 1372, 1400, 3000, 20000):
-    family, level, option = (socket.AF_INET6, 41, 23) if ':' in sys.argv[1] else (socket.AF_INET, 0, 10)
-    s = socket.socket(family, socket.SOCK_DGRAM)
-    s.setsockopt(level, option, 0)
-    s.settimeout(1)
-    s.connect((sys.argv[1], 7001))
-    data = os.urandom(size)
-    for attempt in range(60):
-        try:
-            s.send(data)
-            if s.recv(70000) == data: break
-            raise SystemExit('%d bytes came as others' % size)
-        except (TimeoutError, OSError): pass
-    else: raise SystemExit('%d bytes never came' % size)
-print('all')";
-    let Some(office) = Office::lay("upcuts") else { return };
-    for mtu in ["1280", "1400", "1480"] {
-        (0..2).for_each(|machine| office.ip(machine, &["link", "set", "eth0", "mtu", mtu]));
-        let ups: Vec<Running> = (0..2).map(|machine| office.up(machine)).collect();
-        let serving = Running::start(office.inside(1, &["python3", "-c", ECHO]));
-        serving.wait_for_stdout("ready");
-        let shown = ups[1].shown();
-        let v6 = shown.lines().find(|line| line.contains(':')).expect("an IPv6 address");
-        for to in [V4[1], v6] {
-            let asked = office.run(0, &["python3", "-c", ASK, to]);
-            let said = || ups.iter().map(Running::said).collect::<String>();
-            assert!(asked.text().contains("all"), "{mtu} {to}: {}{}", asked.stderr, said());
-            for size in ["1372", "1450", "3000", "20000"] {
-                office.ping(0, to, size);
-            }
-        }
-    }
 }

@@ -22,6 +22,11 @@ pub(crate) struct Office {
 impl Office {
     /// Creates two machines, and the network's file. No program runs yet.
     pub(crate) fn lay(name: &str) -> Option<Office> {
+        Self::lay_with(name, &[BLOCK])
+    }
+
+    /// Lays out machines likewise, with other blocks behind the second one.
+    pub(crate) fn lay_with(name: &str, blocks: &[&str]) -> Option<Office> {
         if lacks(name, &["ip", "ping", "python3", "sysctl"]) {
             return None;
         }
@@ -34,7 +39,9 @@ impl Office {
         let file = office.file();
         let of = |node: &str, words: &[&str]| run(office.lab.command(node, words)).success();
         of("up0", &["network", "new", &file, "--name", "one", "--address", V4[0]]);
-        of("up1", &["network", "add", &file, "--name", "two", "--address", V4[1], "--route", BLOCK]);
+        let mut words = vec!["network", "add", &file, "--name", "two", "--address", V4[1]];
+        words.extend(blocks.iter().flat_map(|block| ["--route", block]));
+        of("up1", &words);
         Some(office)
     }
 
