@@ -11,7 +11,7 @@ use peersock_testnet::Lab as Nats;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::common::{Finished, PATIENCE, Running, peersock, run, signal, vanish, without_variables};
+use crate::common::{Finished, PATIENCE, Running, lacks, peersock, run, signal, vanish, without_variables};
 use crate::nats::{start, start_root};
 
 /// Size of a file that takes a while to arrive.
@@ -100,6 +100,35 @@ impl Folders {
 
 fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// Such a file system says that it has no blocks, of which none is free.
+#[test]
+fn a_folder_without_a_size_has_room() {
+    let test = "a_folder_without_a_size_has_room";
+    if lacks(test, &["unshare", "mount", "cmp"]) {
+        return;
+    }
+    let folders = Folders::new();
+    fs::write(folders.from("notes.txt"), vec![7; 1 << 20]).unwrap();
+    let (_sending, code) = folders.send(&["--keep"], &["notes.txt"]);
+    let receive = folders.receive_command(&code, &["--interface", "lo"]);
+    // The mount ends with the shell, and what has arrived with it.
+    let script = "from=$1 to=$2; shift 2; mount -t ramfs none \"$to\" || exit 77
+        \"$@\" && cmp \"$from\" \"$to/notes.txt\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).args([folders.from("notes.txt"), folders.to("")]);
+    command.arg(receive.get_program()).args(receive.get_args());
+    for (name, value) in receive.get_envs() {
+        value.map(|value| command.env(name, value));
+    }
+    without_variables(&mut command);
+    let finished = run(command);
+    if finished.status.code() == Some(77) || finished.stderr.contains("unshare:") {
+        eprintln!("SKIP {test}: ramfs cannot be mounted: {}", finished.stderr);
+        return;
+    }
+    finished.success();
 }
 
 /// `ls` does not show such files, and some of them affect the user's programs.
