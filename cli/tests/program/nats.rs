@@ -112,7 +112,7 @@ fn a_node_with_a_root_knows_its_nat_and_has_a_port_forwarded_until_it_ends() {
         // A root with a single address does not reveal the filter. The other server never answers, so that
         // the NAT check still runs while the port is already open.
         let (stun, silent) = (nats.ip4("stun"), nats.ip4("root"));
-        command.args(words).env("PEERSOCK_STUN", format!("{stun}:3478 {silent}:9"));
+        command.args(words).arg(format!("--stun={stun}:3478")).arg(format!("--stun={silent}:9"));
         command
     };
     let router = nats.ip4("home").to_string();
