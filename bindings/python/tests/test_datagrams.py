@@ -137,6 +137,23 @@ def test_what_makes_no_sense_fails_as_in_cpython(session: peersock.Session) -> N
             sock.sendto(b"x")  # type: ignore[call-overload]
 
 
+def test_a_new_socket_for_each_of_many_queries_takes_no_port_and_no_memory(session: peersock.Session) -> None:
+    before = 0
+    # More than there are ports that the system could give.
+    for number in range(35_000):
+        if number == 2_000:
+            before = _resident()
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as query:
+            query.sendto(b"query", (session.address, 9))
+    assert _resident() - before < 16
+
+
+def _resident() -> int:
+    """Returns the process's memory, in MiB."""
+    with open("/proc/self/status") as status:
+        return int(status.read().partition("VmRSS:")[2].split()[0]) // 1024
+
+
 @pytest.mark.parametrize("name", ["recv", "recv_into", "recvfrom", "recvfrom_into"])
 def test_a_thread_that_waits_gets_what_another_one_has_asked_for(peer: Peer, name: str) -> None:
     port = peer.port("datagrams", int(socket.AF_INET), 1)

@@ -242,3 +242,35 @@ print('all')
     }
     assert_eq!(finished.success().text(), "all\n");
 }
+
+/// There are more queries than ports that the system could give, so each port is used again.
+#[track_caller]
+fn a_new_udp_socket_for_each_query(test: &str, mode: &str) {
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let script = "import os, socket
+def resident(process):
+    status = open(f'/proc/{process}/status').read()
+    return int(status.split('VmRSS:')[1].split()[0]) // 1024
+# The node is in the process that has started the program.
+processes = os.getpid(), os.getppid()
+for n in range(35_000):
+    if n == 2_000:
+        before = [resident(process) for process in processes]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
+        query.sendto(b'query', ('10.77.0.2', 9))
+grown = [resident(process) - was for process, was in zip(processes, before)]
+print('all' if max(grown) < 16 else grown)
+";
+    let command = lab.command("beta", &["--mode", mode], &["python3", "-c", script]);
+    assert_eq!(run(command).success().text(), "all\n");
+}
+
+#[test]
+fn many_queries_with_a_new_socket_each_take_no_port_and_no_memory() {
+    a_new_udp_socket_for_each_query("many_queries_with_a_new_socket_each", "preload");
+}
+
+#[test]
+fn many_queries_with_a_new_socket_each_take_no_port_and_no_memory_by_seccomp() {
+    a_new_udp_socket_for_each_query("many_queries_with_a_new_socket_each_by_seccomp", "seccomp");
+}
