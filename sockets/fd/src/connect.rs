@@ -54,23 +54,23 @@ impl Socket<'_> {
         }
         let remote = remote.ok_or(Errno::AFNOSUPPORT)?;
         self.check_structure(remote)?;
-        if !self.is_new()? {
-            if rustix::net::getpeername(self.fd()).is_ok() {
-                return self.connect_again(waits()?);
-            }
-            if sockopt::socket_acceptconn(self.fd())? {
-                return Err(Errno::ISCONN);
-            }
-        }
         let wait = waits()?;
         // Another thread may close the descriptor during the wait, and open another file by the same number.
         // A call keeps its socket until it returns, as in the kernel. Without a free number it goes on.
         let held = wait.then(|| high_copy(self.fd())).flatten();
         let held = held.as_ref().map_or(*self, |held| self.with_fd(held.as_fd()));
-        held.connect_new(remote, wait)
+        held.connect_stream(remote, wait)
     }
 
-    fn connect_new(&self, remote: SocketAddr, wait: bool) -> Result<(), Errno> {
+    fn connect_stream(&self, remote: SocketAddr, wait: bool) -> Result<(), Errno> {
+        if !self.is_new()? {
+            if rustix::net::getpeername(self.fd()).is_ok() {
+                return self.connect_again(wait);
+            }
+            if sockopt::socket_acceptconn(self.fd())? {
+                return Err(Errno::ISCONN);
+            }
+        }
         let timeout = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
         let request = Request::Connect { socket: self.opened(), remote, wait, timeout };
         // The node acts on the content of the reply alone, regardless of the request or an interruption.

@@ -20,8 +20,11 @@ impl Filling {
         Ok(Self(u128::from_ne_bytes(bytes)))
     }
 
+    /// Length of a piece, bytes.
+    pub const LENGTH: usize = size_of::<Self>();
+
     /// Returns the bytes of one piece. The kernel takes all of them at once or none.
-    pub fn bytes(self) -> [u8; 16] {
+    pub fn bytes(self) -> [u8; Self::LENGTH] {
         self.0.to_ne_bytes()
     }
 

@@ -26,9 +26,6 @@ use crate::wakers::{self, Key};
 /// Time for an application to connect its descriptor after the connection is established.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Length of the library's first piece, bytes.
-const PIECE: usize = 16;
-
 /// Number of bytes that other threads may write before the library's first piece. The library waits for room
 /// when more are pending.
 const MAX_WRITTEN_FIRST: usize = 16 * BUFFER;
@@ -318,8 +315,11 @@ impl Connecting {
     /// Returns true if the application's descriptor is here, with everything that the library writes to it
     /// first. No client gets a reply before that, because the application may then write behind it.
     fn is_here(&mut self, key: Key, context: &Context) -> bool {
-        if self.fills || self.data.is_none() {
-            return self.data.is_some() && self.filled.is_some();
+        if self.data.is_none() {
+            return false;
+        }
+        if self.fills {
+            return self.filled.is_some();
         }
         if self.first.is_none() || self.take_first() {
             return true;
@@ -336,15 +336,19 @@ impl Connecting {
     /// comes.
     fn take_first(&mut self) -> bool {
         let (Some(data), Some(first)) = (&self.data, self.first) else { return false };
-        let mut seen = [0; PIECE + 1];
+        let mut seen = [0; Filling::LENGTH + 1];
         let pending =
             retry_on_intr(|| rustix::net::recv(data, &mut seen[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
         match pending {
             Err(Errno::AGAIN) => return false,
             // Nearly always the piece comes alone.
-            Ok((PIECE, _)) if self.written.is_empty() && seen[..PIECE] == first.bytes() => {
-                return retry_on_intr(|| rustix::net::recv(data, &mut seen[1..PIECE], RecvFlags::DONTWAIT))
-                    .is_ok();
+            Ok((Filling::LENGTH, _))
+                if self.written.is_empty() && seen[..Filling::LENGTH] == first.bytes() =>
+            {
+                return retry_on_intr(|| {
+                    rustix::net::recv(data, &mut seen[1..Filling::LENGTH], RecvFlags::DONTWAIT)
+                })
+                .is_ok();
             }
             Ok((1.., _)) => {}
             // The application has closed its descriptor.
@@ -355,7 +359,7 @@ impl Connecting {
         }
         // Nothing comes behind an end that is here before the data is taken.
         let is_shut = self.data.as_ref().is_none_or(|data| has_ended(data.as_fd()));
-        let pending = self.take_filling();
+        let pending = self.take_pending();
         let others = first.without(&pending);
         let has_come = others.len() < pending.len();
         self.written.extend(others);
@@ -376,7 +380,7 @@ impl Connecting {
         let app_end = filled.as_ref().map(|(app_end, _)| app_end.as_fd());
         let Err(error) = outcome else {
             if let Some((_, filling)) = filled {
-                self.written = filling.without(&self.take_filling());
+                self.written = filling.without(&self.take_pending());
             }
             app_end.map(enlarge);
             return Step::Stands;
@@ -390,7 +394,7 @@ impl Connecting {
             // A program that reads then must get the error, so reads block until the end is there, a moment
             // later.
             waiting = app_end.and_then(Waiting::begin);
-            self.take_filling();
+            self.take_pending();
         }
         // A descriptor whose peer closes with unread filling reports an error.
         drop(self.data.take());
@@ -405,14 +409,13 @@ impl Connecting {
         self.outcome == Some(Ok(()))
     }
 
-    /// Reads all but the last byte of a filled descriptor, so that it becomes writable. Returns everything,
+    /// Reads all but the last pending byte, so that a filled descriptor becomes writable. Returns everything,
     /// including that byte, which stays in the descriptor: see `outbox`.
-    fn take_filling(&self) -> Vec<u8> {
+    fn take_pending(&self) -> Vec<u8> {
         let Some(data) = &self.data else { return Vec::new() };
         // An urgent byte counts as pending data, so read it inline.
         let _ = sockopt::set_socket_oobinline(data, true);
-        // The descriptor became full and was not writable since. So it holds the filling and what the
-        // application wrote before, at most the application's SO_SNDBUF.
+        // At most the application's SO_SNDBUF. What is written from now on comes with another event.
         let there = rustix::io::ioctl_fionread(data).map_or(0, |there| there as usize);
         let (mut buf, mut taken) = (vec![0; there], 0);
         while taken < there {

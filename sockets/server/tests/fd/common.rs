@@ -94,6 +94,13 @@ impl Served {
         self.network.address().into()
     }
 
+    /// Returns an address of the network whose member never answers.
+    pub(crate) fn silent(&self) -> SocketAddr {
+        let mut octets = self.network.address().octets();
+        octets[15] ^= 1;
+        SocketAddr::new(octets.into(), 80)
+    }
+
     pub(crate) fn socket(&self, flags: SocketFlags) -> OwnedFd {
         peersock_fd::open(&self.client, Family::V6, Kind::Stream, flags).expect("a socket")
     }

@@ -118,10 +118,7 @@ fn while_it_connects_the_socket_is_neither_readable_nor_writable() {
     let a = Served::new("ff0001ffff000000");
     let fd = a.socket(SocketFlags::NONBLOCK);
     let socket = overlay(&fd);
-    // A nonexistent member of the network.
-    let mut octets = a.network.address().octets();
-    octets[15] ^= 1;
-    let nobody = SocketAddr::new(octets.into(), 80);
+    let nobody = a.silent();
     assert_eq!(errno(socket.connect(Some(nobody))), Errno::INPROGRESS);
     assert_eq!(poll_for(&fd, PollFlags::IN | PollFlags::OUT, 1), PollFlags::empty());
     assert_eq!(errno(socket.connect(Some(nobody))), Errno::ALREADY);
@@ -228,13 +225,11 @@ fn nothing_is_taken_by_a_socket_that_was_refused() {
 #[test]
 fn a_time_limit_ends_the_call_but_not_the_attempt() {
     let (a, b) = Served::pair();
-    let mut octets = a.network.address().octets();
-    octets[15] ^= 1;
     let fd = a.socket(SocketFlags::empty());
     let limit = Some(Duration::from_millis(200));
     rustix::net::sockopt::set_socket_timeout(&fd, rustix::net::sockopt::Timeout::Send, limit)
         .expect("an option");
-    let (socket, silent) = (overlay(&fd), SocketAddr::new(octets.into(), 80));
+    let (socket, silent) = (overlay(&fd), a.silent());
     assert_eq!(errno(socket.connect(Some(silent))), Errno::INPROGRESS);
     assert_eq!(errno(socket.connect(Some(silent))), Errno::ALREADY, "it waits for as long again");
     drop(fd);
@@ -266,9 +261,7 @@ fn threads_that_connect_one_socket_all_wait_and_may_all_write_then() {
 #[test]
 fn who_waits_for_an_attempt_of_another_thread_is_told_as_that_is() {
     let (a, b) = Served::pair();
-    let mut octets = a.network.address().octets();
-    octets[15] ^= 1;
-    let (silent, closed) = (SocketAddr::new(octets.into(), 80), SocketAddr::new(b.ip(), 9));
+    let (silent, closed) = (a.silent(), SocketAddr::new(b.ip(), 9));
     // The other call does not wait, or no longer waits.
     let fd = a.socket(SocketFlags::NONBLOCK);
     assert_eq!(errno(overlay(&fd).begin_connect(Some(silent))), Errno::INPROGRESS);
@@ -299,9 +292,7 @@ fn who_waits_for_an_attempt_of_another_thread_is_told_as_that_is() {
 #[test]
 fn shutdown_ends_an_attempt_that_is_waited_for() {
     let a = Served::new("ff0001ffff000000");
-    let mut octets = a.network.address().octets();
-    octets[15] ^= 1;
-    let silent = SocketAddr::new(octets.into(), 80);
+    let silent = a.silent();
     for flags in [SocketFlags::empty(), SocketFlags::NONBLOCK] {
         let fd = a.socket(flags);
         let connected = thread::scope(|scope| {

@@ -3,6 +3,7 @@
 mod aliases;
 mod alongside;
 mod ancillary;
+mod child;
 mod closing;
 mod common;
 mod connect;

@@ -2,66 +2,21 @@
 //! killed in a call, a descriptor that another thread closes, and a handler that restarts calls.
 #![allow(unsafe_code)]
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
-use peersock_fd::{Errno, Family, Kind, SocketFlags};
+use peersock_fd::{Errno, Family, Kind, Shutdown, SocketFlags};
+use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::common::{Served, errno, overlay, send_to};
+use crate::child::Child;
+use crate::common::{Served, errno, overlay, poll, send_to};
 use crate::world::World;
 
 /// Time after which a call certainly waits.
 const WAITS: Duration = Duration::from_millis(200);
-
-/// A forked child, which is killed when it is dropped.
-struct Child(libc::pid_t);
-
-impl Child {
-    /// Forks a child that runs `work` alone, and exits with 0 unless that panics.
-    fn new(work: impl FnOnce()) -> Self {
-        // SAFETY: the child has the test's memory, takes no lock that another thread may have held, and
-        // leaves by _exit(2).
-        let child = unsafe { libc::fork() };
-        assert!(child >= 0, "no child");
-        if child == 0 {
-            let done = catch_unwind(AssertUnwindSafe(work));
-            // SAFETY: it ends the process and does not return.
-            unsafe { libc::_exit(i32::from(done.is_err())) };
-        }
-        Self(child)
-    }
-
-    /// Returns its status, as waitpid(2) does.
-    fn wait(self) -> libc::c_int {
-        let mut status = 0;
-        // SAFETY: the pointer is to a live variable.
-        let waited = unsafe { libc::waitpid(self.0, &raw mut status, 0) };
-        assert_eq!(waited, self.0);
-        std::mem::forget(self);
-        status
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        // SAFETY: no pointers but a null one. It is our child, whose end was not waited for.
-        unsafe {
-            libc::kill(self.0, libc::SIGKILL);
-            libc::waitpid(self.0, std::ptr::null_mut(), 0);
-        }
-    }
-}
-
-/// Returns the address of a member that never answers.
-fn silent(served: &Served) -> SocketAddr {
-    let mut octets = served.network.address().octets();
-    octets[15] ^= 1;
-    SocketAddr::new(octets.into(), 80)
-}
 
 #[test]
 fn a_process_without_a_free_descriptor_goes_on_with_the_sockets_that_it_has() {
@@ -93,7 +48,7 @@ fn the_attempt_of_a_process_that_is_killed_ends() {
     let (a, b) = Served::pair();
     let (listener, address) = b.listen(SocketFlags::empty());
     let fd = a.socket(SocketFlags::empty());
-    let child = Child::new(|| assert_eq!(overlay(&fd).connect(Some(silent(&a))), Ok(())));
+    let child = Child::new(|| assert_eq!(overlay(&fd).connect(Some(a.silent())), Ok(())));
     while overlay(&fd).local_addr().expect("the node is there").port() == 0 {
         thread::sleep(Duration::from_millis(1));
     }
@@ -119,16 +74,47 @@ fn another_thread_may_close_a_descriptor_while_it_connects() {
     let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
     let other = rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK, None).expect("a socket");
     let connected = thread::scope(|scope| {
-        let connecting = scope.spawn(|| overlay(&fd).connect(Some(silent(&a))));
+        // The second one waits for the attempt of the first one.
+        let connecting = [(); 2].map(|()| scope.spawn(|| overlay(&fd).connect(Some(a.silent()))));
         thread::sleep(WAITS);
         // SAFETY: the number stays open, and belongs to a socket that nothing else uses.
         let mut number = unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) };
         rustix::io::dup2(&other, &mut number).expect("the number is open");
         std::mem::forget(number);
+        connecting.map(|connecting| connecting.join().expect("no panic"))
+    });
+    let mut connected = connected.map(errno);
+    connected.sort_by_key(|error| error.raw_os_error());
+    assert_eq!(connected, [Errno::ALREADY, Errno::INPROGRESS]);
+    assert_eq!(errno(rustix::net::getpeername(&other)), Errno::NOTCONN, "it was connected to the node");
+}
+
+/// The same for a call that waits for an attempt which began without waiting. It leaves the error of a file
+/// that has the number meanwhile.
+#[test]
+fn another_thread_may_close_a_descriptor_while_a_second_connect_waits() {
+    let a = Served::new("ff0001ffff000000");
+    let fd = a.socket(SocketFlags::NONBLOCK);
+    assert_eq!(errno(overlay(&fd).connect(Some(a.silent()))), Errno::INPROGRESS);
+    rustix::io::ioctl_fionbio(&fd, false).expect("a socket");
+    let copy = rustix::io::dup(&fd).expect("a descriptor");
+    let closed = UdpSocket::bind("[::1]:0").expect("a free port").local_addr().expect("it is bound");
+    let other = UdpSocket::bind("[::1]:0").expect("a free port");
+    other.connect(closed).expect("an address");
+    other.send(b"x").expect("it leaves");
+    assert!(poll(&other, PollFlags::IN).contains(PollFlags::ERR));
+    let connected = thread::scope(|scope| {
+        let connecting = scope.spawn(|| overlay(&fd).connect(Some(a.silent())));
+        thread::sleep(WAITS);
+        // SAFETY: the number stays open, and belongs to a socket that nothing else uses.
+        let mut number = unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) };
+        rustix::io::dup2(&other, &mut number).expect("the number is open");
+        std::mem::forget(number);
+        overlay(&copy).shutdown(Shutdown::Both).expect("the attempt goes on");
         connecting.join().expect("no panic")
     });
-    assert_eq!(connected, Err(Errno::INPROGRESS));
-    assert_eq!(errno(rustix::net::getpeername(&other)), Errno::NOTCONN, "it was connected to the node");
+    assert_eq!(connected, Err(Errno::CONNRESET));
+    assert_eq!(sockopt::socket_error(&other), Ok(Err(Errno::CONNREFUSED)), "it was told to another call");
 }
 
 /// connect(2) with SO_SNDTIMEO is never restarted, see signal(7).
@@ -142,7 +128,7 @@ fn a_handler_that_restarts_calls_interrupts_a_connect_with_a_time_limit() {
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
     let full = listener.local_addr().expect("it is bound");
     let _first = std::net::TcpStream::connect(full).expect("the backlog has one place");
-    for (world, remote) in [(World::Kernels, full), (World::Overlays(a.client.clone()), silent(&a))] {
+    for (world, remote) in [(World::Kernels, full), (World::Overlays(a.client.clone()), a.silent())] {
         let fd = world.open(Kind::Stream, SocketFlags::empty());
         let limit = Some(Duration::from_secs(10));
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, limit).expect("an option");

@@ -5,12 +5,13 @@
 use std::io::{Read, Write};
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::os::fd::BorrowedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use peersock_fd::Socket;
+
+use crate::child::Child;
 
 /// Signal that marks the begin and the end of the interrupted part; the child raises it.
 const MARK: libc::c_int = libc::SIGUSR2;
@@ -119,17 +120,8 @@ pub(crate) trait Steps {
 /// through all calls. Returns the result of each run.
 pub(crate) fn trace(signals: Signals, mut steps: impl Steps) -> Vec<String> {
     let (mut told, mut tells) = std::io::pipe().expect("a pipe");
-    // SAFETY: the child does only what a forked child may do here. It has the test's memory, takes no lock
-    // that another thread may have held, and leaves by _exit(2).
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0, "no child");
-    if child == 0 {
-        let done = catch_unwind(AssertUnwindSafe(|| run_child(signals, &mut steps, &mut tells)));
-        // SAFETY: it ends the process and does not return.
-        unsafe { libc::_exit(if done.is_ok() { 0 } else { 101 }) };
-    }
+    let child = Child::new(|| run_child(signals, &mut steps, &mut tells));
     drop(tells);
-    let child = Child(child);
     child.wait_for_stop();
     ptrace(libc::PTRACE_SETOPTIONS, child.0, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
     child.resume(libc::PTRACE_CONT, 0);
@@ -186,9 +178,6 @@ fn mark() {
     // SAFETY: no pointers. The tracer suppresses the signal.
     unsafe { libc::raise(MARK) };
 }
-
-/// The child, which is killed when it is dropped.
-struct Child(libc::pid_t);
 
 impl Child {
     /// Returns the signal by which it has stopped; with 0x80 it is at a system call.
@@ -279,16 +268,6 @@ enum Call {
     Begins(libc::c_long),
     IsInterrupted,
     Ends,
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        // SAFETY: no pointers but a null one. It is our child, whose end was not waited for.
-        unsafe {
-            libc::kill(self.0, libc::SIGKILL);
-            libc::waitpid(self.0, std::ptr::null_mut(), libc::__WALL);
-        }
-    }
 }
 
 fn ptrace(request: libc::c_uint, child: libc::pid_t, data: libc::c_int) {
