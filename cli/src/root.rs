@@ -229,13 +229,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
                  up and start again",
             );
         }
-        let addresses: Vec<_> = announcement.endpoints().iter().filter_map(RootEndpoint::address).collect();
-        let has_names = addresses.len() < announcement.endpoints().len();
+        // Names may lead to any address.
+        let addresses: Option<Vec<_>> = announcement.endpoints().iter().map(RootEndpoint::address).collect();
         print(announcement)?;
-        if !has_names && are_private(&addresses) {
+        if addresses.is_some_and(|addresses| are_private(&addresses)) {
             note(
-                "warning: only machines of the same private network reach these addresses; start with --advertise \
-                 HOST:7420 for others, a public address or name that leads here",
+                "warning: only machines of the same private network reach these addresses; start with \
+                 --advertise HOST:7420 for others, a public address or name that leads here",
             );
         }
         for address in server.udp_addresses() {

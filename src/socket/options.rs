@@ -6,9 +6,7 @@ macro_rules! tcp_options {
     ($stream:ty) => {
         impl $stream {
             /// Returns the local address.
-            ///
-            /// # Errors
-            /// None at present.
+            /// Never fails at present.
             pub fn local_addr(&self) -> std::io::Result<std::net::SocketAddr> {
                 Ok(self.shared.connection.local_addr())
             }
@@ -23,18 +21,14 @@ macro_rules! tcp_options {
 
             /// Sets TCP_NODELAY: true if small writes leave at once instead of waiting for an
             /// acknowledgement. Default: false.
-            ///
-            /// # Errors
-            /// None at present.
+            /// Never fails at present.
             pub fn set_nodelay(&self, nodelay: bool) -> std::io::Result<()> {
                 self.shared.connection.set_nodelay(nodelay);
                 Ok(())
             }
 
             /// Returns TCP_NODELAY, see [`set_nodelay`](Self::set_nodelay).
-            ///
-            /// # Errors
-            /// None at present.
+            /// Never fails at present.
             pub fn nodelay(&self) -> std::io::Result<bool> {
                 Ok(self.shared.connection.nodelay())
             }
@@ -111,18 +105,14 @@ macro_rules! tcp_options {
             /// Sets SO_LINGER: the time that dropping the stream waits (blocking the thread) for delivery,
             /// after which it resets the connection. `None`, the default: dropping does not wait, and
             /// delivery continues in the background.
-            ///
-            /// # Errors
-            /// None at present.
+            /// Never fails at present.
             pub fn set_linger(&self, linger: Option<std::time::Duration>) -> std::io::Result<()> {
                 self.shared.connection.set_linger(linger);
                 Ok(())
             }
 
             /// Returns SO_LINGER, see [`set_linger`](Self::set_linger).
-            ///
-            /// # Errors
-            /// None at present.
+            /// Never fails at present.
             pub fn linger(&self) -> std::io::Result<Option<std::time::Duration>> {
                 Ok(self.shared.connection.linger())
             }
@@ -134,9 +124,7 @@ macro_rules! tcp_options {
             }
 
             /// Takes the pending error (SO_ERROR).
-            ///
-            /// # Errors
-            /// None at present.
+            /// Never fails at present.
             pub fn take_error(&self) -> std::io::Result<Option<std::io::Error>> {
                 Ok(self.shared.connection.take_error())
             }

@@ -29,6 +29,7 @@ mod install;
 mod process;
 mod record;
 mod test;
+mod xml;
 
 /// Result of a command. The error is a text for the user.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

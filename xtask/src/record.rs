@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Stdio;
 
+use crate::xml::escape;
 use crate::{Result, cargo, root};
 
 /// The file, from the workspace's root.
@@ -52,7 +53,7 @@ fn svg(command: &str, said: &str) -> String {
     let columns = said.lines().map(|line| line.chars().count()).max().unwrap_or(0).max(command.len() + 2);
     let width = 2 * MARGIN + (columns as f64 * COLUMN).ceil() as usize;
     let height = 2 * MARGIN + LINE * (said.lines().count() + 1);
-    let (title, description) = (escaped(&format!("A run of {command}")), escaped(&spoken(said)));
+    let (title, description) = (escape(&format!("A run of {command}")), escape(&spoken(said)));
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" role=\"img\" aria-labelledby=\"title desc\">\n<title id=\"title\">{title}</title>\n\
@@ -85,12 +86,8 @@ fn text(class: &str, column: usize, y: usize, text: &str) -> String {
     let x = MARGIN as f64 + column as f64 * COLUMN;
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = write!(out, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y}\">{}</text>", escaped(text));
+    let _ = write!(out, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y}\">{}</text>", escape(text));
     out
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

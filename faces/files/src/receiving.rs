@@ -233,12 +233,11 @@ impl<S: Stream> Receiver<'_, S> {
         for Entry { path, time, .. } in all {
             let _ = self.folder.set_time(path, *time);
         }
-        let changed = [&folders[..], &links, &written].concat();
-        for path in changed.iter().filter(|_| is_few).map(|index| &entry(*index).path) {
-            self.folder.sync_parent(path).map_err(|error| ReceiveError::local(path, error))?;
-        }
         if !is_few {
             return self.folder.sync_all().map_err(|error| ReceiveError::local("the folder", error));
+        }
+        for path in [folders, links, written].concat().into_iter().map(|index| &entry(index).path) {
+            self.folder.sync_parent(path).map_err(|error| ReceiveError::local(path, error))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::figures::{Contender, Figures, Quantity, Row};
 use super::table::number;
+use crate::xml::escape;
 
 /// Quantities shown, and whether more is better.
 const SHOWN: [(Quantity, bool); 9] = [
@@ -113,8 +114,7 @@ fn panel(quantity: Quantity, more: bool, rows: &[(Contender, Row)], left: usize,
 }
 
 fn text(x: usize, y: usize, class: &str, text: &str) -> String {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    format!("<text x=\"{x}\" y=\"{y}\" class=\"{class}\">{text}</text>\n")
+    format!("<text x=\"{x}\" y=\"{y}\" class=\"{class}\">{}</text>\n", escape(text))
 }
 
 #[cfg(test)]

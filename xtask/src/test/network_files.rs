@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::sources::rust_files;
+use super::sources::{files, rust_files};
 use super::workspace::Workspace;
 use crate::{Result, root};
 
@@ -89,7 +89,7 @@ pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     }
     let mut users = BTreeSet::new();
     for folder in OTHERS {
-        for file in files(&root().join(folder), &ENDINGS)? {
+        for file in files(&root().join(folder), &ENDINGS, &is_installed)? {
             let code = fs::read_to_string(&file)?;
             if JOINS.iter().any(|call| code.contains(call)) {
                 users.insert(file.strip_prefix(root()).unwrap_or(&file).to_owned());
@@ -116,20 +116,9 @@ pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// Returns a folder's files with these endings, except those installed by package managers.
-fn files(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let is_theirs = path.ends_with("node_modules") || path.ends_with("build") || path.ends_with("test");
-        if path.is_dir() && !is_theirs {
-            found.extend(files(&path, endings)?);
-        } else if path.extension().is_some_and(|ending| endings.iter().any(|known| ending == *known)) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
+/// Returns true for folders of package managers' files.
+fn is_installed(path: &Path) -> bool {
+    ["node_modules", "build", "test"].iter().any(|name| path.ends_with(name))
 }
 
 /// Returns the complaint about a place that lacks a name.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::Result;
+use crate::xml::unescape;
 
 /// Prefix of the line by which a test reports that it cannot run here.
 const SKIP: &str = "SKIP ";
@@ -203,14 +204,6 @@ fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
     // The first attribute follows the tag's name directly.
     let (_, rest) = tag.split_once(&format!("{name}=\""))?;
     rest.split('"').next()
-}
-
-fn unescape(text: &str) -> String {
-    text.replace("&lt;", "<")
-        .replace("&gt;", ">")
-        .replace("&quot;", "\"")
-        .replace("&apos;", "'")
-        .replace("&amp;", "&")
 }
 
 #[cfg(test)]

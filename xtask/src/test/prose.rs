@@ -5,8 +5,9 @@
 //! comments are held to the same words; ruff limits their columns.
 
 use std::fs;
+use std::path::PathBuf;
 
-use super::sources::rust_files;
+use super::sources::{files, rust_files};
 use super::workspace::Package;
 use crate::{Result, root};
 
@@ -39,52 +40,38 @@ const COLUMNS: usize = 110;
 /// Fails if a file cannot be read.
 pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     let folder = package.manifest.parent().unwrap_or(&package.manifest);
-    let (mut complaints, mut total) = (Vec::new(), Counts::default());
+    let mut all = Vec::new();
     for source in ["src", "tests"].map(|part| folder.join(part)).iter().filter(|part| part.is_dir()) {
-        for file in rust_files(source)? {
-            let name = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
-            let counts = Counts::of(&fs::read_to_string(&file)?, COLUMNS);
-            complaints.extend(counts.complaints.iter().map(|(line, what)| format!("{name}:{line}: {what}")));
-            total.docs += counts.docs;
-            total.questions += counts.questions;
-        }
+        all.extend(rust_files(source)?);
     }
-    if total.questions * 100 > total.docs * QUESTIONS_PERCENT {
-        let Counts { docs, questions, .. } = total;
-        complaints
-            .push(format!("{}: {questions} of {docs} doc comments begin with a question word", package.name));
-    }
-    Ok(complaints)
+    complaints_in(&all, &package.name, "doc comments", |text| Counts::of(text, COLUMNS))
 }
 
 /// Returns where the comments of the Python package, its tests and its examples break the rules.
-///
-/// # Errors
-///
-/// A file cannot be read.
+/// Fails if a file cannot be read.
 pub(super) fn python_complaints() -> Result<Vec<String>> {
-    let (mut complaints, mut total) = (Vec::new(), Counts::default());
-    let mut folders = vec![root().join("bindings/python")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "py") {
-                let name = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
-                let counts = Counts::of(&as_rust(&fs::read_to_string(&path)?), usize::MAX);
-                complaints
-                    .extend(counts.complaints.iter().map(|(line, what)| format!("{name}:{line}: {what}")));
-                total.docs += counts.docs;
-                total.questions += counts.questions;
-            }
-        }
+    let all = files(&root().join("bindings/python"), &["py"], &|_| false)?;
+    complaints_in(&all, "Python", "docstrings", |text| Counts::of(&as_rust(text), usize::MAX))
+}
+
+/// Returns the complaints about some files, and one if too many of their doc comments begin with questions.
+fn complaints_in(
+    files: &[PathBuf],
+    whose: &str,
+    docs: &str,
+    count: impl Fn(&str) -> Counts,
+) -> Result<Vec<String>> {
+    let (mut complaints, mut total, mut questions) = (Vec::new(), 0, 0);
+    for file in files {
+        let name = file.strip_prefix(root()).unwrap_or(file).display().to_string();
+        let counts = count(&fs::read_to_string(file)?);
+        complaints.extend(counts.complaints.iter().map(|(line, what)| format!("{name}:{line}: {what}")));
+        total += counts.docs;
+        questions += counts.questions;
     }
-    if total.questions * 100 > total.docs * QUESTIONS_PERCENT {
-        let Counts { docs, questions, .. } = total;
-        complaints.push(format!("Python: {questions} of {docs} docstrings begin with a question word"));
+    if questions * 100 > total * QUESTIONS_PERCENT {
+        complaints.push(format!("{whose}: {questions} of {total} {docs} begin with a question word"));
     }
-    complaints.sort();
     Ok(complaints)
 }
 

@@ -4,10 +4,10 @@
 //! in all other runs.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use super::command::nextest;
 use super::outcome::Outcome;
+use super::sources::files;
 use super::workspace::{Package, Workspace};
 use crate::{Result, cargo};
 
@@ -77,26 +77,11 @@ fn ignored_in(package: &Package) -> Result<Vec<Ignored>> {
     let mut all = Vec::new();
     let folder = package.manifest.parent().ok_or("a manifest lies in a folder")?;
     for part in ["src", "tests"].map(|part| folder.join(part)).iter().filter(|part| part.is_dir()) {
-        for file in rust_files(part)? {
+        for file in files(part, &["rs"], &|_| false)? {
             all.extend(ignored(&fs::read_to_string(file)?));
         }
     }
     Ok(all)
-}
-
-/// Returns all Rust files below a folder in a fixed order, including test files.
-fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(rust_files(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn ignored(text: &str) -> impl Iterator<Item = Ignored> {

@@ -201,21 +201,31 @@ fn names(line: &str, word: &str) -> bool {
 
 /// Returns all Rust files below a folder in a fixed order, except files that hold only tests.
 pub(super) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+    let tests = ["tests", "tests.rs", "testing", "testing.rs"];
+    files(folder, &["rs"], &|path| tests.iter().any(|name| path.ends_with(name)))
+}
+
+/// Returns the files below a folder with one of these endings, in a fixed order, except files and folders
+/// that `is_skipped`.
+pub(super) fn files(
+    folder: &Path,
+    endings: &[&str],
+    is_skipped: &dyn Fn(&Path) -> bool,
+) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if matches!(name.as_str(), "tests" | "tests.rs" | "testing" | "testing.rs") {
+        if is_skipped(&path) {
             continue;
         }
         if path.is_dir() {
-            files.extend(rust_files(&path)?);
-        } else if name.ends_with(".rs") {
-            files.push(path);
+            found.extend(files(&path, endings, is_skipped)?);
+        } else if path.extension().is_some_and(|ending| endings.iter().any(|known| ending == *known)) {
+            found.push(path);
         }
     }
-    files.sort();
-    Ok(files)
+    found.sort();
+    Ok(found)
 }
 
 #[cfg(test)]
