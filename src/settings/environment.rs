@@ -57,7 +57,7 @@ pub fn stun_of_environment() -> Result<Vec<Target>, VariableError> {
 /// Returns the busy-polling time in `PEERSOCK_BUSY_POLL`.
 ///
 /// # Errors
-/// Fails if the variable is neither empty nor a number up to [`MAX_BUSY_POLL`].
+/// Fails if the variable is neither empty nor a number up to 10,000.
 pub fn busy_poll_of_environment() -> Result<Option<Duration>, VariableError> {
     let allowed = || format!("a number of microseconds from 0 to {MAX_BUSY_POLL}, where 0 is never");
     read(BUSY_POLL_VARIABLE, |text| match (text.trim(), text.trim().parse::<u16>()) {

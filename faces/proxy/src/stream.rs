@@ -152,12 +152,15 @@ impl Link {
         self.proves_by_bytes = true;
     }
 
-    fn went_through(&mut self) {
-        if std::mem::take(&mut self.proves_by_bytes)
-            && let Some(slot) = &self.slot
-        {
-            slot.standing().prove();
+    /// Proves the client because data passes. Fails if the connection has lost its place.
+    fn pass(&mut self) -> io::Result<()> {
+        if let Some(slot) = self.slot.as_ref().filter(|_| self.proves_by_bytes) {
+            if !slot.standing().prove() {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            self.proves_by_bytes = false;
         }
+        Ok(())
     }
 
     fn stream(&mut self) -> Pin<&mut Box<dyn Stream>> {
@@ -242,17 +245,18 @@ impl AsyncRead for Link {
         }
         let before = buf.filled().len();
         ready!(self.stream().poll_read(cx, buf))?;
-        self.is_read |= buf.filled().len() == before && buf.remaining() > 0;
-        self.went_through();
-        Poll::Ready(Ok(()))
+        let is_data = buf.filled().len() > before;
+        self.is_read |= !is_data && buf.remaining() > 0;
+        // The end of an empty stream proves nothing.
+        Poll::Ready(if is_data { self.pass() } else { Ok(()) })
     }
 }
 
 impl AsyncWrite for Link {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(self.stream().poll_write(cx, data))?;
-        self.went_through();
-        Poll::Ready(Ok(written))
+        // Before the write, because a client that has read the data must not lose its place.
+        self.pass()?;
+        self.stream().poll_write(cx, data)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -263,5 +267,96 @@ impl AsyncWrite for Link {
         ready!(self.stream().poll_shutdown(cx))?;
         self.is_ended = true;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+    use crate::owner::Owner;
+    use crate::slots::{Slots, Standing};
+
+    const CLIENT: Option<Owner> =
+        Some(Owner::Address(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))));
+
+    /// A stream that checks at each write that its client is proven.
+    struct Checked(DuplexStream, Standing);
+
+    impl AsyncRead for Checked {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Checked {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            assert!(self.1.is_proven(), "the client could see the data and lose its place");
+            Pin::new(&mut self.0).poll_write(cx, data)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    impl Stream for Checked {
+        fn reset_when_dropped(&self) {}
+
+        fn prepare(&self) {}
+    }
+
+    /// Returns a connection that takes a place and proves itself by bytes, and its client's end.
+    fn link(slots: &Slots) -> (Link, Standing, DuplexStream) {
+        let slot = slots.take_unproven(CLIENT).expect("there is a place");
+        let standing = slot.standing().clone();
+        let (served, client) = duplex(100);
+        let mut link = Link::new(Checked(served, standing.clone()));
+        link.hold(slot);
+        link.prove_by_bytes();
+        (link, standing, client)
+    }
+
+    #[tokio::test]
+    async fn data_proves_a_client_before_it_can_see_them() {
+        let (mut link, standing, mut client) = link(&Slots::new(2));
+        link.write_all(b"hello").await.unwrap();
+        assert!(standing.is_proven());
+        assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_lost_its_place_gets_no_data() {
+        let slots = Slots::new(2);
+        let (mut link, standing, mut client) = link(&slots);
+        let _new = slots.take_unproven(CLIENT).expect("the first one makes room");
+        assert!(standing.is_evicted());
+        for _ in 0..2 {
+            let refused = link.write_all(b"hello").await.expect_err("it has lost its place");
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionReset);
+        }
+        drop(link);
+        assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_an_empty_stream_proves_nothing() {
+        let (mut link, standing, mut client) = link(&Slots::new(2));
+        client.shutdown().await.unwrap();
+        assert_eq!(link.read(&mut [0; 9]).await.unwrap(), 0);
+        assert!(!standing.is_proven());
     }
 }
