@@ -15,7 +15,7 @@
 //!
 //! impl Attached for Bell {
 //!     fn run(&self, _: &[PollEvent]) {
-//!         let _ = self.0.send(());
+//!         let _ = self.inner.send(());
 //!     }
 //!
 //!     fn deadline(&self) -> Option<Instant> {
@@ -27,10 +27,11 @@
 //! let handle = NodeHandle::of(&node);
 //! let _user = handle.task_user();
 //! let (ring, rings) = mpsc::channel();
-//! handle.attach(Some(Arc::new(Bell(ring))));
+//! let bell: Arc<dyn Attached> = Arc::new(Bell(ring));
+//! handle.attach(Arc::clone(&bell));
 //! handle.kick();
 //! rings.recv().expect("the engine thread runs it");
-//! handle.attach(None);
+//! handle.detach(&bell);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -40,9 +41,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use peersock_datapath::Datapath;
-use peersock_overlay::{Lookup, NodeId};
-use peersock_stack::{Error, Flow, InterfaceId, TcpOptions};
+use peersock_datapath::{Datapath, JoinedNetwork};
+use peersock_overlay::{Lookup, NetworkId, NodeId};
+use peersock_stack::{Error, Flow, InterfaceId, Scope, TcpOptions};
 
 pub use crate::driver::Attached;
 use crate::node::{Inner, Node};
@@ -65,33 +66,103 @@ pub use crate::sys::process::at_exit;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct NodeHandle(Arc<Inner>);
+pub struct NodeHandle {
+    inner: Arc<Inner>,
+    /// The networks that exist for the handle's sockets, with their interfaces; `None` for all.
+    visible: Option<Visible>,
+}
+
+/// Networks of a program, and their interfaces.
+#[derive(Clone)]
+struct Visible {
+    networks: Arc<[NetworkId]>,
+    interfaces: Arc<[InterfaceId]>,
+}
 
 impl NodeHandle {
     /// Returns the handle of a node.
     pub fn of(node: &Node) -> NodeHandle {
-        NodeHandle(Arc::clone(&node.inner))
+        NodeHandle { inner: Arc::clone(&node.inner), visible: None }
     }
 
     /// Returns a handle that does not keep the node running.
     pub fn downgrade(&self) -> WeakNodeHandle {
-        WeakNodeHandle(Arc::downgrade(&self.0))
+        WeakNodeHandle { inner: Arc::downgrade(&self.inner), visible: self.visible.clone() }
+    }
+
+    /// Returns a handle for a program that uses only some of the node's networks, which must be joined. For
+    /// its sockets, other networks do not exist: they have no route there, and receive nothing from there.
+    ///
+    /// ```
+    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
+    /// # use peersock::attach::NodeHandle;
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// let work = node.join(Network::ad_hoc("ff0001ffff000000".parse()?))?;
+    /// let home = node.join(Network::ad_hoc("ff0002ffff000000".parse()?))?;
+    /// let handle = NodeHandle::of(&node).within(&[home.id()]);
+    /// assert_eq!(handle.networks().len(), 1);
+    /// let [inside, outside] = [home.address(), work.address()].map(|address| (address, 8080).into());
+    /// assert!(handle.reserve(None, inside, Default::default()).is_ok());
+    /// assert!(handle.reserve(None, outside, Default::default()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn within(&self, networks: &[NetworkId]) -> NodeHandle {
+        let known = self.datapath().networks();
+        let joined = known.iter().filter(|network| networks.contains(&network.id));
+        let interfaces = joined.map(|network| network.interface).collect();
+        let visible = Visible { networks: networks.into(), interfaces };
+        NodeHandle { inner: Arc::clone(&self.inner), visible: Some(visible) }
+    }
+
+    /// Returns the joined networks that exist for the handle's sockets, in the order of joining.
+    pub fn networks(&self) -> Arc<[JoinedNetwork]> {
+        let networks = self.datapath().networks();
+        match &self.visible {
+            None => networks,
+            Some(visible) => {
+                let is_visible = |network: &&JoinedNetwork| visible.interfaces.contains(&network.interface);
+                networks.iter().filter(is_visible).cloned().collect()
+            }
+        }
+    }
+
+    /// Returns the interfaces that a socket may use, which may be bound to one.
+    pub fn scope(&self, device: Option<InterfaceId>) -> Scope {
+        let scope = Scope::from(device);
+        match &self.visible {
+            Some(visible) => scope.within(&visible.interfaces),
+            None => scope,
+        }
+    }
+
+    /// Returns the addresses of the members with this name, in the networks that exist for the handle.
+    pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+        self.datapath().addresses_named(name, |network| self.shows(network))
+    }
+
+    /// Returns the name of the member that has an address in a network that exists for the handle.
+    pub fn name_at(&self, address: IpAddr) -> Option<String> {
+        self.datapath().name_at(address, |network| self.shows(network))
+    }
+
+    fn shows(&self, network: NetworkId) -> bool {
+        self.visible.as_ref().is_none_or(|visible| visible.networks.contains(&network))
     }
 
     /// Returns the node's data path, with its stack.
     pub fn datapath(&self) -> &Datapath {
-        &self.0.driver.datapath
+        &self.inner.driver.datapath
     }
 
     /// Returns the poller of the engine thread, to which descriptors are added.
     pub fn poller(&self) -> &Arc<Poller> {
-        &self.0.driver.poller
+        &self.inner.driver.poller
     }
 
     /// Returns the member of a joined network that has `address`, if the node knows it.
     pub fn member_at(&self, address: IpAddr) -> Option<NodeId> {
-        let datapath = self.datapath();
-        let networks = datapath.networks();
+        let (datapath, networks) = (self.datapath(), self.networks());
         let mut leading =
             networks.iter().filter(|one| one.routes.iter().any(|route| route.contains(address)));
         leading.find_map(|network| match datapath.find(Instant::now(), network, address) {
@@ -105,30 +176,33 @@ impl NodeHandle {
     /// # Errors
     /// `NetworkDown` (ENETDOWN).
     pub fn check_up(&self) -> io::Result<()> {
-        self.0.check_up()
+        self.inner.check_up()
     }
 
     /// Wakes the engine thread: it runs due work, calls [`Attached::run`], and polls the deadline again.
     pub fn kick(&self) {
-        self.0.driver.kick();
+        self.inner.driver.kick();
     }
 
-    /// Makes the engine thread also run `attached`, in place of an earlier attachment; `None` ends that. A
-    /// node has one such slot, which a server of descriptors takes: a second one stops the first, and
-    /// dropping either empties it.
-    pub fn attach(&self, attached: Option<Arc<dyn Attached>>) {
-        self.0.driver.attach(attached);
+    /// Makes the engine thread also run `attached`, until [`NodeHandle::detach`].
+    pub fn attach(&self, attached: Arc<dyn Attached>) {
+        self.inner.driver.attach(attached);
+    }
+
+    /// Ends an attachment. The engine thread may run it once more.
+    pub fn detach(&self, attached: &Arc<dyn Attached>) {
+        self.inner.driver.detach(attached);
     }
 
     /// Shuts down like [`Node::shutdown`], with `patience` in place of a time. [`Node::undelivered`] returns
     /// the losses.
     pub fn shutdown(&self, patience: &mut Patience) -> bool {
-        self.0.shutdown(patience)
+        self.inner.shutdown(patience)
     }
 
     /// Counts a user that waits as a task: while there is one, the engine thread reads the UDP sockets.
     pub fn task_user(&self) -> TaskUser {
-        TaskUser::new(&self.0)
+        TaskUser::new(&self.inner)
     }
 
     /// Begins a connection, from `local` if given, and only over one interface if given.
@@ -144,7 +218,7 @@ impl NodeHandle {
         remote: SocketAddr,
         options: TcpOptions,
     ) -> Result<Connection, Error> {
-        Connection::open(&self.0, interface, local, remote, options)
+        Connection::open(&self.inner, &self.scope(interface), local, remote, options)
     }
 
     /// Takes an address and a port, only on one interface if given; connections come after
@@ -152,38 +226,40 @@ impl NodeHandle {
     ///
     /// # Errors
     /// Returns the errors of [`Stack::tcp_bind`](peersock_stack::Stack::tcp_bind) and of
-    /// [`interface_within`](Self::interface_within).
+    /// [`scope_within`](Self::scope_within).
     pub fn reserve(
         &self,
         interface: Option<InterfaceId>,
         local: SocketAddr,
         options: TcpOptions,
     ) -> Result<Acceptor, Error> {
-        Acceptor::reserve(&self.0, interface, local, options)
+        Acceptor::reserve(&self.inner, self.scope_within(local.ip(), interface)?, local, options)
     }
 
     /// Registers a socket whose waiters are woken when the node is shut down. Connections need no such call,
     /// because they fail by themselves.
     pub fn add_socket<S: Waited + 'static>(&self, socket: &Arc<S>) {
-        self.0.add_socket(socket);
+        self.inner.add_socket(socket);
     }
 
     /// Returns the closed connections with undelivered data.
     pub fn closing(&self) -> Vec<Arc<Flow>> {
-        self.0.closing()
+        self.inner.closing()
     }
 
-    /// Returns the interface of a local address, for a socket that may already be bound to one; `None` for a
-    /// wildcard address, which means all. Group addresses have no owner.
+    /// Returns the interfaces of a local address, for a socket that may already be bound to one: its owner,
+    /// and for a wildcard or group address all.
     ///
     /// # Errors
     /// Returns [`Error::AddrNotAvailable`] if it is not an address of this node, or of another interface.
-    pub fn interface_within(
-        &self,
-        local: IpAddr,
-        bound: Option<InterfaceId>,
-    ) -> Result<Option<InterfaceId>, Error> {
-        crate::socket::interface_within(&self.0, local, bound)
+    pub fn scope_within(&self, local: IpAddr, bound: Option<InterfaceId>) -> Result<Scope, Error> {
+        if local.is_unspecified() || local.is_multicast() {
+            return Ok(self.scope(bound));
+        }
+        let networks = self.networks();
+        let mut owners = networks.iter().filter(|network| network.addresses.contains(&local));
+        let owner = owners.find(|network| bound.is_none_or(|bound| bound == network.interface));
+        Ok(self.scope(Some(owner.ok_or(Error::AddrNotAvailable)?.interface)))
     }
 }
 
@@ -195,12 +271,16 @@ impl fmt::Debug for NodeHandle {
 
 /// Handle of a node that does not keep it running; [`NodeHandle::downgrade`] returns one.
 #[derive(Clone)]
-pub struct WeakNodeHandle(Weak<Inner>);
+pub struct WeakNodeHandle {
+    inner: Weak<Inner>,
+    visible: Option<Visible>,
+}
 
 impl WeakNodeHandle {
     /// Returns the handle, if the node still exists.
     pub fn upgrade(&self) -> Option<NodeHandle> {
-        self.0.upgrade().map(NodeHandle)
+        let visible = self.visible.clone();
+        self.inner.upgrade().map(|inner| NodeHandle { inner, visible })
     }
 }
 

@@ -274,14 +274,14 @@ impl Datapath {
         self.control().networks()
     }
 
-    /// Returns the addresses of the members with this name, in all joined networks.
-    pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
-        self.control().addresses_named(name)
+    /// Returns the addresses of the members with this name, in the joined networks that are meant.
+    pub fn addresses_named(&self, name: &str, is_meant: impl Fn(NetworkId) -> bool) -> Vec<IpAddr> {
+        self.control().addresses_named(name, is_meant)
     }
 
-    /// Returns the name of the member that has an address.
-    pub fn name_at(&self, address: IpAddr) -> Option<String> {
-        self.control().name_at(address)
+    /// Returns the name of the member that has an address in one of the networks that are meant.
+    pub fn name_at(&self, address: IpAddr, is_meant: impl Fn(NetworkId) -> bool) -> Option<String> {
+        self.control().name_at(address, is_meant)
     }
 
     /// Returns the sessions, by index.

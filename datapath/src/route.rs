@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{Lookup, NetworkIndex, Peer, Route};
-use peersock_stack::{Batch, Error, Flow, InterfaceId, State};
+use peersock_stack::{Batch, Error, Flow, InterfaceId, Scope, State};
 
 use crate::Datapath;
 use crate::socket::{Kept, SocketState};
@@ -57,12 +57,13 @@ enum Known {
 }
 
 impl Datapath {
-    /// Returns the interface of the network that contains `address`, as a member's address or this node's
-    /// own.
-    pub fn interface_to(&self, now: Instant, address: IpAddr) -> Option<InterfaceId> {
+    /// Returns the interface of the scope whose network contains `address`, as a member's address or this
+    /// node's own.
+    pub fn interface_to(&self, now: Instant, scope: &Scope, address: IpAddr) -> Option<InterfaceId> {
         let networks = self.networks();
         // The stack has no address in a network whose packets a device takes.
-        let mut in_stack = networks.iter().filter(|network| network.device.is_none());
+        let mut in_stack =
+            networks.iter().filter(|network| network.device.is_none() && scope.admits(network.interface));
         let found = in_stack.find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute))?;
         Some(found.interface)
     }

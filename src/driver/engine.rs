@@ -1,15 +1,15 @@
 //! Engine thread: timers, and the UDP sockets while no caller reads them.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use peersock_stack::Batch;
 
+use super::Driver;
+use super::attached::Attachments;
 use super::busy_poll::Looking;
 use super::role::Claim;
-use super::{Attached, Driver};
 use crate::sys::interface_watch::InterfaceWatch;
 use crate::sys::poller::{Event, EventFlags, Poller, Sleeper};
 
@@ -38,7 +38,7 @@ pub(super) fn run(driver: &Driver, watch: Option<&InterfaceWatch>, looking: Look
     };
     while !driver.is_stopped() {
         let attached = driver.attached.get();
-        engine.run_with(attached.as_ref());
+        engine.run_with(&attached);
     }
 }
 
@@ -53,8 +53,8 @@ struct Engine<'a> {
 }
 
 impl Engine<'_> {
-    /// Runs until the driver is stopped or its attachment changes.
-    fn run_with(&mut self, attached: Option<&Arc<dyn Attached>>) {
+    /// Runs until the driver is stopped or its attachments change.
+    fn run_with(&mut self, attached: &Attachments) {
         let driver = self.driver;
         let mut seen = 0;
         // Set if the last round had events, because more may follow soon.
@@ -70,8 +70,8 @@ impl Engine<'_> {
                 Claim::Theirs(Some(look)) => Some(now + look),
                 Claim::Mine | Claim::Theirs(None) => None,
             };
-            let attached_deadline = attached.and_then(|attached| attached.deadline());
-            let deadline = [deadline, attached_deadline, look].into_iter().flatten().min();
+            let attached_deadlines = attached.iter().filter_map(|attached| attached.deadline());
+            let deadline = [deadline, look].into_iter().flatten().chain(attached_deadlines).min();
             self.set_reading(claim == Claim::Mine);
             // Busy polling only pays for the thread that reads the sockets, and right after an event.
             let looking = (has_run && claim == Claim::Mine).then_some(&mut self.looking);
@@ -94,9 +94,7 @@ impl Engine<'_> {
             {
                 receiver.receive(now, &driver.sockets, &driver.datapath, sockets(events));
             }
-            if let Some(attached) = attached {
-                attached.run(events);
-            }
+            attached.iter().for_each(|attached| attached.run(events));
         }
     }
 

@@ -81,7 +81,7 @@ pub(crate) struct Driver {
     alarm: Arc<Alarm>,
     suspension: Suspension,
     nat64: Arc<Search>,
-    attached: attached::Slot,
+    attached: attached::List,
     /// Callbacks for a change of an interface, an address or the NAT64, and for the end of a suspension.
     interfaces_changed: RwLock<Vec<Box<dyn Fn() + Send + Sync>>>,
     /// Lock held while the list of sockets changes and is passed to the overlay.
@@ -125,7 +125,7 @@ impl Driver {
             alarm,
             suspension: Suspension::new(),
             nat64: Arc::default(),
-            attached: attached::Slot::default(),
+            attached: attached::List::default(),
             interfaces_changed: RwLock::default(),
             changing_sockets: Mutex::default(),
             stopped: AtomicBool::new(false),
@@ -231,9 +231,15 @@ impl Driver {
         }
     }
 
-    /// Sets or removes the attachment of the engine thread.
-    pub(crate) fn attach(&self, attached: Option<Arc<dyn Attached>>) {
-        self.attached.set(attached);
+    /// Makes the engine thread also run `attached`.
+    pub(crate) fn attach(&self, attached: Arc<dyn Attached>) {
+        self.attached.add(attached);
+        self.kick();
+    }
+
+    /// Ends an attachment.
+    pub(crate) fn detach(&self, attached: &Arc<dyn Attached>) {
+        self.attached.remove(attached);
         self.kick();
     }
 

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use peersock_datapath::{Device, Unanswered};
 use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
-use peersock_stack::{Batch, Error, Flow};
+use peersock_stack::{Batch, Error, Flow, Scope};
 
 pub use builder::{IdentitySource, NodeBuilder, Seed, StartError};
 pub use closing::{Undelivered, loss_text, say_loss};
@@ -213,7 +213,8 @@ impl Node {
     /// allow; `None` if one of them allows it, or none is joined.
     pub fn port_refusal(&self, port: u16) -> Option<String> {
         let datapath = &self.inner.driver.datapath;
-        (!datapath.stack().allows_port(port)).then(|| port_refusal_text(port, &datapath.networks()))
+        (!datapath.stack().allows_port(&Scope::default(), port))
+            .then(|| port_refusal_text(port, &datapath.networks()))
     }
 
     /// Waits up to `linger` for undelivered data of all sockets, closed ones or not. Then resets open

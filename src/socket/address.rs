@@ -61,7 +61,7 @@ pub(crate) fn resolve(node: &Inner, address: &impl ToSocketAddrs) -> io::Result<
     let addresses = match address.spelled() {
         Spelled::Addresses(addresses) => addresses,
         Spelled::Name(name, port) => {
-            let found = node.driver.datapath.addresses_named(&name);
+            let found = node.driver.datapath.addresses_named(&name, |_| true);
             if found.is_empty() {
                 let message = format!("no member of the joined networks is named `{name}`");
                 return Err(io::Error::new(io::ErrorKind::NotFound, message));

@@ -47,20 +47,6 @@ fn owner(node: &Inner, local: IpAddr) -> Option<InterfaceId> {
     networks.iter().find(|network| network.addresses.contains(&local)).map(|network| network.interface)
 }
 
-/// Returns the interface like [`interface_of`], for a socket that may already be bound to one. Group
-/// addresses have no owner.
-pub(crate) fn interface_within(
-    node: &Inner,
-    local: IpAddr,
-    bound: Option<InterfaceId>,
-) -> Result<Option<InterfaceId>, Error> {
-    if local.is_unspecified() || local.is_multicast() {
-        return Ok(bound);
-    }
-    let owner = owner(node, local).ok_or(Error::AddrNotAvailable)?;
-    if bound.is_some_and(|bound| bound != owner) { Err(Error::AddrNotAvailable) } else { Ok(Some(owner)) }
-}
-
 /// Explains an error: names the allowed ports if `port` was refused, and reports that a port is taken.
 fn explain(error: Error, port: u16, networks: &[JoinedNetwork]) -> io::Error {
     let message = match error {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_stack::{EchoReply, EchoRequest, Error, IcmpSocket};
+use peersock_stack::{EchoReply, EchoRequest, Error, IcmpSocket, Scope};
 
 use super::Waited;
 use crate::node::{Inner, Node};
@@ -22,7 +22,9 @@ impl Ping {
     pub(crate) fn open(node: &Node, target: IpAddr) -> io::Result<Ping> {
         node.inner.check_up()?;
         let datapath = &node.inner.driver.datapath;
-        let interface = datapath.interface_to(Instant::now(), target).ok_or(Error::NetworkUnreachable)?;
+        let interface = datapath
+            .interface_to(Instant::now(), &Scope::default(), target)
+            .ok_or(Error::NetworkUnreachable)?;
         let socket = datapath.stack().icmp_open(interface, target.is_ipv6())?;
         node.inner.add_socket(&socket);
         Ok(Ping { node: Arc::clone(&node.inner), socket })

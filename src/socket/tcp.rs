@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use peersock_stack::{
-    Batch, CongestionControl, Delivery, Error, Flow, InterfaceId, Listener, Ready, TcpInfo, TcpOptions,
+    Batch, CongestionControl, Delivery, Error, Flow, Listener, Ready, Scope, TcpInfo, TcpOptions,
 };
 
-use super::{Waited, explain, interface_of, interface_within};
+use super::{Waited, explain, interface_of};
 use crate::node::{Inner, Node};
 use crate::sync;
 use peersock_primitives::wait::{Interest, Waiters};
@@ -50,25 +50,22 @@ impl Connection {
             ));
         }
         let options = TcpOptions { prompt: true, ..TcpOptions::default() };
-        Connection::open(inner, None, None, remote, options)
+        Connection::open(inner, &Scope::default(), None, remote, options)
             .map_err(|error| explain(error, remote.port(), &inner.driver.datapath.networks()))
     }
 
-    /// Sends the SYN, from `local` if given, and only over one interface if given.
+    /// Sends the SYN, from `local` if given, over an interface of the scope.
     pub(crate) fn open(
         node: &Arc<Inner>,
-        interface: Option<InterfaceId>,
+        scope: &Scope,
         local: Option<SocketAddr>,
         remote: SocketAddr,
         options: TcpOptions,
     ) -> Result<Connection, Error> {
         let now = Instant::now();
         let datapath = &node.driver.datapath;
-        let leads_there = datapath.interface_to(now, remote.ip()).ok_or(Error::NetworkUnreachable)?;
-        // A socket that is bound to one interface must not use another network.
-        if interface.is_some_and(|interface| interface != leads_there) {
-            return Err(Error::NetworkUnreachable);
-        }
+        let leads_there = datapath.interface_to(now, scope, remote.ip());
+        let leads_there = leads_there.ok_or(Error::NetworkUnreachable)?;
         let flow = datapath.stack().tcp_connect(now, leads_there, local, remote, options)?;
         let connection = Connection::new(node, flow);
         connection.send();
@@ -465,16 +462,15 @@ impl Acceptor {
         Ok(Acceptor { node: Arc::clone(&node.inner), listener })
     }
 
-    /// Takes an address and a port, only on one interface if given; connections come after
+    /// Takes an address and a port on the interfaces of the scope; connections come after
     /// [`Acceptor::listen`].
     pub(crate) fn reserve(
         node: &Arc<Inner>,
-        device: Option<InterfaceId>,
+        scope: Scope,
         local: SocketAddr,
         options: TcpOptions,
     ) -> Result<Acceptor, Error> {
-        let interface = interface_within(node, local.ip(), device)?;
-        let listener = node.driver.datapath.stack().tcp_bind(interface, local, options)?;
+        let listener = node.driver.datapath.stack().tcp_bind(scope, local, options)?;
         node.add_socket(&listener);
         Ok(Acceptor { node: Arc::clone(node), listener })
     }

@@ -44,7 +44,7 @@ impl Members {
     /// names.
     pub(crate) fn named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         self.handle.check_up()?;
-        Ok(self.handle.datapath().addresses_named(name))
+        Ok(self.handle.addresses_named(name))
     }
 
     /// Replaces a permission error by the overlay's reason for refusing `port`.

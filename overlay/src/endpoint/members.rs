@@ -9,7 +9,7 @@ use super::networks::{JoinedNetwork, MAX_NETWORKS};
 use super::peers::PeerState;
 use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo, session_limit};
 use crate::contact::Punching;
-use crate::id::{NodeId, PublicIdentity};
+use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey, Timer};
 use crate::network::{NetworkConfig, NetworkIndex, Policy, Prefix, is_endpoint};
 use crate::reach::place_of;
@@ -143,15 +143,16 @@ impl Endpoint {
 
     /// Returns the addresses of the members with this name, this node's name included, in the order of
     /// joining.
-    pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+    pub fn addresses_named(&self, name: &str, is_meant: impl Fn(NetworkId) -> bool) -> Vec<IpAddr> {
         let of_one = |network: &JoinedNetwork| {
             network.policy.node_named(name).map(|node| network.policy.addresses_of(&node)).unwrap_or_default()
         };
-        self.networks.values().flat_map(of_one).collect()
+        self.networks.values().filter(|network| is_meant(network.id)).flat_map(of_one).collect()
     }
 
-    /// Returns the name of the member that has an address; the first one in the order of joining.
-    pub fn name_at(&self, address: IpAddr) -> Option<String> {
+    /// Returns the name of the member that has an address in one of the networks that are meant; the first
+    /// one in the order of joining.
+    pub fn name_at(&self, address: IpAddr, is_meant: impl Fn(NetworkId) -> bool) -> Option<String> {
         let of_one = |network: &JoinedNetwork| {
             let node = match self.routes.get(network.index, address)? {
                 Route::Local => self.own_id,
@@ -159,7 +160,7 @@ impl Endpoint {
             };
             network.policy.name_of(&node).map(str::to_owned)
         };
-        self.networks.values().find_map(of_one)
+        self.networks.values().filter(|network| is_meant(network.id)).find_map(of_one)
     }
 
     /// Returns the joined networks, in the order of joining.

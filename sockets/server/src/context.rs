@@ -110,14 +110,6 @@ impl Context {
         self.node.upgrade().ok_or(Errno::NETDOWN)
     }
 
-    /// Returns true if an address is one of the node's own.
-    pub(crate) fn is_own(&self, ip: IpAddr) -> bool {
-        self.node().is_ok_and(|node| {
-            let stack = node.datapath().stack();
-            stack.route(ip).is_some_and(|interface| stack.is_local(interface, ip))
-        })
-    }
-
     /// Returns the address that a socket bound to `local` sends to. Besides what [`meant`](Self::meant) does,
     /// an unspecified address is the node itself, as in Linux.
     pub(crate) fn target(&self, remote: SocketAddr, local: Option<SocketAddr>) -> SocketAddr {
@@ -221,7 +213,7 @@ impl Context {
     }
 
     pub(crate) fn networks(&self) -> Arc<[JoinedNetwork]> {
-        self.node.upgrade().map(|node| node.datapath().networks()).unwrap_or_default()
+        self.node.upgrade().map(|node| node.networks()).unwrap_or_default()
     }
 
     /// Returns true if no network gives the node an IPv4 address.
@@ -267,7 +259,9 @@ impl Context {
 
     /// Checks that one of the networks allows listeners at a port.
     pub(crate) fn may_listen(&self, port: u16) -> Result<(), Errno> {
-        if self.node()?.datapath().stack().allows_port(port) { Ok(()) } else { Err(Errno::ACCESS) }
+        let node = self.node()?;
+        let is_allowed = node.datapath().stack().allows_port(&node.scope(None), port);
+        if is_allowed { Ok(()) } else { Err(Errno::ACCESS) }
     }
 
     /// Reports to the node's owner, once per port, that a listener was refused.

@@ -59,7 +59,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use peersock::Node;
-use peersock::attach::{Linger, NodeHandle, Patience, TaskUser};
+use peersock::attach::{Attached, Linger, NodeHandle, Patience, TaskUser};
+use peersock::overlay::NetworkId;
 use peersock_fd::{NodeTag, SocketId, Token};
 
 pub use host::{Host, SecretMismatch};
@@ -92,15 +93,28 @@ pub struct FdServer {
 }
 
 impl FdServer {
-    /// Starts serving. A node has one server at a time.
+    /// Starts serving all networks of a node.
     ///
     /// # Errors
     /// The system refuses sockets or randomness.
     pub fn start(node: &Node) -> io::Result<FdServer> {
-        let handle = NodeHandle::of(node);
+        FdServer::start_for(node, NodeHandle::of(node))
+    }
+
+    /// Starts serving some networks of a node, which must be joined, for one program and its children. Other
+    /// networks do not exist for them. A node can have any number of servers: their programs share its
+    /// addresses and ports.
+    ///
+    /// # Errors
+    /// The system refuses sockets or randomness.
+    pub fn start_within(node: &Node, networks: &[NetworkId]) -> io::Result<FdServer> {
+        FdServer::start_for(node, NodeHandle::of(node).within(networks))
+    }
+
+    fn start_for(node: &Node, handle: NodeHandle) -> io::Result<FdServer> {
         let server = Arc::new(Server::new(&handle)?);
         let user = handle.task_user();
-        handle.attach(Some(server.clone()));
+        handle.attach(server.clone());
         Ok(FdServer { node: node.clone(), handle, server, _user: user })
     }
 
@@ -264,7 +278,8 @@ fn environment(tag: NodeTag, token: Token) -> String {
 
 impl Drop for FdServer {
     fn drop(&mut self) {
-        self.handle.attach(None);
+        let attached: Arc<dyn Attached> = self.server.clone();
+        self.handle.detach(&attached);
         self.server.close();
     }
 }

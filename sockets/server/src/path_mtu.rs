@@ -77,7 +77,7 @@ impl ServerState {
         let node = self.context.node()?;
         let datapath = &node.datapath();
         let (now, remote) = (Instant::now(), self.context.aliases.meant(remote.to_canonical()));
-        let interface = datapath.interface_to(now, remote).ok_or(Errno::NETUNREACH)?;
+        let interface = datapath.interface_to(now, &node.scope(None), remote).ok_or(Errno::NETUNREACH)?;
         let reported = datapath.stack().path_mtu(interface, remote);
         let link = datapath.mtu_to(now, interface, remote);
         Ok(reported.map_or(link, |reported| reported.min(link)))

@@ -370,7 +370,8 @@ impl ServerState {
     }
 
     fn has_secret(&self, network: u64) -> Option<bool> {
-        let infos = self.context.node().ok()?.datapath().network_infos();
+        let is_visible = self.context.networks().iter().any(|visible| visible.id.as_u64() == network);
+        let infos = self.context.node().ok().filter(|_| is_visible)?.datapath().network_infos();
         infos.iter().find(|info| info.id.as_u64() == network).map(|info| info.summary.secret)
     }
 
@@ -388,11 +389,11 @@ impl ServerState {
 
     fn resolve(&self, name: &str) -> Vec<IpAddr> {
         let Ok(node) = self.context.node() else { return Vec::new() };
-        node.datapath().addresses_named(name)
+        node.addresses_named(name)
     }
 
     fn name_of(&self, ip: IpAddr) -> Option<String> {
         let node = self.context.node().ok()?;
-        node.datapath().name_at(ip)
+        node.name_at(ip)
     }
 }

@@ -1,5 +1,6 @@
 //! The server's loop over events of its descriptors and sockets.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
@@ -149,16 +150,17 @@ impl Server {
                     _ => {}
                 }
             }
+            let own: HashSet<_> = state.entries.values().filter_map(Entry::local_of_stream).collect();
             let mut streams = Vec::new();
             for key in keys {
                 if let Some(Entry::Stream(mut stream)) = state.remove(key) {
                     // A connection that the application has just closed, with everything taken, ends in
-                    // order. So does one to another socket of this node, whose application is told that the
-                    // node ends.
+                    // order. So does one to another socket of this server, whose application is told that
+                    // the node ends.
                     let is_over = stream.is_closed() && stream.is_taken();
                     if is_over {
                         stream.reset_if_unread();
-                    } else if !state.context.is_own(stream.connection.flow().remote().ip()) {
+                    } else if !own.contains(&stream.connection.flow().remote()) {
                         stream.connection.flow().set_reset_on_close(true);
                     }
                     let id = state.forget_stream(&stream);

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::host::stack::Shared;
 use crate::sync;
-use crate::{Error, GroupChange, InterfaceId, SourceFilter, Stack};
+use crate::{Error, GroupChange, InterfaceId, Scope, SourceFilter, Stack};
 
 /// Maximum number of groups of one socket, as Linux (`igmp_max_memberships`).
 const MAX_GROUPS_PER_SOCKET: usize = 20;
@@ -131,8 +131,8 @@ impl Groups {
         }
     }
 
-    /// Applies a change to `group` on one interface: the given one, or else the first present one of `usual`,
-    /// or else any with an address of the family.
+    /// Applies a change to `group` on one interface of the scope: the given one, or else the scope's own, or
+    /// else `usual`, or else any with an address of the family.
     ///
     /// # Errors
     /// [`Error::InvalidInput`] if `group` is no group, [`Error::AddressFamily`] if the group or a source is
@@ -142,7 +142,7 @@ impl Groups {
         &mut self,
         shared: &Shared,
         ipv6: bool,
-        (interface, usual): (Option<InterfaceId>, [Option<InterfaceId>; 2]),
+        (interface, (scope, usual)): (Option<InterfaceId>, (&Scope, Option<InterfaceId>)),
         group: IpAddr,
         change: GroupChange,
     ) -> Result<(), Error> {
@@ -153,10 +153,10 @@ impl Groups {
         if group.is_ipv6() != ipv6 || stranger {
             return Err(Error::AddressFamily);
         }
-        let named = interface.or(usual[0]).or(usual[1]);
+        let named = interface.or(scope.device()).or(usual);
         let found = match named {
-            Some(id) => shared.interfaces.find(id),
-            None => shared.interfaces.first_with(group),
+            Some(id) => shared.interfaces.find(id).filter(|_| scope.shows(id)),
+            None => shared.interfaces.first_with(scope, group),
         };
         let key = (found.ok_or(Error::NetworkUnreachable)?.id, group);
         let member = self.0.get(&key);

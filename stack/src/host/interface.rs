@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::ip::source;
 use crate::sync;
-use crate::{Cidr, InterfaceConfig, InterfaceId};
+use crate::{Cidr, InterfaceConfig, InterfaceId, Scope};
 
 /// One joined network as sockets see it. New addresses make a new value with the same identifier.
 pub(crate) struct Interface {
@@ -71,11 +71,19 @@ struct Table {
     entries: BTreeMap<InterfaceId, Arc<Interface>>,
 }
 
+impl Table {
+    /// Returns the interfaces that a scope admits, in order.
+    fn of(&self, scope: &Scope) -> impl Iterator<Item = &Arc<Interface>> {
+        self.entries.values().filter(|interface| scope.admits(interface.id))
+    }
+}
+
 impl Interfaces {
-    /// Returns true if an interface allows `port`, or if there is none yet, because a later one may.
-    pub(crate) fn any_allows(&self, port: u16) -> bool {
+    /// Returns true if an interface of the scope allows `port`, or if there is none yet, because a later one
+    /// may.
+    pub(crate) fn any_allows(&self, scope: &Scope, port: u16) -> bool {
         let table = sync::read(&self.table);
-        table.entries.is_empty() || table.entries.values().any(|interface| interface.allows(port))
+        table.entries.is_empty() || table.of(scope).any(|interface| interface.allows(port))
     }
 
     pub(crate) fn add(&self, config: InterfaceConfig) -> InterfaceId {
@@ -127,26 +135,26 @@ impl Interfaces {
         self.read().entries.get(&id).cloned()
     }
 
-    /// Returns the interface whose network contains `remote`, by the longest prefix.
-    pub(crate) fn route(&self, remote: IpAddr) -> Option<Arc<Interface>> {
+    /// Returns the interface of the scope whose network contains `remote`, by the longest prefix.
+    pub(crate) fn route(&self, scope: &Scope, remote: IpAddr) -> Option<Arc<Interface>> {
         let table = self.read();
         // The longest prefix wins, as in a kernel's table, also between interfaces.
-        let routes = table.entries.values().filter_map(|one| Some((one.route_to(remote)?, one)));
+        let routes = table.of(scope).filter_map(|one| Some((one.route_to(remote)?, one)));
         // Of equal prefixes, the first interface in the order of the table wins.
         routes.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, one)| one.clone())
     }
 
-    /// Returns the first interface that has an address of the family of `other`.
-    pub(crate) fn first_with(&self, other: IpAddr) -> Option<Arc<Interface>> {
+    /// Returns the first interface of the scope that has an address of the family of `other`.
+    pub(crate) fn first_with(&self, scope: &Scope, other: IpAddr) -> Option<Arc<Interface>> {
         let of_family = |interface: &Interface| {
             interface.addresses.iter().any(|own| own.address().is_ipv4() == other.is_ipv4())
         };
-        self.read().entries.values().find(|interface| of_family(interface)).cloned()
+        self.read().of(scope).find(|interface| of_family(interface)).cloned()
     }
 
-    /// Returns the interface that has `address`.
-    pub(crate) fn owner(&self, address: IpAddr) -> Option<Arc<Interface>> {
-        self.read().entries.values().find(|interface| interface.is_local(address)).cloned()
+    /// Returns the interface of the scope that has `address`.
+    pub(crate) fn owner(&self, scope: &Scope, address: IpAddr) -> Option<Arc<Interface>> {
+        self.read().of(scope).find(|interface| interface.is_local(address)).cloned()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Table> {
@@ -185,7 +193,8 @@ mod tests {
         let wide = ["10.0.0.1/8".parse().unwrap(), "10.9.0.1/16".parse().unwrap()];
         let wide = interfaces.add(InterfaceConfig::new("wide", wide));
         let narrow = interfaces.add(InterfaceConfig::new("narrow", ["10.1.0.1/16".parse().unwrap()]));
-        let route = |to: &str| interfaces.route(to.parse().unwrap()).map(|interface| interface.id);
+        let route =
+            |to: &str| interfaces.route(&Scope::default(), to.parse().unwrap()).map(|interface| interface.id);
         assert_eq!(route("10.1.2.3"), Some(narrow));
         assert_eq!(route("10.2.2.3"), Some(wide));
         assert_eq!(route("192.0.2.1"), None);
@@ -201,7 +210,8 @@ mod tests {
         let routes = vec!["192.0.2.0/24".parse().unwrap()];
         let own = ["10.0.0.1/8".parse().unwrap()];
         let id = interfaces.add(InterfaceConfig { routes, ..InterfaceConfig::new("net", own) });
-        let route = |to: &str| interfaces.route(to.parse().unwrap()).map(|interface| interface.id);
+        let route =
+            |to: &str| interfaces.route(&Scope::default(), to.parse().unwrap()).map(|interface| interface.id);
         assert_eq!((route("192.0.2.9"), route("192.0.3.9")), (Some(id), None));
         interfaces.set_addresses(id, &["10.0.0.2/8".parse().unwrap()]);
         assert_eq!(route("192.0.2.9"), Some(id));

@@ -7,14 +7,14 @@ use crate::host::interface::Interface;
 use crate::host::stack::Shared;
 use crate::ip::extensions::FRAGMENT_HEADER;
 use crate::socket::ip_options::Fits;
-use crate::{Error, ExtensionHeaders, InterfaceId, IpOptions, SendOptions};
+use crate::{Error, ExtensionHeaders, InterfaceId, IpOptions, Scope, SendOptions};
 
 /// Length of the headers of UDP and of ICMP, bytes.
 const UPPER_HEADER: usize = 8;
 
 /// Binding and settings of a datagram socket.
-pub(crate) struct Wanted {
-    pub(crate) interface: Option<InterfaceId>,
+pub(crate) struct Wanted<'a> {
+    pub(crate) scope: &'a Scope,
     /// Local address; unspecified for all of the family, or a group for sockets that receive only.
     pub(crate) local: IpAddr,
     pub(crate) ip: IpOptions,
@@ -28,7 +28,7 @@ impl Shared {
     /// [`Error::AddrNotAvailable`] if the requested source is not a local address of the interface.
     pub(crate) fn choose_route(
         &self,
-        wanted: &Wanted,
+        wanted: &Wanted<'_>,
         remote: IpAddr,
         options: &SendOptions<'_>,
     ) -> Result<(Arc<Interface>, IpAddr), Error> {
@@ -44,22 +44,23 @@ impl Shared {
             return Err(Error::AddressFamily);
         }
         let group_interface = wanted.ip.multicast_interface.filter(|_| remote.is_multicast());
-        let interface = match (wanted.interface.or(options.interface).or(group_interface), local) {
+        let scope = wanted.scope;
+        let interface = match (scope.device().or(options.interface).or(group_interface), local) {
             (Some(id), _) => self.interfaces.find(id),
             (None, Some(local)) => {
-                let owner = self.interfaces.owner(local);
+                let owner = self.interfaces.owner(scope, local);
                 if owner.is_none() && options.source.is_some() {
                     return Err(Error::AddrNotAvailable);
                 }
                 owner
             }
-            (None, None) if remote.is_multicast() => self.interfaces.first_with(remote),
-            (None, None) => self.interfaces.route(remote),
+            (None, None) if remote.is_multicast() => self.interfaces.first_with(scope, remote),
+            (None, None) => self.interfaces.route(scope, remote),
         };
         // A socket bound to an interface never sends through another.
-        let elsewhere =
-            wanted.interface.is_some() && options.interface.is_some_and(|id| Some(id) != wanted.interface);
-        let interface = interface.filter(|_| !elsewhere).ok_or(Error::NetworkUnreachable)?;
+        let elsewhere = options.interface.is_some_and(|id| !scope.admits(id));
+        let interface = interface.filter(|interface| !elsewhere && scope.admits(interface.id));
+        let interface = interface.ok_or(Error::NetworkUnreachable)?;
         let source = match local {
             Some(local) => Some(local).filter(|&local| interface.is_local(local)),
             None => interface.source_for(remote),

@@ -22,7 +22,7 @@ use crate::socket::ports::Ephemeral;
 use crate::tcp::{Connection, Cookies, Memory, initial_sequence};
 use crate::{
     Batch, Cidr, Config, Counters, Departure, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId,
-    Listener, Owners, RawSocket, State, TcpOptions, UdpOptions, UdpSocket,
+    Listener, Owners, RawSocket, Scope, State, TcpOptions, UdpOptions, UdpSocket,
 };
 use peersock_primitives::Key;
 
@@ -184,7 +184,7 @@ impl Stack {
 
     /// Returns the interface whose network contains `remote`.
     pub fn route(&self, remote: IpAddr) -> Option<InterfaceId> {
-        self.shared.interfaces.route(remote).map(|interface| interface.id)
+        self.shared.interfaces.route(&Scope::default(), remote).map(|interface| interface.id)
     }
 
     /// Returns the local address from which to reach `remote` (RFC 6724).
@@ -227,7 +227,8 @@ impl Stack {
             return Err(Error::OutOfMemory);
         }
         let address = local_address(&interface, local, remote.ip())?;
-        let listening = |port| shared.listeners.occupied(port, Some(interface.id), address);
+        let scope = Scope::from(Some(interface.id));
+        let listening = |port| shared.listeners.occupied(port, &scope, address);
         let open = |port| self.open((now, &interface), (SocketAddr::new(address, port), remote), &options);
         match local.map_or(0, |local| local.port()) {
             0 => {
@@ -268,8 +269,8 @@ impl Stack {
         Some(flow)
     }
 
-    /// Binds a UDP socket to `local`: its address may be unspecified, port 0 means any free one. Without an
-    /// interface it receives on all that have the address.
+    /// Binds a UDP socket to `local`: its address may be unspecified, port 0 means any free one. It receives
+    /// on all interfaces of the scope that have the address.
     ///
     /// Port 0 gives a port that the network allows, so that peers can reach it. For a wildcard address, it is
     /// a port that any network allows. If none is free, or [`UdpOptions::any_port`] is on, it is an ephemeral
@@ -282,35 +283,35 @@ impl Stack {
     /// apply per datagram, because answers come to any port, see the [crate's documentation](crate).
     pub fn udp_bind(
         &self,
-        interface: Option<InterfaceId>,
+        scope: impl Into<Scope>,
         local: SocketAddr,
         options: UdpOptions,
     ) -> Result<Arc<UdpSocket>, Error> {
         let shared = &self.shared;
-        let local = canonical(local);
-        let network = self.bind_network(interface, local.ip())?;
+        let (scope, local) = (scope.into(), canonical(local));
+        let network = self.bind_network(&scope, local.ip())?;
         let bind = |port: u16| {
             let free = |bound: &[Arc<UdpSocket>]| {
                 use crate::socket::demux::Bound;
                 let stands_in_the_way = |other: &Arc<UdpSocket>| {
-                    other.overlaps(interface, local.ip()) && !other.shares_with(&options)
+                    other.overlaps(&scope, local.ip()) && !other.shares_with(&options)
                 };
                 if bound.iter().any(stands_in_the_way) { Err(Error::AddrInUse) } else { Ok(()) }
             };
             let local = SocketAddr::new(local.ip(), port);
-            shared.udp_binds.insert(port, free, || UdpSocket::new(shared, interface, local, &options))
+            shared.udp_binds.insert(port, free, || UdpSocket::new(shared, scope.clone(), local, &options))
         };
         if local.port() != 0 {
             return bind(local.port());
         }
         let allowed = |port: &u16| match &network {
             Some(network) => network.allows(*port),
-            None => self.allows_port(*port),
+            None => self.allows_port(&scope, *port),
         };
         let ephemeral = || shared.ephemeral.candidates(local.ip(), None);
         // The look comes first, because binding takes the table's lock exclusively.
         let free =
-            |port: u16| (!shared.udp_binds.occupied(port, interface, local.ip())).then(|| bind(port).ok())?;
+            |port: u16| (!shared.udp_binds.occupied(port, &scope, local.ip())).then(|| bind(port).ok())?;
         let mut found = ephemeral().filter(allowed).find_map(free);
         // Clients must not use up the few ports that a network leaves for services.
         if !options.any_port {
@@ -324,20 +325,21 @@ impl Stack {
     /// Returns the interface of a bind, `None` for a wildcard over all.
     pub(crate) fn bind_network(
         &self,
-        interface: Option<InterfaceId>,
+        scope: &Scope,
         address: IpAddr,
     ) -> Result<Option<Arc<Interface>>, Error> {
         let interfaces = &self.shared.interfaces;
         // A group is not an address of any node; a socket bound to a group receives nothing else.
         let is_any = |address: IpAddr| address.is_unspecified() || address.is_multicast();
-        match interface {
+        match scope.device() {
             Some(id) => {
-                let network = interfaces.find(id).ok_or(Error::NetworkUnreachable)?;
+                let network = interfaces.find(id).filter(|_| scope.admits(id));
+                let network = network.ok_or(Error::NetworkUnreachable)?;
                 let suits = is_any(address) || network.is_local(address);
                 if suits { Ok(Some(network)) } else { Err(Error::AddrNotAvailable) }
             }
             None if is_any(address) => Ok(None),
-            None => interfaces.owner(address).map(Some).ok_or(Error::AddrNotAvailable),
+            None => interfaces.owner(scope, address).map(Some).ok_or(Error::AddrNotAvailable),
         }
     }
 

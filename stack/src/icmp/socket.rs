@@ -19,8 +19,8 @@ use crate::socket::ip_options::Settings;
 use crate::socket::queue::DatagramQueue;
 use crate::sync;
 use crate::{
-    Batch, Error, ErrorReport, InterfaceId, IpOptions, RawRoute, Ready, ReceivedHeaders, SendOptions, Stack,
-    TrafficClass,
+    Batch, Error, ErrorReport, InterfaceId, IpOptions, RawRoute, Ready, ReceivedHeaders, Scope, SendOptions,
+    Stack, TrafficClass,
 };
 
 /// A socket that sends echo requests and receives replies and errors.
@@ -40,7 +40,7 @@ use crate::{
 /// ```
 pub struct IcmpSocket {
     shared: Arc<Shared>,
-    interface: Option<InterfaceId>,
+    scope: Scope,
     /// Local address, unspecified for all, and the identifier as port.
     local: SocketAddr,
     ip: Settings,
@@ -100,24 +100,21 @@ impl Stack {
     }
 
     /// Opens a socket for echo requests from a local address, or from any. The port of `local` is the
-    /// identifier, 0 for any free one. Without an interface it sends through the one that leads to the
+    /// identifier, 0 for any free one. It sends through the interface of the scope that leads to the
     /// destination.
     ///
     /// # Errors
     /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrNotAvailable`] for a foreign
     /// address, [`Error::AddrInUse`] if the identifier is taken, or all are.
-    pub fn icmp_bind(
-        &self,
-        interface: Option<InterfaceId>,
-        local: SocketAddr,
-    ) -> Result<Arc<IcmpSocket>, Error> {
+    pub fn icmp_bind(&self, scope: impl Into<Scope>, local: SocketAddr) -> Result<Arc<IcmpSocket>, Error> {
         let shared = &self.shared;
         let address = canonical(local).ip();
-        self.bind_network(interface, address)?;
+        let scope = scope.into();
+        self.bind_network(&scope, address)?;
         let open = |ident| {
-            let socket = IcmpSocket::new(shared, interface, SocketAddr::new(address, ident));
+            let socket = IcmpSocket::new(shared, scope.clone(), SocketAddr::new(address, ident));
             let taken = |bound: &[Arc<IcmpSocket>]| {
-                let taken = bound.iter().any(|other| other.overlaps(interface, address));
+                let taken = bound.iter().any(|other| other.overlaps(&scope, address));
                 if taken { Err(Error::AddrInUse) } else { Ok(()) }
             };
             shared.icmp.insert(ident, taken, || socket.clone())
@@ -131,10 +128,10 @@ impl Stack {
 }
 
 impl IcmpSocket {
-    fn new(shared: &Arc<Shared>, interface: Option<InterfaceId>, local: SocketAddr) -> Arc<Self> {
+    fn new(shared: &Arc<Shared>, scope: Scope, local: SocketAddr) -> Arc<Self> {
         Arc::new(Self {
             shared: shared.clone(),
-            interface,
+            scope,
             local,
             ip: Settings::new(IpOptions::default()),
             closed: AtomicBool::new(false),
@@ -147,7 +144,7 @@ impl IcmpSocket {
 
     /// Returns the bound interface, `None` for all.
     pub fn interface(&self) -> Option<InterfaceId> {
-        self.interface
+        self.scope.device()
     }
 
     /// Returns the local address, unspecified for all, and the identifier as port.
@@ -173,7 +170,7 @@ impl IcmpSocket {
         if !self.is_up() {
             return Err(Error::NetworkDown);
         }
-        let wanted = Wanted { interface: self.interface, local: self.local.ip(), ip: self.ip.load() };
+        let wanted = Wanted { scope: &self.scope, local: self.local.ip(), ip: self.ip.load() };
         let (interface, source) = self.shared.choose_route(&wanted, destination, options)?;
         Ok(RawRoute { interface: interface.id, source, destination })
     }
@@ -312,7 +309,7 @@ impl IcmpSocket {
 
     /// Returns true if the bound interface, if any, still exists.
     fn is_up(&self) -> bool {
-        self.interface.is_none_or(|id| self.shared.interfaces.find(id).is_some())
+        self.scope.device().is_none_or(|id| self.shared.interfaces.find(id).is_some())
     }
 
     fn is_closed(&self) -> bool {
@@ -424,8 +421,8 @@ fn queue(
 }
 
 impl Bound for IcmpSocket {
-    fn interface(&self) -> Option<InterfaceId> {
-        self.interface
+    fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     fn local(&self) -> SocketAddr {
@@ -436,7 +433,7 @@ impl Bound for IcmpSocket {
 impl fmt::Debug for IcmpSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IcmpSocket")
-            .field("interface", &self.interface)
+            .field("scope", &self.scope)
             .field("ident", &self.ident())
             .finish_non_exhaustive()
     }

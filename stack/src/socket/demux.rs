@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::sync;
-use crate::{InterfaceId, UdpRoute, UdpSocket};
+use crate::{InterfaceId, Scope, UdpRoute, UdpSocket};
 use peersock_primitives::Key;
 
 /// A socket bound to a local address and port, possibly on every interface or address.
 pub(crate) trait Bound {
-    /// Returns the interface, `None` for all.
-    fn interface(&self) -> Option<InterfaceId>;
+    /// Returns the interfaces that the socket uses.
+    fn scope(&self) -> &Scope;
     /// Returns the address, unspecified for all of its family.
     fn local(&self) -> SocketAddr;
 
@@ -24,13 +24,13 @@ pub(crate) trait Bound {
     /// Returns the specificity of the match with a packet for `address` on `interface`; `None` if it does not
     /// match.
     fn score(&self, interface: InterfaceId, address: IpAddr) -> Option<u8> {
-        let own = self.interface();
+        let scope = self.scope();
         let local = self.local().ip();
         let suits = self.is_open()
-            && own.is_none_or(|own| own == interface)
+            && scope.admits(interface)
             && local.is_ipv4() == address.is_ipv4()
             && (local.is_unspecified() || local == address);
-        suits.then_some(u8::from(own.is_some()) + 2 * u8::from(!local.is_unspecified()))
+        suits.then_some(u8::from(scope.device().is_some()) + 2 * u8::from(!local.is_unspecified()))
     }
 
     /// Returns true if the socket accepts packets from any sender.
@@ -38,15 +38,11 @@ pub(crate) trait Bound {
         true
     }
 
-    /// Returns true if a packet could match both this socket and one bound to `interface` and `address`.
-    fn overlaps(&self, interface: Option<InterfaceId>, address: IpAddr) -> bool {
+    /// Returns true if a packet could match both this socket and one bound to `address` in `scope`.
+    fn overlaps(&self, scope: &Scope, address: IpAddr) -> bool {
         let local = self.local().ip();
-        let meet = match (self.interface(), interface) {
-            (Some(own), Some(other)) => own == other,
-            _ => true,
-        };
         let same = local == address || local.is_unspecified() || address.is_unspecified();
-        meet && local.is_ipv4() == address.is_ipv4() && same
+        local.is_ipv4() == address.is_ipv4() && same && self.scope().meets(scope)
     }
 }
 
@@ -154,9 +150,9 @@ impl<T: Bound> Binds<T> {
     }
 
     /// Returns true if a socket bound to `port` overlaps.
-    pub(crate) fn occupied(&self, port: u16, interface: Option<InterfaceId>, address: IpAddr) -> bool {
+    pub(crate) fn occupied(&self, port: u16, scope: &Scope, address: IpAddr) -> bool {
         let ports = self.read();
-        ports.get(&port).is_some_and(|bound| bound.iter().any(|one| one.overlaps(interface, address)))
+        ports.get(&port).is_some_and(|bound| bound.iter().any(|one| one.overlaps(scope, address)))
     }
 
     /// Returns all sockets for which `wanted` returns true.

@@ -13,7 +13,7 @@ use crate::ip::canonical;
 use crate::socket::backlog::{Admission, Queue};
 use crate::socket::demux::Bound;
 use crate::sync;
-use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
+use crate::{Error, Flow, InterfaceId, Ready, Scope, Stack, TcpOptions};
 
 /// A listening TCP socket.
 ///
@@ -35,7 +35,7 @@ use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
 /// ```
 pub struct Listener {
     shared: Arc<Shared>,
-    interface: Option<InterfaceId>,
+    scope: Scope,
     local: SocketAddr,
     /// Value at the time of the bind; later changes of the options have no effect.
     reuse_port: bool,
@@ -47,7 +47,7 @@ pub struct Listener {
 
 impl Stack {
     /// Listens for connections on `local`. Its address may be unspecified; port 0 means any free port that
-    /// the network allows. Without an interface it listens on all that have the address.
+    /// the network allows. It listens on all interfaces of the scope that have the address.
     ///
     /// At most `backlog` connections (at least 1) may be in progress or wait to be accepted. SYNs beyond that
     /// are dropped, so that their senders try again, and counted.
@@ -60,13 +60,14 @@ impl Stack {
     pub fn tcp_listen(
         &self,
         now: Instant,
-        interface: Option<InterfaceId>,
+        scope: impl Into<Scope>,
         local: SocketAddr,
         backlog: usize,
         options: TcpOptions,
     ) -> Result<Arc<Listener>, Error> {
-        let listener = self.tcp_bind(interface, local, options)?;
-        if !self.allows_port(listener.local().port()) {
+        let scope = scope.into();
+        let listener = self.tcp_bind(scope.clone(), local, options)?;
+        if !self.allows_port(&scope, listener.local().port()) {
             listener.close(now);
             return Err(Error::PermissionDenied);
         }
@@ -74,9 +75,10 @@ impl Stack {
         Ok(listener)
     }
 
-    /// Returns true if peers can reach a listener at `port`: a network allows it, or none is joined yet.
-    pub fn allows_port(&self, port: u16) -> bool {
-        self.shared.interfaces.any_allows(port)
+    /// Returns true if peers can reach a listener at `port`: a network of the scope allows it, or the stack
+    /// has none yet.
+    pub fn allows_port(&self, scope: &Scope, port: u16) -> bool {
+        self.shared.interfaces.any_allows(scope, port)
     }
 
     /// Binds an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections are refused until
@@ -85,20 +87,20 @@ impl Stack {
     /// Fails as [`tcp_listen`](Self::tcp_listen) does.
     pub fn tcp_bind(
         &self,
-        interface: Option<InterfaceId>,
+        scope: impl Into<Scope>,
         local: SocketAddr,
         options: TcpOptions,
     ) -> Result<Arc<Listener>, Error> {
         let shared = &self.shared;
-        let local = canonical(local);
+        let (scope, local) = (scope.into(), canonical(local));
         // RFC 1122 4.2.3.10: a group is no address of a TCP connection.
         if local.ip().is_multicast() {
             return Err(Error::AddrNotAvailable);
         }
-        let network = self.bind_network(interface, local.ip())?;
+        let network = self.bind_network(&scope, local.ip())?;
         let allowed = |port| match &network {
             Some(network) => network.allows(port),
-            None => self.allows_port(port),
+            None => self.allows_port(&scope, port),
         };
         // An automatically chosen port is never shared, even with SO_REUSEPORT.
         let listen = |port: u16, asked: bool| {
@@ -106,7 +108,7 @@ impl Stack {
             let reuse = share || (asked && options.reuse_address);
             let free = |bound: &[Arc<Listener>]| {
                 let stands_in_the_way = |other: &Arc<Listener>| {
-                    other.overlaps(interface, local.ip()) && !(share && other.shares_port())
+                    other.overlaps(&scope, local.ip()) && !(share && other.shares_port())
                 };
                 let taken = bound.iter().any(stands_in_the_way);
                 // Segments for an old connection, in TIME-WAIT or not, must not meet a new program.
@@ -115,7 +117,7 @@ impl Stack {
             };
             let local = SocketAddr::new(local.ip(), port);
             let options = options.clone();
-            let make = || Listener::new(shared, interface, local, options);
+            let make = || Listener::new(shared, scope.clone(), local, options);
             shared.listeners.insert(port, free, make)
         };
         match local.port() {
@@ -138,13 +140,13 @@ impl Stack {
 impl Listener {
     pub(crate) fn new(
         shared: &Arc<Shared>,
-        interface: Option<InterfaceId>,
+        scope: Scope,
         local: SocketAddr,
         options: TcpOptions,
     ) -> Arc<Self> {
         Arc::new(Self {
             shared: shared.clone(),
-            interface,
+            scope,
             local,
             reuse_port: options.reuse_port,
             options: RwLock::new(options),
@@ -156,7 +158,7 @@ impl Listener {
 
     /// Returns the interface, `None` for all.
     pub fn interface(&self) -> Option<InterfaceId> {
-        self.interface
+        self.scope.device()
     }
 
     /// Returns the local address and port; the address may be unspecified.
@@ -329,8 +331,8 @@ impl Bound for Listener {
         self.lock().listens()
     }
 
-    fn interface(&self) -> Option<InterfaceId> {
-        self.interface
+    fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     fn local(&self) -> SocketAddr {
@@ -341,7 +343,7 @@ impl Bound for Listener {
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener")
-            .field("interface", &self.interface)
+            .field("scope", &self.scope)
             .field("local", &self.local)
             .finish_non_exhaustive()
     }

@@ -14,4 +14,5 @@ pub(crate) mod ports;
 pub(crate) mod queue;
 pub(crate) mod raw;
 pub(crate) mod ready;
+pub(crate) mod scope;
 pub(crate) mod udp;

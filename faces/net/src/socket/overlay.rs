@@ -120,7 +120,7 @@ impl OverlayListener {
         let acceptor = handle.reserve(None, local, options);
         let acceptor = acceptor.map_err(|error| members.explain(error, local.port()))?;
         let port = acceptor.local_addr().port();
-        if !handle.datapath().stack().allows_port(port) {
+        if !handle.datapath().stack().allows_port(&handle.scope(None), port) {
             return Err(members.explain(peersock_stack::Error::PermissionDenied, port));
         }
         acceptor.listen(BACKLOG);

@@ -70,7 +70,7 @@ impl Both {
         let mut state = self.lock();
         let fresh = state.routes.as_ref().is_some_and(|(asked, _)| asked.elapsed() < LIFETIME);
         if !fresh {
-            let networks = self.node.datapath().networks();
+            let networks = self.node.networks();
             state.routes = Some((Instant::now(), networks.iter().flat_map(routes).collect()));
         }
         let mut known = state.routes.iter().flat_map(|(_, routes)| routes);

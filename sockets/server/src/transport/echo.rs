@@ -51,8 +51,8 @@ impl Echo {
         options: &Options,
     ) -> Result<Self, Error> {
         let bind = |local: SocketAddr| {
-            let interface = node.interface_within(local.ip(), options.interface())?;
-            node.datapath().stack().icmp_bind(interface, local)
+            let scope = node.scope_within(local.ip(), options.interface())?;
+            node.datapath().stack().icmp_bind(scope, local)
         };
         let port = |socket: &Arc<IcmpSocket>| socket.local().port();
         let sockets = match binding.aliased {

@@ -27,9 +27,9 @@ impl Raw {
         protocol: u8,
         options: &Options,
     ) -> Result<Self, Error> {
-        let interface = node.interface_within(local.ip(), options.interface())?;
+        let scope = node.scope_within(local.ip(), options.interface())?;
         let stack = node.datapath().stack();
-        let socket = stack.raw_open(interface, local.is_ipv6(), protocol, RawOptions::default())?;
+        let socket = stack.raw_open(scope, local.is_ipv6(), protocol, RawOptions::default())?;
         node.add_socket(&socket);
         let raw = Self { node: node.clone(), socket };
         raw.socket.bind(local.ip())?;

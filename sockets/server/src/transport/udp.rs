@@ -40,8 +40,8 @@ impl Udp {
     ) -> Result<Self, Error> {
         let stack = node.datapath().stack();
         let bind = |local: SocketAddr| {
-            let interface = node.interface_within(local.ip(), options.interface())?;
-            stack.udp_bind(interface, local, options.udp(binding.is_implicit))
+            let scope = node.scope_within(local.ip(), options.interface())?;
+            stack.udp_bind(scope, local, options.udp(binding.is_implicit))
         };
         let port = |socket: &Arc<UdpSocket>| socket.local().port();
         let undo = |socket: Arc<UdpSocket>| socket.close();

@@ -33,6 +33,22 @@ impl Served {
         Served { network, client, server, node }
     }
 
+    /// Returns another program on the same node.
+    pub(crate) fn beside(&self) -> Served {
+        self.with(FdServer::start(&self.node).expect("one more server"))
+    }
+
+    /// Returns another program on the same node, which sees only these networks.
+    pub(crate) fn within(&self, networks: &[&Joined]) -> Served {
+        let networks: Vec<_> = networks.iter().map(|joined| joined.id()).collect();
+        self.with(FdServer::start_within(&self.node, &networks).expect("one more server"))
+    }
+
+    fn with(&self, server: FdServer) -> Served {
+        let client = Client::new(server.tag(), server.token());
+        Served { network: self.network.clone(), client, server, node: self.node.clone() }
+    }
+
     /// Returns two nodes in one network that allows all ports.
     pub(crate) fn pair() -> (Served, Served) {
         let pair = (Served::new(NETWORK), Served::new(NETWORK));

@@ -24,6 +24,7 @@ mod pending;
 mod processes;
 mod raw;
 mod segments;
+mod several;
 mod strangers;
 mod stream;
 mod tracer;

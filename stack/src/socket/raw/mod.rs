@@ -17,8 +17,8 @@ use crate::socket::inbox::Inbox;
 use crate::socket::ip_options::Settings;
 use crate::sync;
 use crate::{
-    Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Ready, Received, ReceivedHeaders, SourceFilter,
-    Stack,
+    Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Ready, Received, ReceivedHeaders, Scope,
+    SourceFilter, Stack,
 };
 
 pub use filter::IcmpFilter;
@@ -50,7 +50,7 @@ const SEND_ONLY: u8 = 255;
 /// ```
 pub struct RawSocket {
     shared: Arc<Shared>,
-    interface: Option<InterfaceId>,
+    scope: Scope,
     ipv6: bool,
     protocol: u8,
     ip: Settings,
@@ -95,21 +95,22 @@ impl RawOptions {
 }
 
 impl Stack {
-    /// Opens a raw socket for packets of an IP `protocol`, on one interface or on all.
+    /// Opens a raw socket for packets of an IP `protocol`, on all interfaces of the scope.
     ///
     /// # Errors
     /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::InvalidInput`] for an odd
     /// [`checksum_offset`](RawOptions::checksum_offset).
     pub fn raw_open(
         &self,
-        interface: Option<InterfaceId>,
+        scope: impl Into<Scope>,
         ipv6: bool,
         protocol: u8,
         options: RawOptions,
     ) -> Result<Arc<RawSocket>, Error> {
         let shared = &self.shared;
         options.check()?;
-        if interface.is_some_and(|id| shared.interfaces.find(id).is_none()) {
+        let scope = scope.into();
+        if scope.device().is_some_and(|id| !scope.admits(id) || shared.interfaces.find(id).is_none()) {
             return Err(Error::NetworkUnreachable);
         }
         // As in Linux, IPPROTO_RAW implies IP_HDRINCL.
@@ -123,7 +124,7 @@ impl Stack {
         };
         let socket = Arc::new(RawSocket {
             shared: shared.clone(),
-            interface,
+            scope,
             ipv6,
             protocol,
             ip: Settings::new(options.ip),
@@ -140,7 +141,7 @@ impl Stack {
 impl RawSocket {
     /// Returns the bound interface, `None` for all.
     pub fn interface(&self) -> Option<InterfaceId> {
-        self.interface
+        self.scope.device()
     }
 
     /// Returns the protocol number of its packets.
@@ -171,9 +172,9 @@ impl RawSocket {
         let own = address.is_unspecified()
             // A socket bound to a group receives what is sent there, and sends from another address.
             || address.is_multicast()
-            || match self.interface {
+            || match self.scope.device() {
                 Some(id) => interfaces.find(id).is_some_and(|interface| interface.is_local(address)),
-                None => interfaces.owner(address).is_some(),
+                None => interfaces.owner(&self.scope, address).is_some(),
             };
         if !own {
             return Err(Error::AddrNotAvailable);
@@ -243,7 +244,7 @@ impl RawSocket {
         group: IpAddr,
         change: GroupChange,
     ) -> Result<(), Error> {
-        let usual = [self.interface, self.ip.load().multicast_interface];
+        let usual = (&self.scope, self.ip.load().multicast_interface);
         let mut inner = self.lock();
         // Checked under the lock: close() leaves all groups under it, and no later join may stay.
         if self.is_closed() {
@@ -335,8 +336,8 @@ fn unspecified(ipv6: bool) -> IpAddr {
 }
 
 impl Bound for RawSocket {
-    fn interface(&self) -> Option<InterfaceId> {
-        self.interface
+    fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// Returns the local address, with the protocol as the port.
@@ -348,7 +349,7 @@ impl Bound for RawSocket {
 impl fmt::Debug for RawSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RawSocket")
-            .field("interface", &self.interface)
+            .field("scope", &self.scope)
             .field("ipv6", &self.ipv6)
             .field("protocol", &self.protocol)
             .finish_non_exhaustive()

@@ -43,7 +43,7 @@ impl RawSocket {
         };
         // A destination in the call goes before the connected peer, as for UDP.
         let destination = remote.or(peer).ok_or(Error::NotConnected)?;
-        let wanted = Wanted { interface: self.interface, local, ip: self.ip.load() };
+        let wanted = Wanted { scope: &self.scope, local, ip: self.ip.load() };
         let (interface, source) = self.shared.choose_route(&wanted, destination, options)?;
         Ok(RawRoute { interface: interface.id, source, destination })
     }

@@ -20,7 +20,7 @@ use crate::socket::inbox::Inbox;
 use crate::socket::ip_options::Settings;
 use crate::sync;
 use crate::{
-    Error, ErrorReport, GroupChange, InterfaceId, Ready, ReceivedHeaders, SourceFilter, TrafficClass,
+    Error, ErrorReport, GroupChange, InterfaceId, Ready, ReceivedHeaders, Scope, SourceFilter, TrafficClass,
     UdpOptions,
 };
 
@@ -47,7 +47,7 @@ const UDP_HEADER: usize = 8;
 /// ```
 pub struct UdpSocket {
     shared: Arc<Shared>,
-    interface: Option<InterfaceId>,
+    scope: Scope,
     local: SocketAddr,
     reuse_address: bool,
     reuse_port: bool,
@@ -101,7 +101,7 @@ pub struct Received {
 impl UdpSocket {
     pub(crate) fn new(
         shared: &Arc<Shared>,
-        interface: Option<InterfaceId>,
+        scope: Scope,
         local: SocketAddr,
         options: &UdpOptions,
     ) -> Arc<Self> {
@@ -109,7 +109,7 @@ impl UdpSocket {
         let inner = Inner { inbox: Inbox::new(limit), peer: None, correspondents: None };
         Arc::new(Self {
             shared: shared.clone(),
-            interface,
+            scope,
             local,
             reuse_address: options.reuse_address,
             reuse_port: options.reuse_port,
@@ -124,7 +124,7 @@ impl UdpSocket {
 
     /// Returns the bound interface, `None` for all.
     pub fn interface(&self) -> Option<InterfaceId> {
-        self.interface
+        self.scope.device()
     }
 
     /// Returns the local address and port, never unspecified while the socket is connected.
@@ -216,7 +216,7 @@ impl UdpSocket {
         group: IpAddr,
         change: GroupChange,
     ) -> Result<(), Error> {
-        let usual = [self.interface, self.ip.load().multicast_interface];
+        let usual = (&self.scope, self.ip.load().multicast_interface);
         let mut inner = self.lock();
         // Checked under the lock: close() leaves all groups under it, and no later join may stay.
         if self.is_closed() {
@@ -270,8 +270,8 @@ impl UdpSocket {
 }
 
 impl Bound for UdpSocket {
-    fn interface(&self) -> Option<InterfaceId> {
-        self.interface
+    fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     fn local(&self) -> SocketAddr {
@@ -289,7 +289,7 @@ impl Bound for UdpSocket {
 impl fmt::Debug for UdpSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UdpSocket")
-            .field("interface", &self.interface)
+            .field("scope", &self.scope)
             .field("local", &self.local)
             .finish_non_exhaustive()
     }

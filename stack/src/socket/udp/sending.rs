@@ -103,7 +103,7 @@ impl UdpSocket {
         if remote.port() == 0 {
             return Err(Error::InvalidInput);
         }
-        let wanted = Wanted { interface: self.interface, local: self.local.ip(), ip: self.ip.load() };
+        let wanted = Wanted { scope: &self.scope, local: self.local.ip(), ip: self.ip.load() };
         let (interface, source) = self.shared.choose_route(&wanted, remote.ip(), options)?;
         if !interface.allows(remote.port()) && !interface.allows(self.local.port()) {
             return Err(Error::PermissionDenied);
