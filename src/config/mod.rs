@@ -5,6 +5,7 @@ mod endpoint;
 mod error;
 mod feature;
 mod passphrase;
+mod portable;
 mod root;
 mod root_source;
 #[cfg_attr(not(feature = "static-networks"), path = "no_static_file.rs")]
@@ -13,11 +14,14 @@ mod static_file;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use peersock_overlay::{
     NetworkConfig, NetworkConfigError, NetworkId, NetworkIdError, NetworkSummary, NodeId, Psk,
     PublicIdentity, StaticMember,
 };
+
+use zeroize::Zeroizing;
 
 use crate::state::{check_secret_file, check_trusted_file, read_text_file};
 
@@ -49,6 +53,15 @@ pub struct Network {
     config: NetworkConfig,
     /// Endpoints of the members that are host names.
     hosts: BTreeMap<NodeId, Vec<HostEndpoint>>,
+    /// Text of the file of a static network, which may hold a secret.
+    file: Option<Arc<Zeroizing<String>>>,
+}
+
+/// Compares what networks are: members decide, not the text of a file.
+impl PartialEq for Network {
+    fn eq(&self, other: &Network) -> bool {
+        (&self.config, &self.hosts) == (&other.config, &other.hosts)
+    }
 }
 
 /// Member with endpoints that are host names.
@@ -65,7 +78,7 @@ impl Network {
     ///
     /// Joining refuses an ID of another kind.
     pub fn ad_hoc(id: NetworkId) -> Network {
-        Network { config: NetworkConfig::AdHoc { id, psk: None }, hosts: BTreeMap::new() }
+        Network { config: NetworkConfig::AdHoc { id, psk: None }, hosts: BTreeMap::new(), file: None }
     }
 
     /// Returns the network that an ID alone describes, of whatever kind.
@@ -74,7 +87,7 @@ impl Network {
     ///
     /// Returns a [`NetworkIdError`] if more than the ID is needed, or networks of that kind cannot be joined.
     pub fn by_id(id: NetworkId) -> Result<Network, NetworkIdError> {
-        Ok(Network { config: NetworkConfig::by_id(id)?, hosts: BTreeMap::new() })
+        Ok(Network { config: NetworkConfig::by_id(id)?, hosts: BTreeMap::new(), file: None })
     }
 
     /// Reads a static network from a TOML file, or from a pipe. `peersock network new` makes such a file;
@@ -137,7 +150,8 @@ impl Network {
     /// Returns [`ConfigError::Invalid`] with the line and the reason.
     pub fn parse_toml(text: &str) -> Result<Network, ConfigError> {
         let (network, hosts) = static_file::parse(text)?;
-        Ok(Network { config: NetworkConfig::Static(network), hosts })
+        let file = Some(Arc::new(Zeroizing::new(text.to_owned())));
+        Ok(Network { config: NetworkConfig::Static(network), hosts, file })
     }
 
     /// Requires a passphrase: only nodes that know it can complete a handshake in this network, or even

@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 
 use super::closing::Closing;
 use super::meeting::Meetings;
-use super::{Inner, Node, contact, root_list, singleton};
+use super::root_list::RootLists;
+use super::{Inner, Node, contact, singleton};
 use crate::TurnServer;
 use crate::config::{Dht, Feature, MissingFeature, RootSource, require_for_roots};
 use crate::driver::{BusyPoll, Driver, Interfaces, UdpSockets};
@@ -508,6 +509,7 @@ impl NodeBuilder {
                 contact_settings: Mutex::new(Some(settings)),
                 keeper: Default::default(),
                 meetings: Default::default(),
+                root_sources: Default::default(),
                 root_lists: Mutex::default(),
                 state,
             }),
@@ -520,7 +522,8 @@ impl NodeBuilder {
         }
         // Roots start after the DHT, because publishing roots starts the contact search, which needs the
         // DHT's publisher.
-        root_list::start(&node.inner, roots);
+        let _ = node.inner.root_sources.set(RootLists::new(&node.inner));
+        node.add_roots(roots);
         // Last, so that a request finds the node complete.
         node.serve_management()?;
         Ok(node)

@@ -45,7 +45,7 @@ pub use status::{
 use self::closing::Closing;
 use self::contact::Keeper;
 use self::meeting::Meetings;
-use crate::config::Network;
+use crate::config::{Network, RootSource};
 use crate::driver::Driver;
 use crate::management::ManagementServer;
 use crate::socket::{Waited, port_refusal_text};
@@ -98,6 +98,8 @@ pub(crate) struct Inner {
     contact_settings: Mutex<Option<contact::Settings>>,
     keeper: OnceLock<Keeper>,
     meetings: OnceLock<Meetings>,
+    /// Sources of roots.
+    root_sources: OnceLock<root_list::RootLists>,
     /// Last results of the lists of roots.
     root_lists: Mutex<Vec<RootListStatus>>,
     /// State directory, kept for its lock.
@@ -184,6 +186,14 @@ impl Node {
     /// Returns the whole state of the node.
     pub fn status(&self) -> Status {
         status::collect(&self.inner)
+    }
+
+    /// Uses the roots of more sources, after the [roots of the builder](NodeBuilder::roots). At most eight
+    /// roots are used, and of these at most four domains' are asked for. Returns false if domains are left
+    /// out for that.
+    pub fn add_roots(&self, sources: impl IntoIterator<Item = impl Into<RootSource>>) -> bool {
+        let sources = sources.into_iter().map(Into::into).collect();
+        self.inner.root_sources.get().is_some_and(|lists| lists.add(&self.inner, sources))
     }
 
     /// Returns the last results of the lists of roots that the node follows (`dns:DOMAIN`, `lan`), in the

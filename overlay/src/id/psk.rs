@@ -21,8 +21,8 @@ impl Psk {
         Self([0; 32])
     }
 
-    /// Returns the key itself, for mixing it in.
-    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+    /// Returns the key itself, for mixing it in, or for another process of this user.
+    pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }

@@ -8,7 +8,7 @@ use super::{Exit, NetworkConfig, NetworkConfigError, NetworkSummary, Policy, Pre
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 
 /// Network whose members are listed in a file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StaticNetwork {
     /// ID of kind [`NetworkKind::Static`](crate::NetworkKind::Static).
     pub id: NetworkId,

@@ -75,7 +75,7 @@ impl NetworkIndex {
 /// assert!(open.validate().is_ok() && secret.validate().is_ok());
 /// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum NetworkConfig {
     /// Open to every node that knows the ID, and the key if there is one.

@@ -47,38 +47,51 @@ pub fn listed_in(answer: &[u8], question: Option<&[u8]>) -> Option<(Vec<RootAddr
     Some((listed.roots, listed.ttl))
 }
 
-/// Makes the node use the roots of these sources, and follow their changes until it ends.
-pub(super) fn start(node: &Arc<Inner>, sources: Vec<RootSource>) {
-    start_with(node, sources, Cache::of_user());
-}
+/// Sources of a node's roots, followed until the node ends.
+pub(super) struct RootLists(Arc<List>);
 
-fn start_with(node: &Arc<Inner>, mut sources: Vec<RootSource>, cache: Option<Cache>) {
-    // The first entry of a key counts, up to the limit. So a list can neither replace a named root nor change
-    // its endpoints.
-    sources.sort_by_key(|source| !matches!(source, RootSource::Address(_)));
-    let mut fixed = vec![Vec::new(); sources.len()];
-    let mut domains = Vec::new();
-    let (mut lan, mut has_more_domains) = (None, false);
-    for (part, source) in sources.into_iter().enumerate() {
-        match source {
-            RootSource::Address(root) => fixed[part].push(root),
-            RootSource::Dns(domain) if domains.iter().any(|(_, known)| *known == domain) => {}
-            RootSource::Dns(_) if domains.len() == MAX_DOMAINS => has_more_domains = true,
-            RootSource::Dns(domain) => domains.push((part, domain)),
-            RootSource::Lan => lan = lan.or(Some(part)),
+impl RootLists {
+    /// Begins without sources.
+    pub(super) fn new(node: &Arc<Inner>) -> RootLists {
+        RootLists(Arc::new(List::new(node)))
+    }
+
+    /// Makes the node use the roots of more sources. Returns false if there are too many domains.
+    pub(super) fn add(&self, node: &Arc<Inner>, sources: Vec<RootSource>) -> bool {
+        self.add_with(node, sources, Cache::of_user().as_ref())
+    }
+
+    fn add_with(&self, node: &Arc<Inner>, sources: Vec<RootSource>, cache: Option<&Cache>) -> bool {
+        let list = &self.0;
+        let (mut domains, mut lan, mut has_more_domains) = (Vec::new(), None, false);
+        {
+            let mut parts = sync::lock(&list.parts);
+            for source in sources {
+                match source {
+                    // The first entry of a key counts, up to the limit.
+                    RootSource::Address(root) => parts.named.push(root),
+                    source if parts.followed.contains(&source) => {}
+                    RootSource::Dns(_) if parts.domains() == MAX_DOMAINS => has_more_domains = true,
+                    RootSource::Dns(domain) => {
+                        domains.push((parts.follow(RootSource::Dns(domain.clone())), domain));
+                    }
+                    RootSource::Lan => lan = Some(parts.follow(RootSource::Lan)),
+                }
+            }
+            list.publish(&mut parts);
         }
-    }
-    if has_more_domains {
-        tracing::warn!(most = MAX_DOMAINS, "no further domain is asked for roots");
-    }
-    let list = Arc::new(List::new(node, fixed));
-    list.publish(&mut sync::lock(&list.parts));
-    for (part, domain) in domains {
-        let (list, cache, events) = (Arc::clone(&list), cache.clone(), node.driver.datapath.subscribe());
-        spawn("peersock-dns", move || follow(&list, part, &domain, cache.as_ref(), &events));
-    }
-    if let Some(part) = lan {
-        lan::start(node, list, part);
+        if has_more_domains {
+            tracing::warn!(most = MAX_DOMAINS, "no further domain is asked for roots");
+        }
+        for (part, domain) in domains {
+            let (list, cache) = (Arc::clone(list), cache.cloned());
+            let events = node.driver.datapath.subscribe();
+            spawn("peersock-dns", move || follow(&list, part, &domain, cache.as_ref(), &events));
+        }
+        if let Some(part) = lan {
+            lan::start(node, Arc::clone(list), part);
+        }
+        !has_more_domains
     }
 }
 
@@ -95,17 +108,36 @@ struct List {
     parts: Mutex<Parts>,
 }
 
+#[derive(Default)]
 struct Parts {
-    /// Roots by source.
+    /// Roots named by their keys. They come first, so that a list can neither replace one nor change its
+    /// endpoints.
+    named: Vec<RootAddress>,
+    /// Other sources.
+    followed: Vec<RootSource>,
+    /// The roots that each of them has found.
     found: Vec<Vec<RootAddress>>,
     /// True once there were any roots.
     is_used: bool,
 }
 
+impl Parts {
+    /// Adds a source; returns its number.
+    fn follow(&mut self, source: RootSource) -> usize {
+        self.followed.push(source);
+        self.found.push(Vec::new());
+        self.found.len() - 1
+    }
+
+    fn domains(&self) -> usize {
+        self.followed.iter().filter(|source| matches!(source, RootSource::Dns(_))).count()
+    }
+}
+
 impl List {
-    fn new(node: &Arc<Inner>, found: Vec<Vec<RootAddress>>) -> List {
+    fn new(node: &Arc<Inner>) -> List {
         let used = roots::Used::new(node, Box::new(ask_system));
-        List { node: Arc::downgrade(node), used, parts: Mutex::new(Parts { found, is_used: false }) }
+        List { node: Arc::downgrade(node), used, parts: Mutex::default() }
     }
 
     /// Replaces the roots that a source found before.
@@ -131,7 +163,7 @@ impl List {
     }
 
     fn publish(&self, parts: &mut Parts) {
-        let all: Vec<_> = parts.found.iter().flatten().cloned().collect();
+        let all: Vec<_> = parts.named.iter().chain(parts.found.iter().flatten()).cloned().collect();
         // An empty list is only published if it replaces roots, because publishing starts the node's contact
         // search.
         if parts.is_used || !all.is_empty() {
@@ -256,14 +288,15 @@ mod tests {
             dns::tests::nameserver(move |question| vec![dns::tests::reply(question, &[&text], 60)], None);
         let alpha = node();
         let sources = vec![RootSource::Dns(domain.clone()), RootSource::Address(named.clone())];
-        start_with(&alpha.inner, sources, Some(cache.clone()));
+        RootLists::new(&alpha.inner).add_with(&alpha.inner, sources, Some(&cache));
         wait_for(&alpha, &[key(1).node_id(), key(2).node_id()]);
         wait_for_kept(&cache, &domain, &[listed.parse().expect("a root")]);
         serving.join().expect("no panic");
 
         let silent = UdpSocket::bind(domain.server().expect("it is named")).expect("nobody has it any more");
         let beta = node();
-        start_with(&beta.inner, vec![RootSource::Dns(domain.clone())], Some(cache.clone()));
+        let of_beta = vec![RootSource::Dns(domain.clone())];
+        RootLists::new(&beta.inner).add_with(&beta.inner, of_beta, Some(&cache));
         wait_for(&beta, &[key(2).node_id()]);
         let said = loop {
             if let [said] = &beta.root_lists()[..] {
@@ -276,7 +309,8 @@ mod tests {
 
         // Without a stored list, the roots named by their keys are used all the same.
         let gamma = node();
-        start_with(&gamma.inner, vec![RootSource::Dns(domain), named.into()], None);
+        let of_gamma = vec![RootSource::Dns(domain), named.into()];
+        RootLists::new(&gamma.inner).add_with(&gamma.inner, of_gamma, None);
         wait_for(&gamma, &[key(1).node_id()]);
         drop(silent);
     }
@@ -300,6 +334,23 @@ mod tests {
     }
 
     #[test]
+    fn roots_of_later_sources_are_added_once() {
+        let node = node();
+        let root = |seed: u8| -> RootSource {
+            let key = *Identity::from_seed(&[seed; 32]).public();
+            RootSource::Address(format!("{key}@127.0.0.1:9").parse().expect("a root"))
+        };
+        let ids = |seeds: &[u8]| -> Vec<_> {
+            seeds.iter().map(|seed| Identity::from_seed(&[*seed; 32]).node_id()).collect()
+        };
+        let used = || node.roots().iter().map(|root| root.id).collect::<Vec<_>>();
+        assert!(node.add_roots([root(1), root(2)]));
+        assert_eq!(used(), ids(&[1, 2]));
+        assert!(node.add_roots([root(2), root(3)]));
+        assert_eq!(used(), ids(&[1, 2, 3]));
+    }
+
+    #[test]
     fn a_list_takes_no_named_roots_place_and_does_not_say_where_it_is() {
         let key = |seed: u8| *Identity::from_seed(&[seed; 32]).public();
         let named: RootAddress = format!("{}@127.0.0.1:9?token=x", key(1)).parse().expect("a root");
@@ -313,7 +364,8 @@ mod tests {
             None,
         );
         let node = node();
-        start_with(&node.inner, vec![RootSource::Dns(domain), RootSource::Address(named)], None);
+        let sources = vec![RootSource::Dns(domain), RootSource::Address(named)];
+        RootLists::new(&node.inner).add_with(&node.inner, sources, None);
         let since = Instant::now();
         let roots = loop {
             let roots = node.inner.driver.datapath.roots(Instant::now());
@@ -334,7 +386,8 @@ mod tests {
         let root =
             |seed: u8| -> RootAddress { format!("{}@localhost:9", key(seed)).parse().expect("a root") };
         let node = node();
-        let list = List::new(&node.inner, vec![Vec::new(); 2]);
+        let list = List::new(&node.inner);
+        sync::lock(&list.parts).found = vec![Vec::new(); 2];
         list.set(1, vec![root(1)]);
         wait_for(&node, &[key(1).node_id()]);
         list.set(0, vec![root(2), root(3)]);
