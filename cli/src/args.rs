@@ -1,6 +1,7 @@
 //! Options that several commands share, and their interpretation.
 
 use std::env;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::settings::{ROOTS_VARIABLE, TURN_VARIABLE, dht_of_environment};
 use peersock::state::StateDir;
 use peersock::{Dht, Network, NodeBuilder, RootSource};
+use peersock_attach::Setting;
 use zeroize::Zeroizing;
 
 use crate::duplicate_networks;
@@ -246,6 +248,66 @@ impl UnderlayArgs {
             nodes => options.push_str(&format!(" --dht={nodes}")),
         }
         options
+    }
+
+    /// Returns the options as words of a command line.
+    pub(crate) fn as_words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        let mut add = |option: &str, value: &dyn ToString| {
+            words.push(format!("{option}={}", value.to_string()).into());
+        };
+        self.interfaces.iter().for_each(|name| add("--interface", name));
+        self.roots.iter().for_each(|root| add("--root", root));
+        self.dht.iter().for_each(|dht| add("--dht", dht));
+        self.turn.iter().for_each(|turn| add("--turn", &**turn));
+        self.stun.iter().for_each(|stun| add("--stun", stun));
+        self.busy_poll.iter().for_each(|time| add("--busy-poll", time));
+        add("--overlay-port", &self.overlay_port);
+        if let Some(file) = &self.root_token_file {
+            words.extend(["--root-token-file".into(), file.into()]);
+        }
+        words.extend(self.switches().map(OsString::from));
+        words
+    }
+
+    fn switches(&self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("--no-portmap", self.no_portmap),
+            ("--no-birthday", self.no_birthday),
+            ("--no-tcp-punch", self.no_tcp_punch),
+        ];
+        all.into_iter().filter(|(_, is_on)| *is_on).map(|(switch, _)| switch)
+    }
+
+    /// Returns the settings that options or the environment name, except for roots.
+    pub(crate) fn named_settings(&self) -> Vec<Setting> {
+        let setting =
+            |option: &str, value: &dyn ToString| Setting { option: option.into(), value: value.to_string() };
+        let mut named: Vec<_> = self.switches().map(|switch| setting(switch, &"")).collect();
+        let mut interfaces: Vec<_> =
+            self.interfaces.iter().filter(|name| !name.is_empty()).cloned().collect();
+        interfaces.sort();
+        if !interfaces.is_empty() {
+            named.push(setting("--interface", &interfaces.join(",")));
+        }
+        if self.dht().is_on() {
+            named.push(setting("--dht", &self.dht()));
+        }
+        named.extend(self.turn.iter().map(|turn| setting("--turn", &**turn)));
+        named.extend(self.stun.iter().map(|stun| setting("--stun", stun)));
+        named.extend(self.busy_poll.iter().map(|time| setting("--busy-poll", time)));
+        if self.overlay_port != 0 {
+            named.push(setting("--overlay-port", &self.overlay_port));
+        }
+        named
+    }
+
+    /// Returns the roots from options, with their tokens, or from the environment.
+    pub(crate) fn roots_with_tokens(&self) -> Outcome<Vec<RootSource>> {
+        match self.roots.is_empty() {
+            true => Ok(self.named_roots()),
+            false => servers::roots(&self.roots, self.root_token_file.as_deref()),
+        }
     }
 
     /// Applies the options for meeting other nodes; the environment supplies the rest.

@@ -3,6 +3,7 @@
 use std::env;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use peersock_terminal::log::{Note, SILENT, VARIABLE};
 use tracing_subscriber::EnvFilter;
@@ -31,8 +32,17 @@ const TARGETS: [&str; 13] = [
 const SINGLE_V_FILTER: &str =
     "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock_datapath=debug";
 
+/// Number of -v options.
+static VERBOSITY: AtomicU8 = AtomicU8::new(0);
+
+/// Returns the number of -v options.
+pub(crate) fn verbosity() -> u8 {
+    VERBOSITY.load(Ordering::Relaxed)
+}
+
 /// Sets up logging: `verbose` counts the -v options, and the variable overrides it.
 pub(crate) fn to_stderr(verbose: u8) -> Outcome {
+    VERBOSITY.store(verbose, Ordering::Relaxed);
     let (filter, is_asked_for) = match env::var(VARIABLE) {
         Ok(text) if !text.trim().is_empty() => (parse(&text)?, true),
         Err(env::VarError::NotUnicode(_)) => return Err(refuse("", "it is not UTF-8")),

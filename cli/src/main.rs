@@ -26,6 +26,7 @@ mod names;
 mod netcheck;
 mod network;
 mod nickname_limits;
+mod node;
 mod path;
 mod ping;
 mod progress;
@@ -46,6 +47,7 @@ mod status;
 mod stdio;
 mod stream;
 mod top;
+mod unanswered;
 mod up;
 mod usage;
 mod waiting;
@@ -106,6 +108,7 @@ enum Command {
     Rest(rest::Args),
     Root(root::Args),
     Up(up::Args),
+    Node(node::Args),
     #[command(hide = true)]
     RunGuard(run::GuardArgs),
     Status(status::Args),
@@ -171,6 +174,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Rest(args) => rest::run(args),
         Command::Root(args) => root::run(args),
         Command::Up(args) => up::run(args),
+        Command::Node(args) => node::run(args),
         Command::RunGuard(args) => run::guard(args),
         Command::Status(args) => status::run(args),
         Command::Top(args) => top::run(args),

@@ -25,6 +25,11 @@ pub(crate) struct RootWatch {
 /// Watches the roots of a node until the result is dropped. Skips roots that other roots have named, because
 /// the user has not asked for them.
 pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
+    start_for(node, stdio::note)
+}
+
+/// Watches the roots as [`start`] does, and passes each line to `tell`.
+pub(crate) fn start_for(node: &Node, tell: impl Fn(String) + Send + 'static) -> io::Result<RootWatch> {
     let node = node.clone();
     let changes = Arc::new(node.root_changes());
     let seen = Arc::clone(&changes);
@@ -37,9 +42,9 @@ pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
                 // A stream that failed would have left an error.
                 let has_stream = root.stream.is_some() || root.stream_error.is_some();
                 let told = messages.tell(root.id, root.state, has_stream, || name(root));
-                told.into_iter().for_each(stdio::note);
+                told.into_iter().for_each(&tell);
                 let told = messages.tell_directory(root.id, root.directory_away, || name(root));
-                told.into_iter().for_each(stdio::note);
+                told.into_iter().for_each(&tell);
             }
             goes_on = seen.wait();
         }

@@ -5,7 +5,7 @@ use peersock_overlay::Psk;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{ConfigError, Network};
+use super::{ConfigError, Network, RootSource};
 
 /// Fields of the text, a JSON object.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -61,6 +61,30 @@ impl Network {
             .decode_mut(psk.as_bytes(), key.as_mut_slice())
             .map_err(|_| invalid("its key is not hexadecimal"))?;
         Ok(network.with_psk(Psk::new(*key)))
+    }
+}
+
+impl RootSource {
+    /// Returns the source as a text that [`RootSource::load`] reads, with the root's access token, which is a
+    /// secret.
+    ///
+    /// ```
+    /// # use peersock::{RootSource, overlay::Identity};
+    /// let key = *Identity::from_seed(&[1; 32]).public();
+    /// let root = RootSource::load(&format!("{key}@192.0.2.1:7420?token=a%20b"))?.remove(0);
+    /// assert_eq!(RootSource::load(&root.to_portable())?, [root]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn to_portable(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(self.to_string());
+        if let RootSource::Address(root) = self
+            && let Some(token) = root.token()
+        {
+            text.reserve("?token=".len() + 3 * token.len());
+            text.push_str("?token=");
+            token.iter().for_each(|byte| text.push_str(&format!("%{byte:02x}")));
+        }
+        text
     }
 }
 

@@ -265,15 +265,33 @@ fn exchange(mut stream: UnixStream, request: &str) -> io::Result<String> {
     })
 }
 
+/// Connects to a Unix socket of this user or of root.
+///
+/// # Errors
+/// Fails as connect(2) does, and with `PermissionDenied` if the socket is another user's.
+pub fn connect_own(path: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(path)?;
+    match foreign_peer(&stream)? {
+        Some(_) => Err(io::ErrorKind::PermissionDenied.into()),
+        None => Ok(stream),
+    }
+}
+
 /// Returns the user ID of the other side, if it is neither this user nor root.
-fn foreign_peer(stream: impl AsFd) -> io::Result<Option<u32>> {
+///
+/// # Errors
+/// It is no Unix socket.
+pub fn foreign_peer(stream: impl AsFd) -> io::Result<Option<u32>> {
     let peer = rustix::net::sockopt::socket_peercred(stream)?.uid;
     Ok((peer != rustix::process::geteuid() && !peer.is_root()).then_some(peer.as_raw()))
 }
 
 /// Calls `f` with a path of the same file that fits into a `sockaddr_un` (107 bytes). If the path itself is
 /// too long, uses a file descriptor of its directory.
-pub(crate) fn with_short_path<T>(path: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+///
+/// # Errors
+/// Errors of `f`, and of opening the directory.
+pub fn with_short_path<T>(path: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     const SUN_PATH: usize = 108;
     match (path.parent(), path.file_name()) {
         (Some(directory), Some(name)) if path.as_os_str().as_bytes().len() >= SUN_PATH => {

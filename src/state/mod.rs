@@ -5,7 +5,8 @@
 //!   lock                held (flock) by the process that uses the directory; holds its pid
 //!   identity.key        0600, the secret seed (text, versioned)
 //!   dht-nodes           0600, nodes of the DHT that have answered, for the next entry
-//!   management.sock        0600, present while a node runs: `peersock status` asks it
+//!   management.sock     0600, present while a node runs: `peersock status` asks it
+//!   node.sock           0600, present while a shared node runs: programs attach to it
 //! ```
 //!
 //! Files are replaced atomically, so a crash leaves the old or the new content, never a torn one. An existing
@@ -40,6 +41,7 @@ pub(crate) use private::{
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.key";
 const MANAGEMENT_SOCKET: &str = "management.sock";
+const NODE_SOCKET: &str = "node.sock";
 
 /// State directory, locked for this process as long as the value lives.
 ///
@@ -57,7 +59,7 @@ pub struct StateDir {
     path: PathBuf,
     /// Lock file. The kernel releases the lock when the last copy of this descriptor is closed, however the
     /// process ends.
-    _lock: Arc<File>,
+    lock: Arc<File>,
     later: Option<Arc<Later>>,
 }
 
@@ -94,7 +96,7 @@ impl StateDir {
         // Absolute, because the process may change its working directory later.
         let path = path.canonicalize().map_err(StateError::io("examine", path))?;
         let lock = lock(&path)?;
-        Ok(StateDir { path, _lock: Arc::new(lock), later: None })
+        Ok(StateDir { path, lock: Arc::new(lock), later: None })
     }
 
     /// Reads the identity and binds the management socket now. A node started with
@@ -126,16 +128,32 @@ impl StateDir {
         if let Some(listener) = self.later.as_ref().and_then(|later| sync::lock(&later.management).take()) {
             return Ok(listener);
         }
-        let path = Self::management_socket(&self.path);
-        // This process holds the directory's lock, so an existing socket belongs to a process that is gone.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = with_short_path(&path, |path| UnixListener::bind(path))?;
-        // bind(2) applies the umask, which may let other users connect.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(listener)
+        bind_private(&Self::management_socket(&self.path))
+    }
+
+    /// Makes the socket at which programs attach to the node. It belongs to this user alone.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StateError::Io`].
+    pub fn bind_node_socket(&self) -> Result<UnixListener, StateError> {
+        let path = Self::node_socket(&self.path);
+        bind_private(&path).map_err(StateError::io("make", path))
+    }
+
+    /// Returns the path of the socket at which programs attach to the node that uses the directory at `path`.
+    pub fn node_socket(path: &Path) -> PathBuf {
+        path.join(NODE_SOCKET)
+    }
+
+    /// Gives the directory up, before the last copy of this value is dropped. For the end of a process in which
+    /// a node still exists, which must have been shut down.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StateError::Io`].
+    pub fn unlock(&self) -> Result<(), StateError> {
+        self.lock.unlock().map_err(StateError::io("unlock", &self.path))
     }
 
     /// Returns the absolute path of the directory.
@@ -189,6 +207,19 @@ impl StateDir {
     pub fn management_socket(path: &Path) -> PathBuf {
         path.join(MANAGEMENT_SOCKET)
     }
+}
+
+/// Makes a Unix socket that belongs to this user alone, in a locked directory.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    // This process holds the directory's lock, so an existing socket belongs to a process that is gone.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = with_short_path(path, |path| UnixListener::bind(path))?;
+    // bind(2) applies the umask, which may let other users connect.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Reads an identity's secret seed from a file in the form of state directories.

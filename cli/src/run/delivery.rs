@@ -4,9 +4,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, Patience, Remaining};
-use peersock_socket_server::{FdServer, Outstanding};
+use peersock_socket_server::Outstanding;
 
 use super::children::Requests;
+use super::serving_node::ServingNode;
 
 /// Maximum time of delivery after a request to end.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -17,11 +18,11 @@ const MAX_SIGNAL_AGE: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Delivers data as far as possible; returns the rest.
-pub(super) fn deliver(server: &FdServer, requests: &Requests) -> Outstanding {
-    server.begin_drain();
+pub(super) fn deliver(node: &ServingNode, requests: &Requests) -> Outstanding {
+    node.begin_drain();
     let mut end = End::new(Instant::now(), requests.last());
     loop {
-        let left = server.undelivered();
+        let left = node.undelivered();
         let now = Instant::now();
         if end.is_here(now, &left.remaining(), requests) {
             return left;

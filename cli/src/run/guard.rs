@@ -34,12 +34,9 @@ pub(super) struct Guard(Child);
 
 impl Guard {
     /// Starts the guard. Returns `None` if the system does not allow another process.
-    pub(super) fn start(server: &FdServer) -> Option<Guard> {
+    pub(super) fn start(environment: String) -> Option<Guard> {
         let mut command = Command::new("/proc/self/exe");
-        command
-            .arg0("peersock")
-            .arg("run-guard")
-            .env(peersock_socket_server::ENVIRONMENT, server.environment());
+        command.arg0("peersock").arg("run-guard").env(peersock_socket_server::ENVIRONMENT, environment);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // Uses a separate process group, because Ctrl-C must not reach the guard.
         let started = command.process_group(0).spawn();

@@ -7,7 +7,7 @@ mod filter;
 mod guard;
 mod mode;
 mod program;
-mod unanswered;
+mod serving_node;
 mod watch;
 
 use std::env;
@@ -17,10 +17,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::Duration;
 
-use peersock::{IdentitySource, Network, Node};
+use peersock::Network;
 use peersock_bsd::elf;
 use peersock_run_library::Library;
 use peersock_seccomp::Supervisor;
@@ -30,14 +28,12 @@ use self::children::{Ended, Requests};
 use self::guard::Guard;
 pub(crate) use self::guard::{Args as GuardArgs, run as guard};
 use self::mode::{Mode, Taken};
+use self::serving_node::ServingNode;
 use self::watch::Watch;
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::output;
-use crate::reach;
-use crate::root_watch;
 use crate::secret::SECRET_VARIABLE;
-use crate::session::interfaces;
 use crate::stdio;
 
 /// Run an unmodified program on a network
@@ -100,6 +96,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WHERE", value_parser = parse_bind)]
     bind: Vec<String>,
 
+    /// Keep the node in this process, instead of the one that programs share [env: PEERSOCK_OWN_NODE]
+    #[arg(long)]
+    own_node: bool,
+
     /// Do not print the program's address
     #[arg(short, long)]
     quiet: bool,
@@ -145,23 +145,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let is_notified = args.mode.is_notified(args, &path, reach)?;
     let preloads = args.mode.preloads(reach);
     let networks = args.networks.resolve()?;
-    let node = start(args, networks.clone())?;
-    let roots = root_watch::start(&node)?;
-    let server =
-        FdServer::start(&node).map_err(|error| refused("socket and socketpair of AF_UNIX", error))?;
+    let node = ServingNode::start(args, networks.clone())?;
     output::leave_closed()?;
     let mut command = Command::new(&path);
     command.arg0(&args.program[0]).args(&args.program[1..]);
     broken_pipe::keep(&mut command);
     hide_secret(&mut command, &networks);
     let Taken { filter, supervisor } =
-        args.mode.prepare(args, (is_notified, preloads), &mut command, &server, &library)?;
-    let refusals = server.refusals();
-    let saying = thread::Builder::new().name("refusals".into());
-    let saying = saying.spawn(move || refusals.iter().for_each(stdio::note))?;
-    let unanswered = unanswered::start(&node, networks, reach::NamedServers::of(&args.node))?;
+        args.mode.prepare(args, (is_notified, preloads), &mut command, &node, &library)?;
     let requests = Requests::default();
-    let guard = Guard::start(&server);
+    let guard = Guard::start(node.environment());
     let mut watch = None;
     let guarding = guard.as_ref().map(Guard::id);
     let Ended { status, left } =
@@ -170,7 +163,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             FdServer::raise_descriptor_limit();
             if !is_notified {
                 let supervised = supervisor.as_ref().map(Supervisor::supervised).unwrap_or_default();
-                let watching = Watch::start(program, library.name(), supervised, server.contacts());
+                let watching = Watch::start(program, library.name(), supervised, node.contacts());
                 watch = Some(watching.map_err(|error| refused("pidfd_open", error))?);
             }
             Ok(())
@@ -183,14 +176,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let is_reached = is_notified || watch.is_some_and(|watch| watch.finish(&path));
     drop(supervisor);
-    let outstanding = delivery::deliver(&server, &requests);
-    drop(roots);
-    node.shutdown(Duration::ZERO);
-    // A new receiver replaces the old one, which ends after its remaining messages.
-    drop(server.refusals());
-    let _ = saying.join();
-    drop(node.unanswered());
-    let _ = unanswered.join();
+    let outstanding = delivery::deliver(&node, &requests);
+    node.end();
     // Only a note: the program went on after the loss, as with the kernel, and its exit status decides.
     if outstanding.lost_before > 0 {
         let what = lost(outstanding.lost_before_bytes);
@@ -250,24 +237,6 @@ fn lost(bytes: u64) -> String {
         0 => "a peer may not have read everything".to_owned(),
         bytes => format!("{bytes} bytes were not delivered"),
     }
-}
-
-fn start(args: &Args, networks: Vec<Network>) -> Outcome<Node> {
-    let identity = match args.node.state.ephemeral {
-        true => IdentitySource::Ephemeral,
-        false => IdentitySource::StateDir(args.node.state.path()?),
-    };
-    let builder = Node::builder().identity(identity).port(args.node.overlay_port);
-    let builder = builder.interfaces(interfaces(&args.node.interfaces));
-    let node = args.node.with_roots(builder)?.start()?;
-    for network in networks {
-        let joined = node.join(network)?;
-        if !args.quiet {
-            let addresses: Vec<_> = joined.addresses().iter().map(ToString::to_string).collect();
-            stdio::note(format!("network {}: {}", joined.id(), addresses.join(" ")));
-        }
-    }
-    Ok(node)
 }
 
 /// Names the system calls that a container may forbid, because the bare error looks like one of a file.

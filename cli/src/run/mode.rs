@@ -4,15 +4,14 @@ use std::env;
 use std::io;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
-use peersock_bsd::{Client, Rules};
+use peersock_bsd::Rules;
 use peersock_run_library::Library;
 use peersock_seccomp::Supervisor;
-use peersock_socket_server::FdServer;
 
 use super::children::Filter;
 use super::program::{Bypass, Reach};
+use super::serving_node::ServingNode;
 use super::{Args, preload, rules};
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
@@ -78,13 +77,13 @@ impl Mode {
         args: &Args,
         (is_notified, preloads): (bool, bool),
         command: &mut Command,
-        server: &FdServer,
+        node: &ServingNode,
         library: &Library,
     ) -> Outcome<Taken> {
         let admits = self.admits(args, is_notified);
         if preloads {
             // Set for static programs, too, because they may start programs that load the library.
-            command.env(peersock_socket_server::ENVIRONMENT, server.environment());
+            command.env(peersock_socket_server::ENVIRONMENT, node.environment());
             let mut words = rules(args);
             if admits {
                 words.push_str(",admits");
@@ -98,7 +97,7 @@ impl Mode {
                 (false, false) => Filter::Bypasses,
                 (false, true) => Filter::Internet,
             };
-            let supervisor = admits.then(|| supervise_others(args, server, library)).transpose();
+            let supervisor = admits.then(|| supervise_others(args, node, library)).transpose();
             let supervisor = supervisor.unwrap_or_else(|error| {
                 say_not_admitted(&error);
                 None
@@ -106,8 +105,8 @@ impl Mode {
             return Ok(Taken { filter, supervisor });
         }
         // The supervisor handles calls that make connections, not calls that use them.
-        server.note_unseen_calls();
-        let client = client(server)?;
+        node.note_unseen_calls();
+        let client = node.client()?;
         let library = preloads.then(|| library.name().to_owned());
         let mut supervisor =
             Supervisor::new(Rules::new(client, &rules(args)), library).map_err(not_supervised)?;
@@ -115,18 +114,12 @@ impl Mode {
     }
 }
 
-fn client(server: &FdServer) -> io::Result<Arc<Client>> {
-    let (tag, token) = FdServer::parse_environment(&server.environment())
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    Ok(Client::new(tag, token))
-}
-
 /// Creates the supervisor of descendants that the library cannot reach.
-fn supervise_others(args: &Args, server: &FdServer, library: &Library) -> io::Result<Supervisor> {
-    let rules = Rules::new(client(server)?, &rules(args));
+fn supervise_others(args: &Args, node: &ServingNode, library: &Library) -> io::Result<Supervisor> {
+    let rules = Rules::new(node.client()?, &rules(args));
     let supervisor = Supervisor::new(rules, Some(library.name().to_owned()))?;
     supervisor.admit()?;
-    server.note_unseen_calls();
+    node.note_unseen_calls();
     Ok(supervisor)
 }
 

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use peersock_bsd::elf::{is_sanitizer, is_static};
 use peersock_seccomp::Supervised;
-use peersock_socket_server::Contacts;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -38,7 +37,7 @@ pub(super) struct Watch {
     /// Dropping it ends the thread.
     stop: Sender<()>,
     thread: JoinHandle<Verdict>,
-    contacts: Contacts,
+    contacts: Box<dyn Fn() -> u64 + Send>,
 }
 
 /// The result of a watch.
@@ -92,7 +91,7 @@ impl Watch {
         program: Pid,
         library: &str,
         supervised: Supervised,
-        contacts: Contacts,
+        contacts: Box<dyn Fn() -> u64 + Send>,
     ) -> io::Result<Watch> {
         let handle = rustix::process::pidfd_open(program, PidfdFlags::empty())?;
         // Files below this directory belong to the same process, even if its PID is reused.
@@ -144,7 +143,7 @@ impl Watch {
             Ok(Verdict::Reached) => true,
             Ok(Verdict::Passed) => false,
             // The library contacts the node before the program begins.
-            Ok(Verdict::Unknown | Verdict::Unseen) | Err(_) if self.contacts.count() > 0 => true,
+            Ok(Verdict::Unknown | Verdict::Unseen) | Err(_) if (self.contacts)() > 0 => true,
             // The exit status counts, because a lack of descriptors does not mean a missing library.
             Ok(Verdict::Unseen) => {
                 stdio::note(format_args!(

@@ -49,7 +49,7 @@ impl Gate {
         let addresses = match &target.host {
             Host::Ip(address) if self.is_overlay(*address) => vec![*address],
             Host::Ip(_) => Vec::new(),
-            Host::Name(name) => self.handle.datapath().addresses_named(name),
+            Host::Name(name) => self.handle.addresses_named(name),
         };
         if !addresses.is_empty() {
             let place = |address| SocketAddr::new(address, target.port);

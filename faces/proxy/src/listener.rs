@@ -192,7 +192,7 @@ fn own_addresses(node: &Node, host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
         // A name is the name of a member, which is this node or another one.
         Some(Host::Name(name)) => {
             let handle = peersock::attach::NodeHandle::of(node);
-            let named = handle.datapath().addresses_named(name);
+            let named = handle.addresses_named(name);
             let named: Vec<_> = named.into_iter().filter(|address| own.contains(address)).collect();
             if named.is_empty() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(named) }
         }

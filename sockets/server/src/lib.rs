@@ -65,6 +65,7 @@ use peersock_fd::{NodeTag, SocketId, Token};
 
 pub use host::{Host, SecretMismatch};
 use server::Server;
+pub use process::leave_descriptors;
 pub use undelivered::Outstanding;
 
 /// Environment variable that tells a process which node to use.

@@ -65,7 +65,7 @@ pub(crate) fn block_signals() {
 ///
 /// # Errors
 /// The system does not allow it.
-pub(crate) fn leave_descriptors() -> io::Result<()> {
+pub fn leave_descriptors() -> io::Result<()> {
     // SAFETY: a system call without pointers. Nothing on this thread owns one of the descriptors, and the
     // other threads keep theirs.
     let result = unsafe {

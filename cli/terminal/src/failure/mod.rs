@@ -50,6 +50,11 @@ impl Failure {
         Failure { status, message: message.to_string(), hint: Some(hint.to_string()) }
     }
 
+    /// Creates a failure whose message says what to do.
+    pub fn advised(status: u8, message: impl Display) -> Failure {
+        Failure { status, message: message.to_string(), hint: None }
+    }
+
     /// Creates a failure that ends the program with `status` and without a message.
     pub fn silent(status: u8) -> Failure {
         Failure { status, message: String::new(), hint: None }

@@ -216,7 +216,7 @@ pub(crate) fn addresses_of(node: &Node, target: &peersock_proxy::Target) -> Resu
                 Kind::NotAllowed.because(format_args!("{address} is no address of the node's networks"))
             );
         }
-        Host::Name(name) => handle.datapath().addresses_named(name),
+        Host::Name(name) => handle.addresses_named(name),
     };
     match addresses.is_empty() {
         true => Err(Kind::NotAllowed

@@ -21,17 +21,14 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(300);
 const MAX_ADDRESSES: usize = 1024;
 
 /// Prints messages until [`Node::unanswered`] is called again, which ends the receiver.
-pub(super) fn start(node: &Node, networks: Vec<Network>, named: NamedServers) -> io::Result<JoinHandle<()>> {
+pub(crate) fn start(node: &Node, networks: Vec<Network>, named: NamedServers) -> io::Result<JoinHandle<()>> {
     let (unanswered, node) = (node.unanswered(), node.clone());
     thread::Builder::new().name("unanswered".into()).spawn(move || {
         let mut messages = UnansweredMessages::default();
         for one in unanswered {
             let described = networks.iter().find(|described| described.id() == one.network);
-            let Some(described) = described else { continue };
-            let line = || line(&node, described, &named, one);
-            if let Some(line) = messages.tell(Instant::now(), one, line) {
-                stdio::note(line);
-            }
+            let line = described.and_then(|described| messages.tell_about(&node, described, &named, one));
+            line.into_iter().for_each(stdio::note);
         }
     })
 }
@@ -47,12 +44,23 @@ fn line(node: &Node, described: &Network, named: &NamedServers, one: Unanswered)
 
 /// Filter of messages about unanswered members.
 #[derive(Default)]
-struct UnansweredMessages {
+pub(crate) struct UnansweredMessages {
     last_message: BTreeMap<(NetworkId, IpAddr), Instant>,
     limit: LineLimit,
 }
 
 impl UnansweredMessages {
+    /// Returns the line about a member that does not answer, unless there was one lately.
+    pub(crate) fn tell_about(
+        &mut self,
+        node: &Node,
+        described: &Network,
+        named: &NamedServers,
+        one: Unanswered,
+    ) -> Option<String> {
+        self.tell(Instant::now(), one, || line(node, described, named, one))
+    }
+
     fn tell(&mut self, now: Instant, one: Unanswered, line: impl FnOnce() -> String) -> Option<String> {
         let key = (one.network, one.address);
         let is_recent = |at: &Instant| now.saturating_duration_since(*at) < REPEAT_INTERVAL;

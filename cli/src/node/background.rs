@@ -1,0 +1,85 @@
+//! Node in the background, started by its first program.
+
+use std::env;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use peersock::state::{StateDir, StateError};
+use peersock_attach::{Connection, Refusal, Reply};
+
+use super::host::Host;
+use super::notes::Log;
+use crate::args::NodeArgs;
+use crate::failure::{Failure, Outcome};
+
+/// Serves the program at standard input, and others, until the last one has ended.
+pub(super) fn run(args: &NodeArgs) -> Outcome {
+    // Descriptors that the program has inherited belong to its user.
+    peersock_socket_server::leave_descriptors()?;
+    // Fails only for the leader of a process group, which is no terminal's, either.
+    let _ = rustix::process::setsid();
+    let first = take_stdin()?;
+    let log = Log::of_stderr()?;
+    let first = Connection::new(first)?;
+    match start(args, log) {
+        Ok(host) => host.serve_from(first),
+        Err(reply) => {
+            // The first message is read before the answer, because closing with unread data would be a reset.
+            let _ = first.wish();
+            let _ = first.send(&reply);
+            Ok(())
+        }
+    }
+}
+
+fn start(args: &NodeArgs, log: Log) -> Result<Host, Reply> {
+    let refused = |failure| Reply::Refused(refusal(&failure));
+    let path = args.state.path().map_err(refused)?;
+    let state = StateDir::open(&path).map_err(|error| match error {
+        StateError::InUse { holder, .. } => Reply::InUse { holder },
+        error => refused(error.into()),
+    })?;
+    let host = Host::start(args, state, Some(log)).map_err(refused)?;
+    // No program may keep a file system busy by having started the node.
+    let _ = env::set_current_dir("/");
+    Ok(host)
+}
+
+/// Returns a failure for a program's user.
+pub(super) fn refusal(failure: &Failure) -> Refusal {
+    Refusal {
+        status: failure.status(),
+        message: failure.message().to_owned(),
+        hint: failure.hint().map(str::to_owned),
+    }
+}
+
+/// Takes the connection at standard input, and leaves an empty file there.
+fn take_stdin() -> Outcome<UnixStream> {
+    let stdin = io::stdin();
+    let first = stdin.as_fd().try_clone_to_owned()?;
+    if rustix::net::sockopt::socket_type(&first) != Ok(rustix::net::SocketType::STREAM) {
+        return Err(Failure::usage(
+            "--background is for programs that start a node, with a socket as stdin",
+            "leave it out",
+        ));
+    }
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?).map_err(io::Error::from)?;
+    Ok(first.into())
+}
+
+/// Starts the process that belongs to no terminal and no program. It has this one's standard input.
+pub(super) fn start_detached() -> Outcome {
+    let arguments = env::args_os().skip(1).map(|word| match word == *"--background" {
+        true => "--detached".into(),
+        false => word,
+    });
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("peersock").args(arguments).spawn()?;
+    // Its parent ends now, so that no program waits for it.
+    Ok(())
+}

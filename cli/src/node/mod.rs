@@ -1,0 +1,79 @@
+//! `peersock node`: the node that the programs of a user share.
+
+mod background;
+mod host;
+mod networks;
+mod notes;
+mod program;
+mod settings;
+
+use std::ffi::OsString;
+
+use peersock::state::StateDir;
+use peersock_attach::Launch;
+
+use crate::args::NodeArgs;
+use crate::failure::{Failure, Outcome};
+use crate::{log, signals, stdio};
+use host::Host;
+
+/// Keep the node that the programs of this user share
+///
+/// Programs under `peersock run` share one node for each state directory: one identity, one set of addresses
+/// and names. The first program starts the node in the background, and the node ends with the last program.
+/// This command keeps the node between programs, as a service, until Ctrl-C or SIGTERM. Programs that run then
+/// have no network.
+///
+/// Each program has the networks that it names, and sees no others.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock node                                     # in a terminal, or as a unit of systemd
+  peersock node --root \"$(cat root.txt)\" --dht
+  peersock run -n office.toml -- nginx              # in others: these share it
+  peersock run -n office.toml -- redis-server")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// Serve the program at the other end of stdin first, in the background, and end with the last program
+    #[arg(long, hide = true)]
+    background: bool,
+
+    /// As --background, in the process that goes on
+    #[arg(long, hide = true)]
+    detached: bool,
+}
+
+/// Keeps the node.
+pub(crate) fn run(args: &Args) -> Outcome {
+    if args.node.state.ephemeral {
+        return Err(Failure::usage(
+            "a node with an ephemeral identity is not shared, because programs find it by its state directory",
+            "leave --ephemeral out, or give --state DIR",
+        ));
+    }
+    match (args.background, args.detached) {
+        (true, _) => return background::start_detached(),
+        (_, true) => return background::run(&args.node),
+        _ => {}
+    }
+    let state = StateDir::open(&args.node.state.path()?)?;
+    let host = Host::start(&args.node, state, None)?;
+    stdio::note(format_args!("node {}: programs under `peersock run` share it", host.node_id()));
+    let ending = host.clone();
+    signals::end_with(move |signal| {
+        ending.end();
+        128 + signal
+    })?;
+    host.serve()
+}
+
+/// Returns the command that starts a shared node with these arguments in the background.
+pub(crate) fn launch(args: &NodeArgs) -> Outcome<Launch> {
+    let mut arguments: Vec<OsString> = vec!["node".into(), "--background".into(), "--state".into()];
+    arguments.push(args.state.path()?.into());
+    arguments.extend(args.as_words());
+    arguments.extend((0..log::verbosity()).map(|_| "-v".into()));
+    Ok(Launch { program: "/proc/self/exe".into(), arguments })
+}

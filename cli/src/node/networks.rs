@@ -1,0 +1,94 @@
+//! Networks of a shared node: each is joined while a program has it.
+
+use std::collections::BTreeMap;
+
+use peersock::overlay::NetworkId;
+use peersock::{Joined, Network, Node};
+
+use crate::failure::{Failure, Outcome};
+
+/// The joined networks.
+#[derive(Default)]
+pub(super) struct Networks(BTreeMap<NetworkId, Shared>);
+
+struct Shared {
+    network: Network,
+    joined: Joined,
+    programs: usize,
+}
+
+impl Networks {
+    /// Joins the networks of a program that are not joined yet. All or none count as the program's.
+    ///
+    /// # Errors
+    /// A network is joined with another description; `users` returns the programs that have it. Errors of
+    /// joining.
+    pub(super) fn enter(
+        &mut self,
+        node: &Node,
+        networks: &[Network],
+        users: impl Fn(NetworkId) -> String,
+    ) -> Outcome<Vec<Joined>> {
+        let mut entered = Vec::new();
+        for network in networks {
+            match self.enter_one(node, network, &users) {
+                Ok(joined) => entered.push(joined),
+                Err(failure) => {
+                    let ids: Vec<_> = entered.iter().map(Joined::id).collect();
+                    self.leave(node, &ids);
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(entered)
+    }
+
+    fn enter_one(
+        &mut self,
+        node: &Node,
+        network: &Network,
+        users: impl Fn(NetworkId) -> String,
+    ) -> Outcome<Joined> {
+        let id = network.id();
+        if let Some(shared) = self.0.get_mut(&id) {
+            if shared.network != *network {
+                return Err(Failure::new(
+                    format_args!(
+                        "{} uses network {id} with {}, and all programs of a node use the same",
+                        users(id),
+                        different(&shared.network, network)
+                    ),
+                    "end the programs that use it, or give this one a node of its own: --own-node with \
+                     --state DIR",
+                ));
+            }
+            shared.programs += 1;
+            return Ok(shared.joined.clone());
+        }
+        let joined = node.join(network.clone())?;
+        self.0.insert(id, Shared { network: network.clone(), joined: joined.clone(), programs: 1 });
+        Ok(joined)
+    }
+
+    /// Leaves the networks of a program that no other program has.
+    pub(super) fn leave(&mut self, node: &Node, networks: &[NetworkId]) {
+        for id in networks {
+            let Some(shared) = self.0.get_mut(id) else { continue };
+            shared.programs -= 1;
+            if shared.programs == 0 {
+                node.leave(*id);
+                self.0.remove(id);
+            }
+        }
+    }
+}
+
+/// Returns the part in which two descriptions of a network differ.
+fn different(one: &Network, other: &Network) -> &'static str {
+    match (one.is_secret(), other.is_secret()) {
+        (false, true) => "no passphrase",
+        (true, false) => "a passphrase",
+        _ if one.members() != other.members() => "another list of members, perhaps of an older file",
+        _ => "another passphrase",
+    }
+}

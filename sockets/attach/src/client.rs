@@ -1,0 +1,256 @@
+//! The program's side of an attachment.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::management::{connect_own, with_short_path};
+use peersock::state::StateDir;
+
+use crate::frame;
+use crate::messages::{Ask, Network, Outstanding, Refusal, Reply, Wish};
+use crate::start::Launch;
+
+/// Timeout of a start: another node may be ending meanwhile.
+const START: Duration = Duration::from_secs(30);
+
+/// Time after which a state directory that is in use, by a process without a socket, counts as another
+/// program's. A node makes the socket as soon as it has the directory.
+const SOCKET_SOON: Duration = Duration::from_secs(1);
+
+/// Interval of attempts.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// Timeout of an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Attachment of this program to the shared node.
+///
+/// Dropping it ends the program's sockets without delivery.
+#[derive(Debug)]
+pub struct Attached {
+    stream: UnixStream,
+    environment: String,
+    networks: Vec<Network>,
+    /// Answers, from the thread that reads. Held during a question.
+    answers: Mutex<Receiver<Reply>>,
+}
+
+/// Event of an attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A line for people.
+    Note(String),
+    /// A line of the node's log, as it is.
+    Log(String),
+    /// The node has ended.
+    Lost {
+        /// The program's [environment](Attached::environment).
+        environment: String,
+    },
+}
+
+/// Reason why a program is not attached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The node does not serve the program.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+
+    /// A process that shares no node uses the state directory.
+    #[error(
+        "state directory {} is in use by {}, which keeps its node to itself",
+        path.display(),
+        holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    )]
+    InUse {
+        /// Path of the directory.
+        path: PathBuf,
+        /// Process that holds it, if known.
+        holder: Option<u32>,
+    },
+
+    /// The node's process cannot be started.
+    #[error("the node cannot be started: {0}")]
+    Start(io::Error),
+
+    /// The socket in the state directory cannot be used.
+    #[error("{} cannot be used: {source}", path.display())]
+    Io {
+        /// Path of the socket.
+        path: PathBuf,
+        /// Error of the system.
+        source: io::Error,
+    },
+
+    /// The node neither serves the program nor ends.
+    #[error("the node in {} does not answer", path.display())]
+    Silent {
+        /// Path of the state directory.
+        path: PathBuf,
+    },
+}
+
+impl Attached {
+    /// Attaches to the node in a state directory. Starts one with `launch` if none runs. A thread passes
+    /// events to `tell`.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub fn open(
+        state: &Path,
+        launch: &Launch,
+        wish: Wish,
+        tell: impl Fn(Told) + Send + 'static,
+    ) -> Result<Attached, AttachError> {
+        let path = StateDir::node_socket(state);
+        let (begun, ask) = (Instant::now(), Ask::Attach(wish));
+        let mut in_use_since = None;
+        while begun.elapsed() < START {
+            let connected = with_short_path(&path, connect_own);
+            let connected = match connected {
+                Ok(stream) => Ok(stream),
+                Err(error) if is_absent(&error) => launch.start().map_err(AttachError::Start),
+                Err(source) => Err(AttachError::Io { path: path.clone(), source }),
+            };
+            match first_answer(connected?, &ask) {
+                Ok((stream, Reply::Attached { environment, networks })) => {
+                    return Attached::begin(stream, environment, networks, tell)
+                        .map_err(|source| AttachError::Io { path, source });
+                }
+                Ok((_, Reply::Refused(refusal))) => return Err(AttachError::Refused(refusal)),
+                Ok((_, Reply::InUse { holder })) => {
+                    let since = *in_use_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > SOCKET_SOON {
+                        return Err(AttachError::InUse { path: state.into(), holder });
+                    }
+                }
+                // The directory of a node that ends is in use for a moment, which does not count.
+                Ok(_) => in_use_since = None,
+                // The node was killed, or has just ended.
+                Err(error) if has_gone(&error) => {}
+                Err(source) => return Err(AttachError::Io { path, source }),
+            }
+            thread::sleep(RETRY);
+        }
+        Err(AttachError::Silent { path: state.into() })
+    }
+
+    fn begin(
+        stream: UnixStream,
+        environment: String,
+        networks: Vec<Network>,
+        tell: impl Fn(Told) + Send + 'static,
+    ) -> io::Result<Attached> {
+        let (answer, answers) = mpsc::channel();
+        let (mut reading, its) = (stream.try_clone()?, environment.clone());
+        let reader = move || {
+            while let Ok(Some(reply)) = frame::read(&mut reading) {
+                match reply {
+                    Reply::Note(note) => tell(Told::Note(note)),
+                    Reply::Log(line) => tell(Told::Log(line)),
+                    reply => drop(answer.send(reply)),
+                }
+            }
+            // Before the event, so that nobody waits for an answer once it is known.
+            drop(answer);
+            tell(Told::Lost { environment: its });
+        };
+        thread::Builder::new().name("attached".into()).spawn(reader)?;
+        Ok(Attached { stream, environment, networks, answers: Mutex::new(answers) })
+    }
+
+    /// Returns the value of the variable `PEERSOCK_NODE` for processes that use the program's sockets. It
+    /// contains a secret.
+    pub fn environment(&self) -> &str {
+        &self.environment
+    }
+
+    /// Returns the program's networks, in the order of the request.
+    pub fn networks(&self) -> &[Network] {
+        &self.networks
+    }
+
+    /// Returns the number of connections that processes have made to the program's server; 0 if the node has
+    /// ended.
+    pub fn contacts(&self) -> u64 {
+        match self.question(&Ask::Contacts) {
+            Some(Reply::Contacts(count)) => count,
+            _ => 0,
+        }
+    }
+
+    /// Declares that the library does not see the calls on this program's sockets.
+    pub fn note_unseen_calls(&self) {
+        self.say(&Ask::UnseenCalls);
+    }
+
+    /// Begins the delivery of what the program has sent: its connections end in order.
+    pub fn begin_drain(&self) {
+        self.say(&Ask::Drain);
+    }
+
+    /// Returns the data that is not delivered yet, or never will be; `None` if the node has ended.
+    pub fn outstanding(&self) -> Option<Outstanding> {
+        match self.question(&Ask::Outstanding) {
+            Some(Reply::Outstanding(outstanding)) => Some(outstanding),
+            _ => None,
+        }
+    }
+
+    /// Ends the attachment, and waits until the node has ended the program's sockets; if this was its last
+    /// program, until it has ended itself.
+    pub fn detach(&self) {
+        self.say(&Ask::Detach);
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + ANSWER;
+        while answers.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
+    }
+
+    /// Asks and waits for the answer.
+    fn question(&self, ask: &Ask) -> Option<Reply> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        frame::write(&mut &self.stream, ask).ok()?;
+        answers.recv_timeout(ANSWER).ok()
+    }
+
+    /// Sends a message without an answer. If the node has ended, the thread that reads says so.
+    fn say(&self, ask: &Ask) {
+        let _answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = frame::write(&mut &self.stream, ask);
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // The thread that reads has another descriptor of the stream.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Sends the first message, and waits for the answer.
+fn first_answer(stream: UnixStream, ask: &Ask) -> io::Result<(UnixStream, Reply)> {
+    stream.set_read_timeout(Some(ANSWER))?;
+    frame::write(&mut &stream, ask)?;
+    let reply = frame::read(&mut &stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    stream.set_read_timeout(None)?;
+    Ok((stream, reply))
+}
+
+/// Returns true if no node listens: there is no socket, or the process that has made it is gone.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn has_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}

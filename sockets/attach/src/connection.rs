@@ -1,0 +1,79 @@
+//! The node's side of a program's connection.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use peersock::management::foreign_peer;
+
+use crate::frame;
+use crate::messages::{Ask, Reply, Wish};
+
+/// Timeout of a program's first message.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A program's connection to the node. The program is of the node's user, or of root.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    process: u32,
+    /// Held while a message is written, because several threads write.
+    writing: Mutex<()>,
+}
+
+impl Connection {
+    /// Takes an accepted connection.
+    ///
+    /// # Errors
+    /// `PermissionDenied` if the program is another user's.
+    pub fn new(stream: UnixStream) -> io::Result<Connection> {
+        if foreign_peer(&stream)?.is_some() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let process = rustix::net::sockopt::socket_peercred(&stream)?.pid.as_raw_pid().unsigned_abs();
+        Ok(Connection { stream, process, writing: Mutex::default() })
+    }
+
+    /// Returns the process that connected; 0 if it is in another PID namespace.
+    pub fn process(&self) -> u32 {
+        self.process
+    }
+
+    /// Waits for the first message.
+    ///
+    /// # Errors
+    /// `InvalidData` if it is another message, and errors of the stream.
+    pub fn wish(&self) -> io::Result<Wish> {
+        self.stream.set_read_timeout(Some(TIMEOUT))?;
+        let wish = match self.ask()? {
+            Some(Ask::Attach(wish)) => wish,
+            Some(_) => return Err(io::ErrorKind::InvalidData.into()),
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        self.stream.set_read_timeout(None)?;
+        Ok(wish)
+    }
+
+    /// Waits for the next message; `None` once the program has gone.
+    ///
+    /// # Errors
+    /// Errors of the stream, and `InvalidData`.
+    pub fn ask(&self) -> io::Result<Option<Ask>> {
+        frame::read(&mut &self.stream)
+    }
+
+    /// Sends a message. Waits while the program is stopped and its messages have filled the stream.
+    ///
+    /// # Errors
+    /// Errors of the stream.
+    pub fn send(&self, reply: &Reply) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = frame::write(&mut &self.stream, reply);
+        if sent.is_err() {
+            // A message may have been cut, so that nothing later could be read.
+            let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        }
+        sent
+    }
+}

@@ -1,0 +1,31 @@
+//! Attachment of programs to the node that the programs of a user share: one identity, one set of addresses,
+//! one registration at the roots.
+//!
+//! ```text
+//! program ──── connection ────> node (`peersock node`)
+//!    │   <──── tag and token ────  │  one server of sockets for each program, with the program's networks
+//!    └── requests of sockets ────> │
+//! ```
+//!
+//! A node listens on the Unix socket `node.sock` in its state directory. A program connects there, names its
+//! networks and settings, and gets the tag and the token of its server. The connection stays: its end tells
+//! each side that the other has gone. A program that finds no node starts one, which gets its first connection
+//! as standard input.
+//!
+//! * [`Attached`]: the program's side;
+//! * [`Connection`]: the node's side of one program's connection.
+//!
+//! Each message is a length (four bytes, little endian) and a JSON document, see [`Ask`] and [`Reply`].
+
+mod client;
+mod connection;
+mod frame;
+mod messages;
+mod place;
+mod start;
+
+pub use client::{AttachError, Attached, Told};
+pub use connection::Connection;
+pub use messages::{Ask, Network, Outstanding, Refusal, Reply, Setting, VERSION, Wish};
+pub use place::Namespaces;
+pub use start::Launch;

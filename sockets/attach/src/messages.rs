@@ -1,0 +1,151 @@
+//! Messages between a program and the shared node.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::Namespaces;
+
+/// Version of the protocol. A node refuses other versions, because both sides are one program's.
+pub const VERSION: u32 = 1;
+
+/// Message of a program.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// First message: asks for a server. The answer is [`Reply::Attached`], [`Reply::Refused`] or
+    /// [`Reply::Ending`].
+    Attach(Wish),
+    /// Asks how many connections the program has made to its server. The answer is [`Reply::Contacts`].
+    Contacts,
+    /// Declares that calls on this program's sockets are not seen by the library. Has no answer.
+    UnseenCalls,
+    /// Begins the delivery of what the program has sent: its connections end in order. Has no answer.
+    Drain,
+    /// Asks how much is not delivered. The answer is [`Reply::Outstanding`].
+    Outstanding,
+    /// Ends the attachment. The node closes the connection afterwards; the last program's, once the node
+    /// itself has ended.
+    Detach,
+}
+
+/// Needs of a program. It contains secrets, so it is erased when dropped.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Wish {
+    /// Version of the protocol: [`VERSION`].
+    pub version: u32,
+    /// Version of the package.
+    pub package: String,
+    /// Name of the program, for people.
+    pub name: String,
+    /// Networks as [`peersock::Network::to_portable`] returns them.
+    pub networks: Vec<String>,
+    /// Roots in addition to those of the node, as texts with their tokens.
+    pub roots: Vec<String>,
+    /// Settings that the program's user has named.
+    pub settings: Vec<Setting>,
+    /// True if the program's user wants to see the node's whole log, and not only its warnings.
+    pub is_verbose: bool,
+    /// Namespaces of the program.
+    pub namespaces: Namespaces,
+}
+
+/// Setting of a node that all its programs share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Setting {
+    /// Option of the command line, with its hyphens.
+    pub option: String,
+    /// Value; empty for a switch.
+    pub value: String,
+}
+
+/// Message of the node.
+#[derive(Serialize, Deserialize)]
+pub enum Reply {
+    /// The program has a server.
+    Attached {
+        /// Tag and token of the server, as [`ENVIRONMENT`](peersock_fd::Client::of_variable) holds them.
+        environment: String,
+        /// Networks of the program, in the order of the request.
+        networks: Vec<Network>,
+    },
+    /// The node does not serve the program. Ends the connection.
+    Refused(Refusal),
+    /// Another process uses the state directory. Ends the connection.
+    InUse {
+        /// The process, if known.
+        holder: Option<u32>,
+    },
+    /// The node is about to end, and a new one can be started soon. Ends the connection.
+    Ending,
+    /// Answer to [`Ask::Contacts`].
+    Contacts(u64),
+    /// Answer to [`Ask::Outstanding`].
+    Outstanding(Outstanding),
+    /// A line for people.
+    Note(String),
+    /// A line of the node's log, as it is.
+    Log(String),
+}
+
+/// Network that a program has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// ID of the network.
+    pub id: String,
+    /// Addresses of the node in it, the self-certifying one first.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Reason why a node does not serve a program, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Exit status: 1 for a failed operation, 2 for an impossible request.
+    pub status: u8,
+    /// Reason.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// Data of a program that is not delivered yet, or never will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of peersock_socket_server::Outstanding")]
+pub struct Outstanding {
+    pub waiting: u64,
+    pub ends: usize,
+    pub lost: usize,
+    pub lost_bytes: u64,
+    pub lost_before: usize,
+    pub lost_before_bytes: u64,
+    pub silence: Duration,
+    pub round_trip: Duration,
+}
+
+impl fmt::Debug for Wish {
+    /// Leaves out networks, roots and settings, which contain secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wish")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Reply {
+    /// Leaves out the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reply::Attached { networks, .. } => f.debug_tuple("Attached").field(networks).finish(),
+            Reply::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
+            Reply::InUse { holder } => f.debug_tuple("InUse").field(holder).finish(),
+            Reply::Ending => f.write_str("Ending"),
+            Reply::Contacts(count) => f.debug_tuple("Contacts").field(count).finish(),
+            Reply::Outstanding(outstanding) => outstanding.fmt(f),
+            Reply::Note(note) => f.debug_tuple("Note").field(note).finish(),
+            Reply::Log(line) => f.debug_tuple("Log").field(line).finish(),
+        }
+    }
+}
