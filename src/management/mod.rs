@@ -282,8 +282,8 @@ pub fn connect_own(path: &Path) -> io::Result<UnixStream> {
 /// # Errors
 /// It is no Unix socket.
 pub fn foreign_peer(stream: impl AsFd) -> io::Result<Option<u32>> {
-    let peer = rustix::net::sockopt::socket_peercred(stream)?.uid;
-    Ok((peer != rustix::process::geteuid() && !peer.is_root()).then_some(peer.as_raw()))
+    let peer = crate::sys::peer::user(stream)?;
+    Ok((peer != rustix::process::geteuid().as_raw() && peer != 0).then_some(peer))
 }
 
 /// Calls `f` with a path of the same file that fits into a `sockaddr_un` (107 bytes). If the path itself is

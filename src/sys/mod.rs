@@ -5,6 +5,7 @@
 //! * [`poll`]: waiting for a few descriptors, and a descriptor that ends the wait;
 //! * [`poller`]: the poller of the engine thread;
 //! * [`interface_watch`]: changes of interfaces and addresses;
+//! * [`peer`]: the user at the other end of a Unix socket;
 //! * [`icmp_errors`]: ICMP errors about datagrams that were sent;
 //! * [`suspend`]: the time that the machine was suspended;
 //! * [`socket_buffer`]: receive buffers;
@@ -12,6 +13,7 @@
 
 pub(crate) mod icmp_errors;
 pub(crate) mod interface_watch;
+pub(crate) mod peer;
 pub(crate) mod poll;
 pub(crate) mod poller;
 pub(crate) mod process;

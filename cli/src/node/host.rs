@@ -26,6 +26,9 @@ use crate::session::interfaces;
 /// Pause after a failure to accept, such as a lack of descriptors.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
+/// Descriptors that a node needs for its first program.
+const MIN_DESCRIPTORS: u64 = 32;
+
 /// A node and the programs that share it.
 #[derive(Clone)]
 pub(super) struct Host(Arc<Inner>);
@@ -54,6 +57,7 @@ impl Host {
         let builder = builder.interfaces(interfaces(&args.interfaces));
         let node = args.with_roots(builder)?.start()?;
         FdServer::raise_descriptor_limit();
+        check_descriptors()?;
         let host = Host(Arc::new(Inner {
             node,
             state,
@@ -184,9 +188,8 @@ impl Host {
             .iter()
             .map(|joined| Entered { id: joined.id().to_string(), addresses: joined.addresses() });
         let attached = Reply::Attached { environment: service.environment(), networks: networks.collect() };
-        let ended = connection.send(&attached).and_then(|()| service.answer(connection));
+        let ended = connection.send(&attached).and_then(|()| service.serve(connection));
         self.programs().remove(number);
-        drop(service);
         lock(&self.0.networks).leave(&self.0.node, &ids);
         ended
     }
@@ -248,6 +251,20 @@ impl Host {
 
     fn programs(&self) -> MutexGuard<'_, Programs> {
         lock(&self.0.programs)
+    }
+}
+
+/// Checks that programs can be served, each connection of which takes a descriptor.
+fn check_descriptors() -> Outcome {
+    use rustix::process::{Resource, getrlimit};
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let used = std::fs::read_dir("/proc/self/fd").map_or(0, |listed| listed.count() as u64);
+    match limit.saturating_sub(used) {
+        MIN_DESCRIPTORS.. => Ok(()),
+        _ => Err(Failure::new(
+            format_args!("the limit of open files is {limit}, which leaves a node too few for its programs"),
+            "raise it, with `ulimit -n 1024` for example",
+        )),
     }
 }
 

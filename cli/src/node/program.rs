@@ -76,7 +76,7 @@ impl Program {
     /// Starts the program's server.
     pub(super) fn serve(&self, node: &Node) -> io::Result<Service> {
         let networks: Vec<_> = self.networks.iter().map(Network::id).collect();
-        let server = FdServer::start_within(node, &networks)?;
+        let server = FdServer::start_within(node, &networks, self.process)?;
         let (refusals, notes) = (server.refusals(), self.notes.clone());
         let tell = move || refusals.iter().for_each(|refusal| notes.tell(refusal));
         thread::Builder::new().name("refusals".into()).spawn(tell)?;
@@ -91,20 +91,32 @@ impl Service {
         self.server.environment()
     }
 
-    /// Answers the program until it detaches or is gone.
-    pub(super) fn answer(&self, connection: &Connection) -> io::Result<()> {
+    /// Serves the program until it detaches, or is gone. Then its sockets end.
+    pub(super) fn serve(self, connection: &Connection) -> io::Result<()> {
+        let detached = self.answer(connection);
+        if !matches!(detached, Ok(true)) {
+            self.server.end_everywhere();
+        }
+        detached.map(drop)
+    }
+
+    /// Answers the program. Returns true once it detaches, and false if it is gone.
+    fn answer(&self, connection: &Connection) -> io::Result<bool> {
         let server = &self.server;
         while let Some(ask) = connection.ask()? {
             match ask {
                 Ask::Attach(_) => return Err(io::ErrorKind::InvalidData.into()),
                 Ask::Contacts => connection.send(&Reply::Contacts(server.contacts().count()))?,
-                Ask::UnseenCalls => server.note_unseen_calls(),
+                Ask::UnseenCalls => {
+                    server.note_unseen_calls();
+                    connection.send(&Reply::Done)?;
+                }
                 Ask::Drain => server.begin_drain(),
                 Ask::Outstanding => connection.send(&Reply::Outstanding(outstanding(server)))?,
-                Ask::Detach => return Ok(()),
+                Ask::Detach => return Ok(true),
             }
         }
-        Ok(())
+        Ok(false)
     }
 }
 

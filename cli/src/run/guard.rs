@@ -16,12 +16,17 @@ use peersock_socket_server::FdServer;
 use rustix::process::Pid;
 
 use super::children::{children, describe};
+use super::serving_node::ServingNode;
 use crate::failure::Outcome;
 use crate::stdio;
 
 /// Arguments of the guard itself.
 #[derive(clap::Args)]
-pub(crate) struct Args;
+pub(crate) struct Args {
+    /// Only say which programs have no network, because a shared node ends their sockets
+    #[arg(long)]
+    shared: bool,
+}
 
 /// Byte sent when all programs have ended.
 const ALL_ENDED: u8 = 1;
@@ -34,9 +39,13 @@ pub(super) struct Guard(Child);
 
 impl Guard {
     /// Starts the guard. Returns `None` if the system does not allow another process.
-    pub(super) fn start(environment: String) -> Option<Guard> {
+    pub(super) fn start(node: &ServingNode) -> Option<Guard> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("peersock").arg("run-guard").env(peersock_socket_server::ENVIRONMENT, environment);
+        command
+            .arg0("peersock")
+            .arg("run-guard")
+            .args(node.is_shared().then_some("--shared"))
+            .env(peersock_socket_server::ENVIRONMENT, node.environment());
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // Uses a separate process group, because Ctrl-C must not reach the guard.
         let started = command.process_group(0).spawn();
@@ -74,7 +83,7 @@ impl Guard {
 }
 
 /// Runs the guard's process.
-pub(crate) fn run(_: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> Outcome {
     let node = env::var(peersock_socket_server::ENVIRONMENT).unwrap_or_default();
     let (tag, _) =
         FdServer::parse_environment(&node).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -84,7 +93,8 @@ pub(crate) fn run(_: &Args) -> Outcome {
         _ if byte[0] == SOME_LEFT => false,
         _ => return Ok(()),
     };
-    let left: Vec<_> = FdServer::end_sockets_of(tag).into_iter().filter_map(pid).collect();
+    let holders = if args.shared { FdServer::holders_of(tag) } else { FdServer::end_sockets_of(tag) };
+    let left: Vec<_> = holders.into_iter().filter_map(pid).collect();
     if was_killed && !left.is_empty() {
         stdio::note(format_args!(
             "`peersock run` was killed, so the programs that it has started have no network: {}; stop them \

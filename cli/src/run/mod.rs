@@ -154,7 +154,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let Taken { filter, supervisor } =
         args.mode.prepare(args, (is_notified, preloads), &mut command, &node, &library)?;
     let requests = Requests::default();
-    let guard = Guard::start(node.environment());
+    let guard = Guard::start(&node);
     let mut watch = None;
     let guarding = guard.as_ref().map(Guard::id);
     let Ended { status, left } =

@@ -54,6 +54,10 @@ impl ServingNode {
         }
     }
 
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, ServingNode::Shared(_))
+    }
+
     /// Returns the variable that tells processes which node to use. It contains a secret.
     pub(super) fn environment(&self) -> String {
         match self {

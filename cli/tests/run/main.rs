@@ -28,6 +28,7 @@ mod ports;
 mod reached;
 mod rules;
 mod seccomp;
+mod shared;
 mod shell;
 mod standard;
 mod starts;

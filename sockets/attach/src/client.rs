@@ -187,7 +187,7 @@ impl Attached {
 
     /// Declares that the library does not see the calls on this program's sockets.
     pub fn note_unseen_calls(&self) {
-        self.say(&Ask::UnseenCalls);
+        let _ = self.question(&Ask::UnseenCalls);
     }
 
     /// Begins the delivery of what the program has sent: its connections end in order.

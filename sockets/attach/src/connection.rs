@@ -1,6 +1,7 @@
 //! The node's side of a program's connection.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -31,7 +32,7 @@ impl Connection {
         if foreign_peer(&stream)?.is_some() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let process = rustix::net::sockopt::socket_peercred(&stream)?.pid.as_raw_pid().unsigned_abs();
+        let process = peersock_fd::peer_credentials(stream.as_fd())?.pid.unsigned_abs();
         Ok(Connection { stream, process, writing: Mutex::default() })
     }
 

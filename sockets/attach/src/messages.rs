@@ -20,7 +20,8 @@ pub enum Ask {
     Attach(Wish),
     /// Asks how many connections the program has made to its server. The answer is [`Reply::Contacts`].
     Contacts,
-    /// Declares that calls on this program's sockets are not seen by the library. Has no answer.
+    /// Declares that calls on this program's sockets are not seen by the library. The
+    /// answer is [`Reply::Done`].
     UnseenCalls,
     /// Begins the delivery of what the program has sent: its connections end in order. Has no answer.
     Drain,
@@ -80,6 +81,8 @@ pub enum Reply {
     },
     /// The node is about to end, and a new one can be started soon. Ends the connection.
     Ending,
+    /// Answer to [`Ask::UnseenCalls`].
+    Done,
     /// Answer to [`Ask::Contacts`].
     Contacts(u64),
     /// Answer to [`Ask::Outstanding`].
@@ -142,6 +145,7 @@ impl fmt::Debug for Reply {
             Reply::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
             Reply::InUse { holder } => f.debug_tuple("InUse").field(holder).finish(),
             Reply::Ending => f.write_str("Ending"),
+            Reply::Done => f.write_str("Done"),
             Reply::Contacts(count) => f.debug_tuple("Contacts").field(count).finish(),
             Reply::Outstanding(outstanding) => outstanding.fmt(f),
             Reply::Note(note) => f.debug_tuple("Note").field(note).finish(),

@@ -21,6 +21,15 @@ const ALL: usize = 1 << 20;
 /// Budget of this process's searches.
 static SEARCHES: Searches = Searches::new();
 
+/// Processes among which an application's descriptor is searched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holder {
+    /// The process that most likely has it.
+    pub(crate) process: i32,
+    /// The process that has started the applications, and adopts daemons if it is their reaper.
+    pub(crate) launcher: i32,
+}
+
 /// Makes the kernel report ECONNRESET to the application once it has read the pending data, if `end` is
 /// closed next.
 ///
@@ -30,13 +39,13 @@ static SEARCHES: Searches = Searches::new();
 /// Returns false if the application will see the end of the stream instead. That happens if the application
 /// has passed its end to an unknown process, the system denies the search, or there were too many searches
 /// lately. It also happens if the application has shut down its sending direction.
-pub(crate) fn poison(end: BorrowedFd<'_>, process: i32) -> bool {
+pub(crate) fn poison(end: BorrowedFd<'_>, holder: Holder) -> bool {
     if rustix::io::ioctl_fionread(end).is_ok_and(|unread| unread > 0) {
         return true;
     }
     let search = SEARCHES.begin(Instant::now());
     let found = search.and_then(|search| {
-        let found = find(end, process);
+        let found = find(end, holder);
         SEARCHES.end(search, Instant::now());
         found
     });
@@ -49,7 +58,10 @@ pub(crate) fn poison(end: BorrowedFd<'_>, process: i32) -> bool {
             sent.is_ok()
         }
         None => {
-            tracing::debug!(process, "a reset looks like an end: the application's descriptor was not found");
+            tracing::debug!(
+                holder.process,
+                "a reset looks like an end: the application's descriptor was not found"
+            );
             false
         }
     }
@@ -75,14 +87,13 @@ fn has_ended(fd: BorrowedFd<'_>) -> bool {
     events_of(fd, PollFlags::RDHUP).is_ok_and(|events| events.contains(PollFlags::RDHUP))
 }
 
-/// Returns a copy of the descriptor that `end` is connected to. It searches `process`, its descendants, and
-/// the processes this process has started, including daemons if this process is their reaper.
-fn find(end: BorrowedFd<'_>, process: i32) -> Option<OwnedFd> {
+/// Returns a copy of the descriptor that `end` is connected to. It searches the process, its descendants, and
+/// the launcher's.
+fn find(end: BorrowedFd<'_>, Holder { process, launcher }: Holder) -> Option<OwnedFd> {
     let wanted = addresses(end)?;
     let mut left = MOST;
-    let own = std::process::id() as i32;
-    let is_users = |candidate| candidate != own || process == own;
-    let mut processes = vec![own, process];
+    let is_users = |candidate| candidate != launcher || process == launcher;
+    let mut processes = vec![launcher, process];
     let mut seen = Vec::new();
     while let Some(candidate) = processes.pop()
         && left > 0
@@ -96,7 +107,7 @@ fn find(end: BorrowedFd<'_>, process: i32) -> Option<OwnedFd> {
         {
             return Some(found);
         }
-        // Depth first: children first, this process's own children last.
+        // Depth first: children first, the launcher's own children last.
         let tasks = fs::read_dir(format!("/proc/{candidate}/task")).into_iter().flatten().flatten();
         let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
         let children =
@@ -128,6 +139,15 @@ pub(crate) fn shut_everywhere(tag: NodeTag) -> Vec<u32> {
         .filter(|process| shut_where(*process, |socket| socket.tag() == tag))
         .map(i32::cast_unsigned)
         .collect()
+}
+
+/// Returns the processes that have sockets of the node.
+pub(crate) fn holders(tag: NodeTag) -> Vec<u32> {
+    let has_some = |process: &i32| {
+        sockets(*process, &mut { ALL })
+            .any(|fd| Socket::of(fd.as_fd()).is_some_and(|socket| socket.tag() == tag))
+    };
+    numbers_in("/proc").unwrap_or_default().into_iter().filter(has_some).map(i32::cast_unsigned).collect()
 }
 
 /// Like [`shut`], for one socket.

@@ -243,7 +243,8 @@ impl Connecting {
         }
         waker.wake_by_ref();
         let (origin, unix) = (Origin::Opened(id), Outbox::of_connected(data));
-        let mut stream = Stream::new(connection, origin, options, unix, owner.pid, (waker, entry));
+        let mut stream =
+            Stream::new(connection, origin, options, unix, context.holder(owner.pid), (waker, entry));
         stream.set_written(written);
         if fills && joined.is_empty() {
             stream.set_untold();

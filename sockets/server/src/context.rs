@@ -17,6 +17,7 @@ use peersock_stack::{Batch, Flow, ReceivedHeaders};
 use rustix::net::SocketType;
 
 use crate::addresses::{canonical, shown};
+use crate::application_fd::Holder;
 use crate::closings::{Closings, Watch};
 use crate::end_index::EndIndex;
 use crate::ipv4_aliases::{Aliases, RANGE};
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) token: Token,
     /// Key for the names of datagram sockets' ends.
     pub(crate) name_key: NameKey,
+    /// The process that has started the applications.
+    launcher: i32,
     node: WeakNodeHandle,
     ready: Arc<ReadyQueue>,
     poller: Arc<Poller>,
@@ -75,6 +78,7 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(
         node: &NodeHandle,
+        launcher: i32,
         (tag, token, name_key): (NodeTag, Token, NameKey),
         ready: Arc<ReadyQueue>,
     ) -> Self {
@@ -82,6 +86,7 @@ impl Context {
             tag,
             token,
             name_key,
+            launcher,
             node: node.downgrade(),
             ready,
             poller: Arc::clone(node.poller()),
@@ -123,6 +128,15 @@ impl Context {
         let of_family = |ip: &IpAddr| ip.is_ipv4() == remote.is_ipv4();
         let own = bound.or_else(|| own.clone().find(of_family)).or_else(|| own.next());
         SocketAddr::new(own.unwrap_or(remote.ip()), remote.port())
+    }
+
+    pub(crate) fn launcher(&self) -> i32 {
+        self.launcher
+    }
+
+    /// Returns the processes that may have the descriptor of an application.
+    pub(crate) fn holder(&self, process: i32) -> Holder {
+        Holder { process, launcher: self.launcher }
     }
 
     pub(crate) fn new_key(&self) -> Key {

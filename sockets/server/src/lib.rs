@@ -64,8 +64,8 @@ use peersock::overlay::NetworkId;
 use peersock_fd::{NodeTag, SocketId, Token};
 
 pub use host::{Host, SecretMismatch};
-use server::Server;
 pub use process::leave_descriptors;
+use server::Server;
 pub use undelivered::Outstanding;
 
 /// Environment variable that tells a process which node to use.
@@ -91,6 +91,8 @@ pub struct FdServer {
     server: Arc<Server>,
     /// Makes the engine thread read the UDP sockets.
     _user: TaskUser,
+    /// True if all processes are searched for the sockets that end with the server.
+    searches_all: bool,
 }
 
 impl FdServer {
@@ -99,24 +101,24 @@ impl FdServer {
     /// # Errors
     /// The system refuses sockets or randomness.
     pub fn start(node: &Node) -> io::Result<FdServer> {
-        FdServer::start_for(node, NodeHandle::of(node))
+        FdServer::start_for(node, NodeHandle::of(node), std::process::id())
     }
 
-    /// Starts serving some networks of a node, which must be joined, for one program and its children. Other
-    /// networks do not exist for them. A node can have any number of servers: their programs share its
-    /// addresses and ports.
+    /// Starts serving some networks of a node, which must be joined, for the programs that the process
+    /// `launcher` starts. Other networks do not exist for them. A node can have any number of servers: their
+    /// programs share its addresses and ports.
     ///
     /// # Errors
     /// The system refuses sockets or randomness.
-    pub fn start_within(node: &Node, networks: &[NetworkId]) -> io::Result<FdServer> {
-        FdServer::start_for(node, NodeHandle::of(node).within(networks))
+    pub fn start_within(node: &Node, networks: &[NetworkId], launcher: u32) -> io::Result<FdServer> {
+        FdServer::start_for(node, NodeHandle::of(node).within(networks), launcher)
     }
 
-    fn start_for(node: &Node, handle: NodeHandle) -> io::Result<FdServer> {
-        let server = Arc::new(Server::new(&handle)?);
+    fn start_for(node: &Node, handle: NodeHandle, launcher: u32) -> io::Result<FdServer> {
+        let server = Arc::new(Server::new(&handle, launcher.cast_signed())?);
         let user = handle.task_user();
         handle.attach(server.clone());
-        Ok(FdServer { node: node.clone(), handle, server, _user: user })
+        Ok(FdServer { node: node.clone(), handle, server, _user: user, searches_all: false })
     }
 
     /// Ends pending calls on the sockets of a node that has died: they fail with ENETDOWN. Reaches only
@@ -124,6 +126,16 @@ impl FdServer {
     /// this itself. Returns the processes that hold such sockets, connections included.
     pub fn end_sockets_of(tag: NodeTag) -> Vec<u32> {
         application_fd::shut_everywhere(tag)
+    }
+
+    /// Returns the processes that hold sockets of a node, as far as the system lets this process inspect them.
+    pub fn holders_of(tag: NodeTag) -> Vec<u32> {
+        application_fd::holders(tag)
+    }
+
+    /// Ends the server of a launcher that was killed, so that nobody else ends the sockets of its programs.
+    pub fn end_everywhere(mut self) {
+        self.searches_all = true;
     }
 
     /// Returns the tag that identifies the node in the names of its sockets.
@@ -179,8 +191,8 @@ impl FdServer {
         self.handle.kick();
     }
 
-    /// Declares that the users of this process's sockets read and write by direct kernel calls, without the
-    /// library. That holds for C programs and for programs whose other calls this process makes for them. The
+    /// Declares that the users of the launcher's sockets read and write by direct kernel calls, without the
+    /// library. That holds for C programs and for programs whose other calls the launcher makes for them. The
     /// server cannot tell whether such a call reported a connection that broke while open, so it assumes that
     /// it did.
     pub fn note_unseen_calls(&self) {
@@ -281,7 +293,7 @@ impl Drop for FdServer {
     fn drop(&mut self) {
         let attached: Arc<dyn Attached> = self.server.clone();
         self.handle.detach(&attached);
-        self.server.close();
+        self.server.close(self.searches_all);
     }
 }
 

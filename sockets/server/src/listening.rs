@@ -296,7 +296,7 @@ impl Listening {
         let origin = Origin::Accepted { id, listener: self.socket.id };
         let unix = Outbox::of_accepted(fd, &name);
         let options = opened.options.inherited();
-        let stream = Stream::new(connection, origin, options, unix, self.owner.pid, waker);
+        let stream = Stream::new(connection, origin, options, unix, context.holder(self.owner.pid), waker);
         Ok(Some((key, id, stream)))
     }
 

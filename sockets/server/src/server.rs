@@ -41,7 +41,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(node: &NodeHandle) -> io::Result<Self> {
+    pub(crate) fn new(node: &NodeHandle, launcher: i32) -> io::Result<Self> {
         let random = |buf: &mut [u8]| getrandom::fill(buf).map_err(io::Error::other);
         let secret = || {
             let mut bytes = [0; 16];
@@ -60,7 +60,7 @@ impl Server {
         };
         let data = listener(SocketType::STREAM, &Name::Data(tag))?;
         let ready = ReadyQueue::new(node);
-        let context = Context::new(node, (tag, token, name_key), Arc::clone(&ready));
+        let context = Context::new(node, launcher, (tag, token, name_key), Arc::clone(&ready));
         let mut state = ServerState::new(context);
         for (fd, entry) in [(requests, Entry::RequestListener as fn(_) -> _), (data, Entry::DataListener)] {
             let key = state.context.new_key();
@@ -183,8 +183,8 @@ impl Server {
         }
     }
 
-    /// Ends everything.
-    pub(crate) fn close(&self) {
+    /// Ends everything. With `searches_all`, also sockets of processes that have asked for nothing.
+    pub(crate) fn close(&self, searches_all: bool) {
         self.reset_streams(&Unclosed::Reset);
         let (entries, sockets, processes) = {
             let mut state = self.lock();
@@ -199,6 +199,10 @@ impl Server {
             (std::mem::take(&mut state.entries), std::mem::take(&mut state.sockets), processes)
         };
         drop((entries, sockets));
+        if searches_all {
+            application_fd::shut_everywhere(self.tag);
+            return;
+        }
         for process in processes {
             application_fd::shut(self.tag, process);
         }

@@ -51,7 +51,7 @@ pub(crate) struct ServerState {
     pub(crate) is_ending: bool,
     /// Number of connections that applications have made to the request socket.
     pub(crate) contacts: u64,
-    /// True if the library does not see reads and writes on this process's sockets, see
+    /// True if the library does not see reads and writes on the launcher's sockets, see
     /// [`FdServer::note_unseen_calls`](crate::FdServer::note_unseen_calls).
     pub(crate) has_unseen_calls: bool,
 }
@@ -151,14 +151,15 @@ impl ServerState {
         })
     }
 
-    /// Returns the processes known to have sockets of this node: this one, and those that have made requests.
+    /// Returns the processes known to have sockets of this node: the launcher, and those that have made
+    /// requests.
     pub(crate) fn processes(&self) -> BTreeSet<i32> {
         let known = self.entries.values().filter_map(|entry| match entry {
             Entry::Listening(listening) => Some(listening.process()),
             Entry::Requester(requester) => Some(requester.owner().pid),
             _ => None,
         });
-        known.chain([rustix::process::getpid().as_raw_pid()]).filter(|process| *process > 0).collect()
+        known.chain([self.context.launcher()]).filter(|process| *process > 0).collect()
     }
 
     pub(crate) fn take_ready(&mut self) {

@@ -38,7 +38,7 @@ impl ServerState {
     /// Records the cause of a stream's end, and its losses.
     pub(crate) fn note_ending(&mut self, id: SocketId, stream: &Stream, ending: Ending) {
         let is_draining = self.draining.is_some();
-        let is_seen = !self.has_unseen_calls || stream.process() != rustix::process::getpid().as_raw_pid();
+        let is_seen = !self.has_unseen_calls || stream.process() != self.context.launcher();
         let when = if is_draining { When::Draining } else { ending.when };
         // No call can have reported a break that came after the application had closed the connection.
         let is_taken_as_noticed = !is_seen && ending.when == When::Open && !is_draining;

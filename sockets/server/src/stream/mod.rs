@@ -17,11 +17,11 @@ use rustix::event::PollFlags;
 use rustix::net::sockopt;
 
 use super::addresses::errno;
-use super::application_fd;
 use super::connection_errors::{Ending, When};
 use super::options::Options;
 use super::outbox::Outbox;
 use super::wakers::{self, Readiness};
+use crate::application_fd::{self, Holder};
 use crate::listening::HOLDS_PLACE;
 use crate::process;
 
@@ -63,8 +63,8 @@ pub(super) struct Stream {
     pub(super) options: Options,
     /// Connected to the application's descriptor.
     unix: Outbox,
-    /// The process that most likely has the application's descriptor.
-    process: i32,
+    /// The processes that may have the application's descriptor.
+    holder: Holder,
     waker: Waker,
     entry: Arc<wakers::Entry>,
     /// Set while the descriptor may have data to read, or room.
@@ -151,7 +151,7 @@ impl Stream {
         origin: Origin,
         options: Options,
         unix: Outbox,
-        process: i32,
+        holder: Holder,
         (waker, entry): (Waker, Arc<wakers::Entry>),
     ) -> Self {
         Self {
@@ -159,7 +159,7 @@ impl Stream {
             origin,
             options,
             unix,
-            process,
+            holder,
             waker,
             entry,
             readable: true,
@@ -337,7 +337,7 @@ impl Stream {
         if now < look {
             return Outcome::WaitsForAccept(look);
         }
-        if is_last || application_fd::poison(self.unix.as_fd(), self.process) {
+        if is_last || application_fd::poison(self.unix.as_fd(), self.holder) {
             return Outcome::Ended;
         }
         let last = now + LAST_ACCEPT_LOOK;
@@ -398,7 +398,7 @@ impl Stream {
             return Some(broken);
         }
         let is_told = if self.inward == Way::Open || broken.lost.is_some() {
-            application_fd::poison(self.unix.as_fd(), self.process)
+            application_fd::poison(self.unix.as_fd(), self.holder)
         } else {
             // An application that has seen an orderly end, and lost nothing, gets no other.
             self.unix.end_in_order();
@@ -470,7 +470,7 @@ impl Stream {
 
     /// Returns the process that most likely has the application's descriptor.
     pub(super) fn process(&self) -> i32 {
-        self.process
+        self.holder.process
     }
 
     /// Returns true if the application has closed its descriptor, as opposed to shutting down its direction.

@@ -41,7 +41,7 @@ impl Served {
     /// Returns another program on the same node, which sees only these networks.
     pub(crate) fn within(&self, networks: &[&Joined]) -> Served {
         let networks: Vec<_> = networks.iter().map(|joined| joined.id()).collect();
-        self.with(FdServer::start_within(&self.node, &networks).expect("one more server"))
+        self.with(FdServer::start_within(&self.node, &networks, std::process::id()).expect("one more server"))
     }
 
     fn with(&self, server: FdServer) -> Served {

@@ -1,0 +1,37 @@
+//! Credentials of the process at the other end of a Unix socket.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _};
+
+/// Returns the user of the process that has made the other end.
+///
+/// rustix refuses the credentials of a process in another PID namespace, because it has the ID 0.
+pub(crate) fn user(socket: impl AsFd) -> io::Result<u32> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: both pointers are to live variables, of the given sizes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(credentials.uid) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_end_of_a_pair_is_this_user_s_and_a_file_has_none() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        assert_eq!(user(&one).expect("a user"), rustix::process::geteuid().as_raw());
+        let file = std::fs::File::open("/dev/null").expect("a file");
+        assert_eq!(user(&file).expect_err("no socket").raw_os_error(), Some(libc::ENOTSOCK));
+    }
+}
