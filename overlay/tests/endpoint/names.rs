@@ -44,7 +44,7 @@ fn members_and_this_node_are_known_by_name_and_address_until_the_network_is_left
     }
     assert!(endpoint.addresses_named("beta", |_| true).is_empty());
     assert_eq!(endpoint.name_at(members[2].addresses[0], |_| true), None, "it has no name");
-    assert_eq!(endpoint.name_at(open.address_of(&members[0].identity.node_id()).into()), None);
+    assert_eq!(endpoint.name_at(open.address_of(&members[0].identity.node_id()).into(), |_| true), None);
 
     endpoint.leave(now, index);
     assert!(endpoint.addresses_named("alpha", |_| true).is_empty());
