@@ -18,8 +18,8 @@ struct Portable {
 }
 
 impl Network {
-    /// Returns the network as a text from which [`Network::from_portable`] makes it again, for another process
-    /// of this user. The text contains the network's secret. It lacks the exit of
+    /// Returns the network as a text from which [`Network::from_portable`] makes it again, for another
+    /// process of this user. The text contains the network's secret. It lacks the exit of
     /// [`with_exit`](Network::with_exit).
     ///
     /// ```

@@ -146,8 +146,8 @@ impl StateDir {
         path.join(NODE_SOCKET)
     }
 
-    /// Gives the directory up, before the last copy of this value is dropped. For the end of a process in which
-    /// a node still exists, which must have been shut down.
+    /// Gives the directory up, before the last copy of this value is dropped. For the end of a process in
+    /// which a node still exists, which must have been shut down.
     ///
     /// # Errors
     ///

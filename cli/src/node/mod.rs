@@ -21,8 +21,8 @@ use host::Host;
 ///
 /// Programs under `peersock run` share one node for each state directory: one identity, one set of addresses
 /// and names. The first program starts the node in the background, and the node ends with the last program.
-/// This command keeps the node between programs, as a service, until Ctrl-C or SIGTERM. Programs that run then
-/// have no network.
+/// This command keeps the node between programs, as a service, until Ctrl-C or SIGTERM. Programs that run
+/// then have no network.
 ///
 /// Each program has the networks that it names, and sees no others.
 #[derive(clap::Args)]

@@ -9,8 +9,8 @@
 //!
 //! A node listens on the Unix socket `node.sock` in its state directory. A program connects there, names its
 //! networks and settings, and gets the tag and the token of its server. The connection stays: its end tells
-//! each side that the other has gone. A program that finds no node starts one, which gets its first connection
-//! as standard input.
+//! each side that the other has gone. A program that finds no node starts one, which gets its first
+//! connection as standard input.
 //!
 //! * [`Attached`]: the program's side;
 //! * [`Connection`]: the node's side of one program's connection.

@@ -58,10 +58,8 @@ pub(crate) fn poison(end: BorrowedFd<'_>, holder: Holder) -> bool {
             sent.is_ok()
         }
         None => {
-            tracing::debug!(
-                holder.process,
-                "a reset looks like an end: the application's descriptor was not found"
-            );
+            let process = holder.process;
+            tracing::debug!(process, "a reset looks like an end: the application's descriptor was not found");
             false
         }
     }

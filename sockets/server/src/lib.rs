@@ -128,7 +128,8 @@ impl FdServer {
         application_fd::shut_everywhere(tag)
     }
 
-    /// Returns the processes that hold sockets of a node, as far as the system lets this process inspect them.
+    /// Returns the processes that hold sockets of a node, as far as the system lets this process inspect
+    /// them.
     pub fn holders_of(tag: NodeTag) -> Vec<u32> {
         application_fd::holders(tag)
     }
