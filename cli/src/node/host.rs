@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peersock::overlay::{NetworkId, NodeId};
 use peersock::state::StateDir;
@@ -19,9 +19,9 @@ use super::program::{Program, Programs, Service};
 use super::settings;
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
-use crate::log;
 use crate::reach::NamedServers;
 use crate::session::interfaces;
+use crate::{log, signals};
 
 /// Pause after a failure to accept, such as a lack of descriptors.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
@@ -85,12 +85,17 @@ impl Host {
         self.0.node.id()
     }
 
-    /// Serves programs until [`Host::end`].
+    /// Serves programs until the node ends: with its last program, or by a signal, which ends the process.
     pub(super) fn serve(&self) -> Outcome {
+        let ending = self.clone();
+        signals::end_with(move |signal| {
+            ending.end();
+            128 + signal
+        })?;
         let accepting = self.clone();
         thread::Builder::new().name("accept".into()).spawn(move || accepting.accept())?;
         let mut programs = self.programs();
-        while programs.ending.is_none() {
+        while programs.waiting.is_empty() {
             programs = self.0.changed.wait(programs).unwrap_or_else(PoisonError::into_inner);
         }
         drop(programs);
@@ -105,9 +110,8 @@ impl Host {
     }
 
     /// Ends the node. Programs that run have no network any more.
-    pub(super) fn end(&self) {
-        self.programs().ending.get_or_insert_with(Instant::now);
-        self.0.changed.notify_all();
+    fn end(&self) {
+        self.programs().is_ending = true;
         self.shut_down();
     }
 
@@ -145,8 +149,8 @@ impl Host {
         let connection = Arc::new(connection);
         let is_ending = {
             let mut programs = self.programs();
-            programs.connections += usize::from(programs.ending.is_none());
-            programs.ending.is_some()
+            programs.connections += usize::from(!programs.is_ending);
+            programs.is_ending
         };
         if is_ending {
             // The first message is read before the answer, because closing with unread data is a reset.
@@ -168,8 +172,8 @@ impl Host {
     fn leave(&self, connection: Arc<Connection>) {
         let mut programs = self.programs();
         programs.connections -= 1;
-        if programs.connections == 0 && self.0.ends_alone && programs.ending.is_none() {
-            programs.ending = Some(Instant::now());
+        if programs.connections == 0 && self.0.ends_alone && !programs.is_ending {
+            programs.is_ending = true;
             programs.waiting.push(connection);
             self.0.changed.notify_all();
         }
@@ -263,7 +267,7 @@ fn check_descriptors() -> Outcome {
         MIN_DESCRIPTORS.. => Ok(()),
         _ => Err(Failure::new(
             format_args!("the limit of open files is {limit}, which leaves a node too few for its programs"),
-            "raise it, with `ulimit -n 1024` for example",
+            "set a higher one, with `ulimit -n 1024` for example",
         )),
     }
 }

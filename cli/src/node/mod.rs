@@ -14,7 +14,7 @@ use peersock_attach::Launch;
 
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
-use crate::{log, signals, stdio};
+use crate::{log, stdio};
 use host::Host;
 
 /// Keep the node that the programs of this user share
@@ -61,11 +61,6 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let state = StateDir::open(&args.node.state.path()?)?;
     let host = Host::start(&args.node, state, None)?;
     stdio::note(format_args!("node {}: programs under `peersock run` share it", host.node_id()));
-    let ending = host.clone();
-    signals::end_with(move |signal| {
-        ending.end();
-        128 + signal
-    })?;
     host.serve()
 }
 

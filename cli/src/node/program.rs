@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
 
 use peersock::overlay::NetworkId;
 use peersock::{Network, Node, Unanswered};
@@ -142,7 +141,7 @@ pub(super) struct Programs {
     /// Number of connections, including those that are not attached yet.
     pub(super) connections: usize,
     /// Set once the node ends: no program is attached any more.
-    pub(super) ending: Option<Instant>,
+    pub(super) is_ending: bool,
     /// Connections of programs that wait for the end of the node.
     pub(super) waiting: Vec<Arc<Connection>>,
 }

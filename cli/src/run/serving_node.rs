@@ -170,20 +170,18 @@ fn wish(args: &Args, networks: &[Network]) -> Outcome<Wish> {
 
 fn not_attached(error: AttachError) -> Failure {
     match error {
-        AttachError::Refused(refusal) => match refusal.hint {
-            Some(hint) => Failure::with_status(refusal.status, refusal.message, hint),
-            None => Failure::advised(refusal.status, refusal.message),
-        },
+        AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
         AttachError::InUse { .. } => Failure::new(
-            error,
+            format_args!("{error}"),
             "end that process, give --state DIR or --ephemeral; programs share a node if all are started by \
              `peersock run`",
         ),
-        AttachError::Silent { .. } => {
-            Failure::new(error, "end its process (`peersock status` names it), or give --state DIR")
-        }
+        AttachError::Silent { .. } => Failure::new(
+            format_args!("{error}"),
+            "end its process (`peersock status` names it), or give --state DIR",
+        ),
         error => Failure::new(
-            error,
+            format_args!("{error}"),
             "check that the directory belongs to you, or keep the node in this process by --own-node",
         ),
     }

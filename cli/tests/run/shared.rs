@@ -260,6 +260,31 @@ fn a_node_that_is_kept_serves_programs_one_after_another() {
 }
 
 #[test]
+fn a_directory_whose_node_is_not_shared_is_in_use_and_a_stale_socket_is_replaced() {
+    let Some(lab) = Lab::with("a_directory_whose_node_is_not_shared", &["python3"]) else { return };
+    let own = lab.command("alpha", &["--own-node"], &["python3", "-c", ECHO, "7000"]);
+    let own = Running::start(own);
+    own.wait_for_stdout("ready");
+    let holder = format!("is in use by process {}, which keeps its node to itself", own.id());
+    run(lab.command("alpha", &[], &["true"])).failure(1, &[&holder, "--state DIR or --ephemeral"]);
+    drop(own);
+    // A node that was killed leaves its socket.
+    let serving = lab.echo("alpha", "7000");
+    let node = lab.node("alpha");
+    signal(Signal::KILL, node);
+    serving.wait_for_stderr("has ended");
+    drop(serving);
+    assert!(lab.socket("alpha").exists());
+    run(lab.command("alpha", &[], &["true"])).success();
+    assert!(!lab.socket("alpha").exists());
+    // A node in the background ends in order by a signal, too.
+    let serving = lab.echo("alpha", "7000");
+    signal(Signal::TERM, lab.node("alpha"));
+    serving.wait_for_stderr("has ended");
+    assert!(!lab.socket("alpha").exists());
+}
+
+#[test]
 fn what_is_no_program_gets_nothing_and_disturbs_nobody() {
     let Some(lab) = Lab::with("what_is_no_program_gets_nothing", &["python3", "setpriv"]) else { return };
     let serving = lab.echo("alpha", "7000");

@@ -22,8 +22,12 @@ const START: Duration = Duration::from_secs(30);
 /// program's. A node makes the socket as soon as it has the directory.
 const SOCKET_SOON: Duration = Duration::from_secs(1);
 
-/// Interval of attempts.
-const RETRY: Duration = Duration::from_millis(5);
+/// Intervals of attempts: the first, and the longest. Each attempt may start a process.
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+const LAST_RETRY: Duration = Duration::from_millis(100);
+
+/// Limit of nodes that are started and end without a word.
+const MAX_STARTS: u32 = 5;
 
 /// Timeout of an answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -110,15 +114,14 @@ impl Attached {
     ) -> Result<Attached, AttachError> {
         let path = StateDir::node_socket(state);
         let (begun, ask) = (Instant::now(), Ask::Attach(wish));
-        let mut in_use_since = None;
+        let (mut in_use_since, mut retry, mut lost_starts) = (None, FIRST_RETRY, 0);
         while begun.elapsed() < START {
-            let connected = with_short_path(&path, connect_own);
-            let connected = match connected {
-                Ok(stream) => Ok(stream),
-                Err(error) if is_absent(&error) => launch.start().map_err(AttachError::Start),
-                Err(source) => Err(AttachError::Io { path: path.clone(), source }),
+            let (stream, is_started) = match with_short_path(&path, connect_own) {
+                Ok(stream) => (stream, false),
+                Err(error) if is_absent(&error) => (launch.start().map_err(AttachError::Start)?, true),
+                Err(source) => return Err(AttachError::Io { path, source }),
             };
-            match first_answer(connected?, &ask) {
+            match first_answer(stream, &ask) {
                 Ok((stream, Reply::Attached { environment, networks })) => {
                     return Attached::begin(stream, environment, networks, tell)
                         .map_err(|source| AttachError::Io { path, source });
@@ -131,12 +134,18 @@ impl Attached {
                     }
                 }
                 // The directory of a node that ends is in use for a moment, which does not count.
-                Ok(_) => in_use_since = None,
+                Ok(_) => (in_use_since, retry) = (None, FIRST_RETRY),
                 // The node was killed, or has just ended.
-                Err(error) if has_gone(&error) => {}
+                Err(error) if has_gone(&error) => {
+                    lost_starts += u32::from(is_started);
+                    if lost_starts == MAX_STARTS {
+                        return Err(AttachError::Start(error));
+                    }
+                }
                 Err(source) => return Err(AttachError::Io { path, source }),
             }
-            thread::sleep(RETRY);
+            thread::sleep(retry);
+            retry = LAST_RETRY.min(retry * 2);
         }
         Err(AttachError::Silent { path: state.into() })
     }

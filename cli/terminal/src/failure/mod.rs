@@ -50,9 +50,9 @@ impl Failure {
         Failure { status, message: message.to_string(), hint: Some(hint.to_string()) }
     }
 
-    /// Creates a failure whose message says what to do.
-    pub fn advised(status: u8, message: impl Display) -> Failure {
-        Failure { status, message: message.to_string(), hint: None }
+    /// Makes the failure of another process again.
+    pub fn passed_on(status: u8, message: String, hint: Option<String>) -> Failure {
+        Failure { status, message, hint }
     }
 
     /// Creates a failure that ends the program with `status` and without a message.
