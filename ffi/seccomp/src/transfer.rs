@@ -145,10 +145,7 @@ impl Call {
             }
             received => received?,
         };
-        // Discarded stream data is not copied, and needs no room.
-        let is_discarded = socket.kind() == Kind::Stream && flags & libc::MSG_TRUNC != 0;
-        let copied = if is_discarded { 0 } else { (received as usize).min(data.len()) };
-        target.write(target.word(1), &data[..copied])?;
+        target.write(target.word(1), &data[..copied(&socket, flags, received as usize, data.len())])?;
         if let Some(answer) = answer {
             answer.write(target)?;
         }
@@ -223,7 +220,8 @@ impl Call {
         let mut into = Received::for_message(message, &mut data);
         // SAFETY: all that the header points to is live, and has as much room as given.
         let received = unsafe { bsd::recvmsg(socket, &raw mut into.header, flags | libc::MSG_DONTWAIT) }?;
-        message.write(&self.target, &data[..(received as usize).min(data.len())], &into)?;
+        let copied = copied(socket, flags, received as usize, data.len());
+        message.write(&self.target, &data[..copied], &into)?;
         Ok(received as i64)
     }
 
@@ -262,8 +260,15 @@ impl Call {
     }
 }
 
+/// Returns the number of received bytes that the program gets. Discarded stream data is not copied.
+fn copied(socket: &Socket<'_>, flags: c_int, received: usize, room: usize) -> usize {
+    let is_discarded = socket.kind() == Kind::Stream && flags & libc::MSG_TRUNC != 0;
+    if is_discarded { 0 } else { received.min(room) }
+}
+
 /// Returns the overlay socket that receives. The kernel receives plain data of a stream.
 fn receiver<'fd>(local: &Local, message: &Message, flags: c_int) -> Option<Socket<'fd>> {
-    let is_special = flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 || !message.is_plain();
+    let special = libc::MSG_OOB | libc::MSG_ERRQUEUE | libc::MSG_TRUNC;
+    let is_special = flags & special != 0 || !message.is_plain();
     bsd::overlay(local.raw()).filter(|socket| is_special || socket.kind() != Kind::Stream)
 }

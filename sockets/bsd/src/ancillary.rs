@@ -255,10 +255,11 @@ mod tests {
             let mut written = message(&mut buf);
             // SAFETY: the control buffer is there.
             let mut control = unsafe { ControlBuffer::new(&mut written) };
-            control.put_details(family, Some(remote.parse().expect("an address")), &details);
+            let remote = Some(remote.parse().expect("an address"));
+            control.put_details(family, remote, &details);
             assert_eq!(written.msg_flags, 0);
             // SAFETY: as above.
-            assert_eq!(unsafe { read(&written, family) }, Ok(asking(details)));
+            assert_eq!(unsafe { read(&written, family, remote) }, Ok(asking(details)));
         }
     }
 
@@ -299,6 +300,53 @@ mod tests {
     }
 
     #[test]
+    fn values_have_the_lengths_that_linux_takes_and_other_protocols_are_ignored() {
+        let seen = |family, remote: Option<&str>, level, kind, value: &[u8]| {
+            let mut buf = [0u64; 8];
+            for (at, byte) in value.iter().enumerate() {
+                buf[2 + at / 8] |= u64::from(*byte) << (8 * (at % 8));
+            }
+            let (whole, kind) = (HEADER + value.len(), kind as u32);
+            buf[0] = whole as u64;
+            buf[1] = u64::from(level as u32) | u64::from(kind) << 32;
+            let mut written = message(&mut buf);
+            written.msg_controllen = whole.next_multiple_of(8) as _;
+            // SAFETY: the control buffer is there.
+            unsafe { read(&written, family, remote.map(|remote| remote.parse().expect("an address"))) }
+        };
+        let (nothing, none) = (Ok(SentAncillary::default()), Err(Errno::INVAL));
+        for (level, kind, good) in [
+            (libc::IPPROTO_IP, libc::IP_PKTINFO, &[12][..]),
+            (libc::IPPROTO_IP, libc::IP_TTL, &[4]),
+            (libc::IPPROTO_IP, libc::IP_TOS, &[1, 4]),
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &[20, 21]),
+            (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &[4]),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &[4]),
+        ] {
+            let (family, other, remote) = match level {
+                libc::IPPROTO_IP => (Family::V4, Family::V6, "[fd00::1]:1"),
+                _ => (Family::V6, Family::V4, "10.0.0.1:1"),
+            };
+            for length in 0..22 {
+                let mut value = vec![0; length];
+                if length == 4 {
+                    value[0] = 1;
+                }
+                let read = seen(family, None, level, kind, &value);
+                assert_eq!(read.is_ok(), good.contains(&length), "{level} {kind} {length}");
+                assert_eq!(
+                    seen(other, Some(remote), level, kind, &value),
+                    nothing,
+                    "{level} {kind} {length}"
+                );
+            }
+        }
+        let mapped = Some("[::ffff:10.0.0.1]:1");
+        let number = 300i32.to_ne_bytes();
+        assert_eq!(seen(Family::V6, mapped, libc::IPPROTO_IP, libc::IP_TTL, &number), none);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         let one = |level, kind, value: c_int| {
             let mut buf = [0; 4];
@@ -307,7 +355,7 @@ mod tests {
             let mut control = unsafe { ControlBuffer::new(&mut written) };
             control.put(level, kind, &value);
             // SAFETY: as above.
-            unsafe { read(&written, Family::V6) }
+            unsafe { read(&written, Family::V6, None) }
         };
         assert_eq!(one(libc::IPPROTO_IP, libc::IP_TTL, 0), Err(Errno::INVAL));
         assert_eq!(one(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, 256), Err(Errno::INVAL));
@@ -317,11 +365,11 @@ mod tests {
         assert_eq!(one(libc::IPPROTO_TCP, 1, 1), Ok(SentAncillary::default()));
         let mut buf = [u64::MAX; 4];
         // SAFETY: the control buffer is there, though it holds nonsense.
-        assert_eq!(unsafe { read(&message(&mut buf), Family::V6) }, Err(Errno::INVAL));
+        assert_eq!(unsafe { read(&message(&mut buf), Family::V6, None) }, Err(Errno::INVAL));
         let mut much = message(&mut buf);
         much.msg_controllen = usize::MAX as _;
         // SAFETY: a buffer of this length is rejected unread.
-        assert_eq!(unsafe { read(&much, Family::V6) }, Err(Errno::NOBUFS));
+        assert_eq!(unsafe { read(&much, Family::V6, None) }, Err(Errno::NOBUFS));
     }
 
     #[test]
@@ -339,7 +387,7 @@ mod tests {
         // SAFETY: as above.
         assert_eq!(
             // SAFETY: the message and what it points to live until the end of the test.
-            unsafe { read(&written, Family::V6) },
+            unsafe { read(&written, Family::V6, None) },
             Ok(asking(Details { traffic_class: None, ..details }))
         );
     }

@@ -22,6 +22,9 @@ use crate::wait_all::{await_readable, receive_all, takes_all};
 /// Maximum number of bytes of a stream that one call with MSG_TRUNC discards.
 const MAX_DISCARDED_BYTES: usize = 256 << 10;
 
+/// Linux: the caller's control messages are those of a 32-bit program.
+const MSG_CMSG_COMPAT: u32 = 1 << 31;
+
 /// Maximum number of datagrams of one call with UDP_SEGMENT, as in Linux (UDP_MAX_SEGMENTS).
 const MAX_SEGMENTS: usize = 128;
 
@@ -57,7 +60,8 @@ pub unsafe fn sendto(
         // SAFETY: the caller says that this many bytes are there.
         _ => unsafe { slice::from_raw_parts(data.cast::<u8>(), size) },
     };
-    let flags = SendFlags::from_bits_retain(flags as u32);
+    // Linux refuses this flag to sendmsg(2) only, by which the datagram is sent.
+    let flags = SendFlags::from_bits_retain(flags as u32 & !MSG_CMSG_COMPAT);
     let data = [IoSlice::new(data)];
     // SAFETY: the caller's.
     let sent = match unsafe { remote(socket, address, length) }? {
@@ -155,11 +159,11 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
     // SAFETY: `IoSlice` is guaranteed to be an `iovec`, and these were checked.
     let pieces = unsafe { slice::from_raw_parts(pieces.as_ptr().cast::<IoSlice<'_>>(), pieces.len()) };
     // SAFETY: the caller's.
-    let mut asked = unsafe { sent_ancillary::read(message, socket.family()) }?;
+    let remote = unsafe { remote(socket, message.msg_name.cast(), message.msg_namelen) }?;
+    // SAFETY: the caller's.
+    let mut asked = unsafe { sent_ancillary::read(message, socket.family(), remote) }?;
     check_segment(socket, pieces.iter().map(|piece| piece.len()).sum(), &mut asked.details)?;
     let flags = SendFlags::from_bits_retain(flags as u32);
-    // SAFETY: the caller's.
-    let remote = unsafe { remote(socket, message.msg_name.cast(), message.msg_namelen) }?;
     let sent = match (remote, asked) {
         (None, SentAncillary { details, headers }) if headers.is_empty() => {
             socket.send(pieces, flags, details)
@@ -188,6 +192,15 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     if flags & libc::MSG_ERRQUEUE != 0 {
         // SAFETY: the caller's.
         return unsafe { recv_error(socket, message) };
+    }
+    if socket.kind() == Kind::Stream && flags & libc::MSG_TRUNC != 0 {
+        // SAFETY: the caller's.
+        let size = unsafe { vectors(message) }?.iter().map(|piece| piece.iov_len).sum();
+        // SAFETY: what is discarded needs no room.
+        let received =
+            unsafe { recvfrom(socket, ptr::null_mut(), size, flags, ptr::null_mut(), ptr::null_mut()) }?;
+        (message.msg_flags, message.msg_controllen, message.msg_namelen) = (0, 0, 0);
+        return Ok(received);
     }
     if socket.kind() == Kind::Stream {
         let mut plain = *message;

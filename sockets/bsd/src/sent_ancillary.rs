@@ -1,6 +1,6 @@
 //! Requests in the control messages of sent messages (RFC 3542, ip(7), ipv6(7)).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::{ptr, slice};
 
@@ -19,17 +19,28 @@ pub(crate) struct SentAncillary {
     pub(crate) headers: Vec<Header>,
 }
 
-/// Reads the requests of a message for a socket of a family.
+/// Reads the requests of a message to a remote address, or to the peer, for a socket of a family.
 ///
 /// # Errors
-/// EINVAL for invalid values, and for known but unsupported requests; other levels are ignored, as in Linux.
+/// EINVAL for invalid values, and for known but unsupported requests. Levels of another protocol are ignored,
+/// as in Linux: IPPROTO_IPV6 on IPv4 sockets, and IPPROTO_IP where the remote address is not mapped.
 /// EPERM for options headers without CAP_NET_RAW.
 ///
 /// # Safety
 /// The message's control buffer is valid.
-pub(crate) unsafe fn read(message: &msghdr, family: Family) -> Result<SentAncillary> {
+pub(crate) unsafe fn read(
+    message: &msghdr,
+    family: Family,
+    remote: Option<SocketAddr>,
+) -> Result<SentAncillary> {
     let (mut details, mut headers) = (Details::default(), Vec::new());
+    let is_only_v6 = matches!(remote, Some(SocketAddr::V6(v6)) if v6.ip().to_ipv4_mapped().is_none());
     let read = |header: &cmsghdr, value: &[u8]| {
+        match header.cmsg_level {
+            libc::IPPROTO_IPV6 if family == Family::V4 => return Ok(()),
+            libc::IPPROTO_IP if is_only_v6 => return Ok(()),
+            _ => {}
+        }
         let is_header = header.cmsg_level == libc::IPPROTO_IPV6
             && read_header(family, header.cmsg_type, value, &mut headers)?;
         if is_header { Ok(()) } else { read_one(header, value, &mut details) }
@@ -86,12 +97,13 @@ fn read_one(header: &cmsghdr, value: &[u8], details: &mut Details) -> Result<()>
     match (header.cmsg_level, header.cmsg_type) {
         (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
             // `in_pktinfo`: index, local address, and the header's destination, which is ignored here.
-            let index = number(value)?;
+            let value: &[u8; 12] = value.try_into().map_err(|_| Errno::INVAL)?;
+            let index = number(&value[..4])?;
             let local = Ipv4Addr::from(array::<4>(value, 4)?);
             details.packet_info = Some(packet_info(local.into(), index)?);
         }
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-            let index = number(value.get(16..).ok_or(Errno::INVAL)?)?;
+            let index = number(value.get(16..20).ok_or(Errno::INVAL)?)?;
             let local = Ipv6Addr::from(array::<16>(value, 0)?);
             details.packet_info = Some(packet_info(local.into(), index)?);
         }
@@ -134,8 +146,9 @@ fn octet(value: c_int) -> Result<Option<u8>> {
     if value == -1 { Ok(None) } else { Ok(Some(u8::try_from(value).map_err(|_| Errno::INVAL)?)) }
 }
 
+/// Parses an `int`; Linux takes no longer value for one.
 fn number(value: &[u8]) -> Result<c_int> {
-    Ok(c_int::from_ne_bytes(array::<4>(value, 0)?))
+    Ok(c_int::from_ne_bytes(value.try_into().map_err(|_| Errno::INVAL)?))
 }
 
 fn array<const N: usize>(value: &[u8], at: usize) -> Result<[u8; N]> {

@@ -250,7 +250,7 @@ pub const TABLE: &[Row] = {
         row("SO_PRIORITY", SOL_SOCKET, libc::SO_PRIORITY, "tuir", Kept(0), "IP_TOS and IPV6_TCLASS say it to the peer").repeated(Unless(0)),
         row("SO_MARK", SOL_SOCKET, libc::SO_MARK, "tuir", Kept(0), "for the kernel's firewall").repeated(Unless(0)),
         row("SO_DEBUG", SOL_SOCKET, libc::SO_DEBUG, "tuir", Kept(0), "for the kernel's developers").repeated(Unless(0)),
-        row("SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, "t", Kept(0), "streams have none on Linux either").repeated(Unless(0)),
+        row("SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, "t", Kept(0), "a stream's data comes without a time").repeated(Unless(0)),
         row("SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, "uir", Kernel, "the kernel's own: SCM_TIMESTAMP comes with each datagram, as of when the node has handed it over").repeated(Unless(0)),
         row("SO_TIMESTAMPNS", SOL_SOCKET, libc::SO_TIMESTAMPNS, "t", Kept(0), "as SO_TIMESTAMP").repeated(Unless(0)),
         row("SO_TIMESTAMPNS", SOL_SOCKET, libc::SO_TIMESTAMPNS, "uir", Kernel, "the kernel's own: SCM_TIMESTAMPNS, as above").repeated(Unless(0)),

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 
 use crate::headers::HeaderKind;
-use crate::name::Kind;
+use crate::name::{Family, Kind};
 use crate::option_table::{self, Note};
 use crate::requests::{Reply, Request};
 use crate::socket::Socket;
@@ -21,6 +21,7 @@ impl Socket<'_> {
     /// # Errors
     /// ENOPROTOOPT, EINVAL, and errors of the particular option.
     pub fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+        self.check_level(level)?;
         let client = self.client();
         let row = option_table::find(self.kind(), self.family(), level, name);
         // Options of other sockets are inherited by connections made after this has returned, so wait for the
@@ -52,10 +53,17 @@ impl Socket<'_> {
     /// # Errors
     /// ENOPROTOOPT, and errors of the particular option.
     pub fn option(&self, level: i32, name: i32, length: u32) -> Result<Vec<u8>, Errno> {
+        self.check_level(level)?;
         match self.client().ask(Request::Option(self.which(), level, name, length))? {
             Reply::Option(value) => Ok(value),
             _ => Err(Errno::PROTO),
         }
+    }
+
+    /// IPv4 sockets have no options of IPv6. The node does not know the family of an accepted connection.
+    fn check_level(&self, level: i32) -> Result<(), Errno> {
+        let is_foreign = level == IPPROTO_IPV6 && self.family() == Family::V4;
+        if is_foreign { Err(Errno::NOPROTOOPT) } else { Ok(()) }
     }
 
     /// Returns the time that closing waits: SO_LINGER with a time, as noted by
