@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "give --to DIR with an existing folder that you may write to",
         )
     })?;
-    let meeting = code.meeting();
+    let meeting = code.meeting()?;
     let session =
         Session::open_as(&args.underlay, meeting.network, IdentitySource::Ephemeral, |signal, _| {
             stdio::note("stopped; received data is kept, and the same command continues with it");

@@ -41,10 +41,10 @@ impl SecretArgs {
         }
         let Some(passphrase) = self.passphrase()? else { return Ok(networks) };
         let with_secret = |network: Network| match network.summary().by_file {
-            true => network,
-            false => network.with_passphrase(&passphrase),
+            true => Ok(network),
+            false => Ok(network.with_passphrase(&passphrase)?),
         };
-        Ok(networks.into_iter().map(with_secret).collect())
+        networks.into_iter().map(with_secret).collect()
     }
 
     /// Reports that a passphrase does not apply to static networks. A variable may be set for other networks,

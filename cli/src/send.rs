@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Some(text) => parse_code(text)?,
         None => Code::generate().map_err(Failure::no_randomness)?,
     };
-    let meeting = code.meeting();
+    let meeting = code.meeting()?;
     let identity = IdentitySource::Seed(meeting.seed.clone());
     // Kept as a code, because that is erased on drop.
     let again = code.clone();

@@ -13,6 +13,10 @@ pub enum ConfigError {
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
 
+    /// The passphrase cannot be stretched, because there is no memory.
+    #[error(transparent)]
+    Passphrase(#[from] std::io::Error),
+
     /// The text is not a valid description of a static network.
     #[error("line {line}: {what}")]
     Invalid {
@@ -38,6 +42,7 @@ impl From<ConfigError> for std::io::Error {
     fn from(error: ConfigError) -> Self {
         match error {
             ConfigError::File(error) => error.into(),
+            ConfigError::Passphrase(error) => error,
             ConfigError::MissingFeature(error) => error.into(),
             other => std::io::Error::new(std::io::ErrorKind::InvalidInput, other),
         }

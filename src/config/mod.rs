@@ -12,6 +12,7 @@ mod root_source;
 mod static_file;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub use root_source::{RootDomain, RootSource, RootsError};
 /// // Whoever knows the ID is in; TCP and UDP ports 1 to 0xffff are allowed.
 /// let open = Network::ad_hoc("ff0001ffff000000".parse()?);
 /// // The same, and a passphrase as well.
-/// let secret = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("correct horse");
+/// let secret = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("correct horse")?;
 /// assert!(!open.is_secret() && secret.is_secret());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -109,8 +110,8 @@ impl Network {
     /// # Errors
     ///
     /// Returns [`ConfigError::File`] if the file cannot be read, is writable by everybody, or holds a
-    /// passphrase or psk and is readable by other users; [`ConfigError::InvalidFile`] with the line
-    /// otherwise.
+    /// passphrase or psk and is readable by other users; [`ConfigError::InvalidFile`] with the line if its
+    /// text describes no network; and [`ConfigError::Passphrase`] as `with_passphrase` does.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Network, ConfigError> {
         let path = path.as_ref();
         Feature::StaticNetworks.require(format_args!("the network of {}", path.display()))?;
@@ -147,7 +148,8 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// Returns [`ConfigError::Invalid`] with the line and the reason.
+    /// Returns [`ConfigError::Invalid`] with the line and the reason, and [`ConfigError::Passphrase`] as
+    /// `with_passphrase` does.
     pub fn parse_toml(text: &str) -> Result<Network, ConfigError> {
         let (network, hosts) = static_file::parse(text)?;
         let file = Some(Arc::new(Zeroizing::new(text.to_owned())));
@@ -160,14 +162,17 @@ impl Network {
     /// Stretches the passphrase with Argon2id at once, which takes some tens of milliseconds and, for that
     /// time, 19 MiB. The passphrase itself is not kept. Replaces an earlier passphrase. An empty one is no
     /// secret, so [`Node::join`](crate::Node::join) then refuses the network.
-    #[must_use]
-    pub fn with_passphrase(self, passphrase: &str) -> Network {
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of the kind `OutOfMemory` if the system refuses the memory.
+    pub fn with_passphrase(self, passphrase: &str) -> io::Result<Network> {
         let key = match passphrase {
             // The all-zero key is refused wherever it comes from.
             "" => Psk::new([0; 32]),
-            _ => passphrase::stretch(self.id(), passphrase),
+            _ => passphrase::stretch(self.id(), passphrase)?,
         };
-        self.with_psk(key)
+        Ok(self.with_psk(key))
     }
 
     /// Requires a secret like [`with_passphrase`](Network::with_passphrase), but a random 32-byte key.

@@ -1,6 +1,8 @@
 //! Key derivation from a memorable passphrase to the 32-byte pre-shared key of a network.
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use std::io;
+
+use argon2::{Algorithm, Argon2, Error, Params, Version};
 use peersock_overlay::{NetworkId, Psk};
 use zeroize::Zeroizing;
 
@@ -17,7 +19,8 @@ const LANES: u32 = 1;
 /// salt `"peersock passphrase v1\0"` followed by the network's ID as 8 bytes in network order.
 ///
 /// Takes some tens of milliseconds. Two networks with the same passphrase have different keys.
-pub(super) fn stretch(network: NetworkId, passphrase: &str) -> Psk {
+/// Fails with `OutOfMemory` if the system refuses the memory.
+pub(super) fn stretch(network: NetworkId, passphrase: &str) -> io::Result<Psk> {
     let params =
         Params::new(MEMORY, PASSES, LANES, Some(32)).expect("the constants are within RFC 9106's limits");
     let mut salt = [0; SALT_PREFIX.len() + 8];
@@ -26,6 +29,13 @@ pub(super) fn stretch(network: NetworkId, passphrase: &str) -> Psk {
     let mut key = Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(passphrase.as_bytes(), &salt, key.as_mut_slice())
-        .expect("salt and output have lengths that RFC 9106 allows, and a passphrase is shorter than 4 GiB");
-    Psk::new(*key)
+        .map_err(|error| match error {
+            Error::OutOfMemory => io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                "there is no memory to stretch a passphrase: 19 MiB",
+            ),
+            // Longer than 4 GiB, because the salt and the output have lengths that RFC 9106 allows.
+            error => io::Error::new(io::ErrorKind::InvalidInput, error.to_string()),
+        })?;
+    Ok(Psk::new(*key))
 }

@@ -68,24 +68,37 @@ impl FromStr for Endpoint {
 /// Endpoints of each member that are host names.
 type Hosts = BTreeMap<NodeId, Vec<HostEndpoint>>;
 
+/// Secret as the file has it.
+enum Secret {
+    Passphrase(Zeroizing<String>),
+    Psk(Psk),
+}
+
 pub(super) fn parse(text: &str) -> Result<(StaticNetwork, Hosts), ConfigError> {
-    parse_spanned(text).map_err(|problem| ConfigError::Invalid {
+    let (mut network, secret, hosts) = parse_spanned(text).map_err(|problem| ConfigError::Invalid {
         line: 1 + text.as_bytes()[..problem.span.start.min(text.len())]
             .iter()
             .filter(|b| **b == b'\n')
             .count(),
         what: problem.what,
-    })
+    })?;
+    network.psk = match secret {
+        Some(Secret::Passphrase(text)) => Some(passphrase::stretch(network.id, &text)?),
+        Some(Secret::Psk(key)) => Some(key),
+        None => None,
+    };
+    Ok((network, hosts))
 }
 
-fn parse_spanned(text: &str) -> Result<(StaticNetwork, Hosts), Problem> {
+/// Returns the network without its secret.
+fn parse_spanned(text: &str) -> Result<(StaticNetwork, Option<Secret>, Hosts), Problem> {
     let file: File = toml::from_str(text).map_err(|error| Problem {
         // Only the message, because the long form quotes the line, which may hold the secret.
         span: error.span().unwrap_or(text.len()..text.len()),
         what: error.message().to_owned(),
     })?;
     let id = network_id(&file.network)?;
-    let psk = psk(id, file.passphrase, file.psk)?;
+    let secret = secret(file.passphrase, file.psk)?;
 
     let mut members = Vec::with_capacity(file.member.len());
     let mut seen = Seen::default();
@@ -104,7 +117,7 @@ fn parse_spanned(text: &str) -> Result<(StaticNetwork, Hosts), Problem> {
     if members.is_empty() {
         return Err(problem(&file.network, "the network has no [[member]]"));
     }
-    Ok((StaticNetwork { id, psk, members, exit: None }, hosts))
+    Ok((StaticNetwork { id, psk: None, members, exit: None }, secret, hosts))
 }
 
 fn network_id(text: &Spanned<String>) -> Result<NetworkId, Problem> {
@@ -115,11 +128,10 @@ fn network_id(text: &Spanned<String>) -> Result<NetworkId, Problem> {
     }
 }
 
-fn psk(
-    id: NetworkId,
+fn secret(
     passphrase: Option<Spanned<String>>,
     psk: Option<Spanned<String>>,
-) -> Result<Option<Psk>, Problem> {
+) -> Result<Option<Secret>, Problem> {
     match (passphrase, psk) {
         (Some(_), Some(psk)) => Err(problem(&psk, "give either a passphrase or a psk, not both")),
         (Some(text), None) => {
@@ -130,8 +142,7 @@ fn psk(
                 ));
             }
             // Wiped from memory after use.
-            let secret = Zeroizing::new(text.into_inner());
-            Ok(Some(passphrase::stretch(id, &secret)))
+            Ok(Some(Secret::Passphrase(Zeroizing::new(text.into_inner()))))
         }
         (None, Some(text)) => {
             let span = text.span();
@@ -141,7 +152,7 @@ fn psk(
             if !valid {
                 return Err(Problem { span, what: "the psk is not 64 hexadecimal digits".into() });
             }
-            Ok(Some(Psk::new(*key)))
+            Ok(Some(Secret::Psk(Psk::new(*key))))
         }
         (None, None) => Ok(None),
     }

@@ -147,7 +147,7 @@ fn a_file_with_a_secret_must_be_private_and_one_without_need_not_be() {
 #[test]
 fn passphrases_give_one_key_per_network() {
     let psk = |id: &str, passphrase: &str| {
-        let network = Network::ad_hoc(id.parse().unwrap()).with_passphrase(passphrase);
+        let network = Network::ad_hoc(id.parse().unwrap()).with_passphrase(passphrase).unwrap();
         network.into_config().psk().unwrap().clone()
     };
     let key = psk("ff0001ffff000000", "correct horse");

@@ -395,14 +395,14 @@ fn many_threads_use_many_connections_at_once() {
 fn a_wrong_passphrase_finds_nobody() {
     let id = network();
     let nodes = [crate::common::node(), crate::common::node()];
-    let first = nodes[0].join(Network::ad_hoc(id).with_passphrase("right")).expect("join");
-    nodes[1].join(Network::ad_hoc(id).with_passphrase("wrong")).expect("join");
+    let first = nodes[0].join(Network::ad_hoc(id).with_passphrase("right").expect("memory")).expect("join");
+    nodes[1].join(Network::ad_hoc(id).with_passphrase("wrong").expect("memory")).expect("join");
     let _listener = TcpListener::bind_on(&nodes[0], "[::]:1000").expect("bind");
     let error = TcpStream::connect_on(&nodes[1], (first.address(), 1000)).expect_err("another secret");
     assert_eq!(error.kind(), ErrorKind::HostUnreachable);
 
     let third = crate::common::node();
-    third.join(Network::ad_hoc(id).with_passphrase("right")).expect("join");
+    third.join(Network::ad_hoc(id).with_passphrase("right").expect("memory")).expect("join");
     TcpStream::connect_on(&third, (first.address(), 1000)).expect("the same secret");
 }
 

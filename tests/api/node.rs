@@ -67,7 +67,9 @@ fn the_key_that_open_networks_have_is_no_secret() {
     assert!(joined.leave());
     let error = node.join(Network::ad_hoc(joined.id()).with_psk(Psk::new([0; 32]))).expect_err("no secret");
     assert!(error.to_string().contains("zeros"), "{error}");
-    let error = node.join(Network::ad_hoc(joined.id()).with_passphrase("")).expect_err("no secret either");
+    let error = node
+        .join(Network::ad_hoc(joined.id()).with_passphrase("").expect("memory"))
+        .expect_err("no secret either");
     assert!(error.to_string().contains("empty"), "{error}");
     assert!(node.networks().is_empty());
 }

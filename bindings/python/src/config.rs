@@ -123,6 +123,7 @@ pub(crate) fn by_id(id: u64) -> PyResult<Network> {
 pub(crate) fn by_file(py: Python<'_>, path: PathBuf) -> PyResult<Network> {
     Network::from_file(path).map_err(|error| match error {
         peersock::ConfigError::File(error) => state_error(py, &error),
+        peersock::ConfigError::Passphrase(error) => error.into(),
         other => invalid(other),
     })
 }
@@ -137,7 +138,7 @@ pub(crate) fn with_secret(
     match (passphrase, key) {
         (Some(passphrase), None) if passphrase.is_empty() => Err(invalid("the passphrase is empty")),
         // Stretching the passphrase takes a while on purpose.
-        (Some(passphrase), None) => Ok(py.detach(|| network.with_passphrase(&passphrase))),
+        (Some(passphrase), None) => Ok(py.detach(|| network.with_passphrase(&passphrase))?),
         (None, Some(key)) => {
             let key = key.try_into().map_err(|_| invalid("a network's key has 32 bytes"))?;
             Ok(network.with_psk(Psk::new(key)))

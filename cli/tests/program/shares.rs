@@ -76,7 +76,7 @@ fn one_receiver_with_many_connections_does_not_shut_out_the_others() {
         command
     });
     let code = sender.wait_for_stdout("\n").trim().to_owned();
-    let meeting = code.parse::<Code>().expect("a code").meeting();
+    let meeting = code.parse::<Code>().expect("a code").meeting().expect("memory");
     let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
     let node = node.start().unwrap();
     let joined = node.join(meeting.network).unwrap();

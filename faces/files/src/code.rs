@@ -3,7 +3,7 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Error as Argon2Error, Params, Version};
 use peersock::overlay::{NetworkId, Psk};
 use peersock::{Network, Seed};
 use thiserror::Error;
@@ -92,7 +92,10 @@ impl Code {
     /// network's key, the others the sender's seed.
     ///
     /// Takes some tenths of a second, and 64 MiB for that time.
-    pub fn meeting(&self) -> Meeting {
+    ///
+    /// # Errors
+    /// The system refuses the memory.
+    pub fn meeting(&self) -> io::Result<Meeting> {
         let params = Params::new(MEMORY, PASSES, 1, Some(64)).expect("within RFC 9106's limits");
         let mut characters = Zeroizing::new([0; ALL]);
         for (character, symbol) in characters.iter_mut().zip(self.symbols) {
@@ -101,17 +104,22 @@ impl Code {
         let mut keys = Zeroizing::new([0; 64]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(characters.as_slice(), SALT, keys.as_mut_slice())
-            .expect("salt and output have lengths that RFC 9106 allows");
+            .map_err(|error| match error {
+                Argon2Error::OutOfMemory => {
+                    io::Error::new(io::ErrorKind::OutOfMemory, "there is no memory to stretch a code: 64 MiB")
+                }
+                error => unreachable!("salt and output have lengths that RFC 9106 allows: {error}"),
+            })?;
         let (mut key, mut seed) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
         key.copy_from_slice(&keys[..32]);
         seed.copy_from_slice(&keys[32..]);
         let id = NetworkId::ad_hoc(PORT..=PORT).expect("a range of one port");
         let seed = Seed(*seed);
-        Meeting {
+        Ok(Meeting {
             network: Network::ad_hoc(id).with_psk(Psk::new(*key)),
             address: id.address_of(&seed.public_identity().node_id()),
             seed,
-        }
+        })
     }
 }
 
@@ -194,13 +202,13 @@ mod tests {
     fn both_ends_of_a_code_meet_and_those_of_another_one_elsewhere() {
         let code = |text: &str| text.parse::<Code>().unwrap();
         // A code of zeros has zero check sums; no real code is likely to equal it.
-        let zero = code("00000-00000-00000").meeting();
-        let again = code("ooooo ooooo ooooo").meeting();
+        let zero = code("00000-00000-00000").meeting().unwrap();
+        let again = code("ooooo ooooo ooooo").meeting().unwrap();
         assert_eq!(zero.address, again.address);
         assert_eq!(zero.seed.0, again.seed.0);
         // Pinned: other versions of the program must derive the same meeting.
         assert_eq!(zero.network.id().to_string(), "ff1cfd1cfd000000");
-        let other = Code::generate().unwrap().meeting();
+        let other = Code::generate().unwrap().meeting().unwrap();
         assert_ne!(zero.address, other.address);
         assert_eq!(zero.network.id(), other.network.id());
     }

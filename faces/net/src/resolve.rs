@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use dns_lookup::{AddrInfoHints, getaddrinfo};
 use peersock::Node;
+use peersock_primitives::blocking;
 
 use crate::host_port::numeric_port;
 use crate::members::Members;
@@ -164,7 +165,7 @@ impl Resolver {
         let hints =
             AddrInfoHints { address: family, socktype: libc::SOCK_STREAM, ..AddrInfoHints::default() };
         let owned = host.to_owned();
-        let found = blocking(move || {
+        let found = resolver(move || {
             let found = getaddrinfo(Some(&owned), None, Some(hints)).map_err(|error| error.to_string())?;
             Ok(found.flatten().map(|found| IpAddr::from(found.sockaddr)).collect())
         });
@@ -173,10 +174,10 @@ impl Resolver {
 }
 
 /// Runs a blocking call of the system's resolver. Strips the prefix that all its error texts share.
-async fn blocking<T: Send + 'static>(
+async fn resolver<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(call).await.unwrap_or_else(|error| Err(error.to_string()));
+    let done = blocking(call).await.unwrap_or_else(|error| Err(error.to_string()));
     let prefix = "failed to lookup address information: ";
     done.map_err(|reason| reason.strip_prefix(prefix).map(str::to_owned).unwrap_or(reason))
 }
@@ -194,7 +195,7 @@ async fn service_port(service: &str, network: Network) -> Result<u16, AddressErr
     }
     let wanted = service.to_lowercase();
     let hints = AddrInfoHints { socktype, ..AddrInfoHints::default() };
-    let found = blocking(move || {
+    let found = resolver(move || {
         let found = getaddrinfo(None, Some(&wanted), Some(hints)).map_err(|error| error.to_string())?;
         Ok(found.flatten().next().map(|found| found.sockaddr.port()))
     });

@@ -204,8 +204,8 @@ async fn system_addresses(host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
     match host {
         Some(Host::Ip(address)) => Ok(vec![*address]),
         Some(Host::Name(name)) => {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let mut addresses: Vec<_> = found.map(|at| at.ip()).collect();
+            let found = peersock_primitives::resolve(name, 0).await?;
+            let mut addresses: Vec<_> = found.iter().map(SocketAddr::ip).collect();
             addresses.sort();
             addresses.dedup();
             Ok(addresses)

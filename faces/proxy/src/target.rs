@@ -1,6 +1,7 @@
 //! The target of a client: a host and a port.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use peersock_primitives::is_deceptive;
@@ -54,6 +55,14 @@ pub struct Target {
 }
 
 impl Target {
+    /// Returns the addresses that the system knows for the host.
+    pub(crate) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match &self.host {
+            Host::Ip(address) => Ok(vec![SocketAddr::new(*address, self.port)]),
+            Host::Name(name) => peersock_primitives::resolve(name, self.port).await,
+        }
+    }
+
     /// Parses `[IPV6]:PORT`, `IPV4:PORT` and `NAME:PORT`; `None` for anything else.
     pub fn parse(text: &str) -> Option<Target> {
         let (host, port) = text.rsplit_once(':')?;

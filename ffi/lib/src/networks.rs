@@ -38,7 +38,7 @@ pub unsafe extern "C" fn peersock_join(
         let network = match passphrase.is_null() {
             true => network,
             // SAFETY: the caller's.
-            false => network.with_passphrase(unsafe { text::read(passphrase, "the passphrase") }?),
+            false => network.with_passphrase(unsafe { text::read(passphrase, "the passphrase") }?)?,
         };
         join(node, network)
     })

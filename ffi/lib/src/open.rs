@@ -86,7 +86,7 @@ pub(crate) fn named_network(name: &str, secret: Option<&str>) -> Answer<Network>
     }
     let network = Network::by_id(id.map_err(|error| Failure::invalid(error.to_string()))?)?;
     Ok(match secret {
-        Some(secret) => network.with_passphrase(secret),
+        Some(secret) => network.with_passphrase(secret)?,
         None => network,
     })
 }

@@ -102,7 +102,10 @@ impl From<SettingError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
-        Failure::new(PEERSOCK_E_FILE, error.to_string())
+        match error {
+            ConfigError::Passphrase(error) => error.into(),
+            error => Failure::new(PEERSOCK_E_FILE, error.to_string()),
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! TCP connections: to the first address of a host that answers, with options that keep queues short.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use crate::peer_streams::share_port;
@@ -30,11 +30,7 @@ pub struct Way {
 
 /// Resolves a host to addresses, with IPv6 and IPv4 alternating.
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    let found: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-    let addresses = in_turns(found);
+    let addresses = in_turns(peersock_primitives::resolve(host, port).await?);
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
     }

@@ -255,7 +255,7 @@ impl Server {
         if let Some(thread) = thread {
             // The thread removes this root from the directory. It ends soon, because the state machine's end
             // of its channel is gone.
-            let _ = tokio::task::spawn_blocking(|| thread.join()).await;
+            let _ = peersock_primitives::blocking(|| thread.join()).await;
         }
         result
     }

@@ -171,7 +171,7 @@ impl<'ast> Visit<'ast> for Forms {
 }
 
 /// Returns true if an item exists only in tests.
-fn is_test(attributes: &[Attribute]) -> bool {
+pub(super) fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
         meta => meta.path().is_ident("test"),

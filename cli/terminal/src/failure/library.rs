@@ -90,6 +90,7 @@ impl From<ConfigError> for Failure {
                 error,
                 "make the file with `peersock network new`; docs/use/NETWORKS.md describes it",
             ),
+            ConfigError::Passphrase(error) => error.into(),
             error => Failure::from_library(
                 error,
                 Some("correct the file; docs/use/NETWORKS.md describes it, and `peersock network` edits it"),
@@ -313,6 +314,7 @@ pub(super) mod samples {
         all.extend(states().map(|error| Failure::from(ConfigError::File(error))));
         all.extend(states().map(|error| Failure::from(StartError::State(error))));
         let what = || "the network has no [[member]]".to_owned();
+        all.extend(system().map(|error| Failure::from(ConfigError::Passphrase(error))));
         all.push(ConfigError::Invalid { line: 1, what: what() }.into());
         all.push(ConfigError::InvalidFile { path: path(), line: 1, what: what() }.into());
         all.push(StartError::PortTaken { port: 7 }.into());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use peersock::interfaces::{Family, Interface};
 use peersock::{Joined, Nickname, Node};
-use peersock_primitives::sync;
+use peersock_primitives::{blocking, sync};
 
 pub use self::text::{NodeAddress, NodeAddressError};
 use crate::callbacks::{self, CallbackId, MessageCallback, MessageCallbacks};
@@ -381,8 +381,7 @@ async fn find(joined: &Joined, address: IpAddr, timeout: Duration) -> Result<(),
     loop {
         let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
         let (joined, step) = (joined.clone(), left.min(STEP));
-        let waited = tokio::task::spawn_blocking(move || joined.wait_peer(address, step)).await;
-        match waited.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into())) {
+        match blocking(move || joined.wait_peer(address, step)).await.flatten() {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() != std::io::ErrorKind::TimedOut => {
                 return Err(of_system("find the node", &error).into());

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use peersock::{NamedNode, Nickname, NicknameError, NicknameText};
-use peersock_primitives::sync;
+use peersock_primitives::{blocking, sync};
 
 use super::{P2pNode, PATIENCE, STEP, find};
+use crate::error::of_system;
 use crate::{Pipe, PipeError};
 
 /// Timeout of the roots' answers.
@@ -40,7 +41,7 @@ impl P2pNode {
         }
         match outcome {
             Ok(_) if own.is_closed => Err(PipeError::Closed),
-            outcome => Ok(outcome?),
+            outcome => outcome,
         }
     }
 
@@ -108,15 +109,14 @@ impl P2pNode {
 async fn in_steps<T: Send + 'static>(
     timeout: Duration,
     call: impl Fn(Duration) -> Result<T, NicknameError> + Clone + Send + 'static,
-) -> Result<T, NicknameError> {
+) -> Result<T, PipeError> {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let (call, step) = (call.clone(), left.min(STEP));
-        let outcome = tokio::task::spawn_blocking(move || call(step)).await;
-        match outcome.unwrap_or(Err(NicknameError::Stopped)) {
+        match blocking(move || call(step)).await.map_err(|error| of_system("ask the roots", &error))? {
             Err(NicknameError::NoAnswer | NicknameError::NoRoots) if left > STEP => {}
-            outcome => return outcome,
+            outcome => return Ok(outcome?),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peersock_net::{SocketError, TcpConn};
-use peersock_primitives::sync;
+use peersock_primitives::{blocking, sync};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
@@ -215,7 +215,7 @@ async fn drive(inner: Arc<Inner>, wire: Wire, mut outgoing: mpsc::Receiver<Outgo
 /// Closes the socket, which with SO_LINGER may block the thread for the linger time.
 async fn drop_wire(wire: Wire, linger: Option<Duration>) {
     match linger {
-        Some(linger) if !linger.is_zero() => drop(tokio::task::spawn_blocking(move || drop(wire)).await),
+        Some(linger) if !linger.is_zero() => drop(blocking(move || drop(wire)).await),
         _ => drop(wire),
     }
 }

@@ -256,10 +256,9 @@ async fn datagram_place(lead: &Lead, gate: &Gate) -> Result<SocketAddr, DialErro
             crate::gate::Route::System => Err(DialError::ForeignName),
         },
         Lead::System(target) => {
-            let found =
-                tokio::time::timeout(gate.timeout(), tokio::net::lookup_host(target.to_string())).await;
+            let found = tokio::time::timeout(gate.timeout(), target.resolve()).await;
             let found = found.map_err(|_| DialError::TimedOut)?;
-            found.map_err(|_| DialError::UnknownName)?.next().ok_or(DialError::UnknownName)
+            found.map_err(|_| DialError::UnknownName)?.first().copied().ok_or(DialError::UnknownName)
         }
         Lead::Path(_) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
     }

@@ -170,8 +170,7 @@ impl Association<'_> {
         {
             return Some(*place);
         }
-        let found = timeout(RESOLVE, tokio::net::lookup_host(target.to_string())).await;
-        let place = found.ok()?.ok()?.next()?;
+        let place = *timeout(RESOLVE, target.resolve()).await.ok()?.ok()?.first()?;
         if self.names.len() >= MOST_NAMES {
             self.names.clear();
         }

@@ -72,8 +72,7 @@ async fn open(target: &Target, shared: &Shared) -> Result<(Listener, Vec<IpAddr>
 
 /// Opens a listener at the address from which the system reaches the target.
 async fn open_at_system(target: &Target) -> io::Result<(Listener, Vec<IpAddr>)> {
-    let found = tokio::net::lookup_host(target.to_string()).await?;
-    let expected: Vec<_> = found.map(|at| at.ip()).collect();
+    let expected: Vec<_> = target.resolve().await?.iter().map(SocketAddr::ip).collect();
     let first = *expected.first().ok_or(io::ErrorKind::NotFound)?;
     let probe = UdpSocket::bind(unspecified(first)).await?;
     probe.connect((first, 9)).await?;

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, StatusCode};
 use peersock::interfaces::{list_interfaces, load_interfaces};
+use peersock_primitives::blocking;
 use serde_json::{Value, json};
 
 use super::extract::Query;
@@ -47,7 +48,7 @@ pub(super) async fn interfaces(query: Query) -> Answer {
 
 /// Loads the machine's interfaces with local knowledge only; no server is asked.
 pub(super) async fn load() -> Result<Vec<Value>, Problem> {
-    let loading = tokio::task::spawn_blocking(|| load_interfaces(&list_interfaces()?, &[], Duration::ZERO));
+    let loading = blocking(|| load_interfaces(&list_interfaces()?, &[], Duration::ZERO));
     let wrong = |error: &dyn std::fmt::Display| {
         Kind::Internal.because(format_args!("the system does not list its interfaces: {error}"))
     };

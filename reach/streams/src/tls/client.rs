@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use peersock_primitives::blocking;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -77,7 +78,7 @@ pub(crate) async fn start(
 }
 
 async fn config(expected: Expected) -> io::Result<ClientConfig> {
-    let authorities = tokio::task::spawn_blocking(|| AUTHORITIES.get_or_init(authorities).clone()).await?;
+    let authorities = blocking(|| AUTHORITIES.get_or_init(authorities).clone()).await?;
     let provider = provider();
     let names = WebPkiServerVerifier::builder_with_provider(authorities, provider.clone());
     let names = names.build().map_err(io::Error::other)?;

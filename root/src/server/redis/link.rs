@@ -1,11 +1,13 @@
 //! Connection to Redis: its use, and reconnection with growing pauses.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult};
+use redis::io::AsyncDNSResolver;
+use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisFuture, RedisResult};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -69,11 +71,28 @@ pub(super) async fn run(client: &Client, name: &str, store: Arc<Store>, mut sock
 
 async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
+        .set_dns_resolver(Resolver)
         .set_connection_timeout(Some(REDIS_TIMEOUT))
         .set_response_timeout(Some(REDIS_TIMEOUT));
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
     // The timeout covers all steps together, because a server that answers each of them late is useless.
     timeout(REDIS_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(too_slow()))
+}
+
+/// Resolver of names; the one of `redis` panics where the system refuses a thread.
+struct Resolver;
+
+impl AsyncDNSResolver for Resolver {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        host: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let found = peersock_primitives::resolve(host, port).await?;
+            Ok(Box::new(found.into_iter()) as Box<_>)
+        })
+    }
 }
 
 pub(super) fn too_slow() -> RedisError {

@@ -35,7 +35,7 @@ pub(super) fn check(outer: &Client, network: &Network) -> Result<(), SecretMisma
 /// let settings = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
 /// let host = Host::start(settings)?;
 /// // Nobody has started this program with a node.
-/// let network = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("horse");
+/// let network = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("horse")?;
 /// assert_eq!(host.check_outer(&network), Ok(()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
