@@ -24,7 +24,7 @@ impl Network {
     ///
     /// ```
     /// # use peersock::Network;
-    /// let network = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("correct horse");
+    /// let network = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("correct horse")?;
     /// assert!(Network::from_portable(&network.to_portable())? == network);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -95,12 +95,12 @@ mod tests {
     #[test]
     fn networks_are_made_again_and_other_texts_are_refused() {
         let open = Network::ad_hoc("ff0001ffff000000".parse().expect("an ID"));
-        let secret = open.clone().with_passphrase("correct horse");
+        let secret = open.clone().with_passphrase("correct horse").expect("memory");
         for network in [&open, &secret] {
             let again = Network::from_portable(&network.to_portable()).expect("its own text");
             assert!(again == *network && again.is_secret() == network.is_secret());
         }
-        assert!(open != secret && secret != open.clone().with_passphrase("wrong horse"));
+        assert!(open != secret && secret != open.clone().with_passphrase("wrong horse").expect("memory"));
         let psk = "5".repeat(64);
         for text in [
             "",

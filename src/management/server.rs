@@ -1,16 +1,14 @@
 //! Server side of the management socket: one small thread.
 
-use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 
 use super::{IO_TIMEOUT, Refusal, Request, foreign_peer};
-use crate::state::StateDir;
+use crate::state::{SocketFile, StateDir};
 
 /// Limit of a request line's length in bytes.
 const MAX_REQUEST: usize = 4096;
@@ -22,7 +20,7 @@ const STACK: usize = 256 * 1024;
 /// time.
 #[derive(Debug)]
 pub(crate) struct ManagementServer {
-    path: PathBuf,
+    file: Option<SocketFile>,
     /// Write end of a pipe; closing it stops the thread.
     wake: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
@@ -39,20 +37,20 @@ impl ManagementServer {
         state: &StateDir,
         respond: impl Fn(Request) -> Result<String, &'static str> + Send + 'static,
     ) -> io::Result<ManagementServer> {
-        let path = StateDir::management_socket(state.path());
         let listener = state.bind_management()?;
+        let file = SocketFile::of(StateDir::management_socket(state.path()));
         let (wake, stop) = UnixStream::pair()?;
         let thread = thread::Builder::new()
             .name("peersock-manage".into())
             .stack_size(STACK)
             .spawn(move || serve(&listener, &stop, &respond))?;
-        Ok(ManagementServer { path, wake: Some(wake), thread: Some(thread) })
+        Ok(ManagementServer { file: Some(file), wake: Some(wake), thread: Some(thread) })
     }
 }
 
 impl Drop for ManagementServer {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        drop(self.file.take());
         drop(self.wake.take());
         if let Some(thread) = self.thread.take()
             // The thread itself may drop the last reference to a node while it builds the status.
@@ -142,7 +140,7 @@ mod tests {
         let state = StateDir::open(place.path()).unwrap();
         let server = ManagementServer::start(&state, |_| Ok("{\"fine\": true}".into())).unwrap();
         let socket = StateDir::management_socket(place.path());
-        assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
         for _ in 0..3 {
             assert_eq!(request(place.path(), "status").unwrap(), "{\"fine\": true}");
         }

@@ -21,7 +21,7 @@ mod private;
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -136,9 +136,10 @@ impl StateDir {
     /// # Errors
     ///
     /// Returns [`StateError::Io`].
-    pub fn bind_node_socket(&self) -> Result<UnixListener, StateError> {
+    pub fn bind_node_socket(&self) -> Result<(UnixListener, SocketFile), StateError> {
         let path = Self::node_socket(&self.path);
-        bind_private(&path).map_err(StateError::io("make", path))
+        let listener = bind_private(&path).map_err(StateError::io("make", &path))?;
+        Ok((listener, SocketFile::of(path)))
     }
 
     /// Returns the path of the socket at which programs attach to the node that uses the directory at `path`.
@@ -207,6 +208,36 @@ impl StateDir {
     pub fn management_socket(path: &Path) -> PathBuf {
         path.join(MANAGEMENT_SOCKET)
     }
+}
+
+/// File of a socket, removed when this is dropped. If the directory was removed and made again, another
+/// process may have put a socket in its place, which stays.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode, if the file could be examined.
+    id: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    /// Takes the file at a path.
+    pub(crate) fn of(path: PathBuf) -> SocketFile {
+        let id = file_id(&path);
+        SocketFile { path, id }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.id.is_some() && file_id(&self.path) == self.id {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 /// Makes a Unix socket that belongs to this user alone, in a locked directory.
@@ -317,8 +348,6 @@ fn read_seed(directory: &Path) -> Result<Option<identity::Seed>, StateError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use rustix::fs::{CWD, FileType, Mode};
 
     use super::*;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use peersock::overlay::{NetworkId, NodeId};
-use peersock::state::StateDir;
+use peersock::state::{SocketFile, StateDir};
 use peersock::{IdentitySource, Joined, Network, Node, RootSource};
 use peersock_attach::{Connection, Namespaces, Network as Entered, Reply, Setting, VERSION, Wish};
 use peersock_socket_server::FdServer;
@@ -26,6 +26,9 @@ use crate::{log, signals};
 /// Pause after a failure to accept, such as a lack of descriptors.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
+/// Time in which the sockets of programs end before the node does.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// Descriptors that a node needs for its first program.
 const MIN_DESCRIPTORS: u64 = 32;
 
@@ -37,6 +40,8 @@ struct Inner {
     node: Node,
     state: StateDir,
     listener: UnixListener,
+    /// The file of its socket, until the node ends.
+    file: Mutex<Option<SocketFile>>,
     settings: Vec<Setting>,
     named: NamedServers,
     /// The program that has started the node, and so its settings; `None` for a person.
@@ -52,7 +57,7 @@ impl Host {
     /// Starts the node, and listens for programs. A node with a `log` ends with its last program.
     pub(super) fn start(args: &NodeArgs, state: StateDir, log: Option<Log>) -> Outcome<Host> {
         // The socket first: programs that find the directory in use wait only shortly for it.
-        let listener = state.bind_node_socket()?;
+        let (listener, file) = state.bind_node_socket()?;
         let builder = Node::builder().identity(IdentitySource::Opened(state.clone())).port(args.overlay_port);
         let builder = builder.interfaces(interfaces(&args.interfaces));
         let node = args.with_roots(builder)?.start()?;
@@ -62,6 +67,7 @@ impl Host {
             node,
             state,
             listener,
+            file: Mutex::new(Some(file)),
             settings: args.named_settings(),
             named: NamedServers::of(args),
             starter: Mutex::default(),
@@ -109,15 +115,21 @@ impl Host {
         self.serve()
     }
 
-    /// Ends the node. Programs that run have no network any more.
+    /// Ends the node for a signal. Programs that run have no network any more; their sockets end first, so that
+    /// none of them takes the end for that of its data.
     fn end(&self) {
-        self.programs().is_ending = true;
+        let mut programs = self.programs();
+        programs.is_ending = true;
+        programs.all().iter().for_each(|program| program.disconnect());
+        let is_served = |programs: &mut Programs| programs.connections > 0;
+        let waited = self.0.changed.wait_timeout_while(programs, ENDING, is_served);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
         self.shut_down();
     }
 
     fn shut_down(&self) {
         self.0.node.shutdown(Duration::ZERO);
-        let _ = std::fs::remove_file(StateDir::node_socket(self.0.state.path()));
+        drop(lock(&self.0.file).take());
         // Before the waiting programs are told by the end of their connections: each may start the next node.
         if let Err(error) = self.0.state.unlock() {
             tracing::debug!(%error, "the state directory stays locked until the process has ended");
@@ -172,10 +184,10 @@ impl Host {
     fn leave(&self, connection: Arc<Connection>) {
         let mut programs = self.programs();
         programs.connections -= 1;
+        self.0.changed.notify_all();
         if programs.connections == 0 && self.0.ends_alone && !programs.is_ending {
             programs.is_ending = true;
             programs.waiting.push(connection);
-            self.0.changed.notify_all();
         }
     }
 
@@ -218,8 +230,8 @@ impl Host {
                 RootSource::load(text).map_err(|error| crate::failure::roots_failure("--root", error))?,
             );
         }
-        self.0.node.add_roots(roots);
         let joined = lock(&self.0.networks).enter(&self.0.node, &networks, |id| self.users(id))?;
+        self.0.node.add_roots(roots);
         match program.serve(&self.0.node) {
             Ok(service) => Ok((Arc::new(program), service, joined)),
             Err(error) => {

@@ -19,10 +19,9 @@ use host::Host;
 
 /// Keep the node that the programs of this user share
 ///
-/// Programs under `peersock run` share one node for each state directory: one identity, one set of addresses
-/// and names. The first program starts the node in the background, and the node ends with the last program.
-/// This command keeps the node between programs, as a service, until Ctrl-C or SIGTERM. Programs that run
-/// then have no network.
+/// Programs under `peersock run` with the same state directory use this node: one identity, one set of
+/// addresses and names. It stays until Ctrl-C or SIGTERM; programs that run then have no network. With
+/// `peersock run --share-node`, a node is started in the background, and ends with its last program.
 ///
 /// Each program has the networks that it names, and sees no others.
 #[derive(clap::Args)]

@@ -58,7 +58,7 @@ impl Networks {
                         users(id),
                         different(&shared.network, network)
                     ),
-                    "end the programs that use it, or give this one a node of its own: --own-node with \
+                    "end the programs that use it, or give this one a node of its own by \
                      --state DIR",
                 ));
             }

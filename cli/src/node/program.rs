@@ -20,6 +20,7 @@ use crate::unanswered::UnansweredMessages;
 pub(super) struct Program {
     name: String,
     process: u32,
+    connection: Arc<Connection>,
     networks: Vec<Network>,
     is_verbose: bool,
     notes: Notes,
@@ -41,12 +42,18 @@ impl Program {
     ) -> io::Result<Program> {
         let notes = Notes::start(Arc::clone(connection))?;
         let (name, process) = (escape(name), connection.process());
-        Ok(Program { name, process, networks, is_verbose, notes, unanswered: Mutex::default() })
+        let connection = Arc::clone(connection);
+        Ok(Program { name, process, connection, networks, is_verbose, notes, unanswered: Mutex::default() })
     }
 
     /// Returns the program's name and process, for people.
     pub(super) fn called(&self) -> String {
         format!("`{}` (process {})", self.name, self.process)
+    }
+
+    /// Ends the connection, and with it the program's sockets.
+    pub(super) fn disconnect(&self) {
+        self.connection.close();
     }
 
     pub(super) fn has(&self, network: NetworkId) -> bool {

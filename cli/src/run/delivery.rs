@@ -17,15 +17,15 @@ const MAX_SIGNAL_AGE: Duration = Duration::from_secs(30);
 /// Polling interval of the progress.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Delivers data as far as possible; returns the rest.
-pub(super) fn deliver(node: &ServingNode, requests: &Requests) -> Outstanding {
+/// Delivers data as far as possible. Returns the rest; `None` if the node has ended.
+pub(super) fn deliver(node: &ServingNode, requests: &Requests) -> Option<Outstanding> {
     node.begin_drain();
     let mut end = End::new(Instant::now(), requests.last());
     loop {
-        let left = node.undelivered();
+        let left = node.undelivered()?;
         let now = Instant::now();
         if end.is_here(now, &left.remaining(), requests) {
-            return left;
+            return Some(left);
         }
         thread::sleep(POLL_INTERVAL);
     }

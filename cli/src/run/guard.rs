@@ -11,6 +11,7 @@ use std::env;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use peersock_socket_server::FdServer;
 use rustix::process::Pid;
@@ -23,7 +24,7 @@ use crate::stdio;
 /// Arguments of the guard itself.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only say which programs have no network, because a shared node ends their sockets
+    /// Leave the shared node time to end the sockets
     #[arg(long)]
     shared: bool,
 }
@@ -33,6 +34,9 @@ const ALL_ENDED: u8 = 1;
 
 /// Byte sent when some programs run on, which the launcher has reported.
 const SOME_LEFT: u8 = 2;
+
+/// Time in which a shared node ends the sockets of a launcher that was killed.
+const NODE_TIME: Duration = Duration::from_millis(200);
 
 /// The guard of a running launcher.
 pub(super) struct Guard(Child);
@@ -93,7 +97,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
         _ if byte[0] == SOME_LEFT => false,
         _ => return Ok(()),
     };
-    let holders = if args.shared { FdServer::holders_of(tag) } else { FdServer::end_sockets_of(tag) };
+    let holders = match args.shared && was_killed {
+        true => {
+            let holders = FdServer::holders_of(tag);
+            // The shared node ends the sockets, unless it was killed as well.
+            std::thread::sleep(NODE_TIME);
+            FdServer::end_sockets_of(tag);
+            holders
+        }
+        false => FdServer::end_sockets_of(tag),
+    };
     let left: Vec<_> = holders.into_iter().filter_map(pid).collect();
     if was_killed && !left.is_empty() {
         stdio::note(format_args!(

@@ -96,9 +96,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WHERE", value_parser = parse_bind)]
     bind: Vec<String>,
 
-    /// Keep the node in this process, instead of the one that programs share [env: PEERSOCK_OWN_NODE]
+    /// Start a node that other programs share, unless one runs [env: PEERSOCK_SHARE_NODE]
+    ///
+    /// Programs with one state directory share its node: one identity, one set of addresses and ports. The
+    /// first program starts it in the background, and it ends with the last. Without this option a program
+    /// uses a shared node that runs, or else has a node of its own.
     #[arg(long)]
-    own_node: bool,
+    share_node: bool,
 
     /// Do not print the program's address
     #[arg(short, long)]
@@ -176,8 +180,23 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let is_reached = is_notified || watch.is_some_and(|watch| watch.finish(&path));
     drop(supervisor);
-    let outstanding = delivery::deliver(&node, &requests);
+    let (outstanding, was_lost) = (delivery::deliver(&node, &requests), node.was_lost());
     node.end();
+    let Some(outstanding) = outstanding else {
+        // A note has said so while the program ran.
+        if was_lost {
+            return Err(Failure::silent(status.max(1)));
+        }
+        return Err(Failure::with_status(
+            status.max(1),
+            format_args!(
+                "the node that programs share has ended, or does not answer, before everything that {} has sent \
+                 was delivered",
+                path.display()
+            ),
+            "check what the other side has received, and send again",
+        ));
+    };
     // Only a note: the program went on after the loss, as with the kernel, and its exit status decides.
     if outstanding.lost_before > 0 {
         let what = lost(outstanding.lost_before_bytes);

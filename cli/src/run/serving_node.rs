@@ -1,16 +1,19 @@
 //! The node that serves the program: the one that programs share, or one of this process alone.
 
 use std::env;
+use std::fs;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use peersock::{IdentitySource, Network, Node};
+use peersock::state::{StateDir, StateError};
+use peersock::{IdentitySource, Network, Node, StartError};
 use peersock_attach::{AttachError, Attached, Namespaces, Told, VERSION, Wish};
 use peersock_bsd::Client;
 use peersock_socket_server::{FdServer, Outstanding};
+use rustix::process::{Resource, getrlimit};
 
 use super::{Args, refused};
 use crate::failure::{Failure, Outcome};
@@ -19,8 +22,8 @@ use crate::root_watch::{self, RootWatch};
 use crate::session::interfaces;
 use crate::{log, node, stdio, unanswered};
 
-/// Environment variable for `--own-node`.
-const OWN_NODE_VARIABLE: &str = "PEERSOCK_OWN_NODE";
+/// Environment variable for `--share-node`.
+const SHARE_NODE_VARIABLE: &str = "PEERSOCK_SHARE_NODE";
 
 /// The program's node.
 pub(super) enum ServingNode {
@@ -31,8 +34,10 @@ pub(super) enum ServingNode {
 /// Attachment to the node that programs share.
 pub(super) struct SharedNode {
     attached: Arc<Attached>,
-    /// Set before this process itself ends the attachment.
+    /// Set once the program has ended.
     is_ending: Arc<AtomicBool>,
+    /// Set once a note has said that the node has ended.
+    was_lost: Arc<AtomicBool>,
 }
 
 /// A node in this process.
@@ -45,13 +50,15 @@ pub(super) struct OwnNode {
 }
 
 impl ServingNode {
-    /// Attaches to the shared node, or starts one for this process alone.
+    /// Attaches to the shared node, if one runs or may be started. Otherwise starts one for this process
+    /// alone.
     pub(super) fn start(args: &Args, networks: Vec<Network>) -> Outcome<ServingNode> {
-        let is_own = args.own_node || env::var_os(OWN_NODE_VARIABLE).is_some_and(|value| !value.is_empty());
-        match is_own || args.node.state.ephemeral {
-            true => OwnNode::start(args, networks).map(ServingNode::Own),
-            false => SharedNode::attach(args, &networks).map(ServingNode::Shared),
+        if !args.node.state.ephemeral
+            && let Some(shared) = SharedNode::attach(args, &networks)?
+        {
+            return Ok(ServingNode::Shared(shared));
         }
+        OwnNode::start(args, networks).map(ServingNode::Own)
     }
 
     pub(super) fn is_shared(&self) -> bool {
@@ -94,44 +101,56 @@ impl ServingNode {
         }
     }
 
+    /// Begins the delivery of what the program has sent. From now on the end of a shared node is a failure of
+    /// delivery, and no note.
     pub(super) fn begin_drain(&self) {
         match self {
-            ServingNode::Shared(shared) => shared.attached.begin_drain(),
+            ServingNode::Shared(shared) => {
+                shared.is_ending.store(true, Ordering::SeqCst);
+                shared.attached.begin_drain();
+            }
             ServingNode::Own(own) => own.server.begin_drain(),
         }
     }
 
-    /// Returns the data that is not delivered yet, or never will be. The end of a shared node was reported
-    /// when it happened.
-    pub(super) fn undelivered(&self) -> Outstanding {
+    /// Returns the data that is not delivered yet, or never will be; `None` if a shared node has ended, or
+    /// does not answer.
+    pub(super) fn undelivered(&self) -> Option<Outstanding> {
         match self {
-            ServingNode::Shared(shared) => shared.attached.outstanding().map(known).unwrap_or_default(),
-            ServingNode::Own(own) => own.server.undelivered(),
+            ServingNode::Shared(shared) => shared.attached.outstanding().map(known),
+            ServingNode::Own(own) => Some(own.server.undelivered()),
         }
+    }
+
+    /// Returns true if a note has said that the shared node has ended.
+    pub(super) fn was_lost(&self) -> bool {
+        matches!(self, ServingNode::Shared(shared) if shared.was_lost.load(Ordering::SeqCst))
     }
 
     /// Ends the program's sockets, after delivery. Waits for the end of a node that no other program uses.
     pub(super) fn end(self) {
         match self {
-            ServingNode::Shared(shared) => {
-                shared.is_ending.store(true, Ordering::SeqCst);
-                shared.attached.detach();
-            }
+            ServingNode::Shared(shared) => shared.attached.detach(),
             ServingNode::Own(own) => own.end(),
         }
     }
 }
 
 impl SharedNode {
-    fn attach(args: &Args, networks: &[Network]) -> Outcome<SharedNode> {
-        let is_ending = Arc::new(AtomicBool::new(false));
-        let (ends, name) = (Arc::clone(&is_ending), args.program[0].display().to_string());
+    /// Attaches to the shared node. Returns `None` if there is none, and this process must not start it.
+    ///
+    /// The node must be allowed to reach the programs' descriptors, although it is not their parent (Yama).
+    fn attach(args: &Args, networks: &[Network]) -> Outcome<Option<SharedNode>> {
+        let [is_ending, was_lost] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let (ends, lost) = (Arc::clone(&is_ending), Arc::clone(&was_lost));
+        let name = args.program[0].display().to_string();
         let tell = move |told| match told {
             Told::Note(note) => stdio::note(note),
             // If stderr is closed, nobody reads the log.
             Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
             Told::Lost { .. } if ends.load(Ordering::SeqCst) => {}
             Told::Lost { environment } => {
+                lost.store(true, Ordering::SeqCst);
                 if let Some((tag, _)) = FdServer::parse_environment(&environment) {
                     FdServer::end_sockets_of(tag);
                 }
@@ -141,17 +160,54 @@ impl SharedNode {
                 ));
             }
         };
-        let attached =
-            Attached::open(&args.node.state.path()?, &node::launch(&args.node)?, wish(args, networks)?, tell);
-        let attached = attached.map_err(not_attached)?;
+        check_ptrace_scope(args)?;
+        let launch = may_start_node(args).then(|| node::launch(&args.node)).transpose()?;
+        let state = args.node.state.path()?;
+        let attached = Attached::open(&state, launch.as_ref(), wish(args, networks)?, tell);
+        let attached = match attached {
+            Err(AttachError::Absent) => return Ok(None),
+            attached => attached.map_err(not_attached)?,
+        };
         if !args.quiet {
             for network in attached.networks() {
                 let addresses: Vec<_> = network.addresses.iter().map(ToString::to_string).collect();
                 stdio::note(format!("network {}: {}", network.id, addresses.join(" ")));
             }
         }
-        Ok(SharedNode { attached: Arc::new(attached), is_ending })
+        Ok(Some(SharedNode { attached: Arc::new(attached), is_ending, was_lost }))
     }
+}
+
+/// Checks that a shared node can report resets to the programs, which takes the right to trace them.
+fn check_ptrace_scope(args: &Args) -> Outcome {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let may_trace = matches!(scope.trim(), "" | "0") || rustix::process::geteuid().is_root();
+    let is_sharing = wants_to_share(args) || StateDir::node_socket(&args.node.state.path()?).exists();
+    if may_trace || !is_sharing {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format_args!(
+            "programs cannot share a node here, because kernel.yama.ptrace_scope is {}: the node could not tell \
+             them about resets",
+            scope.trim()
+        ),
+        "set it to 0 with sysctl, or give each program a node of its own: leave --share-node out, and name \
+         another --state DIR",
+    ))
+}
+
+fn wants_to_share(args: &Args) -> bool {
+    args.share_node || env::var_os(SHARE_NODE_VARIABLE).is_some_and(|value| !value.is_empty())
+}
+
+/// Returns true if this process may start a node for others. The limits of one program would end it, and an
+/// outer `peersock run` would wait for it.
+fn may_start_node(args: &Args) -> bool {
+    let limits = [Resource::Cpu, Resource::As, Resource::Data];
+    wants_to_share(args)
+        && limits.into_iter().all(|limit| getrlimit(limit).current.is_none())
+        && env::var_os(peersock_socket_server::ENVIRONMENT).is_none_or(|value| value.is_empty())
 }
 
 fn wish(args: &Args, networks: &[Network]) -> Outcome<Wish> {
@@ -173,16 +229,19 @@ fn not_attached(error: AttachError) -> Failure {
         AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
         AttachError::InUse { .. } => Failure::new(
             format_args!("{error}"),
-            "end that process, give --state DIR or --ephemeral; programs share a node if all are started by \
-             `peersock run`",
+            "end that process, start its program with --share-node, too, or give --state DIR or --ephemeral",
         ),
         AttachError::Silent { .. } => Failure::new(
             format_args!("{error}"),
             "end its process (`peersock status` names it), or give --state DIR",
         ),
+        AttachError::Start(error) => Failure::new(
+            format_args!("the node that programs share cannot be started: {error}"),
+            "set higher limits (`ulimit -a` shows them), or leave --share-node out",
+        ),
         error => Failure::new(
             format_args!("{error}"),
-            "check that the directory belongs to you, or keep the node in this process by --own-node",
+            "check that the directory belongs to you, or give another by --state DIR",
         ),
     }
 }
@@ -205,7 +264,14 @@ impl OwnNode {
         };
         let builder = Node::builder().identity(identity).port(args.node.overlay_port);
         let builder = builder.interfaces(interfaces(&args.node.interfaces));
-        let node = args.node.with_roots(builder)?.start()?;
+        let node = args.node.with_roots(builder)?.start().map_err(|error| match error {
+            StartError::State(error @ StateError::InUse { .. }) => Failure::new(
+                format_args!("{error}"),
+                "start all programs of a state directory with --share-node, so that they share a node, or give \
+                 --state DIR or --ephemeral",
+            ),
+            error => error.into(),
+        })?;
         for network in networks.iter().cloned() {
             let joined = node.join(network)?;
             if !args.quiet {

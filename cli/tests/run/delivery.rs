@@ -80,11 +80,10 @@ fn programs_that_no_library_is_loaded_into_are_told_that_the_receivers_node_has_
 fn play_ends_of_nodes(test: &str, faces: [Face; 2], last: Step, how: Signal) {
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
     let (scenarios, sizes) = table();
-    let mut sender = lab.python("beta", SENDER, faces[0], &[]);
+    let mut sender = lab.python("beta", SENDER, faces[0]);
     for scenario in scenarios.iter().filter(|scenario| scenario.steps.last() == Some(&last)) {
         for &size in &sizes {
-            // The signal to the launcher ends its node.
-            let receiver = lab.python("alpha", RECEIVER, faces[1], &["--own-node"]);
+            let receiver = lab.python("alpha", RECEIVER, faces[1]);
             let ends = Ends { sender, receiver, host: ALPHA, number: String::new() };
             let told;
             (told, sender) = ends.play_to_the_end(scenario, size, |receiver, _| vanish(how, receiver.id()));
@@ -134,7 +133,7 @@ impl Ends {
     fn start(lab: &Lab, [sender, receiver]: [Face; 2]) -> Ends {
         let host = if receiver == Face::Kernel { "127.0.0.1" } else { ALPHA };
         let (sender, receiver) =
-            (lab.python("beta", SENDER, sender, &[]), lab.python("alpha", RECEIVER, receiver, &[]));
+            (lab.python("beta", SENDER, sender), lab.python("alpha", RECEIVER, receiver));
         Ends { sender, receiver, host, number: String::new() }
     }
 
@@ -183,17 +182,14 @@ fn outcome(told: &str) -> Outcome {
 }
 
 impl Lab {
-    fn python(&self, member: &str, program: &str, face: Face, options: &[&str]) -> Running {
+    fn python(&self, member: &str, program: &str, face: Face) -> Running {
         for size in table().1 {
             fs::write(self.path(&format!("content-{size}")), content(size)).expect("room for a file");
         }
         let words = ["python3", "-c", program, self.folder()];
         match face {
-            Face::Overlay => Running::start(self.command(member, options, &words)),
-            Face::Filter => {
-                let options = [&["--mode", "seccomp"], options].concat();
-                Running::start(self.command(member, &options, &words))
-            }
+            Face::Overlay => self.start(member, &words),
+            Face::Filter => Running::start(self.command(member, &["--mode", "seccomp"], &words)),
             Face::Kernel => {
                 let mut command = Command::new(words[0]);
                 command.args(&words[1..]);

@@ -82,12 +82,9 @@ s = socket.create_server(('', 7000))
 print('ready', flush=True)
 c, _ = s.accept()
 time.sleep(1000)";
-    let start = |member, options: &[&str], program| {
-        let options = [&["--mode", mode], options].concat();
-        Running::start(lab.command(member, &options, &["python3", "-c", program]))
-    };
-    // Its launcher is stopped, and the node with it.
-    let serving = start("beta", &["--own-node"], server);
+    let start =
+        |member, program| Running::start(lab.command(member, &["--mode", mode], &["python3", "-c", program]));
+    let serving = start("beta", server);
     serving.wait_for_stdout("ready");
     let client = format!(
         "import socket, sys, time
@@ -100,7 +97,7 @@ print('connected', flush=True)
 sys.stdin.readline()
 {client}"
     );
-    let dialing = start("alpha", &[], &client);
+    let dialing = start("alpha", &client);
     dialing.wait_for_stdout("connected");
     (serving, dialing)
 }

@@ -36,11 +36,13 @@ fn they_are_observed_so_by_programs_that_no_library_reaches() {
 }
 
 #[test]
+#[ignore = "cargo xtask test --only slow: thousands of exchanges take some minutes"]
 fn flags_and_control_messages_have_the_kernels_effects() {
     compare("flags_and_control_messages_have_the_kernels_effects", &FLAGS, "preload");
 }
 
 #[test]
+#[ignore = "cargo xtask test --only slow: thousands of exchanges take some minutes"]
 fn flags_and_control_messages_have_them_without_the_library() {
     compare("flags_and_control_messages_have_them_without_the_library", &FLAGS, "seccomp");
 }

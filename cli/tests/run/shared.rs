@@ -44,15 +44,23 @@ for line in sys.stdin:
         if not echo: break
     except OSError as error: print('error', error.errno, flush=True); break";
 
+/// Option of programs that share a node.
+const SHARE: &[&str] = &["--share-node"];
+
 impl Lab {
+    /// Starts a program that shares the member's node.
+    fn shared(&self, member: &str, program: &[impl AsRef<std::ffi::OsStr>]) -> Running {
+        Running::start(self.command(member, SHARE, program))
+    }
+
     fn echo(&self, member: &str, port: &str) -> Running {
-        let serving = self.start(member, &["python3", "-c", ECHO, port]);
+        let serving = self.shared(member, &["python3", "-c", ECHO, port]);
         serving.wait_for_stdout("ready");
         serving
     }
 
     fn client(&self, member: &str, host: &str, port: &str) -> Running {
-        let client = self.start(member, &["python3", "-c", CLIENT, host, port]);
+        let client = self.shared(member, &["python3", "-c", CLIENT, host, port]);
         client.wait_for_stdout("connected");
         client
     }
@@ -94,6 +102,7 @@ fn programs_of_one_member_run_side_by_side_and_the_node_ends_with_the_last() {
     echoes(&mut inside, "among programs");
     echoes(&mut outside, "from elsewhere");
     let taken = lab.command("alpha", &[], &["python3", "-c", ECHO, "7001"]);
+    // A program joins a node that runs without being asked.
     run(taken).failure(1, &["Address already in use"]);
     assert_eq!(lab.node("alpha"), node, "one node serves all");
     drop((inside, first));
@@ -108,8 +117,8 @@ fn programs_of_one_member_run_side_by_side_and_the_node_ends_with_the_last() {
 fn a_node_s_directory_is_free_as_soon_as_the_last_program_has_ended() {
     let Some(lab) = Lab::with("a_node_s_directory_is_free_as_soon_as", &[]) else { return };
     for _ in 0..20 {
+        run(lab.command("alpha", SHARE, &["true"])).success();
         run(lab.command("alpha", &[], &["true"])).success();
-        run(lab.command("alpha", &["--own-node"], &["true"])).success();
     }
 }
 
@@ -120,7 +129,7 @@ fn programs_that_start_together_find_one_node() {
         let started: Vec<_> = (0..8)
             .map(|number| {
                 let port = (7000 + number).to_string();
-                lab.start("alpha", &["python3", "-c", ECHO, &port])
+                lab.shared("alpha", &["python3", "-c", ECHO, &port])
             })
             .collect();
         started.iter().for_each(|one| drop(one.wait_for_stdout("ready")));
@@ -180,6 +189,64 @@ fn programs_are_told_when_the_node_is_killed_and_the_next_one_starts_another() {
 }
 
 #[test]
+fn a_program_is_told_when_launcher_and_node_are_killed_together() {
+    let Some(lab) = Lab::with("a_program_is_told_when_launcher_and_node", &["python3"]) else { return };
+    let serving = lab.echo("alpha", "7000");
+    let node = lab.node("alpha");
+    signal(Signal::STOP, node);
+    signal(Signal::KILL, serving.id());
+    signal(Signal::KILL, node);
+    // ENETDOWN.
+    serving.wait_for_stdout("accept 100");
+    serving.wait_for_stderr("have no network");
+}
+
+#[test]
+fn data_that_a_killed_node_has_not_delivered_is_a_failure() {
+    let Some(lab) = Lab::with("data_that_a_killed_node_has_not_delivered", &["python3"]) else { return };
+    let quiet = "
+import socket, time
+s = socket.create_server(('', 7000))
+print('ready', flush=True)
+c = s.accept()[0]
+time.sleep(1000)";
+    let serving = Running::start(lab.command("alpha", &[], &["python3", "-c", quiet]));
+    serving.wait_for_stdout("ready");
+    let sends = "
+import socket, sys
+s = socket.create_connection((sys.argv[1], 7000))
+s.sendall(bytes(1_000_000))
+print('sent', flush=True)
+sys.stdin.readline()";
+    let mut sending = lab.shared("beta", &["python3", "-c", sends, ALPHA]);
+    sending.wait_for_stdout("sent");
+    vanish(Signal::STOP, serving.id());
+    sending.send(b"\n");
+    // The launcher waits for the peer now.
+    thread::sleep(Duration::from_millis(500));
+    signal(Signal::KILL, lab.node("beta"));
+    sending.wait_for_end().failure(1, &["before everything that", "python3 has sent was delivered"]);
+    signal(Signal::CONT, serving.id());
+}
+
+#[test]
+fn a_directory_that_was_removed_leaves_the_next_node_its_socket() {
+    let Some(lab) = Lab::with("a_directory_that_was_removed", &["python3"]) else { return };
+    let first = lab.echo("alpha", "7000");
+    let node = lab.node("alpha");
+    let (state, kept) = (lab.path("alpha"), lab.path("kept"));
+    fs::rename(&state, &kept).expect("it may be moved");
+    fs::create_dir(&state).expect("room");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).expect("its owner may");
+    fs::copy(kept.join("identity.key"), state.join("identity.key")).expect("room");
+    let second = lab.echo("alpha", "7001");
+    drop(first);
+    lab.wait_for_end(node);
+    assert!(lab.socket("alpha").exists() && state.join("management.sock").exists());
+    drop(second);
+}
+
+#[test]
 fn a_program_that_is_stopped_holds_up_no_other() {
     let Some(lab) = Lab::with("a_program_that_is_stopped_holds_up_no_other", &["python3"]) else { return };
     let first = lab.echo("alpha", "7000");
@@ -215,7 +282,7 @@ print(sum(name.startswith('ps') for _, name in socket.if_nameindex()))";
     let open = Running::start(open);
     wait_for_program(&lab, "alpha", &adhoc);
     let closed = lab.command_in(adhoc.as_ref(), "alpha", &["--secret-file", &secret], &["true"]);
-    run(closed).failure(1, &["`sleep` (process", &adhoc, "no passphrase", "--own-node"]);
+    run(closed).failure(1, &["`sleep` (process", &adhoc, "no passphrase", "--state DIR"]);
     drop(open);
     // A port that cannot be had any more names the program that has started the node.
     let port = lab.command("alpha", &["--overlay-port", "7420"], &["true"]);
@@ -262,11 +329,11 @@ fn a_node_that_is_kept_serves_programs_one_after_another() {
 #[test]
 fn a_directory_whose_node_is_not_shared_is_in_use_and_a_stale_socket_is_replaced() {
     let Some(lab) = Lab::with("a_directory_whose_node_is_not_shared", &["python3"]) else { return };
-    let own = lab.command("alpha", &["--own-node"], &["python3", "-c", ECHO, "7000"]);
+    let own = lab.command("alpha", &[], &["python3", "-c", ECHO, "7000"]);
     let own = Running::start(own);
     own.wait_for_stdout("ready");
-    let holder = format!("is in use by process {}, which keeps its node to itself", own.id());
-    run(lab.command("alpha", &[], &["true"])).failure(1, &[&holder, "--state DIR or --ephemeral"]);
+    let holder = format!("is in use by process {}, which shares no node there", own.id());
+    run(lab.command("alpha", SHARE, &["true"])).failure(1, &[&holder, "--state DIR or --ephemeral"]);
     drop(own);
     // A node that was killed leaves its socket.
     let serving = lab.echo("alpha", "7000");
@@ -275,7 +342,9 @@ fn a_directory_whose_node_is_not_shared_is_in_use_and_a_stale_socket_is_replaced
     serving.wait_for_stderr("has ended");
     drop(serving);
     assert!(lab.socket("alpha").exists());
+    // Also by a program with a node of its own, which does not mind it.
     run(lab.command("alpha", &[], &["true"])).success();
+    run(lab.command("alpha", SHARE, &["true"])).success();
     assert!(!lab.socket("alpha").exists());
     // A node in the background ends in order by a signal, too.
     let serving = lab.echo("alpha", "7000");
@@ -355,7 +424,7 @@ fn a_program_in_another_network_namespace_is_refused() {
 fn the_node_holds_nothing_of_the_program_that_started_it() {
     let Some(lab) = Lab::with("the_node_holds_nothing_of_the_program", &["python3", "bash"]) else { return };
     // The pipe ends with the starter, although another program keeps the node.
-    let starter = lab.command("alpha", &[], &["sh", "-c", "sleep 1; echo done >&7"]);
+    let starter = lab.command("alpha", SHARE, &["sh", "-c", "sleep 1; echo done >&7"]);
     let mut shell = Command::new("bash");
     shell.args(["-c", "\"$@\" 7>&1 >/dev/null | cat; echo ended", "bash"]);
     shell.arg(starter.get_program()).args(starter.get_args());

@@ -29,6 +29,9 @@ const LAST_RETRY: Duration = Duration::from_millis(100);
 /// Limit of nodes that are started and end without a word.
 const MAX_STARTS: u32 = 5;
 
+/// Limit of lines that wait to be told.
+const MAX_WAITING: usize = 64;
+
 /// Timeout of an answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -68,7 +71,7 @@ pub enum AttachError {
 
     /// A process that shares no node uses the state directory.
     #[error(
-        "state directory {} is in use by {}, which keeps its node to itself",
+        "state directory {} is in use by {}, which shares no node there",
         path.display(),
         holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
     )]
@@ -78,6 +81,10 @@ pub enum AttachError {
         /// Process that holds it, if known.
         holder: Option<u32>,
     },
+
+    /// No node runs, and none may be started.
+    #[error("no node runs that programs share")]
+    Absent,
 
     /// The node's process cannot be started.
     #[error("the node cannot be started: {0}")]
@@ -101,14 +108,14 @@ pub enum AttachError {
 }
 
 impl Attached {
-    /// Attaches to the node in a state directory. Starts one with `launch` if none runs. A thread passes
-    /// events to `tell`.
+    /// Attaches to the node in a state directory. Starts one with `launch`, if given, if none runs. A thread
+    /// passes events to `tell`.
     ///
     /// # Errors
     /// See [`AttachError`].
     pub fn open(
         state: &Path,
-        launch: &Launch,
+        launch: Option<&Launch>,
         wish: Wish,
         tell: impl Fn(Told) + Send + 'static,
     ) -> Result<Attached, AttachError> {
@@ -118,7 +125,10 @@ impl Attached {
         while begun.elapsed() < START {
             let (stream, is_started) = match with_short_path(&path, connect_own) {
                 Ok(stream) => (stream, false),
-                Err(error) if is_absent(&error) => (launch.start().map_err(AttachError::Start)?, true),
+                Err(error) if is_absent(&error) => {
+                    let launch = launch.ok_or(AttachError::Absent)?;
+                    (launch.start().map_err(AttachError::Start)?, true)
+                }
                 Err(source) => return Err(AttachError::Io { path, source }),
             };
             match first_answer(stream, &ask) {
@@ -142,6 +152,7 @@ impl Attached {
                         return Err(AttachError::Start(error));
                     }
                 }
+                Err(error) if is_timeout(&error) => break,
                 Err(source) => return Err(AttachError::Io { path, source }),
             }
             thread::sleep(retry);
@@ -157,18 +168,22 @@ impl Attached {
         tell: impl Fn(Told) + Send + 'static,
     ) -> io::Result<Attached> {
         let (answer, answers) = mpsc::channel();
+        let (events, waiting) = mpsc::sync_channel(MAX_WAITING);
+        let telling = move || waiting.iter().for_each(tell);
+        thread::Builder::new().name("told".into()).spawn(telling)?;
         let (mut reading, its) = (stream.try_clone()?, environment.clone());
         let reader = move || {
             while let Ok(Some(reply)) = frame::read(&mut reading) {
                 match reply {
-                    Reply::Note(note) => tell(Told::Note(note)),
-                    Reply::Log(line) => tell(Told::Log(line)),
+                    // Dropped while nobody reads them, so that answers do not wait for people.
+                    Reply::Note(note) => drop(events.try_send(Told::Note(note))),
+                    Reply::Log(line) => drop(events.try_send(Told::Log(line))),
                     reply => drop(answer.send(reply)),
                 }
             }
             // Before the event, so that nobody waits for an answer once it is known.
             drop(answer);
-            tell(Told::Lost { environment: its });
+            let _ = events.send(Told::Lost { environment: its });
         };
         thread::Builder::new().name("attached".into()).spawn(reader)?;
         Ok(Attached { stream, environment, networks, answers: Mutex::new(answers) })
@@ -225,7 +240,12 @@ impl Attached {
     fn question(&self, ask: &Ask) -> Option<Reply> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         frame::write(&mut &self.stream, ask).ok()?;
-        answers.recv_timeout(ANSWER).ok()
+        let answer = answers.recv_timeout(ANSWER);
+        if answer.is_err() {
+            // A late answer must not count as that of the next question.
+            let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        }
+        answer.ok()
     }
 
     /// Sends a message without an answer. If the node has ended, the thread that reads says so.
@@ -257,6 +277,10 @@ fn is_absent(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused
     )
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 fn has_gone(error: &io::Error) -> bool {

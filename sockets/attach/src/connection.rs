@@ -64,6 +64,11 @@ impl Connection {
         frame::read(&mut &self.stream)
     }
 
+    /// Ends the connection: [`Connection::ask`] returns the end.
+    pub fn close(&self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Sends a message. Waits while the program is stopped and its messages have filled the stream.
     ///
     /// # Errors

@@ -7,6 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+/// Variables that a node does not inherit.
+const FOREIGN: [&str; 4] = ["LD_PRELOAD", "PEERSOCK_NODE", "PEERSOCK_RULES", "PEERSOCK_SECRET"];
+
 /// The command that starts the node.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -26,6 +29,10 @@ impl Launch {
         let (own, its) = UnixStream::pair()?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).stdin(OwnedFd::from(its)).stdout(Stdio::null()).stderr(Stdio::null());
+        // The first program's libraries and secret, and the node of an outer program, are not the node's.
+        for variable in FOREIGN {
+            command.env_remove(variable);
+        }
         let mut child = command.spawn()?;
         // The child ends at once, and its own child is the node. If SIGCHLD is ignored, the status is lost.
         match child.wait() {

@@ -148,6 +148,11 @@ pub(crate) fn holders(tag: NodeTag) -> Vec<u32> {
     numbers_in("/proc").unwrap_or_default().into_iter().filter(has_some).map(i32::cast_unsigned).collect()
 }
 
+/// Returns true if a shutdown has ended the receiving direction.
+fn is_shut(fd: BorrowedFd<'_>) -> bool {
+    events_of(fd, PollFlags::RDHUP).is_ok_and(|events| events.contains(PollFlags::RDHUP))
+}
+
 /// Like [`shut`], for one socket.
 pub(crate) fn shut_one(tag: NodeTag, opened: Opened, process: i32) {
     shut_where(process, |socket| socket.tag() == tag && socket.opened() == opened);
@@ -159,7 +164,9 @@ fn shut_where(process: i32, wanted: impl Fn(&Socket<'_>) -> bool) -> bool {
     for fd in sockets(process, &mut { ALL }) {
         let Some(socket) = Socket::of(fd.as_fd()).filter(|socket| wanted(socket)) else { continue };
         has_some = true;
-        if socket.kind() != Kind::Stream || sockopt::socket_acceptconn(&fd).unwrap_or(false) {
+        let waits = socket.kind() != Kind::Stream || sockopt::socket_acceptconn(&fd).unwrap_or(false);
+        // A second shutdown would wake event loops again.
+        if waits && !is_shut(fd.as_fd()) {
             // Waiting callers return. A shutdown that fails is ignored.
             let _ = rustix::net::shutdown(&fd, Shutdown::Both);
         }

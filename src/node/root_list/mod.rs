@@ -69,6 +69,7 @@ impl RootLists {
             for source in sources {
                 match source {
                     // The first entry of a key counts, up to the limit.
+                    RootSource::Address(root) if parts.named.contains(&root) => {}
                     RootSource::Address(root) => parts.named.push(root),
                     source if parts.followed.contains(&source) => {}
                     RootSource::Dns(_) if parts.domains() == MAX_DOMAINS => has_more_domains = true,
