@@ -115,8 +115,8 @@ impl Host {
         self.serve()
     }
 
-    /// Ends the node for a signal. Programs that run have no network any more; their sockets end first, so that
-    /// none of them takes the end for that of its data.
+    /// Ends the node for a signal. Programs that run have no network any more; their sockets end first, so
+    /// that none of them takes the end for that of its data.
     fn end(&self) {
         let mut programs = self.programs();
         programs.is_ending = true;

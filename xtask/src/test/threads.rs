@@ -2,8 +2,8 @@
 //! processes and memory are common.
 //!
 //! `std::thread::spawn` and `Scope::spawn` panic then, and so do tokio's runtime of several threads and its
-//! threads for blocking work. `thread::Builder` returns the error, `peersock_primitives::beside` does the work
-//! on the calling thread, and `peersock_primitives::blocking` is for tasks.
+//! threads for blocking work. `thread::Builder` returns the error, `peersock_primitives::beside` does the
+//! work on the calling thread, and `peersock_primitives::blocking` is for tasks.
 
 use std::fs;
 
@@ -136,7 +136,8 @@ impl<'ast> Visit<'ast> for Calls {
     }
 }
 
-/// Returns true if an expression is the result of a start, or made from it by methods of `Result` or a builder.
+/// Returns true if an expression is the result of a start, or made from it by methods of `Result` or a
+/// builder.
 fn is_start(expression: &Expr) -> bool {
     let is_one = |name: &Ident| STARTS.iter().any(|start| name == start);
     match expression {
