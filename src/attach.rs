@@ -15,7 +15,7 @@
 //!
 //! impl Attached for Bell {
 //!     fn run(&self, _: &[PollEvent]) {
-//!         let _ = self.inner.send(());
+//!         let _ = self.0.send(());
 //!     }
 //!
 //!     fn deadline(&self) -> Option<Instant> {
