@@ -61,7 +61,7 @@ def test_events_and_the_status_say_when_a_root_relays_and_what_was_tried_to_do_w
     assert direct["peer"]["path"].startswith("10.97.2.2:")
     tried = [attempt for attempt in direct["peer"]["attempts"] if attempt["kind"] != "tcp"]
     used = [attempt["outcome"] for attempt in tried if attempt["address"] == direct["peer"]["path"]]
-    # The other side's own attempt may have opened the path before this one was answered, or after this one was
+    # The other side's own attempt may have opened the path before this one was answered, or after it was
     # given up.
     assert set(used) <= {"answered", "being tried", "no answer"}
 
