@@ -28,7 +28,11 @@ s = socket.create_server(('', int(sys.argv[1])))
 print('ready', flush=True)
 while True:
     try: c = s.accept()[0]
-    except OSError as error: print('accept', error.errno, flush=True); break
+    except OSError as error:
+        print('accept', error.errno, flush=True)
+        # It stays, so that others can say that it has no network, until the test ends.
+        sys.stdin.read()
+        break
     threading.Thread(target=serve, args=(c,)).start()";
 
 /// Client that sends each line of its input to a server, and prints the echo or the error.
@@ -348,8 +352,10 @@ fn a_directory_whose_node_is_not_shared_is_in_use_and_a_stale_socket_is_replaced
     assert!(!lab.socket("alpha").exists());
     // A node in the background ends in order by a signal, too.
     let serving = lab.echo("alpha", "7000");
-    signal(Signal::TERM, lab.node("alpha"));
+    let node = lab.node("alpha");
+    signal(Signal::TERM, node);
     serving.wait_for_stderr("has ended");
+    lab.wait_for_end(node);
     assert!(!lab.socket("alpha").exists());
 }
 
