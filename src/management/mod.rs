@@ -221,15 +221,13 @@ fn was_cut(state: &Path) -> ManagementError {
 
 fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {
     let path = StateDir::management_socket(state);
-    let stream = with_short_path(&path, |path| UnixStream::connect(path)).map_err(|source| {
-        match source.kind() {
-            // A killed process leaves a socket file without a listener.
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused => {
-                ManagementError::NotRunning { path: state.into() }
+    let stream =
+        with_short_path(&path, |path| UnixStream::connect(path)).map_err(|source| {
+            match is_absent(&source) {
+                true => ManagementError::NotRunning { path: state.into() },
+                false => ManagementError::Io { path: path.clone(), source },
             }
-            _ => ManagementError::Io { path: path.clone(), source },
-        }
-    })?;
+        })?;
     let failed = |source| ManagementError::Io { path: path.clone(), source };
     // Another user's process could answer with a false status.
     if let Some(owner) = foreign_peer(&stream).map_err(failed)? {
@@ -263,6 +261,15 @@ fn exchange(mut stream: UnixStream, request: &str) -> io::Result<String> {
         None => io::ErrorKind::UnexpectedEof.into(),
         Some(_) => io::Error::new(io::ErrorKind::InvalidData, error),
     })
+}
+
+/// Returns true if the error of a connection says that no process listens: there is no socket, or a killed
+/// process has left it.
+pub fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// Connects to a Unix socket of this user or of root.

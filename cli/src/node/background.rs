@@ -9,9 +9,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use peersock::state::{StateDir, StateError};
-use peersock_attach::{Connection, Refusal, Reply};
+use peersock_attach::{Connection, Reply};
 
-use super::host::Host;
+use super::host::{Host, refusal};
 use super::notes::Log;
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
@@ -47,15 +47,6 @@ fn start(args: &NodeArgs, log: Log) -> Result<Host, Reply> {
     // No program may keep a file system busy by having started the node.
     let _ = env::set_current_dir("/");
     Ok(host)
-}
-
-/// Returns a failure for a program's user.
-pub(super) fn refusal(failure: &Failure) -> Refusal {
-    Refusal {
-        status: failure.status(),
-        message: failure.message().to_owned(),
-        hint: failure.hint().map(str::to_owned),
-    }
 }
 
 /// Takes the connection at standard input, and leaves an empty file there.

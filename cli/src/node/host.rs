@@ -9,10 +9,9 @@ use std::time::Duration;
 use peersock::overlay::{NetworkId, NodeId};
 use peersock::state::{SocketFile, StateDir};
 use peersock::{IdentitySource, Joined, Network, Node, RootSource};
-use peersock_attach::{Connection, Namespaces, Network as Entered, Reply, Setting, VERSION, Wish};
+use peersock_attach::{Connection, Namespaces, Network as Entered, Refusal, Reply, Setting, VERSION, Wish};
 use peersock_socket_server::FdServer;
 
-use super::background::refusal;
 use super::networks::Networks;
 use super::notes::Log;
 use super::program::{Program, Programs, Service};
@@ -267,6 +266,15 @@ impl Host {
 
     fn programs(&self) -> MutexGuard<'_, Programs> {
         lock(&self.0.programs)
+    }
+}
+
+/// Returns a failure for a program's user.
+pub(super) fn refusal(failure: &Failure) -> Refusal {
+    Refusal {
+        status: failure.status(),
+        message: failure.message().to_owned(),
+        hint: failure.hint().map(str::to_owned),
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread;
 
 use peersock::overlay::NetworkId;
 use peersock::{Network, Node, Unanswered};
-use peersock_attach::{Ask, Connection, Outstanding, Reply};
+use peersock_attach::{Ask, Connection, Reply};
 use peersock_socket_server::FdServer;
 
 use super::notes::Notes;
@@ -118,25 +118,11 @@ impl Service {
                     connection.send(&Reply::Done)?;
                 }
                 Ask::Drain => server.begin_drain(),
-                Ask::Outstanding => connection.send(&Reply::Outstanding(outstanding(server)))?,
+                Ask::Outstanding => connection.send(&Reply::Outstanding(server.undelivered()))?,
                 Ask::Detach => return Ok(true),
             }
         }
         Ok(false)
-    }
-}
-
-fn outstanding(server: &FdServer) -> Outstanding {
-    let left = server.undelivered();
-    Outstanding {
-        waiting: left.waiting,
-        ends: left.ends,
-        lost: left.lost,
-        lost_bytes: left.lost_bytes,
-        lost_before: left.lost_before,
-        lost_before_bytes: left.lost_before_bytes,
-        silence: left.silence,
-        round_trip: left.round_trip,
     }
 }
 

@@ -1,14 +1,16 @@
 //! The node that serves the program: the one that programs share, or one of this process alone.
 
 use std::env;
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use peersock::state::{StateDir, StateError};
+use peersock::state::StateError;
 use peersock::{IdentitySource, Network, Node, StartError};
 use peersock_attach::{AttachError, Attached, Namespaces, Told, VERSION, Wish};
 use peersock_bsd::Client;
@@ -117,7 +119,7 @@ impl ServingNode {
     /// does not answer.
     pub(super) fn undelivered(&self) -> Option<Outstanding> {
         match self {
-            ServingNode::Shared(shared) => shared.attached.outstanding().map(known),
+            ServingNode::Shared(shared) => shared.attached.outstanding(),
             ServingNode::Own(own) => Some(own.server.undelivered()),
         }
     }
@@ -141,6 +143,12 @@ impl SharedNode {
     ///
     /// The node must be allowed to reach the programs' descriptors, although it is not their parent (Yama).
     fn attach(args: &Args, networks: &[Network]) -> Outcome<Option<SharedNode>> {
+        let state = args.node.state.path()?;
+        // Before anything is read for the node: a pipe with a token can be read once.
+        if !may_start_node(args) && !Attached::is_offered(&state) {
+            return Ok(None);
+        }
+        check_ptrace_scope()?;
         let [is_ending, was_lost] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let (ends, lost) = (Arc::clone(&is_ending), Arc::clone(&was_lost));
         let name = args.program[0].display().to_string();
@@ -160,30 +168,23 @@ impl SharedNode {
                 ));
             }
         };
-        check_ptrace_scope(args)?;
         let launch = may_start_node(args).then(|| node::launch(&args.node)).transpose()?;
-        let state = args.node.state.path()?;
         let attached = Attached::open(&state, launch.as_ref(), wish(args, networks)?, tell);
         let attached = match attached {
             Err(AttachError::Absent) => return Ok(None),
             attached => attached.map_err(not_attached)?,
         };
         if !args.quiet {
-            for network in attached.networks() {
-                let addresses: Vec<_> = network.addresses.iter().map(ToString::to_string).collect();
-                stdio::note(format!("network {}: {}", network.id, addresses.join(" ")));
-            }
+            attached.networks().iter().for_each(|network| say_network(&network.id, &network.addresses));
         }
         Ok(Some(SharedNode { attached: Arc::new(attached), is_ending, was_lost }))
     }
 }
 
 /// Checks that a shared node can report resets to the programs, which takes the right to trace them.
-fn check_ptrace_scope(args: &Args) -> Outcome {
+fn check_ptrace_scope() -> Outcome {
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    let may_trace = matches!(scope.trim(), "" | "0") || rustix::process::geteuid().is_root();
-    let is_sharing = wants_to_share(args) || StateDir::node_socket(&args.node.state.path()?).exists();
-    if may_trace || !is_sharing {
+    if matches!(scope.trim(), "" | "0") || rustix::process::geteuid().is_root() {
         return Ok(());
     }
     Err(Failure::new(
@@ -197,15 +198,11 @@ fn check_ptrace_scope(args: &Args) -> Outcome {
     ))
 }
 
-fn wants_to_share(args: &Args) -> bool {
-    args.share_node || env::var_os(SHARE_NODE_VARIABLE).is_some_and(|value| !value.is_empty())
-}
-
 /// Returns true if this process may start a node for others. The limits of one program would end it, and an
 /// outer `peersock run` would wait for it.
 fn may_start_node(args: &Args) -> bool {
     let limits = [Resource::Cpu, Resource::As, Resource::Data];
-    wants_to_share(args)
+    (args.share_node || env::var_os(SHARE_NODE_VARIABLE).is_some_and(|value| !value.is_empty()))
         && limits.into_iter().all(|limit| getrlimit(limit).current.is_none())
         && env::var_os(peersock_socket_server::ENVIRONMENT).is_none_or(|value| value.is_empty())
 }
@@ -246,14 +243,10 @@ fn not_attached(error: AttachError) -> Failure {
     }
 }
 
-/// Converts what the node has sent.
-fn known(sent: peersock_attach::Outstanding) -> Outstanding {
-    let mut known = Outstanding::default();
-    (known.waiting, known.ends) = (sent.waiting, sent.ends);
-    (known.lost, known.lost_bytes) = (sent.lost, sent.lost_bytes);
-    (known.lost_before, known.lost_before_bytes) = (sent.lost_before, sent.lost_before_bytes);
-    (known.silence, known.round_trip) = (sent.silence, sent.round_trip);
-    known
+/// Prints the program's addresses in a network.
+fn say_network(id: impl Display, addresses: &[IpAddr]) {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    stdio::note(format_args!("network {id}: {}", addresses.join(" ")));
 }
 
 impl OwnNode {
@@ -275,8 +268,7 @@ impl OwnNode {
         for network in networks.iter().cloned() {
             let joined = node.join(network)?;
             if !args.quiet {
-                let addresses: Vec<_> = joined.addresses().iter().map(ToString::to_string).collect();
-                stdio::note(format!("network {}: {}", joined.id(), addresses.join(" ")));
+                say_network(joined.id(), &joined.addresses());
             }
         }
         let roots = root_watch::start(&node)?;

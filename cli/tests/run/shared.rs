@@ -359,6 +359,19 @@ fn a_directory_whose_node_is_not_shared_is_in_use_and_a_stale_socket_is_replaced
     assert!(!lab.socket("alpha").exists());
 }
 
+/// A pipe can be read once: programs without a shared node must not read it for one.
+#[test]
+fn a_token_from_a_pipe_is_read_once() {
+    let Some(lab) = Lab::with("a_token_from_a_pipe_is_read_once", &["bash"]) else { return };
+    let key = peersock::overlay::Identity::from_seed(&[1; 32]).public().to_string();
+    let root = format!("--root={key}@127.0.0.1:9");
+    let command = lab.command("alpha", &[&root, "--root-token-file", "/dev/fd/9"], &["true"]);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "exec \"$@\" 9< <(echo a-token-of-a-root-of-some-length)", "bash"]);
+    shell.arg(command.get_program()).args(command.get_args()).env("XDG_CACHE_HOME", lab.path("cache"));
+    run(shell).success();
+}
+
 #[test]
 fn what_is_no_program_gets_nothing_and_disturbs_nobody() {
     let Some(lab) = Lab::with("what_is_no_program_gets_nothing", &["python3", "setpriv"]) else { return };

@@ -8,11 +8,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::management::{connect_own, with_short_path};
+use peersock::management::{connect_own, is_absent, with_short_path};
 use peersock::state::StateDir;
+use peersock_socket_server::Outstanding;
 
 use crate::frame;
-use crate::messages::{Ask, Network, Outstanding, Refusal, Reply, Wish};
+use crate::messages::{Ask, Network, Refusal, Reply, Wish};
 use crate::start::Launch;
 
 /// Timeout of a start: another node may be ending meanwhile.
@@ -108,6 +109,12 @@ pub enum AttachError {
 }
 
 impl Attached {
+    /// Returns true if a node listens for programs in a state directory, or another process might.
+    pub fn is_offered(state: &Path) -> bool {
+        let connected = with_short_path(&StateDir::node_socket(state), connect_own);
+        connected.map_or_else(|error| !is_absent(&error), |_| true)
+    }
+
     /// Attaches to the node in a state directory. Starts one with `launch`, if given, if none runs. A thread
     /// passes events to `tell`.
     ///
@@ -269,14 +276,6 @@ fn first_answer(stream: UnixStream, ask: &Ask) -> io::Result<(UnixStream, Reply)
     let reply = frame::read(&mut &stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     stream.set_read_timeout(None)?;
     Ok((stream, reply))
-}
-
-/// Returns true if no node listens: there is no socket, or the process that has made it is gone.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused
-    )
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -26,6 +26,6 @@ mod start;
 
 pub use client::{AttachError, Attached, Told};
 pub use connection::Connection;
-pub use messages::{Ask, Network, Outstanding, Refusal, Reply, Setting, VERSION, Wish};
+pub use messages::{Ask, Network, Refusal, Reply, Setting, VERSION, Wish};
 pub use place::Namespaces;
 pub use start::Launch;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::time::Duration;
 
+use peersock_socket_server::Outstanding;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -109,22 +109,8 @@ pub struct Refusal {
     pub status: u8,
     /// Reason.
     pub message: String,
-    /// What to do about it.
+    /// Advice to the user.
     pub hint: Option<String>,
-}
-
-/// Data of a program that is not delivered yet, or never will be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of peersock_socket_server::Outstanding")]
-pub struct Outstanding {
-    pub waiting: u64,
-    pub ends: usize,
-    pub lost: usize,
-    pub lost_bytes: u64,
-    pub lost_before: usize,
-    pub lost_before_bytes: u64,
-    pub silence: Duration,
-    pub round_trip: Duration,
 }
 
 impl fmt::Debug for Wish {

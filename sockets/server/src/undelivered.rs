@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use peersock::attach::Remaining;
 use peersock_stack::{Delivery, Flow};
+use serde::{Deserialize, Serialize};
 
 use crate::connection_errors::Losses;
 
 /// Data that applications have written and that has not arrived, see
 /// [`FdServer::undelivered`](crate::FdServer::undelivered).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Outstanding {
     /// Number of bytes that wait for acknowledgements.
