@@ -16,7 +16,8 @@ use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::common::{Served, overlay, poll};
-use crate::tracer::{Again, Forked, Signals, Steps, is_allowed, trace};
+use crate::requests::{FORKS, SIGNALS, is_the_same};
+use crate::tracer::{Again, Signals, Steps, is_allowed};
 use crate::world::World;
 
 const SENT: &[u8; 100] = &[b'a'; 100];
@@ -303,24 +304,6 @@ impl Steps for Datagrams {
     }
 }
 
-const SIGNALS: [Signals; 3] = [Signals::One, Signals::OneThenWait, Signals::Storm];
-const FORKS: [Signals; 3] =
-    [Signals::Fork(Forked::Exits), Signals::Fork(Forked::Closes), Signals::Fork(Forked::Uses)];
-
-/// Checks that the program sees the same with kernel sockets and with overlay sockets, wherever signals come.
-fn is_the_same<S: Steps>(all: &[Signals], steps: impl Fn(bool) -> S, wanted: &str) {
-    for &signals in all {
-        for is_overlay in [false, true] {
-            let seen = trace(signals, steps(is_overlay));
-            // A socket is at least opened and connected.
-            assert!(seen.len() > 2, "{}", seen.len());
-            for (call, seen) in seen.iter().enumerate() {
-                assert_eq!(seen, wanted, "{signals:?} at call {call}, overlay: {is_overlay}");
-            }
-        }
-    }
-}
-
 /// Starts an overlay listener and a kernel listener that echo all data at its end.
 fn echo(served: &Served) -> (SocketAddr, SocketAddr) {
     let (listener, overlays) = served.listen(SocketFlags::empty());
@@ -362,23 +345,23 @@ fn everything_arrives_with_a_second_call(test: &str, signals: &[Signals], how: H
         true => Echoed(World::Overlays(Arc::clone(&a.client)), overlays, how, second()),
         false => Echoed(World::Kernels, kernels, how, second()),
     };
-    is_the_same(signals, steps, "all came back; SO_ERROR Ok(())");
+    is_the_same(test, signals, steps, "all came back; SO_ERROR Ok(())");
 }
 
 #[test]
-fn who_connects_again_after_a_signal_sends_and_receives_what_was_sent() {
+pub(crate) fn who_connects_again_after_a_signal_sends_and_receives_what_was_sent() {
     let test = "who_connects_again_after_a_signal_sends_and_receives_what_was_sent";
     everything_arrives_as_it_was_sent(test, &SIGNALS, How::ConnectsAgain);
 }
 
 #[test]
-fn who_polls_after_a_signal_sends_and_receives_what_was_sent() {
+pub(crate) fn who_polls_after_a_signal_sends_and_receives_what_was_sent() {
     let test = "who_polls_after_a_signal_sends_and_receives_what_was_sent";
     everything_arrives_as_it_was_sent(test, &SIGNALS, How::Polls);
 }
 
 #[test]
-fn signals_do_not_disturb_who_connects_without_waiting() {
+pub(crate) fn signals_do_not_disturb_who_connects_without_waiting() {
     let test = "signals_do_not_disturb_who_connects_without_waiting";
     everything_arrives_as_it_was_sent(test, &SIGNALS, How::PollsWithoutWaiting);
 }
@@ -423,7 +406,8 @@ fn what_another_call_writes_and_ends_while_it_connects_arrives_whole() {
 
 #[test]
 fn a_refusal_is_told_once_wherever_signals_come() {
-    if !is_allowed("a_refusal_is_told_once_wherever_signals_come") {
+    let test = "a_refusal_is_told_once_wherever_signals_come";
+    if !is_allowed(test) {
         return;
     }
     let (a, b) = Served::pair();
@@ -441,13 +425,19 @@ fn a_refusal_is_told_once_wherever_signals_come() {
             ),
             false => Echoed(World::Kernels, kernels, how, Second::default()),
         };
-        is_the_same(&[SIGNALS, FORKS].concat(), steps, &format!("{}; SO_ERROR Ok(())", Errno::CONNREFUSED));
+        is_the_same(
+            test,
+            &[SIGNALS, FORKS].concat(),
+            steps,
+            &format!("{}; SO_ERROR Ok(())", Errno::CONNREFUSED),
+        );
     }
 }
 
 #[test]
-fn whom_signals_interrupt_while_he_accepts_loses_nobody() {
-    if !is_allowed("whom_signals_interrupt_while_he_accepts_loses_nobody") {
+pub(crate) fn whom_signals_interrupt_while_he_accepts_loses_nobody() {
+    let test = "whom_signals_interrupt_while_he_accepts_loses_nobody";
+    if !is_allowed(test) {
         return;
     }
     let a = Served::new("ff0001ffff000000");
@@ -455,12 +445,13 @@ fn whom_signals_interrupt_while_he_accepts_loses_nobody() {
         true => Accepts(World::Overlays(Arc::clone(&a.client)), a.network.address()),
         false => Accepts(World::Kernels, Ipv6Addr::LOCALHOST),
     };
-    is_the_same(&[SIGNALS, FORKS].concat(), steps, "all came; ");
+    is_the_same(test, &[SIGNALS, FORKS].concat(), steps, "all came; ");
 }
 
 #[test]
-fn datagrams_come_wherever_signals_come() {
-    if !is_allowed("datagrams_come_wherever_signals_come") {
+pub(crate) fn datagrams_come_wherever_signals_come() {
+    let test = "datagrams_come_wherever_signals_come";
+    if !is_allowed(test) {
         return;
     }
     let a = Served::new("ff0001ffff000000");
@@ -468,5 +459,5 @@ fn datagrams_come_wherever_signals_come() {
         true => Datagrams(World::Overlays(Arc::clone(&a.client)), a.network.address()),
         false => Datagrams(World::Kernels, Ipv6Addr::LOCALHOST),
     };
-    is_the_same(&[SIGNALS, FORKS].concat(), steps, "both came; ");
+    is_the_same(test, &[SIGNALS, FORKS].concat(), steps, "both came; ");
 }

@@ -1,17 +1,21 @@
 //! A child of this process into whose system calls ptrace(2) injects signals. The handler does nothing,
-//! forks, or makes another call.
+//! forks, or makes another call. The tracer also notes the requests that the child sends to its node.
 #![allow(unsafe_code)]
 
-use std::io::{Read, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{PipeReader, Read, Write};
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use peersock_fd::Socket;
+use peersock_fd::{MAX_MESSAGE, Message, Socket, VERSION, decode};
 
 use crate::child::Child;
+use crate::requests::name_of;
 
 /// Signal that marks the begin and the end of the interrupted part; the child raises it.
 const MARK: libc::c_int = libc::SIGUSR2;
@@ -21,6 +25,21 @@ const SIGNAL: libc::c_int = libc::SIGUSR1;
 
 /// Maximum number of consecutive calls that get a signal.
 const STORM: usize = 8;
+
+/// Number of requests of one kind in a run that get signals. A socket that replaces another repeats dozens of
+/// options, each in the same way.
+const OFTEN: usize = 6;
+
+/// The system calls by which the library asks the node about a socket.
+const ASKING: [libc::c_long; 7] = [
+    libc::SYS_sendmsg,
+    libc::SYS_recvfrom,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_getsockopt,
+    libc::SYS_fstat,
+    libc::SYS_getpid,
+];
 
 /// Time long enough for a node to answer, and for two to connect.
 const SETTLES: Duration = Duration::from_millis(15);
@@ -81,19 +100,22 @@ impl Forked {
                 libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
                 libc::usleep(5_000);
             },
-            Self::Uses => {
-                for number in 3..64 {
-                    // SAFETY: nothing closes descriptors in this child; the calls fail for missing ones.
-                    let fd = unsafe { BorrowedFd::borrow_raw(number) };
-                    match Socket::of(fd) {
-                        Some(socket) => drop(socket.local_addr()),
-                        None => drop(rustix::net::getsockname(fd)),
-                    }
-                }
-            }
+            Self::Uses => use_all(),
         }
         // SAFETY: it ends the process and does not return.
         unsafe { libc::_exit(0) };
+    }
+}
+
+/// Asks the node about every socket of this process.
+pub(crate) fn use_all() {
+    for number in 3..64 {
+        // SAFETY: nothing closes descriptors meanwhile; the calls fail for missing ones.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        match Socket::of(fd) {
+            Some(socket) => drop(socket.local_addr()),
+            None => drop(rustix::net::getsockname(fd)),
+        }
     }
 }
 
@@ -116,34 +138,149 @@ pub(crate) trait Steps {
     }
 }
 
+/// Result of each run, and the names of the requests that the child has sent meanwhile.
+pub(crate) type Seen = (Vec<String>, BTreeSet<&'static str>);
+
+/// The number of times that each request was sent.
+type Requests = BTreeMap<&'static str, usize>;
+
 /// Makes a forked child do the steps with signals at the first system call, then at the second, and so on
-/// through all calls. Returns the result of each run.
-pub(crate) fn trace(signals: Signals, mut steps: impl Steps) -> Vec<String> {
-    let (mut told, mut tells) = std::io::pipe().expect("a pipe");
-    let child = Child::new(|| run_child(signals, &mut steps, &mut tells));
-    drop(tells);
-    child.wait_for_stop();
-    ptrace(libc::PTRACE_SETOPTIONS, child.0, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
-    child.resume(libc::PTRACE_CONT, 0);
-    let (mut seen, mut times) = (Vec::new(), 0);
-    for first in 0.. {
-        child.run_to_mark();
-        let calls = child.interrupt(signals, first);
-        // The result comes before the next mark, to which the child runs now.
-        let mut numbers = [[0; 4]; 2];
-        child.resume(libc::PTRACE_CONT, 0);
-        told.read_exact(numbers.as_flattened_mut()).expect("it lives");
-        let [length, handled] = numbers.map(u32::from_ne_bytes);
-        let mut text = vec![0; length as usize];
-        told.read_exact(&mut text).expect("it lives");
-        assert!(handled > times || first >= calls, "no signal came at call {first}");
-        times = handled;
-        seen.push(String::from_utf8(text).expect("text"));
-        if first >= calls {
-            return seen;
+/// through all calls.
+pub(crate) fn trace(signals: Signals, mut steps: impl Steps) -> Seen {
+    let mut traced = Traced::new(signals, &mut steps);
+    let (mut seen, mut requests) = (Vec::new(), BTreeSet::new());
+    loop {
+        let (text, is_last) = traced.run(signals, seen.len(), &mut requests);
+        seen.push(text);
+        if is_last {
+            return (seen, requests);
         }
     }
-    seen
+}
+
+/// Like [`trace`], with a new child for each run, which connects to its node anew.
+pub(crate) fn trace_anew(signals: Signals, mut steps: impl Steps) -> Seen {
+    let (mut seen, mut requests) = (Vec::new(), BTreeSet::new());
+    loop {
+        let mut traced = Traced::new(signals, &mut steps);
+        let (text, is_last) = traced.run(signals, seen.len(), &mut requests);
+        seen.push(text);
+        if is_last {
+            return (seen, requests);
+        }
+    }
+}
+
+/// A traced child.
+struct Traced {
+    child: Child,
+    told: PipeReader,
+    /// The number of times that its handler has run.
+    times: u32,
+    memory: File,
+}
+
+impl Traced {
+    fn new(signals: Signals, steps: &mut impl Steps) -> Self {
+        let (told, mut tells) = std::io::pipe().expect("a pipe");
+        let child = Child::new(|| run_child(signals, steps, &mut tells));
+        drop(tells);
+        child.wait_for_stop();
+        ptrace(libc::PTRACE_SETOPTIONS, child.0, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
+        let memory = File::open(format!("/proc/{}/mem", child.0)).expect("it is our child");
+        child.resume(libc::PTRACE_CONT, 0);
+        Self { child, told, times: 0, memory }
+    }
+
+    /// Lets it do the steps with signals from its system call number `first` on. Returns their result, and
+    /// true if there were not more calls.
+    fn run(
+        &mut self,
+        signals: Signals,
+        first: usize,
+        requests: &mut BTreeSet<&'static str>,
+    ) -> (String, bool) {
+        self.child.run_to_mark();
+        let mut sent = Requests::new();
+        let calls = self.interrupt(signals, first, &mut sent);
+        requests.extend(sent.into_keys());
+        // The result comes before the next mark, to which the child runs now.
+        let mut numbers = [[0; 4]; 2];
+        self.child.resume(libc::PTRACE_CONT, 0);
+        self.told.read_exact(numbers.as_flattened_mut()).expect("it lives");
+        let [length, handled] = numbers.map(u32::from_ne_bytes);
+        let mut text = vec![0; length as usize];
+        self.told.read_exact(&mut text).expect("it lives");
+        assert!(handled > self.times || first >= calls, "no signal came at call {first}");
+        self.times = handled;
+        (String::from_utf8(text).expect("text"), first >= calls)
+    }
+
+    /// Returns the request that the child is about to send with this message.
+    fn request(&self, message: u64) -> Option<&'static str> {
+        let number = |at: u64| {
+            let mut bytes = [0; 8];
+            self.memory.read_exact_at(&mut bytes, at).ok().map(|()| u64::from_ne_bytes(bytes))
+        };
+        // The pieces of a `msghdr`, and the place and length of an `iovec`.
+        let piece = number(message + std::mem::offset_of!(libc::msghdr, msg_iov) as u64)?;
+        let (place, length) = (number(piece)?, number(piece + 8)?);
+        let mut bytes = vec![0; usize::try_from(length).ok().filter(|length| *length <= MAX_MESSAGE)?];
+        self.memory.read_exact_at(&mut bytes, place).ok()?;
+        let message = decode::<Message>(&bytes).filter(|message| message.version == VERSION)?;
+        Some(name_of(&message.request))
+    }
+
+    /// Lets it run until the next mark with signals from its system call number `first` on. Returns the
+    /// number of its calls.
+    fn interrupt(&self, signals: Signals, first: usize, requests: &mut Requests) -> usize {
+        let child = &self.child;
+        let mut calls = 0;
+        let (mut has_signal, mut is_repeated) = (false, false);
+        child.resume(libc::PTRACE_SYSCALL, 0);
+        loop {
+            let stopped_by = child.wait_for_stop();
+            let mut passed_on = 0;
+            match stopped_by {
+                MARK => return calls,
+                stop if stop == libc::SIGTRAP | 0x80 => match child.call() {
+                    Call::Begins(libc::SYS_rt_sigreturn, _) => {}
+                    Call::Begins(number, message) => {
+                        let request = match number {
+                            libc::SYS_sendmsg => self.request(message),
+                            _ => None,
+                        };
+                        if let Some(request) = request {
+                            *requests.entry(request).or_insert(0) += 1;
+                            is_repeated = requests[request] > OFTEN;
+                        }
+                        if is_repeated && ASKING.contains(&number) {
+                            has_signal = false;
+                            child.resume(libc::PTRACE_SYSCALL, 0);
+                            continue;
+                        }
+                        has_signal = match signals {
+                            Signals::One | Signals::OneThenWait | Signals::Fork(_) | Signals::Again => {
+                                calls == first
+                            }
+                            Signals::Storm => (first..first + STORM).contains(&calls),
+                        };
+                        if has_signal {
+                            // SAFETY: no pointers.
+                            unsafe { libc::syscall(libc::SYS_tgkill, child.0, child.0, SIGNAL) };
+                        }
+                        calls += 1;
+                    }
+                    Call::IsInterrupted if has_signal && matches!(signals, Signals::OneThenWait) => {
+                        std::thread::sleep(SETTLES);
+                    }
+                    Call::IsInterrupted | Call::Ends => {}
+                },
+                other => passed_on = other,
+            }
+            child.resume(libc::PTRACE_SYSCALL, passed_on);
+        }
+    }
 }
 
 fn run_child(signals: Signals, steps: &mut impl Steps, tells: &mut impl Write) {
@@ -203,43 +340,6 @@ impl Child {
         }
     }
 
-    /// Lets it run until the next mark with signals from its system call number `first` on. Returns the
-    /// number of its calls.
-    fn interrupt(&self, signals: Signals, first: usize) -> usize {
-        let mut calls = 0;
-        let mut has_signal = false;
-        self.resume(libc::PTRACE_SYSCALL, 0);
-        loop {
-            let stopped_by = self.wait_for_stop();
-            let mut passed_on = 0;
-            match stopped_by {
-                MARK => return calls,
-                stop if stop == libc::SIGTRAP | 0x80 => match self.call() {
-                    Call::Begins(libc::SYS_rt_sigreturn) => {}
-                    Call::Begins(_) => {
-                        has_signal = match signals {
-                            Signals::One | Signals::OneThenWait | Signals::Fork(_) | Signals::Again => {
-                                calls == first
-                            }
-                            Signals::Storm => (first..first + STORM).contains(&calls),
-                        };
-                        if has_signal {
-                            // SAFETY: no pointers.
-                            unsafe { libc::syscall(libc::SYS_tgkill, self.0, self.0, SIGNAL) };
-                        }
-                        calls += 1;
-                    }
-                    Call::IsInterrupted if has_signal && matches!(signals, Signals::OneThenWait) => {
-                        std::thread::sleep(SETTLES);
-                    }
-                    Call::IsInterrupted | Call::Ends => {}
-                },
-                other => passed_on = other,
-            }
-            self.resume(libc::PTRACE_SYSCALL, passed_on);
-        }
-    }
-
     fn call(&self) -> Call {
         let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
         // SAFETY: the pointer is to a live variable of the given size; what the kernel does not write of it
@@ -252,7 +352,9 @@ impl Child {
         // SAFETY: `op` determines the valid field.
         unsafe {
             match info.op {
-                libc::PTRACE_SYSCALL_INFO_ENTRY => Call::Begins(info.u.entry.nr as libc::c_long),
+                libc::PTRACE_SYSCALL_INFO_ENTRY => {
+                    Call::Begins(info.u.entry.nr as libc::c_long, info.u.entry.args[1])
+                }
                 // EINTR, and errors that become EINTR where calls are not restarted.
                 libc::PTRACE_SYSCALL_INFO_EXIT if [-4, -512, -514, -516].contains(&info.u.exit.sval) => {
                     Call::IsInterrupted
@@ -265,7 +367,8 @@ impl Child {
 
 /// The end of a system call at which a child is stopped.
 enum Call {
-    Begins(libc::c_long),
+    /// The number of the call, and its second argument.
+    Begins(libc::c_long, u64),
     IsInterrupted,
     Ends,
 }
