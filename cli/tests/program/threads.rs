@@ -1,4 +1,5 @@
-//! A system without threads left for a program: it reports that, or works without, and does not panic.
+//! A system without threads or memory left for a program: it reports that, or works without, and does not
+//! panic.
 
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use rustix::process::geteuid;
 use crate::common::{lacks, run, without_variables};
 
 /// Commands that start a node or threads.
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 11] = [
     &["listen", "--receive-only", "--ephemeral", "7000"],
     &["listen", "--keep", "--ephemeral", "7000"],
     &["root", "--ephemeral", "--listen", "127.0.0.1", "--port", "0"],
@@ -17,7 +18,12 @@ const COMMANDS: [&[&str]; 9] = [
     &["ping", "-c", "1", "--timeout", "1", "--ephemeral", "fd9b:599b:f077::1"],
     &["dial", "--timeout", "1", "--ephemeral", "[fd9b:599b:f077::1]:1"],
     &["netcheck"],
+    &["send", "/proc/self/cmdline"],
+    &["receive", "--timeout", "1", "--to", "/proc/self", CODE],
 ];
+
+/// A code that nobody sends under.
+const CODE: &str = "00000-00000-00000";
 
 /// The limit counts all threads of a user (RLIMIT_NPROC), so each is refused in turn; root has no limit.
 #[test]
@@ -43,7 +49,7 @@ fn a_thread_that_cannot_be_started_is_an_error_with_a_hint() {
                     command.arg(env!("CARGO_BIN_EXE_peersock")).args(words);
                     match words[0] {
                         "root" => {}
-                        "netcheck" => _ = command.args(["--interface", "lo"]),
+                        "netcheck" | "send" | "receive" => _ = command.args(["--interface", "lo"]),
                         _ => {
                             let network = ["--network", "ff0001ffff000000", "--no-portmap"];
                             command.args(["--interface", "lo"]).args(network);
@@ -55,7 +61,7 @@ fn a_thread_that_cannot_be_started_is_an_error_with_a_hint() {
                     assert!(!ended.stderr.contains("panicked"), "{what}");
                     match ended.status.code() {
                         Some(0 | 124) => {}
-                        Some(1) if words[0] == "ping" || words[0] == "dial" => {}
+                        Some(1) if ["ping", "dial", "receive"].contains(&words[0]) => {}
                         Some(1) => assert!(ended.stderr.contains("ulimit"), "{what}"),
                         other => panic!("{other:?} {what}"),
                     }
@@ -63,4 +69,23 @@ fn a_thread_that_cannot_be_started_is_an_error_with_a_hint() {
             });
         }
     });
+}
+
+/// Stretching a code takes 64 MiB (RLIMIT_AS).
+#[test]
+fn memory_that_is_refused_for_a_code_is_an_error_with_a_hint() {
+    const TEST: &str = "memory_that_is_refused_for_a_code";
+    if lacks(TEST, &["prlimit"]) {
+        return;
+    }
+    for words in [&["send", "/proc/self/cmdline"][..], &["receive", "--to", "/tmp", CODE]] {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--as={}", 64 << 20)).arg(env!("CARGO_BIN_EXE_peersock")).args(words);
+        command.args(["--interface", "lo"]);
+        without_variables(&mut command);
+        let ended = run(command);
+        assert_eq!(ended.status.code(), Some(1), "{words:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("no memory to stretch a code"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("ulimit -v"), "{}", ended.stderr);
+    }
 }
