@@ -46,7 +46,7 @@ use peersock_overlay::{Lookup, NetworkId, NodeId};
 use peersock_stack::{Error, Flow, InterfaceId, Scope, TcpOptions};
 
 pub use crate::driver::Attached;
-use crate::node::{Inner, Node};
+use crate::node::{Closing, Inner, Node};
 pub use crate::node::{Linger, Patience, Remaining, loss_text, say_loss};
 pub use crate::socket::{Acceptor, Connection, Place, TaskUser, Waited, port_refusal_text};
 pub use crate::sys::poll::Wakeup;
@@ -77,6 +77,8 @@ pub struct NodeHandle {
 struct Visible {
     networks: Arc<[NetworkId]>,
     interfaces: Arc<[InterfaceId]>,
+    /// Its closed connections.
+    closing: Arc<Closing>,
 }
 
 impl NodeHandle {
@@ -111,7 +113,7 @@ impl NodeHandle {
         let known = self.datapath().networks();
         let joined = known.iter().filter(|network| networks.contains(&network.id));
         let interfaces = joined.map(|network| network.interface).collect();
-        let visible = Visible { networks: networks.into(), interfaces };
+        let visible = Visible { networks: networks.into(), interfaces, closing: Arc::default() };
         NodeHandle { inner: Arc::clone(&self.inner), visible: Some(visible) }
     }
 
@@ -218,7 +220,8 @@ impl NodeHandle {
         remote: SocketAddr,
         options: TcpOptions,
     ) -> Result<Connection, Error> {
-        Connection::open(&self.inner, &self.scope(interface), local, remote, options)
+        let connection = Connection::open(&self.inner, &self.scope(interface), local, remote, options)?;
+        Ok(connection.counted_in(self.own_closing()))
     }
 
     /// Takes an address and a port, only on one interface if given; connections come after
@@ -233,7 +236,12 @@ impl NodeHandle {
         local: SocketAddr,
         options: TcpOptions,
     ) -> Result<Acceptor, Error> {
-        Acceptor::reserve(&self.inner, self.scope_within(local.ip(), interface)?, local, options)
+        let scope = self.scope_within(local.ip(), interface)?;
+        Acceptor::reserve(&self.inner, scope, local, options, self.own_closing())
+    }
+
+    fn own_closing(&self) -> Option<Arc<Closing>> {
+        self.visible.as_ref().map(|visible| Arc::clone(&visible.closing))
     }
 
     /// Registers a socket whose waiters are woken when the node is shut down. Connections need no such call,
@@ -242,9 +250,13 @@ impl NodeHandle {
         self.inner.add_socket(socket);
     }
 
-    /// Returns the closed connections with undelivered data.
+    /// Returns the closed connections with undelivered data: of a handle [`within`](Self::within) networks
+    /// its own, else the node's.
     pub fn closing(&self) -> Vec<Arc<Flow>> {
-        self.inner.closing()
+        match &self.visible {
+            Some(visible) => visible.closing.flows(),
+            None => self.inner.closing(),
+        }
     }
 
     /// Returns the interfaces of a local address, for a socket that may already be bound to one: its owner,

@@ -1,7 +1,6 @@
 //! Options that several commands share, and their interpretation.
 
 use std::env;
-use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -9,9 +8,12 @@ use std::time::Duration;
 
 use peersock::interfaces::Target;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
-use peersock::settings::{ROOTS_VARIABLE, TURN_VARIABLE, dht_of_environment};
+use peersock::settings::{
+    ROOTS_VARIABLE, TURN_VARIABLE, busy_poll_of_environment, dht_of_environment, roots_of_environment,
+    stun_of_environment,
+};
 use peersock::state::StateDir;
-use peersock::{Dht, Network, NodeBuilder, RootSource};
+use peersock::{Dht, Network, NodeBuilder, RootSource, StartError};
 use peersock_attach::Setting;
 use zeroize::Zeroizing;
 
@@ -250,26 +252,6 @@ impl UnderlayArgs {
         options
     }
 
-    /// Returns the options as words of a command line.
-    pub(crate) fn as_words(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = Vec::new();
-        let mut add = |option: &str, value: &dyn ToString| {
-            words.push(format!("{option}={}", value.to_string()).into());
-        };
-        self.interfaces.iter().for_each(|name| add("--interface", name));
-        self.roots.iter().for_each(|root| add("--root", root));
-        self.dht.iter().for_each(|dht| add("--dht", dht));
-        self.turn.iter().for_each(|turn| add("--turn", &**turn));
-        self.stun.iter().for_each(|stun| add("--stun", stun));
-        self.busy_poll.iter().for_each(|time| add("--busy-poll", time));
-        add("--overlay-port", &self.overlay_port);
-        if let Some(file) = &self.root_token_file {
-            words.extend(["--root-token-file".into(), file.into()]);
-        }
-        words.extend(self.switches().map(OsString::from));
-        words
-    }
-
     fn switches(&self) -> impl Iterator<Item = &'static str> {
         let all = [
             ("--no-portmap", self.no_portmap),
@@ -279,8 +261,9 @@ impl UnderlayArgs {
         all.into_iter().filter(|(_, is_on)| *is_on).map(|(switch, _)| switch)
     }
 
-    /// Returns the settings that options or the environment name, except for roots.
-    pub(crate) fn named_settings(&self) -> Vec<Setting> {
+    /// Returns the settings that options or the environment name, except for roots. Files that they name are
+    /// read.
+    pub(crate) fn named_settings(&self) -> Outcome<Vec<Setting>> {
         let setting =
             |option: &str, value: &dyn ToString| Setting { option: option.into(), value: value.to_string() };
         let mut named: Vec<_> = self.switches().map(|switch| setting(switch, &"")).collect();
@@ -290,22 +273,39 @@ impl UnderlayArgs {
         if !interfaces.is_empty() {
             named.push(setting("--interface", &interfaces.join(",")));
         }
-        if self.dht().is_on() {
-            named.push(setting("--dht", &self.dht()));
+        let dht = self.dht.clone().map_or_else(dht_of_environment, Ok).map_err(StartError::from)?;
+        if dht.is_on() {
+            named.push(setting("--dht", &dht));
         }
-        named.extend(self.turn.iter().map(|turn| setting("--turn", &**turn)));
-        named.extend(self.stun.iter().map(|stun| setting("--stun", stun)));
-        named.extend(self.busy_poll.iter().map(|time| setting("--busy-poll", time)));
+        let of_environment = || env::var(TURN_VARIABLE).ok().filter(|text| !text.trim().is_empty());
+        let turn = match &self.turn[..] {
+            [] => of_environment().into_iter().map(Zeroizing::new).collect(),
+            named => named.to_vec(),
+        };
+        named.extend(servers::turn_texts(&turn)?.iter().map(|turn| setting("--turn", &**turn)));
+        let stun = match &self.stun[..] {
+            [] => stun_of_environment().map_err(StartError::from)?,
+            named => named.to_vec(),
+        };
+        named.extend(stun.iter().map(|stun| setting("--stun", stun)));
+        let busy_poll = match self.busy_poll {
+            Some(microseconds) => Some(microseconds),
+            None => {
+                let time = busy_poll_of_environment().map_err(StartError::from)?;
+                time.map(|time| time.as_micros() as u64)
+            }
+        };
+        named.extend(busy_poll.iter().map(|time| setting("--busy-poll", time)));
         if self.overlay_port != 0 {
             named.push(setting("--overlay-port", &self.overlay_port));
         }
-        named
+        Ok(named)
     }
 
     /// Returns the roots from options, with their tokens, or from the environment.
     pub(crate) fn roots_with_tokens(&self) -> Outcome<Vec<RootSource>> {
         match self.roots.is_empty() {
-            true => Ok(self.named_roots()),
+            true => Ok(roots_of_environment().map_err(StartError::from)?),
             false => servers::roots(&self.roots, self.root_token_file.as_deref()),
         }
     }

@@ -40,6 +40,26 @@ pub(crate) fn roots(texts: &[String], token_file: Option<&Path>) -> Outcome<Vec<
     Ok(roots)
 }
 
+/// Returns the texts of `--turn`, with those of the files that they name in place of `@FILE`.
+pub(crate) fn turn_texts(texts: &[Zeroizing<String>]) -> Outcome<Vec<Zeroizing<String>>> {
+    let mut found = Vec::new();
+    for text in texts {
+        let Some(path) = text.trim().strip_prefix('@') else {
+            found.push(text.clone());
+            continue;
+        };
+        let content = read_secret_file(Path::new(path)).map_err(|error| turn_failure(error.into()))?;
+        let lines = content.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let before = found.len();
+        found.extend(lines.flat_map(str::split_whitespace).map(|word| Zeroizing::new(word.to_owned())));
+        if found.len() == before {
+            return Err(turn_failure(LoadTurnError::Nothing(path.to_owned())));
+        }
+    }
+    turn_servers(&found)?;
+    Ok(found)
+}
+
 /// Parses the texts of `--turn`.
 pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServer>> {
     let mut servers = Vec::new();
@@ -47,19 +67,23 @@ pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServe
         if text.trim().is_empty() {
             return Err(Failure::usage(format_args!("--turn: {}", TurnServerError::Empty), TURN_HINT));
         }
-        // Errors do not repeat the text, because it contains a password.
-        servers.extend(load_turn_servers(text).map_err(|error| match error {
-            LoadTurnError::File(error) => {
-                Failure::file(error, "write the texts into a file of mode 0600, and give its path")
-            }
-            LoadTurnError::Nothing(_) => Failure::usage(
-                format_args!("--turn: {error}"),
-                "write turn:USER:PASSWORD@HOST:PORT into it, or leave --turn out",
-            ),
-            error => Failure::usage(format_args!("--turn: {error}"), TURN_HINT),
-        })?);
+        servers.extend(load_turn_servers(text).map_err(turn_failure)?);
     }
     Ok(servers)
+}
+
+/// Returns the failure without the text, because it contains a password.
+fn turn_failure(error: LoadTurnError) -> Failure {
+    match error {
+        LoadTurnError::File(error) => {
+            Failure::file(error, "write the texts into a file of mode 0600, and give its path")
+        }
+        LoadTurnError::Nothing(_) => Failure::usage(
+            format_args!("--turn: {error}"),
+            "write turn:USER:PASSWORD@HOST:PORT into it, or leave --turn out",
+        ),
+        error => Failure::usage(format_args!("--turn: {error}"), TURN_HINT),
+    }
 }
 
 /// Minimum length of an access token without a warning, in bytes: 128 random bits in base64.

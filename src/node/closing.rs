@@ -28,7 +28,7 @@ impl Undelivered {
 
 /// Connections that the application has closed and that may still fail.
 #[derive(Default)]
-pub(super) struct Closing(Mutex<Known>);
+pub(crate) struct Closing(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
@@ -39,7 +39,7 @@ struct Known {
 
 impl Closing {
     /// Remembers a closed flow until it can lose nothing more.
-    pub(super) fn add(&self, flow: &Arc<Flow>) {
+    pub(crate) fn add(&self, flow: &Arc<Flow>) {
         let mut known = self.lock();
         // Only when full, so that each flow is checked a few times, however many there are.
         if known.flows.len() == known.flows.capacity() {
@@ -49,7 +49,7 @@ impl Closing {
     }
 
     /// Returns the flows that can still fail.
-    pub(super) fn flows(&self) -> Vec<Arc<Flow>> {
+    pub(crate) fn flows(&self) -> Vec<Arc<Flow>> {
         let mut known = self.lock();
         known.sort_out();
         known.flows.clone()

@@ -42,7 +42,7 @@ pub use status::{
     PeerStatus, Ports, Presence, RootListStatus, RootStatus, Status, Traffic, TurnStatus,
 };
 
-use self::closing::Closing;
+pub(crate) use self::closing::Closing;
 use self::contact::Keeper;
 use self::meeting::Meetings;
 use crate::config::{Network, RootSource};
@@ -189,11 +189,18 @@ impl Node {
     }
 
     /// Uses the roots of more sources, after the [roots of the builder](NodeBuilder::roots). At most eight
-    /// roots are used, and of these at most four domains' are asked for. Returns false if domains are left
-    /// out for that.
+    /// roots are used, and of these at most four domains' are asked for. Returns false if some are left out
+    /// for that.
     pub fn add_roots(&self, sources: impl IntoIterator<Item = impl Into<RootSource>>) -> bool {
         let sources = sources.into_iter().map(Into::into).collect();
         self.inner.root_sources.get().is_some_and(|lists| lists.add(&self.inner, sources))
+    }
+
+    /// Stops using roots that were named by their keys. Lists of roots (`dns:DOMAIN`, `lan`) stay.
+    pub fn remove_roots(&self, sources: &[RootSource]) {
+        if let Some(lists) = self.inner.root_sources.get() {
+            lists.remove(sources);
+        }
     }
 
     /// Returns the last results of the lists of roots that the node follows (`dns:DOMAIN`, `lan`), in the

@@ -12,7 +12,7 @@ use peersock_stack::{
 };
 
 use super::{Waited, explain, interface_of};
-use crate::node::{Inner, Node};
+use crate::node::{Closing, Inner, Node};
 use crate::sync;
 use peersock_primitives::wait::{Interest, Waiters};
 
@@ -36,6 +36,8 @@ pub struct Connection {
     error_known: AtomicBool,
     /// True once a call has failed because the node is shutting down, so the application's data is truncated.
     was_cut_off: AtomicBool,
+    /// Closed connections of the program, if it is one of several that share the node.
+    closing: Option<Arc<Closing>>,
 }
 
 impl Connection {
@@ -85,7 +87,14 @@ impl Connection {
             waits_for_data: AtomicBool::new(false),
             error_known: AtomicBool::new(false),
             was_cut_off: AtomicBool::new(false),
+            closing: None,
         }
+    }
+
+    /// Returns the connection, which after its end is one of a program's closed ones.
+    pub(crate) fn counted_in(mut self, closing: Option<Arc<Closing>>) -> Connection {
+        self.closing = closing;
+        self
     }
 
     /// Fails once the node is shut down.
@@ -407,6 +416,7 @@ impl Drop for Connection {
         }
         if !is_known {
             self.node.add_closing(&self.flow);
+            self.closing.iter().for_each(|closing| closing.add(&self.flow));
         }
     }
 }
@@ -447,6 +457,8 @@ impl fmt::Debug for Place {
 pub struct Acceptor {
     pub(crate) node: Arc<Inner>,
     listener: Arc<Listener>,
+    /// Closed connections of the program, as in [`Connection`].
+    closing: Option<Arc<Closing>>,
 }
 
 impl Acceptor {
@@ -459,7 +471,7 @@ impl Acceptor {
             .tcp_listen(Instant::now(), interface, local, BACKLOG, options)
             .map_err(|error| explain(error, local.port(), &node.inner.driver.datapath.networks()))?;
         node.inner.add_socket(&listener);
-        Ok(Acceptor { node: Arc::clone(&node.inner), listener })
+        Ok(Acceptor { node: Arc::clone(&node.inner), listener, closing: None })
     }
 
     /// Takes an address and a port on the interfaces of the scope; connections come after
@@ -469,10 +481,11 @@ impl Acceptor {
         scope: Scope,
         local: SocketAddr,
         options: TcpOptions,
+        closing: Option<Arc<Closing>>,
     ) -> Result<Acceptor, Error> {
         let listener = node.driver.datapath.stack().tcp_bind(scope, local, options)?;
         node.add_socket(&listener);
-        Ok(Acceptor { node: Arc::clone(node), listener })
+        Ok(Acceptor { node: Arc::clone(node), listener, closing })
     }
 
     /// Listens like listen(2), with a backlog of `backlog` connections.
@@ -498,7 +511,7 @@ impl Acceptor {
     pub fn accept(&self) -> io::Result<(Connection, SocketAddr)> {
         let flow = self.listener.accept(Instant::now())?;
         let remote = flow.remote();
-        Ok((Connection::new(&self.node, flow), remote))
+        Ok((self.connection(flow), remote))
     }
 
     /// Accepts a connection that still counts in the backlog until its place is dropped.
@@ -508,7 +521,11 @@ impl Acceptor {
     pub fn accept_in_place(&self) -> io::Result<(Connection, Place)> {
         let flow = self.listener.accept_in_place(Instant::now())?;
         let place = Place { node: Arc::clone(&self.node), listener: Arc::clone(&self.listener) };
-        Ok((Connection::new(&self.node, flow), place))
+        Ok((self.connection(flow), place))
+    }
+
+    fn connection(&self, flow: Arc<Flow>) -> Connection {
+        Connection::new(&self.node, flow).counted_in(self.closing.clone())
     }
 
     /// Returns the local address.

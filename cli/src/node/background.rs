@@ -9,9 +9,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use peersock::state::{StateDir, StateError};
-use peersock_attach::{Connection, Reply};
+use peersock_attach::{Connection, Reply, Wish};
 
-use super::host::{Host, refusal};
+use super::host::{Host, check_version, refusal};
 use super::notes::Log;
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
@@ -25,25 +25,28 @@ pub(super) fn run(args: &NodeArgs) -> Outcome {
     let first = take_stdin()?;
     let log = Log::of_stderr()?;
     let first = Connection::new(first)?;
-    match start(args, log) {
-        Ok(host) => host.serve_from(first),
+    // Before the answer also because closing with unread data would be a reset.
+    let wish = first.wish()?;
+    match start(args, &wish, log) {
+        Ok(host) => host.serve_from(first, wish),
         Err(reply) => {
-            // The first message is read before the answer, because closing with unread data would be a reset.
-            let _ = first.wish();
             let _ = first.send(&reply);
             Ok(())
         }
     }
 }
 
-fn start(args: &NodeArgs, log: Log) -> Result<Host, Reply> {
+/// Starts the node with the settings of its first program.
+fn start(args: &NodeArgs, wish: &Wish, log: Log) -> Result<Host, Reply> {
     let refused = |failure| Reply::Refused(refusal(&failure));
+    check_version(wish).map_err(refused)?;
     let path = args.state.path().map_err(refused)?;
     let state = StateDir::open(&path).map_err(|error| match error {
         StateError::InUse { holder, .. } => Reply::InUse { holder },
         error => refused(error.into()),
     })?;
-    let host = Host::start(args, state, Some(log)).map_err(refused)?;
+    // The program's roots come with the program.
+    let host = Host::start(wish.settings.clone(), Vec::new(), state, Some(log)).map_err(refused)?;
     // No program may keep a file system busy by having started the node.
     let _ = env::set_current_dir("/");
     Ok(host)

@@ -4,19 +4,20 @@ use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock::overlay::{NetworkId, NodeId};
 use peersock::state::{SocketFile, StateDir};
-use peersock::{IdentitySource, Joined, Network, Node, RootSource};
+use peersock::{IdentitySource, Joined, Network, Node, RootSource, StartError};
 use peersock_attach::{Connection, Namespaces, Network as Entered, Refusal, Reply, Setting, VERSION, Wish};
 use peersock_socket_server::FdServer;
 
 use super::networks::Networks;
 use super::notes::Log;
 use super::program::{Program, Programs, Service};
+use super::roots::Roots;
 use super::settings;
-use crate::args::NodeArgs;
+use crate::args::UnderlayArgs;
 use crate::failure::{Failure, Outcome};
 use crate::reach::NamedServers;
 use crate::session::interfaces;
@@ -27,6 +28,10 @@ const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time in which the sockets of programs end before the node does.
 const ENDING: Duration = Duration::from_secs(2);
+
+/// Time in which the port of a node that has just ended becomes free.
+const PORT_FREE: Duration = Duration::from_secs(2);
+const PORT_RETRY: Duration = Duration::from_millis(20);
 
 /// Descriptors that a node needs for its first program.
 const MIN_DESCRIPTORS: u64 = 32;
@@ -46,20 +51,27 @@ struct Inner {
     /// The program that has started the node, and so its settings; `None` for a person.
     starter: Mutex<Option<String>>,
     networks: Mutex<Networks>,
+    roots: Mutex<Roots>,
     programs: Mutex<Programs>,
-    /// True if the node ends with its last program.
-    ends_alone: bool,
+    /// The log of a node that ends with its last program.
+    log: Option<Log>,
     changed: Condvar,
 }
 
 impl Host {
     /// Starts the node, and listens for programs. A node with a `log` ends with its last program.
-    pub(super) fn start(args: &NodeArgs, state: StateDir, log: Option<Log>) -> Outcome<Host> {
+    pub(super) fn start(
+        settings: Vec<Setting>,
+        roots: Vec<RootSource>,
+        state: StateDir,
+        log: Option<Log>,
+    ) -> Outcome<Host> {
         // The socket first: programs that find the directory in use wait only shortly for it.
         let (listener, file) = state.bind_node_socket()?;
-        let builder = Node::builder().identity(IdentitySource::Opened(state.clone())).port(args.overlay_port);
-        let builder = builder.interfaces(interfaces(&args.interfaces));
-        let node = args.with_roots(builder)?.start()?;
+        let options = settings::options(&settings)?;
+        let node = start_node(&options, &state)?;
+        let mut used = Roots::default();
+        used.enter(&node, &roots);
         FdServer::raise_descriptor_limit();
         check_descriptors()?;
         let host = Host(Arc::new(Inner {
@@ -67,23 +79,27 @@ impl Host {
             state,
             listener,
             file: Mutex::new(Some(file)),
-            settings: args.named_settings(),
-            named: NamedServers::of(args),
+            settings,
+            named: NamedServers::of(&options),
             starter: Mutex::default(),
             networks: Mutex::default(),
+            roots: Mutex::new(used),
             programs: Mutex::default(),
-            ends_alone: log.is_some(),
+            log,
             changed: Condvar::new(),
         }));
-        if let Some(log) = log {
-            let (inner, is_verbose) = (Arc::downgrade(&host.0), log::verbosity() > 0);
-            log.follow(move |line| {
-                let programs = inner.upgrade().map(|host| lock(&host.programs).all()).unwrap_or_default();
-                programs.iter().for_each(|program| program.log(&line, is_verbose));
-            })?;
-        }
         host.tell_unanswered()?;
         Ok(host)
+    }
+
+    /// Passes the log on, once there is a program that reads it.
+    fn pass_log(&self) {
+        let Some(log) = &self.0.log else { return };
+        let (inner, is_verbose) = (Arc::downgrade(&self.0), log::verbosity() > 0);
+        log.pass_to(move |line| {
+            let programs = inner.upgrade().map(|host| lock(&host.programs).all()).unwrap_or_default();
+            programs.iter().for_each(|program| program.log(&line, is_verbose));
+        });
     }
 
     pub(super) fn node_id(&self) -> NodeId {
@@ -109,8 +125,8 @@ impl Host {
     }
 
     /// Serves one program that is connected, and others, until the last one has ended.
-    pub(super) fn serve_from(&self, first: Connection) -> Outcome {
-        self.receive(first)?;
+    pub(super) fn serve_from(&self, first: Connection, wish: Wish) -> Outcome {
+        self.receive(first, Some(wish))?;
         self.serve()
     }
 
@@ -119,7 +135,18 @@ impl Host {
     fn end(&self) {
         let mut programs = self.programs();
         programs.is_ending = true;
-        programs.all().iter().for_each(|program| program.disconnect());
+        let all = programs.all();
+        drop(programs);
+        thread::scope(|scope| {
+            // In the scope's own thread if the system has no other.
+            for program in &all {
+                let end = || program.end();
+                if thread::Builder::new().name("ending".into()).spawn_scoped(scope, end).is_err() {
+                    program.end();
+                }
+            }
+        });
+        let programs = self.programs();
         let is_served = |programs: &mut Programs| programs.connections > 0;
         let waited = self.0.changed.wait_timeout_while(programs, ENDING, is_served);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
@@ -152,11 +179,11 @@ impl Host {
     }
 
     fn receive_stream(&self, stream: UnixStream) -> io::Result<()> {
-        self.receive(Connection::new(stream)?)
+        self.receive(Connection::new(stream)?, None)
     }
 
-    /// Serves a program in a thread.
-    fn receive(&self, connection: Connection) -> io::Result<()> {
+    /// Serves a program in a thread. Its first message may have been read.
+    fn receive(&self, connection: Connection, wish: Option<Wish>) -> io::Result<()> {
         let connection = Arc::new(connection);
         let is_ending = {
             let mut programs = self.programs();
@@ -168,53 +195,51 @@ impl Host {
             let _ = connection.wish();
             return connection.send(&Reply::Ending);
         }
-        let (host, its) = (self.clone(), Arc::clone(&connection));
+        // Dropped by the thread, or without one.
+        let counted = Counted { host: self.clone(), connection };
         let serve = move || {
-            if let Err(error) = host.attach(&its) {
+            if let Err(error) = counted.host.attach(&counted.connection, wish) {
                 tracing::debug!(%error, "a program has gone");
             }
-            host.leave(its);
         };
-        let started = thread::Builder::new().name("program".into()).spawn(serve);
-        started.map(drop).inspect_err(|_| self.leave(connection))
+        thread::Builder::new().name("program".into()).spawn(serve).map(drop)
     }
 
     /// Notes the end of a connection. The last program's stays open until the node has ended.
-    fn leave(&self, connection: Arc<Connection>) {
+    fn leave(&self, connection: &Arc<Connection>) {
         let mut programs = self.programs();
         programs.connections -= 1;
         self.0.changed.notify_all();
-        if programs.connections == 0 && self.0.ends_alone && !programs.is_ending {
+        if programs.connections == 0 && self.0.log.is_some() && !programs.is_ending {
             programs.is_ending = true;
-            programs.waiting.push(connection);
+            programs.waiting.push(Arc::clone(connection));
         }
     }
 
     /// Attaches a program, and serves it until its end.
-    fn attach(&self, connection: &Arc<Connection>) -> io::Result<()> {
-        let wish = connection.wish()?;
-        let (program, service, joined) = match self.admit(&wish, connection) {
+    fn attach(&self, connection: &Arc<Connection>, wish: Option<Wish>) -> io::Result<()> {
+        let wish = wish.map_or_else(|| connection.wish(), Ok)?;
+        let Admitted { stay, program, service } = match self.admit(&wish, connection) {
             Ok(admitted) => admitted,
             Err(failure) => return connection.send(&Reply::Refused(refusal(&failure))),
         };
-        let ids: Vec<_> = joined.iter().map(Joined::id).collect();
-        let number = self.programs().add(program);
-        let networks = joined
-            .iter()
-            .map(|joined| Entered { id: joined.id().to_string(), addresses: joined.addresses() });
+        let networks = stay.joined.iter();
+        let networks =
+            networks.map(|joined| Entered { id: joined.id().to_string(), addresses: joined.addresses() });
         let attached = Reply::Attached { environment: service.environment(), networks: networks.collect() };
-        let ended = connection.send(&attached).and_then(|()| service.serve(connection));
-        self.programs().remove(number);
-        lock(&self.0.networks).leave(&self.0.node, &ids);
-        ended
+        connection.send(&attached)?;
+        let is_ending = {
+            let mut programs = self.programs();
+            programs.add(program);
+            programs.is_ending
+        };
+        self.pass_log();
+        // A node that ends has not seen the program in its list.
+        if is_ending { Ok(()) } else { service.serve(connection) }
     }
 
     /// Decides whether a program may share the node, and starts its server.
-    fn admit(
-        &self,
-        wish: &Wish,
-        connection: &Arc<Connection>,
-    ) -> Outcome<(Arc<Program>, Service, Vec<Joined>)> {
+    fn admit(&self, wish: &Wish, connection: &Arc<Connection>) -> Outcome<Admitted<'_>> {
         check_version(wish)?;
         check_namespaces(wish)?;
         let networks = wish.networks.iter().map(|text| Network::from_portable(text));
@@ -230,15 +255,16 @@ impl Host {
             );
         }
         let joined = lock(&self.0.networks).enter(&self.0.node, &networks, |id| self.users(id))?;
-        self.0.node.add_roots(roots);
-        match program.serve(&self.0.node) {
-            Ok(service) => Ok((Arc::new(program), service, joined)),
-            Err(error) => {
-                let ids: Vec<_> = joined.iter().map(Joined::id).collect();
-                lock(&self.0.networks).leave(&self.0.node, &ids);
-                Err(error.into())
-            }
+        let has_all = lock(&self.0.roots).enter(&self.0.node, &roots);
+        let stay = Stay { host: self, program: Arc::new(program), joined, roots };
+        if !has_all {
+            stay.program.tell(
+                "the programs of this node name more roots than it uses, eight and four domains: the last \
+                 ones are left out",
+            );
         }
+        let service = stay.program.serve(&self.0.node)?;
+        Ok(Admitted { program: Arc::clone(&stay.program), service, stay })
     }
 
     /// Returns the programs that have a network.
@@ -269,6 +295,58 @@ impl Host {
     }
 }
 
+/// A connection that counts until it is dropped.
+struct Counted {
+    host: Host,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.host.leave(&self.connection);
+    }
+}
+
+/// A program that may share the node. Its server ends before its stay.
+struct Admitted<'a> {
+    program: Arc<Program>,
+    service: Service,
+    stay: Stay<'a>,
+}
+
+/// The networks and roots of a program, until it is dropped.
+struct Stay<'a> {
+    host: &'a Host,
+    program: Arc<Program>,
+    joined: Vec<Joined>,
+    roots: Vec<RootSource>,
+}
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        let host = &self.host.0;
+        lock(&host.programs).remove(&self.program);
+        let ids: Vec<_> = self.joined.iter().map(Joined::id).collect();
+        lock(&host.networks).leave(&host.node, &ids);
+        lock(&host.roots).leave(&host.node, &self.roots);
+    }
+}
+
+/// Starts the node in a state directory. The port of its predecessor may still be in use for a moment.
+fn start_node(options: &UnderlayArgs, state: &StateDir) -> Outcome<Node> {
+    let begun = Instant::now();
+    loop {
+        let builder = Node::builder().identity(IdentitySource::Opened(state.clone()));
+        let builder = builder.port(options.overlay_port).interfaces(interfaces(&options.interfaces));
+        match options.with_roots(builder.roots(Vec::<RootSource>::new()))?.start() {
+            Err(error) if matches!(error, StartError::PortTaken { .. }) && begun.elapsed() < PORT_FREE => {
+                thread::sleep(PORT_RETRY)
+            }
+            started => return Ok(started?),
+        }
+    }
+}
+
 /// Returns a failure for a program's user.
 pub(super) fn refusal(failure: &Failure) -> Refusal {
     Refusal {
@@ -292,7 +370,7 @@ fn check_descriptors() -> Outcome {
     }
 }
 
-fn check_version(wish: &Wish) -> Outcome {
+pub(super) fn check_version(wish: &Wish) -> Outcome {
     if wish.version == VERSION {
         return Ok(());
     }

@@ -5,6 +5,8 @@ mod host;
 mod networks;
 mod notes;
 mod program;
+mod resets;
+mod roots;
 mod settings;
 
 use std::ffi::OsString;
@@ -20,8 +22,8 @@ use host::Host;
 /// Keep the node that the programs of this user share
 ///
 /// Programs under `peersock run` with the same state directory use this node: one identity, one set of
-/// addresses and names. It stays until Ctrl-C or SIGTERM; programs that run then have no network. With
-/// `peersock run --share-node`, a node is started in the background, and ends with its last program.
+/// addresses and names. It stays until Ctrl-C or SIGTERM; programs that run then have no network. Without it,
+/// the first program starts a node in the background, which ends with the last program.
 ///
 /// Each program has the networks that it names, and sees no others.
 #[derive(clap::Args)]
@@ -58,16 +60,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
         _ => {}
     }
     let state = StateDir::open(&args.node.state.path()?)?;
-    let host = Host::start(&args.node, state, None)?;
+    let host = Host::start(args.node.named_settings()?, args.node.roots_with_tokens()?, state, None)?;
     stdio::note(format_args!("node {}: programs under `peersock run` share it", host.node_id()));
     host.serve()
 }
 
-/// Returns the command that starts a shared node with these arguments in the background.
+/// Returns the command that starts a shared node in the background. It has the settings of the first message.
 pub(crate) fn launch(args: &NodeArgs) -> Outcome<Launch> {
     let mut arguments: Vec<OsString> = vec!["node".into(), "--background".into(), "--state".into()];
     arguments.push(args.state.path()?.into());
-    arguments.extend(args.as_words());
     arguments.extend((0..log::verbosity()).map(|_| "-v".into()));
     Ok(Launch { program: "/proc/self/exe".into(), arguments })
 }

@@ -1,16 +1,16 @@
 //! A program that is attached to a shared node.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use peersock::overlay::NetworkId;
 use peersock::{Network, Node, Unanswered};
 use peersock_attach::{Ask, Connection, Reply};
-use peersock_socket_server::FdServer;
+use peersock_socket_server::{FdServer, Launcher};
 
 use super::notes::Notes;
+use super::resets::Asked;
 use crate::output::escape;
 use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
@@ -25,11 +25,14 @@ pub(super) struct Program {
     is_verbose: bool,
     notes: Notes,
     unanswered: Mutex<UnansweredMessages>,
+    /// Its server, while there is one.
+    server: Mutex<Weak<FdServer>>,
 }
 
 /// The program's server and the threads that speak for it, until dropped.
 pub(super) struct Service {
-    server: FdServer,
+    server: Arc<FdServer>,
+    asked: Arc<Asked>,
     _roots: RootWatch,
 }
 
@@ -43,7 +46,8 @@ impl Program {
         let notes = Notes::start(Arc::clone(connection))?;
         let (name, process) = (escape(name), connection.process());
         let connection = Arc::clone(connection);
-        Ok(Program { name, process, connection, networks, is_verbose, notes, unanswered: Mutex::default() })
+        let (unanswered, server) = (Mutex::default(), Mutex::default());
+        Ok(Program { name, process, connection, networks, is_verbose, notes, unanswered, server })
     }
 
     /// Returns the program's name and process, for people.
@@ -51,9 +55,19 @@ impl Program {
         format!("`{}` (process {})", self.name, self.process)
     }
 
-    /// Ends the connection, and with it the program's sockets.
-    pub(super) fn disconnect(&self) {
+    /// Ends the program's sockets, so that it does not take the end of the node for that of its data, and
+    /// the connection.
+    pub(super) fn end(&self) {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if let Some(server) = server {
+            server.reset();
+        }
         self.connection.close();
+    }
+
+    /// Sends a line to the program's user.
+    pub(super) fn tell(&self, line: &str) {
+        self.notes.tell(line);
     }
 
     pub(super) fn has(&self, network: NetworkId) -> bool {
@@ -82,13 +96,16 @@ impl Program {
     /// Starts the program's server.
     pub(super) fn serve(&self, node: &Node) -> io::Result<Service> {
         let networks: Vec<_> = self.networks.iter().map(Network::id).collect();
-        let server = FdServer::start_within(node, &networks, self.process)?;
+        let asked = Asked::start(self.notes.clone())?;
+        let launcher: Arc<dyn Launcher> = asked.clone();
+        let server = Arc::new(FdServer::start_within(node, &networks, self.process, Some(launcher))?);
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&server);
         let (refusals, notes) = (server.refusals(), self.notes.clone());
         let tell = move || refusals.iter().for_each(|refusal| notes.tell(refusal));
         thread::Builder::new().name("refusals".into()).spawn(tell)?;
         let notes = self.notes.clone();
         let roots = root_watch::start_for(node, move |note| notes.tell(note))?;
-        Ok(Service { server, _roots: roots })
+        Ok(Service { server, asked, _roots: roots })
     }
 }
 
@@ -100,6 +117,7 @@ impl Service {
     /// Serves the program until it detaches, or is gone. Then its sockets end.
     pub(super) fn serve(self, connection: &Connection) -> io::Result<()> {
         let detached = self.answer(connection);
+        self.asked.end();
         if !matches!(detached, Ok(true)) {
             self.server.end_everywhere();
         }
@@ -118,6 +136,8 @@ impl Service {
                     connection.send(&Reply::Done)?;
                 }
                 Ask::Drain => server.begin_drain(),
+                Ask::Shown { number, is_shown } => self.asked.shown(number, is_shown),
+                Ask::Broken => self.asked.broken(),
                 Ask::Outstanding => connection.send(&Reply::Outstanding(server.undelivered()))?,
                 Ask::Detach => return Ok(true),
             }
@@ -129,8 +149,7 @@ impl Service {
 /// The attached programs.
 #[derive(Default)]
 pub(super) struct Programs {
-    attached: BTreeMap<u64, Arc<Program>>,
-    last: u64,
+    attached: Vec<Arc<Program>>,
     /// Number of connections, including those that are not attached yet.
     pub(super) connections: usize,
     /// Set once the node ends: no program is attached any more.
@@ -140,17 +159,15 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn add(&mut self, program: Arc<Program>) -> u64 {
-        self.last += 1;
-        self.attached.insert(self.last, program);
-        self.last
+    pub(super) fn add(&mut self, program: Arc<Program>) {
+        self.attached.push(program);
     }
 
-    pub(super) fn remove(&mut self, number: u64) {
-        self.attached.remove(&number);
+    pub(super) fn remove(&mut self, program: &Arc<Program>) {
+        self.attached.retain(|other| !Arc::ptr_eq(other, program));
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Program>> {
-        self.attached.values().cloned().collect()
+        self.attached.clone()
     }
 }

@@ -1,8 +1,38 @@
 //! Settings that all programs of a shared node have in common.
 
+use clap::Parser as _;
 use peersock_attach::Setting;
 
+use crate::args::UnderlayArgs;
 use crate::failure::{Failure, Outcome};
+
+/// Options of a node, as settings name them.
+#[derive(clap::Parser)]
+#[command(no_binary_name = true)]
+struct Options {
+    #[command(flatten)]
+    underlay: UnderlayArgs,
+}
+
+/// Returns the options that settings describe.
+///
+/// # Errors
+/// The settings are of another version of the program.
+pub(super) fn options(settings: &[Setting]) -> Outcome<UnderlayArgs> {
+    let word = |setting: &Setting| match setting.value.is_empty() {
+        true => setting.option.clone(),
+        false => format!("{}={}", setting.option, setting.value),
+    };
+    let parsed = Options::try_parse_from(settings.iter().map(word));
+    // The error's text would repeat the values, which may contain passwords.
+    let parsed = parsed.map_err(|_| {
+        Failure::usage(
+            "the settings of the node are of another version",
+            "end the programs that use the node",
+        )
+    });
+    Ok(parsed?.underlay)
+}
 
 /// Checks that the node has the settings that a program names. `starter` is the program that has set the
 /// node's.
@@ -19,7 +49,7 @@ pub(super) fn check(of_node: &[Setting], wanted: &[Setting], starter: &str) -> O
             shown(other)
         ),
         "end the programs that use the node, leave the option out, or give this program a node of its own \
-         by --state DIR",
+         by --own-node and --state DIR",
     ))
 }
 
@@ -55,5 +85,21 @@ mod tests {
         assert!(port.contains("without --overlay-port"), "{port}");
         let turn = check(&[setting("--turn", "turn:anna:secret@host")]).expect_err("a server");
         assert!(!turn.contains("secret"), "{turn}");
+    }
+
+    #[test]
+    fn options_name_the_settings_that_made_them() {
+        let settings = [
+            setting("--no-portmap", ""),
+            setting("--interface", "eth0,lo"),
+            setting("--dht", "public"),
+            setting("--turn", "turn:anna:secret@[2001:db8::1]:3478"),
+            setting("--stun", "stun.example:3478"),
+            setting("--busy-poll", "50"),
+            setting("--overlay-port", "7000"),
+        ];
+        let options = options(&settings).expect("known options");
+        assert_eq!(options.named_settings().expect("nothing is read"), settings);
+        assert!(super::options(&[setting("--sail", "red")]).is_err());
     }
 }

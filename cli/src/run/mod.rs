@@ -96,13 +96,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WHERE", value_parser = parse_bind)]
     bind: Vec<String>,
 
-    /// Start a node that other programs share, unless one runs [env: PEERSOCK_SHARE_NODE]
+    /// Give the program a node of its own [env: PEERSOCK_OWN_NODE]
     ///
-    /// Programs with one state directory share its node: one identity, one set of addresses and ports. The
-    /// first program starts it in the background, and it ends with the last. Without this option a program
-    /// uses a shared node that runs, or else has a node of its own.
+    /// Otherwise, programs with one state directory share a node: one identity, one set of addresses and
+    /// ports. The first program starts it in the background, and it ends with the last.
     #[arg(long)]
-    share_node: bool,
+    own_node: bool,
 
     /// Do not print the program's address
     #[arg(short, long)]

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fmt::Display;
-use std::fs;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,8 +23,8 @@ use crate::root_watch::{self, RootWatch};
 use crate::session::interfaces;
 use crate::{log, node, stdio, unanswered};
 
-/// Environment variable for `--share-node`.
-const SHARE_NODE_VARIABLE: &str = "PEERSOCK_SHARE_NODE";
+/// Environment variable for `--own-node`.
+const OWN_NODE_VARIABLE: &str = "PEERSOCK_OWN_NODE";
 
 /// The program's node.
 pub(super) enum ServingNode {
@@ -55,7 +54,7 @@ impl ServingNode {
     /// Attaches to the shared node, if one runs or may be started. Otherwise starts one for this process
     /// alone.
     pub(super) fn start(args: &Args, networks: Vec<Network>) -> Outcome<ServingNode> {
-        if !args.node.state.ephemeral
+        if !wants_own_node(args)
             && let Some(shared) = SharedNode::attach(args, &networks)?
         {
             return Ok(ServingNode::Shared(shared));
@@ -140,15 +139,13 @@ impl ServingNode {
 
 impl SharedNode {
     /// Attaches to the shared node. Returns `None` if there is none, and this process must not start it.
-    ///
-    /// The node must be allowed to reach the programs' descriptors, although it is not their parent (Yama).
     fn attach(args: &Args, networks: &[Network]) -> Outcome<Option<SharedNode>> {
         let state = args.node.state.path()?;
         // Before anything is read for the node: a pipe with a token can be read once.
-        if !may_start_node(args) && !Attached::is_offered(&state) {
+        let may_start = may_start_node();
+        if !may_start && !Attached::is_offered(&state) {
             return Ok(None);
         }
-        check_ptrace_scope()?;
         let [is_ending, was_lost] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let (ends, lost) = (Arc::clone(&is_ending), Arc::clone(&was_lost));
         let name = args.program[0].display().to_string();
@@ -168,7 +165,7 @@ impl SharedNode {
                 ));
             }
         };
-        let launch = may_start_node(args).then(|| node::launch(&args.node)).transpose()?;
+        let launch = may_start.then(|| node::launch(&args.node)).transpose()?;
         let attached = Attached::open(&state, launch.as_ref(), wish(args, networks)?, tell);
         let attached = match attached {
             Err(AttachError::Absent) => return Ok(None),
@@ -181,29 +178,17 @@ impl SharedNode {
     }
 }
 
-/// Checks that a shared node can report resets to the programs, which takes the right to trace them.
-fn check_ptrace_scope() -> Outcome {
-    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    if matches!(scope.trim(), "" | "0") || rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        format_args!(
-            "programs cannot share a node here, because kernel.yama.ptrace_scope is {}: the node could not tell \
-             them about resets",
-            scope.trim()
-        ),
-        "set it to 0 with sysctl, or give each program a node of its own: leave --share-node out, and name \
-         another --state DIR",
-    ))
+/// Returns true if the program's user wants a node that no other program uses.
+fn wants_own_node(args: &Args) -> bool {
+    let is_set = |variable| env::var_os(variable).is_some_and(|value| !value.is_empty());
+    args.node.state.ephemeral || args.own_node || is_set(OWN_NODE_VARIABLE)
 }
 
 /// Returns true if this process may start a node for others. The limits of one program would end it, and an
 /// outer `peersock run` would wait for it.
-fn may_start_node(args: &Args) -> bool {
+fn may_start_node() -> bool {
     let limits = [Resource::Cpu, Resource::As, Resource::Data];
-    (args.share_node || env::var_os(SHARE_NODE_VARIABLE).is_some_and(|value| !value.is_empty()))
-        && limits.into_iter().all(|limit| getrlimit(limit).current.is_none())
+    limits.into_iter().all(|limit| getrlimit(limit).current.is_none())
         && env::var_os(peersock_socket_server::ENVIRONMENT).is_none_or(|value| value.is_empty())
 }
 
@@ -215,7 +200,7 @@ fn wish(args: &Args, networks: &[Network]) -> Outcome<Wish> {
         name: args.program[0].display().to_string(),
         networks: networks.iter().map(|network| network.to_portable().to_string()).collect(),
         roots: roots.iter().map(|root| root.to_portable().to_string()).collect(),
-        settings: args.node.named_settings(),
+        settings: args.node.named_settings()?,
         is_verbose: log::verbosity() > 0,
         namespaces: Namespaces::own(),
     })
@@ -226,7 +211,7 @@ fn not_attached(error: AttachError) -> Failure {
         AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
         AttachError::InUse { .. } => Failure::new(
             format_args!("{error}"),
-            "end that process, start its program with --share-node, too, or give --state DIR or --ephemeral",
+            "end that process, start it without --own-node if it is `peersock run`, or give --state DIR",
         ),
         AttachError::Silent { .. } => Failure::new(
             format_args!("{error}"),
@@ -234,7 +219,7 @@ fn not_attached(error: AttachError) -> Failure {
         ),
         AttachError::Start(error) => Failure::new(
             format_args!("the node that programs share cannot be started: {error}"),
-            "set higher limits (`ulimit -a` shows them), or leave --share-node out",
+            "set higher limits (`ulimit -a` shows them), or give --own-node",
         ),
         error => Failure::new(
             format_args!("{error}"),
@@ -260,8 +245,8 @@ impl OwnNode {
         let node = args.node.with_roots(builder)?.start().map_err(|error| match error {
             StartError::State(error @ StateError::InUse { .. }) => Failure::new(
                 format_args!("{error}"),
-                "start all programs of a state directory with --share-node, so that they share a node, or give \
-                 --state DIR or --ephemeral",
+                "leave --own-node out, so that the programs of a state directory share a node, or give --state \
+                 DIR or --ephemeral",
             ),
             error => error.into(),
         })?;

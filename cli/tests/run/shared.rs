@@ -48,13 +48,13 @@ for line in sys.stdin:
         if not echo: break
     except OSError as error: print('error', error.errno, flush=True); break";
 
-/// Option of programs that share a node.
-const SHARE: &[&str] = &["--share-node"];
+/// Option of programs that share no node.
+const OWN: &[&str] = &["--own-node"];
 
 impl Lab {
     /// Starts a program that shares the member's node.
     fn shared(&self, member: &str, program: &[impl AsRef<std::ffi::OsStr>]) -> Running {
-        Running::start(self.command(member, SHARE, program))
+        Running::start(self.command(member, &[], program))
     }
 
     fn echo(&self, member: &str, port: &str) -> Running {
@@ -77,6 +77,16 @@ impl Lab {
     fn node(&self, member: &str) -> u32 {
         let lock = fs::read_to_string(self.path(member).join("lock")).expect("a node has run");
         lock.trim().parse().expect("a process")
+    }
+
+    /// Returns the endpoints of the roots that a member's node uses.
+    fn roots(&self, member: &str) -> Vec<String> {
+        let mut status = peersock(&["status", "--json", "--state"]);
+        status.arg(self.path(member));
+        let status: serde_json::Value = serde_json::from_slice(&run(status).stdout).expect("a status");
+        let roots = status["roots"].as_array().expect("a list");
+        let endpoints = roots.iter().flat_map(|root| root["endpoints"].as_array().expect("a list"));
+        endpoints.map(|endpoint| endpoint.as_str().expect("a text").to_owned()).collect()
     }
 
     /// Waits until a member's node has ended.
@@ -106,7 +116,6 @@ fn programs_of_one_member_run_side_by_side_and_the_node_ends_with_the_last() {
     echoes(&mut inside, "among programs");
     echoes(&mut outside, "from elsewhere");
     let taken = lab.command("alpha", &[], &["python3", "-c", ECHO, "7001"]);
-    // A program joins a node that runs without being asked.
     run(taken).failure(1, &["Address already in use"]);
     assert_eq!(lab.node("alpha"), node, "one node serves all");
     drop((inside, first));
@@ -121,8 +130,8 @@ fn programs_of_one_member_run_side_by_side_and_the_node_ends_with_the_last() {
 fn a_node_s_directory_is_free_as_soon_as_the_last_program_has_ended() {
     let Some(lab) = Lab::with("a_node_s_directory_is_free_as_soon_as", &[]) else { return };
     for _ in 0..20 {
-        run(lab.command("alpha", SHARE, &["true"])).success();
         run(lab.command("alpha", &[], &["true"])).success();
+        run(lab.command("alpha", OWN, &["true"])).success();
     }
 }
 
@@ -214,7 +223,7 @@ s = socket.create_server(('', 7000))
 print('ready', flush=True)
 c = s.accept()[0]
 time.sleep(1000)";
-    let serving = Running::start(lab.command("alpha", &[], &["python3", "-c", quiet]));
+    let serving = Running::start(lab.command("alpha", OWN, &["python3", "-c", quiet]));
     serving.wait_for_stdout("ready");
     let sends = "
 import socket, sys
@@ -333,11 +342,11 @@ fn a_node_that_is_kept_serves_programs_one_after_another() {
 #[test]
 fn a_directory_whose_node_is_not_shared_is_in_use_and_a_stale_socket_is_replaced() {
     let Some(lab) = Lab::with("a_directory_whose_node_is_not_shared", &["python3"]) else { return };
-    let own = lab.command("alpha", &[], &["python3", "-c", ECHO, "7000"]);
+    let own = lab.command("alpha", OWN, &["python3", "-c", ECHO, "7000"]);
     let own = Running::start(own);
     own.wait_for_stdout("ready");
     let holder = format!("is in use by process {}, which shares no node there", own.id());
-    run(lab.command("alpha", SHARE, &["true"])).failure(1, &[&holder, "--state DIR or --ephemeral"]);
+    run(lab.command("alpha", &[], &["true"])).failure(1, &[&holder, "--own-node", "--state DIR"]);
     drop(own);
     // A node that was killed leaves its socket.
     let serving = lab.echo("alpha", "7000");
@@ -347,8 +356,8 @@ fn a_directory_whose_node_is_not_shared_is_in_use_and_a_stale_socket_is_replaced
     drop(serving);
     assert!(lab.socket("alpha").exists());
     // Also by a program with a node of its own, which does not mind it.
+    run(lab.command("alpha", OWN, &["true"])).success();
     run(lab.command("alpha", &[], &["true"])).success();
-    run(lab.command("alpha", SHARE, &["true"])).success();
     assert!(!lab.socket("alpha").exists());
     // A node in the background ends in order by a signal, too.
     let serving = lab.echo("alpha", "7000");
@@ -365,11 +374,133 @@ fn a_token_from_a_pipe_is_read_once() {
     let Some(lab) = Lab::with("a_token_from_a_pipe_is_read_once", &["bash"]) else { return };
     let key = peersock::overlay::Identity::from_seed(&[1; 32]).public().to_string();
     let root = format!("--root={key}@127.0.0.1:9");
-    let command = lab.command("alpha", &[&root, "--root-token-file", "/dev/fd/9"], &["true"]);
-    let mut shell = Command::new("bash");
-    shell.args(["-c", "exec \"$@\" 9< <(echo a-token-of-a-root-of-some-length)", "bash"]);
-    shell.arg(command.get_program()).args(command.get_args()).env("XDG_CACHE_HOME", lab.path("cache"));
-    run(shell).success();
+    for mode in [&[][..], OWN] {
+        let options = [mode, &[&root, "--root-token-file", "/dev/fd/9", "--turn", "@/dev/fd/8"]].concat();
+        let command = lab.command("alpha", &options, &["true"]);
+        let mut shell = Command::new("bash");
+        shell.args([
+            "-c",
+            "exec \"$@\" 9< <(echo a-token-of-a-root-of-some-length) 8< <(echo turn:a:b@127.0.0.1:9)",
+            "bash",
+        ]);
+        shell.arg(command.get_program()).args(command.get_args()).env("XDG_CACHE_HOME", lab.path("cache"));
+        run(shell).success();
+    }
+}
+
+/// Settings of the environment count as options do, and roots last as long as their programs.
+#[test]
+fn settings_of_the_environment_are_compared_and_roots_end_with_their_programs() {
+    let Some(lab) = Lab::with("settings_of_the_environment_are_compared", &["python3"]) else { return };
+    let root = |seed: u8| {
+        let key = peersock::overlay::Identity::from_seed(&[seed; 32]).public().to_string();
+        format!("--root={key}@127.0.0.1:{seed}")
+    };
+    let waits = |options: &[&str]| {
+        let running = Running::start(lab.command("alpha", options, &["sh", "-c", "echo ready; read line"]));
+        running.wait_for_stdout("ready");
+        running
+    };
+    let first = waits(&[&root(1)]);
+    let mut second = waits(&[&root(1), &root(2)]);
+    assert_eq!(lab.roots("alpha"), ["127.0.0.1:1", "127.0.0.1:2"]);
+    let mut others = lab.command("alpha", &[], &["true"]);
+    others.env("PEERSOCK_STUN", "127.0.0.1:3478");
+    run(others).failure(1, &["without --stun, by `sh` (process", "asks for --stun 127.0.0.1:3478"]);
+    second.send(b"\n");
+    second.wait_for_end().success();
+    assert_eq!(lab.roots("alpha"), ["127.0.0.1:1"]);
+    let many: Vec<_> = (1..=9).map(root).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let told = run(lab.command("alpha", &many, &["true"])).success();
+    assert!(told.stderr.contains("more roots than it uses"), "{}", told.stderr);
+    drop(first);
+}
+
+/// A node that cannot serve says why, although it has no terminal.
+#[test]
+fn a_start_that_fails_is_explained_to_the_program() {
+    let Some(lab) = Lab::with("a_start_that_fails_is_explained", &[]) else { return };
+    let taken = std::net::UdpSocket::bind("[::]:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let refused = lab.command("alpha", &["--overlay-port", &port], &["true"]);
+    run(refused).failure(1, &[&format!("UDP port {port}")]);
+}
+
+/// The launcher shows a peer's reset, and the end of the node: the program takes neither for the end of data.
+#[test]
+fn resets_and_the_end_of_the_node_are_no_ends_of_data() {
+    let Some(lab) = Lab::with("resets_and_the_end_of_the_node", &["python3"]) else { return };
+    let resets = "
+import socket, struct, sys
+s = socket.create_server(('', 7000))
+print('ready', flush=True)
+kept = []
+for line in sys.stdin:
+    c = s.accept()[0]
+    c.sendall(b'begin')
+    if line == 'reset\\n':
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        c.close()
+    else: kept.append(c)
+    print('accepted', flush=True)";
+    let reads = "
+import socket, sys
+s = socket.create_connection((sys.argv[1], 7000))
+print(s.recv(5), flush=True)
+try: print('end', s.recv(1), flush=True)
+except OSError as error: print('error', error.errno, s.getsockopt(1, 4), flush=True)";
+    let mut serving = Running::start(lab.command("alpha", OWN, &["python3", "-c", resets]));
+    serving.wait_for_stdout("ready");
+    let reader = || lab.shared("beta", &["python3", "-c", reads, ALPHA]);
+    for _ in 0..5 {
+        let reading = reader();
+        serving.send(b"reset\n");
+        // ECONNRESET, which is reported once.
+        reading.wait_for_stdout("error 104 0");
+    }
+    let reading = reader();
+    serving.send(b"keep\n");
+    reading.wait_for_stdout("b'begin'");
+    signal(Signal::TERM, lab.node("beta"));
+    // ECONNRESET or ENETDOWN.
+    reading.wait_for_stdout("error 10");
+}
+
+/// The node is killed while both directions of a connection are full.
+#[test]
+fn full_buffers_end_with_an_error_when_the_node_is_killed() {
+    let Some(lab) = Lab::with("full_buffers_end_with_an_error", &["python3"]) else { return };
+    let fills = "
+import socket, sys, threading
+if len(sys.argv) == 1:
+    s = socket.create_server(('', 7000))
+    print('ready', flush=True)
+    c = s.accept()[0]
+else: c = socket.create_connection((sys.argv[1], 7000))
+sent = 0
+try:
+    while True:
+        c.settimeout(1)
+        try: sent += c.send(bytes([sent // 65536 % 256]) * 65536)
+        except TimeoutError: break
+    print('full', flush=True)
+    c.settimeout(None)
+    c.sendall(bytes(256 << 20))
+except OSError as error: print('write', error.errno, flush=True)
+got = 0
+try:
+    while data := c.recv(65536): got += len(data)
+    print('end', flush=True)
+except OSError as error: print('read', error.errno, flush=True)";
+    let serving = lab.shared("alpha", &["python3", "-c", fills]);
+    serving.wait_for_stdout("ready");
+    let filling = lab.shared("beta", &["python3", "-c", fills, ALPHA]);
+    serving.wait_for_stdout("full");
+    filling.wait_for_stdout("full");
+    signal(Signal::KILL, lab.node("beta"));
+    filling.wait_for_stdout("write ");
+    filling.wait_for_stderr("has ended, so python3 has no network");
 }
 
 #[test]
@@ -443,7 +574,7 @@ fn a_program_in_another_network_namespace_is_refused() {
 fn the_node_holds_nothing_of_the_program_that_started_it() {
     let Some(lab) = Lab::with("the_node_holds_nothing_of_the_program", &["python3", "bash"]) else { return };
     // The pipe ends with the starter, although another program keeps the node.
-    let starter = lab.command("alpha", SHARE, &["sh", "-c", "sleep 1; echo done >&7"]);
+    let starter = lab.command("alpha", &[], &["sh", "-c", "sleep 1; echo done >&7"]);
     let mut shell = Command::new("bash");
     shell.args(["-c", "\"$@\" 7>&1 >/dev/null | cat; echo ended", "bash"]);
     shell.arg(starter.get_program()).args(starter.get_args());

@@ -4,13 +4,14 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::management::{connect_own, is_absent, with_short_path};
 use peersock::state::StateDir;
-use peersock_socket_server::Outstanding;
+use peersock_fd::NodeTag;
+use peersock_socket_server::{FdServer, Outstanding};
 
 use crate::frame;
 use crate::messages::{Ask, Network, Refusal, Reply, Wish};
@@ -41,7 +42,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Dropping it ends the program's sockets without delivery.
 #[derive(Debug)]
 pub struct Attached {
-    stream: UnixStream,
+    writer: Arc<Writer>,
     environment: String,
     networks: Vec<Network>,
     /// Answers, from the thread that reads. Held during a question.
@@ -178,13 +179,16 @@ impl Attached {
         let (events, waiting) = mpsc::sync_channel(MAX_WAITING);
         let telling = move || waiting.iter().for_each(tell);
         thread::Builder::new().name("told".into()).spawn(telling)?;
-        let (mut reading, its) = (stream.try_clone()?, environment.clone());
+        let writer = Arc::new(Writer { stream: stream.try_clone()?, writing: Mutex::default() });
+        let helper = Helper::start(&environment, Arc::clone(&writer))?;
+        let (mut reading, its) = (stream, environment.clone());
         let reader = move || {
             while let Ok(Some(reply)) = frame::read(&mut reading) {
                 match reply {
                     // Dropped while nobody reads them, so that answers do not wait for people.
                     Reply::Note(note) => drop(events.try_send(Told::Note(note))),
                     Reply::Log(line) => drop(events.try_send(Told::Log(line))),
+                    Reply::Show { .. } | Reply::Break => helper.help(reply),
                     reply => drop(answer.send(reply)),
                 }
             }
@@ -193,7 +197,7 @@ impl Attached {
             let _ = events.send(Told::Lost { environment: its });
         };
         thread::Builder::new().name("attached".into()).spawn(reader)?;
-        Ok(Attached { stream, environment, networks, answers: Mutex::new(answers) })
+        Ok(Attached { writer, environment, networks, answers: Mutex::new(answers) })
     }
 
     /// Returns the value of the variable `PEERSOCK_NODE` for processes that use the program's sockets. It
@@ -246,26 +250,82 @@ impl Attached {
     /// Asks and waits for the answer.
     fn question(&self, ask: &Ask) -> Option<Reply> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        frame::write(&mut &self.stream, ask).ok()?;
+        self.writer.write(ask).ok()?;
         let answer = answers.recv_timeout(ANSWER);
         if answer.is_err() {
             // A late answer must not count as that of the next question.
-            let _ = self.stream.shutdown(std::net::Shutdown::Both);
+            self.writer.close();
         }
         answer.ok()
     }
 
     /// Sends a message without an answer. If the node has ended, the thread that reads says so.
     fn say(&self, ask: &Ask) {
-        let _answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = frame::write(&mut &self.stream, ask);
+        let _ = self.writer.write(ask);
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
         // The thread that reads has another descriptor of the stream.
+        self.writer.close();
+    }
+}
+
+/// The stream to the node.
+#[derive(Debug)]
+struct Writer {
+    stream: UnixStream,
+    /// Held while a message is written, because several threads write.
+    writing: Mutex<()>,
+}
+
+impl Writer {
+    fn write(&self, ask: &Ask) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        frame::write(&mut &self.stream, ask)
+    }
+
+    fn close(&self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Thread that helps the node with the descriptors of this process's programs, because the system may allow
+/// that to their ancestor alone.
+struct Helper(mpsc::Sender<Reply>);
+
+impl Helper {
+    fn start(environment: &str, writer: Arc<Writer>) -> io::Result<Helper> {
+        let tag = FdServer::parse_environment(environment).map(|(tag, _)| tag);
+        let (sender, asked) = mpsc::channel();
+        let help = move || {
+            for reply in asked {
+                if let Some(answer) = answer_to(&reply, tag) {
+                    let _ = writer.write(&answer);
+                }
+            }
+        };
+        thread::Builder::new().name("helper".into()).spawn(help)?;
+        Ok(Helper(sender))
+    }
+
+    fn help(&self, reply: Reply) {
+        let _ = self.0.send(reply);
+    }
+}
+
+/// Does what the node asks for.
+fn answer_to(reply: &Reply, tag: Option<NodeTag>) -> Option<Ask> {
+    match reply {
+        Reply::Show { number, shown } => {
+            Some(Ask::Shown { number: *number, is_shown: FdServer::show_reset(shown) })
+        }
+        Reply::Break => {
+            tag.into_iter().for_each(FdServer::break_sockets_of);
+            Some(Ask::Broken)
+        }
+        _ => None,
     }
 }
 

@@ -1,10 +1,10 @@
 //! The node's side of a program's connection.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock::management::foreign_peer;
 
@@ -46,8 +46,8 @@ impl Connection {
     /// # Errors
     /// `InvalidData` if it is another message, and errors of the stream.
     pub fn wish(&self) -> io::Result<Wish> {
-        self.stream.set_read_timeout(Some(TIMEOUT))?;
-        let wish = match self.ask()? {
+        let mut stream = Until { stream: &self.stream, end: Instant::now() + TIMEOUT };
+        let wish = match frame::read(&mut stream)? {
             Some(Ask::Attach(wish)) => wish,
             Some(_) => return Err(io::ErrorKind::InvalidData.into()),
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -81,5 +81,22 @@ impl Connection {
             let _ = self.stream.shutdown(std::net::Shutdown::Both);
         }
         sent
+    }
+}
+
+/// A stream that is read until a time, however slowly bytes come.
+struct Until<'a> {
+    stream: &'a UnixStream,
+    end: Instant,
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buf)
     }
 }

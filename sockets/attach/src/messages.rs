@@ -3,14 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use peersock_socket_server::Outstanding;
+use peersock_socket_server::{Outstanding, Shown};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Namespaces;
 
 /// Version of the protocol. A node refuses other versions, because both sides are one program's.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Message of a program.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +27,15 @@ pub enum Ask {
     Drain,
     /// Asks how much is not delivered. The answer is [`Reply::Outstanding`].
     Outstanding,
+    /// Answer to [`Reply::Show`].
+    Shown {
+        /// Number of the question.
+        number: u64,
+        /// True if the program sees the reset.
+        is_shown: bool,
+    },
+    /// Answer to [`Reply::Break`].
+    Broken,
     /// Ends the attachment. The node closes the connection afterwards; the last program's, once the node
     /// itself has ended.
     Detach,
@@ -45,7 +54,7 @@ pub struct Wish {
     pub networks: Vec<String>,
     /// Roots in addition to those of the node, as texts with their tokens.
     pub roots: Vec<String>,
-    /// Settings that the program's user has named.
+    /// Settings that the program's user has named. Those of the first program are the node's.
     pub settings: Vec<Setting>,
     /// True if the program's user wants to see the node's whole log, and not only its warnings.
     pub is_verbose: bool,
@@ -81,6 +90,16 @@ pub enum Reply {
     },
     /// The node is about to end, and a new one can be started soon. Ends the connection.
     Ending,
+    /// Asks to show a reset to the program, whose descriptors the node may not be allowed to reach. The
+    /// answer is [`Ask::Shown`].
+    Show {
+        /// Number of the question.
+        number: u64,
+        /// The connection.
+        shown: Shown,
+    },
+    /// Asks to show the program that the node ends. The answer is [`Ask::Broken`].
+    Break,
     /// Answer to [`Ask::UnseenCalls`].
     Done,
     /// Answer to [`Ask::Contacts`].
@@ -131,6 +150,8 @@ impl fmt::Debug for Reply {
             Reply::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
             Reply::InUse { holder } => f.debug_tuple("InUse").field(holder).finish(),
             Reply::Ending => f.write_str("Ending"),
+            Reply::Show { number, shown } => f.debug_tuple("Show").field(number).field(shown).finish(),
+            Reply::Break => f.write_str("Break"),
             Reply::Done => f.write_str("Done"),
             Reply::Contacts(count) => f.debug_tuple("Contacts").field(count).finish(),
             Reply::Outstanding(outstanding) => outstanding.fmt(f),

@@ -7,8 +7,22 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Variables that a node does not inherit.
-const FOREIGN: [&str; 4] = ["LD_PRELOAD", "PEERSOCK_NODE", "PEERSOCK_RULES", "PEERSOCK_SECRET"];
+use peersock::settings::{BUSY_POLL_VARIABLE, DHT_VARIABLE, ROOTS_VARIABLE, STUN_VARIABLE, TURN_VARIABLE};
+
+/// Variables that a node does not inherit: the first program's libraries and secret, the node of an outer
+/// program, and settings, which the first message has.
+const FOREIGN: [&str; 10] = [
+    "LD_PRELOAD",
+    "PEERSOCK_NODE",
+    "PEERSOCK_RULES",
+    "PEERSOCK_SECRET",
+    "PEERSOCK_INTERFACE",
+    ROOTS_VARIABLE,
+    DHT_VARIABLE,
+    TURN_VARIABLE,
+    STUN_VARIABLE,
+    BUSY_POLL_VARIABLE,
+];
 
 /// The command that starts the node.
 #[derive(Debug, Clone)]
@@ -29,7 +43,6 @@ impl Launch {
         let (own, its) = UnixStream::pair()?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).stdin(OwnedFd::from(its)).stdout(Stdio::null()).stderr(Stdio::null());
-        // The first program's libraries and secret, and the node of an outer program, are not the node's.
         for variable in FOREIGN {
             command.env_remove(variable);
         }

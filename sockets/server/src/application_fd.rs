@@ -7,8 +7,9 @@ use std::time::Instant;
 use peersock_fd::{Kind, NodeTag, Opened, Shutdown, Socket, events_of};
 use rustix::event::PollFlags;
 use rustix::fd::RawFd;
-use rustix::net::{SendFlags, SocketAddrAny, sockopt};
+use rustix::net::{SendFlags, SocketAddrAny, SocketAddrUnix, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+use serde::{Deserialize, Serialize};
 
 use crate::process::numbers_in;
 use crate::searches::Searches;
@@ -30,6 +31,13 @@ pub(crate) struct Holder {
     pub(crate) launcher: i32,
 }
 
+/// Abstract names of a socket and of its peer; empty without a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Names {
+    own: Vec<u8>,
+    peer: Vec<u8>,
+}
+
 /// Makes the kernel report ECONNRESET to the application once it has read the pending data, if `end` is
 /// closed next.
 ///
@@ -40,12 +48,20 @@ pub(crate) struct Holder {
 /// has passed its end to an unknown process, the system denies the search, or there were too many searches
 /// lately. It also happens if the application has shut down its sending direction.
 pub(crate) fn poison(end: BorrowedFd<'_>, holder: Holder) -> bool {
-    if rustix::io::ioctl_fionread(end).is_ok_and(|unread| unread > 0) {
-        return true;
-    }
+    has_unread(end) || names(end).is_some_and(|names| poison_named(&names, holder))
+}
+
+/// Returns true if the application has written something that the node has not read, so that closing `end`
+/// is a reset for it.
+pub(crate) fn has_unread(end: BorrowedFd<'_>) -> bool {
+    rustix::io::ioctl_fionread(end).is_ok_and(|unread| unread > 0)
+}
+
+/// Does the same as [`poison`] for the connection whose node's end has these names.
+pub(crate) fn poison_named(wanted: &Names, holder: Holder) -> bool {
     let search = SEARCHES.begin(Instant::now());
     let found = search.and_then(|search| {
-        let found = find(end, holder);
+        let found = find(wanted, holder);
         SEARCHES.end(search, Instant::now());
         found
     });
@@ -85,10 +101,9 @@ fn has_ended(fd: BorrowedFd<'_>) -> bool {
     events_of(fd, PollFlags::RDHUP).is_ok_and(|events| events.contains(PollFlags::RDHUP))
 }
 
-/// Returns a copy of the descriptor that `end` is connected to. It searches the process, its descendants, and
-/// the launcher's.
-fn find(end: BorrowedFd<'_>, Holder { process, launcher }: Holder) -> Option<OwnedFd> {
-    let wanted = addresses(end)?;
+/// Returns a copy of the application's descriptor of a connection. It searches the process, its descendants,
+/// and the launcher's.
+fn find(wanted: &Names, Holder { process, launcher }: Holder) -> Option<OwnedFd> {
     let mut left = MOST;
     let is_users = |candidate| candidate != launcher || process == launcher;
     let mut processes = vec![launcher, process];
@@ -101,7 +116,7 @@ fn find(end: BorrowedFd<'_>, Holder { process, launcher }: Holder) -> Option<Own
         }
         seen.push(candidate);
         if is_users(candidate)
-            && let Some(found) = find_in(candidate, &wanted, &mut left)
+            && let Some(found) = find_in(candidate, wanted, &mut left)
         {
             return Some(found);
         }
@@ -116,10 +131,10 @@ fn find(end: BorrowedFd<'_>, Holder { process, launcher }: Holder) -> Option<Own
 }
 
 /// Searches the descriptors of one process, at most `left`.
-fn find_in(process: i32, wanted: &(SocketAddrAny, SocketAddrAny), left: &mut usize) -> Option<OwnedFd> {
+fn find_in(process: i32, wanted: &Names, left: &mut usize) -> Option<OwnedFd> {
     sockets(process, left).find(|fd| {
         // One end's name is the other end's peer.
-        addresses(fd.as_fd()).is_some_and(|(own, other)| (&other, &own) == (&wanted.0, &wanted.1))
+        names(fd.as_fd()).is_some_and(|names| (&names.peer, &names.own) == (&wanted.own, &wanted.peer))
     })
 }
 
@@ -137,6 +152,14 @@ pub(crate) fn shut_everywhere(tag: NodeTag) -> Vec<u32> {
         .filter(|process| shut_where(*process, |socket| socket.tag() == tag))
         .map(i32::cast_unsigned)
         .collect()
+}
+
+/// Does [`poison_all`] and [`shut`] for all processes.
+pub(crate) fn break_everywhere(tag: NodeTag) {
+    for process in numbers_in("/proc").unwrap_or_default() {
+        poison_all(tag, process);
+        shut_where(process, |socket| socket.tag() == tag);
+    }
 }
 
 /// Returns the processes that have sockets of the node.
@@ -196,7 +219,14 @@ fn sockets(process: i32, left: &mut usize) -> impl Iterator<Item = OwnedFd> + '_
     })
 }
 
-/// Returns the names of a socket and of its peer.
-fn addresses(fd: BorrowedFd<'_>) -> Option<(SocketAddrAny, SocketAddrAny)> {
-    Some((rustix::net::getsockname(fd).ok()?, rustix::net::getpeername(fd).ok()??))
+/// Returns the names of a connected AF_UNIX socket.
+pub(crate) fn names(fd: BorrowedFd<'_>) -> Option<Names> {
+    let name = |address: SocketAddrAny| {
+        let address = SocketAddrUnix::try_from(address).ok()?;
+        Some(address.abstract_name().unwrap_or_default().to_vec())
+    };
+    Some(Names {
+        own: name(rustix::net::getsockname(fd).ok()?)?,
+        peer: name(rustix::net::getpeername(fd).ok()??)?,
+    })
 }

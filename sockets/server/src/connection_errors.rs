@@ -147,6 +147,13 @@ impl Endings {
         }
     }
 
+    /// Notes that the kernel has not reported the connection's end as a reset.
+    pub(crate) fn note_untold(&mut self, id: SocketId) {
+        if let Some(ending) = self.known.get_mut(&id) {
+            ending.is_untold = true;
+        }
+    }
+
     /// Returns the losses before a drain that deserve a report.
     pub(crate) fn lost_before(&self) -> Losses {
         self.before

@@ -23,6 +23,7 @@ use crate::end_index::EndIndex;
 use crate::ipv4_aliases::{Aliases, RANGE};
 use crate::name_holders::NameHolders;
 use crate::refusals::Refusals;
+use crate::resets::Resets;
 use crate::socket_table::Opened;
 use crate::unix::unix;
 use crate::wakers::{self, Key, ReadyQueue};
@@ -73,12 +74,14 @@ pub(crate) struct Context {
     pub(crate) closings: Closings,
     /// Key of events of `closings`.
     pub(crate) closings_key: Key,
+    pub(crate) resets: Resets,
 }
 
 impl Context {
     pub(crate) fn new(
         node: &NodeHandle,
         launcher: i32,
+        resets: Resets,
         (tag, token, name_key): (NodeTag, Token, NameKey),
         ready: Arc<ReadyQueue>,
     ) -> Self {
@@ -104,6 +107,7 @@ impl Context {
             holders: NameHolders::new(tag),
             closings: Closings::new(),
             closings_key: LAST_KEY.fetch_add(1, Ordering::Relaxed) + 1,
+            resets,
         }
     }
 

@@ -37,6 +37,7 @@ mod process;
 mod refusals;
 mod requester;
 mod requests;
+mod resets;
 mod searches;
 mod seldom;
 mod server;
@@ -55,6 +56,7 @@ mod wakers;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -63,8 +65,11 @@ use peersock::attach::{Attached, Linger, NodeHandle, Patience, TaskUser};
 use peersock::overlay::NetworkId;
 use peersock_fd::{NodeTag, SocketId, Token};
 
+use application_fd::Holder;
 pub use host::{Host, SecretMismatch};
 pub use process::leave_descriptors;
+use resets::Resets;
+pub use resets::{Launcher, PendingReset, Shown};
 use server::Server;
 pub use undelivered::Outstanding;
 
@@ -92,7 +97,7 @@ pub struct FdServer {
     /// Makes the engine thread read the UDP sockets.
     _user: TaskUser,
     /// True if all processes are searched for the sockets that end with the server.
-    searches_all: bool,
+    searches_all: AtomicBool,
 }
 
 impl FdServer {
@@ -101,24 +106,30 @@ impl FdServer {
     /// # Errors
     /// The system refuses sockets or randomness.
     pub fn start(node: &Node) -> io::Result<FdServer> {
-        FdServer::start_for(node, NodeHandle::of(node), std::process::id())
+        FdServer::start_for(node, NodeHandle::of(node), std::process::id(), Resets::default())
     }
 
     /// Starts serving some networks of a node, which must be joined, for the programs that the process
     /// `launcher` starts. Other networks do not exist for them. A node can have any number of servers: their
-    /// programs share its addresses and ports.
+    /// programs share its addresses and ports. If the launcher is another process, `asked` passes requests to
+    /// it.
     ///
     /// # Errors
     /// The system refuses sockets or randomness.
-    pub fn start_within(node: &Node, networks: &[NetworkId], launcher: u32) -> io::Result<FdServer> {
-        FdServer::start_for(node, NodeHandle::of(node).within(networks), launcher)
+    pub fn start_within(
+        node: &Node,
+        networks: &[NetworkId],
+        launcher: u32,
+        asked: Option<Arc<dyn Launcher>>,
+    ) -> io::Result<FdServer> {
+        FdServer::start_for(node, NodeHandle::of(node).within(networks), launcher, Resets::new(asked))
     }
 
-    fn start_for(node: &Node, handle: NodeHandle, launcher: u32) -> io::Result<FdServer> {
-        let server = Arc::new(Server::new(&handle, launcher.cast_signed())?);
+    fn start_for(node: &Node, handle: NodeHandle, launcher: u32, resets: Resets) -> io::Result<FdServer> {
+        let server = Arc::new(Server::new(&handle, launcher.cast_signed(), resets)?);
         let user = handle.task_user();
         handle.attach(server.clone());
-        Ok(FdServer { node: node.clone(), handle, server, _user: user, searches_all: false })
+        Ok(FdServer { node: node.clone(), handle, server, _user: user, searches_all: AtomicBool::new(false) })
     }
 
     /// Ends pending calls on the sockets of a node that has died: they fail with ENETDOWN. Reaches only
@@ -128,15 +139,34 @@ impl FdServer {
         application_fd::shut_everywhere(tag)
     }
 
+    /// Shows a reset to the program that this process, its launcher, has started: for
+    /// [`Launcher::show`]. Returns true if it has.
+    pub fn show_reset(shown: &Shown) -> bool {
+        let holder = Holder { process: shown.process, launcher: std::process::id().cast_signed() };
+        application_fd::poison_named(&shown.names, holder)
+    }
+
+    /// Makes the programs of a server see that its node ends: for [`Launcher::break_all`]. The node must not
+    /// read from their connections any more.
+    pub fn break_sockets_of(tag: NodeTag) {
+        application_fd::break_everywhere(tag);
+    }
+
+    /// Ends the server's connections and sockets while its launcher still answers, see
+    /// [`Launcher::break_all`].
+    pub fn reset(&self) {
+        self.server.reset_streams(&Unclosed::Reset);
+    }
+
     /// Returns the processes that hold sockets of a node, as far as the system lets this process inspect
     /// them.
     pub fn holders_of(tag: NodeTag) -> Vec<u32> {
         application_fd::holders(tag)
     }
 
-    /// Ends the server of a launcher that was killed, so that nobody else ends the sockets of its programs.
-    pub fn end_everywhere(mut self) {
-        self.searches_all = true;
+    /// Makes the server's end search all processes, because the launcher was killed and ends no sockets.
+    pub fn end_everywhere(&self) {
+        self.searches_all.store(true, Ordering::SeqCst);
     }
 
     /// Returns the tag that identifies the node in the names of its sockets.
@@ -294,7 +324,7 @@ impl Drop for FdServer {
     fn drop(&mut self) {
         let attached: Arc<dyn Attached> = self.server.clone();
         self.handle.detach(&attached);
-        self.server.close(self.searches_all);
+        self.server.close(self.searches_all.load(Ordering::SeqCst));
     }
 }
 

@@ -15,6 +15,7 @@ use crate::Unclosed;
 use crate::application_fd;
 use crate::context::Context;
 use crate::passed_fds;
+use crate::resets::Resets;
 use crate::state::{Entry, LOOK, ServerState};
 use crate::stream::Stream;
 use crate::undelivered::Outstanding;
@@ -41,7 +42,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(node: &NodeHandle, launcher: i32) -> io::Result<Self> {
+    pub(crate) fn new(node: &NodeHandle, launcher: i32, resets: Resets) -> io::Result<Self> {
         let random = |buf: &mut [u8]| getrandom::fill(buf).map_err(io::Error::other);
         let secret = || {
             let mut bytes = [0; 16];
@@ -60,7 +61,7 @@ impl Server {
         };
         let data = listener(SocketType::STREAM, &Name::Data(tag))?;
         let ready = ReadyQueue::new(node);
-        let context = Context::new(node, launcher, (tag, token, name_key), Arc::clone(&ready));
+        let context = Context::new(node, launcher, resets, (tag, token, name_key), Arc::clone(&ready));
         let mut state = ServerState::new(context);
         for (fd, entry) in [(requests, Entry::RequestListener as fn(_) -> _), (data, Entry::DataListener)] {
             let key = state.context.new_key();
@@ -139,7 +140,7 @@ impl Server {
     /// Resets the connections that applications still have open. Both ends see that: the peer gets a reset,
     /// the application ECONNRESET.
     pub(crate) fn reset_streams(&self, unclosed: &Unclosed) {
-        let (streams, processes) = {
+        let (streams, processes, launcher) = {
             let mut state = self.lock();
             state.is_ending = true;
             let mut keys = Vec::new();
@@ -173,9 +174,9 @@ impl Server {
             }
             let mut processes = state.processes();
             processes.extend(streams.iter().map(Stream::process));
-            (streams, processes)
+            (streams, processes, state.context.resets.launcher().cloned())
         };
-        if streams.is_empty() {
+        if streams.is_empty() || launcher.is_some_and(|launcher| launcher.break_all()) {
             return;
         }
         for process in processes {
@@ -216,6 +217,9 @@ impl Server {
 impl Attached for Server {
     fn run(&self, events: &[PollEvent]) {
         let mut state = self.lock();
+        for socket in state.context.resets.take_failed() {
+            state.endings.note_untold(socket);
+        }
         for event in events {
             state.handle(event.data.u64(), event.flags.into());
         }

@@ -20,7 +20,11 @@ impl ServerState {
     pub(crate) fn end_stream(&mut self, key: Key) {
         let Some(Entry::Stream(mut stream)) = self.remove(key) else { return };
         let is_draining = self.draining.is_some();
-        let ending = stream.finish(is_draining);
+        if self.context.resets.launcher().is_some() {
+            // A copy of the descriptor may stay open until the launcher has answered.
+            self.context.unwatch(stream.as_fd());
+        }
+        let ending = stream.finish(is_draining, &self.context.resets);
         let id = self.forget_stream(&stream);
         match ending {
             Some(ending) => self.note_ending(id, &stream, ending),

@@ -11,6 +11,7 @@ mod dns;
 mod lan;
 mod once;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
@@ -23,6 +24,7 @@ use crate::sync;
 use cache::Cache;
 pub(crate) use once::ask_lists;
 use peersock_datapath::{Heard, Subscription};
+use peersock_overlay::MAX_ROOTS;
 
 /// Limit of roots that one domain can list.
 const MAX_LISTED: usize = 8;
@@ -56,7 +58,7 @@ impl RootLists {
         RootLists(Arc::new(List::new(node)))
     }
 
-    /// Makes the node use the roots of more sources. Returns false if there are too many domains.
+    /// Makes the node use the roots of more sources. Returns false if there are too many roots or domains.
     pub(super) fn add(&self, node: &Arc<Inner>, sources: Vec<RootSource>) -> bool {
         self.add_with(node, sources, Cache::of_user().as_ref())
     }
@@ -64,6 +66,7 @@ impl RootLists {
     fn add_with(&self, node: &Arc<Inner>, sources: Vec<RootSource>, cache: Option<&Cache>) -> bool {
         let list = &self.0;
         let (mut domains, mut lan, mut has_more_domains) = (Vec::new(), None, false);
+        let has_more_roots;
         {
             let mut parts = sync::lock(&list.parts);
             for source in sources {
@@ -79,7 +82,12 @@ impl RootLists {
                     RootSource::Lan => lan = Some(parts.follow(RootSource::Lan)),
                 }
             }
+            let keys: BTreeSet<_> = parts.named.iter().map(|root| root.identity().node_id()).collect();
+            has_more_roots = keys.len() > MAX_ROOTS;
             list.publish(&mut parts);
+        }
+        if has_more_roots {
+            tracing::warn!(most = MAX_ROOTS, "no further root is used");
         }
         if has_more_domains {
             tracing::warn!(most = MAX_DOMAINS, "no further domain is asked for roots");
@@ -92,7 +100,20 @@ impl RootLists {
         if let Some(part) = lan {
             lan::start(node, Arc::clone(list), part);
         }
-        !has_more_domains
+        !has_more_domains && !has_more_roots
+    }
+
+    /// Removes roots that were named by their keys.
+    pub(super) fn remove(&self, sources: &[RootSource]) {
+        let mut parts = sync::lock(&self.0.parts);
+        let is_removed = |root: &RootAddress| {
+            sources.iter().any(|one| matches!(one, RootSource::Address(its) if its == root))
+        };
+        let before = parts.named.len();
+        parts.named.retain(|root| !is_removed(root));
+        if parts.named.len() != before {
+            self.0.publish(&mut parts);
+        }
     }
 }
 

@@ -21,9 +21,10 @@ use super::connection_errors::{Ending, When};
 use super::options::Options;
 use super::outbox::Outbox;
 use super::wakers::{self, Readiness};
-use crate::application_fd::{self, Holder};
+use crate::application_fd::Holder;
 use crate::listening::HOLDS_PLACE;
 use crate::process;
+use crate::resets::Resets;
 
 /// Number of consecutive rounds of a stream before other streams have their turn.
 const ROUNDS: usize = 4;
@@ -242,6 +243,11 @@ impl Stream {
         self.unix.begin_drain();
     }
 
+    /// Returns its end of the application's descriptor.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.unix.as_fd()
+    }
+
     /// Returns its end of the application's descriptor, and closes the connection.
     pub(super) fn into_fd(self) -> OwnedFd {
         self.unix.into_fd()
@@ -255,6 +261,7 @@ impl Stream {
         buf: &mut [u8],
         unsent: &mut Vec<Arc<Flow>>,
         drain: bool,
+        resets: &Resets,
     ) -> Outcome {
         self.entry.begin();
         if drain {
@@ -283,7 +290,7 @@ impl Stream {
             }
         }
         match last {
-            (Progress::Broken, _) | (_, Progress::Broken) => self.end_broken(),
+            (Progress::Broken, _) | (_, Progress::Broken) => self.end_broken(resets),
             _ if self.broken.is_some() && (self.hung_up || self.inward == Way::Ended) => Outcome::Ended,
             (Progress::More, _) | (_, Progress::More) => Outcome::HasMore,
             // The peer gets nothing but the reset, which does not wait for written data.
@@ -328,7 +335,7 @@ impl Stream {
     /// Handles the end of a broken stream. A connection that the application has not accepted yet waits.
     /// Until the library writes to an accepted descriptor, the server has no process to which it could report
     /// a reset. An application that accepts by a direct system call writes nothing.
-    fn end_broken(&mut self) -> Outcome {
+    fn end_broken(&mut self, resets: &Resets) -> Outcome {
         if self.draining || !self.unix.awaits_accept() {
             return Outcome::Ended;
         }
@@ -337,7 +344,7 @@ impl Stream {
         if now < look {
             return Outcome::WaitsForAccept(look);
         }
-        if is_last || application_fd::poison(self.unix.as_fd(), self.holder) {
+        if is_last || resets.show_early(self.unix.as_fd(), self.holder, self.origin.id()) {
             return Outcome::Ended;
         }
         let last = now + LAST_ACCEPT_LOOK;
@@ -377,7 +384,7 @@ impl Stream {
 
     /// Makes the application see how the stream has ended when its descriptor is closed next. Returns the
     /// part that cannot be reported that way, if the connection broke.
-    pub(super) fn finish(&mut self, drain: bool) -> Option<Ending> {
+    pub(super) fn finish(&mut self, drain: bool, resets: &Resets) -> Option<Ending> {
         let Some(mut broken) = self.ending() else {
             let is_closed = self.is_closed();
             if is_closed {
@@ -398,7 +405,7 @@ impl Stream {
             return Some(broken);
         }
         let is_told = if self.inward == Way::Open || broken.lost.is_some() {
-            application_fd::poison(self.unix.as_fd(), self.holder)
+            resets.show(self.unix.as_fd(), self.holder, self.origin.id())
         } else {
             // An application that has seen an orderly end, and lost nothing, gets no other.
             self.unix.end_in_order();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use peersock::overlay::Identity;
 use peersock::{IdentitySource, Interfaces, Joined, Network, Node, Seed, StartError};
 use peersock_fd::{Client, Errno, Family, Kind, Received, RecvFlags, SendFlags, Socket, SocketFlags};
-use peersock_socket_server::FdServer;
+use peersock_socket_server::{FdServer, Launcher};
 
 /// A node that serves sockets.
 pub(crate) struct Served {
@@ -41,7 +41,15 @@ impl Served {
     /// Returns another program on the same node, which sees only these networks.
     pub(crate) fn within(&self, networks: &[&Joined]) -> Served {
         let networks: Vec<_> = networks.iter().map(|joined| joined.id()).collect();
-        self.with(FdServer::start_within(&self.node, &networks, std::process::id()).expect("one more server"))
+        let server = FdServer::start_within(&self.node, &networks, std::process::id(), None);
+        self.with(server.expect("one more server"))
+    }
+
+    /// Returns another program on the same node, started by `launcher`.
+    pub(crate) fn launched_by(&self, launcher: Arc<dyn Launcher>) -> Served {
+        let (networks, process) = ([self.network.id()], std::process::id());
+        let server = FdServer::start_within(&self.node, &networks, process, Some(launcher));
+        self.with(server.expect("one more server"))
     }
 
     fn with(&self, server: FdServer) -> Served {

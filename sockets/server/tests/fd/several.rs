@@ -5,11 +5,12 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use peersock::{Joined, Network, Node};
 use peersock_fd::{Errno, Family, Kind, SocketFlags};
-use peersock_socket_server::FdServer;
+use peersock_socket_server::{FdServer, Launcher, Outstanding, PendingReset};
 use rustix::event::PollFlags;
 
 use crate::common::{Served, errno, overlay, poll_for, receive, send_to, set_bytes};
@@ -170,4 +171,70 @@ fn programs_come_and_go_while_another_one_transfers() {
         assert!(read.iter().zip((0..=255).cycle()).all(|(byte, expected)| *byte == expected));
         assert!(coming.join().expect("no panic") > 0);
     });
+}
+
+#[test]
+fn closed_connections_wait_for_their_program_alone() {
+    let (base, remote) = Served::pair();
+    let [sending, quiet] = [(); 2].map(|()| base.within(&[&base.network]));
+    let (listener, address) = remote.listen(SocketFlags::empty());
+    let mut connection = connected(&sending, address);
+    let _unread = accept(&listener);
+    rustix::io::ioctl_fionbio(&connection, true).expect("a socket");
+    while connection.write(&[7; 1 << 16]).is_ok() {}
+    drop(connection);
+    for program in [&quiet, &sending] {
+        program.server.begin_drain();
+    }
+    assert_eq!(quiet.server.undelivered(), Outstanding::default());
+    let begun = Instant::now();
+    while sending.server.undelivered().waiting == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", sending.server.undelivered());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(quiet.server.undelivered(), Outstanding::default());
+}
+
+/// A launcher in another process, which does not always answer.
+struct Other {
+    answers: bool,
+    asked: Mutex<Vec<bool>>,
+}
+
+impl Launcher for Other {
+    fn show(&self, reset: PendingReset) {
+        let shown = reset.shown().expect("both ends are open");
+        let is_shown = self.answers && FdServer::show_reset(&shown);
+        self.asked.lock().expect("no panic").push(is_shown);
+        if self.answers {
+            reset.answered(is_shown);
+        }
+    }
+
+    fn break_all(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_launcher_shows_resets_and_otherwise_the_node_tries() {
+    let (base, remote) = Served::pair();
+    for answers in [true, false] {
+        let launcher = Arc::new(Other { answers, asked: Mutex::default() });
+        let program = base.launched_by(launcher.clone());
+        let (listener, address) = program.listen(SocketFlags::empty());
+        let there = connected(&remote, address);
+        // A direct system call, so that the library leaves no byte.
+        let mut here = File::from(rustix::net::accept(&listener).expect("a connection"));
+        (&there).write_all(b"before").expect("room");
+        here.read_exact(&mut [0; 6]).expect("it arrives");
+        let there = OwnedFd::from(there);
+        let reset_on_close = [1_i32, 0].map(i32::to_ne_bytes).concat();
+        set_bytes(&there, libc::SOL_SOCKET, libc::SO_LINGER, &reset_on_close).expect("an option");
+        drop(there);
+        let ended = here.read(&mut [0]).expect_err("a reset");
+        assert_eq!(ended.raw_os_error(), Some(libc::ECONNRESET), "{answers}");
+        let asked = launcher.asked.lock().expect("no panic");
+        assert!(asked.iter().all(|shown| *shown == answers) && !asked.is_empty(), "{asked:?}");
+    }
 }
