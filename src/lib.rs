@@ -88,9 +88,9 @@ pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::listed_in;
 pub use node::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, Event, Events, FlowStatus,
-    IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence, RootChanges,
-    RootListStatus, RootStatus, Seed, StartError, Status, Traffic, TurnStatus, Undelivered, current_node,
-    node,
+    IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence, ProgramStatus,
+    RootChanges, RootListStatus, RootStatus, Seed, StartError, Status, Traffic, TurnStatus, Undelivered,
+    current_node, node,
 };
 pub use peersock_datapath::Unanswered;
 pub use peersock_nat::turn::{TurnServer, TurnServerError, TurnTransport};

@@ -270,6 +270,7 @@ impl UnderlayArgs {
         let mut interfaces: Vec<_> =
             self.interfaces.iter().filter(|name| !name.is_empty()).cloned().collect();
         interfaces.sort();
+        interfaces.dedup();
         if !interfaces.is_empty() {
             named.push(setting("--interface", &interfaces.join(",")));
         }
@@ -277,7 +278,8 @@ impl UnderlayArgs {
         if dht.is_on() {
             named.push(setting("--dht", &dht));
         }
-        let of_environment = || env::var(TURN_VARIABLE).ok().filter(|text| !text.trim().is_empty());
+        let of_environment = || env::var_os(TURN_VARIABLE).map(|text| text.to_string_lossy().into_owned());
+        let of_environment = || of_environment().filter(|text| !text.trim().is_empty());
         let turn = match &self.turn[..] {
             [] => of_environment().into_iter().map(Zeroizing::new).collect(),
             named => named.to_vec(),

@@ -3,7 +3,7 @@
 use std::env;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use peersock_terminal::log::{Note, SILENT, VARIABLE};
 use tracing_subscriber::EnvFilter;
@@ -35,9 +35,17 @@ const SINGLE_V_FILTER: &str =
 /// Number of -v options.
 static VERBOSITY: AtomicU8 = AtomicU8::new(0);
 
+/// True if there is one, or the variable is set.
+static IS_ASKED_FOR: AtomicBool = AtomicBool::new(false);
+
 /// Returns the number of -v options.
 pub(crate) fn verbosity() -> u8 {
     VERBOSITY.load(Ordering::Relaxed)
+}
+
+/// Returns true if the user has asked for more than warnings.
+pub(crate) fn is_asked_for() -> bool {
+    IS_ASKED_FOR.load(Ordering::Relaxed)
 }
 
 /// Sets up logging: `verbose` counts the -v options, and the variable overrides it.
@@ -48,6 +56,7 @@ pub(crate) fn to_stderr(verbose: u8) -> Outcome {
         Err(env::VarError::NotUnicode(_)) => return Err(refuse("", "it is not UTF-8")),
         _ => (by_count(verbose), verbose > 0),
     };
+    IS_ASKED_FOR.store(is_asked_for, Ordering::Relaxed);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

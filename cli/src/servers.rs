@@ -42,21 +42,31 @@ pub(crate) fn roots(texts: &[String], token_file: Option<&Path>) -> Outcome<Vec<
 
 /// Returns the texts of `--turn`, with those of the files that they name in place of `@FILE`.
 pub(crate) fn turn_texts(texts: &[Zeroizing<String>]) -> Outcome<Vec<Zeroizing<String>>> {
+    let words = |text: &str| {
+        let words = text.split_whitespace().map(|word| Zeroizing::new(word.to_owned()));
+        words.collect::<Vec<_>>()
+    };
     let mut found = Vec::new();
     for text in texts {
         let Some(path) = text.trim().strip_prefix('@') else {
-            found.push(text.clone());
+            turn_servers(std::slice::from_ref(text))?;
+            found.extend(words(text));
             continue;
         };
         let content = read_secret_file(Path::new(path)).map_err(|error| turn_failure(error.into()))?;
-        let lines = content.lines().filter(|line| !line.trim_start().starts_with('#'));
         let before = found.len();
-        found.extend(lines.flat_map(str::split_whitespace).map(|word| Zeroizing::new(word.to_owned())));
+        for (line, text) in (1..).zip(content.lines()).filter(|(_, text)| !text.trim_start().starts_with('#'))
+        {
+            let wrong = |error| turn_failure(LoadTurnError::Line { path: path.to_owned(), line, error });
+            for word in words(text) {
+                word.parse::<TurnServer>().map_err(wrong)?;
+                found.push(word);
+            }
+        }
         if found.len() == before {
             return Err(turn_failure(LoadTurnError::Nothing(path.to_owned())));
         }
     }
-    turn_servers(&found)?;
     Ok(found)
 }
 

@@ -511,6 +511,7 @@ impl NodeBuilder {
                 meetings: Default::default(),
                 root_sources: Default::default(),
                 root_lists: Mutex::default(),
+                programs: Mutex::default(),
                 state,
             }),
         };

@@ -39,7 +39,7 @@ pub use root_list::listed_in;
 pub use singleton::{current_node, node};
 pub use status::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, FlowStatus, NetworkStatus,
-    PeerStatus, Ports, Presence, RootListStatus, RootStatus, Status, Traffic, TurnStatus,
+    PeerStatus, Ports, Presence, ProgramStatus, RootListStatus, RootStatus, Status, Traffic, TurnStatus,
 };
 
 pub(crate) use self::closing::Closing;
@@ -102,6 +102,8 @@ pub(crate) struct Inner {
     root_sources: OnceLock<root_list::RootLists>,
     /// Last results of the lists of roots.
     root_lists: Mutex<Vec<RootListStatus>>,
+    /// Programs, for the status.
+    programs: Mutex<Vec<ProgramStatus>>,
     /// State directory, kept for its lock.
     state: Option<StateDir>,
 }
@@ -194,6 +196,11 @@ impl Node {
     pub fn add_roots(&self, sources: impl IntoIterator<Item = impl Into<RootSource>>) -> bool {
         let sources = sources.into_iter().map(Into::into).collect();
         self.inner.root_sources.get().is_some_and(|lists| lists.add(&self.inner, sources))
+    }
+
+    /// Sets the programs that the [status](Node::status) names.
+    pub fn set_programs(&self, programs: Vec<ProgramStatus>) {
+        *sync::lock(&self.inner.programs) = programs;
     }
 
     /// Stops using roots that were named by their keys. Lists of roots (`dns:DOMAIN`, `lan`) stay.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use peersock_attach::{Connection, Namespaces, Network as Entered, Refusal, Reply
 use peersock_socket_server::FdServer;
 
 use super::networks::Networks;
-use super::notes::Log;
-use super::program::{Program, Programs, Service};
+use super::notes::{Log, Unsent};
+use super::program::{Program, Programs, Service, called};
 use super::roots::Roots;
 use super::settings;
 use crate::args::UnderlayArgs;
@@ -25,6 +25,9 @@ use crate::{log, signals};
 
 /// Pause after a failure to accept, such as a lack of descriptors.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time in which the programs of a node in the background end, once it was asked to.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Time in which the sockets of programs end before the node does.
 const ENDING: Duration = Duration::from_secs(2);
@@ -48,8 +51,8 @@ struct Inner {
     file: Mutex<Option<SocketFile>>,
     settings: Vec<Setting>,
     named: NamedServers,
-    /// The program that has started the node, and so its settings; `None` for a person.
-    starter: Mutex<Option<String>>,
+    /// The program that has started the node, and so its settings; none for a person.
+    starter: OnceLock<String>,
     networks: Mutex<Networks>,
     roots: Mutex<Roots>,
     programs: Mutex<Programs>,
@@ -81,7 +84,7 @@ impl Host {
             file: Mutex::new(Some(file)),
             settings,
             named: NamedServers::of(&options),
-            starter: Mutex::default(),
+            starter: OnceLock::new(),
             networks: Mutex::default(),
             roots: Mutex::new(used),
             programs: Mutex::default(),
@@ -95,7 +98,7 @@ impl Host {
     /// Passes the log on, once there is a program that reads it.
     fn pass_log(&self) {
         let Some(log) = &self.0.log else { return };
-        let (inner, is_verbose) = (Arc::downgrade(&self.0), log::verbosity() > 0);
+        let (inner, is_verbose) = (Arc::downgrade(&self.0), log::is_asked_for());
         log.pass_to(move |line| {
             let programs = inner.upgrade().map(|host| lock(&host.programs).all()).unwrap_or_default();
             programs.iter().for_each(|program| program.log(&line, is_verbose));
@@ -126,6 +129,7 @@ impl Host {
 
     /// Serves one program that is connected, and others, until the last one has ended.
     pub(super) fn serve_from(&self, first: Connection, wish: Wish) -> Outcome {
+        let _ = self.0.starter.set(called(&wish.name, first.process()));
         self.receive(first, Some(wish))?;
         self.serve()
     }
@@ -135,6 +139,13 @@ impl Host {
     fn end(&self) {
         let mut programs = self.programs();
         programs.is_ending = true;
+        if self.0.log.is_some() {
+            // A service manager ends all processes together, and the programs still deliver what they have
+            // sent.
+            let is_served = |programs: &mut Programs| programs.connections > 0;
+            let waited = self.0.changed.wait_timeout_while(programs, PATIENCE, is_served);
+            programs = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
         let all = programs.all();
         drop(programs);
         thread::scope(|scope| {
@@ -209,33 +220,47 @@ impl Host {
     fn leave(&self, connection: &Arc<Connection>) {
         let mut programs = self.programs();
         programs.connections -= 1;
-        self.0.changed.notify_all();
-        if programs.connections == 0 && self.0.log.is_some() && !programs.is_ending {
+        // Who only connects keeps no node.
+        let was_last = programs.connections == 0 || (programs.had_some && programs.is_empty());
+        if was_last && self.0.log.is_some() && !programs.is_ending {
             programs.is_ending = true;
             programs.waiting.push(Arc::clone(connection));
         }
+        self.0.changed.notify_all();
     }
 
     /// Attaches a program, and serves it until its end.
     fn attach(&self, connection: &Arc<Connection>, wish: Option<Wish>) -> io::Result<()> {
-        let wish = wish.map_or_else(|| connection.wish(), Ok)?;
-        let Admitted { stay, program, service } = match self.admit(&wish, connection) {
+        let wish = match wish.map_or_else(|| connection.wish(), Ok) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return connection.send(&Reply::Refused(refusal(&other_version("another version"))));
+            }
+            wish => wish?,
+        };
+        let Admitted { stay, unsent, service } = match self.admit(&wish, connection) {
             Ok(admitted) => admitted,
             Err(failure) => return connection.send(&Reply::Refused(refusal(&failure))),
         };
+        {
+            let mut programs = self.programs();
+            if programs.is_ending {
+                drop(programs);
+                return connection.send(&Reply::Ending);
+            }
+            programs.add(&self.0.node, Arc::clone(&stay.program));
+        }
         let networks = stay.joined.iter();
         let networks =
             networks.map(|joined| Entered { id: joined.id().to_string(), addresses: joined.addresses() });
-        let attached = Reply::Attached { environment: service.environment(), networks: networks.collect() };
-        connection.send(&attached)?;
-        let is_ending = {
-            let mut programs = self.programs();
-            programs.add(program);
-            programs.is_ending
+        let attached = Reply::Attached {
+            environment: service.environment(),
+            process: std::process::id(),
+            networks: networks.collect(),
         };
+        connection.send(&attached)?;
+        unsent.start(Arc::clone(connection))?;
         self.pass_log();
-        // A node that ends has not seen the program in its list.
-        if is_ending { Ok(()) } else { service.serve(connection) }
+        service.serve(connection)
     }
 
     /// Decides whether a program may share the node, and starts its server.
@@ -244,9 +269,9 @@ impl Host {
         check_namespaces(wish)?;
         let networks = wish.networks.iter().map(|text| Network::from_portable(text));
         let networks = networks.collect::<Result<Vec<_>, _>>()?;
-        let name = std::path::Path::new(&wish.name).file_name().unwrap_or_default().to_string_lossy();
-        let program = Program::new(connection, &name, networks.clone(), wish.is_verbose)?;
-        let starter = lock(&self.0.starter).get_or_insert_with(|| program.called()).clone();
+        let (program, unsent) = Program::new(connection, &wish.name, networks.clone(), wish.is_verbose);
+        let person = || called("peersock node", std::process::id());
+        let starter = self.0.starter.get().cloned().unwrap_or_else(person);
         settings::check(&self.0.settings, &wish.settings, &starter)?;
         let mut roots = Vec::new();
         for text in &wish.roots {
@@ -264,7 +289,7 @@ impl Host {
             );
         }
         let service = stay.program.serve(&self.0.node)?;
-        Ok(Admitted { program: Arc::clone(&stay.program), service, stay })
+        Ok(Admitted { stay, unsent, service })
     }
 
     /// Returns the programs that have a network.
@@ -309,9 +334,9 @@ impl Drop for Counted {
 
 /// A program that may share the node. Its server ends before its stay.
 struct Admitted<'a> {
-    program: Arc<Program>,
-    service: Service,
     stay: Stay<'a>,
+    unsent: Unsent,
+    service: Service,
 }
 
 /// The networks and roots of a program, until it is dropped.
@@ -325,7 +350,7 @@ struct Stay<'a> {
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
         let host = &self.host.0;
-        lock(&host.programs).remove(&self.program);
+        lock(&host.programs).remove(&host.node, &self.program);
         let ids: Vec<_> = self.joined.iter().map(Joined::id).collect();
         lock(&host.networks).leave(&host.node, &ids);
         lock(&host.roots).leave(&host.node, &self.roots);
@@ -371,17 +396,20 @@ fn check_descriptors() -> Outcome {
 }
 
 pub(super) fn check_version(wish: &Wish) -> Outcome {
-    if wish.version == VERSION {
-        return Ok(());
+    match (wish.version, &*wish.package) {
+        (VERSION, env!("CARGO_PKG_VERSION")) => Ok(()),
+        (_, package) => Err(other_version(package)),
     }
-    Err(Failure::new(
+}
+
+fn other_version(package: &str) -> Failure {
+    Failure::new(
         format_args!(
-            "the node that programs share is of peersock {}, and this program is of peersock {}",
-            env!("CARGO_PKG_VERSION"),
-            wish.package
+            "the node that programs share is of peersock {}, and this program is of {package}",
+            env!("CARGO_PKG_VERSION")
         ),
         "end the programs that use the node, and start this one again",
-    ))
+    )
 }
 
 fn check_namespaces(wish: &Wish) -> Outcome {

@@ -3,40 +3,49 @@
 
 use std::io::{self, BufRead as _, BufReader};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use peersock_attach::{Connection, Reply};
 
 /// Limit of lines that wait for one program, and of lines of the log before the first program.
-const MAX_WAITING: usize = 64;
+const MAX_LINES: usize = 64;
+
+/// Limit of questions that wait for one program.
+const MAX_QUESTIONS: usize = 1024;
 
 /// Messages on their way to one program. The last copy ends its thread.
 #[derive(Clone)]
 pub(super) struct Notes {
     sender: Sender<Reply>,
-    /// Number of lines that wait.
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
 }
 
+/// Numbers of messages that wait.
+#[derive(Default)]
+struct Waiting {
+    lines: AtomicUsize,
+    questions: AtomicUsize,
+}
+
+impl Waiting {
+    /// Returns the counter of messages of this kind, and its limit.
+    fn of(&self, reply: &Reply) -> (&AtomicUsize, usize) {
+        match reply {
+            Reply::Note(_) | Reply::Log(_) => (&self.lines, MAX_LINES),
+            _ => (&self.questions, MAX_QUESTIONS),
+        }
+    }
+}
+
+/// Messages that wait until their program is attached, and nothing else is sent.
+pub(super) struct Unsent(Receiver<Reply>, Arc<Waiting>);
+
 impl Notes {
-    /// Starts the thread that sends them.
-    pub(super) fn start(connection: Arc<Connection>) -> io::Result<Notes> {
-        let (sender, receiver) = channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let sent = Arc::clone(&waiting);
-        let send = move || {
-            for reply in receiver {
-                let is_line = is_line(&reply);
-                if connection.send(&reply).is_err() {
-                    return;
-                }
-                sent.fetch_sub(usize::from(is_line), Ordering::Relaxed);
-            }
-        };
-        thread::Builder::new().name("notes".into()).spawn(send)?;
-        Ok(Notes { sender, waiting })
+    pub(super) fn new() -> (Notes, Unsent) {
+        let ((sender, receiver), waiting) = (channel(), Arc::<Waiting>::default());
+        (Notes { sender, waiting: Arc::clone(&waiting) }, Unsent(receiver, waiting))
     }
 
     /// Sends a line for people.
@@ -49,19 +58,30 @@ impl Notes {
         self.send(Reply::Log(line));
     }
 
-    /// Sends a message. Returns false if the program has gone. The caller bounds the number of messages that
-    /// are no lines.
+    /// Sends a message. Returns false if the program has gone, or is stopped and has not read earlier ones.
     pub(super) fn send(&self, reply: Reply) -> bool {
-        if is_line(&reply) && self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return true;
+        let (waiting, limit) = self.waiting.of(&reply);
+        if waiting.fetch_add(1, Ordering::Relaxed) >= limit {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            return false;
         }
         self.sender.send(reply).is_ok()
     }
 }
 
-fn is_line(reply: &Reply) -> bool {
-    matches!(reply, Reply::Note(_) | Reply::Log(_))
+impl Unsent {
+    /// Starts the thread that sends them.
+    pub(super) fn start(self, connection: Arc<Connection>) -> io::Result<()> {
+        let send = move || {
+            for reply in &self.0 {
+                if connection.send(&reply).is_err() {
+                    return;
+                }
+                self.1.of(&reply).0.fetch_sub(1, Ordering::Relaxed);
+            }
+        };
+        thread::Builder::new().name("notes".into()).spawn(send).map(drop)
+    }
 }
 
 /// The log of a node in the background, which is its standard error.
@@ -95,7 +115,7 @@ impl Log {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &heard.listener {
             Some(listener) => listener(line),
-            None if heard.before.len() < MAX_WAITING => heard.before.push(line),
+            None if heard.before.len() < MAX_LINES => heard.before.push(line),
             None => {}
         }
     }

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use peersock::overlay::NetworkId;
-use peersock::{Network, Node, Unanswered};
+use peersock::{Network, Node, ProgramStatus, Unanswered};
 use peersock_attach::{Ask, Connection, Reply};
 use peersock_socket_server::{FdServer, Launcher};
 
-use super::notes::Notes;
-use super::resets::Asked;
+use super::notes::{Notes, Unsent};
+use super::resets::{Asked, Asking};
 use crate::output::escape;
 use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
@@ -32,7 +32,7 @@ pub(super) struct Program {
 /// The program's server and the threads that speak for it, until dropped.
 pub(super) struct Service {
     server: Arc<FdServer>,
-    asked: Arc<Asked>,
+    asking: Asking,
     _roots: RootWatch,
 }
 
@@ -42,17 +42,23 @@ impl Program {
         name: &str,
         networks: Vec<Network>,
         is_verbose: bool,
-    ) -> io::Result<Program> {
-        let notes = Notes::start(Arc::clone(connection))?;
-        let (name, process) = (escape(name), connection.process());
+    ) -> (Program, Unsent) {
+        let (notes, unsent) = Notes::new();
+        let (name, process) = (name.to_owned(), connection.process());
         let connection = Arc::clone(connection);
         let (unanswered, server) = (Mutex::default(), Mutex::default());
-        Ok(Program { name, process, connection, networks, is_verbose, notes, unanswered, server })
+        (Program { name, process, connection, networks, is_verbose, notes, unanswered, server }, unsent)
+    }
+
+    /// Returns the program as the node's status names it.
+    fn status(&self) -> ProgramStatus {
+        let networks = self.networks.iter().map(|network| network.id().to_string());
+        ProgramStatus::new(self.name.clone(), self.process, networks.collect())
     }
 
     /// Returns the program's name and process, for people.
     pub(super) fn called(&self) -> String {
-        format!("`{}` (process {})", self.name, self.process)
+        called(&self.name, self.process)
     }
 
     /// Ends the program's sockets, so that it does not take the end of the node for that of its data, and
@@ -96,8 +102,8 @@ impl Program {
     /// Starts the program's server.
     pub(super) fn serve(&self, node: &Node) -> io::Result<Service> {
         let networks: Vec<_> = self.networks.iter().map(Network::id).collect();
-        let asked = Asked::start(self.notes.clone())?;
-        let launcher: Arc<dyn Launcher> = asked.clone();
+        let asking = Asked::start(self.notes.clone())?;
+        let launcher: Arc<dyn Launcher> = asking.0.clone();
         let server = Arc::new(FdServer::start_within(node, &networks, self.process, Some(launcher))?);
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&server);
         let (refusals, notes) = (server.refusals(), self.notes.clone());
@@ -105,7 +111,7 @@ impl Program {
         thread::Builder::new().name("refusals".into()).spawn(tell)?;
         let notes = self.notes.clone();
         let roots = root_watch::start_for(node, move |note| notes.tell(note))?;
-        Ok(Service { server, asked, _roots: roots })
+        Ok(Service { server, asking, _roots: roots })
     }
 }
 
@@ -117,7 +123,8 @@ impl Service {
     /// Serves the program until it detaches, or is gone. Then its sockets end.
     pub(super) fn serve(self, connection: &Connection) -> io::Result<()> {
         let detached = self.answer(connection);
-        self.asked.end();
+        // Nobody reads answers any more.
+        self.asking.0.end();
         if !matches!(detached, Ok(true)) {
             self.server.end_everywhere();
         }
@@ -136,8 +143,8 @@ impl Service {
                     connection.send(&Reply::Done)?;
                 }
                 Ask::Drain => server.begin_drain(),
-                Ask::Shown { number, is_shown } => self.asked.shown(number, is_shown),
-                Ask::Broken => self.asked.broken(),
+                Ask::Shown { number, is_shown } => self.asking.0.shown(number, is_shown),
+                Ask::Broken => self.asking.0.broken(),
                 Ask::Outstanding => connection.send(&Reply::Outstanding(server.undelivered()))?,
                 Ask::Detach => return Ok(true),
             }
@@ -146,11 +153,18 @@ impl Service {
     }
 }
 
+/// Returns the name of a program and of its process, for people.
+pub(super) fn called(name: &str, process: u32) -> String {
+    format!("`{}` (process {process})", escape(name))
+}
+
 /// The attached programs.
 #[derive(Default)]
 pub(super) struct Programs {
     attached: Vec<Arc<Program>>,
-    /// Number of connections, including those that are not attached yet.
+    /// True once there was one.
+    pub(super) had_some: bool,
+    /// Number of connections, including those that are not attached.
     pub(super) connections: usize,
     /// Set once the node ends: no program is attached any more.
     pub(super) is_ending: bool,
@@ -159,12 +173,23 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn add(&mut self, program: Arc<Program>) {
+    pub(super) fn add(&mut self, node: &Node, program: Arc<Program>) {
         self.attached.push(program);
+        self.had_some = true;
+        self.name(node);
     }
 
-    pub(super) fn remove(&mut self, program: &Arc<Program>) {
+    pub(super) fn remove(&mut self, node: &Node, program: &Arc<Program>) {
         self.attached.retain(|other| !Arc::ptr_eq(other, program));
+        self.name(node);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.attached.is_empty()
+    }
+
+    fn name(&self, node: &Node) {
+        node.set_programs(self.attached.iter().map(|program| program.status()).collect());
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Program>> {

@@ -17,9 +17,6 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Time in which a launcher shows the end of the node.
 const BREAK: Duration = Duration::from_secs(2);
 
-/// Limit of questions that wait for an answer. Each keeps a descriptor open.
-const MAX_WAITING: usize = 1024;
-
 /// The launcher of one program.
 pub(super) struct Asked {
     notes: Notes,
@@ -39,12 +36,12 @@ struct Questions {
 }
 
 impl Asked {
-    /// Begins to ask through `notes`, until [`Asked::end`].
-    pub(super) fn start(notes: Notes) -> io::Result<Arc<Asked>> {
+    /// Begins to ask through `notes`, until the result is dropped.
+    pub(super) fn start(notes: Notes) -> io::Result<Asking> {
         let asked = Arc::new(Asked { notes, questions: Mutex::default(), changed: Condvar::new() });
         let its = Arc::clone(&asked);
         thread::Builder::new().name("resets".into()).spawn(move || its.expire())?;
-        Ok(asked)
+        Ok(Asking(asked))
     }
 
     /// Takes an answer about a reset.
@@ -101,11 +98,20 @@ impl Asked {
     }
 }
 
+/// Asks until it is dropped.
+pub(super) struct Asking(pub(super) Arc<Asked>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 impl Launcher for Asked {
     fn show(&self, reset: PendingReset) {
         let Some(shown) = reset.shown() else { return };
         let mut questions = self.questions();
-        if questions.is_over || questions.resets.len() == MAX_WAITING {
+        if questions.is_over {
             drop(questions);
             return drop(reset);
         }

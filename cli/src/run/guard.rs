@@ -9,12 +9,14 @@
 
 use std::env;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use peersock_socket_server::FdServer;
-use rustix::process::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
 
 use super::children::{children, describe};
 use super::serving_node::ServingNode;
@@ -24,9 +26,13 @@ use crate::stdio;
 /// Arguments of the guard itself.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Leave the shared node time to end the sockets
+    /// Process of the shared node, which ends the sockets if it lives
     #[arg(long)]
-    shared: bool,
+    shared: Option<i32>,
+
+    /// Path of the shared node's socket, which is there after the node was killed
+    #[arg(long, requires = "shared")]
+    socket: Option<PathBuf>,
 }
 
 /// Byte sent when all programs have ended.
@@ -36,7 +42,7 @@ const ALL_ENDED: u8 = 1;
 const SOME_LEFT: u8 = 2;
 
 /// Time in which a shared node ends the sockets of a launcher that was killed.
-const NODE_TIME: Duration = Duration::from_millis(200);
+const NODE_TIME: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// The guard of a running launcher.
 pub(super) struct Guard(Child);
@@ -48,7 +54,10 @@ impl Guard {
         command
             .arg0("peersock")
             .arg("run-guard")
-            .args(node.is_shared().then_some("--shared"))
+            .args(node.shared_process().map(|process| format!("--shared={process}")))
+            .args(
+                node.shared_socket().into_iter().flat_map(|path| ["--socket".into(), path.into_os_string()]),
+            )
             .env(peersock_socket_server::ENVIRONMENT, node.environment());
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // Uses a separate process group, because Ctrl-C must not reach the guard.
@@ -91,21 +100,19 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let node = env::var(peersock_socket_server::ENVIRONMENT).unwrap_or_default();
     let (tag, _) =
         FdServer::parse_environment(&node).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let shared = args.shared.and_then(Pid::from_raw);
+    let shared = shared.map(|process| rustix::process::pidfd_open(process, PidfdFlags::empty()));
     let mut byte = [0];
     let was_killed = match io::stdin().lock().read(&mut byte)? {
         0 => true,
         _ if byte[0] == SOME_LEFT => false,
         _ => return Ok(()),
     };
-    let holders = match args.shared && was_killed {
-        true => {
-            let holders = FdServer::holders_of(tag);
-            // The shared node ends the sockets, unless it was killed as well.
-            std::thread::sleep(NODE_TIME);
-            FdServer::end_sockets_of(tag);
-            holders
-        }
-        false => FdServer::end_sockets_of(tag),
+    // A shared node ends the sockets itself, unless it was killed as well. Both would wake event loops twice.
+    let node = shared.filter(|_| was_killed);
+    let holders = match &node {
+        Some(_) => FdServer::holders_of(tag),
+        None => FdServer::end_sockets_of(tag),
     };
     let left: Vec<_> = holders.into_iter().filter_map(pid).collect();
     if was_killed && !left.is_empty() {
@@ -115,7 +122,17 @@ pub(crate) fn run(args: &Args) -> Outcome {
             describe(&left)
         ));
     }
+    let is_left = || args.socket.as_ref().is_none_or(|socket| socket.exists());
+    if node.is_some_and(|node| node.is_err() || node.is_ok_and(|node| has_ended(&node))) && is_left() {
+        FdServer::end_sockets_of(tag);
+    }
     Ok(())
+}
+
+/// Waits for a moment, and returns true if the process has ended.
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut waits = [PollFd::new(process, PollFlags::IN)];
+    rustix::event::poll(&mut waits, Some(&NODE_TIME)).is_ok_and(|ended| ended > 0)
 }
 
 fn pid(number: u32) -> Option<Pid> {

@@ -180,7 +180,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let is_reached = is_notified || watch.is_some_and(|watch| watch.finish(&path));
     drop(supervisor);
     let (outstanding, was_lost) = (delivery::deliver(&node, &requests), node.was_lost());
-    node.end();
+    node.end(!left.is_empty());
     let Some(outstanding) = outstanding else {
         // A note has said so while the program ran.
         if was_lost {

@@ -4,17 +4,18 @@ use std::env;
 use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use peersock::state::StateError;
-use peersock::{IdentitySource, Network, Node, StartError};
+use peersock::state::{StateDir, StateError};
+use peersock::{IdentitySource, Network, Node, ProgramStatus, StartError};
 use peersock_attach::{AttachError, Attached, Namespaces, Told, VERSION, Wish};
 use peersock_bsd::Client;
 use peersock_socket_server::{FdServer, Outstanding};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, child_subreaper, getpid, getrlimit};
 
 use super::{Args, refused};
 use crate::failure::{Failure, Outcome};
@@ -26,6 +27,9 @@ use crate::{log, node, stdio, unanswered};
 /// Environment variable for `--own-node`.
 const OWN_NODE_VARIABLE: &str = "PEERSOCK_OWN_NODE";
 
+/// Limit of descriptors below which this process starts no node for others.
+const MIN_DESCRIPTORS: u64 = 1024;
+
 /// The program's node.
 pub(super) enum ServingNode {
     Shared(SharedNode),
@@ -35,6 +39,7 @@ pub(super) enum ServingNode {
 /// Attachment to the node that programs share.
 pub(super) struct SharedNode {
     attached: Arc<Attached>,
+    socket: PathBuf,
     /// Set once the program has ended.
     is_ending: Arc<AtomicBool>,
     /// Set once a note has said that the node has ended.
@@ -62,8 +67,20 @@ impl ServingNode {
         OwnNode::start(args, networks).map(ServingNode::Own)
     }
 
-    pub(super) fn is_shared(&self) -> bool {
-        matches!(self, ServingNode::Shared(_))
+    /// Returns the process of a shared node.
+    pub(super) fn shared_process(&self) -> Option<u32> {
+        match self {
+            ServingNode::Shared(shared) => Some(shared.attached.process()),
+            ServingNode::Own(_) => None,
+        }
+    }
+
+    /// Returns the path of a shared node's socket.
+    pub(super) fn shared_socket(&self) -> Option<PathBuf> {
+        match self {
+            ServingNode::Shared(shared) => Some(shared.socket.clone()),
+            ServingNode::Own(_) => None,
+        }
     }
 
     /// Returns the variable that tells processes which node to use. It contains a secret.
@@ -93,7 +110,8 @@ impl ServingNode {
         match self {
             ServingNode::Shared(shared) => {
                 let attached = Arc::clone(&shared.attached);
-                Box::new(move || attached.contacts())
+                // The end of the node is said elsewhere.
+                Box::new(move || attached.contacts().unwrap_or(1))
             }
             ServingNode::Own(own) => {
                 let contacts = own.server.contacts();
@@ -129,9 +147,14 @@ impl ServingNode {
     }
 
     /// Ends the program's sockets, after delivery. Waits for the end of a node that no other program uses.
-    pub(super) fn end(self) {
+    pub(super) fn end(self, has_left: bool) {
         match self {
-            ServingNode::Shared(shared) => shared.attached.detach(),
+            ServingNode::Shared(shared) => {
+                let tag = FdServer::parse_environment(shared.attached.environment()).map(|(tag, _)| tag);
+                shared.attached.detach();
+                // The node may not be allowed to reach processes that run on.
+                tag.filter(|_| has_left).into_iter().for_each(|tag| drop(FdServer::end_sockets_of(tag)));
+            }
             ServingNode::Own(own) => own.end(),
         }
     }
@@ -174,7 +197,8 @@ impl SharedNode {
         if !args.quiet {
             attached.networks().iter().for_each(|network| say_network(&network.id, &network.addresses));
         }
-        Ok(Some(SharedNode { attached: Arc::new(attached), is_ending, was_lost }))
+        let socket = StateDir::node_socket(&state);
+        Ok(Some(SharedNode { attached: Arc::new(attached), socket, is_ending, was_lost }))
     }
 }
 
@@ -185,11 +209,21 @@ fn wants_own_node(args: &Args) -> bool {
 }
 
 /// Returns true if this process may start a node for others. The limits of one program would end it, and an
-/// outer `peersock run` would wait for it.
+/// outer `peersock run`, or this process if it adopts orphans, would wait for it.
 fn may_start_node() -> bool {
-    let limits = [Resource::Cpu, Resource::As, Resource::Data];
-    limits.into_iter().all(|limit| getrlimit(limit).current.is_none())
+    let limits = [Resource::Cpu, Resource::As, Resource::Data, Resource::Fsize];
+    let has_descriptors = getrlimit(Resource::Nofile).maximum.is_none_or(|limit| limit >= MIN_DESCRIPTORS);
+    let adopts = getpid().is_init() || child_subreaper().is_ok_and(|reaper| reaper.is_some());
+    !adopts
+        && has_descriptors
+        && limits.into_iter().all(|limit| getrlimit(limit).current.is_none())
         && env::var_os(peersock_socket_server::ENVIRONMENT).is_none_or(|value| value.is_empty())
+}
+
+/// Returns the name of the program without its folder.
+fn program_name(args: &Args) -> String {
+    let path = Path::new(&args.program[0]);
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn wish(args: &Args, networks: &[Network]) -> Outcome<Wish> {
@@ -197,11 +231,11 @@ fn wish(args: &Args, networks: &[Network]) -> Outcome<Wish> {
     Ok(Wish {
         version: VERSION,
         package: env!("CARGO_PKG_VERSION").to_owned(),
-        name: args.program[0].display().to_string(),
+        name: program_name(args),
         networks: networks.iter().map(|network| network.to_portable().to_string()).collect(),
         roots: roots.iter().map(|root| root.to_portable().to_string()).collect(),
         settings: args.node.named_settings()?,
-        is_verbose: log::verbosity() > 0,
+        is_verbose: log::is_asked_for(),
         namespaces: Namespaces::own(),
     })
 }
@@ -256,6 +290,8 @@ impl OwnNode {
                 say_network(joined.id(), &joined.addresses());
             }
         }
+        let ids = networks.iter().map(|network| network.id().to_string()).collect();
+        node.set_programs(vec![ProgramStatus::new(program_name(args), std::process::id(), ids)]);
         let roots = root_watch::start(&node)?;
         let server =
             FdServer::start(&node).map_err(|error| refused("socket and socketpair of AF_UNIX", error))?;

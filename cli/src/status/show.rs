@@ -4,10 +4,11 @@ use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 use peersock::{
-    Conflict, ContactStatus, DhtStatus, NetworkStatus, PeerStatus, Presence, RootState, RootStatus, Status,
-    Traffic, TurnStatus,
+    Conflict, ContactStatus, DhtStatus, NetworkStatus, PeerStatus, Presence, ProgramStatus, RootState,
+    RootStatus, Status, Traffic, TurnStatus,
 };
 
+use crate::output::escape;
 use crate::path;
 use crate::style::{BOLD, ERROR, paint};
 
@@ -37,6 +38,10 @@ impl fmt::Display for Report<'_> {
         }
         writeln!(f, "  running for {}, version {}", age(answer.uptime_s), answer.version)?;
         write!(f, "  UDP sockets: {}", list(&answer.endpoints))?;
+        if !answer.programs.is_empty() {
+            let programs: Vec<_> = answer.programs.iter().map(program).collect();
+            write!(f, "\n  programs: {}", list(&programs))?;
+        }
         for root in &answer.roots {
             write!(f, "\n{}", RootLine(root))?;
         }
@@ -372,6 +377,11 @@ pub(crate) fn age(seconds: f64) -> String {
         3600..86_400 => format!("{} h {} min", whole / 3600, whole / 60 % 60),
         _ => format!("{} d {} h", whole / 86_400, whole / 3600 % 24),
     }
+}
+
+/// Returns a program's name, with the process that has started it.
+fn program(program: &ProgramStatus) -> String {
+    format!("{} (process {})", escape(&program.name), program.process)
 }
 
 fn list<T: ToString>(items: &[T]) -> String {

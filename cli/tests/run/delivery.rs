@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use self::scenario::{Outcome, Scenario, Step, content, judge, table};
 use crate::common::{Running, vanish};
-use crate::lab::{ALPHA, Lab};
+use crate::lab::{ALPHA, Lab, OWN};
 
 /// Time without an answer after which a stopped receiver is given up, in milliseconds.
 const SILENCE: &str = "1000";
@@ -83,7 +83,8 @@ fn play_ends_of_nodes(test: &str, faces: [Face; 2], last: Step, how: Signal) {
     let mut sender = lab.python("beta", SENDER, faces[0]);
     for scenario in scenarios.iter().filter(|scenario| scenario.steps.last() == Some(&last)) {
         for &size in &sizes {
-            let receiver = lab.python("alpha", RECEIVER, faces[1]);
+            // Its node has to end or stop with its launcher.
+            let receiver = lab.python_with("alpha", RECEIVER, faces[1], OWN);
             let ends = Ends { sender, receiver, host: ALPHA, number: String::new() };
             let told;
             (told, sender) = ends.play_to_the_end(scenario, size, |receiver, _| vanish(how, receiver.id()));
@@ -183,13 +184,20 @@ fn outcome(told: &str) -> Outcome {
 
 impl Lab {
     fn python(&self, member: &str, program: &str, face: Face) -> Running {
+        self.python_with(member, program, face, &[])
+    }
+
+    fn python_with(&self, member: &str, program: &str, face: Face, options: &[&str]) -> Running {
         for size in table().1 {
             fs::write(self.path(&format!("content-{size}")), content(size)).expect("room for a file");
         }
         let words = ["python3", "-c", program, self.folder()];
         match face {
-            Face::Overlay => self.start(member, &words),
-            Face::Filter => Running::start(self.command(member, &["--mode", "seccomp"], &words)),
+            Face::Overlay => Running::start(self.command(member, options, &words)),
+            Face::Filter => {
+                let options = [&["--mode", "seccomp"], options].concat();
+                Running::start(self.command(member, &options, &words))
+            }
             Face::Kernel => {
                 let mut command = Command::new(words[0]);
                 command.args(&words[1..]);

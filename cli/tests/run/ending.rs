@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::common::{Running, run, signal, vanish};
-use crate::lab::{Lab, behind};
+use crate::lab::{Lab, OWN, behind};
 
 /// Returns the command with another soft limit of descriptors.
 fn limited(command: &Command, soft: u32) -> Command {
@@ -82,9 +82,11 @@ s = socket.create_server(('', 7000))
 print('ready', flush=True)
 c, _ = s.accept()
 time.sleep(1000)";
-    let start =
-        |member, program| Running::start(lab.command(member, &["--mode", mode], &["python3", "-c", program]));
-    let serving = start("beta", server);
+    let start = |member, own: &[&str], program| {
+        let options = [&["--mode", mode], own].concat();
+        Running::start(lab.command(member, &options, &["python3", "-c", program]))
+    };
+    let serving = start("beta", OWN, server);
     serving.wait_for_stdout("ready");
     let client = format!(
         "import socket, sys, time
@@ -97,7 +99,7 @@ print('connected', flush=True)
 sys.stdin.readline()
 {client}"
     );
-    let dialing = start("alpha", &client);
+    let dialing = start("alpha", &[], &client);
     dialing.wait_for_stdout("connected");
     (serving, dialing)
 }

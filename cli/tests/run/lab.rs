@@ -13,6 +13,9 @@ use crate::common::{Finished, Running, lacks, peersock, run, write_file};
 pub(crate) const MEMBERS: [(&str, &str, &str); 3] =
     [("alpha", "10.77.0.1", "fd77::1"), ("beta", "10.77.0.2", "fd77::2"), ("gamma", "10.77.0.3", "fd77::3")];
 
+/// Option of a program whose node is to end or stop with its launcher.
+pub(crate) const OWN: &[&str] = &["--own-node"];
+
 /// IPv4 address of `alpha`, where most servers run.
 pub(crate) const ALPHA: &str = "10.77.0.1";
 

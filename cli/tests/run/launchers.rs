@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::common::{PATIENCE, Running, peersock, signal, vanish};
 use crate::ending::MODES;
-use crate::lab::Lab;
+use crate::lab::{Lab, OWN};
 
 /// The machine of a killed launcher still answers. So peers that wait for its programs notice within 2 s,
 /// while data flows and after a long idle time.
@@ -33,13 +33,14 @@ s = socket.create_server(('', 7000))
 print('ready', flush=True)
 while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()";
     for (mode, kind) in MODES.iter().flat_map(|mode| [(mode, "endless"), (mode, "idle")]) {
-        let start =
-            |member, program: &[&str]| Running::start(lab.command(member, &["--mode", mode], program));
-        let serving = start("alpha", &["python3", "-c", server, kind]);
+        let start = |member, own: &[&str], program: &[&str]| {
+            Running::start(lab.command(member, &[&["--mode", mode], own].concat(), program))
+        };
+        let serving = start("alpha", OWN, &["python3", "-c", server, kind]);
         serving.wait_for_stdout("ready");
         let body = lab.path(&format!("{mode}-{kind}"));
         let words = ["curl", "-sS", "--no-buffer", "-o", body.to_str().unwrap(), "http://10.77.0.1:7000/"];
-        let downloading = start("beta", &words);
+        let downloading = start("beta", &[], &words);
         let wanted = if kind == "endless" { 1_000_000 } else { 5 };
         let deadline = Instant::now() + PATIENCE;
         while fs::metadata(&body).map_or(0, |file| file.len()) < wanted {
@@ -69,7 +70,7 @@ print('ready', flush=True)
 c = s.accept()[0]
 c.sendall(b'x')
 time.sleep(1000)";
-        let serving = lab.start("alpha", &["python3", "-c", server]);
+        let serving = Running::start(lab.command("alpha", OWN, &["python3", "-c", server]));
         serving.wait_for_stdout("ready");
         let client = "import errno, socket
 s = socket.create_connection(('10.77.0.1', 7000), 60)

@@ -275,7 +275,8 @@ pub(crate) fn as_nobody(lab: &Lab) -> Command {
     // Copies by another program, because a process that another test's thread starts meanwhile would inherit
     // the file open for writing.
     let mut cp = Command::new("cp");
-    cp.arg(env!("CARGO_BIN_EXE_peersock")).arg(&copy);
+    // The node of an earlier copy may still be about to end.
+    cp.arg("--remove-destination").arg(env!("CARGO_BIN_EXE_peersock")).arg(&copy);
     run(cp).success();
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--clear-groups"]).arg(copy);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::common::{Running, peersock, run, signal, vanish};
-use crate::lab::{ALPHA, Lab, is_root};
+use crate::lab::{ALPHA, Lab, OWN, is_root};
 
 /// Timeout of anything; tests do not depend on speed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,9 +47,6 @@ for line in sys.stdin:
         print('echo', echo.decode().strip(), flush=True)
         if not echo: break
     except OSError as error: print('error', error.errno, flush=True); break";
-
-/// Option of programs that share no node.
-const OWN: &[&str] = &["--own-node"];
 
 impl Lab {
     /// Starts a program that shares the member's node.
@@ -118,6 +115,11 @@ fn programs_of_one_member_run_side_by_side_and_the_node_ends_with_the_last() {
     let taken = lab.command("alpha", &[], &["python3", "-c", ECHO, "7001"]);
     run(taken).failure(1, &["Address already in use"]);
     assert_eq!(lab.node("alpha"), node, "one node serves all");
+    let mut status = peersock(&["status", "--state"]);
+    status.arg(lab.path("alpha"));
+    let named = [&first, &second, &inside].map(|program| format!("python3 (process {})", program.id()));
+    let status = run(status).success();
+    assert!(status.text().contains(&format!("programs: {}\n", named.join(", "))), "{}", status.text());
     drop((inside, first));
     echoes(&mut outside, "and goes on");
     assert_eq!(lab.node("alpha"), node);
@@ -359,11 +361,14 @@ fn a_directory_whose_node_is_not_shared_is_in_use_and_a_stale_socket_is_replaced
     run(lab.command("alpha", OWN, &["true"])).success();
     run(lab.command("alpha", &[], &["true"])).success();
     assert!(!lab.socket("alpha").exists());
-    // A node in the background ends in order by a signal, too.
-    let serving = lab.echo("alpha", "7000");
+    // A node in the background that is asked to end waits for its programs.
+    let mut waiting = Running::start(lab.command("alpha", &[], &["sh", "-c", "echo ready; read line"]));
+    waiting.wait_for_stdout("ready");
     let node = lab.node("alpha");
     signal(Signal::TERM, node);
-    serving.wait_for_stderr("has ended");
+    thread::sleep(Duration::from_millis(300));
+    waiting.send(b"\n");
+    waiting.wait_for_end().success();
     lab.wait_for_end(node);
     assert!(!lab.socket("alpha").exists());
 }
@@ -452,6 +457,10 @@ try: print('end', s.recv(1), flush=True)
 except OSError as error: print('error', error.errno, s.getsockopt(1, 4), flush=True)";
     let mut serving = Running::start(lab.command("alpha", OWN, &["python3", "-c", resets]));
     serving.wait_for_stdout("ready");
+    let mut keep = peersock(&["node", "--interface", "lo", "--state"]);
+    keep.arg(lab.path("beta"));
+    let kept = Running::start(keep);
+    kept.wait_for_stderr("programs under `peersock run` share it");
     let reader = || lab.shared("beta", &["python3", "-c", reads, ALPHA]);
     for _ in 0..5 {
         let reading = reader();
@@ -459,12 +468,63 @@ except OSError as error: print('error', error.errno, s.getsockopt(1, 4), flush=T
         // ECONNRESET, which is reported once.
         reading.wait_for_stdout("error 104 0");
     }
+    // A direct system call, after which only the launcher can show a reset.
+    let accepts = "
+import ctypes, errno, os, socket
+s = socket.create_server(('', 7001))
+print('ready', flush=True)
+fd = ctypes.CDLL(None).syscall(43, s.fileno(), None, None)
+print('begin', os.read(fd, 5), flush=True)
+try: print('end', os.read(fd, 1), flush=True)
+except OSError as error: print('error', error.errno, flush=True)";
+    let accepting = lab.shared("beta", &["python3", "-c", accepts]);
+    accepting.wait_for_stdout("ready");
+    let leaves = "
+import socket, struct
+s = socket.create_connection(('10.77.0.2', 7001))
+s.sendall(b'begin')
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))";
+    run(lab.command("gamma", &[], &["python3", "-c", leaves])).success();
+    accepting.wait_for_stdout("error 104");
     let reading = reader();
     serving.send(b"keep\n");
     reading.wait_for_stdout("b'begin'");
-    signal(Signal::TERM, lab.node("beta"));
+    signal(Signal::TERM, kept.id());
     // ECONNRESET or ENETDOWN.
     reading.wait_for_stdout("error 10");
+}
+
+/// A service manager ends all processes of a unit at once. The program still delivers.
+#[test]
+fn a_signal_to_launcher_program_and_node_together_loses_nothing() {
+    let Some(lab) = Lab::with("a_signal_to_launcher_program_and_node_together", &["python3"]) else { return };
+    let takes = "
+import socket, sys
+s = socket.create_server(('', 7000))
+print('ready', flush=True)
+c = s.accept()[0]
+got = b''
+while data := c.recv(65536): got += data
+print(len(got), got[-3:], flush=True)";
+    let sends = "
+import os, signal, socket, sys, time
+s = socket.create_connection((sys.argv[1], 7000))
+def last(*_):
+    time.sleep(0.5)
+    s.sendall(bytes(3_000_000) + b'end')
+    sys.exit(0)
+signal.signal(signal.SIGTERM, last)
+print(os.getpid(), flush=True)
+while True: signal.pause()";
+    let taking = Running::start(lab.command("alpha", OWN, &["python3", "-c", takes]));
+    taking.wait_for_stdout("ready");
+    let sending = lab.shared("beta", &["python3", "-c", sends, ALPHA]);
+    let program = sending.wait_for_stdout("\n").trim().parse().expect("a process");
+    for process in [lab.node("beta"), program, sending.id()] {
+        signal(Signal::TERM, process);
+    }
+    taking.wait_for_stdout("3000003 b'end'");
+    sending.wait_for_end().success();
 }
 
 /// The node is killed while both directions of a connection are full.
@@ -568,6 +628,20 @@ fn a_program_in_another_network_namespace_is_refused() {
         run(command).failure(1, &[namespace, "--state DIR or --ephemeral"]);
     }
     drop(serving);
+}
+
+/// The first process of a container adopts orphans, and so would wait for the node.
+#[test]
+fn the_first_process_of_a_namespace_has_a_node_of_its_own() {
+    let Some(lab) = Lab::with("the_first_process_of_a_namespace", &["unshare"]) else { return };
+    if !is_root() {
+        eprintln!("SKIP the_first_process_of_a_namespace_has_a_node_of_its_own: it needs root");
+        return;
+    }
+    let inside = lab.command("alpha", &[], &["true"]);
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc"]).arg(inside.get_program()).args(inside.get_args());
+    run(command).success();
 }
 
 #[test]

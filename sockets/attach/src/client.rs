@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -39,11 +40,12 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// Attachment of this program to the shared node.
 ///
-/// Dropping it ends the program's sockets without delivery.
+/// Dropping it ends the program's sockets as [`Attached::detach`] does.
 #[derive(Debug)]
 pub struct Attached {
     writer: Arc<Writer>,
     environment: String,
+    process: u32,
     networks: Vec<Network>,
     /// Answers, from the thread that reads. Held during a question.
     answers: Mutex<Receiver<Reply>>,
@@ -125,7 +127,7 @@ impl Attached {
         state: &Path,
         launch: Option<&Launch>,
         wish: Wish,
-        tell: impl Fn(Told) + Send + 'static,
+        tell: impl Fn(Told) + Send + Sync + 'static,
     ) -> Result<Attached, AttachError> {
         let path = StateDir::node_socket(state);
         let (begun, ask) = (Instant::now(), Ask::Attach(wish));
@@ -140,8 +142,8 @@ impl Attached {
                 Err(source) => return Err(AttachError::Io { path, source }),
             };
             match first_answer(stream, &ask) {
-                Ok((stream, Reply::Attached { environment, networks })) => {
-                    return Attached::begin(stream, environment, networks, tell)
+                Ok((stream, Reply::Attached { environment, process, networks })) => {
+                    return Attached::begin(stream, (environment, process, networks), tell)
                         .map_err(|source| AttachError::Io { path, source });
                 }
                 Ok((_, Reply::Refused(refusal))) => return Err(AttachError::Refused(refusal)),
@@ -152,7 +154,8 @@ impl Attached {
                     }
                 }
                 // The directory of a node that ends is in use for a moment, which does not count.
-                Ok(_) => (in_use_since, retry) = (None, FIRST_RETRY),
+                Ok((_, Reply::Ending)) => (in_use_since, retry) = (None, FIRST_RETRY),
+                Ok(_) => return Err(AttachError::Io { path, source: io::ErrorKind::InvalidData.into() }),
                 // The node was killed, or has just ended.
                 Err(error) if has_gone(&error) => {
                     lost_starts += u32::from(is_started);
@@ -171,17 +174,19 @@ impl Attached {
 
     fn begin(
         stream: UnixStream,
-        environment: String,
-        networks: Vec<Network>,
-        tell: impl Fn(Told) + Send + 'static,
+        (environment, process, networks): (String, u32, Vec<Network>),
+        tell: impl Fn(Told) + Send + Sync + 'static,
     ) -> io::Result<Attached> {
         let (answer, answers) = mpsc::channel();
         let (events, waiting) = mpsc::sync_channel(MAX_WAITING);
-        let telling = move || waiting.iter().for_each(tell);
+        let tell = Arc::new(tell);
+        let tell_of_lines = Arc::clone(&tell);
+        let telling = move || waiting.iter().for_each(|told| tell_of_lines(told));
         thread::Builder::new().name("told".into()).spawn(telling)?;
-        let writer = Arc::new(Writer { stream: stream.try_clone()?, writing: Mutex::default() });
+        let (writing, is_closed) = (Mutex::default(), AtomicBool::new(false));
+        let writer = Arc::new(Writer { stream: stream.try_clone()?, writing, is_closed });
         let helper = Helper::start(&environment, Arc::clone(&writer))?;
-        let (mut reading, its) = (stream, environment.clone());
+        let (mut reading, its, ending) = (stream, environment.clone(), Arc::clone(&writer));
         let reader = move || {
             while let Ok(Some(reply)) = frame::read(&mut reading) {
                 match reply {
@@ -194,10 +199,13 @@ impl Attached {
             }
             // Before the event, so that nobody waits for an answer once it is known.
             drop(answer);
-            let _ = events.send(Told::Lost { environment: its });
+            // In this thread, because a line may wait for a reader of standard error.
+            if !ending.is_closed.load(Ordering::SeqCst) {
+                tell(Told::Lost { environment: its });
+            }
         };
         thread::Builder::new().name("attached".into()).spawn(reader)?;
-        Ok(Attached { writer, environment, networks, answers: Mutex::new(answers) })
+        Ok(Attached { writer, environment, process, networks, answers: Mutex::new(answers) })
     }
 
     /// Returns the value of the variable `PEERSOCK_NODE` for processes that use the program's sockets. It
@@ -206,17 +214,22 @@ impl Attached {
         &self.environment
     }
 
+    /// Returns the node's process.
+    pub fn process(&self) -> u32 {
+        self.process
+    }
+
     /// Returns the program's networks, in the order of the request.
     pub fn networks(&self) -> &[Network] {
         &self.networks
     }
 
-    /// Returns the number of connections that processes have made to the program's server; 0 if the node has
-    /// ended.
-    pub fn contacts(&self) -> u64 {
+    /// Returns the number of connections that processes have made to the program's server; `None` if the node
+    /// has ended.
+    pub fn contacts(&self) -> Option<u64> {
         match self.question(&Ask::Contacts) {
-            Some(Reply::Contacts(count)) => count,
-            _ => 0,
+            Some(Reply::Contacts(count)) => Some(count),
+            _ => None,
         }
     }
 
@@ -267,6 +280,9 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
+        self.writer.is_closed.store(true, Ordering::SeqCst);
+        // The node has left the state directory afterwards, if this was its last program.
+        self.detach();
         // The thread that reads has another descriptor of the stream.
         self.writer.close();
     }
@@ -278,6 +294,8 @@ struct Writer {
     stream: UnixStream,
     /// Held while a message is written, because several threads write.
     writing: Mutex<()>,
+    /// Set once this process ends the attachment.
+    is_closed: AtomicBool,
 }
 
 impl Writer {

@@ -14,14 +14,31 @@ const PIECE: usize = 64 << 10;
 
 /// Writes one message.
 pub(crate) fn write(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
-    let mut bytes = Zeroizing::new(vec![0; 4]);
-    serde_json::to_writer(&mut *bytes, message)?;
-    let length = bytes.len() - 4;
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, message)?;
+    let Length(length) = length;
     if length > MAX_MESSAGE {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message is longer than 16 MiB"));
     }
-    bytes[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    // At its full size, because growing would leave an unwiped copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4 + length));
+    bytes.extend_from_slice(&(length as u32).to_le_bytes());
+    serde_json::to_writer(&mut *bytes, message)?;
     stream.write_all(&bytes)
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads one message; `None` at the end of the stream.

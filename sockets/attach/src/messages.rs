@@ -78,6 +78,8 @@ pub enum Reply {
     Attached {
         /// Tag and token of the server, as [`ENVIRONMENT`](peersock_fd::Client::of_variable) holds them.
         environment: String,
+        /// Process of the node.
+        process: u32,
         /// Networks of the program, in the order of the request.
         networks: Vec<Network>,
     },

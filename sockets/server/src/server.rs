@@ -217,8 +217,13 @@ impl Server {
 impl Attached for Server {
     fn run(&self, events: &[PollEvent]) {
         let mut state = self.lock();
-        for socket in state.context.resets.take_failed() {
-            state.endings.note_untold(socket);
+        if state.context.resets.launcher().is_some() {
+            state
+                .context
+                .resets
+                .take_failed()
+                .into_iter()
+                .for_each(|socket| state.endings.note_untold(socket));
         }
         for event in events {
             state.handle(event.data.u64(), event.flags.into());

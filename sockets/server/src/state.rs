@@ -189,6 +189,8 @@ impl ServerState {
                 let listener = Arc::clone(listener);
                 self.accept_requester(&listener);
             }
+            // What would begin now could take a byte that shows the end for data.
+            Some(Entry::DataListener(_) | Entry::Listening(_) | Entry::Connecting(_)) if self.is_ending => {}
             Some(Entry::DataListener(listener)) => {
                 let listener = Arc::clone(listener);
                 self.accept_data(&listener);

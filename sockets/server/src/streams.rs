@@ -20,7 +20,7 @@ impl ServerState {
     pub(crate) fn end_stream(&mut self, key: Key) {
         let Some(Entry::Stream(mut stream)) = self.remove(key) else { return };
         let is_draining = self.draining.is_some();
-        if self.context.resets.launcher().is_some() {
+        if stream.broken().is_some() && self.context.resets.launcher().is_some() {
             // A copy of the descriptor may stay open until the launcher has answered.
             self.context.unwatch(stream.as_fd());
         }

@@ -11,7 +11,6 @@ mod dns;
 mod lan;
 mod once;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
@@ -24,7 +23,7 @@ use crate::sync;
 use cache::Cache;
 pub(crate) use once::ask_lists;
 use peersock_datapath::{Heard, Subscription};
-use peersock_overlay::MAX_ROOTS;
+use peersock_overlay::{MAX_ROOTS, NodeId};
 
 /// Limit of roots that one domain can list.
 const MAX_LISTED: usize = 8;
@@ -67,6 +66,11 @@ impl RootLists {
         let list = &self.0;
         let (mut domains, mut lan, mut has_more_domains) = (Vec::new(), None, false);
         let has_more_roots;
+        let keys = sources.iter().filter_map(|source| match source {
+            RootSource::Address(root) => Some(root.identity().node_id()),
+            _ => None,
+        });
+        let given: Vec<_> = keys.collect();
         {
             let mut parts = sync::lock(&list.parts);
             for source in sources {
@@ -82,8 +86,7 @@ impl RootLists {
                     RootSource::Lan => lan = Some(parts.follow(RootSource::Lan)),
                 }
             }
-            let keys: BTreeSet<_> = parts.named.iter().map(|root| root.identity().node_id()).collect();
-            has_more_roots = keys.len() > MAX_ROOTS;
+            has_more_roots = parts.leaves_out(&given);
             list.publish(&mut parts);
         }
         if has_more_roots {
@@ -149,6 +152,17 @@ impl Parts {
         self.followed.push(source);
         self.found.push(Vec::new());
         self.found.len() - 1
+    }
+
+    /// Returns true if one of these roots is beyond the limit of roots.
+    fn leaves_out(&self, roots: &[NodeId]) -> bool {
+        let mut used = Vec::new();
+        for root in self.named.iter().map(|root| root.identity().node_id()) {
+            if used.len() < MAX_ROOTS && !used.contains(&root) {
+                used.push(root);
+            }
+        }
+        roots.iter().any(|root| !used.contains(root))
     }
 
     fn domains(&self) -> usize {

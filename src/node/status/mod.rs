@@ -2,6 +2,7 @@
 
 mod network;
 mod peer;
+mod program;
 mod prometheus;
 mod reach;
 mod text;
@@ -16,11 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Inner;
 use super::meeting::Meetings;
+use crate::sync;
 use network::network;
 pub use network::{NetworkStatus, Ports};
 use peer::conflict;
 pub(super) use peer::peers;
 pub use peer::{AttemptStatus, Conflict, PeerStatus, Presence};
+pub use program::ProgramStatus;
 use reach::contact;
 pub(super) use reach::roots;
 pub use reach::{CandidateStatus, ContactStatus, DhtStatus, RootListStatus, RootStatus, TurnStatus};
@@ -65,6 +68,9 @@ pub struct Status {
     pub dht: Option<DhtStatus>,
     /// Joined networks.
     pub networks: Vec<NetworkStatus>,
+    /// Programs that use the node, as far as they were [named](super::Node::set_programs).
+    #[serde(default)]
+    pub programs: Vec<ProgramStatus>,
     /// Known peers, in all networks.
     pub peers: Vec<PeerStatus>,
     /// TCP connections.
@@ -152,6 +158,7 @@ pub(super) fn collect(node: &Inner) -> Status {
         turn: node.driver.turn.statuses(),
         dht: node.meetings.get().map(Meetings::status),
         networks,
+        programs: sync::lock(&node.programs).clone(),
         peers,
         flows: FlowStatus { total: flows.flows(), time_wait: flows.time_waits() },
         traffic,

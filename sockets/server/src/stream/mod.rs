@@ -97,6 +97,8 @@ pub(super) struct Stream {
     place: Option<(Place, Instant)>,
     /// Set if the socket was connected without a waiting client, and no call has reported it yet.
     is_untold: bool,
+    /// Set once it broke and a byte that shows this may be among what the application has written.
+    was_shown: bool,
     /// Set once it broke: time of the next check for acceptance, and whether that is the last.
     accept_look: Option<(Instant, bool)>,
 }
@@ -180,6 +182,7 @@ impl Stream {
             is_untouched: true,
             place: None,
             is_untold: false,
+            was_shown: false,
             accept_look: None,
         }
     }
@@ -344,6 +347,7 @@ impl Stream {
         if now < look {
             return Outcome::WaitsForAccept(look);
         }
+        self.was_shown = true;
         if is_last || resets.show_early(self.unix.as_fd(), self.holder, self.origin.id()) {
             return Outcome::Ended;
         }
@@ -418,7 +422,7 @@ impl Stream {
     /// Returns the record of a broken connection.
     pub(super) fn ending(&self) -> Option<Ending> {
         let Break { error, was_open, is_noticed } = self.broken?;
-        let not_taken = self.not_taken() as u64;
+        let not_taken = self.not_taken().saturating_sub(usize::from(self.was_shown)) as u64;
         let lost = match self.connection.flow().delivery() {
             Delivery::Lost(loss) => Some(not_taken + loss.unacked),
             _ => (not_taken > 0).then_some(not_taken),
