@@ -33,8 +33,8 @@ pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
 
 /// Timeout for reaching a peer on a local network or by roots. It is longer with a DHT, because an idle node
 /// reads its mailbox there every 15 s.
-const PATIENCE: Duration = Duration::from_secs(15);
-const PATIENCE_WITH_DHT: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE_WITH_DHT: Duration = Duration::from_secs(60);
 
 /// Location of the identity.
 #[derive(clap::Args)]
@@ -429,9 +429,13 @@ impl NetworkArgs {
 
     /// Returns the named network, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Network> {
-        let named = self.network.as_ref().filter(|text| !text.is_empty()).ok_or_else(no_network)?;
-        let mut networks = self.secret.add_to(vec![parse_network(named)?])?;
-        Ok(networks.remove(0))
+        self.resolve_named()?.ok_or_else(no_network)
+    }
+
+    /// Returns the network as [`NetworkArgs::resolve`] does; `None` if none is named.
+    pub(crate) fn resolve_named(&self) -> Outcome<Option<Network>> {
+        let Some(named) = self.network.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        Ok(self.secret.add_to(vec![parse_network(named)?])?.pop())
     }
 }
 
@@ -497,7 +501,7 @@ fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
 }
 
 /// Returns true if the text is an address or a name with a port.
-fn has_port(text: &str) -> bool {
+pub(crate) fn has_port(text: &str) -> bool {
     let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(':'));
     text.parse::<SocketAddr>().is_ok() || port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }

@@ -37,6 +37,7 @@ mod rest;
 mod root;
 mod root_watch;
 mod run;
+mod running;
 mod secret;
 mod send;
 mod servers;

@@ -5,8 +5,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use peersock::overlay::{Candidate, CandidateKind};
-use peersock::{DhtStatus, Network, Node, RootListStatus, RootSource, RootState, RootStatus, TurnStatus};
+use peersock::overlay::{Candidate, CandidateKind, NetworkId};
+use peersock::{
+    DhtStatus, Network, Node, PeerStatus, RootListStatus, RootSource, RootState, RootStatus, Status,
+    TurnStatus,
+};
 use rustix::io::Errno;
 
 use crate::args::UnderlayArgs;
@@ -15,6 +18,7 @@ use crate::session::Session;
 use crate::{names, root_watch, stdio};
 
 /// Settings of servers, from options and the environment, that the node's status lacks.
+#[derive(Default)]
 pub(crate) struct NamedServers {
     turn: bool,
     has_empty_roots: bool,
@@ -27,95 +31,163 @@ impl NamedServers {
 
     /// Returns clauses about root lists and TURN servers that may explain why no peer is found, each with a
     /// trailing semicolon.
-    pub(crate) fn to_check(&self, node: &Node) -> String {
-        let mut said: Vec<String> = node.root_lists().iter().filter_map(list).collect();
+    fn to_check(&self, status: &Status, lists: &[RootListStatus]) -> String {
+        let mut said: Vec<String> = lists.iter().filter_map(list).collect();
         if self.has_empty_roots {
             said.push(
                 "PEERSOCK_ROOTS is set and empty, so no root is asked, unset it or give --root".to_owned(),
             );
         }
-        let turn = node.status().turn;
+        let turn = &status.turn;
         if self.turn && turn.is_empty() {
             let why = "no TURN server is asked, because peers learn of it only by a root or --dht, give one";
             said.push(why.to_owned());
         }
-        said.extend(node.status().dht.as_ref().and_then(dht));
+        said.extend(status.dht.as_ref().and_then(dht));
         // Removes duplicates, because both families of a server usually fail for the same reason.
-        let failed: BTreeSet<_> = turn.iter().filter_map(|one| turn_server(one, &turn)).collect();
+        let failed: BTreeSet<_> = turn.iter().filter_map(|one| turn_server(one, turn)).collect();
         said.extend(failed);
         said.into_iter().map(|clause| clause + "; ").collect()
     }
 }
 
+/// A member that was not found, and what is known about the search.
+pub(crate) struct Sought<'a> {
+    pub(crate) status: &'a Status,
+    pub(crate) lists: &'a [RootListStatus],
+    pub(crate) named: &'a NamedServers,
+    pub(crate) network: NetworkId,
+    /// True if a file describes the network.
+    pub(crate) by_file: bool,
+    /// True if the network has a secret.
+    pub(crate) secret: bool,
+    /// Endpoints of the member in the network's file.
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) address: IpAddr,
+}
+
 /// Returns the advice for a member that was not found.
 pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers, address: IpAddr) -> String {
-    let summary = network.summary();
-    let same = match (summary.by_file, summary.secret) {
-        (false, false) => "with the same network ID and, like this one, without a passphrase",
-        (false, true) => "with the same network ID and the same passphrase",
-        (true, _) => "with the same network file",
+    let (status, lists, summary) = (node.status(), node.root_lists(), network.summary());
+    let sought = Sought {
+        status: &status,
+        lists: &lists,
+        named,
+        network: network.id(),
+        by_file: summary.by_file,
+        secret: summary.secret,
+        endpoints: endpoints(network, address),
+        address,
     };
-    if let Some(cause) = known_cause(node, network, address, same) {
-        return format!("{cause}; -v shows what was tried");
-    }
+    sought.advice()
+}
+
+/// Returns the endpoints of a member in the network's file.
+pub(crate) fn endpoints(network: &Network, address: IpAddr) -> Vec<String> {
     let member = names::member_at(network, address);
-    let endpoints = member.map_or_else(Vec::new, |member| network.endpoints_of(&member.identity));
-    let place = match &endpoints[..] {
-        [] if node.roots().iter().all(|root| root.guest) => {
-            "on the same LAN (give both programs a root if they are not, see `peersock root --help`)"
-                .to_owned()
+    member.map_or_else(Vec::new, |member| network.endpoints_of(&member.identity))
+}
+
+impl Sought<'_> {
+    /// Returns the advice.
+    pub(crate) fn advice(&self) -> String {
+        let same = match (self.by_file, self.secret) {
+            (false, false) => "with the same network ID and, like this one, without a passphrase",
+            (false, true) => "with the same network ID and the same passphrase",
+            (true, _) => "with the same network file",
+        };
+        if let Some(cause) = self.known_cause(same) {
+            return format!("{cause}; -v shows what was tried");
         }
-        [] => "on the same LAN or at one of the same roots".to_owned(),
-        endpoints => {
-            format!(
-                "on the same LAN or at {}, with --overlay-port for the port there",
-                endpoints.join(" or ")
-            )
+        let place = match &self.endpoints[..] {
+            [] if self.status.roots.iter().all(|root| root.guest) => {
+                "on the same LAN (give both programs a root if they are not, see `peersock root --help`)"
+                    .to_owned()
+            }
+            [] => "on the same LAN or at one of the same roots".to_owned(),
+            endpoints => {
+                format!(
+                    "on the same LAN or at {}, with --overlay-port for the port there",
+                    endpoints.join(" or ")
+                )
+            }
+        };
+        let packets = match self.endpoints[..] {
+            [] => 322,
+            _ => 246,
+        };
+        let servers = servers(self.status, self.lists, self.named, self.address);
+        format!(
+            "{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} \
+             bytes pass; -v shows what was tried"
+        )
+    }
+
+    /// Returns the cause, if the node knows it.
+    fn known_cause(&self, same: &str) -> Option<String> {
+        let is_it =
+            |peer: &&PeerStatus| peer.network == self.network && peer.addresses.contains(&self.address);
+        let peer = self.status.peers.iter().find(is_it)?;
+        match () {
+            () if peer.connected => None,
+            () if peer.answer_unreadable => Some(format!(
+                "it was reached, and this node cannot read its answer, probably because it has another secret \
+                 for the network: run both programs {same}"
+            )),
+            () if peer.at_roots > 0 && self.by_file => Some(
+                "a root knows where it is, and it does not answer this node: check that its file of the \
+                 network names this node, too, and that it still runs"
+                    .to_owned(),
+            ),
+            () if peer.at_roots > 0 => Some(
+                "a root knows where it is, and it does not answer this node: check that the program still \
+                 runs there"
+                    .to_owned(),
+            ),
+            () => None,
         }
+    }
+}
+
+/// Returns the failure if nobody with an address has answered.
+pub(crate) fn nobody_answered(
+    network: NetworkId,
+    name: Option<&str>,
+    address: IpAddr,
+    within: Duration,
+    advice: String,
+) -> Failure {
+    let who = match name {
+        Some(name) => format!("{name} ({address}) has not"),
+        None => format!("nobody with address {address}"),
     };
-    let packets = match endpoints[..] {
-        [] => 322,
-        _ => 246,
-    };
-    let servers = servers_to_check(node, named, address);
-    format!(
-        "{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} \
-         bytes pass; -v shows what was tried"
+    Failure::new(
+        format_args!("{who} answered in network {network} within {} s", within.as_secs_f64()),
+        advice,
     )
 }
 
-/// Returns the cause, if the node knows it.
-fn known_cause(node: &Node, network: &Network, address: IpAddr, same: &str) -> Option<String> {
-    let id = network.id();
-    let peers = node.status().peers;
-    let peer = peers.iter().find(|peer| peer.network == id && peer.addresses.contains(&address))?;
-    match () {
-        () if peer.connected => None,
-        () if peer.answer_unreadable => Some(format!(
-            "it was reached, and this node cannot read its answer, probably because it has another secret \
-             for the network: run both programs {same}"
-        )),
-        () if peer.at_roots > 0 && network.summary().by_file => Some(
-            "a root knows where it is, and it does not answer this node: check that its file of the network \
-             names this node, too, and that it still runs"
-                .to_owned(),
-        ),
-        () if peer.at_roots > 0 => Some(
-            "a root knows where it is, and it does not answer this node: check that the program still runs \
-             there"
-                .to_owned(),
-        ),
-        () => None,
-    }
+/// Returns the failure for an address that no member can have.
+pub(crate) fn no_such_member(network: NetworkId, by_file: bool, address: IpAddr) -> Failure {
+    Failure::usage(
+        format_args!("no member of network {network} can have address {address}"),
+        match by_file {
+            false => "give the address that `peersock addr` or `listen` prints on the other side",
+            true => "give the name or the address of a member; `peersock network show` lists them",
+        },
+    )
 }
 
 /// Returns clauses about roots and other servers that may be the cause, each with a trailing semicolon.
 pub(crate) fn servers_to_check(node: &Node, named: &NamedServers, address: IpAddr) -> String {
+    servers(&node.status(), &node.root_lists(), named, address)
+}
+
+fn servers(status: &Status, lists: &[RootListStatus], named: &NamedServers, address: IpAddr) -> String {
     // Skips roots that other roots have named, because the user cannot change them.
-    let roots = node.status().roots;
-    let roots = roots.iter().filter(|root| !root.guest);
+    let roots = status.roots.iter().filter(|root| !root.guest);
     let roots: String = roots.map(|root| root_to_check(root, address)).collect();
-    roots + &named.to_check(node)
+    roots + &named.to_check(status, lists)
 }
 
 /// Time until the node knows that a path carries too little.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use peersock::device::Device;
 use peersock::overlay::NetworkId;
-use peersock::{IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder};
+use peersock::{
+    IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, PeerStatus, Status,
+};
 
 use crate::args::{NetworkArgs, NodeArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
@@ -133,26 +135,13 @@ impl Session {
         found.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => {
                 self.log_silence(address, within);
-                let who = match names::name_of(&self.network, address) {
-                    Some(name) => format!("{name} ({address}) has not"),
-                    None => format!("nobody with address {address}"),
-                };
-                Failure::new(
-                    format_args!(
-                        "{who} answered in network {} within {} s",
-                        self.network.id(),
-                        within.as_secs_f64()
-                    ),
-                    reach::what_to_check(&self.node, &self.network, &self.named, address),
-                )
+                let advice = reach::what_to_check(&self.node, &self.network, &self.named, address);
+                let name = names::name_of(&self.network, address);
+                reach::nobody_answered(self.network.id(), name, address, within, advice)
             }
-            io::ErrorKind::AddrNotAvailable => Failure::usage(
-                format_args!("no member of network {} can have address {address}", self.network.id()),
-                match self.network.summary().by_file {
-                    false => "give the address that `peersock addr` or `listen` prints on the other side",
-                    true => "give the name or the address of a member; `peersock network show` lists them",
-                },
-            ),
+            io::ErrorKind::AddrNotAvailable => {
+                reach::no_such_member(self.network.id(), self.network.summary().by_file, address)
+            }
             _ => error.into(),
         })
     }
@@ -160,7 +149,7 @@ impl Session {
     /// Returns the text about a search, for a line while it lasts.
     pub(crate) fn looking_for(&self, whom: &str, within: Duration) -> impl FnOnce() -> String + use<> {
         let (node, id, whom) = (self.node.clone(), self.network.id(), whom.to_owned());
-        move || looking_for(&node, &whom, id, within)
+        move || looking_for(&node.status(), &whom, id, within)
     }
 
     /// Returns clauses about roots and other servers that may explain why no peer was found at an address.
@@ -170,13 +159,8 @@ impl Session {
 
     /// Logs with -v at which addresses a silent peer was tried.
     pub(crate) fn log_silence(&self, address: IpAddr, within: Duration) {
-        let within = within.as_secs_f64();
-        let tried = self.joined.peers().into_iter().find(|peer| peer.addresses.contains(&address));
-        let tried: Vec<_> = tried.iter().flat_map(|peer| &peer.candidates).map(ToString::to_string).collect();
-        match &tried[..] {
-            [] => tracing::info!("no answer: no beacon or hello of {address} has come in {within} s"),
-            tried => tracing::info!("no answer from {} in {within} s", tried.join(" or ")),
-        }
+        let peers = self.joined.peers();
+        log_silence(peers.iter().find(|peer| peer.addresses.contains(&address)), address, within);
     }
 
     /// Returns the failure for a port that the network does not allow.
@@ -230,9 +214,18 @@ fn wait_ready(joined: &Joined) -> Outcome {
     })
 }
 
+/// Logs with -v at which addresses a silent peer was tried.
+pub(crate) fn log_silence(peer: Option<&PeerStatus>, address: IpAddr, within: Duration) {
+    let within = within.as_secs_f64();
+    let tried: Vec<_> = peer.iter().flat_map(|peer| &peer.candidates).map(ToString::to_string).collect();
+    match &tried[..] {
+        [] => tracing::info!("no answer: no beacon or hello of {address} has come in {within} s"),
+        tried => tracing::info!("no answer from {} in {within} s", tried.join(" or ")),
+    }
+}
+
 /// Returns the text that says where and for how long a peer is searched.
-fn looking_for(node: &Node, whom: &str, network: NetworkId, within: Duration) -> String {
-    let status = node.status();
+pub(crate) fn looking_for(status: &Status, whom: &str, network: NetworkId, within: Duration) -> String {
     // Skips roots that other roots have named, because the user does not know them.
     let roots = status.roots.iter().filter(|root| !root.guest);
     let roots = roots.map(|root| format!("at {} ({})", root_watch::name(root), root.state));

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use peersock_overlay::{
-    NetworkConfig, NetworkConfigError, NetworkId, NetworkIdError, NetworkSummary, NodeId, Psk,
+    DiscoveryKey, NetworkConfig, NetworkConfigError, NetworkId, NetworkIdError, NetworkSummary, NodeId, Psk,
     PublicIdentity, StaticMember,
 };
 
@@ -249,6 +249,11 @@ impl Network {
         let listed = self.members().iter().filter(|listed| listed.identity == *member);
         let addresses = listed.flat_map(|listed| &listed.endpoints).map(ToString::to_string);
         addresses.chain(self.host_endpoints(member).iter().map(ToString::to_string)).collect()
+    }
+
+    /// Derives the key that depends on the network's ID, secret and members.
+    pub(crate) fn discovery_key(&self) -> DiscoveryKey {
+        self.config.discovery_key()
     }
 
     /// Returns the members whose names must be resolved, without `own`.

@@ -1,4 +1,4 @@
-//! Local management socket, by which `peersock status` and `peersock members` query a running node.
+//! Local management socket, by which `peersock status`, `ping` and others query a running node.
 //!
 //! A node with a state directory listens on the Unix socket `management.sock` in it (mode 0600). Each side
 //! checks with `SO_PEERCRED` that the other belongs to its own user. One connection carries one request, a
@@ -11,12 +11,19 @@
 //! | `status peers=N` | the same with N peers at most: connected ones first, then the ones seen last |
 //! | `prometheus` | its metrics as text for Prometheus, with 10,000 peers at most, and `# EOF` |
 //! | `prometheus peers=N` | the same with N peers at most |
+//! | `reach network=ID address=IP timeout=MS` | [`Probed`]: the node tries to have a session with the member |
+//! | `ping network=ID address=IP timeout=MS size=N check=MS` | [`Probed`]: it sends one ICMP echo request |
 //! | anything else | `{"error": "…", "version": "…"}`, with the node's version |
+//!
+//! A probe (`reach`, `ping`) takes 60 seconds at most, so does its `check`, and 64 at once are served; none of
+//! them delays other requests. It ends when its client hangs up. `mark=HEX` makes it fail unless the client
+//! has the same secret and members of the network as the node.
 //!
 //! Later versions may add fields to answers, and requests; they change neither the meaning nor the form of
 //! existing ones. A field that `Status` gets after 0.1.0 needs a default, because earlier nodes do not
 //! send it.
 
+mod probe;
 mod server;
 
 use std::fs::File;
@@ -32,7 +39,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::StateDir;
 
+pub(crate) use probe::{Echo, Mark, ProbeRequest};
+pub use probe::{MAX_PROBE, Probe, ProbeOutcome, Probed, ping, reach};
 pub(crate) use server::ManagementServer;
+
+/// Refusal of a node that ends; programs that ask know the text.
+pub(crate) const STOPPED: &str = "the node has stopped";
 
 /// Last line of an answer in the format of Prometheus, where it is a comment. A node that is killed leaves
 /// the beginning of its answer, which the format alone cannot tell from a whole one.
@@ -60,6 +72,8 @@ pub(crate) enum Request {
         /// Limit of peers with metrics.
         peers: usize,
     },
+    /// Probe of a member.
+    Probe(ProbeRequest),
 }
 
 impl Request {
@@ -67,6 +81,9 @@ impl Request {
     fn parse(line: &str) -> Option<Request> {
         let mut words = line.split_ascii_whitespace();
         let request = words.next()?;
+        if matches!(request, "reach" | "ping") {
+            return ProbeRequest::parse(request == "ping", words).map(Request::Probe);
+        }
         let peers = match words.next() {
             Some(word) => word.strip_prefix("peers=")?.parse().ok()?,
             None => MAX_PEERS,
@@ -150,7 +167,12 @@ pub enum ManagementError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn request(state: &Path, request: &str) -> Result<String, ManagementError> {
-    let answer = ask(state, request)?;
+    request_within(state, request, Duration::ZERO)
+}
+
+/// Sends a request that the node may work on for `extra`.
+fn request_within(state: &Path, request: &str, extra: Duration) -> Result<String, ManagementError> {
+    let answer = ask(state, request, IO_TIMEOUT + extra)?;
     if answer.starts_with(r#"{"error""#)
         && let Ok(Refusal { error, version }) = serde_json::from_str(&answer)
     {
@@ -219,7 +241,7 @@ fn was_cut(state: &Path) -> ManagementError {
     ManagementError::Io { path: StateDir::management_socket(state), source }
 }
 
-fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {
+fn ask(state: &Path, request: &str, timeout: Duration) -> Result<String, ManagementError> {
     let path = StateDir::management_socket(state);
     let stream =
         with_short_path(&path, |path| UnixStream::connect(path)).map_err(|source| {
@@ -233,18 +255,18 @@ fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {
     if let Some(owner) = foreign_peer(&stream).map_err(failed)? {
         return Err(ManagementError::ForeignOwner { path, owner });
     }
-    exchange(stream, request).map_err(|error| match error.kind() {
+    exchange(stream, request, timeout).map_err(|error| match error.kind() {
         // The system's text for a timeout suggests another call, which does not help here.
         io::ErrorKind::WouldBlock => failed(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!("nothing has come for {} s", IO_TIMEOUT.as_secs()),
+            format!("nothing has come for {} s", timeout.as_secs()),
         )),
         _ => failed(error),
     })
 }
 
-fn exchange(mut stream: UnixStream, request: &str) -> io::Result<String> {
-    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+fn exchange(mut stream: UnixStream, request: &str, timeout: Duration) -> io::Result<String> {
+    stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(IO_TIMEOUT))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
     let mut answer = Vec::new();

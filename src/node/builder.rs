@@ -13,12 +13,12 @@ use zeroize::Zeroizing;
 use super::closing::Closing;
 use super::meeting::Meetings;
 use super::root_list::RootLists;
-use super::{Inner, Node, contact, singleton};
+use super::{Inner, Node, contact, probe, singleton};
 use crate::TurnServer;
 use crate::config::{Dht, Feature, MissingFeature, RootSource, require_for_roots};
 use crate::driver::{BusyPoll, Driver, Interfaces, UdpSockets};
 use crate::interfaces::{Target, require_for_turn};
-use crate::management::{END_MARK, ManagementServer, Request};
+use crate::management::{END_MARK, ManagementServer, Request, STOPPED};
 use crate::netcheck::Netcheck;
 use crate::settings::{
     MAX_BUSY_POLL, VariableError, busy_poll_of_environment, dht_of_environment, roots_of_environment,
@@ -503,6 +503,7 @@ impl NodeBuilder {
                 closing: Closing::default(),
                 sockets: Mutex::default(),
                 membership: Mutex::default(),
+                joined: Mutex::default(),
                 down: Default::default(),
                 started: now,
                 management: Mutex::new(None),
@@ -582,15 +583,19 @@ impl Node {
         let Some(state) = &self.inner.state else { return Ok(()) };
         // Weak, because the server must not keep the node running.
         let inner = self.downgrade();
-        let server = ManagementServer::start(state, move |request| {
-            let inner = inner.upgrade().ok_or("the node has stopped")?;
-            let mut status = Node { inner }.status();
+        let server = ManagementServer::start(state, move |request, client| {
+            let status = || inner.upgrade().map(|inner| Node { inner }.status()).ok_or(STOPPED);
             match request {
                 Request::Status { peers } => {
+                    let mut status = status()?;
                     status.limit_peers(peers);
                     serde_json::to_string(&status).map_err(|_| "the status cannot be written down")
                 }
-                Request::Prometheus { peers } => Ok(status.prometheus(peers) + END_MARK),
+                Request::Prometheus { peers } => Ok(status()?.prometheus(peers) + END_MARK),
+                Request::Probe(request) => {
+                    let probed = probe::answer(&inner, &request, &|| client.has_left())?;
+                    serde_json::to_string(&probed).map_err(|_| "the result cannot be written down")
+                }
             }
         })?;
         *sync::lock(&self.inner.management) = Some(server);

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{Lookup, NetworkId, NodeId, SizeState};
-use peersock_stack::{Batch, Error};
+use peersock_stack::{Batch, Error, InterfaceId};
 
 use super::{DeviceSender, Node, PeerStatus};
 use peersock_datapath::JoinedNetwork;
@@ -32,6 +32,15 @@ pub struct Joined {
 impl Joined {
     pub(super) fn new(node: Node, network: JoinedNetwork) -> Joined {
         Joined { node, network }
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Returns the network's interface in the stack.
+    pub(super) fn interface(&self) -> InterfaceId {
+        self.network.interface
     }
 
     /// Returns the network's ID.

@@ -4,6 +4,7 @@ mod builder;
 mod closing;
 mod contact;
 mod device;
+mod echo_packet;
 mod events;
 mod forked;
 mod joined;
@@ -11,12 +12,14 @@ mod joined;
 mod meeting;
 mod nicknames;
 mod patience;
+mod probe;
 mod resolver;
 mod root_list;
 mod roots;
 mod singleton;
 mod status;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,6 +94,8 @@ pub(crate) struct Inner {
     /// Lock held while a network is joined or left, because the state of both cores, and of the search for
     /// members, changes in several steps.
     membership: Mutex<()>,
+    /// What probes need to know of each joined network.
+    joined: Mutex<BTreeMap<NetworkId, probe::Known>>,
     down: AtomicBool,
     started: Instant,
     management: Mutex<Option<ManagementServer>>,
@@ -137,13 +142,16 @@ impl Node {
         let hosts = network.hosts_of_others(&self.inner.identity);
         let now = Instant::now();
         let config = network.into_config();
-        let key = config.discovery_key();
+        let (id, key) = (config.id(), config.discovery_key());
+        let mut known = probe::Known::new(&key);
+        let device = device.map(|device| known.listen(device));
         let _membership = sync::lock(&self.inner.membership);
         let (datapath, mut batch) = (&self.inner.driver.datapath, Batch::default());
         let joined = match device {
             None => datapath.join(now, config, &mut batch)?,
             Some(device) => datapath.join_device(now, config, device, &mut batch)?,
         };
+        sync::lock(&self.inner.joined).insert(id, known);
         self.inner.driver.kick();
         if let Some(meetings) = self.inner.meetings.get() {
             meetings.join(&joined, key);
@@ -160,6 +168,7 @@ impl Node {
         if let (Some(meetings), Some(network)) = (self.inner.meetings.get(), datapath.network(id)) {
             meetings.leave(network.index);
         }
+        sync::lock(&self.inner.joined).remove(&id);
         datapath.leave(Instant::now(), id, &mut Batch::default())
     }
 

@@ -76,6 +76,15 @@ fn the_kernels_of_two_machines_talk_over_the_interfaces() {
         let pinged = scene.run(0, &["ping", "-c", "3", "-i", "0.2", "-s", size, &other]).success();
         assert!(pinged.text().contains("3 received"), "{size}: {}\n{}", pinged.text(), scene.said());
     }
+    // The node of `up` pings beside the kernel, in one packet.
+    for size in ["56", "1232"] {
+        let words = ["ping", "-c", "2", "-i", "0.1", "-s", size, &other];
+        let pinged = scene.cable.inside(0, &scene.lab, "up0", &words).finish().success();
+        assert!(pinged.text().contains("2 replies received"), "{}\n{}", pinged.text(), scene.said());
+    }
+    let large = scene.cable.inside(0, &scene.lab, "up0", &["ping", "-c", "1", "-s", "1233", &other]).finish();
+    assert!(large.text().contains("Message too long"), "{}", large.text());
+    large.failure(1, &["did not reply"]);
     let serving = scene.start(1, &["socat", "-u", &format!("TCP6-LISTEN:{PORT}"), "STDOUT"]);
     let to = format!("TCP6:[{other}]:{PORT},retry=100,interval=0.1");
     let mut sending = scene.start(0, &["socat", "-u", "STDIN", &to]);

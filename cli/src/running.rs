@@ -1,0 +1,164 @@
+//! The node that runs with the state directory, as other commands ask it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use peersock::management::{self, ManagementError, Probe, ProbeOutcome, Probed};
+use peersock::overlay::NetworkId;
+use peersock::{Network, NetworkStatus, PeerStatus, Status};
+
+use crate::args::{PATIENCE, PATIENCE_WITH_DHT, StateArgs};
+use crate::failure::{Failure, Outcome, has_ended};
+use crate::output::note;
+use crate::status::{difference, parse};
+
+/// A running node.
+pub(crate) struct RunningNode {
+    pub(crate) path: PathBuf,
+    /// Its status when it was found.
+    pub(crate) status: Status,
+}
+
+impl RunningNode {
+    /// Finds the node that runs with the state directory; `None` if none runs, or the identity is ephemeral.
+    pub(crate) fn find(state: &StateArgs) -> Outcome<Option<RunningNode>> {
+        if state.ephemeral {
+            return Ok(None);
+        }
+        let path = state.path()?;
+        let text = match management::status(&path, usize::MAX) {
+            Ok(text) => text,
+            Err(ManagementError::NotRunning { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let status = parse(&text)?;
+        if let Some(difference) = difference(&status) {
+            note(difference);
+        }
+        Ok(Some(RunningNode { path, status }))
+    }
+
+    /// Returns the node with its status now, or, if it does not answer, with the last one.
+    pub(crate) fn again(&self) -> RunningNode {
+        let status = management::status(&self.path, usize::MAX).ok().and_then(|text| parse(&text).ok());
+        let status = status.unwrap_or_else(|| self.status.clone());
+        RunningNode { path: self.path.clone(), status }
+    }
+
+    /// Returns the network that is named, or the node's only one.
+    pub(crate) fn network(&self, named: Option<&Network>) -> Outcome<&NetworkStatus> {
+        let networks = &self.status.networks;
+        match (named, &networks[..]) {
+            (Some(network), _) => networks
+                .iter()
+                .find(|joined| joined.id == network.id())
+                .ok_or_else(|| self.not_joined(network.id(), network.summary().closed)),
+            (None, [network]) => Ok(network),
+            (None, _) => Err(Failure::usage(
+                format_args!("no network is named, and {}", self.its_networks()),
+                "give one as --network NETWORK (-n) or in PEERSOCK_NETWORK",
+            )),
+        }
+    }
+
+    fn not_joined(&self, network: NetworkId, closed: bool) -> Failure {
+        let what = format!("has not joined network {network}");
+        Failure::new(
+            format_args!("the node that runs with {} {what}: {}", self.path.display(), self.its_networks()),
+            match closed {
+                false => "name a network of that node, or give --ephemeral to use a node of its own",
+                true => {
+                    "name a network of that node, or stop it first, or give the --state DIR of another member"
+                }
+            },
+        )
+    }
+
+    fn its_networks(&self) -> String {
+        let ids: Vec<_> = self.status.networks.iter().map(|network| network.id.to_string()).collect();
+        match &ids[..] {
+            [] => "it has no network now".to_owned(),
+            ids => format!("the networks of the running node are {}", ids.join(", ")),
+        }
+    }
+
+    /// Returns the member of a network with a name, whatever its case.
+    pub(crate) fn member_named(&self, network: NetworkId, name: &str) -> Option<&PeerStatus> {
+        let has_it = |peer: &&PeerStatus| {
+            peer.network == network && peer.name.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name))
+        };
+        self.status.peers.iter().find(has_it)
+    }
+
+    /// Returns the timeout for reaching a peer; see [`UnderlayArgs::patience`](crate::args::UnderlayArgs).
+    pub(crate) fn patience(&self) -> Duration {
+        if self.status.dht.is_some() { PATIENCE_WITH_DHT } else { PATIENCE }
+    }
+
+    /// Lets the node reach a member.
+    pub(crate) fn reach(&self, probe: &Probe) -> Outcome<Probed> {
+        management::reach(&self.path, probe).map_err(|error| self.failure(error))
+    }
+
+    /// Lets the node ping a member; see [`management::ping`].
+    pub(crate) fn ping(&self, probe: &Probe, size: u16, check: Duration) -> Outcome<Probed> {
+        management::ping(&self.path, probe, size, check).map_err(|error| self.failure(error))
+    }
+
+    fn failure(&self, error: ManagementError) -> Failure {
+        match error {
+            error if has_ended(&error) => Failure::new(
+                format_args!("the node has ended: no node is running with {} any more", self.path.display()),
+                "start it and this command again; without it, the command uses a node of its own",
+            ),
+            ManagementError::Refused { error, .. } if error == "unknown request" => Failure::new(
+                format_args!(
+                    "the running node (version {}) is too old to reach members for other programs",
+                    self.status.version
+                ),
+                "restart it with the version of this program, or stop it to use a node of its own",
+            ),
+            ManagementError::Refused { error, .. } => {
+                Failure::new(format_args!("the running node refuses: {error}"), "try again later")
+            }
+            error => error.into(),
+        }
+    }
+
+    /// Returns the failure for a probe that has not told whether the member answers.
+    pub(crate) fn probe_failure(&self, probed: &Probed, named: Option<&Network>, id: NetworkId) -> Failure {
+        match probed.outcome {
+            ProbeOutcome::NotJoined => {
+                let closed = named.is_some_and(|network| network.summary().closed);
+                Failure::new(
+                    format_args!("the running node has left network {id}"),
+                    if closed { "start it again in this network" } else { "name a network that it has" },
+                )
+            }
+            ProbeOutcome::OtherNetwork => self.other_network(named, id),
+            _ => Failure::new(
+                format_args!(
+                    "the running node cannot do this: {}",
+                    probed.reason.as_deref().unwrap_or("it says no reason")
+                ),
+                "restart it with the version of this program, and try again",
+            ),
+        }
+    }
+
+    fn other_network(&self, named: Option<&Network>, id: NetworkId) -> Failure {
+        let its = self.status.networks.iter().find(|network| network.id == id);
+        let it_has = match (its.is_some_and(|its| its.secret), named.is_some_and(Network::is_secret)) {
+            (true, false) => "with a passphrase, and none is named here",
+            (false, true) => "without a passphrase, and one is named here",
+            _ if named.is_some_and(|network| network.summary().by_file) => {
+                "with another list of members or another secret, perhaps by an older file"
+            }
+            _ => "with another passphrase",
+        };
+        Failure::new(
+            format_args!("the running node has joined network {id} {it_has}"),
+            "give the secret or file that the node has, or restart the node with this one",
+        )
+    }
+}

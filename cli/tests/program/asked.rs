@@ -1,0 +1,219 @@
+//! `ping` by the node that runs with the state directory.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+use std::time::Instant;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::common::{
+    Finished, Lab, Listening, PATIENCE, PORT, Running, address_of, peersock, run, signal, vanish, write_file,
+};
+
+/// Two nodes that listen, `here` and `there`; `here` is the one to ask.
+fn two(lab: &Lab) -> ([Listening; 2], String) {
+    let nodes = ["here", "there"]
+        .map(|name| lab.listen_with(lab.node(name, &["listen"]), &["-k", &PORT.to_string()]));
+    let there = address_of(lab, "there");
+    (nodes, there)
+}
+
+/// Pings by the node of the state `here`.
+fn ping(lab: &Lab, words: &[&str]) -> Finished {
+    run(lab.node("here", &[&["ping"], words].concat()))
+}
+
+#[test]
+fn a_node_that_runs_pings_and_its_path_is_shown() {
+    let lab = Lab::new();
+    let ([here, _there], there) = two(&lab);
+    let pinged = ping(&lab, &["-c", "3", "-i", "0", "-s", "1000", &there]).success();
+    for words in [
+        &format!("PING {there} in network {}: 1000 bytes", lab.network),
+        "path taken: direct to 127.0.0.1:",
+        "1000 bytes from ",
+        "seq=3 hlim=64 time=",
+        "3 requests transmitted, 3 replies received, 0% loss",
+    ] {
+        assert!(pinged.text().contains(words), "{words:?} is not in: {}", pinged.text());
+    }
+    // Without the network, which is the node's only one; in fragments.
+    let words = ["ping", "--json", "--until-direct", "-s", "65000", "-W", "90", &there];
+    let json = run(lab.command("here", &words)).success();
+    let json: Value = serde_json::from_str(json.text()).unwrap();
+    assert_eq!((&json["transmitted"], &json["received"]), (&1.into(), &1.into()), "{json}");
+    assert_eq!((&json["path"]["direct"], &json["attempts"]), (&true.into(), &Value::Array(Vec::new())));
+    assert!(json["median_ms"].as_f64().unwrap() > 0.0, "{json}");
+
+    let endless = Running::start(lab.node("here", &["ping", "-i", "0.01", &there]));
+    endless.wait_for_stdout("seq=2 ");
+    let endless = endless.interrupt().success();
+    assert!(endless.text().contains("ping statistics"), "{}", endless.text());
+    // The session is the node's.
+    let status = run(lab.command("here", &["status", "--json"])).success();
+    let status: Value = serde_json::from_str(status.text()).unwrap();
+    assert_eq!(status["peers"][0]["connected"], true, "{status}");
+
+    let endless = Running::start(lab.node("here", &["ping", "-i", "0.01", &there]));
+    endless.wait_for_stdout("seq=2 ");
+    vanish(Signal::KILL, here.running.id());
+    endless.finish().failure(1, &["the node has ended", "start it and this command again"]);
+}
+
+#[test]
+fn a_node_that_cannot_reach_a_member_says_why() {
+    let lab = Lab::new();
+    let ([here, there_node], there) = two(&lab);
+    let absent = address_of(&lab, "absent");
+    let nobody = ping(&lab, &["--timeout", "0.5", &absent]);
+    nobody.failure(1, &["nobody", &absent, "within 0.5 s", "same network ID", "check that"]);
+    ping(&lab, &["10.0.0.1"]).failure(2, &["no member of network", "10.0.0.1"]);
+    ping(&lab, &["alpha"]).failure(2, &["alpha", "not an IP address"]);
+    run(lab.command("here", &["ping", "alpha"])).failure(2, &["alpha", "network of the running node"]);
+
+    let other = "ff00110011000000";
+    let elsewhere = run(lab.node_in(other, "here", &["ping", &there]));
+    elsewhere.failure(1, &["has not joined network ff00110011000000", &lab.network, "--ephemeral"]);
+    let secret = lab.dir.path().join("secret");
+    write_file(&secret, "correct horse", 0o600);
+    let secret = ping(&lab, &["--secret-file", secret.to_str().unwrap(), &there]);
+    secret.failure(1, &[&lab.network, "without a passphrase, and one is named here"]);
+    // A node of the program's own is still to be had.
+    let own = ["ping", "--ephemeral", "--interface", "lo", "-n", &lab.network, "-c", "1", &there];
+    run(peersock(&own)).success();
+
+    // A peer that stops is lost, and then the node that is asked.
+    assert!(ping(&lab, &["-c", "1", &there]).success().text().contains("1 reply"));
+    vanish(Signal::STOP, there_node.running.id());
+    let lost = ping(&lab, &["-c", "1", "-W", "0.3", &there]);
+    lost.failure(1, &["did not reply"]);
+    assert!(lost.text().contains("no reply to seq=1 within 0.3 s"), "{}", lost.text());
+    signal(Signal::CONT, there_node.running.id());
+    here.running.interrupt().failure(130, &[]);
+    // Without a running node, the program has one of its own again.
+    ping(&lab, &["-c", "1", &there]).success();
+}
+
+/// Sends a line to a node's socket.
+fn send(lab: &Lab, line: &[u8]) -> UnixStream {
+    let mut stream = UnixStream::connect(lab.state("here").join("management.sock")).unwrap();
+    stream.write_all(line).unwrap();
+    stream
+}
+
+fn answer(mut stream: UnixStream) -> String {
+    let mut answer = String::new();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn clients_that_flood_stop_or_hang_up_delay_nobody() {
+    let lab = Lab::new();
+    let (_nodes, there) = two(&lab);
+    let absent = address_of(&lab, "absent");
+    let reach = format!("reach network={} address={absent} timeout=60000\n", lab.network);
+    let mut waiting: Vec<_> = (0..64).map(|_| send(&lab, reach.as_bytes())).collect();
+    // The server reads them one by one, so this comes after them.
+    let one_more = answer(send(&lab, reach.as_bytes()));
+    assert!(one_more.contains("too many probes"), "{one_more}");
+    ping(&lab, &["-c", "1", &there]).failure(1, &["too many probes", "try again later"]);
+    run(lab.command("here", &["status"])).success();
+    waiting.truncate(32);
+    let deadline = Instant::now() + PATIENCE;
+    while ping(&lab, &["-c", "1", &there]).status.code() != Some(0) {
+        assert!(Instant::now() < deadline, "clients that hang up keep their places");
+    }
+
+    // Clients that stop, or never read, or write nonsense.
+    let endless = Running::start(lab.node("here", &["ping", "-i", "0.01", &there]));
+    endless.wait_for_stdout("seq=2 ");
+    signal(Signal::STOP, endless.id());
+    let unread: Vec<_> = (0..8)
+        .map(|_| send(&lab, format!("ping network={} address={there} timeout=1\n", lab.network).as_bytes()))
+        .collect();
+    for nonsense in [
+        &b"\xff\xfe\n"[..],
+        b"ping\n",
+        b"ping network=ff00\n",
+        &[b'x'; 8192],
+        format!("ping network={} address={there} timeout=1 size=99999\n", lab.network).as_bytes(),
+        format!("ping network={} address={there} timeout=-1\n", lab.network).as_bytes(),
+    ] {
+        let mut stream = UnixStream::connect(lab.state("here").join("management.sock")).unwrap();
+        let _ = stream.write_all(nonsense);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        assert!(!String::from_utf8_lossy(&said).contains("outcome"), "{}", String::from_utf8_lossy(&said));
+    }
+    let large = format!("ping network={} address={there} timeout=60000 size=65000\n", lab.network);
+    let large: Vec<_> = (0..16).map(|_| send(&lab, large.as_bytes())).collect();
+    for stream in large {
+        let large = answer(stream);
+        assert!(large.contains("\"outcome\":\"answered\"") && large.contains("\"bytes\":65000"), "{large}");
+    }
+    run(lab.command("here", &["status"])).success();
+    drop(unread);
+    signal(Signal::CONT, endless.id());
+    endless.interrupt().success();
+}
+
+#[test]
+fn an_older_node_is_said_to_be_old() {
+    let lab = Lab::new();
+    let state = lab.state("old");
+    fs::create_dir(&state).unwrap();
+    let (_nodes, there) = two(&lab);
+    let status = run(lab.command("here", &["status", "--json"])).success();
+    let _old = Old::start(&state, status.text().trim().to_owned());
+    let refused = run(lab.node("old", &["ping", &there]));
+    refused.failure(1, &["too old to reach members for other programs", "restart it"]);
+}
+
+/// A node that knows `status` only.
+struct Old;
+
+impl Old {
+    fn start(state: &Path, status: String) -> Old {
+        let listener = UnixListener::bind(state.join("management.sock")).unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).unwrap();
+                let answer = match line.starts_with("status") {
+                    true => status.clone(),
+                    false => "{\"error\":\"unknown request\",\"version\":\"0.1.0\"}".to_owned(),
+                };
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        Old
+    }
+}
+
+#[test]
+fn members_of_a_file_are_pinged_by_name() {
+    let lab = Lab::new();
+    let file = lab.dir.path().join("office.toml");
+    let path = file.to_str().unwrap();
+    let words = ["network", "new", path, "--name", "alpha", "--address", "10.7.0.1"];
+    run(lab.command("here", &words)).success();
+    run(lab.command("there", &["network", "add", path, "--name", "beta", "--address", "10.7.0.2"])).success();
+    let _nodes = ["here", "there"].map(|name| lab.listen_with(lab.node_in(path, name, &["listen"]), &["80"]));
+    for name in ["beta", "BETA", "10.7.0.2"] {
+        let pinged = run(lab.node_in(path, "here", &["ping", "-c", "1", "--timeout", "90", name])).success();
+        assert!(pinged.text().starts_with("PING beta ("), "{}", pinged.text());
+        let pinged = run(lab.command("here", &["ping", "-c", "1", name])).success();
+        assert!(pinged.text().starts_with("PING beta ("), "{}", pinged.text());
+    }
+    // The file has another member meanwhile.
+    run(lab.command("third", &["network", "add", path, "--name", "gamma"])).success();
+    run(lab.node_in(path, "here", &["ping", "gamma"])).failure(1, &["another list of members", "restart"]);
+}

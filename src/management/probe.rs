@@ -1,0 +1,316 @@
+//! Probes: a running node reaches or pings a member for another program.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::str::{FromStr, SplitAsciiWhitespace};
+use std::time::Duration;
+
+use peersock_overlay::{DiscoveryKey, NetworkId};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{ManagementError, request_within, was_cut};
+use crate::config::Network;
+use crate::node::PeerStatus;
+
+/// Longest time that one probe may take. A client that waits longer asks again.
+pub const MAX_PROBE: Duration = Duration::from_secs(60);
+
+/// Largest payload of an echo request in bytes: an IPv4 packet has 65,535 bytes, and 28 of them are headers.
+const MAX_PAYLOAD: usize = 65_507;
+
+/// Length of a network's mark.
+const MARK_LEN: usize = 16;
+
+/// Salt of marks, in place of the random one of a beacon.
+const MARK_SALT: &[u8; 16] = b"peersock socket\0";
+
+/// Proof that two programs mean the same network: the same ID, secret and list of members. It reveals neither.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark([u8; MARK_LEN]);
+
+impl Mark {
+    pub(crate) fn new(key: &DiscoveryKey) -> Mark {
+        Mark(key.beacon_tag(MARK_SALT))
+    }
+}
+
+impl std::fmt::Debug for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mark([redacted])")
+    }
+}
+
+impl FromStr for Mark {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Mark, ()> {
+        let mut mark = [0; MARK_LEN];
+        if text.len() != 2 * MARK_LEN || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(());
+        }
+        for (byte, digits) in mark.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| ())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| ())?;
+        }
+        Ok(Mark(mark))
+    }
+}
+
+/// A member that a running node is to reach or ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    pub(crate) network: NetworkId,
+    pub(crate) address: IpAddr,
+    /// Mark of the network; without it, the node's own description of the network counts.
+    pub(crate) mark: Option<Mark>,
+    pub(crate) timeout: Duration,
+}
+
+impl Probe {
+    /// Returns a probe of the member with `address` in a network that the node has joined, which takes up to
+    /// `timeout`, at most [`MAX_PROBE`].
+    pub fn new(network: NetworkId, address: IpAddr, timeout: Duration) -> Probe {
+        Probe { network, address, mark: None, timeout: timeout.min(MAX_PROBE) }
+    }
+
+    /// Returns the same probe, but fails with [`ProbeOutcome::OtherNetwork`] if the node has joined the
+    /// network with another secret or another list of members than `network` has.
+    #[must_use]
+    pub fn exactly(self, network: &Network) -> Probe {
+        Probe { mark: Some(Mark::new(&network.discovery_key())), ..self }
+    }
+
+    fn words(&self) -> String {
+        let Probe { network, address, mark, timeout } = self;
+        let mark = mark.map_or_else(String::new, |Mark(mark)| {
+            let digits: String = mark.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!(" mark={digits}")
+        });
+        format!("network={network} address={address} timeout={}{mark}", timeout.as_millis())
+    }
+}
+
+/// Request for a probe, as the node has read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProbeRequest {
+    pub(crate) probe: Probe,
+    /// Echo request to send; without one, the member is only reached.
+    pub(crate) echo: Option<Echo>,
+}
+
+/// Echo request that a node is to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Echo {
+    /// Payload in bytes.
+    pub(crate) size: usize,
+    /// Time to learn, after a loss, if the path carries too little.
+    pub(crate) check: Duration,
+}
+
+impl ProbeRequest {
+    /// Reads the words after the name of the request. Returns `None` unless all are understood.
+    pub(super) fn parse(is_ping: bool, words: SplitAsciiWhitespace<'_>) -> Option<ProbeRequest> {
+        let (mut network, mut address, mut mark, mut timeout) = (None, None, None, None);
+        let (mut size, mut check) = (None, None);
+        for word in words {
+            let (name, value) = word.split_once('=')?;
+            match name {
+                "network" => once(&mut network, value)?,
+                "address" => once(&mut address, value)?,
+                "mark" => once(&mut mark, value)?,
+                "timeout" => once(&mut timeout, value)?,
+                "size" if is_ping => once(&mut size, value)?,
+                "check" if is_ping => once(&mut check, value)?,
+                _ => return None,
+            }
+        }
+        let bounded = |millis| Duration::from_millis(millis).min(MAX_PROBE);
+        let size = size.unwrap_or(0);
+        if size > MAX_PAYLOAD {
+            return None;
+        }
+        let probe = Probe { network: network?, address: address?, mark, timeout: bounded(timeout?) };
+        let echo = is_ping.then(|| Echo { size, check: bounded(check.unwrap_or(0)) });
+        Some(ProbeRequest { probe, echo })
+    }
+}
+
+/// Sets a value that is not set yet.
+fn once<T: FromStr>(place: &mut Option<T>, text: &str) -> Option<()> {
+    let value = text.parse().ok()?;
+    place.replace(value).is_none().then_some(())
+}
+
+/// Result of a probe. Serializes to the node's answer; fields that a later version has added are skipped.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Probed {
+    /// Outcome.
+    pub outcome: ProbeOutcome,
+    /// Time from the echo request to its reply, milliseconds.
+    pub round_trip_ms: Option<f64>,
+    /// Bytes of payload in the reply.
+    pub bytes: Option<usize>,
+    /// Remaining hop limit of the reply.
+    pub hop_limit: Option<u8>,
+    /// Error of the system or of an ICMP message, for [`ProbeOutcome::Failed`].
+    pub reason: Option<String>,
+    /// State of the member after the probe, as far as the node knows it.
+    pub peer: Option<PeerStatus>,
+}
+
+/// Outcome of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ProbeOutcome {
+    /// The member is reached; an echo request was answered.
+    Answered,
+    /// The member has not answered in time.
+    Silent,
+    /// The member has not answered, and the path to it carries too little.
+    PathTooSmall,
+    /// No member of the network can have the address.
+    NoSuchMember,
+    /// The node has not joined the network.
+    NotJoined,
+    /// The node has joined the network with another secret or list of members.
+    OtherNetwork,
+    /// Something else; `reason` says it.
+    Failed,
+}
+
+const OUTCOMES: [(&str, ProbeOutcome); 7] = [
+    ("answered", ProbeOutcome::Answered),
+    ("silent", ProbeOutcome::Silent),
+    ("path-too-small", ProbeOutcome::PathTooSmall),
+    ("no-such-member", ProbeOutcome::NoSuchMember),
+    ("not-joined", ProbeOutcome::NotJoined),
+    ("other-network", ProbeOutcome::OtherNetwork),
+    ("failed", ProbeOutcome::Failed),
+];
+
+impl<'de> Deserialize<'de> for ProbeOutcome {
+    /// Reads an outcome; one that a later version has added counts as a failure.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ProbeOutcome, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let known = OUTCOMES.iter().find(|(name, _)| *name == text);
+        Ok(known.map_or(ProbeOutcome::Failed, |(_, outcome)| *outcome))
+    }
+}
+
+impl From<ProbeOutcome> for Probed {
+    fn from(outcome: ProbeOutcome) -> Probed {
+        Probed { outcome, round_trip_ms: None, bytes: None, hop_limit: None, reason: None, peer: None }
+    }
+}
+
+/// Lets the node that uses the state directory at `state` reach a member: wait until it has a session with it.
+///
+/// # Errors
+///
+/// See [`ManagementError`]. A node refuses if it has no room for more probes, or does not know the request,
+/// because it is older.
+pub fn reach(state: &Path, probe: &Probe) -> Result<Probed, ManagementError> {
+    ask(state, format!("reach {}", probe.words()), probe.timeout)
+}
+
+/// Lets the node that uses the state directory at `state` send a member one ICMP echo request with `size`
+/// bytes of payload, at most 65,507, and wait for its reply. After a loss, the node takes up to `check` to
+/// learn if the path carries too little.
+///
+/// # Errors
+///
+/// As for [`reach`].
+pub fn ping(state: &Path, probe: &Probe, size: u16, check: Duration) -> Result<Probed, ManagementError> {
+    let request = format!("ping {} size={size} check={}", probe.words(), check.as_millis());
+    ask(state, request, probe.timeout + check)
+}
+
+fn ask(state: &Path, request: String, extra: Duration) -> Result<Probed, ManagementError> {
+    let answer = request_within(state, &request, extra)?;
+    serde_json::from_str(&answer).map_err(|error| match error.is_eof() {
+        true => was_cut(state),
+        false => ManagementError::Refused {
+            error: format!("its answer is not understood: {error}"),
+            version: None,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARK: &str = "000102030405060708090a0b0c0d0e0f";
+
+    fn parse(line: &str) -> Option<ProbeRequest> {
+        let mut words = line.split_ascii_whitespace();
+        let name = words.next()?;
+        ProbeRequest::parse(name == "ping", words)
+    }
+
+    #[test]
+    fn what_a_client_writes_a_node_reads() {
+        let id: NetworkId = "ff00500050000000".parse().unwrap();
+        let network = Network::ad_hoc(id);
+        let address = "fd00::1".parse().unwrap();
+        let plain = Probe::new(id, address, Duration::from_secs(2));
+        for probe in [plain, plain.exactly(&network)] {
+            let read = parse(&format!("reach {}", probe.words())).unwrap();
+            assert_eq!((read.probe, read.echo), (probe, None));
+            let read = parse(&format!("ping {} size=65507 check=12000", probe.words())).unwrap();
+            let echo = Echo { size: 65_507, check: Duration::from_secs(12) };
+            assert_eq!((read.probe, read.echo), (probe, Some(echo)));
+        }
+        assert_ne!(
+            plain.exactly(&network).mark,
+            plain.exactly(&network.with_psk(peersock_overlay::Psk::new([1; 32]))).mark
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood_is_no_request_and_times_are_bounded() {
+        let good =
+            format!("ping network=ff00500050000000 address=fd00::1 timeout=1 mark={MARK} size=1 check=1");
+        assert!(parse(&good).is_some());
+        for (from, to) in [
+            ("network=ff00500050000000", "network=xyz"),
+            ("network=ff00500050000000 ", ""),
+            ("address=fd00::1", "address=alpha"),
+            ("address=fd00::1", "address=[fd00::1]:80"),
+            ("address=fd00::1 ", ""),
+            ("timeout=1 ", ""),
+            ("timeout=1", "timeout=-1"),
+            ("timeout=1", "timeout=1 timeout=1"),
+            ("timeout=1", "timeout=99999999999999999999"),
+            ("size=1", "size=65508"),
+            ("size=1", "size=1 size=2"),
+            ("size=1", "size"),
+            ("check=1", "later=1"),
+            (MARK, "00"),
+            (MARK, "00010203040506070809 0a0b0c0d0e0f"),
+            (MARK, "é00102030405060708090a0b0c0d0e0"),
+            (MARK, "+0+1+2+3+4+5+6+7+8+9+a+b+c+d+e+f"),
+        ] {
+            let bad = good.replace(from, to);
+            assert!(bad != good && parse(&bad).is_none(), "{bad}");
+        }
+        let reach = good.replace("ping", "reach");
+        assert!(parse(&reach).is_none(), "a size is for pings only");
+        let long = parse(&good.replace("timeout=1", "timeout=18446744073709551615")).unwrap();
+        assert_eq!(long.probe.timeout, MAX_PROBE);
+        assert_eq!(parse(&good.replace("check=1", "check=999999")).unwrap().echo.unwrap().check, MAX_PROBE);
+    }
+
+    #[test]
+    fn an_answer_is_read_and_what_a_later_node_adds_is_skipped() {
+        for (name, outcome) in OUTCOMES {
+            let written = serde_json::to_string(&Probed::from(outcome)).unwrap();
+            assert!(written.starts_with(&format!("{{\"outcome\":\"{name}\"")), "{written}");
+            assert_eq!(serde_json::from_str::<Probed>(&written).unwrap().outcome, outcome);
+        }
+        let later: Probed = serde_json::from_str(r#"{"outcome":"dreaming","depth":2}"#).unwrap();
+        assert_eq!(later.outcome, ProbeOutcome::Failed);
+    }
+}

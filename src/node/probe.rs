@@ -1,0 +1,310 @@
+//! Probes of members for other programs, by the management socket.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use peersock_datapath::{Device, Offload};
+use peersock_overlay::DiscoveryKey;
+use peersock_primitives::sync;
+use peersock_primitives::wait::{Interest, Waiters};
+use peersock_stack::{EchoRequest, Error, IcmpSocket};
+
+use super::echo_packet::{self, EchoKey, Reply};
+use super::{Inner, Joined, Node, PeerStatus};
+use crate::management::{Echo, Mark, Probe, ProbeOutcome, ProbeRequest, Probed, STOPPED};
+use crate::socket::{self, Waited};
+
+/// Time for which a probe keeps the node running: it looks that often for the end of its client, and of the
+/// node.
+const SLICE: Duration = Duration::from_secs(1);
+
+/// Hop limit of the requests, as of all packets that a node sends.
+const HOP_LIMIT: u8 = 64;
+
+/// What probes need to know of a joined network.
+pub(super) struct Known {
+    mark: Mark,
+    /// Listener at the network's device, if it was joined for one.
+    listener: Option<Arc<Listener>>,
+}
+
+impl Known {
+    pub(super) fn new(key: &DiscoveryKey) -> Known {
+        Known { mark: Mark::new(key), listener: None }
+    }
+
+    /// Returns a device that passes all packets on, but the replies to probes.
+    pub(super) fn listen(&mut self, device: Arc<dyn Device>) -> Arc<dyn Device> {
+        let listener = Arc::new(Listener {
+            device,
+            count: AtomicUsize::new(0),
+            echoes: Mutex::default(),
+            waiters: Waiters::default(),
+        });
+        self.listener = Some(Arc::clone(&listener));
+        listener
+    }
+}
+
+/// Does a probe while `is_over` is false.
+pub(super) fn answer(
+    node: &Weak<Inner>,
+    request: &ProbeRequest,
+    is_over: &dyn Fn() -> bool,
+) -> Result<Probed, &'static str> {
+    let task = Task { node, probe: &request.probe, is_over };
+    let mut probed = match &request.echo {
+        None => task.reach()?,
+        Some(echo) => task.ping(echo)?,
+    };
+    if let Ok(joined) = task.joined()? {
+        probed.peer = task.peer(&joined);
+    }
+    Ok(probed)
+}
+
+struct Task<'a> {
+    node: &'a Weak<Inner>,
+    probe: &'a Probe,
+    is_over: &'a dyn Fn() -> bool,
+}
+
+impl Task<'_> {
+    /// Returns the network. The result keeps the node running, so it is dropped after each slice.
+    fn joined(&self) -> Result<Result<Joined, ProbeOutcome>, &'static str> {
+        let node = Node { inner: self.node.upgrade().ok_or(STOPPED)? };
+        if node.inner.is_down() {
+            return Err(STOPPED);
+        }
+        let known = sync::lock(&node.inner.joined).get(&self.probe.network).map(|known| known.mark);
+        Ok(match (known, node.network(self.probe.network)) {
+            (Some(mark), Some(_)) if self.probe.mark.is_some_and(|wanted| wanted != mark) => {
+                Err(ProbeOutcome::OtherNetwork)
+            }
+            (Some(_), Some(joined)) => Ok(joined),
+            _ => Err(ProbeOutcome::NotJoined),
+        })
+    }
+
+    fn peer(&self, joined: &Joined) -> Option<PeerStatus> {
+        joined.peers().into_iter().find(|peer| peer.addresses.contains(&self.probe.address))
+    }
+
+    /// Waits for a session with the member.
+    fn reach(&self) -> Result<Probed, &'static str> {
+        let until = Instant::now() + self.probe.timeout;
+        loop {
+            let joined = match self.joined()? {
+                Ok(joined) => joined,
+                Err(outcome) => return Ok(outcome.into()),
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            match joined.wait_peer(self.probe.address, left.min(SLICE)) {
+                Ok(()) => return Ok(ProbeOutcome::Answered.into()),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && left > SLICE => {}
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    return Ok(ProbeOutcome::NoSuchMember.into());
+                }
+                Err(error) => return Ok(failed(&error)),
+            }
+            drop(joined);
+            if (self.is_over)() {
+                return Ok(ProbeOutcome::Silent.into());
+            }
+        }
+    }
+
+    /// Sends an echo request, and waits for its reply.
+    fn ping(&self, echo: &Echo) -> Result<Probed, &'static str> {
+        let joined = match self.joined()? {
+            Ok(joined) => joined,
+            Err(outcome) => return Ok(outcome.into()),
+        };
+        let payload: Vec<u8> = (0..echo.size).map(|i| i as u8).collect();
+        let (begin, sent) = (Instant::now(), self.send(&joined, &payload));
+        drop(joined);
+        let result = sent.and_then(|socket| self.reply(&socket, payload, begin + self.probe.timeout));
+        match result {
+            Ok(reply) => Ok(Probed {
+                round_trip_ms: Some(reply.at.saturating_duration_since(begin).as_secs_f64() * 1e3),
+                bytes: Some(reply.len),
+                hop_limit: Some(reply.hop_limit),
+                ..ProbeOutcome::Answered.into()
+            }),
+            Err(error) => match self.joined()? {
+                Ok(joined) if self.is_too_small(&joined, echo.check) => Ok(ProbeOutcome::PathTooSmall.into()),
+                _ => Ok(failed(&error)),
+            },
+        }
+    }
+
+    fn is_too_small(&self, joined: &Joined, check: Duration) -> bool {
+        // In one piece, because the check ends as soon as the path is judged.
+        joined.check_path(self.probe.address, check).is_err()
+    }
+
+    fn send(&self, joined: &Joined, payload: &[u8]) -> io::Result<Asked> {
+        let inner = &joined.node().inner;
+        let (address, datapath) = (self.probe.address, &inner.driver.datapath);
+        let listener = sync::lock(&inner.joined).get(&joined.id()).and_then(|known| known.listener.clone());
+        match listener {
+            None => {
+                let socket = datapath.stack().icmp_open(joined.interface(), address.is_ipv6())?;
+                inner.add_socket(&socket);
+                let asked = Asked::Socket(Arc::clone(&socket));
+                let request =
+                    EchoRequest { destination: address, sequence: 1, payload, hop_limit: HOP_LIMIT };
+                datapath.send_echo(Instant::now(), &socket, &request)?;
+                Ok(asked)
+            }
+            Some(listener) => {
+                let source = joined.addresses().into_iter().find(|own| own.is_ipv4() == address.is_ipv4());
+                let source = source.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
+                let mut key = EchoKey::default();
+                // Random, so that no echo of the device's own host has the same.
+                getrandom::fill(&mut key).map_err(io::Error::other)?;
+                let packet = echo_packet::request((source, address), key, payload, HOP_LIMIT);
+                let mut packet = packet.ok_or(Error::MessageSize)?;
+                let mut sender = joined.device_sender().ok_or(Error::NetworkDown)?;
+                let asked = Asked::Device { key, listener };
+                asked.begin();
+                sender.send(&mut packet, &Offload::default());
+                sender.flush();
+                Ok(asked)
+            }
+        }
+    }
+
+    fn reply(&self, asked: &Asked, mut buf: Vec<u8>, until: Instant) -> io::Result<Received> {
+        loop {
+            // An error of the kind `BrokenPipe` cannot be seen, because nobody waits for the answer.
+            let inner = self.node.upgrade().ok_or(io::ErrorKind::BrokenPipe)?;
+            let slice = until.min(Instant::now() + SLICE);
+            let received = socket::block_on(&inner, asked.waiters(), Interest::Read, Some(slice), || {
+                asked.receive(self.probe.address, &mut buf)
+            });
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && Instant::now() < until => {}
+                received => return received,
+            }
+            drop(inner);
+            if (self.is_over)() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+}
+
+/// Returns the outcome for an error.
+fn failed(error: &io::Error) -> Probed {
+    match error.kind() {
+        io::ErrorKind::TimedOut => ProbeOutcome::Silent.into(),
+        _ => Probed { reason: Some(error.to_string()), ..ProbeOutcome::Failed.into() },
+    }
+}
+
+/// A reply, with its time.
+struct Received {
+    at: Instant,
+    len: usize,
+    hop_limit: u8,
+}
+
+/// An echo request that was sent.
+enum Asked {
+    /// By a socket of the node's stack.
+    Socket(Arc<IcmpSocket>),
+    /// Beside the packets of a device, which has the network instead of the stack.
+    Device { listener: Arc<Listener>, key: EchoKey },
+}
+
+impl Asked {
+    /// Expects the reply from now on.
+    fn begin(&self) {
+        if let Asked::Device { listener, key } = self {
+            sync::lock(&listener.echoes).push(Expected { key: *key, reply: None });
+            listener.count.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn waiters(&self) -> &Waiters {
+        match self {
+            Asked::Socket(socket) => socket.waiters(),
+            Asked::Device { listener, .. } => &listener.waiters,
+        }
+    }
+
+    fn receive(&self, from: IpAddr, buf: &mut [u8]) -> io::Result<Received> {
+        match self {
+            Asked::Socket(socket) => {
+                let reply = socket.recv(buf)?;
+                match reply.error {
+                    Some(error) => Err(error.into()),
+                    None => Ok(Received { at: Instant::now(), len: reply.len, hop_limit: reply.hop_limit }),
+                }
+            }
+            Asked::Device { listener, key } => {
+                let echoes = sync::lock(&listener.echoes);
+                let reply = echoes.iter().find(|echo| echo.key == *key).and_then(|echo| echo.reply);
+                let (at, reply) = reply.filter(|(_, reply)| reply.from == from).ok_or(Error::WouldBlock)?;
+                Ok(Received { at, len: reply.len, hop_limit: reply.hop_limit })
+            }
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        match self {
+            Asked::Socket(socket) => socket.close(),
+            Asked::Device { listener, key } => {
+                let mut echoes = sync::lock(&listener.echoes);
+                if let Some(at) = echoes.iter().position(|echo| echo.key == *key) {
+                    echoes.swap_remove(at);
+                    listener.count.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+}
+
+/// Device that takes the replies to probes, and passes all other packets on.
+#[derive(Debug)]
+struct Listener {
+    device: Arc<dyn Device>,
+    /// Number of `echoes`, without their lock: usually there are none.
+    count: AtomicUsize,
+    echoes: Mutex<Vec<Expected>>,
+    waiters: Waiters,
+}
+
+/// An echo request, and its reply once that has come.
+#[derive(Debug)]
+struct Expected {
+    key: EchoKey,
+    reply: Option<(Instant, Reply)>,
+}
+
+impl Listener {
+    /// Returns true if a packet is the reply to a probe.
+    fn takes(&self, packet: &[u8]) -> bool {
+        let Some(reply) = echo_packet::reply(packet) else { return false };
+        let mut echoes = sync::lock(&self.echoes);
+        let Some(echo) = echoes.iter_mut().find(|echo| echo.key == reply.key) else { return false };
+        echo.reply.get_or_insert((Instant::now(), reply));
+        drop(echoes);
+        self.waiters.notify(true, false);
+        true
+    }
+}
+
+impl Device for Listener {
+    fn deliver(&self, packet: &[u8], offload: &Offload) {
+        if self.count.load(Ordering::Relaxed) == 0 || !self.takes(packet) {
+            self.device.deliver(packet, offload);
+        }
+    }
+}
