@@ -111,8 +111,11 @@ impl Session {
             }
             status
         })?;
-        let joined = join(&node, network.clone())?;
-        wait_ready(&joined)?;
+        let joined = join(&node, network.clone()).map_err(Failure::from);
+        let joined = joined.and_then(|joined| wait_ready(&joined).map(|()| joined)).inspect_err(|_| {
+            // The signal thread holds the node, so dropping it is not enough.
+            node.shutdown(INTERRUPTED_DELIVERY_TIMEOUT);
+        })?;
         Ok(Session { node, joined, network, named: reach::NamedServers::of(args) })
     }
 
@@ -146,15 +149,29 @@ impl Session {
                     reach::what_to_check(&self.node, &self.network, &self.named, address),
                 )
             }
-            io::ErrorKind::AddrNotAvailable => Failure::usage(
-                format_args!("no member of network {} can have address {address}", self.network.id()),
-                match self.network.summary().by_file {
-                    false => "give the address that `peersock addr` or `listen` prints on the other side",
-                    true => "give the name or the address of a member; `peersock network show` lists them",
-                },
-            ),
+            io::ErrorKind::AddrNotAvailable => self.foreign_address(address),
             _ => error.into(),
         })
+    }
+
+    /// Refuses an address that no member can have.
+    pub(crate) fn check_address(&self, address: IpAddr) -> Outcome {
+        match self.joined.wait_peer(address, Duration::ZERO) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                Err(self.foreign_address(address))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn foreign_address(&self, address: IpAddr) -> Failure {
+        Failure::usage(
+            format_args!("no member of network {} can have address {address}", self.network.id()),
+            match self.network.summary().by_file {
+                false => "give the address that `peersock addr` or `listen` prints on the other side",
+                true => "give the name or the address of a member; `peersock network show` lists them",
+            },
+        )
     }
 
     /// Returns the text about a search, for a line while it lasts.
@@ -164,8 +181,9 @@ impl Session {
     }
 
     /// Returns clauses about roots and other servers that may explain why no peer was found at an address.
-    pub(crate) fn servers_to_check(&self, address: IpAddr) -> String {
-        reach::servers_to_check(&self.node, &self.named, address)
+    /// Also the name of a root that was reached.
+    pub(crate) fn servers_to_check(&self) -> (String, Option<String>) {
+        reach::servers_to_check(&self.node, &self.named)
     }
 
     /// Logs with -v at which addresses a silent peer was tried.

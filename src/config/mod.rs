@@ -42,7 +42,7 @@ pub use root_source::{RootDomain, RootSource, RootsError};
 /// ```
 /// use peersock::Network;
 ///
-/// // Whoever knows the ID is in; TCP and UDP ports 1 to 0xffff are allowed.
+/// // Everybody can join; TCP and UDP ports 1 to 0xffff are allowed.
 /// let open = Network::ad_hoc("ff0001ffff000000".parse()?);
 /// // The same, and a passphrase as well.
 /// let secret = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("correct horse")?;

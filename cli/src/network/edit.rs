@@ -1,5 +1,6 @@
 //! `peersock network new`, `add` and `remove`.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::Path;
 
@@ -152,8 +153,12 @@ fn odd(path: &Path) -> Failure {
     )
 }
 
+/// Parses a public key, or takes it out of what `peersock id` prints, in any of its forms.
 fn parse_key(text: &str) -> Outcome<PublicIdentity> {
     let text = text.trim();
+    let words = text.split(|c: char| c.is_whitespace() || "\"{}:,".contains(c));
+    let keys: BTreeSet<_> = words.filter(|word| word.parse::<PublicIdentity>().is_ok()).collect();
+    let text = keys.first().filter(|_| keys.len() == 1).copied().unwrap_or(text);
     text.parse().map_err(|error: <PublicIdentity as std::str::FromStr>::Err| {
         let error: &dyn Display = match text.parse::<NodeId>() {
             Ok(_) => &"it is a node ID",
