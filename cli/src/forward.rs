@@ -1,5 +1,6 @@
 //! `peersock forward`
 
+use std::io;
 use std::time::Duration;
 
 use peersock_proxy::{Forward, ForwardSettings, Forwards, Host, Place};
@@ -60,7 +61,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let mut forwards = forwards(&args.places)?;
     forwards.extend(args.to_members.iter().map(|text| as_ssh(text, "")).collect::<Outcome<Vec<_>>>()?);
-    forwards.extend(args.from_members.iter().map(|text| as_ssh(text, "overlay:")).collect::<Outcome<Vec<_>>>()?);
+    forwards
+        .extend(args.from_members.iter().map(|text| as_ssh(text, "overlay:")).collect::<Outcome<Vec<_>>>()?);
     output::check_open()?;
     let mut serving = Serving::open(&args.serving, &args.node, &args.network)?;
     forwards.iter().try_for_each(|forward| check_remote(&serving.session, forward))?;
@@ -141,7 +143,13 @@ fn check_remote(session: &Session, forward: &Forward) -> Outcome {
             ),
         ));
     }
-    session.check_address(target.ip())?;
+    let found = session.joined.wait_peer(target.ip(), Duration::ZERO);
+    if found.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+        return Err(Failure::usage(
+            format_args!("no member of network {} can have address {}", session.network.id(), target.ip()),
+            "give the address that `peersock addr` prints there or, in a static network, the name",
+        ));
+    }
     match session.node.port_refusal(target.port()) {
         Some(_) => Err(session.port_outside(target.port())),
         None => Ok(()),
@@ -155,7 +163,9 @@ fn check_host(session: &Session, remote: &Place) -> Outcome {
             if !session.network.addresses_named(name).is_empty() =>
         {
             Err(Failure::usage(
-                format_args!("`{name}` is a member, and what comes from members is led to the system's network"),
+                format_args!(
+                    "`{name}` is a member, and what comes from members is led to the system's network"
+                ),
                 format_args!(
                     "let members connect to {name}:{port} themselves; write the address of a host of that name"
                 ),

@@ -63,11 +63,15 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers
     let endpoints = member.map_or_else(Vec::new, |member| network.endpoints_of(&member.identity));
     let (servers, reached) = servers_to_check(node, named);
     let place = match (&endpoints[..], &reached) {
-        ([], Some(root)) => format!("at the same root: {root} was reached, and {address} was not found there"),
+        ([], Some(root)) => {
+            format!("at the same root: {root} was reached, and {address} was not found there")
+        }
         ([], None) if node.roots().iter().all(|root| root.guest) => {
-            "on the same LAN (give both programs a root if they are not, see `peersock root --help`), and that \
-             IP packets of 322 bytes pass"
-                .to_owned()
+            let dht = if node.status().dht.is_none() { ", or --dht" } else { "" };
+            format!(
+                "on the same LAN (if it is not, give both programs a root, see `peersock root --help`{dht}), and \
+                 that IP packets of 322 bytes pass"
+            )
         }
         ([], None) => "on the same LAN or at one of the same roots".to_owned(),
         (endpoints, root) => {

@@ -3,8 +3,8 @@
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -269,8 +269,10 @@ impl Receiver<'_> {
     fn what_to_check(&self) -> String {
         let (servers, root) = self.session.servers_to_check();
         let both = match root {
-            Some(root) => format!("it has the same --root: {root} was reached, and no such sender found there"),
-            None => "both machines are on the same LAN or have the same --root".to_owned(),
+            Some(root) => {
+                format!("it has the same --root: {root} was reached, and no such sender found there")
+            }
+            None => "both machines are on the same LAN or have the same --root or --dht".to_owned(),
         };
         format!(
             "{servers}check the code, that `peersock send` still runs there, and that {both}; -v shows what was \

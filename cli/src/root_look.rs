@@ -1,4 +1,4 @@
-//! A last look at a root that does not answer: is there a route to it, and does anything answer there?
+//! A last look at a root that does not answer, for a route to it and for anything that answers there.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -136,7 +136,8 @@ impl RootMessages {
                     .to_owned()
             }
             (_, Known::Unreachable) => {
-                let check = "check that it runs, has the key that --root names, and that firewalls let it pass";
+                let check =
+                    "check that it runs, has the key that --root names, and that firewalls let it pass";
                 let check = match tried {
                     Tried::PrivateAddresses => {
                         "its address is private, so if it is not in this network, start it with --advertise and \
@@ -191,8 +192,9 @@ mod tests {
     fn each_change_of_a_root_is_told_once() {
         let [one, other] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]).node_id());
         let mut messages = RootMessages::default();
-        let mut tell =
-            |root, state| messages.tell(root, state, Tried::Streams, || "the root".to_owned()).unwrap_or_default();
+        let mut tell = |root, state| {
+            messages.tell(root, state, Tried::Streams, || "the root".to_owned()).unwrap_or_default()
+        };
         assert_eq!(tell(one, RootState::Connecting), "");
         assert_eq!(tell(one, RootState::Registered), "", "all is as it should be");
         assert!(tell(other, RootState::Unreachable).contains("the root does not answer"));
@@ -227,7 +229,10 @@ mod tests {
         for (tried, words) in [
             (Tried::UdpAlone, "wss:"),
             (Tried::Streams, "firewalls let it pass"),
-            (Tried::PrivateAddresses, "does: its address is private, so if it is not in this network, start it"),
+            (
+                Tried::PrivateAddresses,
+                "does: its address is private, so if it is not in this network, start it",
+            ),
         ] {
             let name = || "the root".to_owned();
             let told = RootMessages::default().tell(root, RootState::Unreachable, tried, name);

@@ -149,29 +149,15 @@ impl Session {
                     reach::what_to_check(&self.node, &self.network, &self.named, address),
                 )
             }
-            io::ErrorKind::AddrNotAvailable => self.foreign_address(address),
+            io::ErrorKind::AddrNotAvailable => Failure::usage(
+                format_args!("no member of network {} can have address {address}", self.network.id()),
+                match self.network.summary().by_file {
+                    false => "give the address that `peersock addr` or `listen` prints on the other side",
+                    true => "give the name or the address of a member; `peersock network show` lists them",
+                },
+            ),
             _ => error.into(),
         })
-    }
-
-    /// Refuses an address that no member can have.
-    pub(crate) fn check_address(&self, address: IpAddr) -> Outcome {
-        match self.joined.wait_peer(address, Duration::ZERO) {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                Err(self.foreign_address(address))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn foreign_address(&self, address: IpAddr) -> Failure {
-        Failure::usage(
-            format_args!("no member of network {} can have address {address}", self.network.id()),
-            match self.network.summary().by_file {
-                false => "give the address that `peersock addr` or `listen` prints on the other side",
-                true => "give the name or the address of a member; `peersock network show` lists them",
-            },
-        )
     }
 
     /// Returns the text about a search, for a line while it lasts.

@@ -39,6 +39,9 @@ pub(super) fn new(args: &New) -> Outcome {
             key.leaf_decor_mut().set_prefix("# Whoever knows this and a member's key can act as the member. Keep the file to the members.\n");
         }
     }
+    if !args.roots.is_empty() {
+        document.insert("roots", value(args.roots.iter().map(|root| root.trim()).collect::<Array>()));
+    }
     push(&mut document, &identity.to_string(), &args.member, &args.file)?;
     let network = file::create(&args.file, &document)?;
     print(format_args!(

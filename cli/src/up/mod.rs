@@ -167,7 +167,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     open_network::tell(&described);
     if let Some(chosen) = &chosen {
-        chosen.describe(&args.node.named_roots(), args.exit_names.servers());
+        let roots = described.iter().flat_map(Network::roots).cloned();
+        let roots: Vec<_> = args.node.named_roots().into_iter().chain(roots).collect();
+        chosen.describe(&roots, args.exit_names.servers());
     }
     let addresses = joined().flat_map(Joined::addresses);
     addresses.filter(|address| has_ipv6 || address.is_ipv4()).try_for_each(print)?;

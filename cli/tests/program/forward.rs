@@ -349,7 +349,8 @@ fn a_forward_goes_on_when_its_member_vanishes_and_comes_back() {
 #[test]
 fn what_nobody_can_be_led_to_is_refused_at_the_start() {
     let lab = Lab::new();
-    let other = format!("[{}]:81", run(lab.command("b", &["addr", "ff00500050000000"])).success().text().trim());
+    let other =
+        format!("[{}]:81", run(lab.command("b", &["addr", "ff00500050000000"])).success().text().trim());
     for (remote, said) in [
         ("alpha:80", "is not an IP address"),
         (&*other, "outside the range 80-80"),
