@@ -47,12 +47,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     })?;
     let network = parse_network(&named)?;
     let identity = args.state.public_identity()?;
-    let addresses = network.addresses_of(&identity).ok_or_else(|| {
-        Failure::new(
-            format_args!("this node is not a member of {named}; its key is {identity}"),
-            format_args!("add it with `peersock network add {named}`"),
-        )
-    })?;
+    let addresses = network
+        .addresses_of(&identity)
+        .ok_or_else(|| Failure::not_a_member(network.id(), &named, identity))?;
     if args.json {
         let ports = Ports::from(&network.summary().ports);
         return print(json!({ "network": network.id().to_string(), "addresses": addresses, "ports": ports }));

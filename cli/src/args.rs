@@ -31,6 +31,9 @@ const STATE_VARIABLE: &str = "PEERSOCK_STATE";
 /// Environment variable for `--interface`.
 pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
 
+/// Heading of the options that all commands with a node have in common. They follow the command's own.
+const NODE_HEADING: &str = "Options of the node";
+
 /// Timeout for reaching a peer on a local network or by roots. It is longer with a DHT, because an idle node
 /// reads its mailbox there every 15 s.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
@@ -129,7 +132,7 @@ impl Deref for NodeArgs {
 pub(crate) struct UnderlayArgs {
     /// Use only this network interface; may be repeated, or list several with commas (`lo` keeps traffic on
     /// this machine)
-    #[arg(long = "interface", value_name = "NAME", value_delimiter = ',')]
+    #[arg(help_heading = NODE_HEADING, long = "interface", value_name = "NAME", value_delimiter = ',')]
     #[arg(env = INTERFACE_VARIABLE, hide_env_values = true)]
     pub(crate) interfaces: Vec<String>,
 
@@ -139,20 +142,20 @@ pub(crate) struct UnderlayArgs {
     /// _peersock.DOMAIN, lan for the roots that announce themselves on the local network, or @FILE with such
     /// texts.
     // One key in 64 begins with a hyphen.
-    #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(help_heading = NODE_HEADING, long = "root", value_name = "TEXT", allow_hyphen_values = true)]
     roots: Vec<String>,
 
     /// File (mode 0600) with the access token for the roots that --root names by their keys
     ///
     /// Roots from lists (dns:, lan) never receive it.
-    #[arg(long, value_name = "FILE", requires = "roots")]
+    #[arg(help_heading = NODE_HEADING, long, value_name = "FILE", requires = "roots")]
     root_token_file: Option<PathBuf>,
 
     /// Find peers and be found over the BitTorrent DHT, without any root [env: PEERSOCK_DHT]
     ///
     /// Uses the public DHT, or the DHT that NODES belong to (IPV4:PORT, separated by commas). Needs IPv4; a
     /// NAT64 is not enough.
-    #[arg(long, value_name = "NODES", num_args = 0..=1, require_equals = true)]
+    #[arg(help_heading = NODE_HEADING, long, value_name = "NODES", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "public")]
     dht: Option<Dht>,
 
@@ -161,38 +164,39 @@ pub(crate) struct UnderlayArgs {
     /// TEXT is turn:USER:PASSWORD@HOST:PORT, with ?transport=tcp appended for TCP,
     /// turns:USER:PASSWORD@HOST:PORT for TLS, or @FILE (mode 0600) with such texts. Nodes without roots and
     /// DHT use no TURN server.
-    #[arg(long = "turn", value_name = "TEXT")]
+    #[arg(help_heading = NODE_HEADING, long = "turn", value_name = "TEXT")]
     turn: Vec<Zeroizing<String>>,
 
     /// STUN server that reports this node's public address, for its peers; may be repeated [env:
     /// PEERSOCK_STUN]
     ///
     /// Nodes without roots and DHT ask no STUN server.
+    #[arg(help_heading = NODE_HEADING)]
     #[arg(long, value_name = "HOST:PORT", value_parser = servers::parse_stun_server)]
     stun: Vec<Target>,
 
     /// Do not ask routers to forward a port to this node
-    #[arg(long)]
+    #[arg(help_heading = NODE_HEADING, long)]
     no_portmap: bool,
 
     /// Do not search for direct paths by trying many ports, which some providers treat as a port scan
-    #[arg(long)]
+    #[arg(help_heading = NODE_HEADING, long)]
     no_birthday: bool,
 
     /// Do not try direct paths over TCP if there is none over UDP
-    #[arg(long)]
+    #[arg(help_heading = NODE_HEADING, long)]
     no_tcp_punch: bool,
 
     /// Poll for packets for MICROSECONDS before each sleep, 0 to 10000 [env: PEERSOCK_BUSY_POLL] [default:
     /// only where it pays]
     ///
     /// A longer time lowers the latency and uses more processor time; 0 disables polling.
-    #[arg(long, value_name = "MICROSECONDS")]
+    #[arg(help_heading = NODE_HEADING, long, value_name = "MICROSECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(..=10_000))]
     busy_poll: Option<u64>,
 
     /// UDP port for overlay packets; 0 picks a free one
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    #[arg(help_heading = NODE_HEADING, long, value_name = "PORT", default_value_t = 0)]
     pub(crate) overlay_port: u16,
 }
 

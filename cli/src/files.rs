@@ -1,10 +1,11 @@
 //! Shared code of `send` and `receive`: the progress line, codes as options, and texts.
 
+use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use peersock_files::{Code, Entry, Kind, Manifest};
 
 use crate::failure::{Failure, Outcome};
@@ -33,10 +34,13 @@ impl Meter {
         Meter { bar: Mutex::default(), is_shown: !quiet && io::stderr().is_terminal() }
     }
 
-    /// Adds to the number of bytes to move.
+    /// Adds to the number of bytes to move. The line appears with the first of them.
     pub(crate) fn expect(&self, bytes: u64) {
-        if let (true, Ok(mut bar)) = (self.is_shown, self.bar.lock()) {
-            bar.get_or_insert_with(new_bar).inc_length(bytes);
+        if let (true, Ok(mut bar)) = (self.is_shown && bytes > 0, self.bar.lock()) {
+            match &mut *bar {
+                Some(bar) => bar.inc_length(bytes),
+                none => *none = Some(new_bar(bytes)),
+            }
         }
     }
 
@@ -54,7 +58,7 @@ impl Meter {
     }
 
     /// Prints a text above the line.
-    pub(crate) fn note(&self, text: impl std::fmt::Display) {
+    pub(crate) fn note(&self, text: impl fmt::Display) {
         match self.bar.lock().as_deref() {
             Ok(Some(bar)) => bar.suspend(|| stdio::note(text)),
             _ => stdio::note(text),
@@ -62,10 +66,17 @@ impl Meter {
     }
 }
 
-fn new_bar() -> ProgressBar {
-    let template = "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {percent} %, {eta} left";
-    let bar = ProgressBar::new(0);
-    bar.set_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
+fn new_bar(bytes: u64) -> ProgressBar {
+    let template = "{binary_bytes} of {binary_total_bytes}, {percent} %{rate}";
+    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+    let bar = ProgressBar::new(bytes);
+    bar.set_style(style.with_key("rate", |state: &ProgressState, line: &mut dyn fmt::Write| {
+        // Before the first bytes there is no rate, and no remaining time.
+        if state.per_sec() >= 1.0 {
+            let (rate, left) = (HumanBytes(state.per_sec() as u64), HumanDuration(state.eta()));
+            let _ = write!(line, ", {rate}/s, {left:#} left");
+        }
+    }));
     bar.enable_steady_tick(REDRAW_INTERVAL);
     bar
 }
@@ -127,8 +138,9 @@ pub(crate) fn count(number: u64, what: &str) -> String {
     }
 }
 
-/// Returns the amount moved since `begin`: `2 files, 1.2 MiB in 0.5 s`.
-pub(crate) fn moved(files: u32, bytes: u64, begin: Instant) -> String {
+/// Returns the amount moved since `begin`, and its way: `2 files, 1.2 MiB in 0.5 s (direct)`.
+pub(crate) fn moved(files: u32, bytes: u64, begin: Instant, way: Option<&str>) -> String {
     let seconds = begin.elapsed().as_secs_f64();
-    format!("{}, {} in {seconds:.1} s", count(files.into(), "file"), HumanBytes(bytes))
+    let way = way.map(|way| format!(" ({way})")).unwrap_or_default();
+    format!("{}, {} in {seconds:.1} s{way}", count(files.into(), "file"), HumanBytes(bytes))
 }

@@ -1,11 +1,13 @@
 //! `peersock forward`
 
+use std::io;
 use std::time::Duration;
 
-use peersock_proxy::{Forward, ForwardSettings, Forwards};
+use peersock_proxy::{Forward, ForwardSettings, Forwards, Host, Place};
 
 use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_targets};
 use crate::failure::{Failure, Outcome};
+use crate::open_network;
 use crate::output;
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
 use crate::session::Session;
@@ -26,12 +28,21 @@ use crate::session::Session;
 #[command(after_help = "\
 Examples:
   peersock forward -n ff0001ffff000000 127.0.0.1:8080 '[fd12:3456:789a:…]:80'
-  peersock forward -n office.toml overlay:8080 127.0.0.1:80
+  peersock forward -n office.toml overlay:8080 127.0.0.1:80   # as -R 8080:127.0.0.1:80
+  peersock forward -n office.toml 8081 alpha:80               # as -L 8081:alpha:80
   peersock forward -n office.toml 2222 alpha:22 udp:5353 alpha:53 unix:/run/web alpha:80")]
 pub(crate) struct Args {
     #[arg(help = "Pairs of places: LOCAL accepts clients, REMOTE is their destination")]
-    #[arg(value_names = ["LOCAL", "REMOTE"], required = true)]
+    #[arg(value_names = ["LOCAL", "REMOTE"], required_unless_present_any = ["to_members", "from_members"])]
     places: Vec<String>,
+
+    /// As `ssh -L`: lead clients of this machine's port to a member's HOST:PORT; may be repeated
+    #[arg(short = 'L', value_name = "[ADDRESS:]PORT:HOST:PORT")]
+    to_members: Vec<String>,
+
+    /// As `ssh -R`: lead members that connect to this node's port to HOST:PORT of the system; may be repeated
+    #[arg(short = 'R', value_name = "[ADDRESS:]PORT:HOST:PORT")]
+    from_members: Vec<String>,
 
     #[command(flatten)]
     network: NetworkArgs,
@@ -48,7 +59,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let forwards = forwards(&args.places)?;
+    let mut forwards = forwards(&args.places)?;
+    forwards.extend(args.to_members.iter().map(|text| as_ssh(text, "")).collect::<Outcome<Vec<_>>>()?);
+    forwards
+        .extend(args.from_members.iter().map(|text| as_ssh(text, "overlay:")).collect::<Outcome<Vec<_>>>()?);
     output::check_open()?;
     let mut serving = Serving::open(&args.serving, &args.node, &args.network)?;
     forwards.iter().try_for_each(|forward| check_remote(&serving.session, forward))?;
@@ -61,6 +75,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         .begin(async |node, activated| Forwards::listen(node, &forwards, settings, activated, tell()).await);
     let listening = listening.map_err(|error| listen_failure(error, Said::Local))?;
     let (lines, stopper) = (listening.lines().to_vec(), listening.stopper());
+    if forwards.iter().any(|forward| matches!(forward.local, Place::Overlay { .. })) {
+        open_network::tell([&serving.session.network]);
+    }
     serving.run(&lines, stopper, listening.run())
 }
 
@@ -85,14 +102,76 @@ fn parse([local, remote]: &[String; 2]) -> Outcome<Forward> {
     })
 }
 
-/// Rejects impossible targets: names that no member has, and ports that the network does not allow.
+/// Parses a forward as ssh writes it: `[ADDRESS:]PORT:HOST:PORT`. `side` is the prefix of its first place.
+fn as_ssh(text: &str, side: &str) -> Outcome<Forward> {
+    // Colons in brackets belong to an address.
+    let mut depth = 0;
+    let words: Vec<_> = text
+        .split(|c| {
+            depth += i32::from(c == '[') - i32::from(c == ']');
+            c == ':' && depth == 0
+        })
+        .collect();
+    let (local, remote) = match words[..] {
+        [port, host, host_port] => (format!("{side}{port}"), format!("{host}:{host_port}")),
+        [address, port, host, host_port] => {
+            let address = if address.is_empty() { "*" } else { address };
+            (format!("{side}{address}:{port}"), format!("{host}:{host_port}"))
+        }
+        _ => {
+            return Err(Failure::usage(
+                format_args!("`{text}` is no forward of ssh"),
+                "write [ADDRESS:]PORT:HOST:PORT, as in `peersock forward -L 8081:alpha:80`",
+            ));
+        }
+    };
+    parse(&[local, remote])
+}
+
+/// Rejects impossible targets: names and addresses that no member has, and ports that the network does not
+/// allow. Also members as targets of members, which they reach without this node.
 fn check_remote(session: &Session, forward: &Forward) -> Outcome {
     let remote = forward.remote.to_string();
-    let Some(target) = remote.strip_prefix("overlay:") else { return Ok(()) };
-    let port = parse_targets(&session.network, target)?[0].port();
-    match session.node.port_refusal(port) {
-        Some(_) => Err(session.port_outside(port)),
+    let Some(target) = remote.strip_prefix("overlay:") else { return check_host(session, &forward.remote) };
+    let target = parse_targets(&session.network, target)?[0];
+    if target.ip().is_loopback() || target.ip().is_unspecified() {
+        return Err(Failure::usage(
+            format_args!("{remote} is no place on the overlay: {} is this machine itself", target.ip()),
+            format_args!(
+                "write `overlay:PORT {0}` to have members reach port {0} of this machine",
+                target.port()
+            ),
+        ));
+    }
+    let found = session.joined.wait_peer(target.ip(), Duration::ZERO);
+    if found.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+        return Err(Failure::usage(
+            format_args!("no member of network {} can have address {}", session.network.id(), target.ip()),
+            "give the address that `peersock addr` prints there or, in a static network, the name",
+        ));
+    }
+    match session.node.port_refusal(target.port()) {
+        Some(_) => Err(session.port_outside(target.port())),
         None => Ok(()),
+    }
+}
+
+/// Refuses a member's name as a host of the system.
+fn check_host(session: &Session, remote: &Place) -> Outcome {
+    match remote {
+        Place::System { host: Some(Host::Name(name)), port }
+            if !session.network.addresses_named(name).is_empty() =>
+        {
+            Err(Failure::usage(
+                format_args!(
+                    "`{name}` is a member, and what comes from members is led to the system's network"
+                ),
+                format_args!(
+                    "let members connect to {name}:{port} themselves; write the address of a host of that name"
+                ),
+            ))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -100,5 +179,27 @@ fn parse_idle(text: &str) -> Result<Duration, String> {
     match parse_seconds(text)? {
         Duration::ZERO => Err("give more than 0 seconds, such as 60".to_owned()),
         idle => Ok(idle),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwards_are_written_as_for_ssh_too() {
+        for (text, side, written) in [
+            ("8081:alpha:80", "", "tcp:127.0.0.1:8081 tcp:overlay:alpha:80"),
+            ("*:8081:alpha:80", "", "tcp:*:8081 tcp:overlay:alpha:80"),
+            (":8081:alpha:80", "", "tcp:*:8081 tcp:overlay:alpha:80"),
+            ("[::1]:8081:[fd00::1]:80", "", "tcp:[::1]:8081 tcp:overlay:[fd00::1]:80"),
+            ("8080:localhost:80", "overlay:", "tcp:overlay:*:8080 tcp:localhost:80"),
+            ("[fd00::1]:8080:127.0.0.1:80", "overlay:", "tcp:overlay:[fd00::1]:8080 tcp:127.0.0.1:80"),
+        ] {
+            assert_eq!(as_ssh(text, side).unwrap_or_else(|error| panic!("{error}")).to_string(), written);
+        }
+        for text in ["", "8081", "alpha:80", "8081:alpha:99999", "a:b:c:d:e", "8081:fd00::1:80"] {
+            assert_eq!(as_ssh(text, "").unwrap_err().status(), 2, "{text}");
+        }
     }
 }

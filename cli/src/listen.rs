@@ -13,6 +13,7 @@ use crate::args::{NetworkArgs, NodeArgs, PeerTimeoutArgs, parse_port, parse_seco
 use crate::clients;
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
+use crate::open_network;
 use crate::progress::Progress;
 use crate::reach;
 use crate::root_watch;
@@ -177,9 +178,10 @@ fn datagrams(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &Fil
     datagrams::run(&socket, stdin, stdout, partner, args.idle).map(drop)
 }
 
-/// Prints this node's address on stderr. Scripts use `peersock addr` instead.
+/// Prints this node's address on stderr, and if everybody can join. Scripts use `peersock addr` instead.
 fn announce(session: &Session, local: SocketAddr) {
     stdio::note(format_args!("listening on {local} in network {}", session.network.id()));
+    open_network::tell([&session.network]);
 }
 
 /// Prints the command for the other end.

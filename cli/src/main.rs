@@ -27,6 +27,7 @@ mod netcheck;
 mod network;
 mod nickname_limits;
 mod node;
+mod open_network;
 mod path;
 mod ping;
 mod progress;
@@ -35,6 +36,7 @@ mod reach;
 mod receive;
 mod rest;
 mod root;
+mod root_look;
 mod root_watch;
 mod run;
 mod running;
@@ -78,7 +80,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 A NETWORK is 16 hexadecimal digits, or a TOML file for a static network:
-  ffSSSSEEEE000000   ad-hoc: everyone who knows the ID is a member; TCP and UDP ports SSSS to EEEE (hex) are allowed
+  ffSSSSEEEE000000   ad-hoc: everybody can join unless it has a passphrase; TCP and UDP ports SSSS to EEEE (hex)
   office.toml        static: a file that lists members, their keys and addresses; `peersock network new` makes one
 Environment variables hold defaults of options: PEERSOCK_NETWORK of -n, PEERSOCK_STATE of --state, PEERSOCK_ROOTS of
 --root, PEERSOCK_DHT of --dht, PEERSOCK_TURN of --turn, PEERSOCK_STUN of --stun (HOST:PORT, separated by spaces),
@@ -218,6 +220,23 @@ mod tests {
             let help = command.clone().render_help().to_string();
             assert!(help.contains("Examples:"), "{}", command.get_name());
         }
+    }
+
+    #[test]
+    fn the_options_of_a_command_precede_those_of_its_node() {
+        let mut seen = 0;
+        for mut command in commands() {
+            let help = command.render_long_help().to_string();
+            let Some((own, of_node)) = help.split_once("\nOptions of the node:\n") else { continue };
+            seen += 1;
+            let name = command.get_name();
+            assert!(own.contains("\nOptions:\n"), "{name}: {help}");
+            let options = of_node.lines().map(str::trim_start).filter(|line| line.starts_with("--"));
+            let options: Vec<_> = options.filter_map(|line| line.split([' ', '[']).next()).collect();
+            assert_eq!(options.len(), 11, "{name}: {options:?}");
+            assert!(!own.contains("--no-portmap"), "{name}");
+        }
+        assert!(seen >= 9, "{seen}");
     }
 
     #[test]

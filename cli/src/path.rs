@@ -26,6 +26,16 @@ pub(crate) fn peer_at(node: &Node, address: IpAddr) -> Option<PeerStatus> {
     node.peers().into_iter().find(|peer| peer.addresses.contains(&address))
 }
 
+/// Returns the way of the packets to the member with this address in a word or two; `None` without a session.
+pub(crate) fn way_to(node: &Node, address: IpAddr) -> Option<&'static str> {
+    Some(match peer_at(node, address)?.path_kind()? {
+        "root" => "relayed by a root",
+        "turn" => "relayed by TURN",
+        "tcp" => "direct by TCP",
+        _ => "direct",
+    })
+}
+
 /// Returns the reasons why the path to a peer is not direct, a line for each address that was tried.
 pub(crate) fn reasons(peer: &PeerStatus) -> Vec<String> {
     match peer.attempts.as_slice() {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
-use crate::{output, stdio};
+use crate::{open_network, output, stdio};
 
 /// Environment variable with users and passwords, an alternative to `--auth-file`.
 const AUTH_VARIABLE: &str = "PEERSOCK_PROXY_AUTH";
@@ -86,6 +86,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     stdio::note(format_args!(
         "a proxy for SOCKS5 and HTTP into network {network}; programs without SOCKS take http:// for socks5h://"
     ));
+    if proxy.places().iter().any(|place| matches!(place, Place::Overlay { .. })) {
+        open_network::tell([&serving.session.network]);
+    }
     serving.run(&lines, stopper, proxy.run())
 }
 

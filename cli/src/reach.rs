@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::args::UnderlayArgs;
 use crate::failure::Failure;
+use crate::root_look::{self, Found};
 use crate::session::Session;
 use crate::{names, root_watch, stdio};
 
@@ -99,28 +100,29 @@ impl Sought<'_> {
         if let Some(cause) = self.known_cause(same) {
             return format!("{cause}; -v shows what was tried");
         }
-        let place = match &self.endpoints[..] {
-            [] if self.status.roots.iter().all(|root| root.guest) => {
-                "on the same LAN (give both programs a root if they are not, see `peersock root --help`)"
-                    .to_owned()
+        let (servers, reached) = servers(self.status, self.lists, self.named);
+        let place = match (&self.endpoints[..], &reached) {
+            ([], Some(root)) => {
+                format!("at the same root: {root} was reached, and {} was not found there", self.address)
             }
-            [] => "on the same LAN or at one of the same roots".to_owned(),
-            endpoints => {
+            ([], None) if self.status.roots.iter().all(|root| root.guest) => {
+                let dht = if self.status.dht.is_none() { ", or --dht" } else { "" };
                 format!(
-                    "on the same LAN or at {}, with --overlay-port for the port there",
-                    endpoints.join(" or ")
+                    "on the same LAN (if it is not, give both programs a root, see `peersock root --help`{dht}), \
+                     and that IP packets of 322 bytes pass"
+                )
+            }
+            ([], None) => "on the same LAN or at one of the same roots".to_owned(),
+            (endpoints, root) => {
+                let root = root.as_ref().map(|root| format!(", or at {root}")).unwrap_or_default();
+                let endpoints = endpoints.join(" or ");
+                format!(
+                    "on the same LAN or at {endpoints}, with --overlay-port for the port there{root}, and that \
+                     IP packets of 246 bytes pass"
                 )
             }
         };
-        let packets = match self.endpoints[..] {
-            [] => 322,
-            _ => 246,
-        };
-        let servers = servers(self.status, self.lists, self.named, self.address);
-        format!(
-            "{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} \
-             bytes pass; -v shows what was tried"
-        )
+        format!("{servers}check that the other program runs {same}, {place}; -v shows what was tried")
     }
 
     /// Returns the cause, if the node knows it.
@@ -178,16 +180,22 @@ pub(crate) fn no_such_member(network: NetworkId, by_file: bool, address: IpAddr)
     )
 }
 
-/// Returns clauses about roots and other servers that may be the cause, each with a trailing semicolon.
-pub(crate) fn servers_to_check(node: &Node, named: &NamedServers, address: IpAddr) -> String {
-    servers(&node.status(), &node.root_lists(), named, address)
+/// Returns clauses about roots and other servers that may be the cause, each with a trailing semicolon. Also
+/// the name of a root that was reached, where the member was not found.
+pub(crate) fn servers_to_check(node: &Node, named: &NamedServers) -> (String, Option<String>) {
+    servers(&node.status(), &node.root_lists(), named)
 }
 
-fn servers(status: &Status, lists: &[RootListStatus], named: &NamedServers, address: IpAddr) -> String {
+fn servers(status: &Status, lists: &[RootListStatus], named: &NamedServers) -> (String, Option<String>) {
     // Skips roots that other roots have named, because the user cannot change them.
-    let roots = status.roots.iter().filter(|root| !root.guest);
-    let roots: String = roots.map(|root| root_to_check(root, address)).collect();
-    roots + &named.to_check(status, lists)
+    let roots: Vec<_> = status.roots.iter().filter(|root| !root.guest).collect();
+    let reached = roots.iter().find(|root| is_reached(root)).map(|root| root_watch::name(root));
+    let faults: String = roots.iter().filter_map(|root| root_to_check(root)).collect();
+    (faults + &named.to_check(status, lists), reached)
+}
+
+fn is_reached(root: &RootStatus) -> bool {
+    matches!(root.state, RootState::Registered | RootState::Draining) && !root.directory_away
 }
 
 /// Time until the node knows that a path carries too little.
@@ -217,20 +225,29 @@ pub(crate) fn are_private(addresses: &[SocketAddr]) -> bool {
     !addresses.is_empty() && addresses.iter().all(is_private)
 }
 
-/// Returns a clause about a root's possible part in the failure.
-fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
+/// Returns a clause about a root's part in the failure, if it has one.
+fn root_to_check(root: &RootStatus) -> Option<String> {
+    if is_reached(root) {
+        return None;
+    }
     let name = root_watch::name(root);
-    match root.state {
+    // Earlier than that, the root may still answer.
+    let found = match root.state {
+        RootState::Unreachable if root.stream.is_none() => root_look::look(&root.endpoints),
+        _ => Found::Nothing,
+    };
+    Some(match root.state {
         RootState::Refused => format!("{name} refuses this node, it may require a token; "),
         RootState::Registered | RootState::Draining if root.directory_away => format!(
             "{name} was reached, and its directory does not answer: nodes at other roots are not found until \
              it does, ask the operator of the root to check its --directory; "
         ),
-        RootState::Registered | RootState::Draining => {
-            format!(
-                "{name} was reached, and {address} was not found there: give the other program the same \
-                 root, if it has another; "
-            )
+        _ if found == Found::StunServer => format!(
+            "{name} answers, but not with the key that --root names: give the line that `peersock root` prints \
+             there; "
+        ),
+        _ if found == Found::NoRoute => {
+            format!("this machine has no route to {name}: check that it is connected to a network; ")
         }
         _ if root.stream.is_none() && are_private(&root.endpoints) => format!(
             "{name} does not answer: its address is private, so outside of its own network start it with \
@@ -248,7 +265,7 @@ fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
                 "{name} does not answer, check that it runs and has the key that --root names; {streams}; "
             )
         }
-    }
+    })
 }
 
 /// Returns a clause about a list's shortcomings and a remedy.

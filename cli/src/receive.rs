@@ -3,8 +3,8 @@
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::args::{PeerTimeoutArgs, UnderlayArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::files::{CODE_VARIABLE, Meter, count, hidden, moved, parse_code, shown, summary};
+use crate::path;
 use crate::root_watch;
 use crate::session::Session;
 use crate::signals;
@@ -109,6 +110,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         is_announced: AtomicBool::new(false),
         announced: AtomicU64::new(0),
         has_begun: AtomicBool::new(false),
+        files: OnceLock::new(),
         unprinted: Mutex::default(),
         moved: AtomicU64::new(0),
         compared: AtomicU64::new(0),
@@ -121,11 +123,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
         return Err(failure);
     }
     if !args.quiet && !args.list {
-        let there = match receipt.there {
+        // Files that an earlier attempt of this run has received are not there already.
+        let files = receiver.files.get().copied().unwrap_or_default().max(receipt.files);
+        let there = match (receipt.there + receipt.files).saturating_sub(files) {
             0 => String::new(),
             there => format!("; {} there already", count(there.into(), "file")),
         };
-        let moved = moved(receipt.files, receiver.moved.load(Ordering::Relaxed), begin);
+        let way = path::way_to(&session.node, receiver.address);
+        let moved = moved(files, receiver.moved.load(Ordering::Relaxed), begin, way);
         stdio::note(format_args!("received {moved}{there}; all is verified"));
     }
     drop(receiver);
@@ -169,6 +174,8 @@ struct Receiver<'a> {
     /// Bytes of all files, received or not.
     announced: AtomicU64,
     has_begun: AtomicBool,
+    /// Number of files that were not there when the first attempt began.
+    files: OnceLock<u32>,
     /// Error that prevented printing the list.
     unprinted: Mutex<Option<Failure>>,
     /// Bytes received in all attempts.
@@ -260,10 +267,16 @@ impl Receiver<'_> {
 
     /// Returns the advice for a sender that was not found.
     fn what_to_check(&self) -> String {
-        let servers = self.session.servers_to_check(self.address);
+        let (servers, root) = self.session.servers_to_check();
+        let both = match root {
+            Some(root) => {
+                format!("it has the same --root: {root} was reached, and no such sender found there")
+            }
+            None => "both machines are on the same LAN or have the same --root or --dht".to_owned(),
+        };
         format!(
-            "{servers}check the code, that `peersock send` still runs there, and that both machines are on the \
-             same LAN or have the same --root; -v shows what was tried"
+            "{servers}check the code, that `peersock send` still runs there, and that {both}; -v shows what was \
+             tried"
         )
     }
 
@@ -366,7 +379,8 @@ impl Observer for Receiver<'_> {
         }
     }
 
-    fn begins(&self, bytes: u64, _: u32) {
+    fn begins(&self, bytes: u64, files: u32) {
+        let _ = self.files.set(files);
         let here = self.announced.load(Ordering::Relaxed).saturating_sub(bytes);
         if here > 0 && bytes > 0 && !self.has_begun.swap(true, Ordering::Relaxed) && !self.args.quiet {
             self.meter.note(format_args!("continuing: {} are here already", HumanBytes(here)));

@@ -10,7 +10,7 @@ use peersock_rest::{Origin, Rest, RestError, RestSettings, Token};
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
-use crate::{output, stdio};
+use crate::{open_network, output, stdio};
 
 /// Name of the token's file in the state directory.
 const TOKEN_FILE: &str = "rest-token";
@@ -91,6 +91,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stopper = rest.stopper();
     let network = serving.session.network.id();
     stdio::note(format_args!("network {network} by HTTP; GET /v1/openapi.json says what there is"));
+    open_network::tell([&serving.session.network]);
     match file {
         Some(path) => stdio::note(format_args!("programs show the token in {}", path.display())),
         None if rest.asks_for_token() => {

@@ -11,6 +11,7 @@ use peersock::overlay::NodeId;
 use peersock::{Node, RootChanges, RootState, RootStatus};
 
 use crate::background::Background;
+use crate::reach::are_private;
 use crate::stdio;
 
 /// Delay after a root's change before the roots are checked; changes that end sooner are not reported.
@@ -39,9 +40,7 @@ pub(crate) fn start_for(node: &Node, tell: impl Fn(String) + Send + 'static) -> 
         let mut goes_on = true;
         while goes_on && is_over.recv_timeout(CHECK_DELAY) == Err(RecvTimeoutError::Timeout) {
             for root in node.roots().iter().filter(|root| !root.guest) {
-                // A stream that failed would have left an error.
-                let has_stream = root.stream.is_some() || root.stream_error.is_some();
-                let told = messages.tell(root.id, root.state, has_stream, || name(root));
+                let told = messages.tell(root.id, root.state, Tried::of(root), || name(root));
                 told.into_iter().for_each(&tell);
                 let told = messages.tell_directory(root.id, root.directory_away, || name(root));
                 told.into_iter().for_each(&tell);
@@ -61,7 +60,10 @@ impl Drop for RootWatch {
 
 /// Returns a root's name for people: its location.
 pub(crate) fn name(root: &RootStatus) -> String {
-    let endpoints: Vec<_> = root.endpoints.iter().map(ToString::to_string).collect();
+    // The node changes their order as they answer.
+    let mut endpoints = root.endpoints.clone();
+    endpoints.sort();
+    let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
     match (&root.stream, &endpoints[..]) {
         (Some(stream), _) => format!("the root at {stream}"),
         (None, []) => format!("root {}", root.id),
@@ -76,6 +78,27 @@ struct RootMessages {
     without_directory: BTreeSet<NodeId>,
 }
 
+/// The places at which a root is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    /// TCP, TLS or WebSocket, besides UDP.
+    Streams,
+    UdpAlone,
+    /// UDP, at addresses that only machines of its own network reach.
+    PrivateAddresses,
+}
+
+impl Tried {
+    fn of(root: &RootStatus) -> Tried {
+        match root {
+            // A stream that failed would have left an error.
+            root if root.stream.is_some() || root.stream_error.is_some() => Tried::Streams,
+            root if are_private(&root.endpoints) => Tried::PrivateAddresses,
+            _ => Tried::UdpAlone,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Known {
     /// The node is registered at the root.
@@ -85,12 +108,12 @@ enum Known {
 }
 
 impl RootMessages {
-    /// Returns the message about a root's state. `has_stream`: TCP, TLS or WebSocket are tried, too.
+    /// Returns the message about a root's state.
     fn tell(
         &mut self,
         root: NodeId,
         state: RootState,
-        has_stream: bool,
+        tried: Tried,
         name: impl FnOnce() -> String,
     ) -> Option<String> {
         let now = match state {
@@ -113,15 +136,21 @@ impl RootMessages {
                     .to_owned()
             }
             (_, Known::Unreachable) => {
-                let blocked = if has_stream {
-                    ""
-                } else {
-                    "; it is tried by UDP alone: where that is blocked, --root has to name tcp: or wss: as well"
+                let check =
+                    "check that it runs, has the key that --root names, and that firewalls let it pass";
+                let check = match tried {
+                    Tried::PrivateAddresses => {
+                        "its address is private, so if it is not in this network, start it with --advertise and \
+                         the public address of its machine"
+                            .to_owned()
+                    }
+                    Tried::Streams => check.to_owned(),
+                    Tried::UdpAlone => format!(
+                        "{check}; it is tried by UDP alone: where that is blocked, --root has to name tcp: or \
+                         wss: as well"
+                    ),
                 };
-                format!(
-                    "does not answer; it is tried again until it does: check that it runs, has the key that \
-                     --root names, and that firewalls let it pass{blocked}"
-                )
+                format!("does not answer; it is tried again until it does: {check}")
             }
             (_, Known::Refused) => {
                 "refuses this node: most likely it requires a token; give that with --root-token-file"
@@ -163,8 +192,9 @@ mod tests {
     fn each_change_of_a_root_is_told_once() {
         let [one, other] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]).node_id());
         let mut messages = RootMessages::default();
-        let mut tell =
-            |root, state| messages.tell(root, state, true, || "the root".to_owned()).unwrap_or_default();
+        let mut tell = |root, state| {
+            messages.tell(root, state, Tried::Streams, || "the root".to_owned()).unwrap_or_default()
+        };
         assert_eq!(tell(one, RootState::Connecting), "");
         assert_eq!(tell(one, RootState::Registered), "", "all is as it should be");
         assert!(tell(other, RootState::Unreachable).contains("the root does not answer"));
@@ -196,10 +226,18 @@ mod tests {
     #[test]
     fn a_root_that_is_tried_by_udp_alone_may_be_behind_a_firewall() {
         let root = Identity::from_seed(&[1; 32]).node_id();
-        for has_stream in [false, true] {
+        for (tried, words) in [
+            (Tried::UdpAlone, "wss:"),
+            (Tried::Streams, "firewalls let it pass"),
+            (
+                Tried::PrivateAddresses,
+                "does: its address is private, so if it is not in this network, start it",
+            ),
+        ] {
             let name = || "the root".to_owned();
-            let told = RootMessages::default().tell(root, RootState::Unreachable, has_stream, name);
-            assert_eq!(told.expect("a text").contains("wss:"), !has_stream);
+            let told = RootMessages::default().tell(root, RootState::Unreachable, tried, name);
+            let told = told.expect("a text");
+            assert!(told.contains(words) && told.contains("wss:") == (tried == Tried::UdpAlone), "{told}");
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -18,6 +19,7 @@ use crate::args::{PeerTimeoutArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
 use crate::files::{Meter, SEND_CODE_VARIABLE, count, moved, parse_code, summary};
 use crate::line_limit::LineLimit;
+use crate::path;
 use crate::root_watch;
 use crate::session::Session;
 use crate::silence;
@@ -110,6 +112,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         watch,
         quiet: args.quiet,
         node: session.node.clone(),
+        count: AtomicUsize::new(0),
         served: Slots::new(MAX_SERVED),
         refused: Slots::new(MAX_REFUSED),
     });
@@ -128,6 +131,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 fn scan(paths: &[PathBuf]) -> Outcome<Source> {
+    let stdin = Path::new("-");
+    if paths.iter().any(|path| path == stdin) && !stdin.exists() {
+        return Err(Failure::usage(
+            "`-` is no file, and stdin is not sent",
+            "use `peersock listen` and `peersock dial` for what a program writes, or write it to a file first",
+        ));
+    }
     Source::scan(paths).map_err(|error| match &error {
         ScanError::Local { .. } => Failure::new(
             format_args!("{error}"),
@@ -184,6 +194,8 @@ struct Server {
     watch: silence::Watch,
     quiet: bool,
     node: Node,
+    /// Number of receivers so far.
+    count: AtomicUsize,
     /// Slots of receivers being served.
     served: Slots,
     /// Slots of receivers being told to come back.
@@ -222,7 +234,7 @@ impl Server {
             let error = server.accept(&accepting, &events);
             let _ = events.send(Event::Closed(error));
         })?;
-        let mut is_done = false;
+        let (mut is_done, mut last) = (false, usize::MAX);
         loop {
             match event.recv().expect("the accepting thread says when it ends") {
                 Event::Ended { has_all } => {
@@ -240,7 +252,10 @@ impl Server {
             listener.close();
             match self.served() {
                 0 => return Ok(()),
+                // One more may have begun as another ended.
+                served if served >= last => {}
                 served => {
+                    last = served;
                     self.say(format_args!("ends when {} more has ended", count(served as u64, "receiver")))
                 }
             }
@@ -294,10 +309,12 @@ impl Server {
     }
 
     /// Serves a receiver. Returns true if it has everything in the end.
-    fn serve_one(&self, stream: TcpStream, receiver: SocketAddr) -> bool {
-        let receiver = receiver.ip();
-        tracing::info!(%receiver, "connected");
-        let _watched = match self.watch.add(&stream, receiver) {
+    fn serve_one(&self, stream: TcpStream, address: SocketAddr) -> bool {
+        let address = address.ip();
+        // Each receiver has a new identity, so its address says nothing.
+        let receiver = format!("receiver {}", self.count.fetch_add(1, Ordering::Relaxed) + 1);
+        tracing::info!(%receiver, %address, "connected");
+        let _watched = match self.watch.add(&stream, address) {
             Ok(watched) => watched,
             Err(error) => {
                 tracing::warn!(%receiver, %error, "the connection cannot be watched");
@@ -331,7 +348,8 @@ impl Server {
         match greeted.send(&source, self) {
             Ok(Sent::Received { bytes, files }) => {
                 let had = if bytes < source.manifest().bytes() { "; it had the rest" } else { "" };
-                self.say(format_args!("{receiver} has everything: {}{had}", moved(files, bytes, begin)));
+                let moved = moved(files, bytes, begin, path::way_to(&self.node, address));
+                self.say(format_args!("{receiver} has everything: {moved}{had}"));
                 true
             }
             Ok(Sent::Listed) => {

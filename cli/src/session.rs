@@ -113,8 +113,11 @@ impl Session {
             }
             status
         })?;
-        let joined = join(&node, network.clone())?;
-        wait_ready(&joined)?;
+        let joined = join(&node, network.clone()).map_err(Failure::from);
+        let joined = joined.and_then(|joined| wait_ready(&joined).map(|()| joined)).inspect_err(|_| {
+            // The signal thread holds the node, so dropping it is not enough.
+            node.shutdown(INTERRUPTED_DELIVERY_TIMEOUT);
+        })?;
         Ok(Session { node, joined, network, named: reach::NamedServers::of(args) })
     }
 
@@ -153,8 +156,9 @@ impl Session {
     }
 
     /// Returns clauses about roots and other servers that may explain why no peer was found at an address.
-    pub(crate) fn servers_to_check(&self, address: IpAddr) -> String {
-        reach::servers_to_check(&self.node, &self.named, address)
+    /// Also the name of a root that was reached.
+    pub(crate) fn servers_to_check(&self) -> (String, Option<String>) {
+        reach::servers_to_check(&self.node, &self.named)
     }
 
     /// Logs with -v at which addresses a silent peer was tried.

@@ -42,7 +42,7 @@ pub use root_source::{RootDomain, RootSource, RootsError};
 /// ```
 /// use peersock::Network;
 ///
-/// // Whoever knows the ID is in; TCP and UDP ports 1 to 0xffff are allowed.
+/// // Everybody can join; TCP and UDP ports 1 to 0xffff are allowed.
 /// let open = Network::ad_hoc("ff0001ffff000000".parse()?);
 /// // The same, and a passphrase as well.
 /// let secret = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("correct horse")?;
@@ -54,6 +54,8 @@ pub struct Network {
     config: NetworkConfig,
     /// Endpoints of the members that are host names.
     hosts: BTreeMap<NodeId, Vec<HostEndpoint>>,
+    /// Roots that the file names.
+    roots: Vec<RootSource>,
     /// Text of the file of a static network, which may hold a secret.
     file: Option<Arc<Zeroizing<String>>>,
 }
@@ -74,12 +76,17 @@ pub(crate) struct MemberHosts {
 }
 
 impl Network {
+    /// Returns a network without a file.
+    fn of(config: NetworkConfig) -> Network {
+        Network { config, hosts: BTreeMap::new(), roots: Vec::new(), file: None }
+    }
+
     /// Returns an ad-hoc network: no controller, no state, IPv6 only. Its ID `ffSSSSEEEE000000` contains the
     /// TCP and UDP ports that are allowed in it: SSSS to EEEE.
     ///
     /// Joining refuses an ID of another kind.
     pub fn ad_hoc(id: NetworkId) -> Network {
-        Network { config: NetworkConfig::AdHoc { id, psk: None }, hosts: BTreeMap::new(), file: None }
+        Network::of(NetworkConfig::AdHoc { id, psk: None })
     }
 
     /// Returns the network that an ID alone describes, of whatever kind.
@@ -88,7 +95,7 @@ impl Network {
     ///
     /// Returns a [`NetworkIdError`] if more than the ID is needed, or networks of that kind cannot be joined.
     pub fn by_id(id: NetworkId) -> Result<Network, NetworkIdError> {
-        Ok(Network { config: NetworkConfig::by_id(id)?, hosts: BTreeMap::new(), file: None })
+        Ok(Network::of(NetworkConfig::by_id(id)?))
     }
 
     /// Reads a static network from a TOML file, or from a pipe. `peersock network new` makes such a file;
@@ -97,6 +104,7 @@ impl Network {
     /// ```toml
     /// network = "fe00000000000001"      # begins with fe; any 14 digits after it
     /// passphrase = "correct horse"      # optional; or psk = "64 hexadecimal digits"
+    /// roots = ["dns:example.org"]       # optional: roots that every member uses
     ///
     /// [[member]]                        # at least one; every member has the same file
     /// key = "…86 characters…"           # as printed by `peersock id`
@@ -105,7 +113,8 @@ impl Network {
     /// endpoints = ["192.0.2.7:7420", "alpha.example.org:7420"] # optional: where its UDP socket may be found
     /// ```
     ///
-    /// Unknown fields, and keys, names, addresses or endpoints given twice, are refused.
+    /// Unknown fields, and keys, names, addresses or endpoints given twice, are refused, and so are roots
+    /// with access tokens.
     ///
     /// # Errors
     ///
@@ -151,9 +160,10 @@ impl Network {
     /// Returns [`ConfigError::Invalid`] with the line and the reason, and [`ConfigError::Passphrase`] as
     /// `with_passphrase` does.
     pub fn parse_toml(text: &str) -> Result<Network, ConfigError> {
-        let (network, hosts) = static_file::parse(text)?;
+        let (network, hosts, roots) = static_file::parse(text)?;
+        require_for_roots(&roots)?;
         let file = Some(Arc::new(Zeroizing::new(text.to_owned())));
-        Ok(Network { config: NetworkConfig::Static(network), hosts, file })
+        Ok(Network { config: NetworkConfig::Static(network), hosts, roots, file })
     }
 
     /// Requires a passphrase: only nodes that know it can complete a handshake in this network, or even
@@ -214,6 +224,11 @@ impl Network {
     /// Returns the members that the network's file lists; none without a file.
     pub fn members(&self) -> &[StaticMember] {
         self.config.members()
+    }
+
+    /// Returns the roots that the network's file names. A node that joins the network uses them, too.
+    pub fn roots(&self) -> &[RootSource] {
+        &self.roots
     }
 
     /// Returns the same network where this node reaches the Internet by way of a member, or is that member

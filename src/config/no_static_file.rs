@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use peersock_overlay::{NodeId, StaticNetwork};
 
-use super::{ConfigError, Feature, HostEndpoint};
+use super::{ConfigError, Feature, HostEndpoint, RootSource};
 
 /// Fails in any case.
-pub(super) fn parse(_: &str) -> Result<(StaticNetwork, BTreeMap<NodeId, Vec<HostEndpoint>>), ConfigError> {
+pub(super) fn parse(
+    _: &str,
+) -> Result<(StaticNetwork, BTreeMap<NodeId, Vec<HostEndpoint>>, Vec<RootSource>), ConfigError> {
     Err(Feature::StaticNetworks.missing("a static network").into())
 }
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use zeroize::Zeroizing;
 
-use super::{ConfigError, HostEndpoint, ParseEndpointError, passphrase};
+use super::{ConfigError, HostEndpoint, ParseEndpointError, RootSource, passphrase};
 
 /// Limit of a member name's length: that of a DNS label (RFC 1035, 2.3.4), so that names can be served by
 /// DNS.
@@ -27,6 +27,8 @@ struct File {
     network: Spanned<String>,
     passphrase: Option<Spanned<String>>,
     psk: Option<Spanned<String>>,
+    #[serde(default)]
+    roots: Vec<Spanned<String>>,
     #[serde(default)]
     member: Vec<Member>,
 }
@@ -74,24 +76,25 @@ enum Secret {
     Psk(Psk),
 }
 
-pub(super) fn parse(text: &str) -> Result<(StaticNetwork, Hosts), ConfigError> {
-    let (mut network, secret, hosts) = parse_spanned(text).map_err(|problem| ConfigError::Invalid {
-        line: 1 + text.as_bytes()[..problem.span.start.min(text.len())]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count(),
-        what: problem.what,
-    })?;
+pub(super) fn parse(text: &str) -> Result<(StaticNetwork, Hosts, Vec<RootSource>), ConfigError> {
+    let (mut network, secret, hosts, roots) =
+        parse_spanned(text).map_err(|problem| ConfigError::Invalid {
+            line: 1 + text.as_bytes()[..problem.span.start.min(text.len())]
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count(),
+            what: problem.what,
+        })?;
     network.psk = match secret {
         Some(Secret::Passphrase(text)) => Some(passphrase::stretch(network.id, &text)?),
         Some(Secret::Psk(key)) => Some(key),
         None => None,
     };
-    Ok((network, hosts))
+    Ok((network, hosts, roots))
 }
 
 /// Returns the network without its secret.
-fn parse_spanned(text: &str) -> Result<(StaticNetwork, Option<Secret>, Hosts), Problem> {
+fn parse_spanned(text: &str) -> Result<(StaticNetwork, Option<Secret>, Hosts, Vec<RootSource>), Problem> {
     let file: File = toml::from_str(text).map_err(|error| Problem {
         // Only the message, because the long form quotes the line, which may hold the secret.
         span: error.span().unwrap_or(text.len()..text.len()),
@@ -99,6 +102,7 @@ fn parse_spanned(text: &str) -> Result<(StaticNetwork, Option<Secret>, Hosts), P
     })?;
     let id = network_id(&file.network)?;
     let secret = secret(file.passphrase, file.psk)?;
+    let roots = file.roots.iter().map(parse_root).collect::<Result<_, _>>()?;
 
     let mut members = Vec::with_capacity(file.member.len());
     let mut seen = Seen::default();
@@ -117,7 +121,18 @@ fn parse_spanned(text: &str) -> Result<(StaticNetwork, Option<Secret>, Hosts), P
     if members.is_empty() {
         return Err(problem(&file.network, "the network has no [[member]]"));
     }
-    Ok((StaticNetwork { id, psk: None, members, exit: None }, secret, hosts))
+    Ok((StaticNetwork { id, psk: None, members, exit: None }, secret, hosts, roots))
+}
+
+fn parse_root(text: &Spanned<String>) -> Result<RootSource, Problem> {
+    let root = text.get_ref().parse().map_err(|error| problem(text, error))?;
+    match &root {
+        // All members have the file, and a token is for those whom the root serves.
+        RootSource::Address(address) if address.token().is_some() => {
+            Err(problem(text, "a root has its access token not here, but from --root-token-file with --root"))
+        }
+        _ => Ok(root),
+    }
 }
 
 fn network_id(text: &Spanned<String>) -> Result<NetworkId, Problem> {

@@ -13,6 +13,7 @@ fn a_whole_file_comes_out_as_written() {
     let text = format!(
         r#"
         network = "fe00000000000001"
+        roots = ["dns:Example.org", "lan"]
         [[member]]
         key = "{}"
         name = "Alpha-1"
@@ -28,6 +29,8 @@ fn a_whole_file_comes_out_as_written() {
     let hosts = |member: usize| whole.host_endpoints(&whole.members()[member].identity);
     assert_eq!(hosts(0).iter().map(ToString::to_string).collect::<Vec<_>>(), ["alpha.example.org:7420"]);
     assert!(hosts(1).is_empty());
+    assert_eq!(whole.roots().iter().map(ToString::to_string).collect::<Vec<_>>(), ["dns:example.org", "lan"]);
+    assert_eq!(Network::from_portable(&whole.to_portable()).unwrap().roots(), whole.roots());
     let network = parse(&text);
     assert_eq!(network.id().to_string(), "fe00000000000001");
     assert!(network.psk().is_none());
@@ -56,6 +59,13 @@ fn every_mistake_is_named_with_its_line() {
         ("network = \"fe00000000000001\"\n[[member]]\n".into(), 2, "key"),
         ("network = \"fe00000000000001\"\n[[member]]\nkey = \"abc\"".into(), 3, "key"),
         ("network = \"fe00000000000001\"\npassphrase = \"\"".into(), 2, "empty"),
+        ("network = \"fe00000000000001\"\nroots = [\n\"lan\",\n\"nowhere\"]".into(), 4, "a root is written"),
+        ("network = \"fe00000000000001\"\nroots = [\"@file\"]".into(), 2, "the key of the root is wrong"),
+        (
+            format!("network = \"fe00000000000001\"\nroots = [\"{}@192.0.2.1:7420?token=x\"]", key(1)),
+            2,
+            "--root-token-file",
+        ),
         ("network = \"fe00000000000001\"\npsk = \"00\"".into(), 2, "64"),
         ("network = \"fe00000000000001\"\npassphrase = \"a\"\npsk = \"00\"".into(), 3, "not both"),
         ("network = \"fe00000000000001\"\n[[member]\n".into(), 2, ""),

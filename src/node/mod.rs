@@ -129,7 +129,8 @@ impl Node {
         self.inner.identity
     }
 
-    /// Joins a network. Its sockets can be opened at once; peers are found in the background.
+    /// Joins a network. Its sockets can be opened at once; peers are found in the background. The node also
+    /// uses the [roots](Network::roots) of the network's file, even after it has left the network.
     ///
     /// # Errors
     /// Returns a [`JoinError`] if the network is already joined or its kind is not supported.
@@ -138,8 +139,8 @@ impl Node {
     }
 
     fn join_for(&self, network: Network, device: Option<Arc<dyn Device>>) -> Result<Joined, JoinError> {
-        // Before `into_config`, which drops host names.
-        let hosts = network.hosts_of_others(&self.inner.identity);
+        // Before `into_config`, which drops host names and roots.
+        let (hosts, roots) = (network.hosts_of_others(&self.inner.identity), network.roots().to_vec());
         let now = Instant::now();
         let config = network.into_config();
         let (id, key) = (config.id(), config.discovery_key());
@@ -157,6 +158,9 @@ impl Node {
             meetings.join(&joined, key);
         }
         resolver::start(self, &joined, hosts, Box::new(resolver::ask_system));
+        if !roots.is_empty() {
+            self.add_roots(roots);
+        }
         Ok(Joined::new(self.clone(), joined))
     }
 

@@ -225,6 +225,14 @@ fn a_static_network_has_names_ipv4_and_endpoints_and_needs_no_discovery() {
     by_name.accept().expect("accept");
     let error = TcpStream::connect_on(&alpha.0, "gamma:81").expect_err("no such member");
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    let root = *Identity::from_seed(&[9; 32]).public();
+    let with_root = file.replacen("[[member]]", &format!("roots = [\"{root}@127.0.0.1:1\"]\n[[member]]"), 1);
+    let third =
+        Node::builder().identity(IdentitySource::Seed(seeds[0].clone())).interfaces(Interfaces::Loopback);
+    let third = third.discovery(false).start().expect("start");
+    assert!(third.roots().is_empty());
+    third.join(Network::parse_toml(&with_root).expect("a valid file")).expect("a member");
+    assert_eq!(third.roots()[0].endpoints, ["127.0.0.1:1".parse().expect("an address")]);
     let stranger = node();
     let refused = stranger.join(Network::parse_toml(&file).expect("a valid file"));
     assert!(matches!(refused, Err(JoinError::NotAMember { .. })));

@@ -9,6 +9,7 @@ import os
 import runpy
 import stat
 import sys
+import types
 from collections.abc import Sequence
 
 from . import __version__, _launcher, _node, install
@@ -17,6 +18,7 @@ from . import _arguments as given
 EXAMPLES = """examples:
   python -m peersock run -n ff0001ffff000000 -m http.server 8080
   python -m peersock run -n office.toml server.py --port 80
+  python -m peersock run -n office.toml -c 'import urllib.request as r; print(r.urlopen("http://alpha/").status)'
   python -m peersock id"""
 
 
@@ -56,8 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="store_true", help="refuse addresses outside the networks, to all that the program starts"
     )
     run.add_argument("-q", "--quiet", action="store_true", help="do not say which address the program has")
-    run.add_argument("-m", dest="module", action="store_true", help="the program is a module")
-    run.add_argument("program", help="a script, or with -m a module")
+    kind = run.add_mutually_exclusive_group()
+    kind.add_argument("-m", dest="module", action="store_true", help="the program is a module")
+    kind.add_argument("-c", dest="code", action="store_true", help="the program is the next argument itself")
+    run.add_argument("program", help="a script, with -m a module, or with -c the program's text")
     run.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's arguments")
     identity = commands.add_parser("id", help="print the node ID and the public key of an identity")
     identity.add_argument("--state", default=state, help=f"directory that holds the identity {fresh}")
@@ -126,12 +130,16 @@ def _check_module(name: str) -> None:
 def _run(options: argparse.Namespace, is_command: bool) -> None:
     # Before a node is started for it. That no network is named is said first.
     named = options.network or os.environ.get("PEERSOCK_NETWORK") or os.environ.get(_node.NODE)
-    if named and not options.module:
+    if named and not (options.module or options.code):
         _check_script(options.program)
     _launcher.enter(options, lambda: _secret(options.secret_file, _are_static(options.network)), is_command)
     install()
     sys.argv = [options.program, *options.arguments]
-    if options.module:
+    if options.code:
+        sys.argv[0], sys.path[0] = "-c", ""
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(options.program, "<string>", "exec"), vars(main))
+    elif options.module:
         sys.path[0] = os.getcwd()
         _check_module(options.program)
         runpy.run_module(options.program, run_name="__main__", alter_sys=True)

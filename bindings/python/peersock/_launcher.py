@@ -203,6 +203,15 @@ def _launch(
         _fail(strerror or error)
     if not options.quiet:
         print(f"address: {session.address}", file=sys.stderr, flush=True)
+        for network in session.networks if secret is None else ():
+            # Others are described by a file.
+            if network >> 56 == 0xFF:
+                print(
+                    f"peersock: network {network:016x} is open: anybody who reaches this node can join it;"
+                    " --secret-file FILE closes it",
+                    file=sys.stderr,
+                    flush=True,
+                )
     environment = {name: os.environ[name] for name in (_node.NODE, _node.RULES, _node.NETWORKS)}
     environment[_node.RULES] += _admit(session, options)
     environment[RUN] = f"{_node_name()}:{digest}"

@@ -108,6 +108,21 @@ def test_every_python_that_a_program_starts_is_on_the_overlay(
     assert set(done.stdout.split()[1:]) <= machine and len(done.stdout.split()) == 2, done
 
 
+def test_a_program_may_stand_on_the_command_line(place: Place, greeter: list[str]) -> None:
+    code = ASK + "print(ask(*sys.argv[1:3]), __name__, sys.argv[0], sys.modules['__main__'].ask is ask)"
+    done = place.ask(*place.run, "-c", code, *greeter)
+    assert done.stdout.split() == ["overlay", "__main__", "-c", "True"], done
+    # Options behind it are the program's own.
+    done = place.ask(*place.run, "-c", "import sys; print(sys.argv)", "-q", "-m")
+    assert done.stdout.strip() == "['-c', '-q', '-m']", done
+
+
+def test_an_open_network_is_said_to_be_open(place: Place) -> None:
+    open_, closed = place.ask(*place.run, "-c", ""), place.ask(*place.run, "-c", "", PEERSOCK_SECRET="correct horse")
+    assert "is open: anybody who reaches this node can join it; --secret-file FILE" in open_.stderr, open_
+    assert "is open" not in closed.stderr and closed.returncode == 0, closed
+
+
 def test_what_cannot_be_put_on_the_overlay_reaches_nothing_with_only(place: Place, greeter: list[str]) -> None:
     busybox = shutil.which("busybox")
     if busybox is None or b"/ld-linux" in Path(busybox).read_bytes()[:4096]:

@@ -1,5 +1,6 @@
 //! `peersock network new`, `add` and `remove`.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::Path;
 
@@ -37,6 +38,9 @@ pub(super) fn new(args: &New) -> Outcome {
         if let Some(mut key) = document.key_mut("psk") {
             key.leaf_decor_mut().set_prefix("# Whoever knows this and a member's key can act as the member. Keep the file to the members.\n");
         }
+    }
+    if !args.roots.is_empty() {
+        document.insert("roots", value(args.roots.iter().map(|root| root.trim()).collect::<Array>()));
     }
     push(&mut document, &identity.to_string(), &args.member, &args.file)?;
     let network = file::create(&args.file, &document)?;
@@ -152,8 +156,12 @@ fn odd(path: &Path) -> Failure {
     )
 }
 
+/// Parses a public key, or takes it out of what `peersock id` prints, in any of its forms.
 fn parse_key(text: &str) -> Outcome<PublicIdentity> {
     let text = text.trim();
+    let words = text.split(|c: char| c.is_whitespace() || "\"{}:,".contains(c));
+    let keys: BTreeSet<_> = words.filter(|word| word.parse::<PublicIdentity>().is_ok()).collect();
+    let text = keys.first().filter(|_| keys.len() == 1).copied().unwrap_or(text);
     text.parse().map_err(|error: <PublicIdentity as std::str::FromStr>::Err| {
         let error: &dyn Display = match text.parse::<NodeId>() {
             Ok(_) => &"it is a node ID",

@@ -44,7 +44,8 @@ enum Command {
 Examples:
   peersock network new office.toml
   peersock network new office.toml --name alpha --address 10.7.0.1 --endpoint 192.0.2.7:7420
-  peersock network new office.toml --secret --name alpha")]
+  peersock network new office.toml --secret --name alpha
+  peersock network new office.toml --name alpha --root 'the line that root printed'")]
 struct New {
     /// File to create; an existing file is left unchanged
     file: PathBuf,
@@ -57,6 +58,13 @@ struct New {
     /// The file is then secret (mode 0600); give it only to members.
     #[arg(long)]
     secret: bool,
+
+    /// Root that all members use; may be repeated
+    ///
+    /// TEXT is the line that `peersock root` prints, dns:DOMAIN, or lan.
+    // One key in 64 begins with a hyphen.
+    #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
+    roots: Vec<String>,
 
     #[command(flatten)]
     state: StateArgs,

@@ -100,6 +100,7 @@ impl Shown<'_> {
             "kind": summary.kind,
             "secret": summary.secret,
             "ports": Ports::from(&summary.ports),
+            "roots": self.network.roots().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "prefixes": summary.prefixes.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "members": members.collect::<Vec<_>>(),
         })
@@ -116,6 +117,9 @@ impl fmt::Display for Shown<'_> {
             self.network.id(),
             super::count(self.network.members())
         )?;
+        for root in self.network.roots() {
+            write!(f, "\n  root       {root}")?;
+        }
         for row in self.rows() {
             let name = row.name.as_deref().unwrap_or("(no name)");
             let own = if Some(row.node) == self.own { "  (this node)" } else { "" };

@@ -32,6 +32,7 @@ use self::serving_node::ServingNode;
 use self::watch::Watch;
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
+use crate::open_network;
 use crate::output;
 use crate::secret::SECRET_VARIABLE;
 use crate::stdio;
@@ -149,6 +150,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let preloads = args.mode.preloads(reach);
     let networks = args.networks.resolve()?;
     let node = ServingNode::start(args, networks.clone())?;
+    if !args.quiet {
+        open_network::tell(&networks);
+    }
     output::leave_closed()?;
     let mut command = Command::new(&path);
     command.arg0(&args.program[0]).args(&args.program[1..]);

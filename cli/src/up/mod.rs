@@ -20,6 +20,7 @@ use peersock_tun::{ExitRoutes, Filter, OpenError, Tun, Upkeep, give_up_privilege
 
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
+use crate::open_network;
 use crate::root_watch;
 use crate::session::Session;
 use crate::signals;
@@ -144,6 +145,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if let Some(server) = server {
         server.start()?;
     }
+    let described = networks.clone();
     let mut wanted = networks.into_iter().zip(&tuns);
     let (network, tun) = wanted.next().expect("no network is an error above");
     let ending = closing.0.clone();
@@ -163,8 +165,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
     for (joined, tun) in joined().zip(&tuns) {
         stdio::note(format_args!("{} is up in network {}", tun.name(), joined.id()));
     }
+    open_network::tell(&described);
     if let Some(chosen) = &chosen {
-        chosen.describe(&args.node.named_roots(), args.exit_names.servers());
+        let roots = described.iter().flat_map(Network::roots).cloned();
+        let roots: Vec<_> = args.node.named_roots().into_iter().chain(roots).collect();
+        chosen.describe(&roots, args.exit_names.servers());
     }
     let addresses = joined().flat_map(Joined::addresses);
     addresses.filter(|address| has_ipv6 || address.is_ipv4()).try_for_each(print)?;

@@ -25,12 +25,9 @@ pub(super) fn of(
 ) -> Outcome<Vec<Plan>> {
     let names = interface_names(networks.len(), names)?;
     let plans = networks.iter().zip(names).map(|(network, name)| {
-        let addresses = network.addresses_of(identity).ok_or_else(|| {
-            Failure::new(
-                format_args!("this node is not a member of network {}; its key is {identity}", network.id()),
-                "add it to the network's file with `peersock network add`",
-            )
-        })?;
+        let addresses = network
+            .addresses_of(identity)
+            .ok_or_else(|| Failure::not_a_member(network.id(), "FILE", identity))?;
         let first = addresses[0];
         let (addresses, routes) = placed(network, identity, &addresses);
         Ok(Plan { settings: Settings { mtu, addresses, routes, ..Settings::new(name) }, first })

@@ -270,6 +270,8 @@ fn what_cannot_be_sent_or_received_is_said_before_anything_happens() {
         fs::write(folders.from(name), "x").unwrap();
     }
     send(&["a/x", "x"]).failure(2, &["two of the paths are called x", "one after the other"]);
+    send(&["-"]).failure(1, &["cannot be read"]);
+    run(folders.command(&["send", "-"])).failure(2, &["stdin is not sent", "`peersock listen`"]);
     run(folders.command(&["send", "/dev/null"])).failure(2, &["neither a file nor a folder"]);
     run(folders.command(&["send"])).failure(2, &["FILE"]);
     run(folders.command(&["send", "--code", "ABC", "Cargo.toml"])).failure(2, &["15 letters"]);
@@ -311,7 +313,8 @@ fn a_receiver_that_was_killed_goes_on_where_it_stopped() {
 fn a_sender_that_was_killed_is_started_again_with_the_same_code() {
     let folders = Folders::new();
     folders.write_large("large");
-    let (sender, code) = folders.send(&[], &["large"]);
+    fs::write(folders.from("a-small"), "small").unwrap();
+    let (sender, code) = folders.send(&[], &["a-small", "large"]);
     let receiver = folders.receive(&code, &[]);
     folders.wait_for_part("large");
     vanish(Signal::KILL, sender.id());
@@ -319,11 +322,15 @@ fn a_sender_that_was_killed_is_started_again_with_the_same_code() {
     assert!(!folders.to("large").exists());
     let rest = receiver.wait_for_stderr("trying again for up to ");
     assert!(rest.ends_with(" s"), "{rest}");
-    let (sender, again) = folders.send(&["--code", &code], &["large"]);
+    let (sender, again) = folders.send(&["--code", &code], &["a-small", "large"]);
     assert_eq!(again, code);
-    receiver.finish().success();
-    sender.wait_for_end().success();
+    let received = receiver.finish().success().stderr;
+    let sent = sender.wait_for_end().success().stderr;
     folders.check_large("large");
+    // The first attempt's file counts as received, and not as there already.
+    assert!(received.contains("received 2 files, ") && !received.contains("there already"), "{received}");
+    assert!(received.contains(" s (direct); all is verified"), "{received}");
+    assert!(sent.contains("receiver 1 has everything: ") && sent.contains(" s (direct)"), "{sent}");
 }
 
 #[test]

@@ -349,10 +349,22 @@ fn a_forward_goes_on_when_its_member_vanishes_and_comes_back() {
 #[test]
 fn what_nobody_can_be_led_to_is_refused_at_the_start() {
     let lab = Lab::new();
-    for (remote, said) in [("alpha:80", "is not an IP address"), ("[fd00::1]:81", "outside the range 80-80")]
-    {
+    let other =
+        format!("[{}]:81", run(lab.command("b", &["addr", "ff00500050000000"])).success().text().trim());
+    for (remote, said) in [
+        ("alpha:80", "is not an IP address"),
+        (&*other, "outside the range 80-80"),
+        ("127.0.0.1:80", "`overlay:PORT 80` to have members reach port 80"),
+        ("[::]:80", ":: is this machine itself"),
+        ("[fd00::1]:80", "no member of network ff00500050000000 can have address fd00::1"),
+        ("alpha:80800", "ports end at 65535"),
+    ] {
         run(lab.node_in("ff00500050000000", "a", &["forward", "0", remote])).failure(2, &[said]);
     }
+    let file = lab.dir.path().join("office.toml");
+    let file = file.to_str().unwrap();
+    run(lab.command("a", &["network", "new", file, "--name", "alpha"])).success();
+    run(lab.node_in(file, "a", &["forward", "overlay:80", "alpha:80"])).failure(2, &["`alpha` is a member"]);
     // A target outside the network is resolved by the system.
     let forward = lab.node_in("ff00500050000000", "a", &["forward", "overlay:80", "nobody.invalid:7"]);
     Running::start(forward).wait_for_stdout("tcp:overlay:");

@@ -70,8 +70,16 @@ fn addr_knows_the_addresses_that_a_static_network_gives() {
     );
     let addresses = run(lab.command("a", &["addr", path])).success();
     assert_eq!(addresses.text().lines().nth(1), Some("10.7.0.1"));
-    run(lab.command("b", &["addr", path]))
-        .failure(1, &["not a member", "its key is ", "peersock network add"]);
+    let other = run(lab.command("b", &["id"])).success().text().to_owned();
+    let key = other.split_whitespace().last().expect("the key");
+    let add = format!("`peersock network add {path} {key} --name NAME`");
+    run(lab.command("b", &["addr", path])).failure(1, &["not a member", &add]);
+    // All of the output is as good as the key alone, and a running node says the same.
+    let add = format!("`peersock network add FILE {key} --name NAME`");
+    run(lab.node_in(path, "b", &["dial", "10.7.0.1:80"])).failure(1, &["not a member", &add]);
+    assert!(!lab.state("b").join("management.sock").exists(), "a node that has not started leaves nothing");
+    run(lab.command("a", &["network", "add", path, &other, "--name", "beta"])).success();
+    run(lab.command("b", &["addr", path])).success();
 }
 
 #[test]

@@ -16,9 +16,9 @@ fn a_network_is_made_edited_and_shown() {
     let lab = Lab::new();
     let file = lab.dir.path().join("office.toml");
     let path = file.to_str().unwrap();
-    run(lab
-        .command("a", &["network", "new", path, "--name", "Alpha", "--endpoint", "alpha.example.org:7420"]))
-    .success();
+    let mut new = lab.command("a", &["network", "new", path, "--name", "Alpha"]);
+    new.args(["--endpoint", "alpha.example.org:7420", "--root", "dns:example.org"]);
+    run(new).success();
     assert_eq!(mode(&file) & 0o077 & !0o044, 0);
     let key = run(lab.command("b", &["id", "--key"])).success().text().trim().to_owned();
     let words =
@@ -34,6 +34,7 @@ fn a_network_is_made_edited_and_shown() {
     let prefixes = shown["prefixes"].as_array().unwrap();
     assert!(prefixes[0].as_str().unwrap().ends_with("::/48"), "{shown}");
     assert_eq!(prefixes[1..], ["10.7.0.2/32", "fd99::2/128"]);
+    assert_eq!(shown["roots"], serde_json::json!(["dns:example.org"]));
     let members = shown["members"].as_array().unwrap();
     assert_eq!(members.len(), 3);
     assert_eq!(members[0]["endpoints"][0], "alpha.example.org:7420");
@@ -41,7 +42,9 @@ fn a_network_is_made_edited_and_shown() {
     assert_eq!((&members[1]["addresses"][1], &members[1]["this_node"]), (&"10.7.0.2".into(), &true.into()));
     assert!(members[2]["name"].is_null());
     let text = run(lab.command("b", &["network", "show", path])).success();
-    for words in ["3 members", "beta", "(this node)", "10.7.0.2", "alpha.example.org:7420", &key] {
+    for words in
+        ["3 members", "beta", "(this node)", "10.7.0.2", "alpha.example.org:7420", "dns:example.org", &key]
+    {
         assert!(text.text().contains(words), "{words} is not in: {}", text.text());
     }
     let mut unnamed = lab.command("b", &["network", "show"]);

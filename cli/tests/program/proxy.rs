@@ -605,8 +605,8 @@ fn connections_go_on_for_a_while_after_sigterm() {
 }
 
 #[test]
-fn ssh_goes_through_the_proxy() {
-    if lacks("ssh_goes_through_the_proxy", &["ssh", "sshd", "ssh-keygen", "nc"]) {
+fn ssh_goes_through_the_proxy_and_by_dial() {
+    if lacks("ssh_goes_through_the_proxy_and_by_dial", &["ssh", "sshd", "ssh-keygen", "nc"]) {
         return;
     }
     let scene = Scene::new();
@@ -632,9 +632,12 @@ fn ssh_goes_through_the_proxy() {
     let (_forward, places) = scene.forward("server", &["overlay:0", &port.to_string()]);
     let at: SocketAddr = places[0].strip_prefix("tcp:overlay:").unwrap().parse().unwrap();
     let proxy = scene.proxy(&[]);
-    for kind in ["5", "connect"] {
+    let through = |kind| format!("nc -X {kind} -x {} %h %p", proxy.place);
+    let (program, network) = (env!("CARGO_BIN_EXE_peersock"), &scene.lab.network);
+    let alone = format!("'{program}' dial --quiet --ephemeral --interface lo -n {network} '[%h]:%p'");
+    for kind in [through("5"), through("connect"), alone] {
         let mut ssh = Command::new("ssh");
-        ssh.args(["-F", "none", "-o", &format!("ProxyCommand=nc -X {kind} -x {} %h %p", proxy.place)]);
+        ssh.args(["-F", "none", "-o", &format!("ProxyCommand={kind}")]);
         ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no"]);
         ssh.args(["-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", "-i"]).arg(dir.join("user"));
         ssh.args(["-p", &at.port().to_string(), &at.ip().to_string(), "echo $((6*7)); cat"]);

@@ -286,6 +286,8 @@ fn listen_prints_the_command_that_connects() {
     let mut listening = lab.listen(&["0"]);
     let command = listening.running.wait_for_stderr("connect with: ");
     assert_eq!(command, format!("peersock dial --ephemeral -n {} '{}'", lab.network, listening.target));
+    let open = format!("network {} is open: ", lab.network);
+    assert!(listening.running.wait_for_stderr(&open).contains("--secret-file FILE closes it"));
     let command = command.replacen("peersock", &format!("'{}'", env!("CARGO_BIN_EXE_peersock")), 1);
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("echo found | {command} --interface lo")]);

@@ -21,8 +21,17 @@ pub(crate) enum DialError {
     #[error("no answer in time")]
     TimedOut,
     /// The overlay or the system has refused the connection.
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Failed(#[from] io::Error),
+}
+
+/// Returns an error as clients' users understand it.
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::HostUnreachable => "it does not answer".to_owned(),
+        ErrorKind::ConnectionRefused => "nothing listens on that port".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 impl DialError {
@@ -58,6 +67,14 @@ impl DialError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_that_is_off_is_said_in_words() {
+        let said = |code| DialError::from(io::Error::from_raw_os_error(code)).to_string();
+        // EHOSTUNREACH, ECONNREFUSED, EACCES
+        assert_eq!([113, 111].map(said), ["it does not answer", "nothing listens on that port"]);
+        assert!(said(13).contains("denied"));
+    }
 
     #[test]
     fn each_failure_has_its_code() {

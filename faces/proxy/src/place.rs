@@ -58,6 +58,9 @@ pub enum PlaceError {
     /// The text is no place.
     #[error("`{0}` is no place: write [HOST:]PORT, overlay:[ADDRESS:]PORT, unix:PATH or systemd:NAME")]
     Malformed(String),
+    /// The port is larger than ports are.
+    #[error("`{0}` has no port: ports end at 65535")]
+    Port(String),
     /// The path is not possible for a Unix domain socket.
     #[error("the path of a Unix domain socket has 1 to {LONGEST_PATH} bytes")]
     Path,
@@ -79,7 +82,10 @@ impl std::str::FromStr for Place {
     type Err = PlaceError;
 
     fn from_str(text: &str) -> Result<Place, PlaceError> {
-        let malformed = || PlaceError::Malformed(text.to_owned());
+        let malformed = || match is_port_too_large(text) {
+            true => PlaceError::Port(text.to_owned()),
+            false => PlaceError::Malformed(text.to_owned()),
+        };
         if let Some(path) = text.strip_prefix("unix:") {
             let is_path = (1..=LONGEST_PATH).contains(&path.len()) && !path.contains('\0');
             return is_path.then(|| Place::Unix(path.into())).ok_or(PlaceError::Path);
@@ -110,6 +116,12 @@ fn host_and_port(text: &str) -> Option<(Option<Host>, u16)> {
     }
     let target = Target::parse(text)?;
     Some((Some(target.host), target.port))
+}
+
+/// Returns true if a number that is no port stands in the place of one.
+fn is_port_too_large(text: &str) -> bool {
+    let port = text.rsplit(':').next().unwrap_or_default();
+    !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && parse_port(port).is_none()
 }
 
 impl fmt::Display for Place {
@@ -260,7 +272,9 @@ mod tests {
             ("tcp:1", "udp:alpha:1", "different protocols"),
             ("udp:overlay:1", "unix:/x", "no datagrams"),
             ("", "alpha:1", "is no place"),
-            ("65536", "alpha:1", "is no place"),
+            ("65536", "alpha:1", "`65536` has no port: ports end at 65535"),
+            ("8080", "alpha:99999", "`alpha:99999` has no port"),
+            ("overlay:123456789", "80", "`overlay:123456789` has no port"),
             ("alpha", "alpha:1", "is no place"),
             ("fd00::1:80", "alpha:1", "is no place"),
             ("overlay:", "1", "is no place"),

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::contact::{Contact, DirectAttempt};
 use crate::crypto::{EntropySource, Provider, Suite, default_provider};
-use crate::id::{Identity, NetworkId, NodeId};
+use crate::id::{Identity, NetworkId, NodeId, PublicIdentity};
 use crate::link::Elsewhere;
 use crate::network::{NetworkConfigError, NetworkIndex, NetworkSummary};
 use crate::reach::Path;
@@ -137,12 +137,12 @@ pub enum JoinError {
     #[error("network {0} is joined already, with another secret or other members; leave it first")]
     JoinedOtherwise(NetworkId),
     /// The member list of the static network lacks this node.
-    #[error("this node ({node}) is not a member of network {network}")]
+    #[error("this node is not a member of network {network}; its key is {key}")]
     NotAMember {
         /// Network that was not joined.
         network: NetworkId,
-        /// This node.
-        node: NodeId,
+        /// Public key of this node, by which the network's file would list it.
+        key: PublicIdentity,
     },
     /// The node has already joined the maximum number of networks.
     #[error("one node can join at most {0} networks")]

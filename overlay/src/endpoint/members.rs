@@ -38,7 +38,7 @@ impl Endpoint {
         }
         let policy = network.policy();
         if !policy.admits(&self.own_id) {
-            return Err(JoinError::NotAMember { network: id, node: self.own_id });
+            return Err(JoinError::NotAMember { network: id, key: *self.core.identity.public() });
         }
         // Never used again, so that a handle from before cannot mean another network.
         let index = NetworkIndex(self.next_network);

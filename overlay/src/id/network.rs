@@ -125,7 +125,7 @@ impl FromStr for NetworkId {
 /// it, and no other code asks for the kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkKind {
-    /// Anyone who knows the ID (and the passphrase, if there is one) takes part. IPv6 only.
+    /// Anyone (who knows the passphrase, if there is one) takes part; the ID is no secret. IPv6 only.
     AdHoc {
         /// TCP and UDP ports that may be used on either side.
         ports: RangeInclusive<u16>,

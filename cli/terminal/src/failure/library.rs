@@ -2,6 +2,7 @@
 //!
 //! Many texts of the library already say what to do; those need no hint.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind};
 
 use peersock::interfaces::LoadTurnError;
@@ -22,17 +23,17 @@ const ANOTHER_STATE: &str = "give --state DIR or --ephemeral";
 
 impl Failure {
     /// Converts an error of the library. `hint` is `None` if the error's text says what to do.
-    fn from_library(error: impl std::fmt::Display, hint: Option<&str>) -> Failure {
+    fn from_library(error: impl Display, hint: Option<&str>) -> Failure {
         Failure { status: 1, message: error.to_string(), hint: hint.map(str::to_owned) }
     }
 
     /// Converts an error of wrong usage; see [`Failure::from_library`].
-    fn usage_of_library(error: impl std::fmt::Display, hint: &str) -> Failure {
+    fn usage_of_library(error: impl Display, hint: &str) -> Failure {
         Failure { status: 2, ..Failure::from_library(error, Some(hint)) }
     }
 
     /// Converts the error of a file named on the command line; `hint` is for a missing file.
-    pub fn file(error: StateError, hint: impl std::fmt::Display) -> Failure {
+    pub fn file(error: StateError, hint: impl Display) -> Failure {
         match &error {
             StateError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
                 Failure::new(error, hint)
@@ -40,6 +41,17 @@ impl Failure {
             StateError::Io { source, .. } => Failure::from_library(&error, Some(system_hint(source.kind()))),
             _ => Failure::from_library(error, None),
         }
+    }
+
+    /// Returns the failure of a node that the network's file does not list. `key` is its public key.
+    pub fn not_a_member(network: impl Display, file: &str, key: impl Display) -> Failure {
+        Failure::new(
+            format_args!("this node is not a member of network {network}"),
+            format_args!(
+                "add it with `peersock network add {file} {key} --name NAME`, and give all members the new file, \
+                 or name a member's directory with --state"
+            ),
+        )
     }
 
     /// Converts the error of a file at `path` that does not describe a network.
@@ -170,10 +182,7 @@ impl From<NetworkIdError> for Failure {
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Failure {
         let hint = match &error {
-            JoinError::NotAMember { .. } => {
-                "add it with `peersock network add FILE`, and give all members the same file; programs that run \
-                 at the same time are members of their own, each with its --state DIR"
-            }
+            JoinError::NotAMember { network, key } => return Failure::not_a_member(network, "FILE", key),
             JoinError::AlreadyJoined(_) => "name each network once",
             JoinError::JoinedOtherwise(_) => "give the network once, with its secret and its members",
             JoinError::TooMany(_) => "name fewer networks, or start several nodes",
@@ -277,6 +286,8 @@ fn system_hint(kind: ErrorKind) -> &'static str {
 pub(super) mod samples {
     use std::path::PathBuf;
 
+    use peersock::overlay::Identity;
+
     use super::*;
 
     /// Returns a failure for each variant of each library error, and each kind of system error with a hint.
@@ -340,7 +351,7 @@ pub(super) mod samples {
         let node = peersock::overlay::NodeId::from_bytes([1; 32]);
         all.extend([NetworkIdError::NeedsFile(id), NetworkIdError::Managed(id)].map(Failure::from));
         all.push(JoinError::AlreadyJoined(id).into());
-        all.push(JoinError::NotAMember { network: id, node }.into());
+        all.push(JoinError::NotAMember { network: id, key: *Identity::from_seed(&[1; 32]).public() }.into());
         all.push(JoinError::JoinedOtherwise(id).into());
         all.push(JoinError::TooMany(64).into());
         all.extend(config_errors(id, node).map(|error| Failure::from(JoinError::Config(error))));

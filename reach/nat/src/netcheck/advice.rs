@@ -215,7 +215,10 @@ fn family_nat(
         ),
         None => say(
             format!("{place}: there is a NAT, but one server's answers do not tell of which kind"),
-            Some("give a second STUN server, or one that knows RFC 5780"),
+            Some(
+                "give a second STUN server, for example stun.cloudflare.com:3478, which then sees this \
+                 machine's address, or one that knows RFC 5780",
+            ),
         ),
     }
     if nat.hairpin == Some(false) {

@@ -74,7 +74,12 @@ pub(super) const TRIES: &[Try] = &[
     },
     Try {
         name: "two laptops and a root",
-        commands: &["peersock root", "peersock listen --root", "peersock dial --root"],
+        commands: &[
+            "peersock root",
+            "export PEERSOCK_SECRET=",
+            "peersock listen --root",
+            "peersock dial --root",
+        ],
         needs: &["ip", "nsenter", "unshare"],
         builds: false,
         // Each laptop has a separate network, from which only the root's machine is reachable. So their
@@ -96,10 +101,11 @@ pub(super) const TRIES: &[Try] = &[
             until line=$(head -n1 line | grep .); do patience; done
             said='the line that root printed'
             on() { XDG_STATE_HOME=$PWD/$1 $(cat $1.in) bash -c "$2"; }
-            on alpha "exec ${2/$said/$line}" > received 2> said &
+            eval "$2"
+            on alpha "exec ${3/$said/$line}" > received 2> said &
             listener=$!
             address=$(said_address said)
-            command=${3/$said/$line}
+            command=${4/$said/$line}
             echo hello | on beta "exec ${command/the address that listen printed/$address}"
             wait $listener
             [ "$(cat received)" = hello ]"#,
