@@ -231,7 +231,7 @@ impl Host {
         }
         let joined = lock(&self.0.networks).enter(&self.0.node, &networks, |id| self.users(id))?;
         self.0.node.add_roots(roots);
-        match program.serve(&self.0.node) {
+        match program.serve(&self.0.node, &self.0.named) {
             Ok(service) => Ok((Arc::new(program), service, joined)),
             Err(error) => {
                 let ids: Vec<_> = joined.iter().map(Joined::id).collect();

@@ -1,5 +1,6 @@
 //! `peersock node`: the node that the programs of a user share.
 
+mod about;
 mod background;
 mod host;
 mod networks;

@@ -10,6 +10,7 @@ use peersock::{Network, Node, Unanswered};
 use peersock_attach::{Ask, Connection, Reply};
 use peersock_socket_server::FdServer;
 
+use super::about::About;
 use super::notes::Notes;
 use crate::output::escape;
 use crate::reach::NamedServers;
@@ -30,6 +31,7 @@ pub(super) struct Program {
 /// The program's server and the threads that speak for it, until dropped.
 pub(super) struct Service {
     server: FdServer,
+    about: About,
     _roots: RootWatch,
 }
 
@@ -80,7 +82,7 @@ impl Program {
     }
 
     /// Starts the program's server.
-    pub(super) fn serve(&self, node: &Node) -> io::Result<Service> {
+    pub(super) fn serve(&self, node: &Node, named: &NamedServers) -> io::Result<Service> {
         let networks: Vec<_> = self.networks.iter().map(Network::id).collect();
         let server = FdServer::start_within(node, &networks, self.process)?;
         let (refusals, notes) = (server.refusals(), self.notes.clone());
@@ -88,7 +90,8 @@ impl Program {
         thread::Builder::new().name("refusals".into()).spawn(tell)?;
         let notes = self.notes.clone();
         let roots = root_watch::start_for(node, move |note| notes.tell(note))?;
-        Ok(Service { server, _roots: roots })
+        let about = About::new(node, &self.networks, named);
+        Ok(Service { server, about, _roots: roots })
     }
 }
 
@@ -119,6 +122,7 @@ impl Service {
                 }
                 Ask::Drain => server.begin_drain(),
                 Ask::Outstanding => connection.send(&Reply::Outstanding(server.undelivered()))?,
+                Ask::About(question) => connection.send(&Reply::About(self.about.answer(question)))?,
                 Ask::Detach => return Ok(true),
             }
         }

@@ -3,8 +3,9 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,7 @@ pub struct Attached {
     networks: Vec<Network>,
     /// Answers, from the thread that reads. Held during a question.
     answers: Mutex<Receiver<Reply>>,
+    has_ended: Arc<AtomicBool>,
 }
 
 /// Event of an attachment.
@@ -179,6 +181,8 @@ impl Attached {
         let telling = move || waiting.iter().for_each(tell);
         thread::Builder::new().name("told".into()).spawn(telling)?;
         let (mut reading, its) = (stream.try_clone()?, environment.clone());
+        let has_ended = Arc::<AtomicBool>::default();
+        let ended = Arc::clone(&has_ended);
         let reader = move || {
             while let Ok(Some(reply)) = frame::read(&mut reading) {
                 match reply {
@@ -188,12 +192,13 @@ impl Attached {
                     reply => drop(answer.send(reply)),
                 }
             }
+            ended.store(true, Ordering::SeqCst);
             // Before the event, so that nobody waits for an answer once it is known.
             drop(answer);
             let _ = events.send(Told::Lost { environment: its });
         };
         thread::Builder::new().name("attached".into()).spawn(reader)?;
-        Ok(Attached { stream, environment, networks, answers: Mutex::new(answers) })
+        Ok(Attached { stream, environment, networks, answers: Mutex::new(answers), has_ended })
     }
 
     /// Returns the value of the variable `PEERSOCK_NODE` for processes that use the program's sockets. It
@@ -205,6 +210,11 @@ impl Attached {
     /// Returns the program's networks, in the order of the request.
     pub fn networks(&self) -> &[Network] {
         &self.networks
+    }
+
+    /// Returns true once the node has ended, or the program is detached.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
     }
 
     /// Returns the number of connections that processes have made to the program's server; 0 if the node has
@@ -244,7 +254,7 @@ impl Attached {
     }
 
     /// Asks and waits for the answer.
-    fn question(&self, ask: &Ask) -> Option<Reply> {
+    pub(crate) fn question(&self, ask: &Ask) -> Option<Reply> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         frame::write(&mut &self.stream, ask).ok()?;
         let answer = answers.recv_timeout(ANSWER);
