@@ -6,9 +6,9 @@ use peersock_proxy::{Forward, ForwardSettings, Forwards};
 
 use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_targets};
 use crate::failure::{Failure, Outcome};
+use crate::member::Member;
 use crate::output;
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
-use crate::session::Session;
 
 /// Forward connections and datagrams into the network, or from the network to a local service
 ///
@@ -22,6 +22,8 @@ use crate::session::Session;
 /// NAME:PORT. If LOCAL is on the overlay, REMOTE is HOST:PORT, PORT or unix:PATH of the system. The prefix
 /// udp: on either one forwards datagrams: each client address has a separate flow, which ends after
 /// --udp-idle without a datagram.
+///
+/// If a node runs that programs share (see `peersock node`), it is used.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -50,15 +52,16 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let forwards = forwards(&args.places)?;
     output::check_open()?;
-    let mut serving = Serving::open(&args.serving, &args.node, &args.network)?;
-    forwards.iter().try_for_each(|forward| check_remote(&serving.session, forward))?;
+    let mut serving = Serving::open("forward", &args.serving, &args.node, &args.network)?;
+    forwards.iter().try_for_each(|forward| check_remote(&serving.member, forward))?;
     let settings = ForwardSettings {
         timeout: args.serving.timeout(&args.node),
         udp_idle: args.udp_idle,
         most: args.serving.most(),
     };
-    let listening = serving
-        .begin(async |node, activated| Forwards::listen(node, &forwards, settings, activated, tell()).await);
+    let listening = serving.begin(async |overlay, activated| {
+        Forwards::listen(overlay, &forwards, settings, activated, tell()).await
+    });
     let listening = listening.map_err(|error| listen_failure(error, Said::Local))?;
     let (lines, stopper) = (listening.lines().to_vec(), listening.stopper());
     serving.run(&lines, stopper, listening.run())
@@ -86,14 +89,11 @@ fn parse([local, remote]: &[String; 2]) -> Outcome<Forward> {
 }
 
 /// Rejects impossible targets: names that no member has, and ports that the network does not allow.
-fn check_remote(session: &Session, forward: &Forward) -> Outcome {
+fn check_remote(member: &Member, forward: &Forward) -> Outcome {
     let remote = forward.remote.to_string();
     let Some(target) = remote.strip_prefix("overlay:") else { return Ok(()) };
-    let port = parse_targets(&session.network, target)?[0].port();
-    match session.node.port_refusal(port) {
-        Some(_) => Err(session.port_outside(port)),
-        None => Ok(()),
-    }
+    let port = parse_targets(member.network(), target)?[0].port();
+    member.check_port(port)
 }
 
 fn parse_idle(text: &str) -> Result<Duration, String> {

@@ -20,9 +20,10 @@ use host::Host;
 
 /// Keep the node that the programs of this user share
 ///
-/// Programs under `peersock run` with the same state directory use this node: one identity, one set of
-/// addresses and names. It stays until Ctrl-C or SIGTERM; programs that run then have no network. With
-/// `peersock run --share-node`, a node is started in the background, and ends with its last program.
+/// Programs under `peersock run` with the same state directory use this node, and so do `dial`, `listen`,
+/// `forward` and `proxy`: one identity, one set of addresses and names. It stays until Ctrl-C or SIGTERM;
+/// programs that run then have no network. With `peersock run --share-node`, a node is started in the
+/// background, and ends with its last program.
 ///
 /// Each program has the networks that it names, and sees no others.
 #[derive(clap::Args)]

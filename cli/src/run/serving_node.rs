@@ -18,6 +18,7 @@ use peersock_socket_server::{FdServer, Outstanding};
 use rustix::process::{Resource, getrlimit};
 
 use super::{Args, refused};
+use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
@@ -169,7 +170,12 @@ impl SharedNode {
             }
         };
         let launch = may_start_node(args).then(|| node::launch(&args.node)).transpose()?;
-        let attached = Attached::open(&state, launch.as_ref(), wish(args, networks)?, tell);
+        let attached = Attached::open(
+            &state,
+            launch.as_ref(),
+            wish(&args.node, args.program[0].display().to_string(), networks)?,
+            tell,
+        );
         let attached = match attached {
             Err(AttachError::Absent) => return Ok(None),
             attached => attached.map_err(not_attached)?,
@@ -207,21 +213,22 @@ fn may_start_node(args: &Args) -> bool {
         && env::var_os(peersock_socket_server::ENVIRONMENT).is_none_or(|value| value.is_empty())
 }
 
-fn wish(args: &Args, networks: &[Network]) -> Outcome<Wish> {
-    let roots = args.node.roots_with_tokens()?;
+/// Returns the needs of a program with this name.
+pub(crate) fn wish(node: &NodeArgs, name: String, networks: &[Network]) -> Outcome<Wish> {
+    let roots = node.roots_with_tokens()?;
     Ok(Wish {
         version: VERSION,
         package: env!("CARGO_PKG_VERSION").to_owned(),
-        name: args.program[0].display().to_string(),
+        name,
         networks: networks.iter().map(|network| network.to_portable().to_string()).collect(),
         roots: roots.iter().map(|root| root.to_portable().to_string()).collect(),
-        settings: args.node.named_settings(),
+        settings: node.named_settings(),
         is_verbose: log::verbosity() > 0,
         namespaces: Namespaces::own(),
     })
 }
 
-fn not_attached(error: AttachError) -> Failure {
+pub(crate) fn not_attached(error: AttachError) -> Failure {
     match error {
         AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
         AttachError::InUse { .. } => Failure::new(
