@@ -5,8 +5,7 @@ use std::io;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use peersock::blocking::TcpStream;
-
+use crate::sockets::Stream;
 use crate::stdio;
 
 /// Time that stdout gets to accept received data after a signal.
@@ -34,7 +33,7 @@ struct State {
 
 struct Entry {
     number: u64,
-    stream: TcpStream,
+    stream: Stream,
     is_written: bool,
 }
 
@@ -43,7 +42,7 @@ pub(crate) struct Arriving(u64);
 
 impl Arriving {
     /// Registers a connection. If the process is ending already, no more data is accepted from its peer.
-    pub(crate) fn start(stream: &TcpStream) -> io::Result<Arriving> {
+    pub(crate) fn start(stream: &Stream) -> io::Result<Arriving> {
         let stream = stream.try_clone()?;
         let mut state = ARRIVALS.lock();
         if state.ending {
@@ -93,9 +92,9 @@ fn wait_sent(within: Duration) -> u64 {
     let deadline = Instant::now() + within;
     for stream in streams.iter().filter(|stream| stream.unacked() > 0) {
         // Missing bytes are counted below, whatever the reason.
-        let _ = stream.wait_delivered(Some(deadline.saturating_duration_since(Instant::now())));
+        let _ = stream.wait_acknowledged(deadline.saturating_duration_since(Instant::now()));
     }
-    streams.iter().map(TcpStream::unacked).sum()
+    streams.iter().map(Stream::unacked).sum()
 }
 
 fn write_arrived() {

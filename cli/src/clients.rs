@@ -4,24 +4,24 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::blocking::{TcpListener, TcpStream};
-use peersock::{Network, Node};
+use peersock::Network;
 use peersock_proxy::serving::Owner;
 
 use crate::admission::{Admission, Arrival, MAX_OF_PEER, MAX_SERVED, MAX_WAITING, MAX_WAITING_OF_PEER};
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
+use crate::member::Member;
 use crate::names;
 use crate::progress::Progress;
-use crate::session::Session;
 use crate::silence;
+use crate::sockets::{Listener, Stream};
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input, Output};
 
@@ -30,20 +30,20 @@ const LONGEST_LINE: usize = 64 * 1024;
 
 /// Serves clients until listening fails or stdout is closed.
 pub(crate) fn serve(
-    session: &Session,
-    listeners: Vec<TcpListener>,
+    member: &Member,
+    listeners: Vec<Listener>,
     stdin: Option<Stdin>,
     stdout: File,
     peer_timeout: Duration,
 ) -> Outcome {
     let server = Arc::new(Server {
-        node: session.node.clone(),
-        network: session.network.clone(),
+        owner: member.owners(),
+        network: member.network().clone(),
         stdin,
         stdout: Mutex::new(stdout),
         connected: AtomicUsize::new(0),
         admission: Mutex::default(),
-        watch: silence::Watch::start(&session.joined, peer_timeout, false)?,
+        watch: silence::Watch::start(member.heard(), peer_timeout, false)?,
         turns: Arc::default(),
     });
     let (ended, end) = mpsc::channel();
@@ -58,7 +58,7 @@ pub(crate) fn serve(
 }
 
 struct Server {
-    node: Node,
+    owner: Box<dyn Fn(IpAddr) -> Owner + Send + Sync>,
     network: Network,
     stdin: Option<Stdin>,
     stdout: Mutex<File>,
@@ -74,12 +74,12 @@ struct Client {
     address: SocketAddr,
     // Dropped before the stream, because it holds a copy.
     _watched: silence::Watched,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 impl Server {
     /// Accepts clients of a listener and serves each on a separate thread; returns the reason for stopping.
-    fn accept_all(self: &Arc<Self>, listener: &TcpListener, ended: &Sender<Failure>) -> Failure {
+    fn accept_all(self: &Arc<Self>, listener: &Listener, ended: &Sender<Failure>) -> Failure {
         let (mut waiting, mut refused) = (LineLimit::default(), LineLimit::default());
         loop {
             let (stream, address) = match listener.accept() {
@@ -94,7 +94,7 @@ impl Server {
                     continue;
                 }
             };
-            let peer = Owner::of_member(&self.node, address.ip());
+            let peer = (self.owner)(address.ip());
             let arrival = self.admission().arrive(peer, Client { address, _watched, stream });
             match arrival {
                 Arrival::Served(client) => self.start(peer, client, ended),
@@ -110,7 +110,7 @@ impl Server {
                 }
                 Arrival::Refused(client) => {
                     // Resets the connection, because the end of an empty stream might look like an answer.
-                    let _ = client.stream.set_linger(Some(Duration::ZERO));
+                    let _ = client.stream.give_up();
                     self.tell_limit(
                         &mut refused,
                         address,
@@ -149,8 +149,8 @@ impl Server {
         if let Err(error) = serving {
             tracing::warn!(client = %address, %error, "there is no thread for this client");
             // Resets the connection, because the end of an empty stream might look like an answer.
-            let reset = |stream: &TcpStream| {
-                let _ = stream.set_linger(Some(Duration::ZERO));
+            let reset = |stream: &Stream| {
+                let _ = stream.give_up();
             };
             stream.iter().for_each(reset);
             // Resets waiting clients that would be next, because there is no thread for them either.

@@ -8,10 +8,10 @@ use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::blocking::UdpSocket;
-
 use crate::failure::{Failure, Outcome};
+use crate::member;
 use crate::reach;
+use crate::sockets::Datagrams;
 use crate::stdio::{self, Canceller, Stdin, Token};
 
 /// Maximum size of a datagram; longer lines are split. Small enough for every path.
@@ -32,7 +32,7 @@ pub(crate) enum Partner {
 /// of the end of stdin and the last datagram. `None` means forever. Returns true if no datagram has arrived
 /// since the last one was sent.
 pub(crate) fn run(
-    socket: &UdpSocket,
+    socket: &Datagrams,
     stdin: Option<&Stdin>,
     stdout: &File,
     partner: Partner,
@@ -70,7 +70,7 @@ pub(crate) fn run(
 }
 
 struct Exchange<'a> {
-    socket: &'a UdpSocket,
+    socket: &'a Datagrams,
     stdout: &'a File,
     idle: Option<Duration>,
     follow_latest: bool,
@@ -184,6 +184,7 @@ fn refused_or(error: io::Error) -> Failure {
             "nothing listens on that UDP port",
             "start `peersock listen --udp` there, or check the port",
         ),
+        io::ErrorKind::NetworkDown => member::node_has_ended("the exchange broke"),
         _ if reach::is_too_small(&error) => reach::carries_too_little("datagrams do not arrive", ""),
         _ => Failure::new(
             format_args!("the exchange broke: {error}"),

@@ -4,16 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use peersock::blocking::{TcpStream, UdpSocket};
-
 use crate::args::{NetworkArgs, NodeArgs, PeerTimeoutArgs, parse_seconds, parse_targets};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
+use crate::member::Member;
 use crate::progress::Progress;
 use crate::reach;
-use crate::root_watch;
-use crate::session::Session;
 use crate::silence;
+use crate::sockets::Stream;
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
 
@@ -27,6 +25,9 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 /// owes an answer and stays silent for 25 s counts as dead (see --peer-timeout). A line on stderr reports the
 /// silence after a third of that time, and its end if the peer answers again. With --udp, each line of stdin,
 /// and each 1024 bytes of a longer line, is one datagram.
+///
+/// If a node runs that programs share (see `peersock node`), it is used, and other programs of the state
+/// directory go on beside this one.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -74,45 +75,43 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdout = stdio::stdout()?;
     let begin = Instant::now();
     let timeout = args.timeout.unwrap_or_else(|| args.node.patience());
-    let session = Session::open(&args.node, &args.network)?;
-    let targets = parse_targets(&session.network, &args.target)?;
+    let member = Member::open("dial", &args.node, &args.network)?;
+    let targets = parse_targets(member.network(), &args.target)?;
     let target = targets[0];
-    if !session.joined.allowed_ports().contains(&target.port()) {
-        return Err(session.port_outside(target.port()));
-    }
-    let _roots = root_watch::start(&session.node)?;
-    session.wait_peer(target.ip(), timeout, args.quiet)?;
+    member.check_port(target.port())?;
+    member.wait_peer(target.ip(), timeout, args.quiet)?;
 
     if args.udp {
-        let socket = UdpSocket::bind_on(&session.node, own_address(&session, target))?;
-        socket.connect(target).map_err(|error| explain(&session, target, error))?;
+        let local = SocketAddr::new(member.address_like(target.ip()), 0);
+        let socket = member.datagrams(local)?;
+        socket.connect(target).map_err(|error| explain(&member, target, error))?;
         let idle = args.idle.unwrap_or(UDP_IDLE);
         let is_unanswered =
             datagrams::run(&socket, stdin.as_ref(), &stdout, Partner::Fixed(target), Some(idle))?;
-        if is_unanswered && session.joined.check_path(target.ip(), reach::CHECK).is_err() {
+        if is_unanswered && !member.carries_datagrams(target.ip()) {
             return Err(reach::carries_too_little("datagrams did not arrive", ""));
         }
     } else {
-        let stream = connect(&session, &targets, begin + timeout)?;
-        let watch = silence::Watch::start(&session.joined, args.silence.peer_timeout, true)?;
+        let stream = connect(&member, &targets, begin + timeout)?;
+        let watch = silence::Watch::start(member.heard(), args.silence.peer_timeout, true)?;
         let _watched = watch.add(&stream, stream.peer_addr()?.ip())?;
         let input = stdin.as_ref().map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
         let progress = Progress::start(input.is_stdin(), args.quiet);
         stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress)?;
     }
-    session.close()
+    member.close()
 }
 
 /// Connects to the first of a member's addresses that accepts.
-fn connect(session: &Session, targets: &[SocketAddr], until: Instant) -> Outcome<TcpStream> {
+fn connect(member: &Member, targets: &[SocketAddr], until: Instant) -> Outcome<Stream> {
     let mut refused = Vec::new();
     for target in targets {
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        match TcpStream::connect_timeout_on(&session.node, target, left) {
+        match member.connect(*target, left) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 refused.push(target.to_string())
             }
-            other => return other.map_err(|error| explain(session, *target, error)),
+            other => return other.map_err(|error| explain(member, *target, error)),
         }
     }
     Err(Failure::new(
@@ -122,18 +121,12 @@ fn connect(session: &Session, targets: &[SocketAddr], until: Instant) -> Outcome
     ))
 }
 
-fn explain(session: &Session, target: SocketAddr, error: io::Error) -> Failure {
+fn explain(member: &Member, target: SocketAddr, error: io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => session.port_outside(target.port()),
+        io::ErrorKind::PermissionDenied => member.port_outside(target.port()),
         _ => Failure::new(
             format_args!("cannot connect to {target}: {error}"),
             "check that the program at the other end still runs; -v shows what was tried",
         ),
     }
-}
-
-/// Returns this node's address of the family of `target`, with any port.
-fn own_address(session: &Session, target: SocketAddr) -> SocketAddr {
-    let own = session.joined.addresses().into_iter().find(|own| own.is_ipv4() == target.is_ipv4());
-    SocketAddr::new(own.unwrap_or(session.joined.address().into()), 0)
 }

@@ -1,16 +1,15 @@
 //! `peersock forward`
 
-use std::io;
 use std::time::Duration;
 
 use peersock_proxy::{Forward, ForwardSettings, Forwards, Host, Place};
 
 use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_targets};
 use crate::failure::{Failure, Outcome};
+use crate::member::Member;
 use crate::open_network;
 use crate::output;
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
-use crate::session::Session;
 
 /// Forward connections and datagrams into the network, or from the network to a local service
 ///
@@ -24,6 +23,8 @@ use crate::session::Session;
 /// NAME:PORT. If LOCAL is on the overlay, REMOTE is HOST:PORT, PORT or unix:PATH of the system. The prefix
 /// udp: on either one forwards datagrams: each client address has a separate flow, which ends after
 /// --udp-idle without a datagram.
+///
+/// If a node runs that programs share (see `peersock node`), it is used.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -64,19 +65,20 @@ pub(crate) fn run(args: &Args) -> Outcome {
     forwards
         .extend(args.from_members.iter().map(|text| as_ssh(text, "overlay:")).collect::<Outcome<Vec<_>>>()?);
     output::check_open()?;
-    let mut serving = Serving::open(&args.serving, &args.node, &args.network)?;
-    forwards.iter().try_for_each(|forward| check_remote(&serving.session, forward))?;
+    let mut serving = Serving::open("forward", &args.serving, &args.node, &args.network)?;
+    forwards.iter().try_for_each(|forward| check_remote(&serving.member, forward))?;
     let settings = ForwardSettings {
         timeout: args.serving.timeout(&args.node),
         udp_idle: args.udp_idle,
         most: args.serving.most(),
     };
-    let listening = serving
-        .begin(async |node, activated| Forwards::listen(node, &forwards, settings, activated, tell()).await);
+    let listening = serving.begin(async |overlay, activated| {
+        Forwards::listen(overlay, &forwards, settings, activated, tell()).await
+    });
     let listening = listening.map_err(|error| listen_failure(error, Said::Local))?;
     let (lines, stopper) = (listening.lines().to_vec(), listening.stopper());
     if forwards.iter().any(|forward| matches!(forward.local, Place::Overlay { .. })) {
-        open_network::tell([&serving.session.network]);
+        open_network::tell([serving.member.network()]);
     }
     serving.run(&lines, stopper, listening.run())
 }
@@ -130,10 +132,10 @@ fn as_ssh(text: &str, side: &str) -> Outcome<Forward> {
 
 /// Rejects impossible targets: names and addresses that no member has, and ports that the network does not
 /// allow. Also members as targets of members, which they reach without this node.
-fn check_remote(session: &Session, forward: &Forward) -> Outcome {
+fn check_remote(member: &Member, forward: &Forward) -> Outcome {
     let remote = forward.remote.to_string();
-    let Some(target) = remote.strip_prefix("overlay:") else { return check_host(session, &forward.remote) };
-    let target = parse_targets(&session.network, target)?[0];
+    let Some(target) = remote.strip_prefix("overlay:") else { return check_host(member, &forward.remote) };
+    let target = parse_targets(member.network(), target)?[0];
     if target.ip().is_loopback() || target.ip().is_unspecified() {
         return Err(Failure::usage(
             format_args!("{remote} is no place on the overlay: {} is this machine itself", target.ip()),
@@ -143,24 +145,15 @@ fn check_remote(session: &Session, forward: &Forward) -> Outcome {
             ),
         ));
     }
-    let found = session.joined.wait_peer(target.ip(), Duration::ZERO);
-    if found.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
-        return Err(Failure::usage(
-            format_args!("no member of network {} can have address {}", session.network.id(), target.ip()),
-            "give the address that `peersock addr` prints there or, in a static network, the name",
-        ));
-    }
-    match session.node.port_refusal(target.port()) {
-        Some(_) => Err(session.port_outside(target.port())),
-        None => Ok(()),
-    }
+    member.check_address(target.ip())?;
+    member.check_port(target.port())
 }
 
 /// Refuses a member's name as a host of the system.
-fn check_host(session: &Session, remote: &Place) -> Outcome {
+fn check_host(member: &Member, remote: &Place) -> Outcome {
     match remote {
         Place::System { host: Some(Host::Name(name)), port }
-            if !session.network.addresses_named(name).is_empty() =>
+            if !member.network().addresses_named(name).is_empty() =>
         {
             Err(Failure::usage(
                 format_args!(

@@ -7,18 +7,16 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use peersock::blocking::{TcpListener, TcpStream, UdpSocket};
-
 use crate::args::{NetworkArgs, NodeArgs, PeerTimeoutArgs, parse_port, parse_seconds};
 use crate::clients;
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
+use crate::member::Member;
+use crate::names;
 use crate::open_network;
 use crate::progress::Progress;
-use crate::reach;
-use crate::root_watch;
-use crate::session::Session;
 use crate::silence;
+use crate::sockets::{Listener, Stream};
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
 
@@ -42,6 +40,8 @@ use crate::stream::{self, AfterPeer, Input};
 /// appears when it is complete, or 64 KiB long. Stdin goes to the client that has been connected longest, and
 /// then to the next. With -k and --udp, the datagrams of all peers are shown, and stdin goes to the latest
 /// sender.
+///
+/// If a node runs that programs share (see `peersock node`), it is used.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -90,24 +90,23 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
-    let session = Session::open(&args.node, &args.network)?;
-    reach::warn_of_other_port(&session, args.node.overlay_port);
-    let _roots = root_watch::start(&session.node)?;
+    let member = Member::open("listen", &args.node, &args.network)?;
+    member.warn_of_other_port(args.node.overlay_port);
     let result = match (args.udp, args.keep) {
-        (true, _) => datagrams(args, &session, stdin.as_ref(), &stdout),
-        (false, true) => listeners(args, &session).and_then(|listeners| {
-            clients::serve(&session, listeners, stdin, stdout, args.silence.peer_timeout)
+        (true, _) => datagrams(args, &member, stdin.as_ref(), &stdout),
+        (false, true) => listeners(args, &member).and_then(|listeners| {
+            clients::serve(&member, listeners, stdin, stdout, args.silence.peer_timeout)
         }),
-        (false, false) => one_connection(args, &session, stdin.as_ref(), &stdout),
+        (false, false) => one_connection(args, &member, stdin.as_ref(), &stdout),
     };
     // Closes the session in any case, because earlier clients may have data in flight.
-    result.and(session.close())
+    result.and(member.close())
 }
 
-fn one_connection(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
-    let (stream, client) = accept_one(listeners(args, session)?)?;
+fn one_connection(args: &Args, member: &Member, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
+    let (stream, client) = accept_one(listeners(args, member)?)?;
     tracing::info!(%client, "connected");
-    let watch = silence::Watch::start(&session.joined, args.silence.peer_timeout, true)?;
+    let watch = silence::Watch::start(member.heard(), args.silence.peer_timeout, true)?;
     let _watched = watch.add(&stream, client.ip())?;
     let input = stdin.map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
     let progress = Progress::start(input.is_stdin(), args.quiet);
@@ -115,33 +114,32 @@ fn one_connection(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout:
 }
 
 /// Opens one listener for the given address, or one for each of this node's addresses.
-fn listeners(args: &Args, session: &Session) -> Outcome<Vec<TcpListener>> {
-    let addresses = args.bind.map_or_else(|| session.joined.addresses(), |address| vec![address]);
+fn listeners(args: &Args, member: &Member) -> Outcome<Vec<Listener>> {
+    let addresses = args.bind.map_or_else(|| member.addresses(), |address| vec![address]);
     let mut port = args.port;
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let local = SocketAddr::new(address, port);
-        let listener =
-            TcpListener::bind_on(&session.node, local).map_err(|error| explain(session, local, error))?;
+        let listener = member.listen(local).map_err(|error| explain(member, local, error))?;
         // If the first listener picked a port, the others use the same.
         port = listener.local_addr()?.port();
         listeners.push(listener);
     }
     // Announces only after all listeners are open, because readers of the line may connect to any address.
     for listener in &listeners {
-        announce(session, listener.local_addr()?);
+        announce(member, listener.local_addr()?);
     }
     if let Some(listener) = listeners.first() {
-        announce_command(args, session, listener.local_addr()?);
+        announce_command(args, member, listener.local_addr()?);
     }
     Ok(listeners)
 }
 
 /// Accepts the first client of all listeners. Later clients are refused, and reset if they are already
 /// connected, because no other client will be served.
-fn accept_one(listeners: Vec<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+fn accept_one(listeners: Vec<Listener>) -> io::Result<(Stream, SocketAddr)> {
     let (clients, first) = mpsc::channel();
-    let close_all = || listeners.iter().for_each(TcpListener::close);
+    let close_all = || listeners.iter().for_each(Listener::close);
     thread::scope(|scope| {
         for listener in &listeners {
             let clients = clients.clone();
@@ -158,40 +156,40 @@ fn accept_one(listeners: Vec<TcpListener>) -> io::Result<(TcpStream, SocketAddr)
         drop(clients);
         for (other, _) in first.iter().flatten() {
             // Resets the connection, because the end of an empty stream might look like an answer.
-            other.set_linger(Some(Duration::ZERO))?;
+            other.give_up()?;
         }
         accepted
     })
 }
 
-fn datagrams(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
-    let address = args.bind.unwrap_or(session.joined.address().into());
+fn datagrams(args: &Args, member: &Member, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
+    let address = args.bind.unwrap_or(member.addresses()[0]);
     let local = SocketAddr::new(address, args.port);
     // Binding would succeed, because a client may use any port, but no peer could reach a server there.
-    if args.port != 0 && session.node.port_refusal(args.port).is_some() {
-        return Err(explain(session, local, io::ErrorKind::PermissionDenied.into()));
+    if args.port != 0 {
+        member.check_port(args.port)?;
     }
-    let socket = UdpSocket::bind_on(&session.node, local).map_err(|error| explain(session, local, error))?;
-    announce(session, socket.local_addr()?);
-    announce_command(args, session, socket.local_addr()?);
+    let socket = member.datagrams(local).map_err(|error| explain(member, local, error))?;
+    announce(member, socket.local_addr()?);
+    announce_command(args, member, socket.local_addr()?);
     let partner = if args.keep { Partner::Latest } else { Partner::First };
     datagrams::run(&socket, stdin, stdout, partner, args.idle).map(drop)
 }
 
 /// Prints this node's address on stderr, and if everybody can join. Scripts use `peersock addr` instead.
-fn announce(session: &Session, local: SocketAddr) {
-    stdio::note(format_args!("listening on {local} in network {}", session.network.id()));
-    open_network::tell([&session.network]);
+fn announce(member: &Member, local: SocketAddr) {
+    stdio::note(format_args!("listening on {local} in network {}", member.network().id()));
+    open_network::tell([member.network()]);
 }
 
 /// Prints the command for the other end.
-fn announce_command(args: &Args, session: &Session, local: SocketAddr) {
+fn announce_command(args: &Args, member: &Member, local: SocketAddr) {
     // An open network needs no lasting identity; with --ephemeral the command also works here.
-    let identity = if session.network.summary().closed { "" } else { "--ephemeral " };
+    let identity = if member.network().summary().closed { "" } else { "--ephemeral " };
     let udp = if args.udp { "--udp " } else { "" };
-    let network = args.network.as_options(&session.network);
+    let network = args.network.as_options(member.network());
     let node = args.node.as_options();
-    let target = own_name(session, local.ip()).map_or_else(
+    let target = own_name(member, local.ip()).map_or_else(
         // Quotes the address, because brackets are special to shells.
         || format!("'{local}'"),
         |name| format!("{name}:{}", local.port()),
@@ -200,22 +198,20 @@ fn announce_command(args: &Args, session: &Session, local: SocketAddr) {
 }
 
 /// Returns the name of this node in a static network, if it maps to `address`.
-fn own_name(session: &Session, address: IpAddr) -> Option<&str> {
-    let id = session.node.id();
-    let member = session.network.members().iter().find(|member| member.identity.node_id() == id)?;
-    member.name.as_deref().filter(|_| address == IpAddr::from(session.joined.address()))
+fn own_name(member: &Member, address: IpAddr) -> Option<&str> {
+    names::name_of(member.network(), address).filter(|_| address == member.addresses()[0])
 }
 
-fn explain(session: &Session, local: SocketAddr, error: io::Error) -> Failure {
+fn explain(member: &Member, local: SocketAddr, error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::AddrNotAvailable => {
-            let own: Vec<_> = session.joined.addresses().iter().map(ToString::to_string).collect();
+            let own: Vec<_> = member.addresses().iter().map(ToString::to_string).collect();
             Failure::usage(
                 format_args!("{} is not an address of this node; it has {}", local.ip(), own.join(" and ")),
                 "give one of those to --bind, or leave --bind out",
             )
         }
-        io::ErrorKind::PermissionDenied => session.port_outside(local.port()),
+        io::ErrorKind::PermissionDenied => member.port_outside(local.port()),
         _ => Failure::new(
             format_args!("cannot listen on {local}: {error}"),
             "choose another port, or 0 for a free one",

@@ -28,6 +28,8 @@ const AUTH_HINT: &str = "write a line USER:PASSWORD for each user, 1 to 255 byte
 /// PLACE is PORT or ADDRESS:PORT on this machine, overlay:PORT for the members of the network, unix:PATH, or
 /// systemd:NAME for a socket that systemd has opened. A place that others than this machine's programs can
 /// reach needs users and passwords.
+///
+/// If a node runs that programs share (see `peersock node`), it is used.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -69,7 +71,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let credentials = credentials(args)?;
     output::check_open()?;
-    let mut serving = Serving::open(&args.serving, &args.node, &args.network)?;
+    let mut serving = Serving::open("proxy", &args.serving, &args.node, &args.network)?;
     let settings = ProxySettings {
         listen: places(args, &serving)?,
         credentials,
@@ -78,16 +80,17 @@ pub(crate) fn run(args: &Args) -> Outcome {
         timeout: args.serving.timeout(&args.node),
         most: args.serving.most(),
     };
-    let proxy = serving.begin(async |node, activated| Proxy::listen(node, settings, activated, tell()).await);
+    let proxy =
+        serving.begin(async |overlay, activated| Proxy::listen(overlay, settings, activated, tell()).await);
     let proxy = proxy.map_err(|error| listen_failure(error, Said::Listen))?;
     let lines: Vec<_> = proxy.places().iter().map(url).collect();
     let stopper = proxy.stopper();
-    let network = serving.session.network.id();
+    let network = serving.member.network().id();
     stdio::note(format_args!(
         "a proxy for SOCKS5 and HTTP into network {network}; programs without SOCKS take http:// for socks5h://"
     ));
     if proxy.places().iter().any(|place| matches!(place, Place::Overlay { .. })) {
-        open_network::tell([&serving.session.network]);
+        open_network::tell([serving.member.network()]);
     }
     serving.run(&lines, stopper, proxy.run())
 }

@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::{names, root_watch, stdio};
 
 /// Settings of servers, from options and the environment, that the node's status lacks.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct NamedServers {
     turn: bool,
     has_empty_roots: bool,

@@ -24,6 +24,7 @@ use crate::root_watch;
 use crate::session::Session;
 use crate::signals;
 use crate::silence;
+use crate::sockets::Stream;
 use crate::stdio;
 use crate::waiting;
 
@@ -105,7 +106,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
         session: &session,
         folder,
         address: meeting.address.into(),
-        watch: silence::Watch::start(&session.joined, args.silence.peer_timeout, true)?,
+        watch: silence::Watch::start(
+            silence::Heard::Own(session.joined.clone()),
+            args.silence.peer_timeout,
+            true,
+        )?,
         meter: Meter::new(args.quiet),
         is_announced: AtomicBool::new(false),
         announced: AtomicU64::new(0),
@@ -288,7 +293,8 @@ impl Receiver<'_> {
     }
 
     fn attempt(&self, stream: &TcpStream) -> Result<Receipt, ReceiveError> {
-        let watched = self.watch.add(stream, self.address).map_err(WireError::from)?;
+        let watched = Stream::own(stream).and_then(|stream| self.watch.add(&stream, self.address));
+        let watched = watched.map_err(WireError::from)?;
         let options = Options { overwrite: self.args.overwrite, list_only: self.args.list };
         let received = peersock_files::receive(stream, &self.folder, options, self);
         drop(watched);

@@ -70,7 +70,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     output::check_open()?;
-    let mut serving = Serving::open(&args.serving, &args.node, &args.network)?;
+    let mut serving = Serving::open_own(&args.serving, &args.node, &args.network)?;
     let listen = places(args, &serving);
     let needs_token = !args.no_token && listen.iter().any(|place| !matches!(place, Place::Unix(_)));
     let (token, file) = match needs_token {
@@ -85,13 +85,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
         most: args.serving.most(),
         most_of_member: args.max_clients_of_member.into(),
     };
-    let rest = serving.begin(async |node, activated| Rest::listen(node, settings, activated, tell()).await);
+    let node = serving.member.own_node().expect("`open_own` has started one").clone();
+    let rest = serving.begin(async |_, activated| Rest::listen(&node, settings, activated, tell()).await);
     let rest = rest.map_err(failure)?;
     let lines: Vec<_> = rest.places().iter().map(url).collect();
     let stopper = rest.stopper();
-    let network = serving.session.network.id();
+    let network = serving.member.network().id();
     stdio::note(format_args!("network {network} by HTTP; GET /v1/openapi.json says what there is"));
-    open_network::tell([&serving.session.network]);
+    open_network::tell([serving.member.network()]);
     match file {
         Some(path) => stdio::note(format_args!("programs show the token in {}", path.display())),
         None if rest.asks_for_token() => {

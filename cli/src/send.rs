@@ -23,6 +23,7 @@ use crate::path;
 use crate::root_watch;
 use crate::session::Session;
 use crate::silence;
+use crate::sockets::Stream;
 use crate::stdio;
 
 /// Maximum number of receivers served at once, half of them of one member; others are told to come back.
@@ -104,7 +105,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let listener = TcpListener::bind_on(&session.node, local)?;
     let _roots = root_watch::start(&session.node)?;
     announce(args, &source, &code)?;
-    let watch = silence::Watch::start(&session.joined, args.silence.peer_timeout, false)?;
+    let watch =
+        silence::Watch::start(silence::Heard::Own(session.joined.clone()), args.silence.peer_timeout, false)?;
     let server = Arc::new(Server {
         paths: args.paths.clone(),
         source: Mutex::new(Arc::new(source)),
@@ -314,7 +316,8 @@ impl Server {
         // Each receiver has a new identity, so its address says nothing.
         let receiver = format!("receiver {}", self.count.fetch_add(1, Ordering::Relaxed) + 1);
         tracing::info!(%receiver, %address, "connected");
-        let _watched = match self.watch.add(&stream, address) {
+        let watched = Stream::own(&stream).and_then(|stream| self.watch.add(&stream, address));
+        let _watched = match watched {
             Ok(watched) => watched,
             Err(error) => {
                 tracing::warn!(%receiver, %error, "the connection cannot be watched");

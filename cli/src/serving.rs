@@ -8,17 +8,15 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use peersock::Node;
-use peersock_proxy::{Activated, Event, ListenError, Stopper, Tell};
+use peersock_proxy::{Activated, Event, ListenError, Overlay, Stopper, Tell};
 use rustix::process::Resource;
 use tokio::runtime::Runtime;
 
 use crate::args::{NetworkArgs, NodeArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
-use crate::root_watch::{self, RootWatch};
-use crate::session::Session;
-use crate::{reach, signals, stdio};
+use crate::member::{Member, node_has_ended};
+use crate::{signals, stdio};
 
 /// Number of file descriptors reserved for other uses than connections.
 const OTHER_DESCRIPTORS: u64 = 256;
@@ -56,48 +54,65 @@ impl ServingArgs {
 
 /// A node that serves clients.
 pub(crate) struct Serving {
-    pub(crate) session: Session,
+    pub(crate) member: Member,
     /// Sockets inherited at the start of the program (socket activation).
     pub(crate) activated: Activated,
     runtime: Runtime,
     ending: Arc<OnceLock<Ending>>,
     linger: Duration,
-    _roots: RootWatch,
 }
 
 /// The end of serving after a signal.
 struct Ending {
     stopper: Stopper,
-    node: Node,
+    /// Delivers data of closed connections.
+    finish: Box<dyn Fn(Duration) + Send + Sync>,
     linger: Duration,
     /// Disconnected when the server has ended.
     served: Mutex<Receiver<()>>,
 }
 
 impl Serving {
-    /// Starts a node.
-    pub(crate) fn open(args: &ServingArgs, node: &NodeArgs, network: &NetworkArgs) -> Outcome<Serving> {
+    /// Attaches to the node that programs share, or starts one. `command` is the name for other users of it.
+    pub(crate) fn open(
+        command: &str,
+        args: &ServingArgs,
+        node: &NodeArgs,
+        network: &NetworkArgs,
+    ) -> Outcome<Serving> {
+        Serving::open_with(args, node, |farewell| Member::open_until(command, node, network, farewell))
+    }
+
+    /// Starts a node of this process alone, which [`member`](Self::member) has.
+    pub(crate) fn open_own(args: &ServingArgs, node: &NodeArgs, network: &NetworkArgs) -> Outcome<Serving> {
+        Serving::open_with(args, node, |farewell| Member::open_own(node, network.resolve()?, farewell))
+    }
+
+    fn open_with(
+        args: &ServingArgs,
+        node: &NodeArgs,
+        open: impl FnOnce(Box<dyn FnOnce() + Send>) -> Outcome<Member>,
+    ) -> Outcome<Serving> {
         // Runs before a second thread exists, because it removes environment variables.
         let activated = Activated::from_environment();
         // Each connection uses a kernel socket, and may need a second one for its target.
         raise_descriptors(2 * u64::from(args.max_connections) + OTHER_DESCRIPTORS);
         let ending = Arc::<OnceLock<Ending>>::default();
         let at_signal = Arc::clone(&ending);
-        let session = Session::open_until(node, network, move |signal, _| {
+        let farewell = move || {
             if let Some(ending) = at_signal.get() {
                 ending.run();
             }
-            128 + signal
-        })?;
-        reach::warn_of_other_port(&session, node.overlay_port);
-        let roots = root_watch::start(&session.node)?;
+        };
+        let member = open(Box::new(farewell))?;
+        member.warn_of_other_port(node.overlay_port);
         let runtime = runtime()?;
-        Ok(Serving { session, activated, runtime, ending, linger: args.linger, _roots: roots })
+        Ok(Serving { member, activated, runtime, ending, linger: args.linger })
     }
 
     /// Runs a function on the runtime, which may take inherited sockets.
-    pub(crate) fn begin<T>(&mut self, listen: impl AsyncFnOnce(&Node, &mut Activated) -> T) -> T {
-        self.runtime.block_on(listen(&self.session.node, &mut self.activated))
+    pub(crate) fn begin<T>(&mut self, listen: impl AsyncFnOnce(Overlay, &mut Activated) -> T) -> T {
+        self.runtime.block_on(listen(self.member.overlay(), &mut self.activated))
     }
 
     /// Prints the lines about listening places, and serves clients until a signal ends the program.
@@ -107,15 +122,21 @@ impl Serving {
         stopper: Stopper,
         served: impl Future<Output = io::Result<()>>,
     ) -> Outcome {
-        let (node, linger) = (self.session.node.clone(), self.linger);
+        let (finish, linger) = (self.member.finisher(), self.linger);
         let (serves, served_until) = mpsc::channel();
         let served_until = Mutex::new(served_until);
         // A signal that came earlier has no server to wait for.
-        let _ = self.ending.set(Ending { stopper, node, linger, served: served_until });
+        let _ = self.ending.set(Ending { stopper, finish, linger, served: served_until });
         stdio::print(lines.join("\n"))?;
-        let result = self.runtime.block_on(served);
+        let result = self.runtime.block_on(async {
+            tokio::select! {
+                result = served => Some(result),
+                () = self.member.lost() => None,
+            }
+        });
         drop(serves);
         signals::leave_to_cleanup();
+        let Some(result) = result else { return Err(node_has_ended("no client can connect any more")) };
         result.map_err(|error| {
             Failure::new(
                 format_args!("no client can connect any more: {error}"),
@@ -153,7 +174,7 @@ impl Ending {
             stdio::note(format_args!("{} cut off", connections(left, "was", "were")));
         }
         // Data of connections that have ended may still be in flight.
-        self.node.shutdown(self.linger.saturating_sub(begin.elapsed()));
+        (self.finish)(self.linger.saturating_sub(begin.elapsed()));
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use peersock::device::Device;
-use peersock::overlay::NetworkId;
+use peersock::overlay::{NetworkId, NetworkKind};
 use peersock::{
     IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, PeerStatus, Status,
 };
@@ -34,19 +35,22 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts a node, joins, and makes Ctrl-C end both properly.
-    pub(crate) fn open(node: &NodeArgs, network: &NetworkArgs) -> Outcome<Session> {
-        Session::open_until(node, network, |signal, _| 128 + signal)
-    }
-
-    /// Opens a session as [`Session::open`] does. On Ctrl-C, `farewell` runs first; it gets the signal and
-    /// the node, and returns the exit status.
+    /// Starts a node, joins, and makes Ctrl-C end both properly: `farewell` runs first then; it gets the
+    /// signal and the node, and returns the exit status.
     pub(crate) fn open_until(
         args: &NodeArgs,
         network: &NetworkArgs,
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
-        let network = network.resolve()?;
+        Session::open_in(args, network.resolve()?, farewell)
+    }
+
+    /// Opens a session in a network that is known already.
+    pub(crate) fn open_in(
+        args: &NodeArgs,
+        network: Network,
+        farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
+    ) -> Outcome<Session> {
         let identity = match args.state.ephemeral {
             true => IdentitySource::Ephemeral,
             false => IdentitySource::StateDir(args.state.path()?),
@@ -135,17 +139,11 @@ impl Session {
         let waiting = if quiet { None } else { Some(waiting::start(text)?) };
         let found = self.joined.wait_peer(address, within);
         drop(waiting);
-        found.map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => {
+        found.map_err(|error| {
+            not_found(&self.network, address, within, error, || {
                 self.log_silence(address, within);
-                let advice = reach::what_to_check(&self.node, &self.network, &self.named, address);
-                let name = names::name_of(&self.network, address);
-                reach::nobody_answered(self.network.id(), name, address, within, advice)
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                reach::no_such_member(self.network.id(), self.network.summary().by_file, address)
-            }
-            _ => error.into(),
+                reach::what_to_check(&self.node, &self.network, &self.named, address)
+            })
         })
     }
 
@@ -165,20 +163,6 @@ impl Session {
     pub(crate) fn log_silence(&self, address: IpAddr, within: Duration) {
         let peers = self.joined.peers();
         log_silence(peers.iter().find(|peer| peer.addresses.contains(&address)), address, within);
-    }
-
-    /// Returns the failure for a port that the network does not allow.
-    pub(crate) fn port_outside(&self, port: u16) -> Failure {
-        let ports = self.joined.allowed_ports();
-        Failure::usage(
-            format_args!(
-                "port {port} is outside the range {}-{} that network {} allows",
-                ports.start(),
-                ports.end(),
-                self.network.id()
-            ),
-            "choose a port in that range, or a network whose ID allows more",
-        )
     }
 
     /// Ends the node once all written data has arrived.
@@ -207,6 +191,48 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.node.shutdown(INTERRUPTED_DELIVERY_TIMEOUT);
     }
+}
+
+/// Returns the failure for a member that was not found; `advice` is for one that has not answered.
+pub(crate) fn not_found(
+    network: &Network,
+    address: IpAddr,
+    within: Duration,
+    error: io::Error,
+    advice: impl FnOnce() -> String,
+) -> Failure {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => {
+            let name = names::name_of(network, address);
+            reach::nobody_answered(network.id(), name, address, within, advice())
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            reach::no_such_member(network.id(), network.summary().by_file, address)
+        }
+        _ => error.into(),
+    }
+}
+
+/// Returns the ports that a network allows.
+pub(crate) fn allowed_ports(network: &Network) -> RangeInclusive<u16> {
+    match network.id().kind() {
+        NetworkKind::AdHoc { ports } => ports,
+        _ => 0..=u16::MAX,
+    }
+}
+
+/// Returns the failure for a port that a network does not allow.
+pub(crate) fn port_outside(network: &Network, port: u16) -> Failure {
+    let ports = allowed_ports(network);
+    Failure::usage(
+        format_args!(
+            "port {port} is outside the range {}-{} that network {} allows",
+            ports.start(),
+            ports.end(),
+            network.id()
+        ),
+        "choose a port in that range, or a network whose ID allows more",
+    )
 }
 
 fn wait_ready(joined: &Joined) -> Outcome {
@@ -250,7 +276,7 @@ fn lost(node: &Node) -> String {
     }
 }
 
-fn not_everything(bytes: u64) -> String {
+pub(crate) fn not_everything(bytes: u64) -> String {
     format!("not everything arrived: {bytes} bytes were not acknowledged")
 }
 

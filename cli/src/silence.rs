@@ -5,17 +5,18 @@
 //! this connection for long. So a connection's own silence ends it late, as in plain TCP, unless the node has
 //! heard nothing either.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use peersock::blocking::TcpStream;
 use peersock::{Joined, PeerStatus};
+use peersock_attached::Member;
 
 use crate::background::Background;
+use crate::sockets::Stream;
 use crate::stdio;
 
 /// Divisor of the timeout: a silence is reported after this part, which is three keepalives.
@@ -59,7 +60,7 @@ struct Connections {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     address: IpAddr,
     /// Time at which the peer was last known to be alive.
     seen: Instant,
@@ -72,18 +73,19 @@ struct Connection {
 
 impl Watch {
     /// Starts a watch of connections in a network. If `tells`, silences and their ends are printed.
-    pub(crate) fn start(joined: &Joined, timeout: Duration, tells: bool) -> io::Result<Watch> {
+    pub(crate) fn start(heard: Heard, timeout: Duration, tells: bool) -> io::Result<Watch> {
         let connections = Arc::<Mutex<Connections>>::default();
         if timeout.is_zero() {
             return Ok(Watch { timeout, connections, thread: None });
         }
-        let (watched, joined) = (Arc::clone(&connections), joined.clone());
+        let watched = Arc::clone(&connections);
         // Checks the connections, and returns when the next check is due.
         let look = move |now, awake_since| {
-            if lock(&watched).entries.is_empty() {
+            let addresses: BTreeSet<_> = lock(&watched).entries.values().map(|one| one.address).collect();
+            if addresses.is_empty() {
                 return None;
             }
-            let ages = ages(&joined.peers());
+            let ages = heard.ages(&addresses);
             let mut connections = lock(&watched);
             for connection in connections.entries.values_mut() {
                 let told = connection.look(now, awake_since, &ages, timeout);
@@ -117,14 +119,14 @@ impl Watch {
 
     /// Makes a connection with the peer at this address fail once the peer has been silent for too long,
     /// whether it must send or acknowledge.
-    pub(crate) fn add(&self, stream: &TcpStream, address: IpAddr) -> io::Result<Watched> {
+    pub(crate) fn add(&self, stream: &Stream, address: IpAddr) -> io::Result<Watched> {
         let mut connections = lock(&self.connections);
         connections.last += 1;
         let number = connections.last;
         if !self.timeout.is_zero() {
             let interval = (self.timeout / PROBES).max(Duration::from_millis(1));
-            stream.set_keepalive(Some(interval))?;
-            stream.set_user_timeout(Some(user_timeout(self.timeout, false)))?;
+            stream.set_keepalive(interval)?;
+            stream.set_user_timeout(user_timeout(self.timeout, false))?;
             let connection = Connection {
                 stream: stream.try_clone()?,
                 address,
@@ -166,7 +168,7 @@ impl Connection {
         if is_silent != self.is_silent {
             self.is_silent = is_silent;
             // Fails only for a timeout of zero. The connection itself knows if an answer was due.
-            let _ = self.stream.set_user_timeout(Some(user_timeout(timeout, is_silent)));
+            let _ = self.stream.set_user_timeout(user_timeout(timeout, is_silent));
         }
         let info = self.stream.info().ok()?;
         // Keepalives make a live peer answer, except one with a closed window, which is probed ever less
@@ -202,6 +204,24 @@ fn user_timeout(timeout: Duration, is_silent: bool) -> Duration {
 
 fn lock(connections: &Mutex<Connections>) -> MutexGuard<'_, Connections> {
     connections.lock().expect("no panic under this lock")
+}
+
+/// Source of the times at which members were last heard.
+pub(crate) enum Heard {
+    Own(Joined),
+    Shared(Member),
+}
+
+impl Heard {
+    fn ages(&self, addresses: &BTreeSet<IpAddr>) -> HashMap<IpAddr, Duration> {
+        match self {
+            Heard::Own(joined) => ages(&joined.peers()),
+            Heard::Shared(member) => {
+                let heard = |address: &IpAddr| Some((*address, member.attached().heard(*address)?));
+                addresses.iter().filter_map(heard).collect()
+            }
+        }
+    }
 }
 
 /// Returns the time since the last authentic packet of the member with each address, if known. If members

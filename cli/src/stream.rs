@@ -11,14 +11,14 @@ use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-use peersock::blocking::TcpStream;
-
 use crate::arrivals::Arriving;
 use crate::clients::Turn;
 use crate::failure::{Failure, Outcome};
+use crate::member;
 use crate::progress::Progress;
 use crate::reach;
 use crate::signals;
+use crate::sockets::Stream;
 use crate::stdio::{self, Canceller, Stdin, Token};
 
 /// Size of reads and writes in bytes. It is large, so that a whole batch of packets is sent together.
@@ -84,7 +84,7 @@ impl Output for &File {
 
 /// Connects an input and an output with a stream until both directions have ended.
 pub(crate) fn run(
-    stream: &TcpStream,
+    stream: &Stream,
     input: &Input<'_>,
     output: &mut dyn Output,
     after_peer: AfterPeer,
@@ -164,7 +164,7 @@ pub(crate) fn run(
 
 /// Sends the input until its end or cancellation.
 fn send(
-    mut stream: &TcpStream,
+    mut stream: &Stream,
     stdin: &Stdin,
     turn: Option<&Turn>,
     token: &Token,
@@ -187,31 +187,31 @@ fn send(
 }
 
 /// Sends a FIN, unless that was done before.
-fn finish_sending(stream: &TcpStream) -> Outcome {
+fn finish_sending(stream: &Stream) -> Outcome {
     match stream.shutdown(Shutdown::Write) {
         // Both directions have ended. `finish` determines if the peer received everything.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-        other => Ok(other?),
+        other => other.map_err(|error| broken(stream, &error)),
     }
 }
 
 /// Ends sending and waits until the peer has acknowledged everything. Waits indefinitely for a live peer; a
 /// silent one is given up after a while.
-fn finish(stream: &TcpStream, arriving: Option<Arriving>) -> Outcome {
+fn finish(stream: &Stream, arriving: Option<Arriving>) -> Outcome {
     finish_sending(stream)?;
-    let delivered = stream.wait_delivered(None);
+    let delivered = stream.wait_delivered();
     drop(arriving);
     delivered.map_err(|error| broken(stream, &error))
 }
 
 /// Makes the connection end with a reset, because the peer must not consider it complete.
-fn give_up(stream: &TcpStream) {
-    let _ = stream.set_linger(Some(Duration::ZERO));
+fn give_up(stream: &Stream) {
+    let _ = stream.give_up();
 }
 
 /// Writes received data. `arriving` is dropped when a signal need not wait for more data.
 fn receive(
-    mut stream: &TcpStream,
+    mut stream: &Stream,
     output: &mut dyn Output,
     progress: &Progress,
     arriving: &mut Option<Arriving>,
@@ -239,7 +239,7 @@ fn receive(
 }
 
 /// Returns the failure of a broken connection, with the number of bytes that were not acknowledged.
-fn broken(stream: &TcpStream, error: &io::Error) -> Failure {
+fn broken(stream: &Stream, error: &io::Error) -> Failure {
     // Leaves to the cleanup if a signal has ended the node, because sent data may still arrive.
     signals::leave_to_cleanup();
     let lost = match stream.unacked() {
@@ -259,6 +259,9 @@ fn broken(stream: &TcpStream, error: &io::Error) -> Failure {
             format_args!("the connection broke: the peer does not answer any more{lost}"),
             "check that the other machine runs and can be reached; --peer-timeout SECONDS waits longer",
         ),
+        io::ErrorKind::NetworkDown if stream.is_shared() => {
+            member::node_has_ended(&format!("the connection broke{lost}"))
+        }
         _ if reach::is_too_small(error) => reach::carries_too_little("the connection broke", &lost),
         _ => Failure::new(
             format_args!("the connection broke: {error}{lost}"),

@@ -288,7 +288,7 @@ impl Host {
                  ones are left out",
             );
         }
-        let service = stay.program.serve(&self.0.node)?;
+        let service = stay.program.serve(&self.0.node, &self.0.named)?;
         Ok(Admitted { stay, unsent, service })
     }
 

@@ -1,5 +1,6 @@
 //! `peersock node`: the node that the programs of a user share.
 
+mod about;
 mod background;
 mod host;
 mod networks;
@@ -21,9 +22,10 @@ use host::Host;
 
 /// Keep the node that the programs of this user share
 ///
-/// Programs under `peersock run` with the same state directory use this node: one identity, one set of
-/// addresses and names. It stays until Ctrl-C or SIGTERM; programs that run then have no network. Without it,
-/// the first program starts a node in the background, which ends with the last program.
+/// Programs under `peersock run` with the same state directory use this node, and so do `dial`, `listen`,
+/// `forward` and `proxy`: one identity, one set of addresses and names. It stays until Ctrl-C or SIGTERM;
+/// programs that run then have no network. Without it, the first program under `peersock run` starts a node
+/// in the background, which ends with the last program.
 ///
 /// Each program has the networks that it names, and sees no others.
 #[derive(clap::Args)]

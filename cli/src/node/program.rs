@@ -9,6 +9,7 @@ use peersock::{Network, Node, ProgramStatus, Unanswered};
 use peersock_attach::{Ask, Connection, Reply};
 use peersock_socket_server::{FdServer, Launcher};
 
+use super::about::About;
 use super::notes::{Notes, Unsent};
 use super::resets::{Asked, Asking};
 use crate::output::escape;
@@ -33,6 +34,7 @@ pub(super) struct Program {
 pub(super) struct Service {
     server: Arc<FdServer>,
     asking: Asking,
+    about: About,
     _roots: RootWatch,
 }
 
@@ -100,7 +102,7 @@ impl Program {
     }
 
     /// Starts the program's server.
-    pub(super) fn serve(&self, node: &Node) -> io::Result<Service> {
+    pub(super) fn serve(&self, node: &Node, named: &NamedServers) -> io::Result<Service> {
         let networks: Vec<_> = self.networks.iter().map(Network::id).collect();
         let asking = Asked::start(self.notes.clone())?;
         let launcher: Arc<dyn Launcher> = asking.0.clone();
@@ -111,7 +113,8 @@ impl Program {
         thread::Builder::new().name("refusals".into()).spawn(tell)?;
         let notes = self.notes.clone();
         let roots = root_watch::start_for(node, move |note| notes.tell(note))?;
-        Ok(Service { server, asking, _roots: roots })
+        let about = About::new(node, &self.networks, named);
+        Ok(Service { server, asking, about, _roots: roots })
     }
 }
 
@@ -146,6 +149,7 @@ impl Service {
                 Ask::Shown { number, is_shown } => self.asking.0.shown(number, is_shown),
                 Ask::Broken => self.asking.0.broken(),
                 Ask::Outstanding => connection.send(&Reply::Outstanding(server.undelivered()))?,
+                Ask::About(question) => connection.send(&Reply::About(self.about.answer(question)))?,
                 Ask::Detach => return Ok(true),
             }
         }

@@ -7,7 +7,7 @@ mod filter;
 mod guard;
 mod mode;
 mod program;
-mod serving_node;
+pub(crate) mod serving_node;
 mod watch;
 
 use std::env;

@@ -18,6 +18,7 @@ use peersock_socket_server::{FdServer, Outstanding};
 use rustix::process::{Resource, child_subreaper, getpid, getrlimit};
 
 use super::{Args, refused};
+use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
@@ -189,7 +190,8 @@ impl SharedNode {
             }
         };
         let launch = may_start.then(|| node::launch(&args.node)).transpose()?;
-        let attached = Attached::open(&state, launch.as_ref(), wish(args, networks)?, tell);
+        let wish = wish(&args.node, program_name(args), networks)?;
+        let attached = Attached::open(&state, launch.as_ref(), wish, tell);
         let attached = match attached {
             Err(AttachError::Absent) => return Ok(None),
             attached => attached.map_err(not_attached)?,
@@ -226,21 +228,22 @@ fn program_name(args: &Args) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn wish(args: &Args, networks: &[Network]) -> Outcome<Wish> {
-    let roots = args.node.roots_with_tokens()?;
+/// Returns the needs of a program with this name.
+pub(crate) fn wish(node: &NodeArgs, name: String, networks: &[Network]) -> Outcome<Wish> {
+    let roots = node.roots_with_tokens()?;
     Ok(Wish {
         version: VERSION,
         package: env!("CARGO_PKG_VERSION").to_owned(),
-        name: program_name(args),
+        name,
         networks: networks.iter().map(|network| network.to_portable().to_string()).collect(),
         roots: roots.iter().map(|root| root.to_portable().to_string()).collect(),
-        settings: args.node.named_settings()?,
+        settings: node.named_settings()?,
         is_verbose: log::is_asked_for(),
         namespaces: Namespaces::own(),
     })
 }
 
-fn not_attached(error: AttachError) -> Failure {
+pub(crate) fn not_attached(error: AttachError) -> Failure {
     match error {
         AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
         AttachError::InUse { .. } => Failure::new(

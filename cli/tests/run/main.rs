@@ -29,6 +29,8 @@ mod reached;
 mod rules;
 mod seccomp;
 mod shared;
+mod shared_commands;
+mod shared_forwards;
 mod shell;
 mod standard;
 mod starts;

@@ -23,6 +23,7 @@ import socket, sys, threading
 def serve(c):
     try:
         while data := c.recv(65536): c.sendall(data)
+        c.close()
     except OSError as error: print('lost', error.errno, flush=True)
 s = socket.create_server(('', int(sys.argv[1])))
 print('ready', flush=True)
@@ -50,11 +51,11 @@ for line in sys.stdin:
 
 impl Lab {
     /// Starts a program that shares the member's node.
-    fn shared(&self, member: &str, program: &[impl AsRef<std::ffi::OsStr>]) -> Running {
+    pub(crate) fn shared(&self, member: &str, program: &[impl AsRef<std::ffi::OsStr>]) -> Running {
         Running::start(self.command(member, &[], program))
     }
 
-    fn echo(&self, member: &str, port: &str) -> Running {
+    pub(crate) fn echo(&self, member: &str, port: &str) -> Running {
         let serving = self.shared(member, &["python3", "-c", ECHO, port]);
         serving.wait_for_stdout("ready");
         serving
@@ -71,7 +72,7 @@ impl Lab {
     }
 
     /// Returns the process of a member's node.
-    fn node(&self, member: &str) -> u32 {
+    pub(crate) fn node(&self, member: &str) -> u32 {
         let lock = fs::read_to_string(self.path(member).join("lock")).expect("a node has run");
         lock.trim().parse().expect("a process")
     }
@@ -87,7 +88,7 @@ impl Lab {
     }
 
     /// Waits until a member's node has ended.
-    fn wait_for_end(&self, node: u32) {
+    pub(crate) fn wait_for_end(&self, node: u32) {
         let begun = Instant::now();
         while PathBuf::from(format!("/proc/{node}/exe")).read_link().is_ok() {
             assert!(begun.elapsed() < PATIENCE, "the node {node} runs on");

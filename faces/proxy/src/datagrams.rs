@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
+use peersock_attached::tokio as attached;
 use tokio::io::ReadBuf;
 
 /// Longest datagram in bytes.
@@ -25,13 +26,20 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) enum Datagrams {
     Overlay(peersock::UdpSocket),
+    Shared(attached::UdpSocket),
     System(tokio::net::UdpSocket),
 }
 
 impl Datagrams {
+    /// Returns true if it is a socket of the overlay.
+    pub(crate) fn is_overlay(&self) -> bool {
+        !matches!(self, Datagrams::System(_))
+    }
+
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Datagrams::Overlay(socket) => socket.local_addr(),
+            Datagrams::Shared(socket) => socket.local_addr(),
             Datagrams::System(socket) => socket.local_addr(),
         }
     }
@@ -39,6 +47,7 @@ impl Datagrams {
     pub(crate) async fn connect(&self, to: SocketAddr) -> io::Result<()> {
         match self {
             Datagrams::Overlay(socket) => socket.connect(to).await,
+            Datagrams::Shared(socket) => socket.connect(to),
             Datagrams::System(socket) => socket.connect(to).await,
         }
     }
@@ -47,6 +56,7 @@ impl Datagrams {
     pub(crate) async fn send(&self, data: &[u8]) {
         let sent = match self {
             Datagrams::Overlay(socket) => socket.send(data).await,
+            Datagrams::Shared(socket) => socket.send(data, None).await,
             Datagrams::System(socket) => socket.send(data).await,
         };
         note(sent);
@@ -56,6 +66,7 @@ impl Datagrams {
     pub(crate) async fn send_to(&self, data: &[u8], to: SocketAddr) {
         let sent = match self {
             Datagrams::Overlay(socket) => socket.send_to(data, to).await,
+            Datagrams::Shared(socket) => socket.send(data, Some(to)).await,
             Datagrams::System(socket) => socket.send_to(data, to).await,
         };
         note(sent);
@@ -85,6 +96,10 @@ impl Datagrams {
             Datagrams::Overlay(socket) => {
                 // The call takes no datagram before one is ready, and its registered waker stays.
                 let (length, sender) = ready!(pin!(socket.recv_from(scratch)).poll(cx))?;
+                Poll::Ready(Ok((scratch[..length].to_vec(), sender)))
+            }
+            Datagrams::Shared(socket) => {
+                let (length, sender) = ready!(socket.poll_recv_from(cx, scratch))?;
                 Poll::Ready(Ok((scratch[..length].to_vec(), sender)))
             }
             Datagrams::System(socket) => {

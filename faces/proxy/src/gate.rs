@@ -5,20 +5,19 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use peersock::attach::NodeHandle;
-use peersock::{Node, TcpStream};
+use peersock::Node;
 use peersock_net::{Conn, Dialer, SocketError};
 
 use crate::datagrams::Datagrams;
 use crate::error::DialError;
+use crate::overlay::Overlay;
 use crate::stream::Link;
 use crate::target::{Host, Target};
 
 /// Decides about targets and connects to them.
 #[derive(Clone)]
 pub(crate) struct Gate {
-    node: Node,
-    handle: NodeHandle,
+    overlay: Overlay,
     /// True if hosts that are no members are reached by the system.
     direct: bool,
     timeout: Duration,
@@ -34,22 +33,22 @@ pub(crate) enum Route {
 }
 
 impl Gate {
-    pub(crate) fn new(node: &Node, direct: bool, timeout: Duration) -> Gate {
-        Gate { node: node.clone(), handle: NodeHandle::of(node), direct, timeout }
+    pub(crate) fn new(overlay: &Overlay, direct: bool, timeout: Duration) -> Gate {
+        Gate { overlay: overlay.clone(), direct, timeout }
     }
 
-    pub(crate) fn node(&self) -> &Node {
-        &self.node
+    pub(crate) fn overlay(&self) -> &Overlay {
+        &self.overlay
     }
 
     /// Decides the route to a target, or that it must not be reached.
     pub(crate) fn route(&self, target: &Target) -> Result<Route, DialError> {
         // When the node has ended, traffic that may be meant for the overlay must not leave elsewhere.
-        self.handle.check_up()?;
+        self.overlay.check_up()?;
         let addresses = match &target.host {
-            Host::Ip(address) if self.is_overlay(*address) => vec![*address],
+            Host::Ip(address) if self.overlay.contains(*address) => vec![*address],
             Host::Ip(_) => Vec::new(),
-            Host::Name(name) => self.handle.addresses_named(name),
+            Host::Name(name) => self.overlay.addresses_named(name),
         };
         if !addresses.is_empty() {
             let place = |address| SocketAddr::new(address, target.port);
@@ -62,13 +61,6 @@ impl Gate {
         }
     }
 
-    /// Returns true if an address belongs to one of the networks. Loopback never does.
-    pub(crate) fn is_overlay(&self, address: IpAddr) -> bool {
-        let networks = self.handle.datapath().networks();
-        !address.is_loopback()
-            && networks.iter().any(|network| network.routes.iter().any(|route| route.contains(address)))
-    }
-
     /// Returns the timeout of connecting to a target.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
@@ -79,29 +71,34 @@ impl Gate {
         let connect = async {
             match self.route(target)? {
                 Route::Overlay(addresses) => {
-                    let stream = TcpStream::connect_on(&self.node, &addresses[..]).await?;
-                    let local = stream.local_addr()?;
-                    Ok(Dialed { link: Link::new(stream), local })
+                    let (link, local) = self.overlay.connect(&addresses).await?;
+                    Ok(Dialed { link, local })
                 }
-                Route::System => dial_system(Some(&self.node), target).await,
+                Route::System => self.dial_elsewhere(target).await,
             }
         };
         tokio::time::timeout(self.timeout, connect).await.map_err(|_| DialError::TimedOut)?
     }
 
-    /// Returns this node's address as a peer sees it, for listening.
-    pub(crate) fn own_address(&self, peer: IpAddr) -> Option<IpAddr> {
-        let networks = self.node.networks();
-        let with_peer = networks.iter().find(|network| network.peer_at(peer).is_some());
-        let addresses = with_peer.or(networks.first())?.addresses();
-        let is_v4 = peer.is_ipv4() && !peer.is_unspecified();
-        addresses.into_iter().find(|own| own.is_ipv4() == is_v4)
+    /// Connects by the system. A name of the system's may have an address of the overlay, which is reached
+    /// there.
+    async fn dial_elsewhere(&self, target: &Target) -> Result<Dialed, DialError> {
+        let node = self.overlay.own();
+        if node.is_none() {
+            let found = target.resolve().await.map_err(|_| DialError::UnknownName)?;
+            let members: Vec<_> = found.into_iter().filter(|at| self.overlay.contains(at.ip())).collect();
+            if !members.is_empty() {
+                let (link, local) = self.overlay.connect(&members).await?;
+                return Ok(Dialed { link, local });
+            }
+        }
+        dial_system(node, target).await
     }
 
     /// Makes a socket for datagrams to targets on this route, of the family of `like`.
     pub(crate) async fn datagrams(&self, is_overlay: bool, like: IpAddr) -> io::Result<Datagrams> {
         Ok(match is_overlay {
-            true => Datagrams::Overlay(peersock::UdpSocket::client_on(&self.node, like).await?),
+            true => self.overlay.client(like).await?,
             false => Datagrams::System(tokio::net::UdpSocket::bind(unspecified(like)).await?),
         })
     }

@@ -6,12 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use peersock::Node;
+use peersock_attached::tokio as attached;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::activation::Activated;
 use crate::datagrams::Datagrams;
+use crate::overlay::Overlay;
 use crate::place::Place;
 use crate::stream::Link;
 use crate::target::Host;
@@ -27,6 +28,8 @@ const MODE: u32 = 0o600;
 pub enum Listener {
     /// On the overlay.
     Overlay(peersock::TcpListener),
+    /// On the overlay, by the node that programs share.
+    Shared(attached::TcpListener),
     /// On the system's network.
     Tcp(TcpListener),
     /// At a path.
@@ -56,6 +59,11 @@ impl Listener {
                 let local = stream.local_addr().ok();
                 Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: true }
             }
+            Listener::Shared(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                let local = stream.get_ref().local_addr().ok();
+                Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: true }
+            }
             Listener::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 let local = stream.local_addr().ok();
@@ -72,6 +80,7 @@ impl Listener {
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Listener::Overlay(listener) => listener.local_addr(),
+            Listener::Shared(listener) => listener.local_addr(),
             Listener::Tcp(listener) => listener.local_addr(),
             Listener::Unix { .. } => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -83,13 +92,13 @@ impl Listener {
             return Some(Place::Unix(listener.local_addr().ok()?.as_pathname()?.to_owned()));
         }
         let local = self.local_addr().ok()?;
-        Some(place_of(matches!(self, Listener::Overlay(_)), local))
+        Some(place_of(matches!(self, Listener::Overlay(_) | Listener::Shared(_)), local))
     }
 
     /// Returns true if programs of other machines may connect.
     pub fn is_exposed(&self) -> bool {
         match self {
-            Listener::Overlay(_) => true,
+            Listener::Overlay(_) | Listener::Shared(_) => true,
             Listener::Tcp(listener) => !listener.local_addr().is_ok_and(|at| at.ip().is_loopback()),
             Listener::Unix { .. } => false,
         }
@@ -114,19 +123,21 @@ pub(crate) fn place_of(is_overlay: bool, at: SocketAddr) -> Place {
 /// Listens for connections at a place, with one listener for each of its addresses.
 /// # Errors
 /// The errors of the system or of the overlay.
-pub async fn listen(node: &Node, place: &Place, activated: &mut Activated) -> io::Result<Vec<Listener>> {
+pub async fn listen(
+    overlay: &Overlay,
+    place: &Place,
+    activated: &mut Activated,
+) -> io::Result<Vec<Listener>> {
     match place {
         Place::Overlay { host, port } => {
             let mut listeners = Vec::new();
             let mut port = *port;
-            for address in own_addresses(node, host.as_ref())? {
-                let listener = peersock::TcpListener::bind_on(node, (address, port)).await?;
+            for address in own_addresses(overlay, host.as_ref())? {
+                let listener = overlay.listen((address, port).into()).await?;
                 // If the first listener has picked a port, the others get the same.
                 port = listener.local_addr()?.port();
-                if let Some(refusal) = node.port_refusal(port) {
-                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal));
-                }
-                listeners.push(Listener::Overlay(listener));
+                overlay.check_port(port)?;
+                listeners.push(listener);
             }
             Ok(listeners)
         }
@@ -147,7 +158,7 @@ pub async fn listen(node: &Node, place: &Place, activated: &mut Activated) -> io
 
 /// Binds datagram sockets at a place, one for each of its addresses.
 pub(crate) async fn bind(
-    node: &Node,
+    overlay: &Overlay,
     place: &Place,
     activated: &mut Activated,
 ) -> io::Result<Vec<Datagrams>> {
@@ -155,15 +166,13 @@ pub(crate) async fn bind(
     match place {
         Place::Overlay { host, port } => {
             let mut port = *port;
-            for address in own_addresses(node, host.as_ref())? {
-                let socket = peersock::UdpSocket::bind_on(node, (address, port)).await?;
+            for address in own_addresses(overlay, host.as_ref())? {
+                let socket = overlay.bind((address, port).into()).await?;
                 port = socket.local_addr()?.port();
                 // Binding is allowed, because a client may have any port. But peers could not reach a server
                 // there.
-                if let Some(refusal) = node.port_refusal(port) {
-                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal));
-                }
-                sockets.push(Datagrams::Overlay(socket));
+                overlay.check_port(port)?;
+                sockets.push(socket);
             }
         }
         Place::System { host, port } => {
@@ -183,16 +192,15 @@ pub(crate) async fn bind(
 }
 
 /// Returns the node's named address, or all its addresses.
-fn own_addresses(node: &Node, host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
-    let own: Vec<_> = node.networks().iter().flat_map(peersock::Joined::addresses).collect();
+fn own_addresses(overlay: &Overlay, host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
+    let own = overlay.addresses();
     match host {
         None if own.is_empty() => Err(io::ErrorKind::NetworkDown.into()),
         None => Ok(own),
         Some(Host::Ip(address)) => Ok(vec![*address]),
         // A name is the name of a member, which is this node or another one.
         Some(Host::Name(name)) => {
-            let handle = peersock::attach::NodeHandle::of(node);
-            let named = handle.addresses_named(name);
+            let named = overlay.addresses_named(name);
             let named: Vec<_> = named.into_iter().filter(|address| own.contains(address)).collect();
             if named.is_empty() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(named) }
         }

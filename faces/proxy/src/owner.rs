@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use peersock::Node;
-use peersock::attach::NodeHandle;
 use peersock::overlay::{NodeId, Prefix};
+
+use crate::overlay::Overlay;
 
 /// The owner of connections and flows that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,17 +19,18 @@ pub enum Owner {
 impl Owner {
     /// Returns the owner of an overlay address.
     pub fn of_member(node: &Node, address: IpAddr) -> Owner {
-        match NodeHandle::of(node).member_at(address) {
-            Some(id) => Owner::Member(id),
-            None => Owner::Address(address),
-        }
+        Owner::on(&node.into(), address)
+    }
+
+    fn on(overlay: &Overlay, address: IpAddr) -> Owner {
+        overlay.member_at(address).map_or(Owner::Address(address), Owner::Member)
     }
 
     /// Returns the owner of a client's address, on the overlay or the system's network. Returns `None` for
     /// programs of this machine, because they share one address and cannot exclude other clients.
-    pub(crate) fn of_client(node: &Node, is_overlay: bool, address: IpAddr) -> Option<Owner> {
+    pub(crate) fn of_client(overlay: &Overlay, is_overlay: bool, address: IpAddr) -> Option<Owner> {
         match is_overlay {
-            true => Some(Owner::of_member(node, address)),
+            true => Some(Owner::on(overlay, address)),
             false => (!address.to_canonical().is_loopback()).then(|| Owner::Address(host_of(address))),
         }
     }
@@ -66,7 +68,11 @@ mod tests {
             (true, "10.1.2.3", Some("10.1.2.3")),
         ] {
             let owner = owner.map(|owner| Owner::Address(address(owner)));
-            assert_eq!(Owner::of_client(&node, is_overlay, address(client)), owner, "{client}");
+            assert_eq!(
+                Owner::of_client(&Overlay::from(&node), is_overlay, address(client)),
+                owner,
+                "{client}"
+            );
         }
     }
 }

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::Node;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::activation::Activated;
@@ -14,6 +13,7 @@ use crate::error::DialError;
 use crate::event::{Event, Tell};
 use crate::gate::Gate;
 use crate::listener::{Listener, listen};
+use crate::overlay::Overlay;
 use crate::place::Place;
 pub(crate) use crate::serve::Client;
 use crate::serve::{Reception, called};
@@ -154,14 +154,15 @@ impl Proxy {
     /// # Errors
     /// [`ListenError`]; then no listener stays open.
     pub async fn listen(
-        node: &Node,
+        overlay: impl Into<Overlay>,
         settings: ProxySettings,
         activated: &mut Activated,
         tell: Tell,
     ) -> Result<Proxy, ListenError> {
+        let overlay = &overlay.into();
         let mut listeners = Vec::new();
         for place in &settings.listen {
-            let found = listen(node, place, activated).await;
+            let found = listen(overlay, place, activated).await;
             let found = found.map_err(|source| ListenError::refused(place, source))?;
             let needs_password = settings.credentials.is_none() && !settings.without_password;
             if needs_password && found.iter().any(Listener::is_exposed) {
@@ -172,13 +173,14 @@ impl Proxy {
         let slots = Slots::with_reserve(settings.most);
         let (stopper, stop) = Stopper::new(slots.clone());
         let shared = Arc::new(Shared {
-            gate: Gate::new(node, settings.direct, settings.timeout),
+            gate: Gate::new(overlay, settings.direct, settings.timeout),
             attempts: settings.credentials.map(Attempts::new),
             associations: Slots::with_reserve(MAX_ASSOCIATIONS),
             stop: stop.clone(),
             tell: Arc::clone(&tell),
         });
-        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell, asks_for_proof: true });
+        let reception =
+            Arc::new(Reception { overlay: overlay.clone(), slots, stop, tell, asks_for_proof: true });
         Ok(Proxy { listeners, shared, reception, stopper })
     }
 

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::Node;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::event::{Event, Tell};
 use crate::listener::{Accepted, Listener};
+use crate::overlay::Overlay;
 use crate::owner::Owner;
 use crate::slots::{Slots, Standing};
 use crate::stop::Stop;
@@ -43,7 +43,7 @@ pub struct Client {
 /// The means of serving clients.
 pub struct Reception {
     /// The node, which knows the members that have connected.
-    pub node: Node,
+    pub overlay: Overlay,
     /// Room for connections.
     pub slots: Slots,
     /// The signal that serving ends.
@@ -105,7 +105,7 @@ impl Reception {
         F: Future<Output = ()> + Send + 'static,
     {
         let Accepted { mut link, peer, local, is_overlay } = accepted;
-        let owner = peer.and_then(|peer| Owner::of_client(&self.node, is_overlay, peer.ip()));
+        let owner = peer.and_then(|peer| Owner::of_client(&self.overlay, is_overlay, peer.ip()));
         match self.slots.take_unproven(owner) {
             Some(slot) => {
                 let standing = slot.standing().clone();

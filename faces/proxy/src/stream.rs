@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use peersock_attached::tokio as attached;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
@@ -64,6 +65,17 @@ impl Stream for peersock::TcpStream {
     fn prepare(&self) {
         let _ = self.set_nodelay(true);
         let _ = self.set_keepalive(Some(KEEPALIVE));
+    }
+}
+
+impl Stream for attached::TcpStream {
+    fn reset_when_dropped(&self) {
+        let _ = self.get_ref().reset_on_close(true);
+    }
+
+    fn prepare(&self) {
+        let _ = self.get_ref().set_nodelay(true);
+        let _ = self.get_ref().set_keepalive(KEEPALIVE);
     }
 }
 

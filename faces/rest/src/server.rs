@@ -129,7 +129,7 @@ impl Rest {
                 return Err(RestError::Exposed(place.to_string()));
             }
             let refused = |source| ListenError::Refused { place: place.to_string(), source };
-            let found = listen(node, place, activated).await.map_err(refused)?;
+            let found = listen(&node.into(), place, activated).await.map_err(refused)?;
             if found.iter().any(Listener::is_exposed) {
                 return Err(RestError::Exposed(place.to_string()));
             }
@@ -140,7 +140,7 @@ impl Rest {
         let api = Api::new(node, stop.clone(), settings.timeout, settings.most_of_member);
         let router = router(api.clone());
         let access = Arc::new(Access { token: settings.token, origins: settings.origins });
-        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell, asks_for_proof: true });
+        let reception = Arc::new(Reception { overlay: node.into(), slots, stop, tell, asks_for_proof: true });
         Ok(Rest { listeners, reception, stopper, access, api, router })
     }
 

@@ -49,6 +49,7 @@ pub struct Attached {
     networks: Vec<Network>,
     /// Answers, from the thread that reads. Held during a question.
     answers: Mutex<Receiver<Reply>>,
+    has_ended: Arc<AtomicBool>,
 }
 
 /// Event of an attachment.
@@ -187,6 +188,8 @@ impl Attached {
         let writer = Arc::new(Writer { stream: stream.try_clone()?, writing, is_closed });
         let helper = Helper::start(&environment, Arc::clone(&writer))?;
         let (mut reading, its, ending) = (stream, environment.clone(), Arc::clone(&writer));
+        let has_ended = Arc::<AtomicBool>::default();
+        let ended = Arc::clone(&has_ended);
         let reader = move || {
             while let Ok(Some(reply)) = frame::read(&mut reading) {
                 match reply {
@@ -197,6 +200,7 @@ impl Attached {
                     reply => drop(answer.send(reply)),
                 }
             }
+            ended.store(true, Ordering::SeqCst);
             // Before the event, so that nobody waits for an answer once it is known.
             drop(answer);
             // In this thread, because a line may wait for a reader of standard error.
@@ -205,7 +209,7 @@ impl Attached {
             }
         };
         thread::Builder::new().name("attached".into()).spawn(reader)?;
-        Ok(Attached { writer, environment, process, networks, answers: Mutex::new(answers) })
+        Ok(Attached { writer, environment, process, networks, answers: Mutex::new(answers), has_ended })
     }
 
     /// Returns the value of the variable `PEERSOCK_NODE` for processes that use the program's sockets. It
@@ -222,6 +226,11 @@ impl Attached {
     /// Returns the program's networks, in the order of the request.
     pub fn networks(&self) -> &[Network] {
         &self.networks
+    }
+
+    /// Returns true once the node has ended, or the program is detached.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
     }
 
     /// Returns the number of connections that processes have made to the program's server; `None` if the node
@@ -261,7 +270,7 @@ impl Attached {
     }
 
     /// Asks and waits for the answer.
-    fn question(&self, ask: &Ask) -> Option<Reply> {
+    pub(crate) fn question(&self, ask: &Ask) -> Option<Reply> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         self.writer.write(ask).ok()?;
         let answer = answers.recv_timeout(ANSWER);

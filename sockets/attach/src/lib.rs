@@ -22,10 +22,12 @@ mod connection;
 mod frame;
 mod messages;
 mod place;
+mod questions;
 mod start;
 
 pub use client::{AttachError, Attached, Told};
 pub use connection::Connection;
 pub use messages::{Ask, Network, Refusal, Reply, Setting, VERSION, Wish};
 pub use place::Namespaces;
+pub use questions::{Answer, Question};
 pub use start::Launch;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Namespaces;
+use crate::questions::{Answer, Question};
 
 /// Version of the protocol. A node refuses other versions, because both sides are one program's.
 pub const VERSION: u32 = 2;
@@ -36,6 +37,8 @@ pub enum Ask {
     },
     /// Answer to [`Reply::Break`].
     Broken,
+    /// Asks about a member of the program's networks. The answer is [`Reply::About`].
+    About(Question),
     /// Ends the attachment. The node closes the connection afterwards; the last program's, once the node
     /// itself has ended.
     Detach,
@@ -108,6 +111,8 @@ pub enum Reply {
     Contacts(u64),
     /// Answer to [`Ask::Outstanding`].
     Outstanding(Outstanding),
+    /// Answer to [`Ask::About`].
+    About(Answer),
     /// A line for people.
     Note(String),
     /// A line of the node's log, as it is.
@@ -157,6 +162,7 @@ impl fmt::Debug for Reply {
             Reply::Done => f.write_str("Done"),
             Reply::Contacts(count) => f.debug_tuple("Contacts").field(count).finish(),
             Reply::Outstanding(outstanding) => outstanding.fmt(f),
+            Reply::About(answer) => answer.fmt(f),
             Reply::Note(note) => f.debug_tuple("Note").field(note).finish(),
             Reply::Log(line) => f.debug_tuple("Log").field(line).finish(),
         }

@@ -53,6 +53,13 @@ pub struct Client {
     known_sizes: Mutex<KnownSizes>,
 }
 
+/// A connection of an application that the node keeps, see [`Client::hold`].
+#[derive(Debug)]
+pub struct Held {
+    connection: Connection,
+    which: Which,
+}
+
 /// A connection to the request socket, with its owner.
 #[derive(Debug)]
 struct Connection {
@@ -192,17 +199,33 @@ impl Client {
         time: Duration,
         close: impl FnOnce() -> T,
     ) -> (T, Result<(), Errno>) {
-        let held = self.send(Request::Hold(which), None);
-        let held = held.and_then(|connection| connection.short_reply(false)?.map(|_| connection));
+        let held = self.hold(which);
         let closed = close();
-        let delivered = held.and_then(|connection| {
-            let message = self.message(Request::Linger(which, time));
-            connection.send(&message)?;
-            let reply = connection.short_reply(true)?;
-            self.put_back(connection);
-            reply.map(drop)
-        });
-        (closed, delivered)
+        (closed, held.and_then(|held| self.linger(held, time, true)))
+    }
+
+    /// Makes the node keep a connection for [`linger`](Self::linger), which its end does not outlive
+    /// otherwise.
+    ///
+    /// # Errors
+    /// ENETDOWN.
+    pub fn hold(&self, which: Which) -> Result<Held, Errno> {
+        let connection = self.send(Request::Hold(which), None)?;
+        connection.short_reply(false)??;
+        Ok(Held { connection, which })
+    }
+
+    /// Waits up to `time` until everything written to a held connection, which was closed or has ended in
+    /// both directions, is acknowledged. A signal handler ends the wait if `is_interrupted`.
+    ///
+    /// # Errors
+    /// As of [`close_lingering`](Self::close_lingering).
+    pub fn linger(&self, held: Held, time: Duration, is_interrupted: bool) -> Result<(), Errno> {
+        let Held { connection, which } = held;
+        connection.send(&self.message(Request::Linger(which, time)))?;
+        let reply = connection.short_reply(is_interrupted)?;
+        self.put_back(connection);
+        reply.map(drop)
     }
 
     /// Sends the node a request without a reply, optionally with a descriptor.

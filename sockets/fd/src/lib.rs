@@ -38,7 +38,7 @@ mod socket;
 mod sys;
 mod system_call;
 
-pub use client::{Client, address, receive, send_with};
+pub use client::{Client, Held, address, receive, send_with};
 pub use datagram::{Received, Timestamp};
 pub use encoding::{decode, encode};
 pub use filling::Filling;

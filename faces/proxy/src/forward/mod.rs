@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::Node;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
@@ -18,6 +17,7 @@ use crate::error::DialError;
 use crate::event::{Event, Tell};
 use crate::gate::{Gate, dial_system};
 use crate::listener::{Listener, bind, listen, place_of};
+use crate::overlay::Overlay;
 use crate::place::{Forward, Place, Protocol, with_protocol};
 use crate::proxy::ListenError;
 use crate::relay::relay;
@@ -104,25 +104,26 @@ impl Forwards {
     /// # Errors
     /// [`ListenError`]; then no listener stays open.
     pub async fn listen(
-        node: &Node,
+        overlay: impl Into<Overlay>,
         forwards: &[Forward],
         settings: ForwardSettings,
         activated: &mut Activated,
         tell: Tell,
     ) -> Result<Forwards, ListenError> {
+        let overlay = &overlay.into();
         let (mut connections, mut datagrams, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for forward in forwards {
             let refused = |source| ListenError::refused(&forward.local, source);
             let lead = lead(&forward.remote);
             let mut places = Vec::new();
             if forward.protocol == Protocol::Tcp {
-                for listener in listen(node, &forward.local, activated).await.map_err(refused)? {
+                for listener in listen(overlay, &forward.local, activated).await.map_err(refused)? {
                     places.push(listener.place());
                     connections.push((listener, lead.clone()));
                 }
             } else {
-                for socket in bind(node, &forward.local, activated).await.map_err(refused)? {
-                    let is_overlay = matches!(socket, Datagrams::Overlay(_));
+                for socket in bind(overlay, &forward.local, activated).await.map_err(refused)? {
+                    let is_overlay = socket.is_overlay();
                     places.push(socket.local_addr().ok().map(|at| place_of(is_overlay, at)));
                     datagrams.push((socket, lead.clone()));
                 }
@@ -135,8 +136,9 @@ impl Forwards {
         }
         let slots = Slots::with_reserve(settings.most);
         let (stopper, stop) = Stopper::new(slots.clone());
-        let gate = Gate::new(node, false, settings.timeout);
-        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell, asks_for_proof: false });
+        let gate = Gate::new(overlay, false, settings.timeout);
+        let reception =
+            Arc::new(Reception { overlay: overlay.clone(), slots, stop, tell, asks_for_proof: false });
         Ok(Forwards { connections, datagrams, lines, settings, gate, reception, stopper })
     }
 

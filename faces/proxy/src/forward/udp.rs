@@ -51,8 +51,8 @@ pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, lim
         let flow = match flows.get(&client) {
             Some(flow) if !flow.sender.is_closed() => flow,
             _ => {
-                let is_overlay = matches!(*socket, Datagrams::Overlay(_));
-                let owner = Owner::of_client(gate.node(), is_overlay, client.ip());
+                let is_overlay = socket.is_overlay();
+                let owner = Owner::of_client(gate.overlay(), is_overlay, client.ip());
                 let Some(slot) = limits.slots.take(owner) else {
                     (limits.tell)(Event::Full { client: client.to_string() });
                     continue;

@@ -9,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peersock::{Node, UdpSocket};
 use peersock_streams::socks::{DatagramHeader, Reply};
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
@@ -18,6 +17,7 @@ use tokio::time::timeout;
 use super::send;
 use crate::datagrams::Datagrams;
 use crate::gate::Route;
+use crate::overlay::Overlay;
 use crate::proxy::{Client, Shared};
 use crate::stream::Link;
 use crate::target::{Host, Target};
@@ -72,17 +72,17 @@ pub(super) async fn serve(mut client: Client, target: &Target, shared: &Shared) 
 /// Binds a socket on the client's side, at the address to which the client has connected.
 async fn bind(is_overlay: bool, local: IpAddr, shared: &Shared) -> io::Result<Datagrams> {
     Ok(match is_overlay {
-        true => Datagrams::Overlay(overlay_socket(shared.gate.node(), local).await?),
+        true => overlay_socket(shared.gate.overlay(), local).await?,
         false => Datagrams::System(tokio::net::UdpSocket::bind((local, 0)).await?),
     })
 }
 
 /// Binds a socket at a local address to which members may send; fails if all such ports are in use.
-async fn overlay_socket(node: &Node, local: IpAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind_on(node, (local, 0)).await?;
-    match node.port_refusal(socket.local_addr()?.port()) {
-        Some(refusal) => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, refusal)),
-        None => Ok(socket),
+async fn overlay_socket(overlay: &Overlay, local: IpAddr) -> io::Result<Datagrams> {
+    let socket = overlay.bind((local, 0).into()).await?;
+    match overlay.check_port(socket.local_addr()?.port()) {
+        Err(refusal) => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, refusal)),
+        Ok(()) => Ok(socket),
     }
 }
 
@@ -152,7 +152,7 @@ impl Association<'_> {
             Ok(Route::System) => {
                 let place = self.resolve(target).await?;
                 // A DNS name may have an address of the overlay.
-                Some((self.shared.gate.is_overlay(place.ip()), place))
+                Some((self.shared.gate.overlay().contains(place.ip()), place))
             }
             Err(error) => {
                 tracing::debug!(%error, "a datagram is not passed on");
@@ -247,17 +247,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_on_the_overlay_is_given_a_port_that_its_network_allows() {
-        let node = Node::builder().identity(peersock::IdentitySource::Ephemeral);
+        let node = peersock::Node::builder().identity(peersock::IdentitySource::Ephemeral);
         let node = node.interfaces(peersock::Interfaces::Loopback).start().unwrap();
         let network = peersock::Network::ad_hoc("ff13881393000000".parse().unwrap());
         let own = node.join(network).unwrap().address().into();
         let mut sockets = Vec::new();
         for _ in 5000..=5011 {
-            let socket = overlay_socket(&node, own).await.unwrap();
+            let socket = overlay_socket(&(&node).into(), own).await.unwrap();
             assert!((5000..=5011).contains(&socket.local_addr().unwrap().port()), "{socket:?}");
             sockets.push(socket);
         }
-        let none_left = overlay_socket(&node, own).await.unwrap_err();
+        let none_left = overlay_socket(&(&node).into(), own).await.unwrap_err();
         assert_eq!(none_left.kind(), io::ErrorKind::AddrNotAvailable);
     }
 

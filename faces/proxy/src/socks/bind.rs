@@ -65,9 +65,13 @@ async fn open(target: &Target, shared: &Shared) -> Result<(Listener, Vec<IpAddr>
             Route::System => return open_at_system(target).await.map_err(|_| Reply::FAILURE),
         },
     };
-    let own = shared.gate.own_address(*expected.first().unwrap_or(&any)).ok_or(Reply::NETWORK_UNREACHABLE)?;
-    let listener = peersock::TcpListener::bind_on(shared.gate.node(), (own, 0)).await;
-    Ok((Listener::Overlay(listener.map_err(|_| Reply::FAILURE)?), expected))
+    let own = shared
+        .gate
+        .overlay()
+        .address_for(*expected.first().unwrap_or(&any))
+        .ok_or(Reply::NETWORK_UNREACHABLE)?;
+    let listener = shared.gate.overlay().listen((own, 0).into()).await;
+    Ok((listener.map_err(|_| Reply::FAILURE)?, expected))
 }
 
 /// Opens a listener at the address from which the system reaches the target.

@@ -391,7 +391,9 @@ impl Stream {
     pub(super) fn finish(&mut self, drain: bool, resets: &Resets) -> Option<Ending> {
         let Some(mut broken) = self.ending() else {
             let is_closed = self.is_closed();
-            if is_closed {
+            if is_closed && self.options.resets_on_close() {
+                self.connection.flow().set_reset_on_close(true);
+            } else if is_closed {
                 self.reset_if_unread();
             }
             // An application that still has it open while the node ends must see the connection break, unless

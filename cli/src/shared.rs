@@ -1,0 +1,104 @@
+//! Attachment of a command to the node that programs share.
+
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::Network;
+use peersock::attach::{Linger, Patience};
+use peersock_attach::{AttachError, Attached, Told};
+use peersock_attached::Member;
+use peersock_socket_server::FdServer;
+use tokio::sync::Notify;
+
+use crate::args::NodeArgs;
+use crate::failure::Outcome;
+use crate::run::serving_node::{not_attached, wish};
+use crate::{arrivals, signals, stdio};
+
+/// Time for data to arrive after Ctrl-C, and for connections to be reset.
+const INTERRUPTED_WITHIN: Duration = Duration::from_millis(300);
+
+/// Polling interval of delivery.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// A command's place at the shared node.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) member: Member,
+    pub(crate) network: Network,
+    /// Notified once the node has ended.
+    lost: Arc<Notify>,
+}
+
+impl Shared {
+    /// Attaches to the shared node in the state directory; returns `None` if there is none, or if an own one
+    /// is asked for.
+    pub(crate) fn attach(command: &str, node: &NodeArgs, network: &Network) -> Outcome<Option<Shared>> {
+        // Before anything is read for the node: a pipe with a token can be read once.
+        if node.state.ephemeral || !Attached::is_offered(&node.state.path()?) {
+            return Ok(None);
+        }
+        let lost = Arc::<Notify>::default();
+        let ended = Arc::clone(&lost);
+        let tell = move |told| match told {
+            Told::Note(note) => stdio::note(note),
+            // If stderr is closed, nobody reads the log.
+            Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
+            // Ends the calls that wait; each says what has happened.
+            Told::Lost { environment } => {
+                ended.notify_one();
+                if let Some((tag, _)) = FdServer::parse_environment(&environment) {
+                    FdServer::end_sockets_of(tag);
+                }
+            }
+        };
+        let wish = wish(node, format!("peersock {command}"), std::slice::from_ref(network))?;
+        match Attached::open(&node.state.path()?, None, wish, tell) {
+            Err(AttachError::Absent) => Ok(None),
+            Err(error) => Err(not_attached(error)),
+            Ok(attached) => {
+                let member = Member::new(Arc::new(attached))?;
+                Ok(Some(Shared { member, network: network.clone(), lost }))
+            }
+        }
+    }
+
+    /// Makes Ctrl-C end the command: after `farewell`, peers whose connections are cut off are reset.
+    pub(crate) fn end_on_signals(&self, farewell: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let shared = self.clone();
+        signals::end_with(move |signal| {
+            farewell();
+            match arrivals::finish(INTERRUPTED_WITHIN) {
+                0 => {}
+                bytes => stdio::note(crate::session::not_everything(bytes)),
+            }
+            shared.member.reset_all(INTERRUPTED_WITHIN);
+            shared.end();
+            128 + signal
+        })
+    }
+
+    /// Waits until the node has ended.
+    pub(crate) async fn lost(&self) {
+        self.lost.notified().await;
+    }
+
+    /// Delivers data of closed connections, for a time at most.
+    pub(crate) fn deliver(&self, within: Duration) {
+        let attached = self.member.attached();
+        attached.begin_drain();
+        let mut patience = Patience::new(Linger::Within(within), Instant::now());
+        while attached.outstanding().is_some_and(|left| !patience.is_over(Instant::now(), &left.remaining()))
+        {
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Ends the attachment. Datagrams that were sent leave before.
+    pub(crate) fn end(&self) {
+        self.member.attached().begin_drain();
+        self.member.attached().detach();
+    }
+}

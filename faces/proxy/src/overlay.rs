@@ -1,0 +1,153 @@
+//! The node over which members are reached: one in this process, or the one that programs share.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use peersock::attach::NodeHandle;
+use peersock::overlay::NodeId;
+use peersock::{Joined, Node};
+use peersock_attached::{Member, tokio as attached};
+
+use crate::datagrams::Datagrams;
+use crate::listener::Listener;
+use crate::stream::Link;
+
+/// A node with its networks. Clones are the same.
+#[derive(Debug, Clone)]
+pub enum Overlay {
+    /// A node in this process.
+    Own(Node),
+    /// This program's place at the node that programs share.
+    Shared(Member),
+}
+
+impl From<&Node> for Overlay {
+    fn from(node: &Node) -> Overlay {
+        Overlay::Own(node.clone())
+    }
+}
+
+impl From<&Member> for Overlay {
+    fn from(member: &Member) -> Overlay {
+        Overlay::Shared(member.clone())
+    }
+}
+
+impl Overlay {
+    /// Returns the node, if it is in this process.
+    pub(crate) fn own(&self) -> Option<&Node> {
+        match self {
+            Overlay::Own(node) => Some(node),
+            Overlay::Shared(_) => None,
+        }
+    }
+
+    /// Fails once the node has ended.
+    pub(crate) fn check_up(&self) -> io::Result<()> {
+        match self {
+            Overlay::Own(node) => NodeHandle::of(node).check_up(),
+            Overlay::Shared(member) => member.check_up(),
+        }
+    }
+
+    /// Returns true if an address belongs to one of the networks. Loopback never does.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        let leads = || match self {
+            Overlay::Own(node) => {
+                let networks = NodeHandle::of(node).datapath().networks();
+                networks.iter().any(|network| network.routes.iter().any(|route| route.contains(address)))
+            }
+            Overlay::Shared(member) => member.routes().iter().any(|route| route.contains(address)),
+        };
+        !address.is_loopback() && leads()
+    }
+
+    /// Returns the addresses of the member with a name.
+    pub(crate) fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+        match self {
+            Overlay::Own(node) => NodeHandle::of(node).addresses_named(name),
+            Overlay::Shared(member) => member.addresses_named(name),
+        }
+    }
+
+    /// Returns the node's own addresses.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        match self {
+            Overlay::Own(node) => node.networks().iter().flat_map(Joined::addresses).collect(),
+            Overlay::Shared(member) => member.addresses(),
+        }
+    }
+
+    /// Returns the node's address as a peer sees it.
+    pub(crate) fn address_for(&self, peer: IpAddr) -> Option<IpAddr> {
+        let addresses = match self {
+            Overlay::Own(node) => {
+                let networks = node.networks();
+                let with_peer = networks.iter().find(|network| network.peer_at(peer).is_some());
+                with_peer.or(networks.first())?.addresses()
+            }
+            Overlay::Shared(member) => member.addresses(),
+        };
+        let is_v4 = peer.is_ipv4() && !peer.is_unspecified();
+        addresses.into_iter().find(|own| own.is_ipv4() == is_v4)
+    }
+
+    /// Returns the member with an address.
+    pub(crate) fn member_at(&self, address: IpAddr) -> Option<NodeId> {
+        match self {
+            Overlay::Own(node) => NodeHandle::of(node).member_at(address),
+            Overlay::Shared(member) => member.attached().member_at(address)?.parse().ok(),
+        }
+    }
+
+    /// Checks that members can reach a service at a port.
+    pub(crate) fn check_port(&self, port: u16) -> io::Result<()> {
+        match self {
+            Overlay::Own(node) => match node.port_refusal(port) {
+                Some(refusal) => Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal)),
+                None => Ok(()),
+            },
+            Overlay::Shared(member) => member.check_port(port),
+        }
+    }
+
+    /// Connects to the first of these addresses that accepts. Also returns the local address.
+    pub(crate) async fn connect(&self, addresses: &[SocketAddr]) -> io::Result<(Link, SocketAddr)> {
+        match self {
+            Overlay::Own(node) => {
+                let stream = peersock::TcpStream::connect_on(node, addresses).await?;
+                let local = stream.local_addr()?;
+                Ok((Link::new(stream), local))
+            }
+            Overlay::Shared(member) => {
+                let stream = attached::TcpStream::connect(member, addresses).await?;
+                let local = stream.get_ref().local_addr()?;
+                Ok((Link::new(stream), local))
+            }
+        }
+    }
+
+    /// Listens at an address of the node.
+    pub(crate) async fn listen(&self, local: SocketAddr) -> io::Result<Listener> {
+        match self {
+            Overlay::Own(node) => peersock::TcpListener::bind_on(node, local).await.map(Listener::Overlay),
+            Overlay::Shared(member) => attached::TcpListener::bind(member, local).map(Listener::Shared),
+        }
+    }
+
+    /// Binds a socket for datagrams to an address of the node.
+    pub(crate) async fn bind(&self, local: SocketAddr) -> io::Result<Datagrams> {
+        match self {
+            Overlay::Own(node) => peersock::UdpSocket::bind_on(node, local).await.map(Datagrams::Overlay),
+            Overlay::Shared(member) => attached::UdpSocket::bind(member, local).map(Datagrams::Shared),
+        }
+    }
+
+    /// Makes a socket for datagrams to addresses of the family of `like`.
+    pub(crate) async fn client(&self, like: IpAddr) -> io::Result<Datagrams> {
+        match self {
+            Overlay::Own(node) => peersock::UdpSocket::client_on(node, like).await.map(Datagrams::Overlay),
+            Overlay::Shared(member) => attached::UdpSocket::client(member, like).map(Datagrams::Shared),
+        }
+    }
+}
