@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -119,6 +119,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         unprinted: Mutex::default(),
         moved: AtomicU64::new(0),
         compared: AtomicU64::new(0),
+        way: Mutex::new((Instant::now(), None)),
     };
     let begin = Instant::now();
     let received = receiver.run();
@@ -134,7 +135,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
             0 => String::new(),
             there => format!("; {} there already", count(there.into(), "file")),
         };
-        let way = path::way_to(&session.node, receiver.address);
+        // The sender may have left already.
+        let way = path::way_to(&session.node, receiver.address).or(receiver.way().1);
         let moved = moved(files, receiver.moved.load(Ordering::Relaxed), begin, way);
         stdio::note(format_args!("received {moved}{there}; all is verified"));
     }
@@ -187,7 +189,12 @@ struct Receiver<'a> {
     moved: AtomicU64,
     /// Existing bytes that were read for comparison.
     compared: AtomicU64,
+    /// Way of the data when it was last looked at.
+    way: Mutex<(Instant, Option<&'static str>)>,
 }
+
+/// Interval of looks at the way of the data.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Number of existing bytes whose comparison takes long enough to be announced.
 const LONG_COMPARISON: u64 = 1 << 30;
@@ -301,6 +308,18 @@ impl Receiver<'_> {
         received
     }
 
+    fn way(&self) -> MutexGuard<'_, (Instant, Option<&'static str>)> {
+        self.way.lock().expect("no panic under this lock")
+    }
+
+    /// Looks at the way of the data, now and then.
+    fn look_at_way(&self) {
+        let mut way = self.way();
+        if way.1.is_none() || way.0.elapsed() >= LOOK_INTERVAL {
+            *way = (Instant::now(), path::way_to(&self.session.node, self.address).or(way.1));
+        }
+    }
+
     fn failure(&self, error: &ReceiveError) -> Failure {
         signals::leave_to_cleanup();
         match error {
@@ -387,6 +406,7 @@ impl Observer for Receiver<'_> {
 
     fn begins(&self, bytes: u64, files: u32) {
         let _ = self.files.set(files);
+        self.look_at_way();
         let here = self.announced.load(Ordering::Relaxed).saturating_sub(bytes);
         if here > 0 && bytes > 0 && !self.has_begun.swap(true, Ordering::Relaxed) && !self.args.quiet {
             self.meter.note(format_args!("continuing: {} are here already", HumanBytes(here)));
@@ -396,6 +416,7 @@ impl Observer for Receiver<'_> {
 
     fn moved(&self, bytes: u64) {
         self.moved.fetch_add(bytes, Ordering::Relaxed);
+        self.look_at_way();
         self.meter.advance(bytes);
     }
 

@@ -12,6 +12,7 @@ use peersock::{Node, RootChanges, RootState, RootStatus};
 
 use crate::background::Background;
 use crate::reach::are_private;
+use crate::root_look::{self, Found};
 use crate::stdio;
 
 /// Delay after a root's change before the roots are checked; changes that end sooner are not reported.
@@ -40,7 +41,7 @@ pub(crate) fn start_for(node: &Node, tell: impl Fn(String) + Send + 'static) -> 
         let mut goes_on = true;
         while goes_on && is_over.recv_timeout(CHECK_DELAY) == Err(RecvTimeoutError::Timeout) {
             for root in node.roots().iter().filter(|root| !root.guest) {
-                let told = messages.tell(root.id, root.state, Tried::of(root), || name(root));
+                let told = messages.tell(root.id, root.state, || Trouble::of(root), || name(root));
                 told.into_iter().for_each(&tell);
                 let told = messages.tell_directory(root.id, root.directory_away, || name(root));
                 told.into_iter().for_each(&tell);
@@ -78,23 +79,33 @@ struct RootMessages {
     without_directory: BTreeSet<NodeId>,
 }
 
-/// The places at which a root is tried.
+/// The likeliest reason why a root does not answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Tried {
-    /// TCP, TLS or WebSocket, besides UDP.
-    Streams,
+enum Trouble {
+    /// Nothing is known. TCP, TLS or WebSocket are tried, too.
+    Unknown,
+    /// Nothing is known, and only UDP is tried.
     UdpAlone,
-    /// UDP, at addresses that only machines of its own network reach.
+    /// Only machines of its own network reach its addresses.
     PrivateAddresses,
+    /// This machine has no route to it.
+    NoRoute,
+    /// Something answers there, but not with its key.
+    OtherKey,
 }
 
-impl Tried {
-    fn of(root: &RootStatus) -> Tried {
-        match root {
-            // A stream that failed would have left an error.
-            root if root.stream.is_some() || root.stream_error.is_some() => Tried::Streams,
-            root if are_private(&root.endpoints) => Tried::PrivateAddresses,
-            _ => Tried::UdpAlone,
+impl Trouble {
+    /// Looks for the reason, for a second at most.
+    fn of(root: &RootStatus) -> Trouble {
+        // A stream that failed would have left an error.
+        if root.stream.is_some() || root.stream_error.is_some() {
+            return Trouble::Unknown;
+        }
+        match root_look::look(&root.endpoints) {
+            Found::StunServer => Trouble::OtherKey,
+            Found::NoRoute => Trouble::NoRoute,
+            Found::Nothing if are_private(&root.endpoints) => Trouble::PrivateAddresses,
+            Found::Nothing => Trouble::UdpAlone,
         }
     }
 }
@@ -113,7 +124,7 @@ impl RootMessages {
         &mut self,
         root: NodeId,
         state: RootState,
-        tried: Tried,
+        trouble: impl FnOnce() -> Trouble,
         name: impl FnOnce() -> String,
     ) -> Option<String> {
         let now = match state {
@@ -138,16 +149,20 @@ impl RootMessages {
             (_, Known::Unreachable) => {
                 let check =
                     "check that it runs, has the key that --root names, and that firewalls let it pass";
-                let check = match tried {
-                    Tried::PrivateAddresses => {
-                        "its address is private, so if it is not in this network, start it with --advertise and \
-                         the public address of its machine"
+                let check = match trouble() {
+                    Trouble::PrivateAddresses => {
+                        "its address is private, so if it is not in this network, start it with --advertise \
+                         and the public address of its machine"
                             .to_owned()
                     }
-                    Tried::Streams => check.to_owned(),
-                    Tried::UdpAlone => format!(
-                        "{check}; it is tried by UDP alone: where that is blocked, --root has to name tcp: or \
-                         wss: as well"
+                    Trouble::NoRoute => "this machine has no route to it".to_owned(),
+                    Trouble::OtherKey => {
+                        "something answers there, but not with the key that --root names".to_owned()
+                    }
+                    Trouble::Unknown => check.to_owned(),
+                    Trouble::UdpAlone => format!(
+                        "{check}; it is tried by UDP alone: where that is blocked, --root has to name tcp: \
+                         or wss: as well"
                     ),
                 };
                 format!("does not answer; it is tried again until it does: {check}")
@@ -193,7 +208,7 @@ mod tests {
         let [one, other] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]).node_id());
         let mut messages = RootMessages::default();
         let mut tell = |root, state| {
-            messages.tell(root, state, Tried::Streams, || "the root".to_owned()).unwrap_or_default()
+            messages.tell(root, state, || Trouble::Unknown, || "the root".to_owned()).unwrap_or_default()
         };
         assert_eq!(tell(one, RootState::Connecting), "");
         assert_eq!(tell(one, RootState::Registered), "", "all is as it should be");
@@ -224,20 +239,22 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_is_tried_by_udp_alone_may_be_behind_a_firewall() {
+    fn the_likeliest_reason_of_a_silent_root_is_told() {
         let root = Identity::from_seed(&[1; 32]).node_id();
-        for (tried, words) in [
-            (Tried::UdpAlone, "wss:"),
-            (Tried::Streams, "firewalls let it pass"),
-            (
-                Tried::PrivateAddresses,
-                "does: its address is private, so if it is not in this network, start it",
-            ),
+        for (trouble, words) in [
+            (Trouble::UdpAlone, "wss:"),
+            (Trouble::Unknown, "firewalls let it pass"),
+            (Trouble::PrivateAddresses, "until it does: its address is private"),
+            (Trouble::NoRoute, "no route to it"),
+            (Trouble::OtherKey, "not with the key that --root names"),
         ] {
             let name = || "the root".to_owned();
-            let told = RootMessages::default().tell(root, RootState::Unreachable, tried, name);
+            let told = RootMessages::default().tell(root, RootState::Unreachable, || trouble, name);
             let told = told.expect("a text");
-            assert!(told.contains(words) && told.contains("wss:") == (tried == Tried::UdpAlone), "{told}");
+            assert!(
+                told.contains(words) && told.contains("wss:") == (trouble == Trouble::UdpAlone),
+                "{told}"
+            );
         }
     }
 }

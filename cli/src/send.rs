@@ -347,11 +347,13 @@ impl Server {
                 return false;
             }
         };
-        let begin = Instant::now();
+        let (begin, way) = (Instant::now(), path::way_to(&self.node, address));
         match greeted.send(&source, self) {
             Ok(Sent::Received { bytes, files }) => {
                 let had = if bytes < source.manifest().bytes() { "; it had the rest" } else { "" };
-                let moved = moved(files, bytes, begin, path::way_to(&self.node, address));
+                // The receiver may have left already.
+                let way = path::way_to(&self.node, address).or(way);
+                let moved = moved(files, bytes, begin, way);
                 self.say(format_args!("{receiver} has everything: {moved}{had}"));
                 true
             }

@@ -160,10 +160,15 @@ fn files_and_folders_arrive_with_a_code_and_nothing_else() {
     let command = sender.wait_for_stderr("receive with: ");
     assert_eq!(command, format!("peersock receive {code}"));
     let receiver = folders.received(&code.replace('-', "").to_lowercase(), &[]).success();
-    let said = ["receives 2 files, 292.97 KiB (notes.txt, photos/)", "received 2 files", "all is verified"];
+    let said = [
+        "receives 2 files, 292.97 KiB (notes.txt, photos/)",
+        "received 2 files",
+        " s (direct); all is verified",
+    ];
     assert!(said.iter().all(|text| receiver.stderr.contains(text)), "{}", receiver.stderr);
     let sender = sender.wait_for_end().success();
     assert!(sender.stderr.contains("has everything: 2 files, 292.97 KiB in "), "{}", sender.stderr);
+    assert!(sender.stderr.contains(" s (direct)\n"), "{}", sender.stderr);
     assert_eq!(fs::read(folders.to("photos/sea.jpg")).unwrap(), vec![7; 300_000]);
     assert_eq!(fs::read(folders.to("notes.txt")).unwrap(), b"notes");
     assert!(folders.to("photos/empty").is_dir());
