@@ -44,6 +44,7 @@ mod servers;
 mod serving;
 mod session;
 mod silence;
+mod standing;
 mod status;
 mod stdio;
 mod stream;
