@@ -49,6 +49,7 @@ mod session;
 mod shared;
 mod silence;
 mod sockets;
+mod standing;
 mod status;
 mod stdio;
 mod stream;

@@ -2,40 +2,50 @@
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
+use std::io;
 use std::net::IpAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use peersock::management::{self, ManagementError};
-use peersock::{
-    Conflict, IdentitySource, Network, NetworkStatus, Node, PeerStatus, Presence, RootSource, Status,
-};
+use peersock::management::Probe;
+use peersock::overlay::NetworkId;
+use peersock::{Conflict, IdentitySource, Network, NetworkStatus, Node, PeerStatus, RootSource, Status};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::args::{NodeArgs, OptionalNetworkArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::output::{note, print};
+use crate::path::Path;
+use crate::running::RunningNode;
 use crate::session::interfaces;
-use crate::signals;
-use crate::status::{conflict, difference, last_sign, parse};
+use crate::standing::{self, Counts, Standing};
+use crate::status::{conflict, counted};
 use crate::style::{BOLD, ERROR, paint};
+use crate::{signals, waiting};
 
-/// List the members of a network, with the address to dial first
+/// Time for which a sign of a member still proves that it is there, seconds: the node does not ask it again.
+const RECENT_S: f64 = 3.0;
+
+/// Time to say goodbye to the members that were asked.
+const GOODBYE: Duration = Duration::from_millis(300);
+
+/// List the members of a network, and who of them is online
 ///
-/// If a node runs with the state directory, that node lists the members it knows in its networks. Otherwise,
-/// or with --ephemeral, a beacon on the local networks asks for members, and those that answer within --wait
-/// are listed; they do not learn who asked. Roots and the DHT are not asked, because they find members by
-/// address and list none. Of a static network all members are listed, even without an answer, and only a
-/// member can ask. A `known` member was heard of but has no session with the asked node. It says no goodbye,
-/// so it may have ended up to two minutes ago. The exit status is 0 even without an answer: then the list is
-/// empty, and lines on stderr name the things to check.
+/// If a node runs with the state directory, it is asked for the members of its networks. All members of a
+/// static network are asked, by the running node or else by a node of this command: they are online if they
+/// answer within --wait. Roots and the DHT find them, too. The members of an ad-hoc network are the ones that
+/// the running node has heard of within two minutes, even if no session with them exists. Without a running
+/// node, or with --ephemeral, a beacon on the local networks asks for members of an ad-hoc network; those that
+/// answer do not learn who asked. Roots and the DHT list nobody there. The exit status is 0 even without an
+/// answer: then the list is empty, and lines on stderr name the things to check.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   peersock members
   peersock members --ephemeral -n ff0001ffff000000
   peersock members -n office.toml --wait 5
-  peersock members --json | jq -r '.networks[].members[] | select(.state == \"connected\") | .address'")]
+  peersock members --json | jq -r '.networks[].members[] | select(.state == \"online\") | .address'")]
 pub(crate) struct Args {
     #[command(flatten)]
     network: OptionalNetworkArgs,
@@ -43,11 +53,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Wait SECONDS for answers if no running node is asked
+    /// Wait up to SECONDS for answers of members
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "3")]
     wait: Duration,
 
-    /// Also list members that are gone
+    /// Also list members of ad-hoc networks that are offline
     #[arg(long)]
     all: bool,
 
@@ -63,83 +73,129 @@ const HINT: &str = "hint: start a node in this network, for example with `peerso
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let network = args.network.resolve()?;
-    let mut list = match ask_running_node(args, network.as_ref())? {
-        Some(list) => list,
-        None => match &network {
-            Some(network) => ask_around(args, network)?,
-            None => {
-                return Err(Failure::usage(
-                    "no node is running with this state directory, and no network is named",
-                    "give -n NETWORK to ask in that network, or the --state DIR of a node that runs",
-                ));
-            }
-        },
+    let mut list = match (list_of_running_node(args, network.as_ref())?, &network) {
+        (Some(list), _) => list,
+        (None, Some(network)) if network.summary().closed => ask_by_own_node(args, network)?,
+        (None, Some(network)) => ask_around(args, network)?,
+        (None, None) => {
+            return Err(Failure::usage(
+                "no node is running with this state directory, and no network is named",
+                "give -n NETWORK to ask in that network, or the --state DIR of a node that runs",
+            ));
+        }
     };
     if !args.all {
         list.networks.iter_mut().for_each(Members::leave_out_the_gone);
     }
     if args.json {
-        return print(serde_json::to_string(&list).map_err(std::io::Error::other)?);
+        return print(serde_json::to_string(&list).map_err(io::Error::other)?);
     }
     if list.networks.iter().any(|network| !network.members.is_empty()) {
         print(list.table())?;
     }
     list.networks.iter().for_each(|network| note(network.summary(list.source)));
-    if list.source == Source::Beacons && list.networks.iter().all(Members::is_silent) {
+    let nobody =
+        list.source != Source::Node && list.networks.iter().all(|one| one.count(Standing::Online) == 0);
+    if nobody {
         note(HINT);
     }
-    if list.source == Source::Beacons && args.node.names_meeting_place() {
-        note(
+    match list.source {
+        Source::Beacons if args.node.names_meeting_place() => note(
             "roots and the DHT were not asked, because they find members only by address; `peersock ping` \
              finds a member there, and a running node lists the members that it knows",
-        );
+        ),
+        Source::OwnNode if nobody && !args.node.names_meeting_place() => note(
+            "only the local networks and endpoints in the network's file were tried; --root or --dht finds \
+             members elsewhere",
+        ),
+        _ => {}
     }
     Ok(())
 }
 
 /// Queries the node that runs with the state directory. Returns `None` if none runs, or if it cannot answer
 /// and other sources can.
-fn ask_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<List>> {
-    if args.node.state.ephemeral {
-        return Ok(None);
-    }
-    let path = args.node.state.path()?;
-    let text = match management::status(&path, usize::MAX) {
-        Ok(text) => text,
-        Err(ManagementError::NotRunning { .. }) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let mut answer = parse(&text)?;
-    if let Some(difference) = difference(&answer) {
-        note(difference);
-    }
+fn list_of_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<List>> {
+    let Some(mut running) = RunningNode::find(&args.node.state)? else { return Ok(None) };
     if let Some(network) = network {
-        let id = network.id();
-        answer.networks.retain(|joined| joined.id == id);
-        if answer.networks.is_empty() {
-            // In a closed network only a member's identity can ask, and the running node holds it.
-            return match network.summary().closed {
-                false => Ok(None),
-                true => Err(Failure::new(
-                    format_args!("the node at {} has not joined network {id}", path.display()),
-                    "give the --state DIR of another member, or stop that node and ask again",
-                )),
-            };
+        // In a closed network only a member's identity can ask, and the running node holds it.
+        let is_closed = network.summary().closed;
+        match running.network(Some(network)) {
+            Err(_) if !is_closed => return Ok(None),
+            Err(failure) => return Err(failure),
+            Ok(_) => running.status.networks.retain(|joined| joined.id == network.id()),
         }
     }
-    Ok(Some(List::new(&answer, Source::Node)))
+    ask_members(&running, network, args.wait, Source::Node).map(Some)
 }
 
-/// Joins the network for a while and listens for answers, without announcing this node.
-fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
-    let closed = network.summary().closed;
-    // In an open network any identity may ask, and peers do not learn it.
-    let identity = match closed && !args.node.state.ephemeral {
-        true => IdentitySource::StateDir(args.node.state.path()?),
-        false => IdentitySource::Ephemeral,
+/// Lets a running node ask the members of its static networks; lists the members of all its networks.
+fn ask_members(
+    running: &RunningNode,
+    named: Option<&Network>,
+    wait: Duration,
+    source: Source,
+) -> Outcome<List> {
+    let is_asked = |network: &&NetworkStatus| network.closed && network.peers > 0;
+    let networks: Vec<_> =
+        running.status.networks.iter().filter(is_asked).map(|network| network.id).collect();
+    if networks.is_empty() {
+        return Ok(List::new(&running.status, source, None));
+    }
+    let count: usize = running.status.networks.iter().filter(is_asked).map(|network| network.peers).sum();
+    let text = move || format!("asking {}, for up to {} s", counted(count, "member"), wait.as_secs_f64());
+    let waiting = waiting::start(text)?;
+    let begin = Instant::now();
+    let asked = thread::scope(|scope| {
+        let ask = |network| {
+            let probe = Probe::of_members(network, wait);
+            let probe = named.map_or(probe, |network| probe.exactly(network));
+            running.ask_members(&probe, named)
+        };
+        let begin = |network: &NetworkId| {
+            let network = *network;
+            thread::Builder::new().name("asking".into()).spawn_scoped(scope, move || ask(network))
+        };
+        let threads = networks.iter().map(begin).collect::<io::Result<Vec<_>>>()?;
+        let asked = threads.into_iter().map(|thread| thread.join().expect("no panic while asking"));
+        asked.collect::<Outcome<Vec<_>>>()
+    });
+    drop(waiting);
+    let is_asked = asked?.into_iter().all(|is_asked| is_asked);
+    if !is_asked {
+        note("the running node is older than this program: its members were not asked");
+    }
+    let fresh = running.again();
+    let mut status = fresh.status;
+    status.networks.retain(|joined| running.status.networks.iter().any(|one| one.id == joined.id));
+    let asked_s = is_asked.then(|| begin.elapsed().as_secs_f64() + RECENT_S);
+    Ok(List::new(&status, source, asked_s))
+}
+
+/// Joins a static network for a while, and asks its members.
+fn ask_by_own_node(args: &Args, network: &Network) -> Outcome<List> {
+    let identity = match args.node.state.ephemeral {
+        true => IdentitySource::Ephemeral,
+        false => IdentitySource::StateDir(args.node.state.path()?),
     };
+    let node = Node::builder().identity(identity).interfaces(interfaces(&args.node.interfaces));
+    let node = args.node.with_roots(node.port(args.node.overlay_port).introduce(false))?.start()?;
+    let interrupted = node.clone();
+    signals::end_after(move || {
+        interrupted.shutdown(Duration::ZERO);
+    })?;
+    node.join(network.clone())?;
+    let asked = RunningNode::of(args.node.state.path()?, node.status());
+    let list = ask_members(&asked, Some(network), args.wait, Source::OwnNode);
+    node.shutdown(GOODBYE);
+    list
+}
+
+/// Joins an ad-hoc network for a while and listens for answers, without announcing this node.
+fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
     let node = Node::builder()
-        .identity(identity)
+        // Any identity may ask, and peers do not learn it.
+        .identity(IdentitySource::Ephemeral)
         .interfaces(interfaces(&args.node.interfaces))
         .port(args.node.overlay_port)
         .introduce(false)
@@ -154,20 +210,20 @@ fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
     thread::sleep(args.wait);
     let status = node.status();
     node.shutdown(Duration::ZERO);
-    let mut list = List::new(&status, Source::Beacons);
-    if !closed {
-        // Removes this node, because its identity exists only for this query.
-        list.networks.iter_mut().for_each(|network| network.members.retain(|m| m.state != Standing::This));
-    }
+    let mut list = List::new(&status, Source::Beacons, None);
+    // Removes this node, because its identity exists only for this query.
+    list.networks.iter_mut().for_each(|network| network.members.retain(|m| m.state != Standing::This));
     Ok(list)
 }
 
 /// The source of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 enum Source {
     /// A running node.
     Node,
+    /// A node of this command, which has asked each member.
+    OwnNode,
     /// Answers to this program's beacons.
     Beacons,
 }
@@ -200,48 +256,27 @@ struct Member {
     name: Option<String>,
     id: String,
     state: Standing,
+    /// Path of its packets, as of `peersock ping`.
+    path: Option<Value>,
     last_seen_s: Option<f64>,
     last_heard_s: Option<f64>,
     /// Another node with the same identity, if one was seen.
     conflict: Option<Conflict>,
-    /// Text about the last sign of the member, for people.
+    /// Path or last sign of the member, for people.
     #[serde(skip)]
-    sign: String,
+    detail: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Standing {
-    /// The queried node.
-    This,
-    /// A member with a session.
-    Connected,
-    /// A member that was heard of, and is not gone.
-    Known,
-    /// A member that answered just now.
-    Answered,
-    /// A member of the network's file of which nothing was heard.
-    Silent,
-    /// A member that said goodbye or fell silent.
-    Gone,
-}
-
-impl Standing {
-    fn text(self) -> &'static str {
-        match self {
-            Standing::This => "this node",
-            Standing::Connected => "connected",
-            Standing::Known => "known",
-            Standing::Answered => "answered",
-            Standing::Silent => "silent",
-            Standing::Gone => "gone",
-        }
-    }
-}
+/// Length of the longest text of a [`Standing`].
+const NEVER_SEEN_LEN: usize = "never seen".len();
 
 impl List {
-    fn new(answer: &Status, source: Source) -> List {
-        List { source, networks: answer.networks.iter().map(|n| Members::new(answer, n, source)).collect() }
+    /// Lists the members in a node's answer. The ones of static networks were asked within the last `asked_s`
+    /// seconds.
+    fn new(answer: &Status, source: Source, asked_s: Option<f64>) -> List {
+        let members =
+            |network: &NetworkStatus| Members::new(answer, network, asked_s.filter(|_| network.closed));
+        List { source, networks: answer.networks.iter().map(members).collect() }
     }
 
     /// Returns a line for each member; with several networks each line ends with the network.
@@ -251,14 +286,18 @@ impl List {
         let address = |member: &Member| member.address.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
         let width =
             |text: fn(&Member) -> usize| rows.iter().map(|(_, member)| text(member)).max().unwrap_or(0);
-        let (names, signs) = (width(|m| m.name().chars().count()), width(|m| m.sign.chars().count()));
+        let (names, details) = (width(|m| m.name().chars().count()), width(|m| m.detail.chars().count()));
         let addresses = rows.iter().map(|(_, member)| address(member).len()).max().unwrap_or(0);
         let mut table = String::new();
         for (network, member) in &rows {
             // Pads separately, because escape codes would count as width.
             let padding = " ".repeat(addresses - address(member).len());
-            let (shown, name, state) = (paint(BOLD, address(member)), member.name(), member.state.text());
-            let mut line = format!("{shown}{padding}  {name:<names$}  {state:<9}  {:<signs$}", member.sign);
+            let (shown, name) = (paint(BOLD, address(member)), member.name());
+            let state = member.state.to_string();
+            let rest = " ".repeat(NEVER_SEEN_LEN.saturating_sub(state.len()));
+            let state = paint(member.state.style(), state);
+            let mut line =
+                format!("{shown}{padding}  {name:<names$}  {state}{rest}  {:<details$}", member.detail);
             if let [_, others @ ..] = &member.addresses[..]
                 && !others.is_empty()
             {
@@ -279,20 +318,21 @@ impl List {
 }
 
 impl Members {
-    fn new(answer: &Status, network: &NetworkStatus, source: Source) -> Members {
+    fn new(answer: &Status, network: &NetworkStatus, asked_s: Option<f64>) -> Members {
         let this = Member {
             address: network.addresses.first().copied(),
             addresses: network.addresses.clone(),
             name: network.name.clone(),
             id: answer.node_id.to_string(),
             state: Standing::This,
+            path: None,
             last_seen_s: None,
             last_heard_s: None,
             conflict: answer.conflict,
-            sign: String::new(),
+            detail: String::new(),
         };
         let peers = answer.peers.iter().filter(|peer| peer.network == network.id);
-        let peers: Vec<_> = peers.map(|peer| Member::new(peer, source)).collect();
+        let peers: Vec<_> = peers.map(|peer| Member::new(peer, asked_s)).collect();
         let omitted = network.peers.saturating_sub(peers.len());
         let mut members: Vec<_> = std::iter::once(this).chain(peers).collect();
         members.sort_by(Member::order);
@@ -305,32 +345,31 @@ impl Members {
         }
     }
 
-    /// Removes members that are gone, except in closed networks, whose members are expected back.
+    /// Removes members that are offline, except in closed networks, whose members are expected back.
     fn leave_out_the_gone(&mut self) {
         let before = self.members.len();
         if !self.closed {
-            self.members.retain(|member| member.state != Standing::Gone);
+            self.members.retain(|member| member.state != Standing::Offline);
         }
         self.omitted += before - self.members.len();
     }
 
-    /// Returns true if no member has answered.
-    fn is_silent(&self) -> bool {
-        !self.members.iter().any(|member| member.state == Standing::Answered)
+    fn count(&self, state: Standing) -> usize {
+        self.members.iter().filter(|member| member.state == state).count()
     }
 
     fn summary(&self, source: Source) -> String {
-        let count = |states: &[Standing]| self.members.iter().filter(|m| states.contains(&m.state)).count();
-        let mut text = match source {
-            Source::Beacons => match count(&[Standing::Answered]) {
-                0 => format!("no member answered in network {} on the local networks", self.id),
-                1 => format!("1 member answered in network {} on the local networks", self.id),
-                many => format!("{many} members answered in network {} on the local networks", self.id),
-            },
-            Source::Node => {
-                let connected = count(&[Standing::Connected]);
-                let known = count(&[Standing::Known]);
-                format!("{connected} connected and {known} known in network {}", self.id)
+        let online = self.count(Standing::Online);
+        let mut text = match (source, online) {
+            (Source::Beacons, 0) => {
+                format!("no member answered in network {} on the local networks", self.id)
+            }
+            (Source::Beacons, _) => {
+                format!("{} answered in network {} on the local networks", counted(online, "member"), self.id)
+            }
+            _ => {
+                let counts = Counts::sum(self.members.iter().map(|member| member.state));
+                format!("{counts} in network {}", self.id)
             }
         };
         if self.omitted > 0 {
@@ -341,15 +380,8 @@ impl Members {
 }
 
 impl Member {
-    fn new(peer: &PeerStatus, source: Source) -> Member {
-        let heard = peer.last_seen_s.is_some() || peer.last_heard_s.is_some();
-        let state = match (peer.state, source) {
-            (Presence::Connected, Source::Node) => Standing::Connected,
-            (Presence::Gone, _) => Standing::Gone,
-            _ if !heard => Standing::Silent,
-            (_, Source::Beacons) => Standing::Answered,
-            (_, Source::Node) => Standing::Known,
-        };
+    fn new(peer: &PeerStatus, asked_s: Option<f64>) -> Member {
+        let state = asked_s.map_or_else(|| Standing::of(peer), |asked_s| Standing::of_asked(peer, asked_s));
         Member {
             address: peer.addresses.first().copied(),
             addresses: peer.addresses.clone(),
@@ -359,7 +391,8 @@ impl Member {
             last_seen_s: peer.last_seen_s,
             last_heard_s: peer.last_heard_s,
             conflict: peer.conflict,
-            sign: if source == Source::Node { last_sign(peer) } else { String::new() },
+            path: Path::of(peer).filter(|_| state == Standing::Online).map(|path| path.json()),
+            detail: standing::detail(peer, state),
         }
     }
 

@@ -38,6 +38,11 @@ impl RunningNode {
         Ok(Some(RunningNode { path, status }))
     }
 
+    /// Returns a node that is known to run.
+    pub(crate) fn of(path: PathBuf, status: Status) -> RunningNode {
+        RunningNode { path, status }
+    }
+
     /// Returns the node with its status now, or, if it does not answer, with the last one.
     pub(crate) fn again(&self) -> RunningNode {
         let status = management::status(&self.path, usize::MAX).ok().and_then(|text| parse(&text).ok());
@@ -103,6 +108,17 @@ impl RunningNode {
     /// Lets the node ping a member; see [`management::ping`].
     pub(crate) fn ping(&self, probe: &Probe, size: u16, check: Duration) -> Outcome<Probed> {
         management::ping(&self.path, probe, size, check).map_err(|error| self.failure(error))
+    }
+
+    /// Lets the node ask all members of a network. Returns false if the node is too old for that. `named` is
+    /// the network as this program was told of it.
+    pub(crate) fn ask_members(&self, probe: &Probe, named: Option<&Network>) -> Outcome<bool> {
+        match management::ask_members(&self.path, probe) {
+            Ok(probed) if matches!(probed.outcome, ProbeOutcome::Answered | ProbeOutcome::Silent) => Ok(true),
+            Ok(probed) => Err(self.probe_failure(&probed, named, probe.network())),
+            Err(ManagementError::Refused { error, .. }) if error == "unknown request" => Ok(false),
+            Err(error) => Err(self.failure(error)),
+        }
     }
 
     fn failure(&self, error: ManagementError) -> Failure {

@@ -13,9 +13,10 @@
 //! | `prometheus peers=N` | the same with N peers at most |
 //! | `reach network=ID address=IP timeout=MS` | [`Probed`]: the node tries to have a session with the member |
 //! | `ping network=ID address=IP timeout=MS size=N check=MS` | [`Probed`]: it sends one ICMP echo request |
+//! | `members network=ID timeout=MS` | [`Probed`]: it tries to have a session with each member that it knows |
 //! | anything else | `{"error": "…", "version": "…"}`, with the node's version |
 //!
-//! A probe (`reach`, `ping`) takes 60 seconds at most, so does its `check`, and 64 at once are served; none of
+//! A probe (`reach`, `ping`, `members`) takes 60 seconds at most, so does its `check`, and 64 at once are served; none of
 //! them delays other requests. It ends when its client hangs up. `mark=HEX` makes it fail unless the client
 //! has the same secret and members of the network as the node.
 //!
@@ -39,8 +40,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::StateDir;
 
-pub(crate) use probe::{Echo, Mark, ProbeRequest};
-pub use probe::{MAX_PROBE, Probe, ProbeOutcome, Probed, ping, reach};
+pub(crate) use probe::{Echo, Mark, ProbeRequest, ProbeTask};
+pub use probe::{MAX_PROBE, Probe, ProbeOutcome, Probed, ask_members, ping, reach};
 pub(crate) use server::ManagementServer;
 
 /// Refusal of a node that ends; programs that ask know the text.
@@ -81,8 +82,8 @@ impl Request {
     fn parse(line: &str) -> Option<Request> {
         let mut words = line.split_ascii_whitespace();
         let request = words.next()?;
-        if matches!(request, "reach" | "ping") {
-            return ProbeRequest::parse(request == "ping", words).map(Request::Probe);
+        if matches!(request, "reach" | "ping" | "members") {
+            return ProbeRequest::parse(request, words).map(Request::Probe);
         }
         let peers = match words.next() {
             Some(word) => word.strip_prefix("peers=")?.parse().ok()?,

@@ -1,4 +1,4 @@
-//! Probes: a running node reaches or pings a member for another program.
+//! Probes: a running node reaches or pings members for another program.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -56,11 +56,12 @@ impl FromStr for Mark {
     }
 }
 
-/// A member that a running node is to reach or ping.
+/// A member that a running node is to reach or ping, or all members of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
     pub(crate) network: NetworkId,
-    pub(crate) address: IpAddr,
+    /// Address of the member; `None` for all members.
+    pub(crate) address: Option<IpAddr>,
     /// Mark of the network; without it, the node's own description of the network counts.
     pub(crate) mark: Option<Mark>,
     pub(crate) timeout: Duration,
@@ -70,7 +71,17 @@ impl Probe {
     /// Returns a probe of the member with `address` in a network that the node has joined, which takes up to
     /// `timeout`, at most [`MAX_PROBE`].
     pub fn new(network: NetworkId, address: IpAddr, timeout: Duration) -> Probe {
-        Probe { network, address, mark: None, timeout: timeout.min(MAX_PROBE) }
+        Probe { address: Some(address), ..Probe::of_members(network, timeout) }
+    }
+
+    /// Returns a probe of all members of a network, for [`ask_members`].
+    pub fn of_members(network: NetworkId, timeout: Duration) -> Probe {
+        Probe { network, address: None, mark: None, timeout: timeout.min(MAX_PROBE) }
+    }
+
+    /// Returns the network's ID.
+    pub fn network(&self) -> NetworkId {
+        self.network
     }
 
     /// Returns the same probe, but fails with [`ProbeOutcome::OtherNetwork`] if the node has joined the
@@ -86,7 +97,8 @@ impl Probe {
             let digits: String = mark.iter().map(|byte| format!("{byte:02x}")).collect();
             format!(" mark={digits}")
         });
-        format!("network={network} address={address} timeout={}{mark}", timeout.as_millis())
+        let address = address.map_or_else(String::new, |address| format!(" address={address}"));
+        format!("network={network}{address} timeout={}{mark}", timeout.as_millis())
     }
 }
 
@@ -94,8 +106,18 @@ impl Probe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProbeRequest {
     pub(crate) probe: Probe,
-    /// Echo request to send; without one, the member is only reached.
-    pub(crate) echo: Option<Echo>,
+    pub(crate) task: ProbeTask,
+}
+
+/// What a node is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProbeTask {
+    /// Have a session with a member.
+    Reach(IpAddr),
+    /// Send an echo request to a member.
+    Ping(IpAddr, Echo),
+    /// Have a session with each member.
+    AskMembers,
 }
 
 /// Echo request that a node is to send.
@@ -108,8 +130,9 @@ pub(crate) struct Echo {
 }
 
 impl ProbeRequest {
-    /// Reads the words after the name of the request. Returns `None` unless all are understood.
-    pub(super) fn parse(is_ping: bool, words: SplitAsciiWhitespace<'_>) -> Option<ProbeRequest> {
+    /// Reads a request. Returns `None` unless all its words are understood.
+    pub(super) fn parse(name: &str, words: SplitAsciiWhitespace<'_>) -> Option<ProbeRequest> {
+        let is_ping = name == "ping";
         let (mut network, mut address, mut mark, mut timeout) = (None, None, None, None);
         let (mut size, mut check) = (None, None);
         for word in words {
@@ -129,9 +152,16 @@ impl ProbeRequest {
         if size > MAX_PAYLOAD {
             return None;
         }
-        let probe = Probe { network: network?, address: address?, mark, timeout: bounded(timeout?) };
-        let echo = is_ping.then(|| Echo { size, check: bounded(check.unwrap_or(0)) });
-        Some(ProbeRequest { probe, echo })
+        let task = match (name, address) {
+            ("reach", Some(address)) => ProbeTask::Reach(address),
+            ("ping", Some(address)) => {
+                ProbeTask::Ping(address, Echo { size, check: bounded(check.unwrap_or(0)) })
+            }
+            ("members", None) => ProbeTask::AskMembers,
+            _ => return None,
+        };
+        let probe = Probe { network: network?, address, mark, timeout: bounded(timeout?) };
+        Some(ProbeRequest { probe, task })
     }
 }
 
@@ -215,6 +245,17 @@ pub fn reach(state: &Path, probe: &Probe) -> Result<Probed, ManagementError> {
     ask(state, format!("reach {}", probe.words()), probe.timeout)
 }
 
+/// Lets the node that uses the state directory at `state` ask all members of a network, and wait until each has
+/// answered. Their states are in its [`Status`](crate::Status) then; the outcome is [`ProbeOutcome::Silent`] if
+/// some have not answered.
+///
+/// # Errors
+///
+/// As for [`reach`].
+pub fn ask_members(state: &Path, probe: &Probe) -> Result<Probed, ManagementError> {
+    ask(state, format!("members {}", probe.words()), probe.timeout)
+}
+
 /// Lets the node that uses the state directory at `state` send a member one ICMP echo request with `size`
 /// bytes of payload, at most 65,507, and wait for its reply. After a loss, the node takes up to `check` to
 /// learn if the path carries too little.
@@ -247,7 +288,7 @@ mod tests {
     fn parse(line: &str) -> Option<ProbeRequest> {
         let mut words = line.split_ascii_whitespace();
         let name = words.next()?;
-        ProbeRequest::parse(name == "ping", words)
+        ProbeRequest::parse(name, words)
     }
 
     #[test]
@@ -258,11 +299,14 @@ mod tests {
         let plain = Probe::new(id, address, Duration::from_secs(2));
         for probe in [plain, plain.exactly(&network)] {
             let read = parse(&format!("reach {}", probe.words())).unwrap();
-            assert_eq!((read.probe, read.echo), (probe, None));
+            assert_eq!((read.probe, read.task), (probe, ProbeTask::Reach(address)));
             let read = parse(&format!("ping {} size=65507 check=12000", probe.words())).unwrap();
             let echo = Echo { size: 65_507, check: Duration::from_secs(12) };
-            assert_eq!((read.probe, read.echo), (probe, Some(echo)));
+            assert_eq!((read.probe, read.task), (probe, ProbeTask::Ping(address, echo)));
         }
+        let all = Probe::of_members(id, Duration::from_secs(3)).exactly(&network);
+        let read = parse(&format!("members {}", all.words())).unwrap();
+        assert_eq!((read.probe, read.task), (all, ProbeTask::AskMembers));
         assert_ne!(
             plain.exactly(&network).mark,
             plain.exactly(&network.with_psk(peersock_overlay::Psk::new([1; 32]))).mark
@@ -298,9 +342,11 @@ mod tests {
         }
         let reach = good.replace("ping", "reach");
         assert!(parse(&reach).is_none(), "a size is for pings only");
+        assert!(parse("members network=ff00500050000000 timeout=1 address=fd00::1").is_none());
         let long = parse(&good.replace("timeout=1", "timeout=18446744073709551615")).unwrap();
         assert_eq!(long.probe.timeout, MAX_PROBE);
-        assert_eq!(parse(&good.replace("check=1", "check=999999")).unwrap().echo.unwrap().check, MAX_PROBE);
+        let long = parse(&good.replace("check=1", "check=999999")).unwrap();
+        assert!(matches!(long.task, ProbeTask::Ping(_, echo) if echo.check == MAX_PROBE));
     }
 
     #[test]

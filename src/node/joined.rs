@@ -151,6 +151,13 @@ impl Joined {
         }
     }
 
+    /// Begins a handshake with a member, or asks for a sign of one that has a session.
+    pub(super) fn ask(&self, address: IpAddr) {
+        let (now, datapath) = (Instant::now(), &self.node.inner.driver.datapath);
+        let _ = datapath.size_state(now, &self.network, address, true);
+        datapath.want_peer(now, &self.network, address, &mut Batch::default());
+    }
+
     /// Returns the members known now, without this node.
     pub fn peers(&self) -> Vec<PeerStatus> {
         self.node.peers().into_iter().filter(|peer| peer.network == self.id()).collect()

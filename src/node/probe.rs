@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_datapath::{Device, Offload};
@@ -14,15 +15,28 @@ use peersock_stack::{EchoRequest, Error, IcmpSocket};
 
 use super::echo_packet::{self, EchoKey, Reply};
 use super::{Inner, Joined, Node, PeerStatus};
-use crate::management::{Echo, Mark, Probe, ProbeOutcome, ProbeRequest, Probed, STOPPED};
+use crate::management::{Echo, Mark, Probe, ProbeOutcome, ProbeRequest, ProbeTask, Probed, STOPPED};
 use crate::socket::{self, Waited};
 
 /// Time for which a probe keeps the node running: it looks that often for the end of its client, and of the
 /// node.
 const SLICE: Duration = Duration::from_secs(1);
 
+/// Age up to which a sign of a member proves that it is there.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// Members that are asked at once, and the pause before the next ones: a large network gets no burst.
+const BURST: usize = 32;
+const BURST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Interval of looking at the members that were asked.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Hop limit of the requests, as of all packets that a node sends.
 const HOP_LIMIT: u8 = 64;
+
+/// Next sequence number of an echo request.
+static SEQUENCE: AtomicU16 = AtomicU16::new(1);
 
 /// What probes need to know of a joined network.
 pub(super) struct Known {
@@ -56,12 +70,13 @@ pub(super) fn answer(
     is_over: &dyn Fn() -> bool,
 ) -> Result<Probed, &'static str> {
     let task = Task { node, probe: &request.probe, is_over };
-    let mut probed = match &request.echo {
-        None => task.reach()?,
-        Some(echo) => task.ping(echo)?,
+    let (address, mut probed) = match &request.task {
+        ProbeTask::AskMembers => return task.ask_members(),
+        ProbeTask::Reach(address) => (*address, task.reach(*address)?),
+        ProbeTask::Ping(address, echo) => (*address, task.ping(*address, echo)?),
     };
     if let Ok(joined) = task.joined()? {
-        probed.peer = task.peer(&joined);
+        probed.peer = joined.peers().into_iter().find(|peer| peer.addresses.contains(&address));
     }
     Ok(probed)
 }
@@ -89,12 +104,8 @@ impl Task<'_> {
         })
     }
 
-    fn peer(&self, joined: &Joined) -> Option<PeerStatus> {
-        joined.peers().into_iter().find(|peer| peer.addresses.contains(&self.probe.address))
-    }
-
     /// Waits for a session with the member.
-    fn reach(&self) -> Result<Probed, &'static str> {
+    fn reach(&self, address: IpAddr) -> Result<Probed, &'static str> {
         let until = Instant::now() + self.probe.timeout;
         loop {
             let joined = match self.joined()? {
@@ -102,7 +113,7 @@ impl Task<'_> {
                 Err(outcome) => return Ok(outcome.into()),
             };
             let left = until.saturating_duration_since(Instant::now());
-            match joined.wait_peer(self.probe.address, left.min(SLICE)) {
+            match joined.wait_peer(address, left.min(SLICE)) {
                 Ok(()) => return Ok(ProbeOutcome::Answered.into()),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && left > SLICE => {}
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
@@ -117,16 +128,50 @@ impl Task<'_> {
         }
     }
 
+    /// Waits for a session with each member, and for a sign of those with an older one.
+    fn ask_members(&self) -> Result<Probed, &'static str> {
+        let begin = Instant::now();
+        let mut next_round = begin;
+        loop {
+            let joined = match self.joined()? {
+                Ok(joined) => joined,
+                Err(outcome) => return Ok(outcome.into()),
+            };
+            let recent_s = (begin.elapsed() + RECENT).as_secs_f64();
+            let is_there =
+                |peer: &PeerStatus| peer.connected && peer.last_seen_s.is_some_and(|seen| seen <= recent_s);
+            let silent: Vec<_> = joined.peers().into_iter().filter(|peer| !is_there(peer)).collect();
+            if silent.is_empty() {
+                return Ok(ProbeOutcome::Answered.into());
+            }
+            if begin.elapsed() >= self.probe.timeout || (self.is_over)() {
+                return Ok(ProbeOutcome::Silent.into());
+            }
+            if Instant::now() >= next_round {
+                for burst in silent.chunks(BURST) {
+                    for address in burst.iter().filter_map(|peer| peer.addresses.first()) {
+                        joined.ask(*address);
+                    }
+                    thread::sleep(BURST_INTERVAL);
+                }
+                next_round = Instant::now() + SLICE;
+            }
+            drop(joined);
+            thread::sleep(LOOK.min(self.probe.timeout.saturating_sub(begin.elapsed())));
+        }
+    }
+
     /// Sends an echo request, and waits for its reply.
-    fn ping(&self, echo: &Echo) -> Result<Probed, &'static str> {
+    fn ping(&self, address: IpAddr, echo: &Echo) -> Result<Probed, &'static str> {
         let joined = match self.joined()? {
             Ok(joined) => joined,
             Err(outcome) => return Ok(outcome.into()),
         };
         let payload: Vec<u8> = (0..echo.size).map(|i| i as u8).collect();
-        let (begin, sent) = (Instant::now(), self.send(&joined, &payload));
+        let (begin, sent) = (Instant::now(), self.send(&joined, address, &payload));
         drop(joined);
-        let result = sent.and_then(|socket| self.reply(&socket, payload, begin + self.probe.timeout));
+        let result =
+            sent.and_then(|socket| self.reply(&socket, address, payload, begin + self.probe.timeout));
         match result {
             Ok(reply) => Ok(Probed {
                 round_trip_ms: Some(reply.at.saturating_duration_since(begin).as_secs_f64() * 1e3),
@@ -135,28 +180,27 @@ impl Task<'_> {
                 ..ProbeOutcome::Answered.into()
             }),
             Err(error) => match self.joined()? {
-                Ok(joined) if self.is_too_small(&joined, echo.check) => Ok(ProbeOutcome::PathTooSmall.into()),
+                // In one piece, because the check ends as soon as the path is judged.
+                Ok(joined) if joined.check_path(address, echo.check).is_err() => {
+                    Ok(ProbeOutcome::PathTooSmall.into())
+                }
                 _ => Ok(failed(&error)),
             },
         }
     }
 
-    fn is_too_small(&self, joined: &Joined, check: Duration) -> bool {
-        // In one piece, because the check ends as soon as the path is judged.
-        joined.check_path(self.probe.address, check).is_err()
-    }
-
-    fn send(&self, joined: &Joined, payload: &[u8]) -> io::Result<Asked> {
+    fn send(&self, joined: &Joined, address: IpAddr, payload: &[u8]) -> io::Result<Asked> {
         let inner = &joined.node().inner;
-        let (address, datapath) = (self.probe.address, &inner.driver.datapath);
+        let datapath = &inner.driver.datapath;
         let listener = sync::lock(&inner.joined).get(&joined.id()).and_then(|known| known.listener.clone());
         match listener {
             None => {
                 let socket = datapath.stack().icmp_open(joined.interface(), address.is_ipv6())?;
                 inner.add_socket(&socket);
-                let asked = Asked::Socket(Arc::clone(&socket));
-                let request =
-                    EchoRequest { destination: address, sequence: 1, payload, hop_limit: HOP_LIMIT };
+                // A late reply to an earlier probe may have the same identifier.
+                let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
+                let asked = Asked::Socket { socket: Arc::clone(&socket), sequence };
+                let request = EchoRequest { destination: address, sequence, payload, hop_limit: HOP_LIMIT };
                 datapath.send_echo(Instant::now(), &socket, &request)?;
                 Ok(asked)
             }
@@ -178,13 +222,19 @@ impl Task<'_> {
         }
     }
 
-    fn reply(&self, asked: &Asked, mut buf: Vec<u8>, until: Instant) -> io::Result<Received> {
+    fn reply(
+        &self,
+        asked: &Asked,
+        address: IpAddr,
+        mut buf: Vec<u8>,
+        until: Instant,
+    ) -> io::Result<Received> {
         loop {
             // An error of the kind `BrokenPipe` cannot be seen, because nobody waits for the answer.
             let inner = self.node.upgrade().ok_or(io::ErrorKind::BrokenPipe)?;
             let slice = until.min(Instant::now() + SLICE);
             let received = socket::block_on(&inner, asked.waiters(), Interest::Read, Some(slice), || {
-                asked.receive(self.probe.address, &mut buf)
+                asked.receive(address, &mut buf)
             });
             match received {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && Instant::now() < until => {}
@@ -216,7 +266,7 @@ struct Received {
 /// An echo request that was sent.
 enum Asked {
     /// By a socket of the node's stack.
-    Socket(Arc<IcmpSocket>),
+    Socket { socket: Arc<IcmpSocket>, sequence: u16 },
     /// Beside the packets of a device, which has the network instead of the stack.
     Device { listener: Arc<Listener>, key: EchoKey },
 }
@@ -232,20 +282,24 @@ impl Asked {
 
     fn waiters(&self) -> &Waiters {
         match self {
-            Asked::Socket(socket) => socket.waiters(),
+            Asked::Socket { socket, .. } => socket.waiters(),
             Asked::Device { listener, .. } => &listener.waiters,
         }
     }
 
     fn receive(&self, from: IpAddr, buf: &mut [u8]) -> io::Result<Received> {
         match self {
-            Asked::Socket(socket) => {
+            Asked::Socket { socket, sequence } => loop {
                 let reply = socket.recv(buf)?;
                 match reply.error {
-                    Some(error) => Err(error.into()),
-                    None => Ok(Received { at: Instant::now(), len: reply.len, hop_limit: reply.hop_limit }),
+                    _ if reply.sequence != *sequence => {}
+                    Some(error) => return Err(error.into()),
+                    None => {
+                        let at = Instant::now();
+                        return Ok(Received { at, len: reply.len, hop_limit: reply.hop_limit });
+                    }
                 }
-            }
+            },
             Asked::Device { listener, key } => {
                 let echoes = sync::lock(&listener.echoes);
                 let reply = echoes.iter().find(|echo| echo.key == *key).and_then(|echo| echo.reply);
@@ -259,7 +313,7 @@ impl Asked {
 impl Drop for Asked {
     fn drop(&mut self) {
         match self {
-            Asked::Socket(socket) => socket.close(),
+            Asked::Socket { socket, .. } => socket.close(),
             Asked::Device { listener, key } => {
                 let mut echoes = sync::lock(&listener.echoes);
                 if let Some(at) = echoes.iter().position(|echo| echo.key == *key) {

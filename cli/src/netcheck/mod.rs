@@ -2,15 +2,21 @@
 
 mod show;
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::thread;
+
 use peersock::Interfaces;
+use peersock::management;
 use peersock::netcheck::{Netcheck, NetcheckError, Target};
 use peersock::overlay::wire::DISCOVERY_PORT;
 use zeroize::Zeroizing;
 
-use crate::args::INTERFACE_VARIABLE;
+use crate::args::{INTERFACE_VARIABLE, StateArgs};
 use crate::failure::{Failure, Outcome};
-use crate::output::print;
+use crate::output::{note, print};
 use crate::servers::{self, parse_stun_server, turn_servers};
+use crate::status::parse;
 
 /// Check this machine's network: interfaces, NAT, what is blocked, and what to do about it
 ///
@@ -19,7 +25,7 @@ use crate::servers::{self, parse_stun_server, turn_servers};
 /// Roots must also prove the keys that name them, for which this machine registers there for a moment under a
 /// new identity. Routers are asked whether they open ports, nameservers whether they answer, and TURN servers
 /// for an address, which is given back at once. Only named servers are asked; without any, the kind of NAT
-/// stays unknown. The command ends within six seconds in any network, with status 0 even if everything is
+/// stays unknown. The check has UDP ports of its own, also while a node runs. The command ends within six seconds in any network, with status 0 even if everything is
 /// blocked. Lists of roots take extra time first: up to four seconds for dns:DOMAIN, and six for lan.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -72,11 +78,32 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if !args.turn.is_empty() {
         check = check.turn(turn_servers(&args.turn)?);
     }
+    // Beside the check, because a node that has been stopped takes seconds to be given up.
+    let node = thread::Builder::new().name("running-node".into()).spawn(running_node);
     let report = check.run().map_err(failure)?;
+    // Without a thread, the remark is left out.
+    if let Some(said) = node.ok().and_then(|node| node.join().ok().flatten()) {
+        note(said);
+    }
     if args.json {
         return print(report.to_json());
     }
     print(show::text(&report))
+}
+
+/// Returns a remark about the node that runs with the state directory of the environment, if one does.
+fn running_node() -> Option<String> {
+    let state = StateArgs { state: None, ephemeral: false };
+    let text = management::status(&state.path().ok()?, 0).ok()?;
+    let ports: BTreeSet<_> = parse(&text).ok()?.endpoints.iter().map(SocketAddr::port).collect();
+    let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
+    (!ports.is_empty()).then(|| {
+        format!(
+            "a node runs here with UDP port {}, and this check uses others; `peersock status` shows how roots \
+             see the node",
+            ports.join(" and ")
+        )
+    })
 }
 
 fn failure(error: NetcheckError) -> Failure {

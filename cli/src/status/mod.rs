@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) use answer::tests as fixtures;
 pub(crate) use answer::{difference, parse, path_words, shown_name, via};
 pub(crate) use look::Look;
-pub(crate) use show::{age, bytes, conflict, counted, last_sign, summary};
+pub(crate) use show::{age, bytes, conflict, counted, summary};
 pub(crate) use watch::{frame, keep_movements, size};
 
 use peersock::management::{self, ManagementError};
@@ -28,8 +28,9 @@ const MOST_PEERS: usize = 50;
 /// Show the state of the node that runs with a state directory
 ///
 /// Asks the running node over a socket in the directory; nodes with an ephemeral identity have no socket. A
-/// peer is connected while a session with it exists, gone after it has said goodbye or has been silent for
-/// two minutes, and known otherwise.
+/// peer is online while a session with it exists, or if it gave a sign within two minutes, and offline
+/// otherwise or after a goodbye. A member of a static network of which the node has heard nothing is never
+/// seen; `peersock members` asks it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,9 +43,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     state: StateArgs,
 
-    /// List all peers, including those that are gone
+    /// List all peers, including those of ad-hoc networks that are offline
     ///
-    /// Without this option, the list has the first 50 peers that are not gone.
+    /// Without this option, the list has the first 50 of the others.
     #[arg(long)]
     all: bool,
 
@@ -97,7 +98,8 @@ fn report(args: &Args, path: &Path, first: bool) -> Outcome<String> {
     if args.prometheus {
         return Ok(management::prometheus(path, most)?.trim_end().to_owned());
     }
-    let text = management::status(path, most).map_err(|error| failure(error, path, first))?;
+    // All of them are counted, however many are listed.
+    let text = management::status(path, usize::MAX).map_err(|error| failure(error, path, first))?;
     if args.json {
         return Ok(text);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 use peersock::{
     Conflict, ContactStatus, DhtStatus, NetworkStatus, PeerStatus, Presence, ProgramStatus, RootState,
     RootStatus, Status, Traffic, TurnStatus,
@@ -10,13 +10,8 @@ use peersock::{
 
 use crate::output::escape;
 use crate::path;
+use crate::standing::{Counts, ONLINE, Standing, last_sign};
 use crate::style::{BOLD, ERROR, paint};
-
-/// Style of the state of a connected peer.
-const CONNECTED: Style = AnsiColor::Green.on_default();
-
-/// Style of less important texts.
-const DIM: Style = Style::new().dimmed();
 
 /// A status to print, with styles.
 pub(super) struct Report<'a> {
@@ -72,35 +67,36 @@ impl Report<'_> {
     /// Writes one network; `left` is the number of peers that may still be listed.
     fn network(&self, f: &mut fmt::Formatter<'_>, network: &NetworkStatus, left: &mut usize) -> fmt::Result {
         let title = format!("network {} ({})", network.id, network.kind);
-        write!(f, "\n{}: {}", paint(BOLD, title), counts(network))?;
+        write!(f, "\n{}: {}", paint(BOLD, title), Counts::of(self.answer, network))?;
+        if network.forgotten > 0 {
+            write!(f, ", {} forgotten", network.forgotten)?;
+        }
         let name = network.name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
         write!(f, "\n  this node: {name}{}", list(&network.addresses))?;
         write!(f, "\n  traffic: {}", both_ways(&network.traffic))?;
         if network.peers == 0 {
             write!(f, "\n  no peers found")?;
         }
-        let groups = [
-            (Presence::Connected, "connected", CONNECTED, network.connected),
-            (Presence::Known, "known, without a session", Style::new(), network.known),
-            (Presence::Gone, "gone", DIM, network.gone),
-        ];
-        for (state, title, style, count) in groups {
+        let counts = Counts::of(self.answer, network);
+        for standing in [Standing::Online, Standing::NeverSeen, Standing::Offline] {
+            let (style, count) = (standing.style(), counts.get(standing));
             if count == 0 {
                 continue;
             }
-            if state == Presence::Gone && !self.all {
-                write!(f, "\n  {}", paint(style, format_args!("gone: {count} (--all lists them)")))?;
+            // The members of a static network are expected back.
+            if standing == Standing::Offline && !self.all && !network.closed {
+                write!(f, "\n  {}", paint(style, format_args!("{standing}: {count} (--all lists them)")))?;
                 continue;
             }
-            write!(f, "\n  {}", paint(style, format_args!("{title}: {count}")))?;
+            write!(f, "\n  {}", paint(style, format_args!("{standing}: {count}")))?;
             let mut peers: Vec<_> = self
                 .answer
                 .peers
                 .iter()
-                .filter(|peer| peer.network == network.id && peer.state == state)
+                .filter(|peer| peer.network == network.id && Standing::of(peer) == standing)
                 .collect();
-            // Peers with a name come first.
-            peers.sort_by_key(|peer| (peer.name.is_none(), &peer.name, &peer.addresses));
+            // Peers with a session come first, and then those with a name.
+            peers.sort_by_key(|peer| (peer.state, peer.name.is_none(), &peer.name, &peer.addresses));
             peers.truncate(*left);
             *left -= peers.len();
             for peer in &peers {
@@ -118,11 +114,10 @@ impl Report<'_> {
 
 /// Returns the first line, a summary of all networks.
 pub(crate) fn summary(answer: &Status) -> String {
-    let sum = |count: fn(&NetworkStatus) -> usize| answer.networks.iter().map(count).sum::<usize>();
-    let (connected, known, gone) = (sum(|n| n.connected), sum(|n| n.known), sum(|n| n.gone));
     let mut text = format!(
-        "{}: {connected} connected, {known} known, {gone} gone; {}",
+        "{}: {}; {}",
         counted(answer.networks.len(), "network"),
+        Counts::of_all(answer),
         counted(answer.flows.total.saturating_sub(answer.flows.time_wait), "TCP connection"),
     );
     if answer.flows.time_wait > 0 {
@@ -130,14 +125,6 @@ pub(crate) fn summary(answer: &Status) -> String {
     }
     let Traffic { received_bytes, sent_bytes, .. } = answer.traffic;
     text + &format!("; {} in, {} out", bytes(received_bytes), bytes(sent_bytes))
-}
-
-fn counts(network: &NetworkStatus) -> String {
-    let mut text = format!("{} connected, {} known, {} gone", network.connected, network.known, network.gone);
-    if network.forgotten > 0 {
-        text += &format!(", {} forgotten", network.forgotten);
-    }
-    text
 }
 
 /// A peer in two or three lines. The address to dial is first.
@@ -280,7 +267,7 @@ struct RootLine<'a>(&'a RootStatus);
 impl fmt::Display for RootLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let root = self.0;
-        let style = if root.state == RootState::Registered { CONNECTED } else { Style::new() };
+        let style = if root.state == RootState::Registered { ONLINE } else { Style::new() };
         write!(f, "root {}: {}", root.id, paint(style, root.state))?;
         match root.registered_s {
             // The time since the start of draining is unknown.
@@ -310,19 +297,6 @@ impl fmt::Display for RootLine<'_> {
             write!(f, "\n  no stream: {error}")?;
         }
         Ok(())
-    }
-}
-
-/// Returns when the peer was last there, by an authentic packet or by discovery.
-pub(crate) fn last_sign(peer: &PeerStatus) -> String {
-    match (peer.last_seen_s, peer.last_heard_s) {
-        (Some(seen), heard)
-            if heard.is_none_or(|heard| seen <= heard) || peer.state == Presence::Connected =>
-        {
-            format!("seen {} ago", age(seen))
-        }
-        (_, Some(heard)) => format!("heard {} ago", age(heard)),
-        _ => "not heard of".to_owned(),
     }
 }
 
@@ -405,15 +379,15 @@ mod tests {
         let first = text.lines().next().unwrap();
         assert_eq!(
             first,
-            "2 networks: 1 connected, 2 known, 1 gone; 1 TCP connection and 4 in TIME-WAIT; 2.0 KiB in, 1 B out"
+            "2 networks: 2 online, 1 offline, 1 never seen; 1 TCP connection and 4 in TIME-WAIT; 2.0 KiB in, 1 B out"
         );
         let (first, second) = text.split_once("network ff02").unwrap();
         for words in
-            ["fd00::2 beta\n", "node bb\n", "session over 127.0.0.1:6", "seen 3 s ago", "gone: 1 (--all"]
+            ["fd00::2 beta\n", "node bb\n", "session over 127.0.0.1:6", "seen 3 s ago", "offline: 1 (--all"]
         {
             assert!(first.contains(words), "{words} is not in {text}");
         }
-        assert!(first.contains("heard 1 min 5 s ago") && first.contains("not heard of"), "{text}");
+        assert!(first.contains("heard 1 min 5 s ago") && first.contains("never seen"), "{text}");
         assert!(!first.contains("node ee"), "{text}");
         assert!(first.contains("988 forgotten") && second.contains("no peers found"), "{text}");
         assert!(report(&status(), true, 50).contains("node ee"));
@@ -503,10 +477,11 @@ mod tests {
     #[test]
     fn a_large_network_is_cut_short() {
         let mut status = status();
-        status["networks"][0]["known"] = 4002.into();
+        status["networks"][0]["peers"] = 4004.into();
         let text = report(&status, false, 2);
         assert!(text.contains("node bb") && text.contains("node cc") && !text.contains("node dd"), "{text}");
-        assert!(text.contains("… and 4001 more, --all"), "{text}");
+        assert!(text.contains("never seen: 1\n    … and 1 more, --all"), "{text}");
+        assert!(text.contains("offline: 4001 (--all"), "{text}");
     }
 
     #[test]

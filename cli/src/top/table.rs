@@ -2,16 +2,15 @@
 
 use std::cmp::Ordering;
 
-use anstyle::{AnsiColor, Style};
-use peersock::{NetworkId, NetworkStatus, NodeId, PeerStatus, Presence, RootState};
+use anstyle::Style;
+use peersock::{NetworkId, NetworkStatus, NodeId, PeerStatus, Presence, RootState, Status};
 use peersock_primitives::is_deceptive;
 
 use super::rates::{Rate, Rates};
+use crate::standing::{Counts, DIM, ONLINE, Standing};
 use crate::status::{Look, age, bytes, conflict, counted, path_words, shown_name, summary, via};
 use crate::style::{BOLD, ERROR, paint};
 
-const CONNECTED: Style = AnsiColor::Green.on_default();
-const DIM: Style = Style::new().dimmed();
 const HEADS: Style = Style::new().invert();
 
 /// Counters of losses inside the node, as opposed to the network.
@@ -155,21 +154,19 @@ fn head(look: &Look, rates: &Rates) -> Vec<Line> {
         if root.relayed_peers > 0 {
             text += &format!(", relays to {}", counted(root.relayed_peers, "peer"));
         }
-        let style = if root.state == RootState::Registered { CONNECTED } else { Style::new() };
+        let style = if root.state == RootState::Registered { ONLINE } else { Style::new() };
         lines.push(Line(style, text));
     }
-    lines.extend(answer.networks.iter().map(|network| network_line(network, rates)));
+    lines.extend(answer.networks.iter().map(|network| network_line(answer, network, rates)));
     lines
 }
 
-fn network_line(network: &NetworkStatus, rates: &Rates) -> Line {
+fn network_line(answer: &Status, network: &NetworkStatus, rates: &Rates) -> Line {
     let rate = rates.network(network.id);
     let text = format!(
-        "network {}: {} connected, {} known, {} gone; {} in, {} out",
+        "network {}: {}; {} in, {} out",
         network.id,
-        network.connected,
-        network.known,
-        network.gone,
+        Counts::of(answer, network),
         speed(rate.map(|rate| rate.received)),
         speed(rate.map(|rate| rate.sent)),
     );
@@ -261,7 +258,7 @@ fn rows(peers: &[Row<'_>], with_network: bool, most: usize) -> Vec<Line> {
             or_dash(peer.last_seen_s.map(age)),
             bytes(peer.total_traffic.received_bytes),
             bytes(peer.total_traffic.sent_bytes),
-            peer.state.to_string(),
+            Standing::of(peer).to_string(),
             or_dash(via(peer)),
         ];
         if with_network {
@@ -277,11 +274,7 @@ fn rows(peers: &[Row<'_>], with_network: bool, most: usize) -> Vec<Line> {
     });
     let fitting = ends.take_while(|end| *end <= most).count();
     widths.truncate(fitting.max(1));
-    let styles = peers.iter().map(|row| match row.peer.state {
-        Presence::Connected => CONNECTED,
-        Presence::Gone => DIM,
-        _ => Style::new(),
-    });
+    let styles = peers.iter().map(|row| Standing::of(row.peer).style());
     let lines = cells.iter().map(|row| {
         let mut text = String::new();
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
@@ -342,13 +335,14 @@ mod tests {
     fn a_peer_has_a_line_with_its_path_and_its_rates() {
         let text = plain(&looks(), FORM, None);
         let lines: Vec<_> = text.lines().collect();
-        assert!(lines[0].starts_with("node aabbccdd, up 11 s; 1 network: 1 connected"), "{text}");
+        assert!(lines[0].starts_with("node aabbccdd, up 11 s; 1 network: 1 online"), "{text}");
         assert_eq!(
             lines[1],
             "1.0 KiB/s in, 500 B/s out; TCP: 2000 sent again (1000.0/s), 0 timed out; 0 dropped here"
         );
         assert!(
-            lines[2].starts_with("network ff01: 1 connected, 0 known, 0 gone; 1.0 KiB/s in, 500 B/s out")
+            lines[2]
+                .starts_with("network ff01: 1 online, 1 offline, 2 never seen; 1.0 KiB/s in, 500 B/s out")
         );
         let words: Vec<_> = lines[3].split_whitespace().collect();
         assert_eq!(words, COLUMNS);
@@ -362,7 +356,7 @@ mod tests {
             "2.0 KiB",
             "1 min 1 s",
             " 23.1% ",
-            " connected ",
+            " online ",
         ] {
             assert!(busy.contains(words), "{words} is not in {busy}");
         }
@@ -385,7 +379,10 @@ mod tests {
             );
         }
         assert_eq!(busy.find("direct"), lines[3].find("PATH"));
-        assert!(text.contains("known") && !text.contains("gone   ") && !text.contains("?\n"), "{text}");
+        assert!(
+            text.contains("never seen") && !text.contains("offline   ") && !text.contains("?\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! `ping` by the node that runs with the state directory.
+//! `ping` and `members` by the node that runs with the state directory.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -13,6 +14,8 @@ use serde_json::Value;
 use crate::common::{
     Finished, Lab, Listening, PATIENCE, PORT, Running, address_of, peersock, run, signal, vanish, write_file,
 };
+use crate::flow::Scene;
+use crate::nats::wait_for_status;
 
 /// Two nodes that listen, `here` and `there`; `here` is the one to ask.
 fn two(lab: &Lab) -> ([Listening; 2], String) {
@@ -216,4 +219,79 @@ fn members_of_a_file_are_pinged_by_name() {
     // The file has another member meanwhile.
     run(lab.command("third", &["network", "add", path, "--name", "gamma"])).success();
     run(lab.node_in(path, "here", &["ping", "gamma"])).failure(1, &["another list of members", "restart"]);
+}
+
+/// Returns the words of each member's row, by name.
+fn rows(members: &Finished) -> BTreeMap<&str, Vec<&str>> {
+    let rows = members.text().lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.map(|row| (row[1], row[2..].to_vec())).collect()
+}
+
+/// Neither of the two hears the other's beacons, and no path between them is direct.
+#[test]
+fn members_behind_nats_are_found_by_their_root() {
+    let Some(scene) = Scene::build("members", "root1=public home=symmetric work=symmetric") else { return };
+    let file = scene.lab.dir.path().join("office.toml");
+    let path = file.to_str().unwrap();
+    run(scene.lab.command("home", &["network", "new", path, "--name", "home"])).success();
+    for name in ["work", "away"] {
+        run(scene.lab.command(name, &["network", "add", path, "--name", name])).success();
+    }
+    let start = |name: &str, words: &[&str]| {
+        let mut command = scene.lab.command(name, words);
+        command.args(["--no-portmap", "--no-tcp-punch", "--network", path, "--root", &scene.texts[0]]);
+        scene.nats.within(&format!("{name}1"), || Running::start(command))
+    };
+    let work = start("work", &["listen", "80"]);
+    work.wait_for_target();
+    wait_for_status(&scene.lab, "work", |now| now["roots"][0]["state"] == "registered");
+
+    // A node of the command's own, which ends with it, and then a running one.
+    let begin = Instant::now();
+    let asked = start("home", &["members", "--wait", "12"]).finish().success();
+    assert!(begin.elapsed() >= Duration::from_secs(12), "one member is away");
+    let shown = rows(&asked);
+    assert_eq!(shown["home"], ["this", "node"], "{}", asked.text());
+    assert_eq!(shown["work"][..4], ["online", "relayed", "by", "root"], "{}", asked.text());
+    assert_eq!(shown["away"], ["never", "seen"], "{}", asked.text());
+    assert!(asked.stderr.contains("1 online, 0 offline, 1 never seen in network fe"), "{}", asked.stderr);
+    let home = start("home", &["listen", "80"]);
+    home.wait_for_target();
+    wait_for_status(&scene.lab, "home", |now| now["roots"][0]["state"] == "registered");
+    let asked = run(scene.lab.command("home", &["members", "--json", "--wait", "12"])).success();
+    let json: Value = serde_json::from_str(asked.text()).unwrap();
+    assert_eq!(json["source"], "node");
+    let member = |name: &str| {
+        let members = json["networks"][0]["members"].as_array().unwrap();
+        members.iter().find(|member| member["name"] == name).unwrap().clone()
+    };
+    assert_eq!(
+        (&member("work")["state"], &member("away")["state"]),
+        (&"online".into(), &"never-seen".into())
+    );
+    assert_eq!((&member("work")["path"]["direct"], &member("away")["path"]), (&false.into(), &Value::Null));
+
+    // Its session goes on for a while, but it has not answered.
+    vanish(Signal::STOP, work.id());
+    thread::sleep(Duration::from_secs(5));
+    let asked = run(scene.lab.command("home", &["members", "--wait", "1"])).success();
+    assert_eq!(rows(&asked)["work"][0], "offline", "{}", asked.text());
+    signal(Signal::CONT, work.id());
+}
+
+#[test]
+fn an_older_node_lists_members_without_asking_them() {
+    let lab = Lab::new();
+    let file = lab.dir.path().join("office.toml");
+    let path = file.to_str().unwrap();
+    run(lab.command("here", &["network", "new", path, "--name", "alpha"])).success();
+    run(lab.command("there", &["network", "add", path, "--name", "beta"])).success();
+    let _here = lab.listen_with(lab.node_in(path, "here", &["listen"]), &["80"]);
+    let status = run(lab.command("here", &["status", "--json"])).success();
+    let state = lab.state("old");
+    fs::create_dir(&state).unwrap();
+    let _old = Old::start(&state, status.text().trim().to_owned());
+    let listed = run(lab.command("old", &["members"])).success();
+    assert_eq!(rows(&listed)["beta"], ["never", "seen"]);
+    assert!(listed.stderr.contains("its members were not asked"), "{}", listed.stderr);
 }

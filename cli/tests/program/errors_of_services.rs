@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 
-use crate::common::{Lab, PORT, peersock, run, write_file};
+use crate::common::{Lab, PORT, address_of, peersock, run, write_file};
 use crate::errors::is_well_said;
 
 #[test]
@@ -56,7 +56,11 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (rest(&["--no-token", "--listen", &tcp_port]), 1, &["in use", "`--listen PORT`", "`--listen 0`"]),
         (node("proxy", &["--listen", &tcp_port]), 1, &["in use", "`--listen PORT`", "`--listen 0`"]),
         (node("proxy", &["--listen", "overlay:0", "--overlay-port", &udp_port]), 1, &["--overlay-port"]),
-        (node("forward", &[&tcp_port, &format!("[fd00::1]:{PORT}")]), 1, &["in use", "`PORT` as LOCAL"]),
+        (
+            node("forward", &[&tcp_port, &format!("[{}]:{PORT}", address_of(&lab, "member"))]),
+            1,
+            &["in use", "`PORT` as LOCAL"],
+        ),
         (files(&["send", &file, "--overlay-port", &udp_port]), 1, &["taken by another", "--overlay-port"]),
         (root(&["--stream", &stream]), 1, &["in use", "--stream"]),
         (

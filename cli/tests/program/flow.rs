@@ -26,7 +26,7 @@ pub(crate) const ROOTS: [&str; 2] = ["root1", "root2"];
 /// which keep their keys.
 pub(crate) struct Scene {
     roots: Vec<Option<Running>>,
-    texts: Vec<String>,
+    pub(crate) texts: Vec<String>,
     /// Further options of the roots.
     options: &'static [&'static str],
     pub(crate) nats: Nats,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peersock_nat::stun::{Answer, request_id};
 use serde_json::Value;
 
-use crate::common::{peersock, run};
+use crate::common::{Lab, PORT, peersock, run};
 use crate::root::Root;
 
 /// Starts a STUN server (RFC 8489) that answers from the address that was asked.
@@ -44,6 +44,29 @@ fn servers_and_their_round_trips_are_shown() {
     let text = run(peersock(&words)).success();
     assert!(text.text().contains("no NAT, seen as 127.0.0.1:"), "{}", text.text());
     assert!(text.text().contains("What this means"), "{}", text.text());
+}
+
+#[test]
+fn a_node_that_runs_is_mentioned_with_its_port() {
+    let lab = Lab::new();
+    let check = || {
+        let mut command = peersock(&["netcheck", "--interface", "lo", "--json"]);
+        command.env("PEERSOCK_STATE", lab.state("listener"));
+        run(command).success()
+    };
+    assert!(!check().stderr.contains("a node runs"));
+    let listening = lab.listen(&[&PORT.to_string()]);
+    let status = run(lab.command("listener", &["status", "--json"])).success();
+    let status: Value = serde_json::from_str(status.text()).unwrap();
+    let port = status["endpoints"][0].as_str().unwrap().rsplit_once(':').unwrap().1;
+    let checked = check();
+    assert!(
+        checked.stderr.contains("a node runs here") && checked.stderr.contains(port),
+        "{}",
+        checked.stderr
+    );
+    assert!(serde_json::from_str::<Value>(checked.text()).is_ok(), "{}", checked.text());
+    listening.running.interrupt().failure(130, &[]);
 }
 
 #[test]

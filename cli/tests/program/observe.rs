@@ -118,7 +118,7 @@ fn status_shows_the_running_node_and_its_peers() {
         assert!(status.text().contains(words), "{words:?} is not in: {}", status.text());
     }
     let summary = status.text().lines().next().unwrap();
-    assert!(summary.starts_with("1 network: 1 connected, 0 known, 0 gone; 1 TCP connection; "), "{summary}");
+    assert!(summary.starts_with("1 network: 1 online, 0 offline; 1 TCP connection; "), "{summary}");
     assert!(!status.text().contains('\x1b'), "no colours in a pipe: {}", status.text());
     let json = run(lab.command("listener", &["status", "--json"])).success();
     let json: Value = serde_json::from_str(json.text()).unwrap();
@@ -170,7 +170,7 @@ fn a_peer_that_has_left_is_counted_and_no_longer_listed() {
     let deadline = Instant::now() + PATIENCE;
     let gone = loop {
         let status = run(lab.command("listener", &["status"])).success();
-        if status.text().contains("0 connected, 0 known, 1 gone") {
+        if status.text().contains("0 online, 1 offline") {
             break status;
         }
         assert!(Instant::now() < deadline, "{}", status.text());
@@ -205,7 +205,8 @@ fn members_are_found_by_beacon_and_never_learn_who_asked() {
         found.text().contains(&address).then_some(found)
     });
     let line = found.text().trim_end();
-    assert!(line.starts_with(&address) && line.ends_with("answered") && line.lines().count() == 1, "{line}");
+    let heard = line.contains(" online ") && line.ends_with("ago");
+    assert!(line.starts_with(&address) && heard && line.lines().count() == 1, "{line}");
     assert!(found.stderr.contains("1 member answered"), "{}", found.stderr);
     assert!(!found.stderr.contains("hint: "), "{}", found.stderr);
 
@@ -217,7 +218,7 @@ fn members_are_found_by_beacon_and_never_learn_who_asked() {
     let json: Value = serde_json::from_str(json.text()).unwrap();
     assert_eq!(json["source"], "beacons");
     let member = &json["networks"][0]["members"][0];
-    assert_eq!((&member["address"], &member["state"]), (&address.as_str().into(), &"answered".into()));
+    assert_eq!((&member["address"], &member["state"]), (&address.as_str().into(), &"online".into()));
     assert_eq!(member["addresses"][0], address.as_str());
     assert!(!lab.state("asker").join("identity.key").exists());
 
@@ -246,14 +247,14 @@ fn members_of_a_static_network_are_listed_with_their_names_whether_they_are_ther
     let listening = lab.listen_with(lab.node_in(network, "alpha", &["listen"]), &["80"]);
     let members = wait_for(|| {
         let members = run(lab.node_in(network, "beta", &["members", "--wait", "0.3"])).success();
-        members.text().contains("answered").then_some(members)
+        members.text().contains("online").then_some(members)
     });
     let rows: Vec<_> =
         members.text().lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
     let shown: Vec<_> = rows.iter().map(|row| (row[1], row[2], row[row.len() - 1])).collect();
     assert_eq!(
         shown,
-        [("alpha", "answered", "10.7.0.2"), ("beta", "this", "10.7.0.3"), ("gamma", "silent", "10.7.0.1")],
+        [("alpha", "online", "10.7.0.2"), ("beta", "this", "10.7.0.3"), ("gamma", "never", "10.7.0.1")],
         "{}",
         members.text()
     );
@@ -263,7 +264,7 @@ fn members_of_a_static_network_are_listed_with_their_names_whether_they_are_ther
     // A running node answers for itself, with the same members.
     let own = run(lab.command("alpha", &["members"])).success();
     assert!(own.text().lines().next().unwrap().contains("this node"), "{}", own.text());
-    assert!(own.text().contains("not heard of"), "{}", own.text());
+    assert!(own.text().contains("never seen"), "{}", own.text());
     run(lab.command("alpha", &["members", "-n", &lab.network, "--wait", "0.1", "--interface", "lo"]))
         .success();
     let other = file.with_file_name("other.toml");

@@ -85,9 +85,9 @@ fn top_prints_tables_as_plain_text_if_that_is_asked_for() {
     let once = run(lab.command("listener", &["top", "--once", "--interval", "0.1"])).success();
     let peer = status(&lab, "listener")["peers"][0]["addresses"][0].as_str().unwrap().to_owned();
     let lines: Vec<_> = once.text().lines().collect();
-    assert!(lines[0].contains("1 network: 1 connected"), "{}", once.text());
+    assert!(lines[0].contains("1 network: 1 online"), "{}", once.text());
     let row = lines.iter().find(|line| line.starts_with(&peer)).unwrap_or_else(|| panic!("{}", once.text()));
-    for words in [" connected ", " direct ", " ms ", "B/s", " 127.0.0.1:"] {
+    for words in [" online ", " direct ", " ms ", "B/s", " 127.0.0.1:"] {
         assert!(row.contains(words), "{words} is not in {row}");
     }
     assert!(!once.text().contains('\x1b'), "{}", once.text());
