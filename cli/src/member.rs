@@ -98,7 +98,7 @@ impl Member {
 
     /// Checks that the network allows a port.
     pub(crate) fn check_port(&self, port: u16) -> Outcome {
-        match session::allowed_ports(self.network()).contains(&port) {
+        match self.network().summary().ports.contains(&port) {
             true => Ok(()),
             false => Err(self.port_outside(port)),
         }

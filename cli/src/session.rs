@@ -2,12 +2,11 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use peersock::device::Device;
-use peersock::overlay::{NetworkId, NetworkKind};
+use peersock::overlay::NetworkId;
 use peersock::{
     IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, PeerStatus, Status,
 };
@@ -213,17 +212,9 @@ pub(crate) fn not_found(
     }
 }
 
-/// Returns the ports that a network allows.
-pub(crate) fn allowed_ports(network: &Network) -> RangeInclusive<u16> {
-    match network.id().kind() {
-        NetworkKind::AdHoc { ports } => ports,
-        _ => 0..=u16::MAX,
-    }
-}
-
 /// Returns the failure for a port that a network does not allow.
 pub(crate) fn port_outside(network: &Network, port: u16) -> Failure {
-    let ports = allowed_ports(network);
+    let ports = network.summary().ports;
     Failure::usage(
         format_args!(
             "port {port} is outside the range {}-{} that network {} allows",

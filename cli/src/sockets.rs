@@ -47,13 +47,14 @@ impl Stream {
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Stream::Own(stream) => stream.peer_addr(),
-            Stream::Shared(stream) => stream.peer_addr(),
+            Stream::Shared(stream) => Ok(stream.peer_addr()),
         }
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
             Stream::Own(stream) => stream.shutdown(how),
+            Stream::Shared(stream) if how == Shutdown::Write => stream.finish_sending(),
             Stream::Shared(stream) => stream.shutdown(how),
         }
     }

@@ -137,6 +137,14 @@ while True:
     let end = (&refused).read(&mut [0; 1]).expect_err("a reset");
     assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
     nobody.wait_for_stderr("refused");
+    // Nor is a peer when the forward is killed.
+    let listening = lab.listen("alpha", &["--receive-only", "7001"]);
+    let (killed, ports) = lab.forward("beta", &["0", "alpha:7001"]);
+    let client = connect(ports[0]);
+    (&client).write_all(b"a part").expect("it is read");
+    listening.wait_for_stdout("a part");
+    vanish(Signal::KILL, killed.id());
+    listening.wait_for_end().failure(1, &["the peer has reset it"]);
     drop((forward, nobody, serving, kept));
 }
 

@@ -9,6 +9,7 @@ use peersock::{Joined, Node};
 use peersock_attached::{Member, tokio as attached};
 
 use crate::datagrams::Datagrams;
+use crate::gate::unspecified;
 use crate::listener::Listener;
 use crate::stream::Link;
 
@@ -121,7 +122,9 @@ impl Overlay {
             }
             Overlay::Shared(member) => {
                 let stream = attached::TcpStream::connect(member, addresses).await?;
-                let local = stream.get_ref().local_addr()?;
+                // It may have ended already, of which reading tells.
+                let peer = stream.get_ref().peer_addr();
+                let local = stream.get_ref().local_addr().unwrap_or(unspecified(peer.ip()));
                 Ok((Link::new(stream), local))
             }
         }

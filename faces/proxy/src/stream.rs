@@ -74,6 +74,8 @@ impl Stream for attached::TcpStream {
     }
 
     fn prepare(&self) {
+        // Also if this process is killed: the node lives on.
+        let _ = self.get_ref().reset_on_close(true);
         let _ = self.get_ref().set_nodelay(true);
         let _ = self.get_ref().set_keepalive(KEEPALIVE);
     }

@@ -38,7 +38,7 @@ impl TcpListener {
     /// `InvalidInput` once it is closed, `NetworkDown` if the node has ended, errors of accept(2).
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (fd, peer) = sys::retry(|| sys::overlay(self.fd.as_fd())?.accept(SocketFlags::CLOEXEC))?;
-        Ok((TcpStream::new(&self.member, fd), peer))
+        Ok((TcpStream::new(&self.member, fd, peer), peer))
     }
 
     /// Refuses further connections, and ends calls that wait for one.

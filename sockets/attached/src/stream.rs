@@ -37,6 +37,7 @@ pub struct TcpStream(Arc<Inner>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     fd: OwnedFd,
+    peer: SocketAddr,
     /// Number of bytes read, and the number after which no more are: see [`TcpStream::stop_receiving`].
     read: AtomicU64,
     limit: AtomicU64,
@@ -76,23 +77,27 @@ impl TcpStream {
     pub(crate) fn begin(member: &Member, remote: SocketAddr) -> io::Result<TcpStream> {
         let fd = sys::open(member.client(), Family::of(remote.ip()), Kind::Stream)?;
         match sys::overlay(fd.as_fd())?.begin_connect(Some(remote)) {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::new(member, fd)),
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::new(member, fd, remote)),
             Err(error) => Err(error.into()),
         }
     }
 
     pub(crate) fn finish_connecting(&self) -> io::Result<()> {
-        if let Some(error) = self.socket()?.take_error()? {
-            return Err(error.into());
+        match self.socket()?.take_error()? {
+            None => {}
+            // It stood, and has been reset since: reading tells that, after what has come before.
+            Some(Errno::CONNRESET) => drop(self.broke(Errno::CONNRESET)),
+            Some(error) => return Err(error.into()),
         }
         // It was small while the connection was not there.
         enlarge(self.as_fd());
         Ok(())
     }
 
-    pub(crate) fn new(member: &Member, fd: OwnedFd) -> TcpStream {
+    pub(crate) fn new(member: &Member, fd: OwnedFd, peer: SocketAddr) -> TcpStream {
         let [read, limit] = [0, u64::MAX].map(AtomicU64::new);
-        let inner = Arc::new(Inner { fd, read, limit, broken: AtomicI32::new(0), held: Mutex::default() });
+        let inner =
+            Arc::new(Inner { fd, peer, read, limit, broken: AtomicI32::new(0), held: Mutex::default() });
         member.remember(&inner);
         TcpStream(inner)
     }
@@ -167,18 +172,30 @@ impl TcpStream {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let socket = self.socket()?;
         if how != Shutdown::Read {
-            let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-            if held.is_none() {
-                // To the node, a socket with both directions ended is closed.
-                self.reset_on_close(false)?;
-                *held = Some(socket.client().hold(socket.which())?);
-            }
+            // To the node, a socket with both directions ended is closed.
+            self.reset_on_close(false)?;
         }
         Ok(socket.shutdown(match how {
             Shutdown::Read => peersock_fd::Shutdown::Read,
             Shutdown::Write => peersock_fd::Shutdown::Write,
             Shutdown::Both => peersock_fd::Shutdown::Both,
         })?)
+    }
+
+    /// Ends sending as [`shutdown`](Self::shutdown) does, and makes the node keep the connection for
+    /// [`wait_delivered`](Self::wait_delivered). It takes a descriptor until then.
+    ///
+    /// # Errors
+    /// As of `shutdown`.
+    pub fn finish_sending(&self) -> io::Result<()> {
+        {
+            let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+            if held.is_none() {
+                let socket = self.socket()?;
+                *held = Some(socket.client().hold(socket.which())?);
+            }
+        }
+        self.shutdown(Shutdown::Write)
     }
 
     /// Accepts no more data from the peer than the node has acknowledged by now, so that reading ends. A peer
@@ -233,8 +250,8 @@ impl TcpStream {
     /// Waits until the peer has acknowledged everything and the end, after both directions have ended.
     ///
     /// # Errors
-    /// The error that has ended the connection before that; `NotConnected` if sending has not
-    /// [ended](Self::shutdown).
+    /// The error that has ended the connection before that; `NotConnected` without
+    /// [`finish_sending`](Self::finish_sending).
     pub fn wait_delivered(&self) -> io::Result<()> {
         let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).take();
         let held = held.ok_or(io::ErrorKind::NotConnected)?;
@@ -316,12 +333,9 @@ impl TcpStream {
         })
     }
 
-    /// Returns the peer's address.
-    ///
-    /// # Errors
-    /// `NotConnected`, `NetworkDown`.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.socket()?.peer_addr()?)
+    /// Returns the peer's address, also after the connection has ended.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.0.peer
     }
 
     /// Returns the local address.
