@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use peersock::device::Device;
 use peersock::overlay::NetworkId;
+use peersock::state::StateError;
 use peersock::{
-    IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, PeerStatus, Status,
+    IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, PeerStatus, StartError, Status,
 };
 
 use crate::args::{NetworkArgs, NodeArgs, UnderlayArgs};
@@ -24,6 +25,10 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for data to arrive after Ctrl-C: enough to say goodbye to the peers.
 const INTERRUPTED_DELIVERY_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Advice if another process uses the state directory.
+const IN_USE_HINT: &str = "start `peersock node` first, which `run`, `dial`, `listen`, `forward` and `proxy` share, \
+                           and then both; or give --state DIR or --ephemeral";
 
 pub(crate) struct Session {
     pub(crate) node: Node,
@@ -103,7 +108,10 @@ impl Session {
         join: impl FnOnce(&Node, Network) -> Result<Joined, JoinError>,
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
-        let node = node.start()?;
+        let node = node.start().map_err(|error| match error {
+            StartError::State(error @ StateError::InUse { .. }) => Failure::new(error, IN_USE_HINT),
+            error => error.into(),
+        })?;
         let interrupted = node.clone();
         signals::end_with(move |signal| {
             let status = farewell(signal, &interrupted);

@@ -248,7 +248,8 @@ pub(crate) fn not_attached(error: AttachError) -> Failure {
         AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
         AttachError::InUse { .. } => Failure::new(
             format_args!("{error}"),
-            "end that process, start it without --own-node if it is `peersock run`, or give --state DIR",
+            "start `peersock node` first, which programs share, and then both, without --own-node; or give \
+             --state DIR",
         ),
         AttachError::Silent { .. } => Failure::new(
             format_args!("{error}"),
