@@ -71,7 +71,7 @@ impl RunningNode {
         Failure::new(
             format_args!("the node that runs with {} {what}: {}", self.path.display(), self.its_networks()),
             match closed {
-                false => "name a network of that node, or give --ephemeral to use a node of its own",
+                false => "name a network that it has, or give --ephemeral to use a node of the command's own",
                 true => {
                     "name a network of that node, or stop it first, or give the --state DIR of another member"
                 }
@@ -82,7 +82,8 @@ impl RunningNode {
     fn its_networks(&self) -> String {
         let ids: Vec<_> = self.status.networks.iter().map(|network| network.id.to_string()).collect();
         match &ids[..] {
-            [] => "it has no network now".to_owned(),
+            [] => "the running node has none now".to_owned(),
+            [id] => format!("the network of the running node is {id}"),
             ids => format!("the networks of the running node are {}", ids.join(", ")),
         }
     }

@@ -16,9 +16,9 @@
 //! | `members network=ID timeout=MS` | [`Probed`]: it tries to have a session with each member that it knows |
 //! | anything else | `{"error": "…", "version": "…"}`, with the node's version |
 //!
-//! A probe (`reach`, `ping`, `members`) takes 60 seconds at most, so does its `check`, and 64 at once are served; none of
-//! them delays other requests. It ends when its client hangs up. `mark=HEX` makes it fail unless the client
-//! has the same secret and members of the network as the node.
+//! A probe (`reach`, `ping`, `members`) takes 60 seconds at most, so does its `check`, and 64 at once are
+//! served; none of them delays other requests. It ends when its client hangs up. `mark=HEX` makes it fail
+//! unless the client has the same secret and members of the network as the node.
 //!
 //! Later versions may add fields to answers, and requests; they change neither the meaning nor the form of
 //! existing ones. A field that `Status` gets after 0.1.0 needs a default, because earlier nodes do not

@@ -24,7 +24,8 @@ const MARK_LEN: usize = 16;
 /// Salt of marks, in place of the random one of a beacon.
 const MARK_SALT: &[u8; 16] = b"peersock socket\0";
 
-/// Proof that two programs mean the same network: the same ID, secret and list of members. It reveals neither.
+/// Proof that two programs mean the same network: the same ID, secret and list of members. It reveals
+/// neither.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark([u8; MARK_LEN]);
 
@@ -235,19 +236,35 @@ impl From<ProbeOutcome> for Probed {
     }
 }
 
-/// Lets the node that uses the state directory at `state` reach a member: wait until it has a session with it.
+/// Lets the node that uses the state directory at `state` reach a member: wait until it has a session with
+/// it.
 ///
 /// # Errors
 ///
 /// See [`ManagementError`]. A node refuses if it has no room for more probes, or does not know the request,
 /// because it is older.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use peersock::management::{Probe, ProbeOutcome, reach};
+/// use peersock::{IdentitySource, Interfaces, Network, Node};
+///
+/// let place = tempfile::tempdir()?;
+/// let state = IdentitySource::StateDir(place.path().into());
+/// let node = Node::builder().identity(state).interfaces(Interfaces::Loopback).start()?;
+/// let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+/// let probe = Probe::new(network.id(), network.address().into(), Duration::from_secs(1));
+/// assert_eq!(reach(place.path(), &probe)?.outcome, ProbeOutcome::Answered);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn reach(state: &Path, probe: &Probe) -> Result<Probed, ManagementError> {
     ask(state, format!("reach {}", probe.words()), probe.timeout)
 }
 
-/// Lets the node that uses the state directory at `state` ask all members of a network, and wait until each has
-/// answered. Their states are in its [`Status`](crate::Status) then; the outcome is [`ProbeOutcome::Silent`] if
-/// some have not answered.
+/// Lets the node that uses the state directory at `state` ask all members of a network, and wait until each
+/// has answered. Their states are in its [`Status`](crate::Status) then; the outcome is
+/// [`ProbeOutcome::Silent`] if some have not answered.
 ///
 /// # Errors
 ///
