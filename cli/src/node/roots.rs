@@ -7,7 +7,7 @@ use peersock::{Node, RootSource};
 pub(super) struct Roots(Vec<(RootSource, usize)>);
 
 impl Roots {
-    /// Adds a program's roots. Returns false if a node does not use so many.
+    /// Adds a program's roots. Returns false if a node uses fewer.
     pub(super) fn enter(&mut self, node: &Node, roots: &[RootSource]) -> bool {
         for root in roots {
             match self.0.iter_mut().find(|(known, _)| known == root) {
