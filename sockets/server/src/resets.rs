@@ -1,8 +1,8 @@
 //! Resets that a program sees only if its launcher helps.
 //!
 //! The library leaves a byte in each connection that makes its close a reset, see
-//! [`Outbox`](crate::outbox::Outbox). A program that accepts by a direct system call does not, so the reset is
-//! shown through its own descriptor, see [`application_fd::poison`]. A node in another process than the
+//! [`Outbox`](crate::outbox::Outbox). A program that accepts by a direct system call does not, so the reset
+//! is shown through its own descriptor, see [`application_fd::poison`]. A node in another process than the
 //! launcher may not have the right to take that (Yama, `kernel.yama.ptrace_scope` of 1), but the launcher, as
 //! the program's ancestor, has. So the node asks the launcher, and keeps its end of the connection open until
 //! the launcher has answered: closed before, it would look like the end of the data.
