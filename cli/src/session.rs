@@ -26,10 +26,6 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for data to arrive after Ctrl-C: enough to say goodbye to the peers.
 const INTERRUPTED_DELIVERY_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Advice if another process uses the state directory.
-const IN_USE_HINT: &str = "start `peersock node` first, which `run`, `dial`, `listen`, `forward` and `proxy` share, \
-                           and then both; or give --state DIR or --ephemeral";
-
 pub(crate) struct Session {
     pub(crate) node: Node,
     pub(crate) joined: Joined,
@@ -109,7 +105,11 @@ impl Session {
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
         let node = node.start().map_err(|error| match error {
-            StartError::State(error @ StateError::InUse { .. }) => Failure::new(error, IN_USE_HINT),
+            StartError::State(error @ StateError::InUse { .. }) => Failure::new(
+                format_args!("{error}"),
+                "start `peersock node` first, which `run`, `dial`, `listen`, `forward` and `proxy` share, and \
+                 then both; or give --state DIR or --ephemeral",
+            ),
             error => error.into(),
         })?;
         let interrupted = node.clone();

@@ -230,7 +230,8 @@ fn program_name(args: &Args) -> String {
 
 /// Returns the needs of a program with this name.
 pub(crate) fn wish(node: &NodeArgs, name: String, networks: &[Network]) -> Outcome<Wish> {
-    let roots = node.roots_with_tokens()?;
+    let of_files = networks.iter().flat_map(|network| network.roots().to_vec());
+    let roots: Vec<_> = node.roots_with_tokens()?.into_iter().chain(of_files).collect();
     Ok(Wish {
         version: VERSION,
         package: env!("CARGO_PKG_VERSION").to_owned(),
