@@ -18,6 +18,7 @@ use crate::failure::{Failure, Outcome};
 
 /// Serves the program at standard input, and others, until the last one has ended.
 pub(super) fn run(args: &NodeArgs) -> Outcome {
+    peersock_socket_server::unblock_signals();
     // Descriptors that the program has inherited belong to its user.
     peersock_socket_server::leave_descriptors()?;
     // Fails only for the leader of a process group, which is no terminal's, either.

@@ -19,6 +19,7 @@ use super::roots::Roots;
 use super::settings;
 use crate::args::UnderlayArgs;
 use crate::failure::{Failure, Outcome};
+use crate::line_limit::LineLimit;
 use crate::reach::NamedServers;
 use crate::session::interfaces;
 use crate::{log, signals};
@@ -112,10 +113,15 @@ impl Host {
     /// Serves programs until the node ends: with its last program, or by a signal, which ends the process.
     pub(super) fn serve(&self) -> Outcome {
         let ending = self.clone();
-        signals::end_with(move |signal| {
+        let end = move |signal| {
             ending.end();
             128 + signal
-        })?;
+        };
+        match self.0.log {
+            // The signals that the first program ignores are not the node's.
+            Some(_) => signals::end_always_with(end)?,
+            None => signals::end_with(end)?,
+        }
         let accepting = self.clone();
         thread::Builder::new().name("accept".into()).spawn(move || accepting.accept())?;
         let mut programs = self.programs();
@@ -175,6 +181,7 @@ impl Host {
     }
 
     fn accept(&self) {
+        let mut limit = LineLimit::default();
         loop {
             let accepted = self.0.listener.accept().and_then(|(stream, _)| self.receive_stream(stream));
             match accepted {
@@ -182,7 +189,9 @@ impl Host {
                 // Another user's program.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
                 Err(error) => {
-                    tracing::warn!(%error, "a program was not attached");
+                    if let Some(error) = limit.pass(Instant::now(), || error.to_string()) {
+                        tracing::warn!(%error, "a program was not attached");
+                    }
                     thread::sleep(ACCEPT_ERROR_PAUSE);
                 }
             }

@@ -1,6 +1,7 @@
 //! A program that is attached to a shared node.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
@@ -28,6 +29,8 @@ pub(super) struct Program {
     unanswered: Mutex<UnansweredMessages>,
     /// Its server, while there is one.
     server: Mutex<Weak<FdServer>>,
+    /// Set before the node's end drops connections, after which nothing is known of what they had to deliver.
+    is_cut_off: Arc<AtomicBool>,
 }
 
 /// The program's server and the threads that speak for it, until dropped.
@@ -35,6 +38,7 @@ pub(super) struct Service {
     server: Arc<FdServer>,
     asking: Asking,
     about: About,
+    is_cut_off: Arc<AtomicBool>,
     _roots: RootWatch,
 }
 
@@ -46,10 +50,18 @@ impl Program {
         is_verbose: bool,
     ) -> (Program, Unsent) {
         let (notes, unsent) = Notes::new();
-        let (name, process) = (name.to_owned(), connection.process());
-        let connection = Arc::clone(connection);
-        let (unanswered, server) = (Mutex::default(), Mutex::default());
-        (Program { name, process, connection, networks, is_verbose, notes, unanswered, server }, unsent)
+        let program = Program {
+            name: name.to_owned(),
+            process: connection.process(),
+            connection: Arc::clone(connection),
+            networks,
+            is_verbose,
+            notes,
+            unanswered: Mutex::default(),
+            server: Mutex::default(),
+            is_cut_off: Arc::default(),
+        };
+        (program, unsent)
     }
 
     /// Returns the program as the node's status names it.
@@ -67,6 +79,7 @@ impl Program {
     /// the connection.
     pub(super) fn end(&self) {
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        self.is_cut_off.store(true, Ordering::SeqCst);
         if let Some(server) = server {
             server.reset();
         }
@@ -114,7 +127,8 @@ impl Program {
         let notes = self.notes.clone();
         let roots = root_watch::start_for(node, move |note| notes.tell(note))?;
         let about = About::new(node, &self.networks, named);
-        Ok(Service { server, asking, about, _roots: roots })
+        let is_cut_off = Arc::clone(&self.is_cut_off);
+        Ok(Service { server, asking, about, is_cut_off, _roots: roots })
     }
 }
 
@@ -148,7 +162,14 @@ impl Service {
                 Ask::Drain => server.begin_drain(),
                 Ask::Shown { number, is_shown } => self.asking.0.shown(number, is_shown),
                 Ask::Broken => self.asking.0.broken(),
-                Ask::Outstanding => connection.send(&Reply::Outstanding(server.undelivered()))?,
+                Ask::Outstanding => {
+                    let outstanding = server.undelivered();
+                    // Asked afterwards, because connections may have been dropped meanwhile.
+                    if self.is_cut_off.load(Ordering::SeqCst) {
+                        return Ok(false);
+                    }
+                    connection.send(&Reply::Outstanding(outstanding))?;
+                }
                 Ask::About(question) => connection.send(&Reply::About(self.about.answer(question)))?,
                 Ask::Detach => return Ok(true),
             }

@@ -21,6 +21,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::children::{children, describe};
 use super::serving_node::ServingNode;
 use crate::failure::Outcome;
+use crate::secret::SECRET_VARIABLE;
 use crate::stdio;
 
 /// Arguments of the guard itself.
@@ -58,6 +59,7 @@ impl Guard {
             .args(
                 node.shared_socket().into_iter().flat_map(|path| ["--socket".into(), path.into_os_string()]),
             )
+            .env_remove(SECRET_VARIABLE)
             .env(peersock_socket_server::ENVIRONMENT, node.environment());
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // Uses a separate process group, because Ctrl-C must not reach the guard.

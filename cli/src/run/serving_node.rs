@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use peersock::{IdentitySource, Network, Node, ProgramStatus, StartError};
 use peersock_attach::{AttachError, Attached, Namespaces, Told, VERSION, Wish};
 use peersock_bsd::Client;
 use peersock_socket_server::{FdServer, Outstanding};
-use rustix::process::{Resource, child_subreaper, getpid, getrlimit};
+use rustix::process::{Resource, child_subreaper, geteuid, getpid, getrlimit};
 
 use super::{Args, refused};
 use crate::args::NodeArgs;
@@ -27,6 +27,12 @@ use crate::{log, node, stdio, unanswered};
 
 /// Environment variable for `--own-node`.
 const OWN_NODE_VARIABLE: &str = "PEERSOCK_OWN_NODE";
+
+/// Time in which a line is written before the program's calls end.
+const NOTE: Duration = Duration::from_secs(1);
+
+/// Limit of processes below which this process starts no node for others, which takes threads for each.
+const MIN_PROCESSES: u64 = 1024;
 
 /// Limit of descriptors below which this process starts no node for others.
 const MIN_DESCRIPTORS: u64 = 1024;
@@ -179,14 +185,15 @@ impl SharedNode {
             Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
             Told::Lost { .. } if ends.load(Ordering::SeqCst) => {}
             Told::Lost { environment } => {
-                lost.store(true, Ordering::SeqCst);
+                let note = format!(
+                    "the node that programs share has ended, so {name} has no network: end it, and start it \
+                     again under `peersock run`"
+                );
+                // First, because the program may end as soon as its calls do, and this process with it.
+                say_within(NOTE, note, &lost);
                 if let Some((tag, _)) = FdServer::parse_environment(&environment) {
                     FdServer::end_sockets_of(tag);
                 }
-                stdio::note(format_args!(
-                    "the node that programs share has ended, so {name} has no network: end it, and start it \
-                     again under `peersock run`"
-                ));
             }
         };
         let launch = may_start.then(|| node::launch(&args.node)).transpose()?;
@@ -215,11 +222,31 @@ fn wants_own_node(args: &Args) -> bool {
 fn may_start_node() -> bool {
     let limits = [Resource::Cpu, Resource::As, Resource::Data, Resource::Fsize];
     let has_descriptors = getrlimit(Resource::Nofile).maximum.is_none_or(|limit| limit >= MIN_DESCRIPTORS);
+    let has_processes = getrlimit(Resource::Nproc).current.is_none_or(|limit| limit >= MIN_PROCESSES);
     let adopts = getpid().is_init() || child_subreaper().is_ok_and(|reaper| reaper.is_some());
     !adopts
         && has_descriptors
+        && (has_processes || geteuid().is_root())
         && limits.into_iter().all(|limit| getrlimit(limit).current.is_none())
         && env::var_os(peersock_socket_server::ENVIRONMENT).is_none_or(|value| value.is_empty())
+}
+
+/// Says a line and notes that, but waits for a reader of standard error only for a time.
+fn say_within(time: Duration, line: String, is_said: &Arc<AtomicBool>) {
+    let (done, is_done) = mpsc::channel();
+    let (said, text) = (Arc::clone(is_said), line.clone());
+    let say = move || {
+        stdio::note(text);
+        said.store(true, Ordering::SeqCst);
+        let _ = done.send(());
+    };
+    match thread::Builder::new().name("note".into()).spawn(say) {
+        Ok(_) => drop(is_done.recv_timeout(time)),
+        Err(_) => {
+            stdio::note(line);
+            is_said.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Returns the name of the program without its folder.

@@ -28,7 +28,17 @@ pub fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<()> {
 /// Ends the process as [`end_after`] does, but `cleanup` gets the signal and returns the exit status. A
 /// signal ignored at the process's start stays ignored, because shells make background jobs ignore Ctrl-C.
 pub fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
-    let heeded = heeded(ENDS);
+    end_by(heeded(ENDS), cleanup)
+}
+
+/// Does the same as [`end_with`] for signals that were ignored, too. Other signals of a terminal's end
+/// (SIGHUP) are ignored. For a process in the background.
+pub fn end_always_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
+    signal_hook::flag::register(SIGHUP, Arc::default())?;
+    end_by(ENDS.to_vec(), cleanup)
+}
+
+fn end_by(heeded: Vec<i32>, cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
     for signal in &heeded {
         signal_hook::flag::register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&ENDING))?;
     }

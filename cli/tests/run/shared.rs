@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::common::{Running, peersock, run, signal, vanish};
-use crate::lab::{ALPHA, Lab, OWN, is_root};
+use crate::lab::{ALPHA, Lab, OWN, behind, is_root};
 
 /// Timeout of anything; tests do not depend on speed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -226,23 +226,65 @@ s = socket.create_server(('', 7000))
 print('ready', flush=True)
 c = s.accept()[0]
 time.sleep(1000)";
-    let serving = Running::start(lab.command("alpha", OWN, &["python3", "-c", quiet]));
-    serving.wait_for_stdout("ready");
     let sends = "
 import socket, sys
 s = socket.create_connection((sys.argv[1], 7000))
 s.sendall(bytes(1_000_000))
 print('sent', flush=True)
 sys.stdin.readline()";
-    let mut sending = lab.shared("beta", &["python3", "-c", sends, ALPHA]);
-    sending.wait_for_stdout("sent");
-    vanish(Signal::STOP, serving.id());
-    sending.send(b"\n");
-    // The launcher waits for the peer now.
-    thread::sleep(Duration::from_millis(500));
-    signal(Signal::KILL, lab.node("beta"));
-    sending.wait_for_end().failure(1, &["before everything that", "python3 has sent was delivered"]);
-    signal(Signal::CONT, serving.id());
+    // A node that is kept ends at once by SIGTERM, too.
+    for how in [Signal::KILL, Signal::TERM] {
+        let serving = Running::start(lab.command("alpha", OWN, &["python3", "-c", quiet]));
+        serving.wait_for_stdout("ready");
+        let kept = lab.keep("beta");
+        let mut sending = lab.shared("beta", &["python3", "-c", sends, ALPHA]);
+        sending.wait_for_stdout("sent");
+        vanish(Signal::STOP, serving.id());
+        sending.send(b"\n");
+        // The launcher waits for the peer now.
+        thread::sleep(Duration::from_millis(500));
+        signal(how, kept.id());
+        sending.wait_for_end().failure(1, &["before everything that", "python3 has sent was delivered"]);
+        signal(Signal::CONT, serving.id());
+    }
+}
+
+/// Signals that the first program ignores or blocks are not the node's.
+#[test]
+fn a_node_takes_signals_that_its_starter_ignores() {
+    let Some(lab) = Lab::with("a_node_takes_signals_that_its_starter_ignores", &["sh"]) else { return };
+    let starter = lab.command("alpha", &[], &["sh", "-c", "echo ready; read line"]);
+    let ignoring = behind(&["sh", "-c", "trap '' TERM INT HUP; exec \"$@\"", "sh"], &starter);
+    let mut waiting = Running::start(ignoring);
+    waiting.wait_for_stdout("ready");
+    let node = lab.node("alpha");
+    let status = fs::read_to_string(format!("/proc/{node}/status")).expect("it runs");
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+    let caught = u64::from_str_radix(caught.trim(), 16).expect("a number");
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        assert_ne!(caught & (1 << (signal.as_raw() - 1)), 0, "{signal:?}: {status}");
+    }
+    waiting.send(b"\n");
+    waiting.wait_for_end().success();
+    lab.wait_for_end(node);
+}
+
+/// The note is written before the program's calls end, because the program may end then.
+#[test]
+fn a_program_that_ends_with_its_node_is_told_why() {
+    let Some(lab) = Lab::with("a_program_that_ends_with_its_node_is_told_why", &["python3"]) else { return };
+    let accepts = "
+import os, socket
+s = socket.create_server(('', 7000))
+print('ready', flush=True)
+try: s.accept()
+except OSError: os._exit(3)";
+    for _ in 0..5 {
+        let accepting = lab.shared("alpha", &["python3", "-c", accepts]);
+        accepting.wait_for_stdout("ready");
+        signal(Signal::KILL, lab.node("alpha"));
+        accepting.wait_for_end().failure(3, &["the node that programs share has ended"]);
+    }
 }
 
 #[test]
@@ -323,10 +365,7 @@ fn wait_for_program(lab: &Lab, member: &str, network: &str) {
 #[test]
 fn a_node_that_is_kept_serves_programs_one_after_another() {
     let Some(lab) = Lab::with("a_node_that_is_kept_serves_programs", &["python3"]) else { return };
-    let mut keep = peersock(&["node", "--interface", "lo", "--state"]);
-    keep.arg(lab.path("alpha"));
-    let kept = Running::start(keep);
-    kept.wait_for_stderr("programs under `peersock run` share it");
+    let kept = lab.keep("alpha");
     let node = lab.node("alpha");
     assert_eq!(node, kept.id());
     for _ in 0..3 {
@@ -458,10 +497,7 @@ try: print('end', s.recv(1), flush=True)
 except OSError as error: print('error', error.errno, s.getsockopt(1, 4), flush=True)";
     let mut serving = Running::start(lab.command("alpha", OWN, &["python3", "-c", resets]));
     serving.wait_for_stdout("ready");
-    let mut keep = peersock(&["node", "--interface", "lo", "--state"]);
-    keep.arg(lab.path("beta"));
-    let kept = Running::start(keep);
-    kept.wait_for_stderr("programs under `peersock run` share it");
+    let kept = lab.keep("beta");
     let reader = || lab.shared("beta", &["python3", "-c", reads, ALPHA]);
     for _ in 0..5 {
         let reading = reader();

@@ -136,7 +136,7 @@ while True:
     let refused = connect(ports[0]);
     let end = (&refused).read(&mut [0; 1]).expect_err("a reset");
     assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
-    nobody.wait_for_stderr("refused");
+    nobody.wait_for_stderr("nothing listens on that port");
     // Nor is a peer when the forward is killed.
     let listening = lab.listen("alpha", &["--receive-only", "7001"]);
     let (killed, ports) = lab.forward("beta", &["0", "alpha:7001"]);

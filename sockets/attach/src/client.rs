@@ -91,7 +91,7 @@ pub enum AttachError {
     #[error("no node runs that programs share")]
     Absent,
 
-    /// The node's process cannot be started.
+    /// The node's process, or a thread of this one, cannot be started.
     #[error("the node cannot be started: {0}")]
     Start(io::Error),
 
@@ -145,7 +145,7 @@ impl Attached {
             match first_answer(stream, &ask) {
                 Ok((stream, Reply::Attached { environment, process, networks })) => {
                     return Attached::begin(stream, (environment, process, networks), tell)
-                        .map_err(|source| AttachError::Io { path, source });
+                        .map_err(AttachError::Start);
                 }
                 Ok((_, Reply::Refused(refusal))) => return Err(AttachError::Refused(refusal)),
                 Ok((_, Reply::InUse { holder })) => {

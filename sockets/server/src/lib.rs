@@ -67,7 +67,7 @@ use peersock_fd::{NodeTag, SocketId, Token};
 
 use application_fd::Holder;
 pub use host::{Host, SecretMismatch};
-pub use process::leave_descriptors;
+pub use process::{leave_descriptors, unblock_signals};
 use resets::Resets;
 pub use resets::{Launcher, PendingReset, Shown};
 use server::Server;

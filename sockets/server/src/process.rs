@@ -60,6 +60,18 @@ pub(crate) fn block_signals() {
     }
 }
 
+/// Lets the calling thread, and the threads it starts, receive all signals, although the process's starter
+/// has blocked some.
+pub fn unblock_signals() {
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset(3) initializes the set that it is given; pthread_sigmask(3) reads it, and accepts
+    // null for the old one.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 /// Gives the calling thread, and the threads it starts, a separate descriptor table. It keeps only the
 /// process's standard input, output and error.
 ///
