@@ -114,7 +114,9 @@ fn kill_a_launcher(is_busy: bool) -> Option<Duration> {
     let cable = Cable::lay(&name, &["10.98.7.1/24", "10.98.7.2/24"])?;
     let lab = Lab::new();
     let port = PORT.to_string();
-    let server = cable.run(0, &lab, "server", &[], &["python3", "-c", SERVER, &port, "1"]);
+    // Its node has to be killed with it.
+    let own = &["--own-node"];
+    let server = cable.run(0, &lab, "server", own, &["python3", "-c", SERVER, &port, "1"]);
     server.wait_for_stdout("listens");
     let address = address_of(&lab, "server");
     let how = if is_busy { "sends" } else { "waits" };
