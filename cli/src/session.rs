@@ -11,6 +11,7 @@ use peersock::state::StateError;
 use peersock::{
     IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, PeerStatus, StartError, Status,
 };
+use peersock_attach::Attached;
 
 use crate::args::{NetworkArgs, NodeArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
@@ -105,10 +106,23 @@ impl Session {
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
         let node = node.start().map_err(|error| match error {
-            StartError::State(error @ StateError::InUse { .. }) => Failure::new(
-                format_args!("{error}"),
-                "start `peersock node` first, which `run`, `dial`, `listen`, `forward` and `proxy` share, and \
-                 then both; or give --state DIR or --ephemeral",
+            StartError::State(StateError::InUse { path, holder }) if Attached::is_offered(&path) => Failure::new(
+                format_args!(
+                    "state directory {} is in use by {}, whose node other programs share, and this command needs \
+                     a node of its own",
+                    path.display(),
+                    process(holder)
+                ),
+                "end the programs that use it (`peersock status` names them), or give another member's --state DIR",
+            ),
+            StartError::State(StateError::InUse { path, holder }) => Failure::new(
+                format_args!(
+                    "state directory {} is in use by {}, which shares no node there",
+                    path.display(),
+                    process(holder)
+                ),
+                "end that process, start `peersock node`, which `run`, `dial`, `listen`, `forward` and `proxy` \
+                 share, and then both; or give --state DIR or --ephemeral",
             ),
             error => error.into(),
         })?;
@@ -198,6 +212,11 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.node.shutdown(INTERRUPTED_DELIVERY_TIMEOUT);
     }
+}
+
+/// Returns the name of a process that uses a state directory.
+fn process(holder: Option<u32>) -> String {
+    holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// Returns the failure for a member that was not found; `advice` is for one that has not answered.

@@ -276,8 +276,7 @@ pub(crate) fn not_attached(error: AttachError) -> Failure {
         AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
         AttachError::InUse { .. } => Failure::new(
             format_args!("{error}"),
-            "start `peersock node` first, which programs share, and then both, without --own-node; or give \
-             --state DIR",
+            "end that process, start `peersock node`, which programs share, and then both; or give --state DIR",
         ),
         AttachError::Silent { .. } => Failure::new(
             format_args!("{error}"),

@@ -25,6 +25,9 @@ const START: Duration = Duration::from_secs(30);
 /// program's. A node makes the socket as soon as it has the directory.
 const SOCKET_SOON: Duration = Duration::from_secs(1);
 
+/// Time after which the user is told of a wait.
+const TELL: Duration = Duration::from_secs(2);
+
 /// Intervals of attempts: the first, and the longest. Each attempt may start a process.
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_millis(100);
@@ -133,6 +136,7 @@ impl Attached {
         let path = StateDir::node_socket(state);
         let (begun, ask) = (Instant::now(), Ask::Attach(wish));
         let (mut in_use_since, mut retry, mut lost_starts) = (None, FIRST_RETRY, 0);
+        let mut is_told = false;
         while begun.elapsed() < START {
             let (stream, is_started) = match with_short_path(&path, connect_own) {
                 Ok(stream) => (stream, false),
@@ -166,6 +170,12 @@ impl Attached {
                 }
                 Err(error) if is_timeout(&error) => break,
                 Err(source) => return Err(AttachError::Io { path, source }),
+            }
+            if begun.elapsed() > TELL && !is_told {
+                is_told = true;
+                tell(Told::Note(
+                    "waiting for the node that programs share, which is about to end".to_owned(),
+                ));
             }
             thread::sleep(retry);
             retry = LAST_RETRY.min(retry * 2);
