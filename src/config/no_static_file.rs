@@ -6,10 +6,11 @@ use peersock_overlay::{NodeId, StaticNetwork};
 
 use super::{ConfigError, Feature, HostEndpoint, RootSource};
 
+/// Endpoints of members that are host names.
+type Hosts = BTreeMap<NodeId, Vec<HostEndpoint>>;
+
 /// Fails in any case.
-pub(super) fn parse(
-    _: &str,
-) -> Result<(StaticNetwork, BTreeMap<NodeId, Vec<HostEndpoint>>, Vec<RootSource>), ConfigError> {
+pub(super) fn parse(_: &str) -> Result<(StaticNetwork, Hosts, Vec<RootSource>), ConfigError> {
     Err(Feature::StaticNetworks.missing("a static network").into())
 }
 
