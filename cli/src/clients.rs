@@ -69,6 +69,15 @@ struct Server {
     turns: Arc<Turns>,
 }
 
+/// Pause after a failure to accept that passes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Returns true if later clients can be accepted in spite of the error.
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::ECONNABORTED];
+    error.raw_os_error().is_some_and(|errno| passing.contains(&errno))
+}
+
 /// An accepted connection.
 struct Client {
     address: SocketAddr,
@@ -84,6 +93,12 @@ impl Server {
         loop {
             let (stream, address) = match listener.accept() {
                 Ok(accepted) => accepted,
+                // Descriptors or memory are short for a moment, or the client has gone.
+                Err(error) if is_passing(&error) => {
+                    tracing::debug!(%error, "a client was not accepted");
+                    thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                }
                 Err(error) => return no_more_clients(&error),
             };
             tracing::info!(client = %address, "connected");

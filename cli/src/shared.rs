@@ -59,6 +59,8 @@ impl Shared {
             Err(AttachError::Absent) => Ok(None),
             Err(error) => Err(not_attached(error)),
             Ok(attached) => {
+                // Each connection takes a descriptor or two.
+                FdServer::raise_descriptor_limit();
                 let member = Member::new(Arc::new(attached))?;
                 Ok(Some(Shared { member, network: network.clone(), lost }))
             }

@@ -84,6 +84,10 @@ impl Ping {
             if let Some(error) = reply.error {
                 return Err(error.into());
             }
+            // Another member could guess the numbers.
+            if reply.source != self.target && !self.target.is_multicast() {
+                continue;
+            }
             let round_trip = started.elapsed();
             return Ok(Pong { round_trip, len: reply.len, hop_limit: reply.hop_limit });
         }

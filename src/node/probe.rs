@@ -294,6 +294,8 @@ impl Asked {
                 match reply.error {
                     _ if reply.sequence != *sequence => {}
                     Some(error) => return Err(error.into()),
+                    // Another member could guess the numbers.
+                    None if reply.source != from => {}
                     None => {
                         let at = Instant::now();
                         return Ok(Received { at, len: reply.len, hop_limit: reply.hop_limit });

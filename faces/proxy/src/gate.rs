@@ -48,7 +48,7 @@ impl Gate {
         let addresses = match &target.host {
             Host::Ip(address) if self.overlay.contains(*address) => vec![*address],
             Host::Ip(_) => Vec::new(),
-            Host::Name(name) => self.overlay.addresses_named(name),
+            Host::Name(name) => self.overlay.addresses_named(name)?,
         };
         if !addresses.is_empty() {
             let place = |address| SocketAddr::new(address, target.port);

@@ -200,7 +200,7 @@ fn own_addresses(overlay: &Overlay, host: Option<&Host>) -> io::Result<Vec<IpAdd
         Some(Host::Ip(address)) => Ok(vec![*address]),
         // A name is the name of a member, which is this node or another one.
         Some(Host::Name(name)) => {
-            let named = overlay.addresses_named(name);
+            let named = overlay.addresses_named(name)?;
             let named: Vec<_> = named.into_iter().filter(|address| own.contains(address)).collect();
             if named.is_empty() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(named) }
         }

@@ -63,10 +63,10 @@ impl Overlay {
         !address.is_loopback() && leads()
     }
 
-    /// Returns the addresses of the member with a name.
-    pub(crate) fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+    /// Returns the addresses of the member with a name. After an error, it may be a member's or not.
+    pub(crate) fn addresses_named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         match self {
-            Overlay::Own(node) => NodeHandle::of(node).addresses_named(name),
+            Overlay::Own(node) => Ok(NodeHandle::of(node).addresses_named(name)),
             Overlay::Shared(member) => member.addresses_named(name),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(1);
 pub struct Member {
     attached: Arc<Attached>,
     client: Arc<Client>,
-    routes: Arc<OnceLock<Vec<Route>>>,
+    routes: Arc<[Route]>,
     streams: Arc<Mutex<Vec<Weak<Inner>>>>,
 }
 
@@ -27,10 +27,13 @@ impl Member {
     /// Returns the place that an attachment gives.
     ///
     /// # Errors
-    /// `InvalidData` if the node has given no token.
+    /// `InvalidData` if the node has given no token; errors of the first request.
     pub fn new(attached: Arc<Attached>) -> io::Result<Member> {
         let client = Client::of_variable(attached.environment()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Member { attached, client, routes: Arc::default(), streams: Arc::default() })
+        let Reply::Routes(routes) = client.ask(Request::Routes)? else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        Ok(Member { attached, client, routes: routes.into(), streams: Arc::default() })
     }
 
     /// Returns the attachment.
@@ -60,17 +63,17 @@ impl Member {
 
     /// Returns the prefixes of addresses that the program's networks lead to.
     pub fn routes(&self) -> &[Route] {
-        self.routes.get_or_init(|| match self.client.ask(Request::Routes) {
-            Ok(Reply::Routes(routes)) => routes,
-            _ => Vec::new(),
-        })
+        &self.routes
     }
 
-    /// Returns the addresses of the members with a name; none if the node has ended.
-    pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
-        match self.client.ask(Request::Resolve(name.to_owned())) {
-            Ok(Reply::Resolved(addresses)) => addresses,
-            _ => Vec::new(),
+    /// Returns the addresses of the members with a name.
+    ///
+    /// # Errors
+    /// `NetworkDown` if the node has ended; errors of the request, after which nothing is known of the name.
+    pub fn addresses_named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        match self.client.ask(Request::Resolve(name.to_owned()))? {
+            Reply::Resolved(addresses) => Ok(addresses),
+            _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 

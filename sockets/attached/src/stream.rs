@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Family, Held, Kind, RecvFlags, Request, SendFlags, Socket, enlarge};
+use peersock_fd::{Errno, Family, Held, Kind, RecvFlags, Reply, Request, SendFlags, Socket, enlarge};
 use rustix::event::PollFlags;
 
 use crate::member::Member;
@@ -130,11 +130,14 @@ impl TcpStream {
 
     fn end(&self) -> io::Result<usize> {
         match self.0.broken.load(Ordering::SeqCst) {
-            0 => match self.socket()?.take_error()? {
-                // What was not wanted any more is no loss.
-                _ if self.0.limit.load(Ordering::SeqCst) != u64::MAX => Ok(0),
-                Some(error) => Err(self.broke(error)),
-                None => Ok(0),
+            // What was not wanted any more is no loss.
+            0 if self.0.limit.load(Ordering::SeqCst) != u64::MAX => Ok(0),
+            // Without an answer, it may be anything but an end.
+            0 => match self.socket()?.client().ask(Request::TakeError(self.socket()?.which())) {
+                Ok(Reply::Error(0)) => Ok(0),
+                Ok(Reply::Error(errno)) => Err(self.broke(Errno::from_raw_os_error(errno))),
+                Ok(_) => Err(self.broke(Errno::PROTO)),
+                Err(error) => Err(self.broke(error)),
             },
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
