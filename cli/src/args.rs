@@ -282,10 +282,10 @@ impl UnderlayArgs {
         if dht.is_on() {
             named.push(setting("--dht", &dht));
         }
-        let of_environment = || env::var_os(TURN_VARIABLE).map(|text| text.to_string_lossy().into_owned());
-        let of_environment = || of_environment().filter(|text| !text.trim().is_empty());
+        let of_environment =
+            || env::var_os(TURN_VARIABLE).map(|text| Zeroizing::new(text.to_string_lossy().into_owned()));
         let turn = match &self.turn[..] {
-            [] => of_environment().into_iter().map(Zeroizing::new).collect(),
+            [] if is_set(TURN_VARIABLE) => of_environment().into_iter().collect(),
             named => named.to_vec(),
         };
         named.extend(servers::turn_texts(&turn)?.iter().map(|turn| setting("--turn", &**turn)));

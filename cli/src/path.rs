@@ -26,9 +26,14 @@ pub(crate) fn peer_at(node: &Node, address: IpAddr) -> Option<PeerStatus> {
     node.peers().into_iter().find(|peer| peer.addresses.contains(&address))
 }
 
-/// Returns the way of the packets to the member with this address in a word or two; `None` without a session.
+/// Returns the [way] of the packets to the member with this address.
 pub(crate) fn way_to(node: &Node, address: IpAddr) -> Option<&'static str> {
-    Some(match peer_at(node, address)?.path_kind()? {
+    way(&peer_at(node, address)?)
+}
+
+/// Returns the way of the packets to a member in a word or two; `None` without a session.
+pub(crate) fn way(peer: &PeerStatus) -> Option<&'static str> {
+    Some(match peer.path_kind()? {
         "root" => "relayed by a root",
         "turn" => "relayed by TURN",
         "tcp" => "direct by TCP",

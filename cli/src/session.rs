@@ -11,7 +11,7 @@ use peersock::state::StateError;
 use peersock::{
     IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, PeerStatus, StartError, Status,
 };
-use peersock_attach::Attached;
+use peersock_attach::{AttachError, Attached};
 
 use crate::args::{NetworkArgs, NodeArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
@@ -111,16 +111,12 @@ impl Session {
                     "state directory {} is in use by {}, whose node other programs share, and this command needs \
                      a node of its own",
                     path.display(),
-                    process(holder)
+                    holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
                 ),
                 "end the programs that use it (`peersock status` names them), or give another member's --state DIR",
             ),
             StartError::State(StateError::InUse { path, holder }) => Failure::new(
-                format_args!(
-                    "state directory {} is in use by {}, which shares no node there",
-                    path.display(),
-                    process(holder)
-                ),
+                format_args!("{}", AttachError::InUse { path, holder }),
                 "end that process, start `peersock node`, which `run`, `dial`, `listen`, `forward` and `proxy` \
                  share, and then both; or give --state DIR or --ephemeral",
             ),
@@ -212,11 +208,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.node.shutdown(INTERRUPTED_DELIVERY_TIMEOUT);
     }
-}
-
-/// Returns the name of a process that uses a state directory.
-fn process(holder: Option<u32>) -> String {
-    holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// Returns the failure for a member that was not found; `advice` is for one that has not answered.

@@ -47,11 +47,9 @@ impl Shared {
             // If stderr is closed, nobody reads the log.
             Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
             // Ends the calls that wait; each says what has happened.
-            Told::Lost { environment } => {
+            Told::Lost(tag) => {
                 ended.notify_one();
-                if let Some((tag, _)) = FdServer::parse_environment(&environment) {
-                    FdServer::end_sockets_of(tag);
-                }
+                FdServer::end_sockets_of(tag);
             }
         };
         let wish = wish(node, format!("peersock {command}"), std::slice::from_ref(network))?;

@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use peersock::{NetworkStatus, PeerStatus, Presence, Status};
 use serde::Serialize;
 
+use crate::path;
 use crate::status::age;
 
 /// Style of members that are online.
@@ -147,9 +148,7 @@ pub(crate) fn detail(peer: &PeerStatus, standing: Standing) -> String {
             // The beginning of an ID suffices for people.
             peer.root.map_or_else(String::new, |root| format!("relayed by root {root:.8}"))
         }
-        (Standing::Online, Some("turn"), _) => "relayed by TURN".to_owned(),
-        (Standing::Online, Some("tcp"), _) => "direct by TCP".to_owned(),
-        (Standing::Online, Some(_), _) => "direct".to_owned(),
+        (Standing::Online, Some(_), _) => path::way(peer).unwrap_or_default().to_owned(),
         (Standing::This, ..) | (_, _, None) => String::new(),
         _ => last_sign(peer),
     }

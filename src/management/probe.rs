@@ -5,6 +5,7 @@ use std::path::Path;
 use std::str::{FromStr, SplitAsciiWhitespace};
 use std::time::Duration;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use peersock_overlay::{DiscoveryKey, NetworkId};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -45,14 +46,8 @@ impl FromStr for Mark {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Mark, ()> {
-        let mut mark = [0; MARK_LEN];
-        if text.len() != 2 * MARK_LEN || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(());
-        }
-        for (byte, digits) in mark.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| ())?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| ())?;
-        }
+        let mark = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(drop)?;
+        let mark = mark.try_into().map_err(drop)?;
         Ok(Mark(mark))
     }
 }
@@ -94,10 +89,7 @@ impl Probe {
 
     fn words(&self) -> String {
         let Probe { network, address, mark, timeout } = self;
-        let mark = mark.map_or_else(String::new, |Mark(mark)| {
-            let digits: String = mark.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!(" mark={digits}")
-        });
+        let mark = mark.map_or_else(String::new, |Mark(mark)| format!(" mark={}", HEXLOWER.encode(&mark)));
         let address = address.map_or_else(String::new, |address| format!(" address={address}"));
         format!("network={network}{address} timeout={}{mark}", timeout.as_millis())
     }
@@ -110,7 +102,7 @@ pub(crate) struct ProbeRequest {
     pub(crate) task: ProbeTask,
 }
 
-/// What a node is to do.
+/// Task of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProbeTask {
     /// Have a session with a member.

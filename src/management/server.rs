@@ -75,7 +75,7 @@ impl Drop for ManagementServer {
 /// Answer to a request: a text, or the reason for refusal.
 type Respond = dyn Fn(Request, &Client) -> Result<String, &'static str> + Send + Sync;
 
-/// What answering requests needs.
+/// Context in which requests are answered.
 struct Service {
     respond: Arc<Respond>,
     ended: Arc<AtomicBool>,

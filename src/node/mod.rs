@@ -94,7 +94,7 @@ pub(crate) struct Inner {
     /// Lock held while a network is joined or left, because the state of both cores, and of the search for
     /// members, changes in several steps.
     membership: Mutex<()>,
-    /// What probes need to know of each joined network.
+    /// Knowledge about each joined network that probes need.
     joined: Mutex<BTreeMap<NetworkId, probe::Known>>,
     down: AtomicBool,
     started: Instant,

@@ -38,7 +38,7 @@ const HOP_LIMIT: u8 = 64;
 /// Next sequence number of an echo request.
 static SEQUENCE: AtomicU16 = AtomicU16::new(1);
 
-/// What probes need to know of a joined network.
+/// Knowledge about a joined network that probes need.
 pub(super) struct Known {
     mark: Mark,
     /// Listener at the network's device, if it was joined for one.

@@ -148,9 +148,7 @@ impl Host {
         if self.0.log.is_some() {
             // A service manager ends all processes together, and the programs still deliver what they have
             // sent.
-            let is_served = |programs: &mut Programs| programs.connections > 0;
-            let waited = self.0.changed.wait_timeout_while(programs, PATIENCE, is_served);
-            programs = waited.unwrap_or_else(PoisonError::into_inner).0;
+            programs = self.wait_unserved(programs, PATIENCE);
         }
         let all = programs.all();
         drop(programs);
@@ -163,11 +161,19 @@ impl Host {
                 }
             }
         });
-        let programs = self.programs();
-        let is_served = |programs: &mut Programs| programs.connections > 0;
-        let waited = self.0.changed.wait_timeout_while(programs, ENDING, is_served);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        drop(self.wait_unserved(self.programs(), ENDING));
         self.shut_down();
+    }
+
+    /// Waits until no program is served any more, for a time at most.
+    fn wait_unserved<'a>(
+        &self,
+        programs: MutexGuard<'a, Programs>,
+        within: Duration,
+    ) -> MutexGuard<'a, Programs> {
+        let is_served = |programs: &mut Programs| programs.connections > 0;
+        let waited = self.0.changed.wait_timeout_while(programs, within, is_served);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn shut_down(&self) {

@@ -11,7 +11,7 @@ use std::env;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use peersock_socket_server::FdServer;
@@ -55,10 +55,8 @@ impl Guard {
         command
             .arg0("peersock")
             .arg("run-guard")
-            .args(node.shared_process().map(|process| format!("--shared={process}")))
-            .args(
-                node.shared_socket().into_iter().flat_map(|path| ["--socket".into(), path.into_os_string()]),
-            )
+            .args(node.shared().map(|(process, _)| format!("--shared={process}")))
+            .args(node.shared().into_iter().flat_map(|(_, socket)| [Path::new("--socket"), socket]))
             .env_remove(SECRET_VARIABLE)
             .env(peersock_socket_server::ENVIRONMENT, node.environment());
         command.stdin(Stdio::piped()).stdout(Stdio::null());

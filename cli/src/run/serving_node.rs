@@ -74,18 +74,10 @@ impl ServingNode {
         OwnNode::start(args, networks).map(ServingNode::Own)
     }
 
-    /// Returns the process of a shared node.
-    pub(super) fn shared_process(&self) -> Option<u32> {
+    /// Returns the process of a shared node, and the path of its socket.
+    pub(super) fn shared(&self) -> Option<(u32, &Path)> {
         match self {
-            ServingNode::Shared(shared) => Some(shared.attached.process()),
-            ServingNode::Own(_) => None,
-        }
-    }
-
-    /// Returns the path of a shared node's socket.
-    pub(super) fn shared_socket(&self) -> Option<PathBuf> {
-        match self {
-            ServingNode::Shared(shared) => Some(shared.socket.clone()),
+            ServingNode::Shared(shared) => Some((shared.attached.process(), &shared.socket)),
             ServingNode::Own(_) => None,
         }
     }
@@ -157,10 +149,11 @@ impl ServingNode {
     pub(super) fn end(self, has_left: bool) {
         match self {
             ServingNode::Shared(shared) => {
-                let tag = FdServer::parse_environment(shared.attached.environment()).map(|(tag, _)| tag);
                 shared.attached.detach();
-                // The node may not be allowed to reach processes that run on.
-                tag.filter(|_| has_left).into_iter().for_each(|tag| drop(FdServer::end_sockets_of(tag)));
+                if has_left {
+                    // The node may not be allowed to reach processes that run on.
+                    FdServer::end_sockets_of(shared.attached.tag());
+                }
             }
             ServingNode::Own(own) => own.end(),
         }
@@ -183,17 +176,15 @@ impl SharedNode {
             Told::Note(note) => stdio::note(note),
             // If stderr is closed, nobody reads the log.
             Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
-            Told::Lost { .. } if ends.load(Ordering::SeqCst) => {}
-            Told::Lost { environment } => {
+            Told::Lost(_) if ends.load(Ordering::SeqCst) => {}
+            Told::Lost(tag) => {
                 let note = format!(
                     "the node that programs share has ended, so {name} has no network: end it, and start it \
                      again under `peersock run`"
                 );
                 // First, because the program may end as soon as its calls do, and this process with it.
                 say_within(NOTE, note, &lost);
-                if let Some((tag, _)) = FdServer::parse_environment(&environment) {
-                    FdServer::end_sockets_of(tag);
-                }
+                FdServer::end_sockets_of(tag);
             }
         };
         let launch = may_start.then(|| node::launch(&args.node)).transpose()?;

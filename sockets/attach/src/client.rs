@@ -48,6 +48,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 pub struct Attached {
     writer: Arc<Writer>,
     environment: String,
+    tag: NodeTag,
     process: u32,
     networks: Vec<Network>,
     /// Answers, from the thread that reads. Held during a question.
@@ -62,11 +63,8 @@ pub enum Told {
     Note(String),
     /// A line of the node's log, as it is.
     Log(String),
-    /// The node has ended.
-    Lost {
-        /// The program's [environment](Attached::environment).
-        environment: String,
-    },
+    /// The node has ended. Its [tag](Attached::tag) identifies the sockets that it leaves.
+    Lost(NodeTag),
 }
 
 /// Reason why a program is not attached.
@@ -196,8 +194,9 @@ impl Attached {
         thread::Builder::new().name("told".into()).spawn(telling)?;
         let (writing, is_closed) = (Mutex::default(), AtomicBool::new(false));
         let writer = Arc::new(Writer { stream: stream.try_clone()?, writing, is_closed });
-        let helper = Helper::start(&environment, Arc::clone(&writer))?;
-        let (mut reading, its, ending) = (stream, environment.clone(), Arc::clone(&writer));
+        let (tag, _) = FdServer::parse_environment(&environment).ok_or(io::ErrorKind::InvalidData)?;
+        let helper = Helper::start(tag, Arc::clone(&writer))?;
+        let (mut reading, ending) = (stream, Arc::clone(&writer));
         let has_ended = Arc::<AtomicBool>::default();
         let ended = Arc::clone(&has_ended);
         let reader = move || {
@@ -215,17 +214,22 @@ impl Attached {
             drop(answer);
             // In this thread, because a line may wait for a reader of standard error.
             if !ending.is_closed.load(Ordering::SeqCst) {
-                tell(Told::Lost { environment: its });
+                tell(Told::Lost(tag));
             }
         };
         thread::Builder::new().name("attached".into()).spawn(reader)?;
-        Ok(Attached { writer, environment, process, networks, answers: Mutex::new(answers), has_ended })
+        Ok(Attached { writer, environment, tag, process, networks, answers: Mutex::new(answers), has_ended })
     }
 
     /// Returns the value of the variable `PEERSOCK_NODE` for processes that use the program's sockets. It
     /// contains a secret.
     pub fn environment(&self) -> &str {
         &self.environment
+    }
+
+    /// Returns the tag that identifies the program's sockets.
+    pub fn tag(&self) -> NodeTag {
+        self.tag
     }
 
     /// Returns the node's process.
@@ -333,8 +337,7 @@ impl Writer {
 struct Helper(mpsc::Sender<Reply>);
 
 impl Helper {
-    fn start(environment: &str, writer: Arc<Writer>) -> io::Result<Helper> {
-        let tag = FdServer::parse_environment(environment).map(|(tag, _)| tag);
+    fn start(tag: NodeTag, writer: Arc<Writer>) -> io::Result<Helper> {
         let (sender, asked) = mpsc::channel();
         let help = move || {
             for reply in asked {
@@ -353,13 +356,13 @@ impl Helper {
 }
 
 /// Does what the node asks for.
-fn answer_to(reply: &Reply, tag: Option<NodeTag>) -> Option<Ask> {
+fn answer_to(reply: &Reply, tag: NodeTag) -> Option<Ask> {
     match reply {
         Reply::Show { number, shown } => {
             Some(Ask::Shown { number: *number, is_shown: FdServer::show_reset(shown) })
         }
         Reply::Break => {
-            tag.into_iter().for_each(FdServer::break_sockets_of);
+            FdServer::break_sockets_of(tag);
             Some(Ask::Broken)
         }
         _ => None,
