@@ -9,7 +9,7 @@ use crate::lab::{ECHO, Lab};
 #[test]
 fn calls_that_are_made_by_their_numbers_are_taken_too() {
     let test = "calls_that_are_made_by_their_numbers_are_taken_too";
-    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let Some(lab) = Lab::with(test, &["cc", "socat", "python3"]) else { return };
     let by_number =
         ["-Wno-unused-value", "-include", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run/by_number.h")];
     let [calls, many, starts] = ["calls", "many", "starts"].map(|name| compile(&lab, name, &by_number));
@@ -28,7 +28,7 @@ fn calls_that_are_made_by_their_numbers_are_taken_too() {
 #[test]
 fn a_thread_with_the_smallest_stack_can_make_each_kind_of_call() {
     let test = "a_thread_with_the_smallest_stack_can_make_each_kind_of_call";
-    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let Some(lab) = Lab::with(test, &["cc", "socat", "python3"]) else { return };
     let program = compile(&lab, "stacks", &[]);
     let _echo = lab.start("alpha", &["sh", "-c", ECHO]);
     let got = lab.bash("beta", &format!("up 7000; {program} 10.77.0.1 7000"));

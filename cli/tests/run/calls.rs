@@ -4,20 +4,18 @@ use std::process::Command;
 
 use crate::builds::compile;
 use crate::common::run;
-use crate::lab::Lab;
+use crate::lab::{ECHO, Lab};
 
 #[test]
 fn sockets_survive_what_programs_do_with_descriptors() {
     let test = "sockets_survive_what_programs_do_with_descriptors";
-    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let Some(lab) = Lab::with(test, &["cc", "socat", "python3"]) else { return };
     let source = format!("{}/tests/run/calls.c", env!("CARGO_MANIFEST_DIR"));
     let program = lab.path("calls");
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-Wall", "-D_FORTIFY_SOURCE=2", "-o"]).arg(&program).arg(source);
     run(cc).success();
-    let servers =
-        "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
-    let _echo = lab.start("alpha", &["sh", "-c", servers]);
+    let _echo = lab.start("alpha", &["sh", "-c", ECHO]);
     let got = lab.bash("beta", "up 7000; ./calls 10.77.0.1 7000 7999");
     assert_eq!(got.text(), "all well\n");
 
@@ -31,11 +29,9 @@ fn sockets_survive_what_programs_do_with_descriptors() {
 #[test]
 fn a_thread_that_waits_for_datagrams_gets_those_that_another_one_has_asked_for() {
     let test = "a_thread_that_waits_for_datagrams_gets_those_that_another_one_has_asked_for";
-    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let Some(lab) = Lab::with(test, &["cc", "socat", "python3"]) else { return };
     let program = compile(&lab, "receivers", &[]);
-    let servers =
-        "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
-    let _echo = lab.start("alpha", &["sh", "-c", servers]);
+    let _echo = lab.start("alpha", &["sh", "-c", ECHO]);
     assert_eq!(lab.bash("beta", &format!("up 7000; {program} 10.77.0.1 7000")).text(), "all well\n");
 }
 

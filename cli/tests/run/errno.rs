@@ -5,21 +5,21 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::run;
-use crate::lab::Lab;
+use crate::lab::{ECHO, Lab};
 
 const PROGRAM: &str = include_str!("errno.c");
 
 #[test]
 fn calls_that_succeed_leave_errno_as_it_was() {
-    let Some(lab) = Lab::with("calls_that_succeed_leave_errno_as_it_was", &["cc", "socat"]) else { return };
+    let Some(lab) = Lab::with("calls_that_succeed_leave_errno_as_it_was", &["cc", "socat", "python3"]) else {
+        return;
+    };
     let program = lab.path("errno");
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-Wall", "-o"]).arg(&program);
     cc.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/errno.c"));
     run(cc).success();
-    let servers =
-        "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
-    let _echo = lab.start("alpha", &["sh", "-c", servers]);
+    let _echo = lab.start("alpha", &["sh", "-c", ECHO]);
     let got = lab.bash("beta", "up 7000; ./errno 10.77.0.1 7000 10.77.0.2 alpha");
     assert_eq!(got.text(), "all quiet\n");
     let both = lab.bash_with("beta", &["--bind", "both"], "up 7000; ./errno 10.77.0.1 7000 10.77.0.2 alpha");

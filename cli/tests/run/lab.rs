@@ -35,9 +35,14 @@ pub(crate) fn behind(words: &[&str], command: &Command) -> Command {
     whole
 }
 
-/// Script that echoes all input on port 7000.
-pub(crate) const ECHO: &str =
-    "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
+/// Script that echoes all input on port 7000. Whoever reaches it over TCP also does over UDP. Datagrams are not
+/// socat's, which waits for ever now and then once several come together (with the kernel's sockets, too).
+pub(crate) const ECHO: &str = "exec python3 -c '
+import os, socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((\"\", 7000))
+if os.fork(): os.execlp(\"socat\", \"socat\", \"TCP-LISTEN:7000,fork,reuseaddr\", \"EXEC:cat\")
+while True: s.sendto(*s.recvfrom(65536))'";
 
 /// A private network of a test, and a place for its files. Other users may access the place if they know the
 /// names in it.

@@ -15,7 +15,7 @@ use crate::lab::{ECHO, Lab, is_root};
 #[test]
 fn sockets_without_the_library_are_what_programs_expect() {
     let test = "sockets_without_the_library_are_what_programs_expect";
-    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let Some(lab) = Lab::with(test, &["cc", "socat", "python3"]) else { return };
     let (alone, linked) = (compile(&lab, "calls", &["-static"]), compile(&lab, "calls", &[]));
     let _echo = lab.start("alpha", &["sh", "-c", ECHO]);
     lab.bash("beta", "up 7000");
