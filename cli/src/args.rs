@@ -31,6 +31,9 @@ const STATE_VARIABLE: &str = "PEERSOCK_STATE";
 /// Environment variable for `--interface`.
 pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
 
+/// Environment variable for `--own-node`.
+const OWN_NODE_VARIABLE: &str = "PEERSOCK_OWN_NODE";
+
 /// Heading of the options that all commands with a node have in common. They follow the command's own.
 const NODE_HEADING: &str = "Options of the node";
 
@@ -124,6 +127,35 @@ impl Deref for NodeArgs {
 
     fn deref(&self) -> &UnderlayArgs {
         &self.underlay
+    }
+}
+
+/// As [`NodeArgs`], for commands whose node other programs share.
+#[derive(clap::Args)]
+pub(crate) struct SharedNodeArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// Use a node of this program alone [env: PEERSOCK_OWN_NODE]
+    ///
+    /// Otherwise, programs with one state directory share a node: one identity, one set of addresses and
+    /// ports. The first program starts it in the background, and it ends with the last.
+    #[arg(help_heading = NODE_HEADING, long)]
+    own_node: bool,
+}
+
+impl SharedNodeArgs {
+    /// Returns true if the user wants a node that no other program uses.
+    pub(crate) fn wants_own_node(&self) -> bool {
+        self.state.ephemeral || self.own_node || is_set(OWN_NODE_VARIABLE)
+    }
+}
+
+impl Deref for SharedNodeArgs {
+    type Target = NodeArgs;
+
+    fn deref(&self) -> &NodeArgs {
+        &self.node
     }
 }
 

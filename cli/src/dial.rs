@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::args::{NetworkArgs, NodeArgs, PeerTimeoutArgs, parse_seconds, parse_targets};
+use crate::args::{NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_seconds, parse_targets};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::member::Member;
@@ -25,9 +25,6 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 /// owes an answer and stays silent for 25 s counts as dead (see --peer-timeout). A line on stderr reports the
 /// silence after a third of that time, and its end if the peer answers again. With --udp, each line of stdin,
 /// and each 1024 bytes of a longer line, is one datagram.
-///
-/// If a node runs that programs share (see `peersock node`), it is used, and other programs of the state
-/// directory go on beside this one.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,7 +39,7 @@ pub(crate) struct Args {
     network: NetworkArgs,
 
     #[command(flatten)]
-    node: NodeArgs,
+    node: SharedNodeArgs,
 
     /// Send datagrams instead of opening a connection
     #[arg(short, long)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peersock_proxy::{Forward, ForwardSettings, Forwards, Host, Place};
 
-use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_targets};
+use crate::args::{NetworkArgs, SharedNodeArgs, parse_seconds, parse_targets};
 use crate::failure::{Failure, Outcome};
 use crate::member::Member;
 use crate::open_network;
@@ -23,8 +23,6 @@ use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
 /// NAME:PORT. If LOCAL is on the overlay, REMOTE is HOST:PORT, PORT or unix:PATH of the system. The prefix
 /// udp: on either one forwards datagrams: each client address has a separate flow, which ends after
 /// --udp-idle without a datagram.
-///
-/// If a node runs that programs share (see `peersock node`), it is used.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -49,7 +47,7 @@ pub(crate) struct Args {
     network: NetworkArgs,
 
     #[command(flatten)]
-    node: NodeArgs,
+    node: SharedNodeArgs,
 
     /// End a flow of datagrams after SECONDS without a datagram
     #[arg(long, value_name = "SECONDS", value_parser = parse_idle, default_value = "60")]

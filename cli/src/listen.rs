@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::args::{NetworkArgs, NodeArgs, PeerTimeoutArgs, parse_port, parse_seconds};
+use crate::args::{NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_port, parse_seconds};
 use crate::clients;
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
@@ -40,8 +40,6 @@ use crate::stream::{self, AfterPeer, Input};
 /// appears when it is complete, or 64 KiB long. Stdin goes to the client that has been connected longest, and
 /// then to the next. With -k and --udp, the datagrams of all peers are shown, and stdin goes to the latest
 /// sender.
-///
-/// If a node runs that programs share (see `peersock node`), it is used.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -57,7 +55,7 @@ pub(crate) struct Args {
     network: NetworkArgs,
 
     #[command(flatten)]
-    node: NodeArgs,
+    node: SharedNodeArgs,
 
     /// Listen only on this address [default: all addresses of this node; with --udp its own IPv6 address]
     #[arg(long, value_name = "ADDR")]

@@ -7,6 +7,7 @@ mod addr;
 mod admission;
 mod args;
 mod arrivals;
+mod attachment;
 mod background;
 mod clients;
 mod completions;

@@ -1,4 +1,4 @@
-//! A command as a member of a network: by the node that programs share if one runs, else by its own.
+//! A command as a member of a network: by the node that programs share, or by its own.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use peersock::{Network, Node};
 use peersock_proxy::Overlay;
 use peersock_proxy::serving::Owner;
 
-use crate::args::{NetworkArgs, NodeArgs};
+use crate::args::{NetworkArgs, NodeArgs, SharedNodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::root_watch::{self, RootWatch};
 use crate::session::{self, Session};
@@ -28,14 +28,14 @@ pub(crate) enum Member {
 impl Member {
     /// Attaches to the node that is shared in the state directory, or starts one. Ctrl-C ends both properly.
     /// `command` is the name for other users of the node.
-    pub(crate) fn open(command: &str, node: &NodeArgs, network: &NetworkArgs) -> Outcome<Member> {
+    pub(crate) fn open(command: &str, node: &SharedNodeArgs, network: &NetworkArgs) -> Outcome<Member> {
         Member::open_until(command, node, network, || {})
     }
 
     /// Opens a membership as [`open`](Self::open) does. On Ctrl-C, `farewell` runs first.
     pub(crate) fn open_until(
         command: &str,
-        node: &NodeArgs,
+        node: &SharedNodeArgs,
         network: &NetworkArgs,
         farewell: impl FnOnce() + Send + 'static,
     ) -> Outcome<Member> {

@@ -7,7 +7,7 @@ use peersock::state::read_secret_file;
 use peersock_proxy::{Credentials, Place, Proxy, ProxySettings};
 use zeroize::Zeroizing;
 
-use crate::args::{NetworkArgs, NodeArgs};
+use crate::args::{NetworkArgs, SharedNodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
 use crate::{open_network, output, stdio};
@@ -28,8 +28,6 @@ const AUTH_HINT: &str = "write a line USER:PASSWORD for each user, 1 to 255 byte
 /// PLACE is PORT or ADDRESS:PORT on this machine, overlay:PORT for the members of the network, unix:PATH, or
 /// systemd:NAME for a socket that systemd has opened. A place that others than this machine's programs can
 /// reach needs users and passwords.
-///
-/// If a node runs that programs share (see `peersock node`), it is used.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,7 +40,7 @@ pub(crate) struct Args {
     network: NetworkArgs,
 
     #[command(flatten)]
-    node: NodeArgs,
+    node: SharedNodeArgs,
 
     /// Listen at PLACE; may be repeated [default: the sockets of systemd, or else 127.0.0.1:1080]
     #[arg(short, long, value_name = "PLACE")]

@@ -12,7 +12,7 @@ use peersock_proxy::{Activated, Event, ListenError, Overlay, Stopper, Tell};
 use rustix::process::Resource;
 use tokio::runtime::Runtime;
 
-use crate::args::{NetworkArgs, NodeArgs, parse_seconds};
+use crate::args::{NetworkArgs, NodeArgs, SharedNodeArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
 use crate::member::{Member, node_has_ended};
@@ -77,7 +77,7 @@ impl Serving {
     pub(crate) fn open(
         command: &str,
         args: &ServingArgs,
-        node: &NodeArgs,
+        node: &SharedNodeArgs,
         network: &NetworkArgs,
     ) -> Outcome<Serving> {
         Serving::open_with(args, node, |farewell| Member::open_until(command, node, network, farewell))

@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 
 use peersock::Network;
 use peersock::attach::{Linger, Patience};
-use peersock_attach::{AttachError, Attached, Told};
+use peersock_attach::Told;
 use peersock_attached::Member;
 use peersock_socket_server::FdServer;
 use tokio::sync::Notify;
 
-use crate::args::NodeArgs;
+use crate::args::SharedNodeArgs;
 use crate::failure::Outcome;
-use crate::run::serving_node::{not_attached, wish};
-use crate::{arrivals, signals, stdio};
+use crate::{arrivals, attachment, signals, stdio};
 
 /// Time for data to arrive after Ctrl-C, and for connections to be reset.
 const INTERRUPTED_WITHIN: Duration = Duration::from_millis(300);
@@ -33,13 +32,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Attaches to the shared node in the state directory; returns `None` if there is none, or if an own one
-    /// is asked for.
-    pub(crate) fn attach(command: &str, node: &NodeArgs, network: &Network) -> Outcome<Option<Shared>> {
-        // Before anything is read for the node: a pipe with a token can be read once.
-        if node.state.ephemeral || !Attached::is_offered(&node.state.path()?) {
-            return Ok(None);
-        }
+    /// Attaches to the shared node; see [`attachment::open`].
+    pub(crate) fn attach(command: &str, node: &SharedNodeArgs, network: &Network) -> Outcome<Option<Shared>> {
         let lost = Arc::<Notify>::default();
         let ended = Arc::clone(&lost);
         let tell = move |told| match told {
@@ -52,17 +46,14 @@ impl Shared {
                 FdServer::end_sockets_of(tag);
             }
         };
-        let wish = wish(node, format!("peersock {command}"), std::slice::from_ref(network))?;
-        match Attached::open(&node.state.path()?, None, wish, tell) {
-            Err(AttachError::Absent) => Ok(None),
-            Err(error) => Err(not_attached(error)),
-            Ok(attached) => {
-                // Each connection takes a descriptor or two.
-                FdServer::raise_descriptor_limit();
-                let member = Member::new(Arc::new(attached))?;
-                Ok(Some(Shared { member, network: network.clone(), lost }))
-            }
-        }
+        let name = format!("peersock {command}");
+        let Some(attached) = attachment::open(node, name, std::slice::from_ref(network), tell)? else {
+            return Ok(None);
+        };
+        // Each connection takes a descriptor or two. Afterwards, because the node has this process's limits.
+        FdServer::raise_descriptor_limit();
+        let member = Member::new(Arc::new(attached))?;
+        Ok(Some(Shared { member, network: network.clone(), lost }))
     }
 
     /// Makes Ctrl-C end the command: after `farewell`, peers whose connections are cut off are reset.

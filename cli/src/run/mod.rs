@@ -7,7 +7,7 @@ mod filter;
 mod guard;
 mod mode;
 mod program;
-pub(crate) mod serving_node;
+mod serving_node;
 mod watch;
 
 use std::env;
@@ -30,7 +30,7 @@ pub(crate) use self::guard::{Args as GuardArgs, run as guard};
 use self::mode::{Mode, Taken};
 use self::serving_node::ServingNode;
 use self::watch::Watch;
-use crate::args::{NetworksArgs, NodeArgs};
+use crate::args::{NetworksArgs, SharedNodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::open_network;
 use crate::output;
@@ -74,7 +74,7 @@ pub(crate) struct Args {
     networks: NetworksArgs,
 
     #[command(flatten)]
-    node: NodeArgs,
+    node: SharedNodeArgs,
 
     /// Way in which socket calls are taken
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
@@ -96,13 +96,6 @@ pub(crate) struct Args {
     /// PORT=overlay, PORT=kernel and PORT=both set it for one port.
     #[arg(long, value_name = "WHERE", value_parser = parse_bind)]
     bind: Vec<String>,
-
-    /// Give the program a node of its own [env: PEERSOCK_OWN_NODE]
-    ///
-    /// Otherwise, programs with one state directory share a node: one identity, one set of addresses and
-    /// ports. The first program starts it in the background, and it ends with the last.
-    #[arg(long)]
-    own_node: bool,
 
     /// Do not print the program's address
     #[arg(short, long)]

@@ -1,6 +1,5 @@
 //! The node that serves the program: the one that programs share, or one of this process alone.
 
-use std::env;
 use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -12,30 +11,19 @@ use std::time::Duration;
 
 use peersock::state::{StateDir, StateError};
 use peersock::{IdentitySource, Network, Node, ProgramStatus, StartError};
-use peersock_attach::{AttachError, Attached, Namespaces, Told, VERSION, Wish};
+use peersock_attach::{Attached, Told};
 use peersock_bsd::Client;
 use peersock_socket_server::{FdServer, Outstanding};
-use rustix::process::{Resource, child_subreaper, geteuid, getpid, getrlimit};
 
 use super::{Args, refused};
-use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
 use crate::session::interfaces;
-use crate::{log, node, stdio, unanswered};
-
-/// Environment variable for `--own-node`.
-const OWN_NODE_VARIABLE: &str = "PEERSOCK_OWN_NODE";
+use crate::{attachment, stdio, unanswered};
 
 /// Time in which a line is written before the program's calls end.
 const NOTE: Duration = Duration::from_secs(1);
-
-/// Limit of processes below which this process starts no node for others, which takes threads for each.
-const MIN_PROCESSES: u64 = 1024;
-
-/// Limit of descriptors below which this process starts no node for others.
-const MIN_DESCRIPTORS: u64 = 1024;
 
 /// The program's node.
 pub(super) enum ServingNode {
@@ -66,12 +54,10 @@ impl ServingNode {
     /// Attaches to the shared node, if one runs or may be started. Otherwise starts one for this process
     /// alone.
     pub(super) fn start(args: &Args, networks: Vec<Network>) -> Outcome<ServingNode> {
-        if !wants_own_node(args)
-            && let Some(shared) = SharedNode::attach(args, &networks)?
-        {
-            return Ok(ServingNode::Shared(shared));
+        match SharedNode::attach(args, &networks)? {
+            Some(shared) => Ok(ServingNode::Shared(shared)),
+            None => OwnNode::start(args, networks).map(ServingNode::Own),
         }
-        OwnNode::start(args, networks).map(ServingNode::Own)
     }
 
     /// Returns the process of a shared node, and the path of its socket.
@@ -161,14 +147,8 @@ impl ServingNode {
 }
 
 impl SharedNode {
-    /// Attaches to the shared node. Returns `None` if there is none, and this process must not start it.
+    /// Attaches to the shared node; see [`attachment::open`].
     fn attach(args: &Args, networks: &[Network]) -> Outcome<Option<SharedNode>> {
-        let state = args.node.state.path()?;
-        // Before anything is read for the node: a pipe with a token can be read once.
-        let may_start = may_start_node();
-        if !may_start && !Attached::is_offered(&state) {
-            return Ok(None);
-        }
         let [is_ending, was_lost] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let (ends, lost) = (Arc::clone(&is_ending), Arc::clone(&was_lost));
         let name = args.program[0].display().to_string();
@@ -187,39 +167,15 @@ impl SharedNode {
                 FdServer::end_sockets_of(tag);
             }
         };
-        let launch = may_start.then(|| node::launch(&args.node)).transpose()?;
-        let wish = wish(&args.node, program_name(args), networks)?;
-        let attached = Attached::open(&state, launch.as_ref(), wish, tell);
-        let attached = match attached {
-            Err(AttachError::Absent) => return Ok(None),
-            attached => attached.map_err(not_attached)?,
+        let Some(attached) = attachment::open(&args.node, program_name(args), networks, tell)? else {
+            return Ok(None);
         };
         if !args.quiet {
             attached.networks().iter().for_each(|network| say_network(&network.id, &network.addresses));
         }
-        let socket = StateDir::node_socket(&state);
+        let socket = StateDir::node_socket(&args.node.state.path()?);
         Ok(Some(SharedNode { attached: Arc::new(attached), socket, is_ending, was_lost }))
     }
-}
-
-/// Returns true if the program's user wants a node that no other program uses.
-fn wants_own_node(args: &Args) -> bool {
-    let is_set = |variable| env::var_os(variable).is_some_and(|value| !value.is_empty());
-    args.node.state.ephemeral || args.own_node || is_set(OWN_NODE_VARIABLE)
-}
-
-/// Returns true if this process may start a node for others. The limits of one program would end it, and an
-/// outer `peersock run`, or this process if it adopts orphans, would wait for it.
-fn may_start_node() -> bool {
-    let limits = [Resource::Cpu, Resource::As, Resource::Data, Resource::Fsize];
-    let has_descriptors = getrlimit(Resource::Nofile).maximum.is_none_or(|limit| limit >= MIN_DESCRIPTORS);
-    let has_processes = getrlimit(Resource::Nproc).current.is_none_or(|limit| limit >= MIN_PROCESSES);
-    let adopts = getpid().is_init() || child_subreaper().is_ok_and(|reaper| reaper.is_some());
-    !adopts
-        && has_descriptors
-        && (has_processes || geteuid().is_root())
-        && limits.into_iter().all(|limit| getrlimit(limit).current.is_none())
-        && env::var_os(peersock_socket_server::ENVIRONMENT).is_none_or(|value| value.is_empty())
 }
 
 /// Says a line and notes that, but waits for a reader of standard error only for a time.
@@ -244,44 +200,6 @@ fn say_within(time: Duration, line: String, is_said: &Arc<AtomicBool>) {
 fn program_name(args: &Args) -> String {
     let path = Path::new(&args.program[0]);
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-/// Returns the needs of a program with this name.
-pub(crate) fn wish(node: &NodeArgs, name: String, networks: &[Network]) -> Outcome<Wish> {
-    let of_files = networks.iter().flat_map(|network| network.roots().to_vec());
-    let roots: Vec<_> = node.roots_with_tokens()?.into_iter().chain(of_files).collect();
-    Ok(Wish {
-        version: VERSION,
-        package: env!("CARGO_PKG_VERSION").to_owned(),
-        name,
-        networks: networks.iter().map(|network| network.to_portable().to_string()).collect(),
-        roots: roots.iter().map(|root| root.to_portable().to_string()).collect(),
-        settings: node.named_settings()?,
-        is_verbose: log::is_asked_for(),
-        namespaces: Namespaces::own(),
-    })
-}
-
-pub(crate) fn not_attached(error: AttachError) -> Failure {
-    match error {
-        AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
-        AttachError::InUse { .. } => Failure::new(
-            format_args!("{error}"),
-            "end that process, start `peersock node`, which programs share, and then both; or give --state DIR",
-        ),
-        AttachError::Silent { .. } => Failure::new(
-            format_args!("{error}"),
-            "end its process (`peersock status` names it), or give --state DIR",
-        ),
-        AttachError::Start(error) => Failure::new(
-            format_args!("the node that programs share cannot be started: {error}"),
-            "set higher limits (`ulimit -a` shows them), or give --own-node",
-        ),
-        error => Failure::new(
-            format_args!("{error}"),
-            "check that the directory belongs to you, or give another by --state DIR",
-        ),
-    }
 }
 
 /// Prints the program's addresses in a network.

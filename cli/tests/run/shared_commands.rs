@@ -297,7 +297,8 @@ fn a_port_belongs_to_one_program_of_a_node() {
     listening.wait_for_stdout("first\n");
     listening.send(b"answer\n");
     first.wait_for_stdout("answer\n");
-    let second = lab.as_member("gamma", &["dial", "alpha:7001"]);
+    // Its node must not answer for it.
+    let second = lab.as_member("gamma", &["dial", "--own-node", "alpha:7001"]);
     let mut second = Running::start(second);
     second.send(b"second\n");
     listening.wait_for_stdout("second\n");
