@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::common::{Running, peersock, run, signal, vanish};
-use crate::lab::Lab;
+use crate::lab::{Lab, behind};
 
 /// Timeout of anything; tests do not depend on speed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -260,6 +260,53 @@ except OSError as error: print('error', error.errno, flush=True)"
     sending.wait_for_stdout("error ");
 }
 
+/// Clients that find no descriptor wait, and others are served afterwards.
+#[test]
+fn a_listener_outlasts_a_lack_of_descriptors() {
+    let Some(lab) = Lab::with("a_listener_outlasts_a_lack_of_descriptors", &["python3", "prlimit"]) else {
+        return;
+    };
+    let kept = lab.keep("alpha");
+    let connects = "
+import socket, sys
+held = [socket.create_connection(('10.77.0.1', 7000)) for _ in range(60)]
+print('connected', flush=True)
+sys.stdin.readline()
+for one in held: one.close()";
+    let listen = lab.as_member("alpha", &["listen", "-k", "--receive-only", "7000"]);
+    let listening = Running::start(behind(&["prlimit", "--nofile=40:40"], &listen));
+    listening.wait_for_stderr("connect with: ");
+    let mut connecting = lab.shared("beta", &["python3", "-c", connects]);
+    connecting.wait_for_stdout("connected");
+    let begun = Instant::now();
+    while descriptors(listening.id()) < 40 {
+        assert!(begun.elapsed() < PATIENCE, "{} descriptors", descriptors(listening.id()));
+        thread::sleep(Duration::from_millis(5));
+    }
+    // The listener tries to accept without a descriptor.
+    thread::sleep(Duration::from_millis(300));
+    connecting.send(b"\n");
+    connecting.wait_for_end().success();
+    let mut dialing = lab.dial("gamma", &["alpha:7000"]);
+    dialing.send(b"afterwards\n");
+    listening.wait_for_stdout("afterwards\n");
+    drop((dialing, kept));
+}
+
+#[test]
+fn a_command_has_as_many_descriptors_as_it_may() {
+    let Some(lab) = Lab::with("a_command_has_as_many_descriptors_as_it_may", &["prlimit"]) else { return };
+    let kept = lab.keep("alpha");
+    let listen = lab.as_member("alpha", &["listen", "-k", "7000"]);
+    let listening = Running::start(behind(&["prlimit", "--nofile=64:"], &listen));
+    listening.wait_for_stderr("connect with: ");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", listening.id())).expect("it runs");
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+    let [soft, hard] = [0, 1].map(|at| limit.split_whitespace().nth(at).expect("two limits"));
+    assert_eq!(soft, hard, "{limit}");
+    drop(kept);
+}
+
 #[test]
 fn lines_are_datagrams() {
     let Some(lab) = Lab::with("lines_are_datagrams", &["python3"]) else { return };
@@ -280,6 +327,38 @@ fn lines_are_datagrams() {
     let mut refused = refused;
     refused.send(b"to nobody\n");
     refused.wait_for_end().failure(1, &["nothing listens on that UDP port"]);
+}
+
+/// Writes to a peer that reads nothing, until its own output fails: the peer gets no end that looks regular.
+#[test]
+fn what_a_failing_dial_has_sent_ends_with_a_reset() {
+    let Some(lab) = Lab::with("what_a_failing_dial_has_sent_ends", &["python3", "bash"]) else { return };
+    let reads_late = "
+import socket, sys
+s = socket.create_server(('', 7000))
+print('ready', flush=True)
+c = s.accept()[0]
+sys.stdin.readline()
+c.sendall(b'answer')
+sys.stdin.readline()
+try:
+    while c.recv(65536): pass
+    print('end', flush=True)
+except OSError as error: print('lost', error.errno, flush=True)";
+    let mut serving = lab.shared("alpha", &["python3", "-c", reads_late]);
+    serving.wait_for_stdout("ready");
+    let _kept = lab.keep("beta");
+    let dial = lab.as_member("beta", &["dial", "alpha:7000"]);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "exec \"$@\" </dev/zero >/dev/full", "bash"]);
+    shell.arg(dial.get_program()).args(dial.get_args());
+    let dialing = Running::start(shell);
+    // By then, nothing more fits.
+    thread::sleep(Duration::from_secs(1));
+    serving.send(b"\n");
+    dialing.wait_for_end().failure(1, &["No space left"]);
+    serving.send(b"\n");
+    serving.wait_for_stdout("lost 104");
 }
 
 #[test]
