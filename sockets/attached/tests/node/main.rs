@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use peersock_attached::{Member, tokio as tasks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::scene::{PATIENCE, Scene};
@@ -31,6 +32,8 @@ fn the_end_of_a_stream_is_regular_only_if_the_node_says_so() {
             continue;
         }
         scene.node.kill();
+        // The kernel may know of a reset, and says so once.
+        let _ = sockopt::socket_error(&stream);
         // Without a descriptor, it cannot even be found out that the node has ended.
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit.clone() }).expect("a lower limit");
