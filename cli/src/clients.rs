@@ -321,6 +321,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_lack_of_descriptors_passes_and_the_end_of_the_node_does_not() {
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::ECONNABORTED] {
+            assert!(is_passing(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        for errno in [libc::ENETDOWN, libc::EINVAL, libc::EBADF] {
+            assert!(!is_passing(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        assert!(!is_passing(&io::ErrorKind::NetworkDown.into()));
+    }
+
+    #[test]
     fn lines_of_several_clients_stay_whole() {
         let stdout = Mutex::new(tempfile::tempfile().unwrap());
         let connected = AtomicUsize::new(0);

@@ -257,10 +257,10 @@ impl Member {
     }
 }
 
-/// Returns the failure if the shared node has ended: `what` is the consequence.
+/// Returns the failure if the shared node has ended, or has not answered for long: `what` is the consequence.
 pub(crate) fn node_has_ended(what: &str) -> Failure {
     Failure::new(
-        format_args!("{what}: the node that programs share has ended"),
-        "start the command again, and look why the node has ended",
+        format_args!("{what}: the node that programs share has ended, or does not answer"),
+        "start the command again, and look why the node has ended or was stopped",
     )
 }

@@ -80,9 +80,10 @@ impl Shared {
     pub(crate) fn deliver(&self, within: Duration) {
         let attached = self.member.attached();
         attached.begin_drain();
-        let mut patience = Patience::new(Linger::Within(within), Instant::now());
-        while attached.outstanding().is_some_and(|left| !patience.is_over(Instant::now(), &left.remaining()))
-        {
+        let begin = Instant::now();
+        let mut patience = Patience::new(Linger::Within(within), begin);
+        let left = || attached.outstanding(|| begin.elapsed() >= within);
+        while left().is_some_and(|left| !patience.is_over(Instant::now(), &left.remaining())) {
             thread::sleep(POLL_INTERVAL);
         }
     }
@@ -90,6 +91,6 @@ impl Shared {
     /// Ends the attachment. Datagrams that were sent leave before.
     pub(crate) fn end(&self) {
         self.member.attached().begin_drain();
-        self.member.attached().detach();
+        self.member.attached().detach(|| false);
     }
 }

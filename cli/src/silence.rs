@@ -217,8 +217,8 @@ impl Heard {
         match self {
             Heard::Own(joined) => ages(&joined.peers()),
             Heard::Shared(member) => {
-                let heard = |address: &IpAddr| Some((*address, member.attached().heard(*address)?));
-                addresses.iter().filter_map(heard).collect()
+                let addresses = addresses.iter().copied().collect();
+                member.attached().heard(addresses).into_iter().collect()
             }
         }
     }
@@ -226,7 +226,7 @@ impl Heard {
 
 /// Returns the time since the last authentic packet of the member with each address, if known. If members
 /// share an address, the first one counts.
-fn ages(peers: &[PeerStatus]) -> HashMap<IpAddr, Duration> {
+pub(crate) fn ages(peers: &[PeerStatus]) -> HashMap<IpAddr, Duration> {
     let mut ages = HashMap::new();
     for peer in peers {
         let age = peer.last_seen_s.and_then(|age| Duration::try_from_secs_f64(age).ok());

@@ -29,7 +29,7 @@ mod server;
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::state::StateDir;
 
@@ -244,13 +245,10 @@ fn was_cut(state: &Path) -> ManagementError {
 
 fn ask(state: &Path, request: &str, timeout: Duration) -> Result<String, ManagementError> {
     let path = StateDir::management_socket(state);
-    let stream =
-        with_short_path(&path, |path| UnixStream::connect(path)).map_err(|source| {
-            match is_absent(&source) {
-                true => ManagementError::NotRunning { path: state.into() },
-                false => ManagementError::Io { path: path.clone(), source },
-            }
-        })?;
+    let stream = with_short_path(&path, connect).map_err(|source| match is_absent(&source) {
+        true => ManagementError::NotRunning { path: state.into() },
+        false => ManagementError::Io { path: path.clone(), source },
+    })?;
     let failed = |source| ManagementError::Io { path: path.clone(), source };
     // Another user's process could answer with a false status.
     if let Some(owner) = foreign_peer(&stream).map_err(failed)? {
@@ -298,13 +296,39 @@ pub fn is_absent(error: &io::Error) -> bool {
 /// Connects to a Unix socket of this user or of root.
 ///
 /// # Errors
-/// Fails as connect(2) does, and with `PermissionDenied` if the socket is another user's.
+/// Fails as connect(2) does, with `PermissionDenied` if the socket is another user's, and with `TimedOut`
+/// after 5 seconds in which no connection was accepted, and too many wait.
 pub fn connect_own(path: &Path) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(path)?;
+    let stream = connect(path)?;
     match foreign_peer(&stream)? {
         Some(_) => Err(io::ErrorKind::PermissionDenied.into()),
         None => Ok(stream),
     }
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    connect_within(path, IO_TIMEOUT)
+}
+
+/// Connects to a Unix socket. A stopped process accepts no connections, and its backlog may be full.
+fn connect_within(path: &Path, time: Duration) -> io::Result<UnixStream> {
+    let (socket, address) = (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?);
+    // It limits connect(2), too: unix(7).
+    socket.set_write_timeout(Some(time))?;
+    loop {
+        match socket.connect(&address) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "it accepts no connections"));
+            }
+            connected => {
+                connected?;
+                break;
+            }
+        }
+    }
+    socket.set_write_timeout(None)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// Returns the user ID of the other side, if it is neither this user nor root.
@@ -343,6 +367,21 @@ mod tests {
     /// Answers of a node that was killed meanwhile.
     const STATUS: &str = r#"{"node_id":"aa","peers":[{"name":"Zoë \"b\""}],"counters":{"x":12}}"#;
     const NUMBERS: &str = "# TYPE x gauge\nx{name=\"Zoë\"} 12\nx{name=\"\"} 3\n";
+
+    #[test]
+    fn a_process_that_accepts_no_connections_is_not_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("socket");
+        let stopped = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        stopped.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        stopped.listen(1).unwrap();
+        let connect = || connect_within(&path, Duration::from_millis(10));
+        let held: Vec<_> = (0..100).map(|_| connect()).take_while(Result::is_ok).collect();
+        assert!((1..100).contains(&held.len()), "{} connections", held.len());
+        assert_eq!(connect().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // An accepted connection has no limit left.
+        assert_eq!(held[0].as_ref().unwrap().write_timeout().unwrap(), None);
+    }
 
     #[test]
     fn an_answer_that_was_cut_anywhere_is_told_from_a_whole_one() {

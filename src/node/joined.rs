@@ -135,17 +135,26 @@ impl Joined {
     /// # Errors
     /// Returns EMSGSIZE if the path carries less than any datagram of a node needs, IP packets of 246 bytes.
     pub fn check_path(&self, address: IpAddr, timeout: Duration) -> io::Result<()> {
+        self.continue_check(address, timeout, true).map(drop)
+    }
+
+    /// Does a [check](Self::check_path) in parts, of which the first one `begins` it. Returns false if the
+    /// result is not known after `timeout`.
+    ///
+    /// # Errors
+    /// As of [`check_path`](Self::check_path).
+    pub fn continue_check(&self, address: IpAddr, timeout: Duration, begins: bool) -> io::Result<bool> {
         let deadline = Instant::now().checked_add(timeout);
-        let mut confirm = true;
+        // Each confirmation costs a probe, so only the first look requests one.
+        let mut confirm = begins;
         loop {
             let now = Instant::now();
             let state = self.node.inner.driver.datapath.size_state(now, &self.network, address, confirm);
             match state {
                 Some(SizeState::TooSmall) => return Err(Error::MessageSize.into()),
                 Some(SizeState::Doubted) if deadline.is_none_or(|deadline| now < deadline) => {}
-                _ => return Ok(()),
+                state => return Ok(state != Some(SizeState::Doubted)),
             }
-            // Each confirmation costs a probe, so only the first look requests one.
             confirm = false;
             thread::sleep(PATH_POLL_INTERVAL);
         }

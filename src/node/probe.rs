@@ -140,23 +140,29 @@ impl Task<'_> {
             let recent_s = (begin.elapsed() + RECENT).as_secs_f64();
             let is_there =
                 |peer: &PeerStatus| peer.connected && peer.last_seen_s.is_some_and(|seen| seen <= recent_s);
-            let silent: Vec<_> = joined.peers().into_iter().filter(|peer| !is_there(peer)).collect();
+            let silent = joined.peers().into_iter().filter(|peer| !is_there(peer));
+            let silent: Vec<_> = silent.filter_map(|peer| peer.addresses.first().copied()).collect();
             if silent.is_empty() {
                 return Ok(ProbeOutcome::Answered.into());
             }
-            if begin.elapsed() >= self.probe.timeout || (self.is_over)() {
+            drop(joined);
+            let is_over = || begin.elapsed() >= self.probe.timeout || (self.is_over)();
+            if is_over() {
                 return Ok(ProbeOutcome::Silent.into());
             }
             if Instant::now() >= next_round {
                 for burst in silent.chunks(BURST) {
-                    for address in burst.iter().filter_map(|peer| peer.addresses.first()) {
-                        joined.ask(*address);
+                    // Each burst anew, so that a long round does not keep the node, nor outlasts its client.
+                    let Ok(joined) = self.joined()? else { break };
+                    burst.iter().for_each(|address| joined.ask(*address));
+                    drop(joined);
+                    if is_over() {
+                        break;
                     }
                     thread::sleep(BURST_INTERVAL);
                 }
                 next_round = Instant::now() + SLICE;
             }
-            drop(joined);
             thread::sleep(LOOK.min(self.probe.timeout.saturating_sub(begin.elapsed())));
         }
     }
@@ -179,13 +185,23 @@ impl Task<'_> {
                 hop_limit: Some(reply.hop_limit),
                 ..ProbeOutcome::Answered.into()
             }),
-            Err(error) => match self.joined()? {
-                // In one piece, because the check ends as soon as the path is judged.
-                Ok(joined) if joined.check_path(address, echo.check).is_err() => {
-                    Ok(ProbeOutcome::PathTooSmall.into())
-                }
-                _ => Ok(failed(&error)),
-            },
+            Err(_) if self.is_too_small(address, echo.check)? => Ok(ProbeOutcome::PathTooSmall.into()),
+            Err(error) => Ok(failed(&error)),
+        }
+    }
+
+    /// Returns true if the path to a member carries too little, as far as that is known after `timeout`.
+    fn is_too_small(&self, address: IpAddr, timeout: Duration) -> Result<bool, &'static str> {
+        let begin = Instant::now();
+        let mut begins = true;
+        loop {
+            let Ok(joined) = self.joined()? else { return Ok(false) };
+            let left = timeout.saturating_sub(begin.elapsed());
+            match joined.continue_check(address, left.min(SLICE), begins) {
+                Err(_) => return Ok(true),
+                Ok(false) if left > SLICE && !(self.is_over)() => begins = false,
+                Ok(_) => return Ok(false),
+            }
         }
     }
 

@@ -14,14 +14,14 @@ use crate::common::{PATIENCE, member, network, node, pattern};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-const ICMP: u8 = 58;
+pub(crate) const ICMP: u8 = 58;
 
 /// Datagram repeated until the other node answers. On a busy machine the node may be found too late for the
 /// first one.
 const GREETING: &[u8] = b"greeting";
 
 /// Header lengths of IPv6 and of UDP in bytes.
-const IP: usize = 40;
+pub(crate) const IP: usize = 40;
 
 /// Device that keeps the packets it gets.
 #[derive(Debug)]
@@ -34,15 +34,15 @@ impl Device for Shelf {
 }
 
 /// A node with a network joined for a device.
-struct Host {
+pub(crate) struct Host {
     node: Node,
-    joined: Joined,
+    pub(crate) joined: Joined,
     sender: DeviceSender,
     got: Receiver<(Vec<u8>, Offload)>,
 }
 
 impl Host {
-    fn start(id: NetworkId) -> Host {
+    pub(crate) fn start(id: NetworkId) -> Host {
         let (keep, got) = mpsc::sync_channel(1024);
         let node = node();
         let joined = node.join_device(Network::ad_hoc(id), Arc::new(Shelf(keep))).expect("a fresh node");
@@ -50,13 +50,13 @@ impl Host {
         Host { node, joined, sender, got }
     }
 
-    fn send(&mut self, packet: &[u8], offload: Offload) {
+    pub(crate) fn send(&mut self, packet: &[u8], offload: Offload) {
         self.sender.send(&mut packet.to_vec(), &offload);
         self.sender.flush();
     }
 
     /// Returns the next packet of a protocol.
-    fn next(&self, protocol: u8) -> (Vec<u8>, Offload) {
+    pub(crate) fn next(&self, protocol: u8) -> (Vec<u8>, Offload) {
         self.next_within(protocol, PATIENCE).expect("a packet")
     }
 
@@ -89,14 +89,14 @@ impl Host {
     }
 
     /// Makes a UDP datagram of this host.
-    fn datagram(&self, from: u16, to: SocketAddr, data: &[u8]) -> Vec<u8> {
+    pub(crate) fn datagram(&self, from: u16, to: SocketAddr, data: &[u8]) -> Vec<u8> {
         let length = (8 + data.len()) as u16;
         let header = [from.to_be_bytes(), to.port().to_be_bytes(), length.to_be_bytes(), [0; 2]].concat();
         ip(self.joined.address(), to.ip(), UDP, &[&header[..], data].concat())
     }
 }
 
-fn ip(from: Ipv6Addr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ip(from: Ipv6Addr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let IpAddr::V6(to) = to else { panic!("IPv6") };
     let length = (payload.len() as u16).to_be_bytes();
     [&[0x60, 0, 0, 0, length[0], length[1], protocol, 64], &from.octets()[..], &to.octets(), payload].concat()

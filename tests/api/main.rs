@@ -10,6 +10,7 @@ mod delivery;
 mod devices;
 mod dht;
 mod down;
+mod echoes;
 #[cfg(all(feature = "axum", feature = "hyper"))]
 mod http;
 mod joins;

@@ -7,7 +7,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// Variable set in the process. It has the order for its test.
 const VARIABLE: &str = "PEERSOCK_TEST_VICTIM";
@@ -43,6 +43,14 @@ impl Process {
     /// Sends the process a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it is our child");
+    }
+
+    /// Stops the process, and returns once it does nothing any more.
+    #[allow(dead_code, reason = "few tests stop it")]
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+        let stopped = waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED);
+        assert!(stopped.is_ok_and(|stopped| stopped.is_some_and(|(_, status)| status.stopped())));
     }
 
     /// Kills the process, if it has not ended, and waits for its end.

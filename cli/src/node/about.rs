@@ -1,5 +1,6 @@
 //! Answers to a program's questions about the members of its networks.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,10 +8,11 @@ use std::time::Duration;
 use peersock::attach::NodeHandle;
 use peersock::overlay::Prefix;
 use peersock::{Joined, Network, Node};
-use peersock_attach::{Answer, Question};
+use peersock_attach::{Answer, Question, STEP};
 use rustix::io::Errno;
 
 use crate::reach::{self, NamedServers};
+use crate::silence;
 
 /// The parts of the node that a program may ask about.
 pub(super) struct About {
@@ -27,17 +29,17 @@ impl About {
     pub(super) fn answer(&self, question: Question) -> Answer {
         match question {
             Question::Find(address, within) => {
-                self.found(address, |joined| joined.wait_peer(address, within))
+                self.found(address, |joined| joined.wait_peer(address, within.min(STEP)).map(|()| true))
             }
-            Question::Path(address) => self.found(address, |joined| joined.check_path(address, reach::CHECK)),
+            Question::Path { address, begins } => {
+                self.found(address, |joined| joined.continue_check(address, STEP, begins))
+            }
             Question::Advice(address) => {
                 let network = self.network_of(address).map(|(network, _)| network);
                 let advice = network.map(|it| reach::what_to_check(&self.node, it, &self.named, address));
                 Answer::Advice(advice.unwrap_or_default())
             }
-            Question::Heard(address) => {
-                Answer::Heard(self.network_of(address).and_then(|(_, joined)| heard(&joined, address)))
-            }
+            Question::Heard(addresses) => Answer::Heard(self.heard(&addresses)),
             Question::Member(address) => {
                 let ids = self.networks.iter().map(Network::id).collect::<Vec<_>>();
                 let handle = NodeHandle::of(&self.node).within(&ids);
@@ -46,12 +48,32 @@ impl About {
         }
     }
 
-    fn found(&self, address: IpAddr, search: impl FnOnce(&Joined) -> io::Result<()>) -> Answer {
+    /// Searches for a time; `search` returns false if there is no result yet.
+    fn found(&self, address: IpAddr, search: impl FnOnce(&Joined) -> io::Result<bool>) -> Answer {
         let found = match self.network_of(address) {
             Some((_, joined)) => search(&joined),
             None => Err(io::ErrorKind::AddrNotAvailable.into()),
         };
-        Answer::Found(found.map_or_else(|error| errno(&error).raw_os_error(), |()| 0))
+        match found {
+            Ok(true) => Answer::Found(0),
+            Ok(false) => Answer::InDoubt,
+            Err(error) => Answer::Found(errno(&error).raw_os_error()),
+        }
+    }
+
+    /// Returns the time since the last packet of each member, which may be this node itself.
+    fn heard(&self, addresses: &[IpAddr]) -> Vec<(IpAddr, Duration)> {
+        // Listing the members of a network costs more than an address.
+        let mut ages = BTreeMap::new();
+        let heard = |address: &IpAddr| {
+            let (network, joined) = self.network_of(*address)?;
+            let of_network = ages.entry(network.id()).or_insert_with(|| {
+                let own = joined.addresses().into_iter().map(|own| (own, Duration::ZERO));
+                own.chain(silence::ages(&joined.peers())).collect::<HashMap<_, _>>()
+            });
+            Some((*address, *of_network.get(address)?))
+        };
+        addresses.iter().filter_map(heard).collect()
     }
 
     /// Returns the program's network to which an address leads.
@@ -67,16 +89,6 @@ impl About {
     }
 }
 
-/// Returns the time since the last packet of a member, which may be this node itself.
-fn heard(joined: &Joined, address: IpAddr) -> Option<Duration> {
-    if joined.addresses().contains(&address) {
-        return Some(Duration::ZERO);
-    }
-    let peers = joined.peers();
-    let age = peers.iter().find(|peer| peer.addresses.contains(&address))?.last_seen_s?;
-    Duration::try_from_secs_f64(age).ok()
-}
-
 fn errno(error: &io::Error) -> Errno {
     match error.kind() {
         _ if error.raw_os_error().is_some() => Errno::from_io_error(error).unwrap_or(Errno::IO),
@@ -84,5 +96,40 @@ fn errno(error: &io::Error) -> Errno {
         io::ErrorKind::AddrNotAvailable => Errno::ADDRNOTAVAIL,
         io::ErrorKind::NetworkDown => Errno::NETDOWN,
         _ => Errno::IO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use peersock::{IdentitySource, Interfaces};
+
+    use super::*;
+
+    #[test]
+    fn answers_come_soon_whatever_is_asked_for() {
+        let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        let node = node.start().unwrap();
+        let network = Network::ad_hoc("ff0001ffff000000".parse().unwrap());
+        let joined = node.join(network.clone()).unwrap();
+        let about = About::new(&node, &[network], &NamedServers::default());
+        let own = IpAddr::from(joined.address());
+        let mut silent = joined.address().octets();
+        silent[15] ^= 1;
+        let (silent, foreign) = (IpAddr::from(silent), IpAddr::from([192, 0, 2, 1]));
+
+        let found = |address, within| about.answer(Question::Find(address, within));
+        assert_eq!(found(own, Duration::MAX), Answer::Found(0));
+        assert_eq!(found(foreign, Duration::MAX), Answer::Found(Errno::ADDRNOTAVAIL.raw_os_error()));
+        let begun = Instant::now();
+        assert_eq!(found(silent, Duration::from_secs(3600)), Answer::Found(Errno::TIMEDOUT.raw_os_error()));
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+        for (address, answer) in [(own, 0), (silent, 0), (foreign, Errno::ADDRNOTAVAIL.raw_os_error())] {
+            let asked = about.answer(Question::Path { address, begins: true });
+            assert_eq!(asked, Answer::Found(answer), "{address}");
+        }
+        let heard = about.answer(Question::Heard(vec![silent, own, foreign]));
+        assert_eq!(heard, Answer::Heard(vec![(own, Duration::ZERO)]));
     }
 }

@@ -56,6 +56,12 @@ impl Requests {
         self.lock().iter().copied().filter(|at| *at >= begin).collect()
     }
 
+    /// Returns a function that returns true after a request from now on.
+    pub(super) fn further(&self) -> impl Fn() -> bool + use<> {
+        let (requests, begin) = (self.clone(), Instant::now());
+        move || !requests.since(begin).is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Instant>> {
         self.0.lock().expect("no panic under this lock")
     }

@@ -22,7 +22,7 @@ pub(super) fn deliver(node: &ServingNode, requests: &Requests) -> Option<Outstan
     node.begin_drain();
     let mut end = End::new(Instant::now(), requests.last());
     loop {
-        let left = node.undelivered()?;
+        let left = node.undelivered(|| end.is_asked_for(Instant::now(), requests))?;
         let now = Instant::now();
         if end.is_here(now, &left.remaining(), requests) {
             return Some(left);
@@ -46,9 +46,11 @@ impl End {
     }
 
     fn is_here(&mut self, now: Instant, left: &Remaining, requests: &Requests) -> bool {
-        if self.patience.is_over(now, left) {
-            return true;
-        }
+        self.patience.is_over(now, left) || self.is_asked_for(now, requests)
+    }
+
+    /// Returns true if requests to end leave no more time.
+    fn is_asked_for(&self, now: Instant, requests: &Requests) -> bool {
         let asked = requests.since(self.began);
         let first = if self.was_asked { Some(self.began) } else { asked.first().copied() };
         let times = asked.len() + usize::from(self.was_asked);

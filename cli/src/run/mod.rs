@@ -163,7 +163,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             FdServer::raise_descriptor_limit();
             if !is_notified {
                 let supervised = supervisor.as_ref().map(Supervisor::supervised).unwrap_or_default();
-                let watching = Watch::start(program, library.name(), supervised, node.contacts());
+                let watching = Watch::start(program, library.name(), supervised, node.contacts(&requests));
                 watch = Some(watching.map_err(|error| refused("pidfd_open", error))?);
             }
             Ok(())
@@ -177,7 +177,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let is_reached = is_notified || watch.is_some_and(|watch| watch.finish(&path));
     drop(supervisor);
     let (outstanding, was_lost) = (delivery::deliver(&node, &requests), node.was_lost());
-    node.end(!left.is_empty());
+    node.end(!left.is_empty(), &requests);
     let Some(outstanding) = outstanding else {
         // A note has said so while the program ran.
         if was_lost {

@@ -15,6 +15,7 @@ use peersock_attach::{Attached, Told};
 use peersock_bsd::Client;
 use peersock_socket_server::{FdServer, Outstanding};
 
+use super::children::Requests;
 use super::{Args, refused};
 use crate::failure::{Failure, Outcome};
 use crate::reach::NamedServers;
@@ -90,13 +91,14 @@ impl ServingNode {
         }
     }
 
-    /// Returns a counter of the connections that processes have made to the node.
-    pub(super) fn contacts(&self) -> Box<dyn Fn() -> u64 + Send> {
+    /// Returns a counter of the connections that processes have made to the node. A request to end meanwhile
+    /// ends its wait for a node that does not answer.
+    pub(super) fn contacts(&self, requests: &Requests) -> Box<dyn Fn() -> u64 + Send> {
         match self {
             ServingNode::Shared(shared) => {
-                let attached = Arc::clone(&shared.attached);
+                let (attached, requests) = (Arc::clone(&shared.attached), requests.clone());
                 // The end of the node is said elsewhere.
-                Box::new(move || attached.contacts().unwrap_or(1))
+                Box::new(move || attached.contacts(requests.further()).unwrap_or(1))
             }
             ServingNode::Own(own) => {
                 let contacts = own.server.contacts();
@@ -118,10 +120,10 @@ impl ServingNode {
     }
 
     /// Returns the data that is not delivered yet, or never will be; `None` if a shared node has ended, or
-    /// does not answer.
-    pub(super) fn undelivered(&self) -> Option<Outstanding> {
+    /// has not answered before `is_over`.
+    pub(super) fn undelivered(&self, is_over: impl Fn() -> bool) -> Option<Outstanding> {
         match self {
-            ServingNode::Shared(shared) => shared.attached.outstanding(),
+            ServingNode::Shared(shared) => shared.attached.outstanding(is_over),
             ServingNode::Own(own) => Some(own.server.undelivered()),
         }
     }
@@ -131,11 +133,12 @@ impl ServingNode {
         matches!(self, ServingNode::Shared(shared) if shared.was_lost.load(Ordering::SeqCst))
     }
 
-    /// Ends the program's sockets, after delivery. Waits for the end of a node that no other program uses.
-    pub(super) fn end(self, has_left: bool) {
+    /// Ends the program's sockets, after delivery. Waits for the end of a node that no other program uses, but
+    /// no longer than until a request to end.
+    pub(super) fn end(self, has_left: bool, requests: &Requests) {
         match self {
             ServingNode::Shared(shared) => {
-                shared.attached.detach();
+                shared.attached.detach(requests.further());
                 if has_left {
                     // The node may not be allowed to reach processes that run on.
                     FdServer::end_sockets_of(shared.attached.tag());

@@ -163,6 +163,40 @@ fn after_a_second_sigterm(lab: &Lab, mode: &str, script: &str, said: &[&str]) ->
     began.elapsed()
 }
 
+/// A node that is stopped answers nothing. Its launcher would wait for 30 seconds.
+#[test]
+fn a_second_sigterm_waits_for_no_node_that_is_stopped() {
+    let Some(lab) = Lab::with("a_second_sigterm_waits_for_no_node_that_is_stopped", &["python3"]) else {
+        return;
+    };
+    for mode in MODES {
+        let (_serving, dialing) = start_pair(&lab, mode, "");
+        let node = lab.node("alpha");
+        vanish(Signal::STOP, node);
+        let program = descendant(dialing.id(), "python3");
+        signal(Signal::TERM, dialing.id());
+        wait_until_gone(&program);
+        let began = Instant::now();
+        signal(Signal::TERM, dialing.id());
+        dialing.wait_for_end().failure(143, &["does not answer, before everything that"]);
+        assert!(began.elapsed() < Duration::from_secs(15), "{mode}: {:?}", began.elapsed());
+        signal(Signal::CONT, node);
+        lab.wait_for_end(node);
+    }
+}
+
+/// Returns the child of a process that runs this program.
+fn descendant(process: u32, program: &str) -> String {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs").flatten();
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let children: Vec<_> =
+        lists.flat_map(|list| list.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+    let runs = |child: &&String| {
+        fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == program)
+    };
+    children.iter().find(runs).expect("its program").clone()
+}
+
 #[test]
 fn what_a_peer_that_vanished_does_not_get_is_said() {
     let Some(lab) = Lab::with("what_a_peer_that_vanished_does_not_get_is_said", &["python3"]) else { return };

@@ -6,10 +6,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::common::{Running, peersock, run, signal, vanish};
-use crate::lab::Lab;
+use crate::lab::{Lab, behind};
 
 /// Timeout of anything; tests do not depend on speed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -260,6 +260,41 @@ except OSError as error: print('error', error.errno, flush=True)"
     sending.wait_for_stdout("error ");
 }
 
+/// A client for which there is no descriptor waits for one.
+#[test]
+fn a_listener_outlasts_a_lack_of_descriptors() {
+    let Some(lab) = Lab::with("a_listener_outlasts_a_lack_of_descriptors", &[]) else { return };
+    let kept = lab.keep("alpha");
+    let listening = lab.listen("alpha", &["-vv", "-k", "--receive-only", "7000"]);
+    let process = Pid::from_raw(listening.id().cast_signed());
+    let limit = |current| {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(process, Resource::Nofile, Rlimit { current: Some(current), maximum }).expect("our child")
+    };
+    let before = limit(3);
+    let mut dialing = lab.dial("gamma", &["alpha:7000"]);
+    dialing.send(b"afterwards\n");
+    listening.wait_for_stderr("a client was not accepted");
+    limit(before.current.unwrap_or(1024));
+    listening.wait_for_stdout("afterwards\n");
+    dialing.finish().success();
+    drop(kept);
+}
+
+#[test]
+fn a_command_has_as_many_descriptors_as_it_may() {
+    let Some(lab) = Lab::with("a_command_has_as_many_descriptors_as_it_may", &["prlimit"]) else { return };
+    let kept = lab.keep("alpha");
+    let listen = lab.as_member("alpha", &["listen", "-k", "7000"]);
+    let listening = Running::start(behind(&["prlimit", "--nofile=64:"], &listen));
+    listening.wait_for_stderr("connect with: ");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", listening.id())).expect("it runs");
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+    let [soft, hard] = [0, 1].map(|at| limit.split_whitespace().nth(at).expect("two limits"));
+    assert_eq!(soft, hard, "{limit}");
+    drop(kept);
+}
+
 #[test]
 fn lines_are_datagrams() {
     let Some(lab) = Lab::with("lines_are_datagrams", &["python3"]) else { return };
@@ -280,6 +315,38 @@ fn lines_are_datagrams() {
     let mut refused = refused;
     refused.send(b"to nobody\n");
     refused.wait_for_end().failure(1, &["nothing listens on that UDP port"]);
+}
+
+/// Writes to a peer that reads nothing, until its own output fails: the peer gets no end that looks regular.
+#[test]
+fn what_a_failing_dial_has_sent_ends_with_a_reset() {
+    let Some(lab) = Lab::with("what_a_failing_dial_has_sent_ends", &["python3", "bash"]) else { return };
+    let reads_late = "
+import socket, sys
+s = socket.create_server(('', 7000))
+print('ready', flush=True)
+c = s.accept()[0]
+sys.stdin.readline()
+c.sendall(b'answer')
+sys.stdin.readline()
+try:
+    while c.recv(65536): pass
+    print('end', flush=True)
+except OSError as error: print('lost', error.errno, flush=True)";
+    let mut serving = lab.shared("alpha", &["python3", "-c", reads_late]);
+    serving.wait_for_stdout("ready");
+    let _kept = lab.keep("beta");
+    let dial = lab.as_member("beta", &["dial", "alpha:7000"]);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "exec \"$@\" </dev/zero >/dev/full", "bash"]);
+    shell.arg(dial.get_program()).args(dial.get_args());
+    let dialing = Running::start(shell);
+    // By then, nothing more fits.
+    thread::sleep(Duration::from_secs(1));
+    serving.send(b"\n");
+    dialing.wait_for_end().failure(1, &["No space left"]);
+    serving.send(b"\n");
+    serving.wait_for_stdout("lost 104");
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Overlay {
     pub(crate) fn addresses_named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         match self {
             Overlay::Own(node) => Ok(NodeHandle::of(node).addresses_named(name)),
-            Overlay::Shared(member) => member.addresses_named(name),
+            Overlay::Shared(member) => attached::in_place(|| member.addresses_named(name)),
         }
     }
 
@@ -97,7 +97,9 @@ impl Overlay {
     pub(crate) fn member_at(&self, address: IpAddr) -> Option<NodeId> {
         match self {
             Overlay::Own(node) => NodeHandle::of(node).member_at(address),
-            Overlay::Shared(member) => member.attached().member_at(address)?.parse().ok(),
+            Overlay::Shared(member) => {
+                attached::in_place(|| member.attached().member_at(address))?.parse().ok()
+            }
         }
     }
 
@@ -108,7 +110,7 @@ impl Overlay {
                 Some(refusal) => Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal)),
                 None => Ok(()),
             },
-            Overlay::Shared(member) => member.check_port(port),
+            Overlay::Shared(member) => attached::in_place(|| member.check_port(port)),
         }
     }
 
@@ -124,7 +126,8 @@ impl Overlay {
                 let stream = attached::TcpStream::connect(member, addresses).await?;
                 // It may have ended already, of which reading tells.
                 let peer = stream.get_ref().peer_addr();
-                let local = stream.get_ref().local_addr().unwrap_or(unspecified(peer.ip()));
+                let local = attached::in_place(|| stream.get_ref().local_addr());
+                let local = local.unwrap_or(unspecified(peer.ip()));
                 Ok((Link::new(stream), local))
             }
         }

@@ -70,14 +70,15 @@ impl Stream for peersock::TcpStream {
 
 impl Stream for attached::TcpStream {
     fn reset_when_dropped(&self) {
-        let _ = self.get_ref().reset_on_close(true);
+        let _ = attached::in_place(|| self.get_ref().reset_on_close(true));
     }
 
     fn prepare(&self) {
+        let stream = self.get_ref();
         // Also if this process is killed: the node lives on.
-        let _ = self.get_ref().reset_on_close(true);
-        let _ = self.get_ref().set_nodelay(true);
-        let _ = self.get_ref().set_keepalive(KEEPALIVE);
+        let set = || stream.reset_on_close(true).and_then(|()| stream.set_nodelay(true));
+        // Fails if the connection has ended.
+        let _ = attached::in_place(|| set().and_then(|()| stream.set_keepalive(KEEPALIVE)));
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,8 +38,11 @@ const MAX_STARTS: u32 = 5;
 /// Limit of lines that wait to be told.
 const MAX_WAITING: usize = 64;
 
-/// Timeout of an answer.
+/// Timeout of an answer, and of writing a message.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// Interval of the checks whether a wait for an answer is over.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Attachment of this program to the shared node.
 ///
@@ -138,6 +141,8 @@ impl Attached {
         while begun.elapsed() < START {
             let (stream, is_started) = match with_short_path(&path, connect_own) {
                 Ok(stream) => (stream, false),
+                // Too many wait for a node that is busy or stopped.
+                Err(error) if is_timeout(&error) => continue,
                 Err(error) if is_absent(&error) => {
                     let launch = launch.ok_or(AttachError::Absent)?;
                     (launch.start().map_err(AttachError::Start)?, true)
@@ -157,7 +162,7 @@ impl Attached {
                     }
                 }
                 // The directory of a node that ends is in use for a moment, which does not count.
-                Ok((_, Reply::Ending)) => (in_use_since, retry) = (None, FIRST_RETRY),
+                Ok((_, Reply::Ending)) => in_use_since = None,
                 Ok(_) => return Err(AttachError::Io { path, source: io::ErrorKind::InvalidData.into() }),
                 // The node was killed, or has just ended.
                 Err(error) if has_gone(&error) => {
@@ -248,9 +253,9 @@ impl Attached {
     }
 
     /// Returns the number of connections that processes have made to the program's server; `None` if the node
-    /// has ended.
-    pub fn contacts(&self) -> Option<u64> {
-        match self.question(&Ask::Contacts) {
+    /// has ended, or has not answered before `is_over`.
+    pub fn contacts(&self, is_over: impl Fn() -> bool) -> Option<u64> {
+        match self.question_unless(&Ask::Contacts, is_over) {
             Some(Reply::Contacts(count)) => Some(count),
             _ => None,
         }
@@ -266,33 +271,40 @@ impl Attached {
         self.say(&Ask::Drain);
     }
 
-    /// Returns the data that is not delivered yet, or never will be; `None` if the node has ended.
-    pub fn outstanding(&self) -> Option<Outstanding> {
-        match self.question(&Ask::Outstanding) {
+    /// Returns the data that is not delivered yet, or never will be; `None` if the node has ended, or has not
+    /// answered before `is_over`.
+    pub fn outstanding(&self, is_over: impl Fn() -> bool) -> Option<Outstanding> {
+        match self.question_unless(&Ask::Outstanding, is_over) {
             Some(Reply::Outstanding(outstanding)) => Some(outstanding),
             _ => None,
         }
     }
 
     /// Ends the attachment, and waits until the node has ended the program's sockets; if this was its last
-    /// program, until it has ended itself.
-    pub fn detach(&self) {
+    /// program, until it has ended itself. Waits for 30 seconds at most, and no longer than until `is_over`.
+    pub fn detach(&self, is_over: impl Fn() -> bool) {
         self.say(&Ask::Detach);
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = Instant::now() + ANSWER;
-        while answers.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
+        while answer(&answers, &is_over).is_some() {}
+        // A node that has not answered is not waited for again.
+        self.writer.close();
     }
 
     /// Asks and waits for the answer.
     pub(crate) fn question(&self, ask: &Ask) -> Option<Reply> {
+        self.question_unless(ask, || false)
+    }
+
+    /// Asks and waits for the answer, until `is_over`. Without an answer, the attachment ends.
+    fn question_unless(&self, ask: &Ask, is_over: impl Fn() -> bool) -> Option<Reply> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         self.writer.write(ask).ok()?;
-        let answer = answers.recv_timeout(ANSWER);
-        if answer.is_err() {
+        let answer = answer(&answers, is_over);
+        if answer.is_none() {
             // A late answer must not count as that of the next question.
             self.writer.close();
         }
-        answer.ok()
+        answer
     }
 
     /// Sends a message without an answer. If the node has ended, the thread that reads says so.
@@ -305,9 +317,7 @@ impl Drop for Attached {
     fn drop(&mut self) {
         self.writer.is_closed.store(true, Ordering::SeqCst);
         // The node has left the state directory afterwards, if this was its last program.
-        self.detach();
-        // The thread that reads has another descriptor of the stream.
-        self.writer.close();
+        self.detach(|| false);
     }
 }
 
@@ -324,9 +334,15 @@ struct Writer {
 impl Writer {
     fn write(&self, ask: &Ask) -> io::Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        frame::write(&mut &self.stream, ask)
+        let written = frame::write(&mut &self.stream, ask);
+        if written.is_err() {
+            // A message may have been cut, so that nothing later could be read.
+            self.close();
+        }
+        written
     }
 
+    /// Ends the stream. The thread that reads, which has another descriptor of it, ends as well.
     fn close(&self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
@@ -369,9 +385,22 @@ fn answer_to(reply: &Reply, tag: NodeTag) -> Option<Ask> {
     }
 }
 
-/// Sends the first message, and waits for the answer.
+/// Waits for an answer; `None` after [`ANSWER`], once `is_over`, or if the node has ended.
+fn answer(answers: &Receiver<Reply>, is_over: impl Fn() -> bool) -> Option<Reply> {
+    let until = Instant::now() + ANSWER;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match answers.recv_timeout(LOOK.min(left)) {
+            Err(RecvTimeoutError::Timeout) if left > LOOK && !is_over() => {}
+            answer => return answer.ok(),
+        }
+    }
+}
+
+/// Sends the first message, and waits for the answer. The limit of writing stays.
 fn first_answer(stream: UnixStream, ask: &Ask) -> io::Result<(UnixStream, Reply)> {
     stream.set_read_timeout(Some(ANSWER))?;
+    stream.set_write_timeout(Some(ANSWER))?;
     frame::write(&mut &stream, ask)?;
     let reply = frame::read(&mut &stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     stream.set_read_timeout(None)?;
@@ -385,4 +414,74 @@ fn is_timeout(error: &io::Error) -> bool {
 fn has_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::{Connection, Namespaces, VERSION};
+
+    fn wish() -> Wish {
+        Wish {
+            version: VERSION,
+            package: String::new(),
+            name: "test".to_owned(),
+            networks: Vec::new(),
+            roots: Vec::new(),
+            settings: Vec::new(),
+            is_verbose: false,
+            namespaces: Namespaces::own(),
+        }
+    }
+
+    /// Answers the first messages of programs, and keeps the last connection until `last` has handled it.
+    fn node(place: &Path, answers: Vec<Reply>, last: impl FnOnce(Connection) + Send + 'static) {
+        let listener = UnixListener::bind(StateDir::node_socket(place)).expect("a free name");
+        thread::spawn(move || {
+            let mut connections = answers.into_iter().map(|answer| {
+                let (stream, _) = listener.accept().expect("a connection");
+                let connection = Connection::new(stream).expect("a program of this user");
+                connection.wish().expect("the first message");
+                connection.send(&answer).expect("room");
+                connection
+            });
+            last(connections.by_ref().last().expect("an answer"));
+        });
+    }
+
+    #[test]
+    fn attempts_become_rare_while_a_node_ends() {
+        let place = tempfile::tempdir().expect("room");
+        let refusal = Refusal { status: 1, message: "the last answer".to_owned(), hint: None };
+        let answers = (0..20).map(|_| Reply::Ending).chain([Reply::Refused(refusal)]).collect();
+        node(place.path(), answers, drop);
+        let begun = Instant::now();
+        let refused = Attached::open(place.path(), None, wish(), |_| {}).expect_err("it is refused");
+        assert_eq!(refused.to_string(), "the last answer");
+        // 5, 10, 20, 40 and 80 ms, and 15 times 100 ms. A slow machine takes longer.
+        assert!(begun.elapsed() >= Duration::from_millis(1655), "{:?}", begun.elapsed());
+    }
+
+    /// The node reads nothing, as if it were stopped.
+    #[test]
+    fn a_wait_for_a_node_that_does_not_answer_ends_when_it_is_over() {
+        let place = tempfile::tempdir().expect("room");
+        let environment = "0000002a:00000000000000000000000000000007".to_owned();
+        let attached = Reply::Attached { environment, process: 0, networks: Vec::new() };
+        let (keep, kept) = mpsc::channel();
+        node(place.path(), vec![attached], move |connection| drop(keep.send(connection)));
+        let attached = Attached::open(place.path(), None, wish(), |_| {}).expect("it is attached");
+        let kept = kept.recv().expect("a connection");
+        let begun = Instant::now();
+        let is_over = || begun.elapsed() > Duration::from_millis(100);
+        assert!(attached.outstanding(is_over).is_none());
+        // A late answer is no later question's.
+        let _ = kept.send(&Reply::Contacts(7));
+        assert_eq!(attached.contacts(is_over), None);
+        attached.detach(is_over);
+        drop(attached);
+        assert!(begun.elapsed() < ANSWER, "{:?}", begun.elapsed());
+    }
 }

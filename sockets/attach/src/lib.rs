@@ -29,5 +29,5 @@ pub use client::{AttachError, Attached, Told};
 pub use connection::Connection;
 pub use messages::{Ask, Network, Refusal, Reply, Setting, VERSION, Wish};
 pub use place::Namespaces;
-pub use questions::{Answer, Question};
+pub use questions::{Answer, Question, STEP};
 pub use start::Launch;

@@ -11,7 +11,7 @@ use crate::Namespaces;
 use crate::questions::{Answer, Question};
 
 /// Version of the protocol. A node refuses other versions, because both sides are one program's.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Message of a program.
 #[derive(Debug, Serialize, Deserialize)]

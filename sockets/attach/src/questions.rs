@@ -9,20 +9,30 @@ use serde::{Deserialize, Serialize};
 use crate::client::Attached;
 use crate::messages::{Ask, Reply};
 
-/// Longest wait for one answer, so that other questions, and the end of the attachment, wait shortly.
-const STEP: Duration = Duration::from_millis(200);
+/// Longest wait for one answer, so that other questions, and the end of the attachment, wait shortly. The
+/// node waits no longer, whatever a program asks for.
+pub const STEP: Duration = Duration::from_millis(200);
+
+/// Time until the node knows that a path carries too little.
+const CHECK: Duration = Duration::from_secs(12);
 
 /// Question about the member with an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
-    /// Searches the member, for this time at most. The answer is [`Answer::Found`].
+    /// Searches the member, for this time and [`STEP`] at most. The answer is [`Answer::Found`].
     Find(IpAddr, Duration),
     /// Asks what its user may check if the member does not answer. The answer is [`Answer::Advice`].
     Advice(IpAddr),
-    /// Asks when the member was heard. The answer is [`Answer::Heard`].
-    Heard(IpAddr),
-    /// Checks whether the path to the member carries datagrams. The answer is [`Answer::Found`].
-    Path(IpAddr),
+    /// Asks when members were heard. The answer is [`Answer::Heard`].
+    Heard(Vec<IpAddr>),
+    /// Checks whether the path to the member carries datagrams, for [`STEP`] at most. The answer is
+    /// [`Answer::Found`], or [`Answer::InDoubt`].
+    Path {
+        /// Address of the member.
+        address: IpAddr,
+        /// True for the first question of a check.
+        begins: bool,
+    },
     /// Asks which member it is. The answer is [`Answer::Member`].
     Member(IpAddr),
 }
@@ -34,8 +44,10 @@ pub enum Answer {
     Found(i32),
     /// Text for people.
     Advice(String),
-    /// Time since the member's last authentic packet, if there was one.
-    Heard(Option<Duration>),
+    /// The path is still being checked.
+    InDoubt,
+    /// Time since the last authentic packet of each member that was heard, by its address.
+    Heard(Vec<(IpAddr, Duration)>),
     /// ID of the member, if known.
     Member(Option<String>),
 }
@@ -51,7 +63,7 @@ impl Attached {
         let until = Instant::now().checked_add(within);
         loop {
             let left = until.map_or(STEP, |until| until.saturating_duration_since(Instant::now()));
-            match self.errno(Question::Find(address, left.min(STEP))) {
+            match found(self.about(Question::Find(address, left.min(STEP)))) {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && left > STEP => {}
                 found => return found,
             }
@@ -63,7 +75,17 @@ impl Attached {
     /// # Errors
     /// EMSGSIZE if it does not; `NetworkDown` if the node has ended.
     pub fn check_path(&self, address: IpAddr) -> io::Result<()> {
-        self.errno(Question::Path(address))
+        let begin = Instant::now();
+        let mut begins = true;
+        loop {
+            let answer = self.about(Question::Path { address, begins });
+            begins = false;
+            match answer {
+                Some(Answer::InDoubt) if begin.elapsed() < CHECK => {}
+                Some(Answer::InDoubt) => return Ok(()),
+                answer => return found(answer),
+            }
+        }
     }
 
     /// Returns what the user may check if a member does not answer; `None` if the node has ended.
@@ -74,11 +96,12 @@ impl Attached {
         }
     }
 
-    /// Returns the time since the last authentic packet of the member with an address, if known.
-    pub fn heard(&self, address: IpAddr) -> Option<Duration> {
-        match self.about(Question::Heard(address)) {
-            Some(Answer::Heard(age)) => age,
-            _ => None,
+    /// Returns the time since the last authentic packet of each member with one of these addresses, as far as
+    /// known.
+    pub fn heard(&self, addresses: Vec<IpAddr>) -> Vec<(IpAddr, Duration)> {
+        match self.about(Question::Heard(addresses)) {
+            Some(Answer::Heard(ages)) => ages,
+            _ => Vec::new(),
         }
     }
 
@@ -90,18 +113,18 @@ impl Attached {
         }
     }
 
-    fn errno(&self, question: Question) -> io::Result<()> {
-        match self.about(question) {
-            Some(Answer::Found(0)) => Ok(()),
-            Some(Answer::Found(errno)) => Err(io::Error::from_raw_os_error(errno)),
-            _ => Err(io::ErrorKind::NetworkDown.into()),
-        }
-    }
-
     fn about(&self, question: Question) -> Option<Answer> {
         match self.question(&Ask::About(question)) {
             Some(Reply::About(answer)) => Some(answer),
             _ => None,
         }
+    }
+}
+
+fn found(answer: Option<Answer>) -> io::Result<()> {
+    match answer {
+        Some(Answer::Found(0)) => Ok(()),
+        Some(Answer::Found(errno)) => Err(io::Error::from_raw_os_error(errno)),
+        _ => Err(io::ErrorKind::NetworkDown.into()),
     }
 }

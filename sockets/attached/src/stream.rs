@@ -13,6 +13,7 @@ use rustix::event::PollFlags;
 
 use crate::member::Member;
 use crate::sys;
+use crate::tokio::in_place;
 
 /// Intervals of checks whether the peer has everything: the first, and the longest.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
@@ -133,7 +134,7 @@ impl TcpStream {
             // What was not wanted any more is no loss.
             0 if self.0.limit.load(Ordering::SeqCst) != u64::MAX => Ok(0),
             // Without an answer, it may be anything but an end.
-            0 => match self.socket()?.client().ask(Request::TakeError(self.socket()?.which())) {
+            0 => match in_place(|| self.ask_for_error()) {
                 Ok(Reply::Error(0)) => Ok(0),
                 Ok(Reply::Error(errno)) => Err(self.broke(Errno::from_raw_os_error(errno))),
                 Ok(_) => Err(self.broke(Errno::PROTO)),
@@ -141,6 +142,11 @@ impl TcpStream {
             },
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
+    }
+
+    fn ask_for_error(&self) -> Result<Reply, Errno> {
+        let socket = self.socket()?;
+        socket.client().ask(Request::TakeError(socket.which()))
     }
 
     /// Writes as send(2) does.
@@ -167,15 +173,15 @@ impl TcpStream {
         io::Error::from_raw_os_error(known.map_or_else(|known| known, |_| errno))
     }
 
-    /// Ends one direction, or both. The end of sending is regular, also if closing would
-    /// [reset](Self::reset_on_close) the connection.
+    /// Ends one direction, or both. The end of sending alone is regular, also if closing would
+    /// [reset](Self::reset_on_close) the connection. The end of both is that of closing, so it may be a reset.
     ///
     /// # Errors
     /// `NotConnected`, `NetworkDown`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let socket = self.socket()?;
-        if how != Shutdown::Read {
-            // To the node, a socket with both directions ended is closed.
+        if how == Shutdown::Write {
+            // The receiving direction may have ended, and a socket with both ended is closed to the node.
             self.reset_on_close(false)?;
         }
         Ok(socket.shutdown(match how {

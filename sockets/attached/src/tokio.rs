@@ -1,4 +1,7 @@
 //! Sockets for tasks of tokio. All must be made within a runtime with I/O.
+//!
+//! Requests to the node are calls that block. A node that runs answers at once, but one that is stopped makes
+//! them wait for up to 30 seconds. So they leave the threads of the tasks to other tasks, see [`in_place`].
 
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -11,6 +14,8 @@ use peersock_fd::{RecvFlags, SendFlags};
 use rustix::io::ioctl_fionbio;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::sleep;
 
 use crate::member::Member;
@@ -40,9 +45,12 @@ impl TcpStream {
         let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for remote in addresses {
             let attempt = async {
-                let stream = TcpStream::new(crate::TcpStream::begin(member, *remote)?)?;
+                let (member, remote) = (member.clone(), *remote);
+                let begin = move || crate::TcpStream::begin(&member, remote);
+                let stream = TcpStream::new(apart(begin).await?)?;
                 stream.0.writable().await?.retain_ready();
-                stream.0.get_ref().finish_connecting()?;
+                let connected = stream.0.get_ref().clone();
+                apart(move || connected.finish_connecting()).await?;
                 Ok(stream)
             };
             match attempt.await {
@@ -69,7 +77,7 @@ impl TcpListener {
     /// # Errors
     /// Like that.
     pub fn bind(member: &Member, local: SocketAddr) -> io::Result<TcpListener> {
-        registered(crate::TcpListener::bind(member, local)?).map(TcpListener)
+        registered(in_place(|| crate::TcpListener::bind(member, local))?).map(TcpListener)
     }
 
     /// Waits for a connection. Returns it with the peer's address.
@@ -101,7 +109,7 @@ impl UdpSocket {
     /// # Errors
     /// Like that.
     pub fn bind(member: &Member, local: SocketAddr) -> io::Result<UdpSocket> {
-        registered(crate::UdpSocket::bind(member, local)?).map(UdpSocket)
+        registered(in_place(|| crate::UdpSocket::bind(member, local))?).map(UdpSocket)
     }
 
     /// Makes a socket as [`client`](crate::UdpSocket::client) does.
@@ -109,7 +117,7 @@ impl UdpSocket {
     /// # Errors
     /// Like that.
     pub fn client(member: &Member, like: IpAddr) -> io::Result<UdpSocket> {
-        registered(crate::UdpSocket::client(member, like)?).map(UdpSocket)
+        registered(in_place(|| crate::UdpSocket::client(member, like))?).map(UdpSocket)
     }
 
     /// Connects as [`connect`](crate::UdpSocket::connect) does.
@@ -117,7 +125,7 @@ impl UdpSocket {
     /// # Errors
     /// Like that.
     pub fn connect(&self, remote: SocketAddr) -> io::Result<()> {
-        self.0.get_ref().connect(remote)
+        in_place(|| self.0.get_ref().connect(remote))
     }
 
     /// Sends as [`send`](crate::UdpSocket::send) does, or to an address.
@@ -166,6 +174,20 @@ impl UdpSocket {
     }
 }
 
+/// Does a call that may wait for the node. Tasks of other threads go on meanwhile, and so do those of this
+/// thread if the runtime has several.
+pub fn in_place<T>(call: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => block_in_place(call),
+        _ => call(),
+    }
+}
+
+/// Does a call that may wait for the node, in a thread of its own. Who waits may give up.
+async fn apart<T: Send + 'static>(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(call).await.map_err(io::Error::other)?
+}
+
 /// Registers a socket with the runtime.
 #[allow(unsafe_code)]
 fn registered<T: AsFd + AsRawFd>(socket: T) -> io::Result<AsyncFd<T>> {
@@ -201,6 +223,6 @@ impl AsyncWrite for TcpStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.get_ref().shutdown(Shutdown::Write))
+        Poll::Ready(in_place(|| self.0.get_ref().shutdown(Shutdown::Write)))
     }
 }

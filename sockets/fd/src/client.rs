@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType,
+    SocketFlags, SocketType, sockopt,
 };
 use rustix::process::Pid;
 
@@ -28,7 +28,16 @@ use crate::requests::{Interface, MAX_MESSAGE, Message, Reply, Request, VERSION, 
 use crate::sys::{Credentials, Identity, identity, peer_credentials};
 
 /// Time for a node to prove its identity.
-const PROOF: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+const PROOF: Duration = Duration::from_secs(10);
+
+/// Time for a node to accept a request, and to reply if the request does not wait for a peer. It counts as
+/// ended afterwards. A busy node needs milliseconds, so it was stopped or hangs.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Interval of the checks for a reply. A pause of this process counts as one interval, because the node may
+/// have paused with it.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOK_TIMESPEC: Timespec = Timespec { tv_sec: LOOK.as_secs() as i64, tv_nsec: 0 };
 
 /// Maximum number of idle connections kept for later requests. Threads with concurrent requests have one
 /// each.
@@ -126,7 +135,7 @@ impl Client {
     /// Signals do not interrupt it, because the node answers at once, except for requests of `ask_waiting`.
     ///
     /// # Errors
-    /// ENETDOWN if the node has ended, and the errors of its reply.
+    /// ENETDOWN if the node has ended, or has not answered for 30 seconds, and the errors of its reply.
     pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
         self.ask_with(request, None)
     }
@@ -136,8 +145,18 @@ impl Client {
     /// # Errors
     /// Like [`ask`](Self::ask).
     pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
+        self.ask_within(ANSWER, request, fd)
+    }
+
+    fn ask_within(
+        &self,
+        time: Duration,
+        request: Request,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Reply, Errno> {
         let is_short = request.has_short_reply();
         let connection = self.send(request, fd)?;
+        connection.await_reply(time)?;
         let reply = if is_short { connection.short_reply(false) } else { connection.reply() }?;
         self.put_back(connection);
         reply
@@ -161,7 +180,7 @@ impl Client {
         let (reply, is_interrupted) = match waited.and_then(|()| connection.short_reply(true)) {
             Err(Errno::INTR) => {
                 connection.send(&self.message(Request::StopWaiting))?;
-                (connection.short_reply(false)?, true)
+                (connection.quick_reply()?, true)
             }
             reply => (reply?, false),
         };
@@ -211,7 +230,7 @@ impl Client {
     /// ENETDOWN.
     pub fn hold(&self, which: Which) -> Result<Held, Errno> {
         let connection = self.send(Request::Hold(which), None)?;
-        connection.short_reply(false)??;
+        connection.quick_reply()??;
         Ok(Held { connection, which })
     }
 
@@ -317,7 +336,7 @@ impl Client {
     /// Shows the node the token, on a connection that has sent no request yet.
     fn show_token(&self, connection: &Connection) -> Result<(), Errno> {
         connection.send(&self.message(Request::Prove(0)))?;
-        connection.short_reply(false)?.map(drop)
+        connection.quick_reply()?.map(drop)
     }
 
     fn message(&self, request: Request) -> Encoded {
@@ -388,6 +407,7 @@ impl Client {
         // Use a high number, because a program that has closed its standard streams, or expects low numbers,
         // must not find it there.
         let high = high_copy(fd.as_fd()).unwrap_or(fd);
+        limit_sending(high.as_fd())?;
         let node = address(&Name::Requests(self.tag));
         // This blocks while the node's backlog is full.
         retry_on_intr(|| rustix::net::connect(&high, &node)).map_err(|_| Errno::NETDOWN)?;
@@ -408,6 +428,7 @@ impl Client {
         let (family, kind, flags) = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let (own, theirs) = rustix::net::socketpair(family, kind, flags, None)?;
         let high = high_copy(own.as_fd()).unwrap_or(own);
+        limit_sending(high.as_fd())?;
         let message = self.message(Request::Adopt);
         send_with(inherited.fd(), message.bytes(), Some(theirs.as_fd()), SendFlags::empty())
             .map_err(|_| Errno::NETDOWN)?;
@@ -434,11 +455,7 @@ impl Client {
         let challenge = u128::from_ne_bytes(challenge);
         let request = Request::Prove(challenge);
         connection.send(&Encoded::new(&Message { version: VERSION, token: Token::NONE, request }))?;
-        let mut fds = [PollFd::from_borrowed_fd(connection.fd(), PollFlags::IN)];
-        retry_on_intr(|| rustix::event::poll(&mut fds, Some(&PROOF)))?;
-        if fds[0].revents().is_empty() {
-            return Err(Errno::NETDOWN);
-        }
+        connection.await_reply(PROOF)?;
         match connection.short_reply(false)? {
             Ok(Reply::Proof(answer)) if is_proof(self.token, challenge, answer) => Ok(()),
             _ => Err(Errno::NETDOWN),
@@ -458,6 +475,32 @@ impl Connection {
     fn send(&self, message: &Encoded) -> Result<(), Errno> {
         let send = || send_with(self.fd(), message.bytes(), None, SendFlags::empty());
         retry_on_intr(send).map_err(|_| Errno::NETDOWN)
+    }
+
+    /// Waits until there is a reply to the last request, or the end of the connection.
+    ///
+    /// # Errors
+    /// ENETDOWN after `time`.
+    fn await_reply(&self, time: Duration) -> Result<(), Errno> {
+        let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::IN)];
+        let mut waited = Duration::ZERO;
+        while waited < time {
+            let begin = Instant::now();
+            match rustix::event::poll(&mut fds, Some(&LOOK_TIMESPEC)) {
+                Ok(0) | Err(Errno::INTR) => waited += begin.elapsed().min(LOOK),
+                ready => return ready.map(drop),
+            }
+        }
+        Err(Errno::NETDOWN)
+    }
+
+    /// Waits for the short reply to a request that the node answers at once.
+    ///
+    /// # Errors
+    /// Like [`reply`](Self::reply).
+    fn quick_reply(&self) -> Result<Result<Reply, Errno>, Errno> {
+        self.await_reply(ANSWER)?;
+        self.short_reply(false)
     }
 
     /// Waits for the reply to the last request.
@@ -529,6 +572,11 @@ fn pack(credentials: Credentials) -> u64 {
     KNOWN | u64::from(credentials.pid.unsigned_abs()) << 32 | u64::from(credentials.uid)
 }
 
+/// Limits the time in which a socket connects and sends (unix(7)).
+fn limit_sending(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    sockopt::set_socket_timeout(socket, sockopt::Timeout::Send, Some(ANSWER))
+}
+
 /// Sends one packet, optionally with a descriptor; never raises SIGPIPE.
 ///
 /// # Errors
@@ -586,6 +634,45 @@ mod tests {
         pub(crate) fn token(&self) -> Token {
             self.token
         }
+    }
+
+    /// Listens as a node does. Nobody accepts connections, as while a node is stopped.
+    fn stopped_node(tag: NodeTag, backlog: i32) -> OwnedFd {
+        let kind = SocketType::SEQPACKET;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        let fd = fd.expect("a socket");
+        rustix::net::bind(&fd, &address(&Name::Requests(tag))).expect("a free name");
+        rustix::net::listen(&fd, backlog).expect("it listens");
+        fd
+    }
+
+    #[test]
+    fn a_node_that_is_stopped_counts_as_ended_after_a_while() {
+        let tag = NodeTag(std::process::id());
+        let _stopped = stopped_node(tag, 8);
+        let client = Client::of(tag);
+        for request in [Request::Routes, Request::Resolve("alpha".into()), Request::MayListen(80)] {
+            let asked = client.ask_within(Duration::from_millis(1), request, None);
+            assert_eq!(asked, Err(Errno::NETDOWN));
+        }
+        // A late reply is no later request's: the connections are not used again.
+        assert!(client.idle.lock().expect("no panic").is_empty());
+    }
+
+    #[test]
+    fn requests_do_not_wait_for_ever_for_room() {
+        let (family, kind, flags) = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        let (own, _its) = rustix::net::socketpair(family, kind, flags, None).expect("a pair");
+        limit_sending(own.as_fd()).expect("an option");
+        let limit = sockopt::socket_timeout(&own, sockopt::Timeout::Send).expect("an option");
+        assert_eq!(limit, Some(ANSWER));
+        let short = Some(Duration::from_millis(10));
+        sockopt::set_socket_timeout(&own, sockopt::Timeout::Send, short).expect("an option");
+        let (process, identity) = (rustix::process::getpid(), identity(own.as_fd()).expect("it is open"));
+        let connection = Connection { fd: Some(own), process, identity };
+        let message = Client::of(NodeTag(1)).message(Request::StopWaiting);
+        let sent = (0..100_000).find_map(|_| connection.send(&message).err());
+        assert_eq!(sent, Some(Errno::NETDOWN));
     }
 
     #[test]
