@@ -34,6 +34,12 @@ pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
 /// Environment variable for `--own-node`.
 const OWN_NODE_VARIABLE: &str = "PEERSOCK_OWN_NODE";
 
+/// Environment variable for `--persist`.
+const PERSIST_VARIABLE: &str = "PEERSOCK_PERSIST";
+
+/// Default time for which a shared node waits for another program after its last one.
+const PERSIST: Duration = Duration::from_secs(5);
+
 /// Heading of the options that all commands with a node have in common. They follow the command's own.
 const NODE_HEADING: &str = "Options of the node";
 
@@ -139,15 +145,34 @@ pub(crate) struct SharedNodeArgs {
     /// Use a node of this program alone [env: PEERSOCK_OWN_NODE]
     ///
     /// Otherwise, programs with one state directory share a node: one identity, one set of addresses and
-    /// ports. The first program starts it in the background, and it ends with the last.
+    /// ports. The first program starts it in the background, and it ends some time after the last.
     #[arg(help_heading = NODE_HEADING, long)]
     own_node: bool,
+
+    /// Keep the shared node for SECONDS after this program, for the next one [env: PEERSOCK_PERSIST]
+    /// [default: 5]
+    ///
+    /// A program that starts in this time finds the paths to its peers open.
+    #[arg(help_heading = NODE_HEADING, long, value_name = "SECONDS", value_parser = parse_seconds)]
+    persist: Option<Duration>,
 }
 
 impl SharedNodeArgs {
     /// Returns true if the user wants a node that no other program uses.
     pub(crate) fn wants_own_node(&self) -> bool {
         self.state.ephemeral || self.own_node || is_set(OWN_NODE_VARIABLE)
+    }
+
+    /// Returns the time for which a shared node waits for another program after this one.
+    pub(crate) fn persist(&self) -> Outcome<Duration> {
+        if let Some(time) = self.persist {
+            return Ok(time);
+        }
+        match env::var(PERSIST_VARIABLE) {
+            Ok(text) if !text.trim().is_empty() => parse_seconds(text.trim())
+                .map_err(|problem| Failure::usage(format_args!("{PERSIST_VARIABLE} is `{text}`"), problem)),
+            _ => Ok(PERSIST),
+        }
     }
 }
 

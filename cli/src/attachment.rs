@@ -6,7 +6,7 @@ use peersock::Network;
 use peersock_attach::{AttachError, Attached, Namespaces, Told, VERSION, Wish};
 use rustix::process::{Resource, child_subreaper, geteuid, getpid, getrlimit};
 
-use crate::args::{NodeArgs, SharedNodeArgs};
+use crate::args::SharedNodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::{log, node};
 
@@ -56,7 +56,7 @@ fn may_start_node() -> bool {
 }
 
 /// Returns the needs of a program with this name.
-fn wish(node: &NodeArgs, name: String, networks: &[Network]) -> Outcome<Wish> {
+fn wish(node: &SharedNodeArgs, name: String, networks: &[Network]) -> Outcome<Wish> {
     let of_files = networks.iter().flat_map(|network| network.roots().to_vec());
     let roots: Vec<_> = node.roots_with_tokens()?.into_iter().chain(of_files).collect();
     Ok(Wish {
@@ -67,6 +67,7 @@ fn wish(node: &NodeArgs, name: String, networks: &[Network]) -> Outcome<Wish> {
         roots: roots.iter().map(|root| root.to_portable().to_string()).collect(),
         settings: node.named_settings()?,
         is_verbose: log::is_asked_for(),
+        persist: node.persist()?,
         namespaces: Namespaces::own(),
     })
 }

@@ -16,6 +16,7 @@
 mod dht_nodes;
 mod error;
 mod identity;
+mod idle;
 mod private;
 
 use std::env;
@@ -25,6 +26,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::management::with_short_path;
 use crate::node::Seed;
@@ -37,6 +40,9 @@ pub(crate) use private::{
     check_directory, check_secret_file, check_trusted_file, read_regular_secret_file, read_text_file,
     write_atomically,
 };
+
+/// Interval of attempts to lock a directory.
+const RETRY: Duration = Duration::from_millis(5);
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.key";
@@ -83,7 +89,8 @@ impl StateDir {
         default_path_from(env::var_os("XDG_STATE_HOME").map(PathBuf::from), env::home_dir())
     }
 
-    /// Opens and locks a state directory; creates it, with mode 0700, if it does not exist.
+    /// Opens and locks a state directory; creates it, with mode 0700, if it does not exist. If a shared node in
+    /// the background holds it that no program uses any more, this ends that node and waits for its end.
     ///
     /// # Errors
     ///
@@ -95,7 +102,10 @@ impl StateDir {
         check_directory(path)?;
         // Absolute, because the process may change its working directory later.
         let path = path.canonicalize().map_err(StateError::io("examine", path))?;
-        let lock = lock(&path)?;
+        let lock = match lock(&path) {
+            Err(StateError::InUse { .. }) if idle::is_leaving(&Self::node_socket(&path)) => lock_soon(&path)?,
+            lock => lock?,
+        };
         Ok(StateDir { path, lock: Arc::new(lock), later: None })
     }
 
@@ -332,6 +342,17 @@ fn lock(directory: &Path) -> Result<File, StateError> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(StateError::io("write", &path))?;
     Ok(file)
+}
+
+/// Locks a directory that its holder is about to leave.
+fn lock_soon(directory: &Path) -> Result<File, StateError> {
+    let begun = Instant::now();
+    loop {
+        match lock(directory) {
+            Err(StateError::InUse { .. }) if begun.elapsed() < idle::WITHIN => thread::sleep(RETRY),
+            locked => return locked,
+        }
+    }
 }
 
 fn read_seed(directory: &Path) -> Result<Option<identity::Seed>, StateError> {

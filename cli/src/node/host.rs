@@ -57,13 +57,13 @@ struct Inner {
     networks: Mutex<Networks>,
     roots: Mutex<Roots>,
     programs: Mutex<Programs>,
-    /// The log of a node that ends with its last program.
+    /// The log of a node that ends after its last program.
     log: Option<Log>,
     changed: Condvar,
 }
 
 impl Host {
-    /// Starts the node, and listens for programs. A node with a `log` ends with its last program.
+    /// Starts the node, and listens for programs. A node with a `log` ends after its last program.
     pub(super) fn start(
         settings: Vec<Setting>,
         roots: Vec<RootSource>,
@@ -126,7 +126,17 @@ impl Host {
         thread::Builder::new().name("accept".into()).spawn(move || accepting.accept())?;
         let mut programs = self.programs();
         while programs.waiting.is_empty() {
-            programs = self.0.changed.wait(programs).unwrap_or_else(PoisonError::into_inner);
+            programs = match programs.is_idle() && self.0.log.is_some() && !programs.is_ending {
+                false => self.0.changed.wait(programs).unwrap_or_else(PoisonError::into_inner),
+                true if programs.time_left().is_zero() => {
+                    programs.is_ending = true;
+                    break;
+                }
+                true => {
+                    let left = programs.time_left();
+                    self.0.changed.wait_timeout(programs, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
         drop(programs);
         self.shut_down();
@@ -231,13 +241,14 @@ impl Host {
         thread::Builder::new().name("program".into()).spawn(serve).map(drop)
     }
 
-    /// Notes the end of a connection. The last program's stays open until the node has ended.
+    /// Notes the end of a connection. The last program's stays open until the node has ended, unless the node
+    /// waits for another program.
     fn leave(&self, connection: &Arc<Connection>) {
         let mut programs = self.programs();
         programs.connections -= 1;
-        // Who only connects keeps no node.
-        let was_last = programs.connections == 0 || (programs.had_some && programs.is_empty());
-        if was_last && self.0.log.is_some() && !programs.is_ending {
+        let is_unused = programs.connections == 0 || programs.is_idle();
+        let is_over = is_unused && programs.time_left().is_zero();
+        if is_over && self.0.log.is_some() && !programs.is_ending {
             programs.is_ending = true;
             programs.waiting.push(Arc::clone(connection));
         }
@@ -248,12 +259,17 @@ impl Host {
     fn attach(&self, connection: &Arc<Connection>, wish: Option<Wish>) -> io::Result<()> {
         let wish = match wish.map_or_else(|| connection.wish(), Ok) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                if self.has_left(connection) {
+                    return connection.send(&Reply::Ending);
+                }
                 return connection.send(&Reply::Refused(refusal(&other_version("another version"))));
             }
             wish => wish?,
         };
         let Admitted { stay, unsent, service } = match self.admit(&wish, connection) {
             Ok(admitted) => admitted,
+            // Nobody needs the settings of a node without programs.
+            Err(_) if self.has_left(connection) => return connection.send(&Reply::Ending),
             Err(failure) => return connection.send(&Reply::Refused(refusal(&failure))),
         };
         {
@@ -278,13 +294,25 @@ impl Host {
         service.serve(connection)
     }
 
+    /// Ends a node in the background whose programs have all ended, for one that it cannot serve. Returns true
+    /// if the node ends.
+    fn has_left(&self, connection: &Arc<Connection>) -> bool {
+        let mut programs = self.programs();
+        if self.0.log.is_some() && programs.is_idle() && !programs.is_ending {
+            programs.is_ending = true;
+            programs.waiting.push(Arc::clone(connection));
+            self.0.changed.notify_all();
+        }
+        programs.is_ending
+    }
+
     /// Decides whether a program may share the node, and starts its server.
     fn admit(&self, wish: &Wish, connection: &Arc<Connection>) -> Outcome<Admitted<'_>> {
         check_version(wish)?;
         check_namespaces(wish)?;
         let networks = wish.networks.iter().map(|text| Network::from_portable(text));
         let networks = networks.collect::<Result<Vec<_>, _>>()?;
-        let (program, unsent) = Program::new(connection, &wish.name, networks.clone(), wish.is_verbose);
+        let (program, unsent) = Program::new(connection, wish, networks.clone());
         let person = || called("peersock node", std::process::id());
         let starter = self.0.starter.get().cloned().unwrap_or_else(person);
         settings::check(&self.0.settings, &wish.settings, &starter)?;

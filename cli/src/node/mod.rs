@@ -24,8 +24,8 @@ use host::Host;
 ///
 /// Programs under `peersock run` with the same state directory use this node, and so do `dial`, `listen`,
 /// `forward` and `proxy`: one identity, one set of addresses and names. It stays until Ctrl-C or SIGTERM;
-/// programs that run then have no network. Without it, the first program under `peersock run` starts a node
-/// in the background, which ends with the last program.
+/// programs that run then have no network. Without it, the first program starts a node in the background,
+/// which ends 5 seconds after the last (see --persist there).
 ///
 /// Each program has the networks that it names, and sees no others.
 #[derive(clap::Args)]

@@ -4,10 +4,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use peersock::overlay::NetworkId;
 use peersock::{Network, Node, ProgramStatus, Unanswered};
-use peersock_attach::{Ask, Connection, Reply};
+use peersock_attach::{Ask, Connection, Reply, Wish};
 use peersock_socket_server::{FdServer, Launcher};
 
 use super::about::About;
@@ -18,6 +19,9 @@ use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
 use crate::unanswered::UnansweredMessages;
 
+/// Limit of the time for which a node waits for another program, which must not overflow.
+const MAX_PERSIST: Duration = Duration::from_secs(365 * 86400);
+
 /// An attached program.
 pub(super) struct Program {
     name: String,
@@ -25,6 +29,8 @@ pub(super) struct Program {
     connection: Arc<Connection>,
     networks: Vec<Network>,
     is_verbose: bool,
+    /// Time for which the node waits for another program after this one.
+    persist: Duration,
     notes: Notes,
     unanswered: Mutex<UnansweredMessages>,
     /// Its server, while there is one.
@@ -45,17 +51,17 @@ pub(super) struct Service {
 impl Program {
     pub(super) fn new(
         connection: &Arc<Connection>,
-        name: &str,
+        wish: &Wish,
         networks: Vec<Network>,
-        is_verbose: bool,
     ) -> (Program, Unsent) {
         let (notes, unsent) = Notes::new();
         let program = Program {
-            name: name.to_owned(),
+            name: wish.name.clone(),
             process: connection.process(),
             connection: Arc::clone(connection),
             networks,
-            is_verbose,
+            is_verbose: wish.is_verbose,
+            persist: wish.persist,
             notes,
             unanswered: Mutex::default(),
             server: Mutex::default(),
@@ -153,7 +159,7 @@ impl Service {
         let server = &self.server;
         while let Some(ask) = connection.ask()? {
             match ask {
-                Ask::Attach(_) => return Err(io::ErrorKind::InvalidData.into()),
+                Ask::Attach(_) | Ask::Leave => return Err(io::ErrorKind::InvalidData.into()),
                 Ask::Contacts => connection.send(&Reply::Contacts(server.contacts().count()))?,
                 Ask::UnseenCalls => {
                     server.note_unseen_calls();
@@ -191,6 +197,8 @@ pub(super) struct Programs {
     pub(super) had_some: bool,
     /// Number of connections, including those that are not attached.
     pub(super) connections: usize,
+    /// Time until which a node without programs waits for one.
+    waits_until: Option<Instant>,
     /// Set once the node ends: no program is attached any more.
     pub(super) is_ending: bool,
     /// Connections of programs that wait for the end of the node.
@@ -206,11 +214,19 @@ impl Programs {
 
     pub(super) fn remove(&mut self, node: &Node, program: &Arc<Program>) {
         self.attached.retain(|other| !Arc::ptr_eq(other, program));
+        self.waits_until = self.waits_until.max(Some(Instant::now() + program.persist.min(MAX_PERSIST)));
         self.name(node);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.attached.is_empty()
+    /// Returns true once the last program has ended. A connection alone keeps no node.
+    pub(super) fn is_idle(&self) -> bool {
+        self.had_some && self.attached.is_empty()
+    }
+
+    /// Returns the time that is left for another program.
+    pub(super) fn time_left(&self) -> Duration {
+        let until = self.waits_until.filter(|_| self.is_idle());
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
     fn name(&self, node: &Node) {

@@ -2,6 +2,7 @@
 //! loopback interface. No test depends on speed; the time limits only end a hang.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read, Write as _};
@@ -47,6 +48,11 @@ impl Lab {
     pub(crate) fn command(&self, node: &str, words: &[&str]) -> Command {
         let mut command = peersock(words);
         command.arg("--state").arg(self.state(node));
+        // To these tests a process is a machine: whoever ends or stops it does so to its node. Commands that
+        // share a node are tested under `run`, and by these tests with the variable.
+        if env::var_os("PEERSOCK_TEST_SHARED").is_none() {
+            command.env("PEERSOCK_OWN_NODE", "1");
+        }
         command
     }
 
@@ -96,6 +102,8 @@ pub(crate) fn peersock(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peersock"));
     command.args(words);
     without_variables(&mut command);
+    // Directories of tests are removed at their end.
+    command.env("PEERSOCK_PERSIST", "0");
     command
 }
 
@@ -113,6 +121,8 @@ pub(crate) fn without_variables(command: &mut Command) {
         "CODE",
         "SEND_CODE",
         "INTERFACE",
+        "OWN_NODE",
+        "PERSIST",
     ];
     for variable in variables {
         command.env_remove(format!("PEERSOCK_{variable}"));

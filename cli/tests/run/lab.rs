@@ -133,6 +133,8 @@ impl Lab {
         command.arg("--state").arg(self.path(member)).arg("--network").arg(network);
         command.args(options).arg("--").args(program);
         command.env_remove("PEERSOCK_SECRET").env_remove("PEERSOCK_LOG");
+        // A node ends with its last program, before the directory is removed.
+        command.env("PEERSOCK_PERSIST", "0");
         command.env("XDG_CACHE_HOME", self.path("cache")).current_dir(self.dir.path());
         // Programs that print times or quotes do so in English.
         command.env("LC_ALL", "C").env("HOME", self.dir.path());

@@ -139,6 +139,43 @@ fn a_node_s_directory_is_free_as_soon_as_the_last_program_has_ended() {
 }
 
 #[test]
+fn a_node_waits_for_the_next_program_and_leaves_to_whoever_cannot_share_it() {
+    let Some(lab) = Lab::with("a_node_waits_for_the_next_program", &[]) else { return };
+    let waits = |options: &[&str]| {
+        let mut command = lab.command("alpha", options, &["true"]);
+        command.env("PEERSOCK_PERSIST", "1000");
+        run(command).success();
+        lab.node("alpha")
+    };
+    let node = waits(&[]);
+    // The longest time counts, not the last.
+    run(lab.command("alpha", &[], &["true"])).success();
+    assert_eq!(waits(&[]), node);
+    // Programs whose settings differ, or that need the directory alone, have another node at once.
+    let other = waits(&["--no-birthday"]);
+    assert_ne!(other, node);
+    lab.wait_for_end(node);
+    run(lab.command("alpha", OWN, &["true"])).success();
+    lab.wait_for_end(other);
+    // A node with a program stays.
+    let first = waits(&[]);
+    let serving = lab.shared("alpha", &["sleep", "1000"]);
+    wait_for_program(&lab, "alpha", "sleep");
+    run(lab.command("alpha", OWN, &["true"])).failure(1, &["is in use by"]);
+    assert_eq!(lab.node("alpha"), first);
+    drop(serving);
+    // A signal ends its wait.
+    signal(Signal::TERM, first);
+    lab.wait_for_end(first);
+    // And so does the time.
+    run(lab.command("alpha", &["--persist", "0.2"], &["true"])).success();
+    lab.wait_for_end(lab.node("alpha"));
+    let mut unclear = lab.command("alpha", &[], &["true"]);
+    unclear.env("PEERSOCK_PERSIST", "soon");
+    run(unclear).failure(2, &["PEERSOCK_PERSIST is `soon`", "give a number of seconds"]);
+}
+
+#[test]
 fn programs_that_start_together_find_one_node() {
     let Some(lab) = Lab::with("programs_that_start_together_find_one_node", &["python3"]) else { return };
     for _ in 0..5 {

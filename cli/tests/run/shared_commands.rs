@@ -101,6 +101,40 @@ fn dials_use_the_node_of_a_running_program_and_leave_nothing_in_it() {
 }
 
 #[test]
+fn a_command_starts_the_node_that_others_share() {
+    let Some(lab) = Lab::with("a_command_starts_the_node", &["python3"]) else { return };
+    let listening = lab.listen("alpha", &["7000"]);
+    let node = lab.node("alpha");
+    assert_ne!(node, listening.id());
+    let serving = lab.echo("alpha", "7001");
+    for place in ["alpha:7001", "10.77.0.1:7001"] {
+        let mut dial = lab.dial("alpha", &[place]);
+        dial.send(b"of one node\n");
+        dial.wait_for_stdout("of one node\n");
+        dial.finish().success();
+    }
+    // The command that has started it is killed, and others go on.
+    vanish(Signal::KILL, listening.id());
+    let mut dial = lab.dial("beta", &["alpha:7001"]);
+    let of_beta = lab.node("beta");
+    dial.send(b"from another\n");
+    dial.wait_for_stdout("from another\n");
+    assert_eq!(lab.node("alpha"), node);
+    // The port of the killed command is free.
+    drop(lab.listen("alpha", &["7000"]));
+    dial.finish().success();
+    lab.wait_for_end(of_beta);
+    drop(serving);
+    lab.wait_for_end(node);
+    // Alone, it keeps the directory to itself.
+    let own = lab.listen("alpha", &["--own-node", "7000"]);
+    assert_eq!(lab.node("alpha"), own.id());
+    let refused = run(lab.as_member("alpha", &["dial", "beta:7001"]));
+    refused.failure(1, &["is in use by process", "peersock node"]);
+    drop((own, listening));
+}
+
+#[test]
 fn megabytes_pass_in_both_directions_and_a_stopped_dial_goes_on() {
     let Some(lab) = Lab::with("megabytes_pass_in_both_directions", &[]) else { return };
     let _kept = [lab.keep("alpha"), lab.keep("beta")];

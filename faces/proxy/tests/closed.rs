@@ -84,6 +84,7 @@ fn attach(place: &Path, environment: String) -> Arc<Attached> {
         networks: Vec::new(),
         roots: Vec::new(),
         settings: Vec::new(),
+        persist: Duration::ZERO,
         is_verbose: false,
         namespaces: Namespaces::own(),
     };

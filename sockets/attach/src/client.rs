@@ -431,6 +431,7 @@ mod tests {
             networks: Vec::new(),
             roots: Vec::new(),
             settings: Vec::new(),
+            persist: Duration::ZERO,
             is_verbose: false,
             namespaces: Namespaces::own(),
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use peersock_socket_server::{Outstanding, Shown};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use crate::Namespaces;
 use crate::questions::{Answer, Question};
 
 /// Version of the protocol. A node refuses other versions, because both sides are one program's.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Message of a program.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,6 +20,10 @@ pub enum Ask {
     /// First message: asks for a server. The answer is [`Reply::Attached`], [`Reply::Refused`] or
     /// [`Reply::Ending`].
     Attach(Wish),
+    /// First message of whoever needs the state directory for a node of its own: asks a node in the background
+    /// that no program uses to end. The end of the connection comes afterwards; see
+    /// [`peersock::state::StateDir::open`].
+    Leave,
     /// Asks how many connections the program has made to its server. The answer is [`Reply::Contacts`].
     Contacts,
     /// Declares that calls on this program's sockets are not seen by the library. The
@@ -39,8 +44,8 @@ pub enum Ask {
     Broken,
     /// Asks about a member of the program's networks. The answer is [`Reply::About`].
     About(Question),
-    /// Ends the attachment. The node closes the connection afterwards; the last program's, once the node
-    /// itself has ended.
+    /// Ends the attachment. The node closes the connection afterwards. If it waits for no other program, it
+    /// has ended by then.
     Detach,
 }
 
@@ -61,6 +66,9 @@ pub struct Wish {
     pub settings: Vec<Setting>,
     /// True if the program's user wants to see the node's whole log, and not only its warnings.
     pub is_verbose: bool,
+    /// Time for which a node in the background waits for another program after this one.
+    #[zeroize(skip)]
+    pub persist: Duration,
     /// Namespaces of the program.
     pub namespaces: Namespaces,
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Family, Held, Kind, RecvFlags, Reply, Request, SendFlags, Socket, enlarge};
+use peersock_fd::{Broken, Errno, Family, Held, Kind, RecvFlags, Reply, Request, SendFlags, Socket, enlarge};
 use rustix::event::PollFlags;
 
 use crate::member::Member;
@@ -125,7 +125,7 @@ impl TcpStream {
                 Ok(count)
             }
             Err(error @ (Errno::AGAIN | Errno::INTR)) => Err(error.into()),
-            Err(error) => Err(self.broke(self.socket()?.stream_error(error))),
+            Err(error) => Err(self.cause(error)),
         }
     }
 
@@ -134,19 +134,32 @@ impl TcpStream {
             // What was not wanted any more is no loss.
             0 if self.0.limit.load(Ordering::SeqCst) != u64::MAX => Ok(0),
             // Without an answer, it may be anything but an end.
-            0 => match in_place(|| self.ask_for_error()) {
-                Ok(Reply::Error(0)) => Ok(0),
-                Ok(Reply::Error(errno)) => Err(self.broke(Errno::from_raw_os_error(errno))),
-                Ok(_) => Err(self.broke(Errno::PROTO)),
+            0 => match self.why_broken() {
+                Ok(None) => Ok(0),
+                Ok(Some(Broken { errno, .. })) => Err(self.broke(Errno::from_raw_os_error(errno))),
                 Err(error) => Err(self.broke(error)),
             },
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
     }
 
-    fn ask_for_error(&self) -> Result<Reply, Errno> {
+    /// Returns the node's record of the end of the connection; `None` if it goes on, or has ended in order.
+    fn why_broken(&self) -> Result<Option<Broken>, Errno> {
         let socket = self.socket()?;
-        socket.client().ask(Request::TakeError(socket.which()))
+        match in_place(|| socket.client().ask(Request::WhyBroken(socket.which())))? {
+            Reply::Broken(broken) => Ok(broken),
+            _ => Err(Errno::PROTO),
+        }
+    }
+
+    /// Returns the error that has ended the connection. `seen` is the kernel's, which knows only that the
+    /// node has closed its end, and tells each error once.
+    fn cause(&self, seen: Errno) -> io::Error {
+        self.broke(match self.why_broken() {
+            Ok(Some(broken)) => Errno::from_raw_os_error(broken.errno),
+            Ok(None) => seen,
+            Err(error) => error,
+        })
     }
 
     /// Writes as send(2) does.
@@ -154,15 +167,7 @@ impl TcpStream {
         match rustix::net::send(self.as_fd(), data, flags | SendFlags::NOSIGNAL) {
             Ok(count) => Ok(count),
             Err(error @ (Errno::AGAIN | Errno::INTR)) => Err(error.into()),
-            Err(error) => {
-                let socket = self.socket()?;
-                let meant = match socket.stream_error(error) {
-                    // The kernel knows of every end only that nobody reads any more.
-                    Errno::PIPE => socket.take_error()?.unwrap_or(Errno::PIPE),
-                    meant => meant,
-                };
-                Err(self.broke(meant))
-            }
+            Err(error) => Err(self.cause(error)),
         }
     }
 
@@ -218,9 +223,13 @@ impl TcpStream {
         }
     }
 
-    /// Returns the number of written bytes that the peer has not acknowledged; 0 if the connection has ended.
+    /// Returns the number of written bytes that the peer has not acknowledged, or never will; 0 if the node
+    /// has ended.
     pub fn unacked(&self) -> u64 {
-        self.socket().and_then(|socket| socket.unacknowledged()).map_or(0, u64::from)
+        match self.socket().and_then(|socket| socket.unacknowledged()) {
+            Ok(bytes) => bytes.into(),
+            Err(_) => self.why_broken().ok().flatten().map_or(0, |broken| broken.lost),
+        }
     }
 
     /// Returns true while the node has the connection.
@@ -239,7 +248,7 @@ impl TcpStream {
             match self.socket()?.unacknowledged() {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
-                Err(Errno::NOTCONN) => return Err(self.cause()),
+                Err(Errno::NOTCONN) => return Err(self.cause(Errno::CONNRESET)),
                 Err(error) => return Err(self.broke(error)),
             }
             if until.is_some_and(|until| Instant::now() >= until) {
@@ -248,12 +257,6 @@ impl TcpStream {
             thread::sleep(pause);
             pause = LAST_LOOK.min(pause * 2);
         }
-    }
-
-    /// Returns the error that has ended the connection.
-    fn cause(&self) -> io::Error {
-        let reported = self.socket().and_then(|socket| socket.take_error()).unwrap_or_else(Some);
-        self.broke(reported.unwrap_or(Errno::CONNRESET))
     }
 
     /// Waits until the peer has acknowledged everything and the end, after both directions have ended.

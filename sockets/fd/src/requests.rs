@@ -12,7 +12,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// Version of requests and replies. A node answers only requests of the same version.
-pub const VERSION: u8 = 13;
+pub const VERSION: u8 = 14;
 
 /// Maximum length of a request and of a reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -151,6 +151,8 @@ pub enum Request {
     /// SIOCOUTQ: the number of unacknowledged bytes of a connection. ENOTCONN if they never will be
     /// acknowledged.
     Unacknowledged(Which),
+    /// Asks why a connection has ended, also if a call has reported that already.
+    WhyBroken(Which),
     /// Asks if peers could reach a listener at this port; EACCES if not.
     MayListen(u16),
     /// A descriptor of the socket was closed, maybe the last one. The kernel reports a listener's closing
@@ -221,6 +223,8 @@ pub enum Reply {
     Error(i32),
     /// To [`Request::Unacknowledged`]: bytes.
     Count(u32),
+    /// To [`Request::WhyBroken`]; `None` if the connection goes on, or has ended in order.
+    Broken(Option<Broken>),
     /// To [`Request::TakeReport`].
     Report(Option<Report>),
     /// To [`Request::Routes`].
@@ -233,6 +237,15 @@ pub enum Reply {
     Interfaces(Vec<Interface>),
     /// To [`Request::HasSecret`]; `None` if the network was not joined.
     HasSecret(Option<bool>),
+}
+
+/// The end of a connection that was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broken {
+    /// The cause, an `errno`.
+    pub errno: i32,
+    /// Number of written bytes that the peer has not acknowledged.
+    pub lost: u64,
 }
 
 /// Error of a datagram, as in Linux's `sock_extended_err` (ip(7), IP_RECVERR).

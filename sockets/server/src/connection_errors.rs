@@ -189,6 +189,11 @@ impl Endings {
         is_new.then_some(ending.error)
     }
 
+    /// Returns the record of a broken connection.
+    pub(crate) fn get(&self, id: SocketId) -> Option<Ending> {
+        self.known.get(&id).copied()
+    }
+
     /// Returns true if a connection has ended with its network.
     pub(crate) fn is_down(&self, id: SocketId) -> bool {
         self.known.get(&id).is_some_and(|ending| ending.error == Errno::NETDOWN)

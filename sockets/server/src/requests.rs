@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use peersock::attach::EventFlags;
 use peersock_fd::{
-    Credentials, Errno, Interface, Message, Reply, Report, Request, VERSION, Which, peer_credentials, proof,
+    Broken, Credentials, Errno, Interface, Message, Reply, Report, Request, VERSION, Which, peer_credentials,
+    proof,
 };
 use peersock_stack::Flow;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -217,6 +218,7 @@ impl ServerState {
             Request::Unacknowledged(which) => {
                 Some(self.unacknowledged(which).map_or_else(failed, Reply::Count))
             }
+            Request::WhyBroken(which) => Some(Reply::Broken(self.why_broken(which))),
             Request::MayListen(port) => done(self.context.may_listen(port)),
             Request::Closed(socket) => done(self.closed(socket)),
             Request::AbortConnecting(socket) => done(self.abort_connecting(socket)),
@@ -300,6 +302,12 @@ impl ServerState {
         let stream = self.stream(which).filter(|stream| stream.broken().is_none()).ok_or(Errno::NOTCONN)?;
         let bytes = stream.not_taken() + stream.connection.flow().unacked();
         Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+
+    fn why_broken(&mut self, which: Which) -> Option<Broken> {
+        self.note_noticed(which);
+        let ending = self.stream(which).and_then(Stream::ending).or_else(|| self.endings.get(id(which)))?;
+        Some(Broken { errno: ending.error.raw_os_error(), lost: ending.lost.unwrap_or(0) })
     }
 
     fn take_error(&mut self, which: Which) -> i32 {

@@ -7,6 +7,7 @@ mod scene;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_attached::{Member, tokio as tasks};
@@ -87,6 +88,33 @@ fn a_connection_that_is_given_up_is_reset_however_it_ends() {
     let mut all = Vec::new();
     peer.read_to_end(&mut all).expect("a regular end");
     assert_eq!(all, b"all");
+}
+
+#[test]
+fn every_call_says_why_the_connection_broke_and_what_it_lost_stays_known() {
+    let scene = Scene::start();
+    let (stream, peer) = scene.connect();
+    let (writing, reading) = (stream.clone(), stream.clone());
+    let writing = thread::spawn(move || (&writing).write_all(&vec![1; 64 << 20]));
+    let reading = thread::spawn(move || (&reading).read(&mut [0]));
+    while stream.unacked() == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    peer.set_linger(Some(Duration::ZERO)).expect("it is open");
+    drop(peer);
+    let errors = [
+        writing.join().expect("no panic").expect_err("nobody has it all"),
+        reading.join().expect("no panic").expect_err("no regular end"),
+        (&stream).write(&[1]).expect_err("it broke"),
+        (&stream).read(&mut [0]).expect_err("it broke"),
+        stream.wait_acknowledged(None).expect_err("it never will be"),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    let lost = stream.unacked();
+    assert!(lost > 0);
+    assert_eq!(stream.unacked(), lost);
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn attach(place: &Path) -> Arc<Attached> {
         networks: Vec::new(),
         roots: Vec::new(),
         settings: Vec::new(),
+        persist: Duration::ZERO,
         is_verbose: false,
         namespaces: Namespaces::own(),
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Kind, Reply, Request, SendFlags, Shutdown, SocketFlags};
+use peersock_fd::{Errno, Kind, Reply, Request, SendFlags, Shutdown, SocketFlags, SocketId, Which};
 use rustix::event::PollFlags;
 use rustix::io::retry_on_intr;
 
@@ -487,6 +487,7 @@ fn questions(world: &World, ip: Ipv6Addr) -> Result<String, Errno> {
         Request::Interfaces,
         Request::HasSecret(0xff00_01ff_ff00_0000),
         Request::MayListen(80),
+        Request::WhyBroken(Which::Accepted(SocketId::new(1))),
     ] {
         answers.push(client.ask(request)?);
     }

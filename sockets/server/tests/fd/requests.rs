@@ -64,6 +64,7 @@ requests! {
     Alongside: a_listener_on_both_networks_accepts_from_both;
     Vacate: a_listener_on_both_networks_accepts_from_both;
     Unacknowledged: a_closed_stream_has_delivered_wherever_signals_come;
+    WhyBroken: questions_are_answered_wherever_signals_come;
     MayListen: questions_are_answered_wherever_signals_come;
     Closed: a_listener_that_is_shut_down_refuses;
     MakePrivate: a_listener_that_is_shut_down_listens_again;
