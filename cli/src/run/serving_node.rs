@@ -133,8 +133,8 @@ impl ServingNode {
         matches!(self, ServingNode::Shared(shared) if shared.was_lost.load(Ordering::SeqCst))
     }
 
-    /// Ends the program's sockets, after delivery. Waits for the end of a node that no other program uses, but
-    /// no longer than until a request to end.
+    /// Ends the program's sockets, after delivery. Waits for the end of a node that no other program uses, or
+    /// for a request to end.
     pub(super) fn end(self, has_left: bool, requests: &Requests) {
         match self {
             ServingNode::Shared(shared) => {

@@ -179,7 +179,8 @@ impl TcpStream {
     }
 
     /// Ends one direction, or both. The end of sending alone is regular, also if closing would
-    /// [reset](Self::reset_on_close) the connection. The end of both is that of closing, so it may be a reset.
+    /// [reset](Self::reset_on_close) the connection. The end of both is that of closing, which may be a
+    /// reset.
     ///
     /// # Errors
     /// `NotConnected`, `NetworkDown`.

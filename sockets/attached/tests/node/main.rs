@@ -37,7 +37,7 @@ fn the_end_of_a_stream_is_regular_only_if_the_node_says_so() {
         let _ = sockopt::socket_error(&stream);
         // Without a descriptor, it cannot even be found out that the node has ended.
         let limit = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit.clone() }).expect("a lower limit");
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).expect("a lower limit");
         let unknown = (&stream).read(&mut [0]);
         setrlimit(Resource::Nofile, limit).expect("the limit of before");
         unknown.expect_err("nobody says that this is the end");
