@@ -288,7 +288,8 @@ impl UnderlayArgs {
             [] if is_set(TURN_VARIABLE) => of_environment().into_iter().collect(),
             named => named.to_vec(),
         };
-        named.extend(servers::turn_texts(&turn)?.iter().map(|turn| setting("--turn", &**turn)));
+        let turn = servers::turn_servers(&turn)?;
+        named.extend(turn.iter().map(|server| setting("--turn", &*server.to_portable())));
         let stun = match &self.stun[..] {
             [] => stun_of_environment().map_err(StartError::from)?,
             named => named.to_vec(),

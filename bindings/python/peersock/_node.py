@@ -162,8 +162,9 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def current() -> Running | None:
-    """The node of this process; a parent's is none."""
-    return _running if _running is not None and _running.node.is_here() else None
+    """The node of this process; a parent's is none, and neither is a shared one that has ended."""
+    here = _running is not None and _running.node.is_here() and not _running.node.is_lost()
+    return _running if here else None
 
 
 def enter(
@@ -188,6 +189,9 @@ def enter(
     with _lock:
         running = current()
         if running is None:
+            if _running is not None and _running.node.is_lost():
+                # The shared node has ended, and its sessions are still to be closed.
+                _running.withdraw()
             rules = Rules(bind or "overlay", bool(only))
             running = _running = Running(settings.start(), settings, linger, rules)
             _see_exec()
@@ -243,7 +247,7 @@ def _release(running: Running, networks: list[int], keep: bool) -> bool:
         running.networks[network] -= 1
         if running.networks[network] == 0 and not running.kept:
             del running.networks[network]
-            if not last and running.node.is_here():
+            if not last and running.node.is_here() and not running.node.is_lost():
                 running.node.leave(network)
                 running.announce()
     return _stop(running) if last else True

@@ -15,53 +15,60 @@ use crate::reach::{self, NamedServers};
 /// The parts of the node that a program may ask about.
 pub(super) struct About {
     node: Node,
-    networks: Vec<Network>,
     named: NamedServers,
 }
 
 impl About {
-    pub(super) fn new(node: &Node, networks: &[Network], named: &NamedServers) -> About {
-        About { node: node.clone(), networks: networks.to_vec(), named: named.clone() }
+    pub(super) fn new(node: &Node, named: &NamedServers) -> About {
+        About { node: node.clone(), named: named.clone() }
     }
 
-    pub(super) fn answer(&self, question: Question) -> Answer {
+    /// Answers about members of a program's networks.
+    pub(super) fn answer(&self, networks: &[Network], question: Question) -> Answer {
         match question {
             Question::Find(address, within) => {
-                self.found(address, |joined| joined.wait_peer(address, within))
+                self.found(networks, address, |joined| joined.wait_peer(address, within))
             }
-            Question::Path(address) => self.found(address, |joined| joined.check_path(address, reach::CHECK)),
+            Question::Path(address) => {
+                self.found(networks, address, |joined| joined.check_path(address, reach::CHECK))
+            }
             Question::Advice(address) => {
-                let network = self.network_of(address).map(|(network, _)| network);
+                let network = self.network_of(networks, address).map(|(network, _)| network);
                 let advice = network.map(|it| reach::what_to_check(&self.node, it, &self.named, address));
                 Answer::Advice(advice.unwrap_or_default())
             }
-            Question::Heard(address) => {
-                Answer::Heard(self.network_of(address).and_then(|(_, joined)| heard(&joined, address)))
-            }
+            Question::Heard(address) => Answer::Heard(
+                self.network_of(networks, address).and_then(|(_, joined)| heard(&joined, address)),
+            ),
             Question::Member(address) => {
-                let ids = self.networks.iter().map(Network::id).collect::<Vec<_>>();
+                let ids = networks.iter().map(Network::id).collect::<Vec<_>>();
                 let handle = NodeHandle::of(&self.node).within(&ids);
                 Answer::Member(handle.member_at(address).map(|id| id.to_string()))
             }
         }
     }
 
-    fn found(&self, address: IpAddr, search: impl FnOnce(&Joined) -> io::Result<()>) -> Answer {
-        let found = match self.network_of(address) {
+    fn found(
+        &self,
+        networks: &[Network],
+        address: IpAddr,
+        search: impl FnOnce(&Joined) -> io::Result<()>,
+    ) -> Answer {
+        let found = match self.network_of(networks, address) {
             Some((_, joined)) => search(&joined),
             None => Err(io::ErrorKind::AddrNotAvailable.into()),
         };
         Answer::Found(found.map_or_else(|error| errno(&error).raw_os_error(), |()| 0))
     }
 
-    /// Returns the program's network to which an address leads.
-    fn network_of(&self, address: IpAddr) -> Option<(&Network, Joined)> {
+    /// Returns that of a program's networks to which an address leads.
+    fn network_of<'a>(&self, networks: &'a [Network], address: IpAddr) -> Option<(&'a Network, Joined)> {
         let leads = |joined: &Joined| {
             let prefix = |(network, bits)| Prefix::new(network, bits).is_some_and(|it| it.contains(address));
             joined.routes().into_iter().any(prefix)
         };
         self.node.networks().into_iter().filter(leads).find_map(|joined| {
-            let network = self.networks.iter().find(|network| network.id() == joined.id())?;
+            let network = networks.iter().find(|network| network.id() == joined.id())?;
             Some((network, joined))
         })
     }

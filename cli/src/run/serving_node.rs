@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use peersock::state::{StateDir, StateError};
 use peersock::{IdentitySource, Network, Node, ProgramStatus, StartError};
-use peersock_attach::{AttachError, Attached, Namespaces, Told, VERSION, Wish};
+use peersock_attach::{AttachError, Attached, Namespaces, OWN_NODE_VARIABLE, Told, VERSION, Wish};
 use peersock_bsd::Client;
 use peersock_socket_server::{FdServer, Outstanding};
 use rustix::process::{Resource, child_subreaper, geteuid, getpid, getrlimit};
@@ -24,9 +24,6 @@ use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
 use crate::session::interfaces;
 use crate::{log, node, stdio, unanswered};
-
-/// Environment variable for `--own-node`.
-const OWN_NODE_VARIABLE: &str = "PEERSOCK_OWN_NODE";
 
 /// Time in which a line is written before the program's calls end.
 const NOTE: Duration = Duration::from_secs(1);
