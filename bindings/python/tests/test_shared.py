@@ -69,9 +69,9 @@ class Shared:
         self.processes.append(process)
         return process
 
-    def python(self, code: str, **environment: str) -> str:
+    def python(self, code: str, own_node: str = "") -> str:
         """Runs a program with a session in the state directory."""
-        return run_python(SESSION + code, self.state, self.network, **environment)
+        return run_python(SESSION + code, self.state, self.network, PEERSOCK_OWN_NODE=own_node)
 
     def close(self) -> None:
         """Ends everything."""
@@ -112,7 +112,7 @@ with session() as own, socket.create_connection((own.address, 7000)) as connecti
 
 def test_sessions_of_two_processes_and_two_sessions_of_one(shared: Shared) -> None:
     said = shared.python(
-        f"""
+        """
 import subprocess
 other_network = "ff1001ffff000000"
 with session() as own:
@@ -127,7 +127,7 @@ with session() as own:
             "with own, socket.create_connection((own.address, int(sys.argv[3]))) as connection:\\n"
             "    connection.sendall(own.address.encode())"
         )
-        environment = {{name: text for name, text in os.environ.items() if name != "PEERSOCK_NODE"}}
+        environment = {name: text for name, text in os.environ.items() if name != "PEERSOCK_NODE"}
         child = subprocess.Popen([sys.executable, "-c", code, state, network, str(port)], env=environment)
         connection, _ = server.accept()
         with connection: print(connection.recv(100).decode() == own.address)
@@ -151,7 +151,7 @@ with session() as own:
 
 
 def test_a_node_of_its_own_needs_a_directory_of_its_own(shared: Shared) -> None:
-    shared.python("assert refused(session).errno == errno.EBUSY", PEERSOCK_OWN_NODE="1")
+    shared.python("assert refused(session).errno == errno.EBUSY", own_node="1")
 
 
 def test_a_forked_child_uses_the_sockets_and_not_the_session(shared: Shared) -> None:

@@ -54,8 +54,10 @@ pub(crate) fn defaults() -> NodeBuilder {
 
 /// Returns the node with this handle. Starts the default node if needed.
 pub(crate) fn find(handle: peersock_node) -> Answer<Arc<Running>> {
-    if let Some(node) = known(handle)? {
-        return Ok(node);
+    match known(handle)? {
+        Some(running) if running.node.is_lost() => return Err(Failure::down()),
+        Some(running) => return Ok(running),
+        None => {}
     }
     if handle != PEERSOCK_DEFAULT || STOPPED.load(Ordering::SeqCst) {
         return Err(Failure::down());
