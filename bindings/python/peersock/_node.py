@@ -10,8 +10,8 @@ import os
 import socket as _std
 import sys
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from . import _peersock
 
@@ -61,6 +61,12 @@ class Settings:
         """Starts such a node."""
         self._check_interfaces()
         return _peersock.Node(self.config())
+
+    def for_members(self) -> Settings:
+        """The same with an identity that is kept: that of the program `peersock`, if none is named."""
+        if self.state is not None or self.seed is not None:
+            return self
+        return replace(self, state=os.fsdecode(_peersock.default_state()))
 
     def config(self) -> _peersock.Config:
         """The same for the native part."""
@@ -172,7 +178,7 @@ def enter(
     linger: float | None,
     bind: str | None,
     only: bool | None,
-    networks: Iterable[int | str],
+    networks: Sequence[int | str],
     secret: str | bytes | None,
     usual: str | bytes | None = None,
 ) -> tuple[Running, list[int]]:
@@ -193,6 +199,9 @@ def enter(
                 # The shared node has ended, and its sessions are still to be closed.
                 _running.withdraw()
             rules = Rules(bind or "overlay", bool(only))
+            # A file lists the keys of its members, so a fresh identity is never one.
+            if any(isinstance(network, str) for network in networks):
+                settings = settings.for_members()
             running = _running = Running(settings.start(), settings, linger, rules)
             _see_exec()
         elif settings not in (Settings(), running.settings):

@@ -58,7 +58,9 @@ class Session:
             stays.
         static: The file of one more, static, network, as for ``net_id``.
         identity: The directory that holds the node's identity, or a seed of 32 bytes. By default that of the variable
-            ``PEERSOCK_STATE``, or else a fresh identity, which is forgotten.
+            ``PEERSOCK_STATE``. Without it, a session with the file of a static network has the identity of the program
+            ``peersock``, in ``$XDG_STATE_HOME/peersock`` or ``~/.local/state/peersock``, because the file lists the
+            keys of its members; and one without has a fresh identity, which is forgotten.
         interfaces: Which network interfaces the node may use: ``"all"``, ``"loopback"``, or names.
         port: The node's UDP port; 0 lets the system choose.
         discovery: Whether to find, and be found by, peers on this machine and the local networks.

@@ -213,3 +213,23 @@ print("over", flush=True)
     shared.node.send_signal(signal.SIGKILL)
     assert process.communicate(timeout=60)[0] == "over\n"
     assert process.returncode == 0
+
+
+def test_a_file_s_member_has_the_identity_of_the_program(tmp_path: Path) -> None:
+    kept = tmp_path / "peersock"
+    code = (
+        "import sys, peersock\nwith peersock.Session(sys.argv[1], identity=sys.argv[2]) as own: print(own.public_key)"
+    )
+    key = run_python(code, "ff0001ffff000000", str(kept)).strip()
+    file = tmp_path / "office.toml"
+    file.write_text(f'network = "fe00000000000002"\n[[member]]\nname = "alpha"\nkey = "{key}"\n')
+    code = """
+import sys, peersock
+with peersock.Session(sys.argv[1], interfaces="loopback") as own:
+    # A second one may name another network, as it has no identity of its own.
+    with peersock.Session("ff0001ffff000000") as second: assert second.id == own.id
+    print(own.public_key)
+with peersock.Session("ff0001ffff000000", interfaces="loopback") as fresh: assert fresh.public_key != sys.argv[2]
+"""
+    said = run_python(code, str(file), key, PEERSOCK_STATE="", XDG_STATE_HOME=str(tmp_path))
+    assert said.strip() == key
