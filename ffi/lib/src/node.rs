@@ -34,8 +34,8 @@ pub extern "C" fn peersock_version() -> *const c_char {
 /// `PEERSOCK_E_INVALID`, with a text that names the program that has set them. When the shared node ends, all
 /// calls fail with ENETDOWN (`PEERSOCK_E_DOWN`), and the default node can be started again. Without a state
 /// directory, or with the variable `PEERSOCK_OWN_NODE` not empty, the node is in this process.
-/// `peersock_process()` tells which it is. `peersock_on_event()` and `peersock_event_fd()` need a node in this
-/// process.
+/// `peersock_process()` tells which it is. `peersock_on_event()` and `peersock_event_fd()` need a node in
+/// this process.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`; `node` is NULL or has room for a handle.
