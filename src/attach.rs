@@ -43,7 +43,7 @@ use std::time::Instant;
 
 use peersock_datapath::{Datapath, JoinedNetwork};
 use peersock_overlay::{Lookup, NetworkId, NodeId};
-use peersock_stack::{Error, Flow, InterfaceId, Scope, TcpOptions};
+use peersock_stack::{Error, Flow, InterfaceId, Scope, TcpOptions, Visible};
 
 pub use crate::driver::Attached;
 use crate::node::{Closing, Inner, Node};
@@ -68,15 +68,15 @@ pub use crate::sys::process::at_exit;
 #[derive(Clone)]
 pub struct NodeHandle {
     inner: Arc<Inner>,
-    /// The networks that exist for the handle's sockets, with their interfaces; `None` for all.
-    visible: Option<Visible>,
+    /// The part of the node that exists for the handle's sockets; `None` for all of it.
+    part: Option<Part>,
 }
 
-/// Networks of a program, and their interfaces.
+/// Part of a node that one program uses.
 #[derive(Clone)]
-struct Visible {
-    networks: Arc<[NetworkId]>,
-    interfaces: Arc<[InterfaceId]>,
+struct Part {
+    /// Interfaces of its networks.
+    visible: Visible,
     /// Its closed connections.
     closing: Arc<Closing>,
 }
@@ -84,12 +84,12 @@ struct Visible {
 impl NodeHandle {
     /// Returns the handle of a node.
     pub fn of(node: &Node) -> NodeHandle {
-        NodeHandle { inner: Arc::clone(&node.inner), visible: None }
+        NodeHandle { inner: Arc::clone(&node.inner), part: None }
     }
 
     /// Returns a handle that does not keep the node running.
     pub fn downgrade(&self) -> WeakNodeHandle {
-        WeakNodeHandle { inner: Arc::downgrade(&self.inner), visible: self.visible.clone() }
+        WeakNodeHandle { inner: Arc::downgrade(&self.inner), part: self.part.clone() }
     }
 
     /// Returns a handle for a program that uses only some of the node's networks, which must be joined. For
@@ -110,20 +110,46 @@ impl NodeHandle {
     /// ```
     #[must_use]
     pub fn within(&self, networks: &[NetworkId]) -> NodeHandle {
+        let visible = Visible::new(&self.interfaces_of(networks));
+        let part = Part { visible, closing: Arc::default() };
+        NodeHandle { inner: Arc::clone(&self.inner), part: Some(part) }
+    }
+
+    /// Replaces the networks of a handle [`within`](Self::within) some, which must be joined. Its clones and
+    /// open sockets follow; connections in other networks stay until they are reset. Does nothing for a
+    /// handle of all networks.
+    ///
+    /// ```
+    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
+    /// # use peersock::attach::NodeHandle;
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// let handle = NodeHandle::of(&node).within(&[]);
+    /// let home = node.join(Network::ad_hoc("ff0002ffff000000".parse()?))?;
+    /// assert!(handle.networks().is_empty());
+    /// handle.set_networks(&[home.id()]);
+    /// assert_eq!(handle.networks().len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_networks(&self, networks: &[NetworkId]) {
+        if let Some(part) = &self.part {
+            part.visible.set(&self.interfaces_of(networks));
+        }
+    }
+
+    fn interfaces_of(&self, networks: &[NetworkId]) -> Vec<InterfaceId> {
         let known = self.datapath().networks();
         let joined = known.iter().filter(|network| networks.contains(&network.id));
-        let interfaces = joined.map(|network| network.interface).collect();
-        let visible = Visible { networks: networks.into(), interfaces, closing: Arc::default() };
-        NodeHandle { inner: Arc::clone(&self.inner), visible: Some(visible) }
+        joined.map(|network| network.interface).collect()
     }
 
     /// Returns the joined networks that exist for the handle's sockets, in the order of joining.
     pub fn networks(&self) -> Arc<[JoinedNetwork]> {
         let networks = self.datapath().networks();
-        match &self.visible {
+        match &self.part {
             None => networks,
-            Some(visible) => {
-                let is_visible = |network: &&JoinedNetwork| visible.interfaces.contains(&network.interface);
+            Some(part) => {
+                let visible = part.visible.list();
+                let is_visible = |network: &&JoinedNetwork| visible.contains(&network.interface);
                 networks.iter().filter(is_visible).cloned().collect()
             }
         }
@@ -132,24 +158,22 @@ impl NodeHandle {
     /// Returns the interfaces that a socket may use, which may be bound to one.
     pub fn scope(&self, device: Option<InterfaceId>) -> Scope {
         let scope = Scope::from(device);
-        match &self.visible {
-            Some(visible) => scope.within(&visible.interfaces),
+        match &self.part {
+            Some(part) => scope.within(&part.visible),
             None => scope,
         }
     }
 
     /// Returns the addresses of the members with this name, in the networks that exist for the handle.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
-        self.datapath().addresses_named(name, |network| self.shows(network))
+        let networks = self.networks();
+        self.datapath().addresses_named(name, |id| networks.iter().any(|network| network.id == id))
     }
 
     /// Returns the name of the member that has an address in a network that exists for the handle.
     pub fn name_at(&self, address: IpAddr) -> Option<String> {
-        self.datapath().name_at(address, |network| self.shows(network))
-    }
-
-    fn shows(&self, network: NetworkId) -> bool {
-        self.visible.as_ref().is_none_or(|visible| visible.networks.contains(&network))
+        let networks = self.networks();
+        self.datapath().name_at(address, |id| networks.iter().any(|network| network.id == id))
     }
 
     /// Returns the node's data path, with its stack.
@@ -241,7 +265,7 @@ impl NodeHandle {
     }
 
     fn own_closing(&self) -> Option<Arc<Closing>> {
-        self.visible.as_ref().map(|visible| Arc::clone(&visible.closing))
+        self.part.as_ref().map(|part| Arc::clone(&part.closing))
     }
 
     /// Registers a socket whose waiters are woken when the node is shut down. Connections need no such call,
@@ -253,8 +277,8 @@ impl NodeHandle {
     /// Returns the closed connections with undelivered data: of a handle [`within`](Self::within) networks
     /// its own, else the node's.
     pub fn closing(&self) -> Vec<Arc<Flow>> {
-        match &self.visible {
-            Some(visible) => visible.closing.flows(),
+        match &self.part {
+            Some(part) => part.closing.flows(),
             None => self.inner.closing(),
         }
     }
@@ -285,14 +309,14 @@ impl fmt::Debug for NodeHandle {
 #[derive(Clone)]
 pub struct WeakNodeHandle {
     inner: Weak<Inner>,
-    visible: Option<Visible>,
+    part: Option<Part>,
 }
 
 impl WeakNodeHandle {
     /// Returns the handle, if the node still exists.
     pub fn upgrade(&self) -> Option<NodeHandle> {
-        let visible = self.visible.clone();
-        self.inner.upgrade().map(|inner| NodeHandle { inner, visible })
+        let part = self.part.clone();
+        self.inner.upgrade().map(|inner| NodeHandle { inner, part })
     }
 }
 

@@ -30,7 +30,7 @@ const Linger = 5 * time.Second
 type Config struct {
 	Network string `json:"network,omitempty"` // joined at once, unless it is empty, as by [Node.Join]
 	Secret  string `json:"secret,omitempty"`  // the network's passphrase
-	State   string `json:"state,omitempty"`   // the directory that keeps the identity, of one process at a time
+	State   string `json:"state,omitempty"`   // the directory that keeps the identity, of one node at a time
 	Seed    []byte `json:"-"`                 // 32 secret bytes that the identity is made of, without a State
 
 	Interfaces string `json:"interfaces,omitempty"` // may be used: "all" (the default), "loopback", "eth0,wlan0"

@@ -14,7 +14,7 @@ use peersock::settings::{
 };
 use peersock::state::StateDir;
 use peersock::{Dht, Network, NodeBuilder, RootSource, StartError};
-use peersock_attach::Setting;
+use peersock_attach::{Setting, persist, wants_own_node};
 use zeroize::Zeroizing;
 
 use crate::duplicate_networks;
@@ -30,15 +30,6 @@ const STATE_VARIABLE: &str = "PEERSOCK_STATE";
 
 /// Environment variable for `--interface`.
 pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
-
-/// Environment variable for `--own-node`.
-const OWN_NODE_VARIABLE: &str = "PEERSOCK_OWN_NODE";
-
-/// Environment variable for `--persist`.
-const PERSIST_VARIABLE: &str = "PEERSOCK_PERSIST";
-
-/// Default time for which a shared node waits for another program after its last one.
-const PERSIST: Duration = Duration::from_secs(5);
 
 /// Heading of the options that all commands with a node have in common. They follow the command's own.
 const NODE_HEADING: &str = "Options of the node";
@@ -160,18 +151,16 @@ pub(crate) struct SharedNodeArgs {
 impl SharedNodeArgs {
     /// Returns true if the user wants a node that no other program uses.
     pub(crate) fn wants_own_node(&self) -> bool {
-        self.state.ephemeral || self.own_node || is_set(OWN_NODE_VARIABLE)
+        self.state.ephemeral || self.own_node || wants_own_node()
     }
 
     /// Returns the time for which a shared node waits for another program after this one.
     pub(crate) fn persist(&self) -> Outcome<Duration> {
-        if let Some(time) = self.persist {
-            return Ok(time);
-        }
-        match env::var(PERSIST_VARIABLE) {
-            Ok(text) if !text.trim().is_empty() => parse_seconds(text.trim())
-                .map_err(|problem| Failure::usage(format_args!("{PERSIST_VARIABLE} is `{text}`"), problem)),
-            _ => Ok(PERSIST),
+        match self.persist {
+            Some(time) => Ok(time),
+            None => persist().map_err(|problem| {
+                Failure::usage(format_args!("{problem}"), "give a number of seconds from 0 on, or leave it out")
+            }),
         }
     }
 }
@@ -345,7 +334,8 @@ impl UnderlayArgs {
             [] if is_set(TURN_VARIABLE) => of_environment().into_iter().collect(),
             named => named.to_vec(),
         };
-        named.extend(servers::turn_texts(&turn)?.iter().map(|turn| setting("--turn", &**turn)));
+        let turn = servers::turn_servers(&turn)?;
+        named.extend(turn.iter().map(|server| setting("--turn", &*server.to_portable())));
         let stun = match &self.stun[..] {
             [] => stun_of_environment().map_err(StartError::from)?,
             named => named.to_vec(),

@@ -40,36 +40,6 @@ pub(crate) fn roots(texts: &[String], token_file: Option<&Path>) -> Outcome<Vec<
     Ok(roots)
 }
 
-/// Returns the texts of `--turn`, with those of the files that they name in place of `@FILE`.
-pub(crate) fn turn_texts(texts: &[Zeroizing<String>]) -> Outcome<Vec<Zeroizing<String>>> {
-    let words = |text: &str| {
-        let words = text.split_whitespace().map(|word| Zeroizing::new(word.to_owned()));
-        words.collect::<Vec<_>>()
-    };
-    let mut found = Vec::new();
-    for text in texts {
-        let Some(path) = text.trim().strip_prefix('@') else {
-            turn_servers(std::slice::from_ref(text))?;
-            found.extend(words(text));
-            continue;
-        };
-        let content = read_secret_file(Path::new(path)).map_err(|error| turn_failure(error.into()))?;
-        let before = found.len();
-        for (line, text) in (1..).zip(content.lines()).filter(|(_, text)| !text.trim_start().starts_with('#'))
-        {
-            let wrong = |error| turn_failure(LoadTurnError::Line { path: path.to_owned(), line, error });
-            for word in words(text) {
-                word.parse::<TurnServer>().map_err(wrong)?;
-                found.push(word);
-            }
-        }
-        if found.len() == before {
-            return Err(turn_failure(LoadTurnError::Nothing(path.to_owned())));
-        }
-    }
-    Ok(found)
-}
-
 /// Parses the texts of `--turn`.
 pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServer>> {
     let mut servers = Vec::new();

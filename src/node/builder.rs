@@ -1,5 +1,7 @@
 //! Settings and start of a node.
 
+mod named;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

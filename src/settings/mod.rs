@@ -71,7 +71,7 @@ pub const SETTINGS: &[Setting] = {
         Setting { name, default, variable: None, option: None, doc, kind }
     }
     &[
-        row("state", Text(state), "in Rust, the program and C's `peersock_config_new()`, `peersock` under `$XDG_STATE_HOME` or `~/.local/state`; elsewhere none", "Directory that keeps the identity, made if missing and used by one process at a time. The program and Python read the variable.").variable("PEERSOCK_STATE").option("state"),
+        row("state", Text(state), "in Rust, the program and C's `peersock_config_new()`, `peersock` under `$XDG_STATE_HOME` or `~/.local/state`; elsewhere none, but in Python the same for a network's file", "Directory that keeps the identity, made if missing and used by one node at a time. The program and Python read the variable.").variable("PEERSOCK_STATE").option("state"),
         row("seed", Text(seed), "none", "Secret seed of the identity, 32 bytes as 64 hexadecimal digits, instead of `state`. Without both, the identity is new and never written anywhere."),
         row("interfaces", Texts(interfaces), "`all`", "Network interfaces that the node may use: `all`, `loopback`, or names, with commas or in a list. The program reads the variable.").variable("PEERSOCK_INTERFACE").option("interface"),
         row("port", Number(u16::MAX, NodeBuilder::port), "0", "UDP port of the node; 0 lets the system choose.").option("overlay-port"),

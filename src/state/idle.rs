@@ -9,8 +9,8 @@ use crate::management::{connect_own, with_short_path};
 /// Time for such a node to answer, and then to leave its state directory.
 pub(super) const WITHIN: Duration = Duration::from_secs(2);
 
-/// First message to a shared node that asks it to end: `Ask::Leave` of `peersock-attach`, with its length.
-const LEAVE: &[u8] = b"\x07\0\0\0\"Leave\"";
+/// First message to a shared node that asks it to end: `Ask::Yield` of `peersock-attach`, with its length.
+const YIELD: &[u8] = b"\x07\0\0\0\"Yield\"";
 
 /// Answer of a node that ends, with its length: `Reply::Ending`.
 const ENDING: &[u8] = b"\x08\0\0\0\"Ending\"";
@@ -27,7 +27,7 @@ pub(super) fn is_leaving(socket: &Path) -> bool {
 fn ask(socket: &Path) -> io::Result<Vec<u8>> {
     let mut stream = connect_own(socket)?;
     stream.set_read_timeout(Some(WITHIN))?;
-    stream.write_all(LEAVE)?;
+    stream.write_all(YIELD)?;
     let mut answer = Vec::new();
     // The node ends the connection when it has left the directory.
     stream.take(MAX_ANSWER).read_to_end(&mut answer)?;

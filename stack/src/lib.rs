@@ -143,7 +143,7 @@ pub use socket::ip_options::{Fragmentation, IpOptions, SendOptions};
 pub use socket::listener::Listener;
 pub use socket::raw::{IcmpFilter, RawOptions, RawRoute, RawSocket};
 pub use socket::ready::{Ready, State};
-pub use socket::scope::Scope;
+pub use socket::scope::{Scope, Visible};
 pub use socket::udp::{Received, UdpRoute, UdpSocket};
 pub use tcp::congestion::{CongestionControl, UnknownCongestionControl};
 pub use tcp::gro::{Coalescer, Flushed, Joined};

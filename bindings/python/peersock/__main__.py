@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--secret-file", help="file with the networks' passphrase (mode 0600), or a pipe")
     state, fresh = os.environ.get("PEERSOCK_STATE"), "(default: that of PEERSOCK_STATE, else a fresh one)"
-    run.add_argument("--state", default=state, help=f"directory that holds the node's identity {fresh}")
+    kept = "(default: that of PEERSOCK_STATE, else that of `peersock` for a file, and a fresh one for an ID)"
+    run.add_argument("--state", default=state, help=f"directory that holds the node's identity {kept}")
     run.add_argument("--interface", action="append", default=[], help="use only this network interface")
     run.add_argument(
         "--root",

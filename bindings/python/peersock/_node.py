@@ -10,8 +10,8 @@ import os
 import socket as _std
 import sys
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from . import _peersock
 
@@ -61,6 +61,12 @@ class Settings:
         """Starts such a node."""
         self._check_interfaces()
         return _peersock.Node(self.config())
+
+    def for_members(self) -> Settings:
+        """The same with an identity that is kept: that of the program `peersock`, if none is named."""
+        if self.state is not None or self.seed is not None:
+            return self
+        return replace(self, state=os.fsdecode(_peersock.default_state()))
 
     def config(self) -> _peersock.Config:
         """The same for the native part."""
@@ -162,8 +168,9 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def current() -> Running | None:
-    """The node of this process; a parent's is none."""
-    return _running if _running is not None and _running.node.is_here() else None
+    """The node of this process; a parent's is none, and neither is a shared one that has ended."""
+    here = _running is not None and _running.node.is_here() and not _running.node.is_lost()
+    return _running if here else None
 
 
 def enter(
@@ -171,7 +178,7 @@ def enter(
     linger: float | None,
     bind: str | None,
     only: bool | None,
-    networks: Iterable[int | str],
+    networks: Sequence[int | str],
     secret: str | bytes | None,
     usual: str | bytes | None = None,
 ) -> tuple[Running, list[int]]:
@@ -188,7 +195,13 @@ def enter(
     with _lock:
         running = current()
         if running is None:
+            if _running is not None and _running.node.is_lost():
+                # The shared node has ended, and its sessions are still to be closed.
+                _running.withdraw()
             rules = Rules(bind or "overlay", bool(only))
+            # A file lists the keys of its members, so a fresh identity is never one.
+            if any(isinstance(network, str) for network in networks):
+                settings = settings.for_members()
             running = _running = Running(settings.start(), settings, linger, rules)
             _see_exec()
         elif settings not in (Settings(), running.settings):
@@ -243,7 +256,7 @@ def _release(running: Running, networks: list[int], keep: bool) -> bool:
         running.networks[network] -= 1
         if running.networks[network] == 0 and not running.kept:
             del running.networks[network]
-            if not last and running.node.is_here():
+            if not last and running.node.is_here() and not running.node.is_lost():
                 running.node.leave(network)
                 running.announce()
     return _stop(running) if last else True

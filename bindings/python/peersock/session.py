@@ -30,7 +30,13 @@ _AF_INET6 = int(_std.AF_INET6)
 
 
 class Session:
-    """Being a member of networks, with the node of this process.
+    """Being a member of networks, with the node of this process, or with one that programs share.
+
+    If a shared node runs in the directory of ``identity``, as that of ``peersock node`` and of the programs under
+    ``peersock run``, the process uses it: it has the same identity and addresses, and its ports are that node's. It
+    sees the networks of its own sessions only. When the shared node ends, calls fail with ENETDOWN, and the next
+    session starts anew. `node_process` tells which node it is; `events()` and nicknames need one of this process. The
+    variable ``PEERSOCK_OWN_NODE``, if it is not empty, keeps the node in this process.
 
     The first session starts the node, the last one that is closed stops it, unless it was asked to keep it. While there
     is one, the sockets of `peersock.socket` that go to addresses of the networks are the overlay's. A session is open
@@ -52,7 +58,9 @@ class Session:
             stays.
         static: The file of one more, static, network, as for ``net_id``.
         identity: The directory that holds the node's identity, or a seed of 32 bytes. By default that of the variable
-            ``PEERSOCK_STATE``, or else a fresh identity, which is forgotten.
+            ``PEERSOCK_STATE``. Without it, a session with the file of a static network has the identity of the program
+            ``peersock``, in ``$XDG_STATE_HOME/peersock`` or ``~/.local/state/peersock``, because the file lists the
+            keys of its members; and one without has a fresh identity, which is forgotten.
         interfaces: Which network interfaces the node may use: ``"all"``, ``"loopback"``, or names.
         port: The node's UDP port; 0 lets the system choose.
         discovery: Whether to find, and be found by, peers on this machine and the local networks.
@@ -95,7 +103,7 @@ class Session:
     Raises:
         TypeError: Something of this is not of the right type.
         ValueError: Something of this makes no sense, or the process has a node with other settings or rules, or in a
-            network with another secret or without one.
+            network with another secret or without one. A shared node's text names the program that has set them.
         TimeoutError: The node's addresses were not there in time.
         FileNotFoundError: There is no such file.
         OSError: The node cannot be started: EBUSY where another process has the identity, EADDRINUSE for its port,
@@ -313,6 +321,11 @@ class Session:
         self._open()
         return self._public_key
 
+    @property
+    def node_process(self) -> int:
+        """The number of the process that holds the node: this one, or that of a node which programs share."""
+        return self._open().node.process()
+
     def peers(self) -> list[Peer]:
         """The peers known now in the session's networks."""
         known = json.loads(self._own().peers())
@@ -330,7 +343,11 @@ class Session:
         return look(self._open().settings, given.stun(stun))
 
     def events(self) -> Events:
-        """Returns the events from now on, for a ``for`` or an ``async for`` loop."""
+        """Returns the events from now on, for a ``for`` or an ``async for`` loop.
+
+        Raises:
+            OSError: EOPNOTSUPP: the node is a shared one, which reports no events.
+        """
         return Events(self._own().event_fd())
 
     def wait_ready(self, timeout: float | None = None) -> bool:

@@ -7,6 +7,7 @@ use peersock::interfaces::{LoadTurnError, load_stun_servers};
 use peersock::netcheck::NetcheckError;
 use peersock::overlay::Psk;
 use peersock::settings::{Refusal, SETTINGS};
+use peersock::state::StateDir;
 use peersock::{
     IdentitySource, Network, NetworkId, NetworkIdError, Node, NodeBuilder, NodeId, PublicIdentity,
     RootsError, Seed,
@@ -77,6 +78,12 @@ pub(crate) fn file_error(py: Python<'_>, reason: &Refusal) -> Option<PyErr> {
 #[pyfunction]
 pub(crate) fn setting_names() -> Vec<&'static str> {
     SETTINGS.iter().map(|setting| setting.name).collect()
+}
+
+/// Returns the directory that keeps the identity of programs that name none.
+#[pyfunction]
+pub(crate) fn default_state(py: Python<'_>) -> PyResult<PathBuf> {
+    StateDir::default_path().map_err(|error| state_error(py, &error))
 }
 
 /// Generates a secret seed, 32 bytes of the system's randomness.

@@ -38,7 +38,9 @@ mod _peersock {
         socket_of, stream_error,
     };
     #[pymodule_export]
-    use crate::config::{Config, address_of, generate_seed, node_id, public_key, setting_names};
+    use crate::config::{
+        Config, address_of, default_state, generate_seed, node_id, public_key, setting_names,
+    };
     #[pymodule_export]
     use crate::datagrams::{recv, recvfrom, send, sender_of, sendto};
     #[pymodule_export]

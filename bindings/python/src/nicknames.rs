@@ -33,8 +33,8 @@ pub(crate) fn find(node: &Node, py: Python<'_>, text: &str, timeout: f64) -> PyR
 /// Implements `Node.release_nickname`.
 pub(crate) fn release(node: &Node, py: Python<'_>, nickname: &str) -> PyResult<bool> {
     let nickname: Nickname = nickname.parse().map_err(invalid)?;
-    py.detach(|| node.host().run(move |node| node.release_nickname(&nickname)))
-        .map_err(|error| io_error(py, error))
+    let host = node.own(py, "claims no nicknames")?;
+    py.detach(|| host.run(move |node| node.release_nickname(&nickname))).map_err(|error| io_error(py, error))
 }
 
 /// Waits in steps, between which signals run their handlers.
@@ -45,11 +45,12 @@ fn ask_roots<T: Send + 'static>(
     ask: impl Fn(&peersock::Node, Duration) -> Result<T, NicknameError> + Clone + Send + 'static,
 ) -> PyResult<Option<T>> {
     let span = Duration::try_from_secs_f64(timeout.max(0.0)).map_err(invalid)?;
+    let host = node.own(py, "knows no nicknames")?;
     let begin = Instant::now();
     loop {
         let left = span.saturating_sub(begin.elapsed());
         let (ask, step) = (ask.clone(), left.min(STEP));
-        let outcome = py.detach(|| node.host().run_apart(move |node| ask(node, step)));
+        let outcome = py.detach(|| host.run_apart(move |node| ask(node, step)));
         match outcome.map_err(|error| io_error(py, error))? {
             Ok(answer) => return Ok(Some(answer)),
             Err(NicknameError::NoAnswer | NicknameError::NoRoots) if left <= STEP => return Ok(None),

@@ -1,5 +1,6 @@
 //! The node: start, stop, networks, and status.
 
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::{IntoRawFd as _, RawFd};
 use std::path::PathBuf;
@@ -8,8 +9,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::attach::NodeHandle;
-use peersock::{Event, JoinError, Joined, NetworkId, StartError};
+use peersock::{Event, JoinError, NetworkId, StartError};
+use peersock_attach::{AttachError, JoinFailure, NodeError, ProgramNode};
 use peersock_socket_server::Host;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -22,10 +23,10 @@ use crate::process;
 /// Maximum time of a wait without a check for signals.
 pub(crate) const STEP: Duration = Duration::from_millis(50);
 
-/// A node in separate threads.
+/// A node in separate threads, or the one that programs share.
 #[pyclass(frozen, module = "peersock._peersock")]
 pub(crate) struct Node {
-    host: Arc<Host>,
+    node: Arc<ProgramNode>,
 }
 
 #[pymethods]
@@ -34,16 +35,11 @@ impl Node {
     #[new]
     fn new(py: Python<'_>, config: &Config) -> PyResult<Self> {
         let settings = config.settings.clone();
-        match py.detach(|| Host::start(settings)) {
-            Ok(host) => Ok(Self { host: Arc::new(host) }),
-            Err(StartError::Io(error)) => Err(io_error(py, error)),
-            Err(error @ StartError::PortTaken { .. }) => Err(described(py, libc::EADDRINUSE, error)),
-            Err(error @ StartError::PortForbidden { .. }) => Err(described(py, libc::EACCES, error)),
-            Err(StartError::State(error)) => Err(state_error(py, &error)),
-            Err(StartError::Variable(error)) => {
-                Err(file_error(py, &error.reason).unwrap_or_else(|| PyOSError::new_err(error.to_string())))
-            }
-            Err(error) => Err(PyOSError::new_err(error.to_string())),
+        match py.detach(|| ProgramNode::start(settings)) {
+            Ok(node) => Ok(Self { node: Arc::new(node) }),
+            Err(NodeError::Start(error)) => Err(start_error(py, error)),
+            Err(error @ NodeError::Attach(AttachError::Refused(_))) => Err(invalid(error)),
+            Err(error) => Err(described(py, libc::EBUSY, error)),
         }
     }
 
@@ -74,68 +70,67 @@ impl Node {
     /// Leaves a network. Returns false if it was not joined.
     fn leave(&self, py: Python<'_>, network: u64) -> PyResult<bool> {
         let id = NetworkId::new(network).map_err(invalid)?;
-        py.detach(|| self.host.run(move |node| node.leave(id))).map_err(|error| io_error(py, error))
+        py.detach(|| self.node.leave(id)).map_err(|error| io_error(py, error))
     }
 
     /// Returns the node's addresses in a network, the self-certifying one first.
     fn addresses(&self, py: Python<'_>, network: u64) -> PyResult<Vec<String>> {
-        let texts = |joined: Joined| joined.addresses().iter().map(ToString::to_string).collect();
-        self.in_network(py, network, texts)
+        let id = NetworkId::new(network).map_err(invalid)?;
+        let found = py.detach(|| self.node.addresses(id)).map_err(|error| io_error(py, error))?;
+        let found = found.ok_or_else(|| os_error(py, libc::ENETDOWN))?;
+        Ok(found.iter().map(ToString::to_string).collect())
     }
 
     /// Returns everything about the node, as JSON.
     fn status(&self, py: Python<'_>) -> PyResult<String> {
-        let status = py.detach(|| self.host.run(|node| serde_json::to_string(&node.status())));
-        status.map_err(|error| io_error(py, error))?.map_err(invalid)
+        py.detach(|| self.node.status_text()).map_err(|error| io_error(py, error))
     }
 
     /// Returns the known peers, as JSON.
     fn peers(&self, py: Python<'_>) -> PyResult<String> {
-        let peers = py.detach(|| self.host.run(|node| serde_json::to_string(&node.peers())));
-        peers.map_err(|error| io_error(py, error))?.map_err(invalid)
+        let peers = py.detach(|| self.node.peers()).map_err(|error| io_error(py, error))?;
+        serde_json::to_string(&peers).map_err(invalid)
     }
 
     /// Returns the node's ID.
     fn id(&self, py: Python<'_>) -> PyResult<String> {
-        py.detach(|| self.host.run(|node| node.id().to_string())).map_err(|error| io_error(py, error))
+        let id = py.detach(|| self.node.id()).map_err(|error| io_error(py, error))?;
+        Ok(id.to_string())
     }
 
     /// Returns the node's public key.
     fn public_key(&self, py: Python<'_>) -> PyResult<String> {
-        py.detach(|| self.host.run(|node| node.public_identity().to_string()))
-            .map_err(|error| io_error(py, error))
+        py.detach(|| self.node.public_key()).map_err(|error| io_error(py, error))
     }
 
     /// Returns the value of `PEERSOCK_NODE` for processes that use this node.
     fn environment(&self) -> String {
-        self.host.environment()
+        self.node.environment()
     }
 
     /// Handles the socket calls of programs that the preloaded library does not reach, when programs with the
     /// library start them: see `process::admit`. `words` is the programs' `PEERSOCK_RULES`.
     fn admit_programs(&self, py: Python<'_>, words: &str) -> PyResult<()> {
-        process::admit(py, &self.host.environment(), words)?;
-        self.host.note_unseen_calls().map_err(|error| io_error(py, error))
+        process::admit(py, &self.node.environment(), words)?;
+        self.node.note_unseen_calls().map_err(|error| io_error(py, error))
     }
 
     /// Waits until the node has its addresses in the network. Returns false after the timeout.
     fn wait_ready(&self, py: Python<'_>, network: u64, timeout: Option<f64>) -> PyResult<bool> {
-        self.wait(py, network, timeout, |joined, step| joined.wait_ready(step))
+        self.wait(py, network, timeout, |node, id, step| node.wait_ready(id, step))
     }
 
     /// Waits until there is a session with the member at this address. Returns false after the timeout.
     fn wait_peer(&self, py: Python<'_>, network: u64, address: &str, timeout: Option<f64>) -> PyResult<bool> {
         let ip =
             address.parse().map_err(|_| invalid(format_args!("'{address}' is no IPv4 or IPv6 address")))?;
-        self.wait(py, network, timeout, move |joined, step| joined.wait_peer(ip, step))
+        self.wait(py, network, timeout, move |node, id, step| node.wait_peer(id, ip, step))
     }
 
     /// Returns the ID of the member with an address; `None` if the node knows none.
     fn member_at(&self, py: Python<'_>, address: &str) -> PyResult<Option<String>> {
         let Ok(ip) = address.parse::<IpAddr>() else { return Ok(None) };
-        let found =
-            py.detach(|| self.host.run(move |node| NodeHandle::of(node).member_at(ip.to_canonical())));
-        found.map(|id| id.map(|id| id.to_string())).map_err(|error| io_error(py, error))
+        py.detach(|| self.node.member_at(ip)).map_err(|error| io_error(py, error))
     }
 
     /// Claims a nickname, with a port for its users. Returns its text, or `None` if no root has answered in
@@ -156,25 +151,36 @@ impl Node {
 
     /// Returns a descriptor from which each read returns one event as JSON.
     fn event_fd(&self, py: Python<'_>) -> PyResult<RawFd> {
-        let fd = py.detach(|| self.host.event_socket(encode)).map_err(|error| io_error(py, error))?;
+        let host = self.own(py, "reports no events")?;
+        let fd = py.detach(|| host.event_socket(encode)).map_err(|error| io_error(py, error))?;
         Ok(fd.into_raw_fd())
     }
 
     /// Returns true if calls can succeed: the node was not stopped, and runs in this process.
     fn is_running(&self, py: Python<'_>) -> bool {
-        py.detach(|| self.host.is_running())
+        py.detach(|| self.node.is_running())
     }
 
-    /// Returns true if the node belongs to this process.
+    /// Returns true in the process that has started or attached the node.
     fn is_here(&self) -> bool {
-        self.host.is_here()
+        self.node.is_here()
+    }
+
+    /// Returns true for a shared node that has ended.
+    fn is_lost(&self) -> bool {
+        self.node.is_lost()
+    }
+
+    /// Returns the process that holds the node.
+    fn process(&self) -> u32 {
+        self.node.process()
     }
 
     /// Ends the node, and waits up to `linger` seconds for the delivery of all data. Returns true if all was
     /// delivered. Open connections are reset.
     fn stop(&self, py: Python<'_>, linger: f64) -> PyResult<bool> {
         let linger = Duration::try_from_secs_f64(linger).map_err(invalid)?;
-        Ok(py.detach(|| self.host.stop(linger)))
+        Ok(py.detach(|| self.node.stop(linger)))
     }
 
     /// Ends the node of a process that is about to exit. Open connections end in order. Without `linger` it
@@ -184,10 +190,10 @@ impl Node {
     fn finish(&self, py: Python<'_>, linger: Option<f64>) -> PyResult<Option<String>> {
         let linger = linger.map(Duration::try_from_secs_f64).transpose().map_err(invalid)?;
         let (done, mut result) = mpsc::sync_channel(1);
-        let host = Arc::clone(&self.host);
-        let finish = move || drop(done.send(host.finish(linger)));
+        let node = Arc::clone(&self.node);
+        let finish = move || drop(done.send(node.finish(linger)));
         if thread::Builder::new().name("peersock-finish".into()).spawn(finish).is_err() {
-            return Ok(py.detach(|| self.host.finish(linger)));
+            return Ok(py.detach(|| self.node.finish(linger)));
         }
         loop {
             let got;
@@ -201,7 +207,7 @@ impl Node {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if let Err(error) = py.check_signals() {
-                self.host.give_up();
+                self.node.give_up();
                 return Err(error);
             }
         }
@@ -209,34 +215,29 @@ impl Node {
 }
 
 impl Node {
-    pub(crate) fn host(&self) -> &Arc<Host> {
-        &self.host
+    /// Returns the node of this process, for what a shared one does not do.
+    pub(crate) fn own(&self, py: Python<'_>, does_not: &str) -> PyResult<&Host> {
+        let text = || {
+            format!(
+                "the node that programs share {does_not}: give this one its own, by PEERSOCK_OWN_NODE=1 and \
+                 another identity"
+            )
+        };
+        self.node.own().map_err(|_| described(py, libc::EOPNOTSUPP, text()))
     }
 
     fn join(&self, py: Python<'_>, network: peersock::Network) -> PyResult<u64> {
-        let id = network.id().as_u64();
-        py.detach(|| self.host.check_outer(&network)).map_err(invalid)?;
-        let joined = py.detach(|| self.host.run(move |node| node.join(network).map(drop)));
-        match joined.map_err(|error| io_error(py, error))? {
+        let id = network.id();
+        match py.detach(|| self.node.join(network)) {
             // Another session of this process may have joined it.
-            Ok(()) | Err(JoinError::AlreadyJoined(_)) => Ok(id),
-            Err(error @ JoinError::NotAMember { .. }) => Err(invalid(format_args!(
+            Ok(()) | Err(JoinFailure::Join(JoinError::AlreadyJoined(_))) => Ok(id.as_u64()),
+            Err(JoinFailure::Io(error)) => Err(io_error(py, error)),
+            Err(JoinFailure::Join(error @ JoinError::NotAMember { .. })) => Err(invalid(format_args!(
                 "{error}: give it the identity of one (identity=, --state or PEERSOCK_STATE), or add its key, \
                  see docs/use/NETWORKS.md"
             ))),
             Err(error) => Err(invalid(error)),
         }
-    }
-
-    fn in_network<T: Send + 'static>(
-        &self,
-        py: Python<'_>,
-        network: u64,
-        job: impl FnOnce(Joined) -> T + Send + 'static,
-    ) -> PyResult<T> {
-        let id = NetworkId::new(network).map_err(invalid)?;
-        let result = py.detach(|| self.host.run(move |node| node.network(id).map(job)));
-        result.map_err(|error| io_error(py, error))?.ok_or_else(|| os_error(py, libc::ENETDOWN))
     }
 
     /// Waits in steps, between which signals run their handlers.
@@ -245,7 +246,7 @@ impl Node {
         py: Python<'_>,
         network: u64,
         timeout: Option<f64>,
-        wait: impl Fn(Joined, Duration) -> std::io::Result<()> + Clone + Send + 'static,
+        wait: impl Fn(&ProgramNode, NetworkId, Duration) -> io::Result<Option<()>> + Sync,
     ) -> PyResult<bool> {
         let id = NetworkId::new(network).map_err(invalid)?;
         let span =
@@ -254,20 +255,27 @@ impl Node {
         loop {
             let left = deadline.map_or(STEP, |deadline| deadline.saturating_duration_since(Instant::now()));
             let step = left.min(STEP);
-            let wait = wait.clone();
-            let waited = py.detach(|| {
-                self.host.run_apart(move |node| node.network(id).map(|joined| wait(joined, step)))
-            });
-            match waited.map_err(|error| io_error(py, error))? {
-                None => return Err(os_error(py, libc::ENETDOWN)),
-                Some(Ok(())) => return Ok(true),
-                Some(Err(error)) if error.kind() != std::io::ErrorKind::TimedOut => {
-                    return Err(io_error(py, error));
-                }
-                Some(Err(_)) if deadline.is_some() && left <= STEP => return Ok(false),
-                Some(Err(_)) => py.check_signals()?,
+            match py.detach(|| wait(&self.node, id, step)) {
+                Ok(Some(())) => return Ok(true),
+                Ok(None) => return Err(os_error(py, libc::ENETDOWN)),
+                Err(error) if error.kind() != io::ErrorKind::TimedOut => return Err(io_error(py, error)),
+                Err(_) if deadline.is_some() && left <= STEP => return Ok(false),
+                Err(_) => py.check_signals()?,
             }
         }
+    }
+}
+
+fn start_error(py: Python<'_>, error: StartError) -> PyErr {
+    match error {
+        StartError::Io(error) => io_error(py, error),
+        error @ StartError::PortTaken { .. } => described(py, libc::EADDRINUSE, error),
+        error @ StartError::PortForbidden { .. } => described(py, libc::EACCES, error),
+        StartError::State(error) => state_error(py, &error),
+        StartError::Variable(error) => {
+            file_error(py, &error.reason).unwrap_or_else(|| PyOSError::new_err(error.to_string()))
+        }
+        error => PyOSError::new_err(error.to_string()),
     }
 }
 

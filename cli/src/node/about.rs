@@ -17,31 +17,31 @@ use crate::silence;
 /// The parts of the node that a program may ask about.
 pub(super) struct About {
     node: Node,
-    networks: Vec<Network>,
     named: NamedServers,
 }
 
 impl About {
-    pub(super) fn new(node: &Node, networks: &[Network], named: &NamedServers) -> About {
-        About { node: node.clone(), networks: networks.to_vec(), named: named.clone() }
+    pub(super) fn new(node: &Node, named: &NamedServers) -> About {
+        About { node: node.clone(), named: named.clone() }
     }
 
-    pub(super) fn answer(&self, question: Question) -> Answer {
+    /// Answers about members of a program's networks.
+    pub(super) fn answer(&self, networks: &[Network], question: Question) -> Answer {
         match question {
             Question::Find(address, within) => {
-                self.found(address, |joined| joined.wait_peer(address, within.min(STEP)).map(|()| true))
+                self.found(networks, address, |joined| joined.wait_peer(address, within.min(STEP)).map(|()| true))
             }
             Question::Path { address, begins } => {
-                self.found(address, |joined| joined.continue_check(address, STEP, begins))
+                self.found(networks, address, |joined| joined.continue_check(address, STEP, begins))
             }
             Question::Advice(address) => {
-                let network = self.network_of(address).map(|(network, _)| network);
+                let network = self.network_of(networks, address).map(|(network, _)| network);
                 let advice = network.map(|it| reach::what_to_check(&self.node, it, &self.named, address));
                 Answer::Advice(advice.unwrap_or_default())
             }
-            Question::Heard(addresses) => Answer::Heard(self.heard(&addresses)),
+            Question::Heard(addresses) => Answer::Heard(self.heard(networks, &addresses)),
             Question::Member(address) => {
-                let ids = self.networks.iter().map(Network::id).collect::<Vec<_>>();
+                let ids = networks.iter().map(Network::id).collect::<Vec<_>>();
                 let handle = NodeHandle::of(&self.node).within(&ids);
                 Answer::Member(handle.member_at(address).map(|id| id.to_string()))
             }
@@ -49,8 +49,13 @@ impl About {
     }
 
     /// Searches for a time; `search` returns false if there is no result yet.
-    fn found(&self, address: IpAddr, search: impl FnOnce(&Joined) -> io::Result<bool>) -> Answer {
-        let found = match self.network_of(address) {
+    fn found(
+        &self,
+        networks: &[Network],
+        address: IpAddr,
+        search: impl FnOnce(&Joined) -> io::Result<bool>,
+    ) -> Answer {
+        let found = match self.network_of(networks, address) {
             Some((_, joined)) => search(&joined),
             None => Err(io::ErrorKind::AddrNotAvailable.into()),
         };
@@ -62,11 +67,11 @@ impl About {
     }
 
     /// Returns the time since the last packet of each member, which may be this node itself.
-    fn heard(&self, addresses: &[IpAddr]) -> Vec<(IpAddr, Duration)> {
+    fn heard(&self, networks: &[Network], addresses: &[IpAddr]) -> Vec<(IpAddr, Duration)> {
         // Listing the members of a network costs more than an address.
         let mut ages = BTreeMap::new();
         let heard = |address: &IpAddr| {
-            let (network, joined) = self.network_of(*address)?;
+            let (network, joined) = self.network_of(networks, *address)?;
             let of_network = ages.entry(network.id()).or_insert_with(|| {
                 let own = joined.addresses().into_iter().map(|own| (own, Duration::ZERO));
                 own.chain(silence::ages(&joined.peers())).collect::<HashMap<_, _>>()
@@ -76,14 +81,14 @@ impl About {
         addresses.iter().filter_map(heard).collect()
     }
 
-    /// Returns the program's network to which an address leads.
-    fn network_of(&self, address: IpAddr) -> Option<(&Network, Joined)> {
+    /// Returns that of a program's networks to which an address leads.
+    fn network_of<'a>(&self, networks: &'a [Network], address: IpAddr) -> Option<(&'a Network, Joined)> {
         let leads = |joined: &Joined| {
             let prefix = |(network, bits)| Prefix::new(network, bits).is_some_and(|it| it.contains(address));
             joined.routes().into_iter().any(prefix)
         };
         self.node.networks().into_iter().filter(leads).find_map(|joined| {
-            let network = self.networks.iter().find(|network| network.id() == joined.id())?;
+            let network = networks.iter().find(|network| network.id() == joined.id())?;
             Some((network, joined))
         })
     }

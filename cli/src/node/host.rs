@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use peersock::overlay::{NetworkId, NodeId};
 use peersock::state::{SocketFile, StateDir};
 use peersock::{IdentitySource, Joined, Network, Node, RootSource, StartError};
-use peersock_attach::{Connection, Namespaces, Network as Entered, Refusal, Reply, Setting, VERSION, Wish};
+use peersock_attach::{
+    Connection, Joining, Namespaces, Network as Entered, Refusal, Reply, Setting, VERSION, Wish,
+};
 use peersock_socket_server::FdServer;
 
 use super::networks::Networks;
@@ -266,7 +268,7 @@ impl Host {
             }
             wish => wish?,
         };
-        let Admitted { stay, unsent, service } = match self.admit(&wish, connection) {
+        let Admitted { stay, joined, unsent, service } = match self.admit(&wish, connection) {
             Ok(admitted) => admitted,
             // Nobody needs the settings of a node without programs.
             Err(_) if self.has_left(connection) => return connection.send(&Reply::Ending),
@@ -280,18 +282,16 @@ impl Host {
             }
             programs.add(&self.0.node, Arc::clone(&stay.program));
         }
-        let networks = stay.joined.iter();
-        let networks =
-            networks.map(|joined| Entered { id: joined.id().to_string(), addresses: joined.addresses() });
         let attached = Reply::Attached {
             environment: service.environment(),
             process: std::process::id(),
-            networks: networks.collect(),
+            public_key: self.0.node.public_identity().to_string(),
+            networks: joined.iter().map(entered).collect(),
         };
         connection.send(&attached)?;
         unsent.start(Arc::clone(connection))?;
         self.pass_log();
-        service.serve(connection)
+        service.serve(connection, &stay)
     }
 
     /// Ends a node in the background whose programs have all ended, for one that it cannot serve. Returns true
@@ -316,23 +316,12 @@ impl Host {
         let person = || called("peersock node", std::process::id());
         let starter = self.0.starter.get().cloned().unwrap_or_else(person);
         settings::check(&self.0.settings, &wish.settings, &starter)?;
-        let mut roots = Vec::new();
-        for text in &wish.roots {
-            roots.extend(
-                RootSource::load(text).map_err(|error| crate::failure::roots_failure("--root", error))?,
-            );
-        }
+        let roots = load_roots(&wish.roots)?;
         let joined = lock(&self.0.networks).enter(&self.0.node, &networks, |id| self.users(id))?;
-        let has_all = lock(&self.0.roots).enter(&self.0.node, &roots);
-        let stay = Stay { host: self, program: Arc::new(program), joined, roots };
-        if !has_all {
-            stay.program.tell(
-                "the programs of this node name more roots than it uses, eight and four domains: the last \
-                 ones are left out",
-            );
-        }
+        let stay = Stay { host: self, program: Arc::new(program), roots: Mutex::default() };
+        stay.use_roots(roots);
         let service = stay.program.serve(&self.0.node, &self.0.named)?;
-        Ok(Admitted { stay, unsent, service })
+        Ok(Admitted { stay, joined, unsent, service })
     }
 
     /// Returns the programs that have a network.
@@ -378,26 +367,86 @@ impl Drop for Counted {
 /// A program that may share the node. Its server ends before its stay.
 struct Admitted<'a> {
     stay: Stay<'a>,
+    joined: Vec<Joined>,
     unsent: Unsent,
     service: Service,
 }
 
 /// The networks and roots of a program, until it is dropped.
-struct Stay<'a> {
+pub(super) struct Stay<'a> {
     host: &'a Host,
-    program: Arc<Program>,
-    joined: Vec<Joined>,
-    roots: Vec<RootSource>,
+    pub(super) program: Arc<Program>,
+    roots: Mutex<Vec<RootSource>>,
+}
+
+impl Stay<'_> {
+    pub(super) fn node(&self) -> &Node {
+        &self.host.0.node
+    }
+
+    /// Joins one more network for the program.
+    pub(super) fn join(&self, joining: &Joining) -> Outcome<Entered> {
+        let network = Network::from_portable(&joining.network)?;
+        if self.program.has(network.id()) {
+            return Err(Failure::new(
+                format_args!("the program is in network {} already", network.id()),
+                "leave it first",
+            ));
+        }
+        let roots = load_roots(&joining.roots)?;
+        let host = &self.host.0;
+        let joined = lock(&host.networks).enter_one(&host.node, &network, |id| self.host.users(id))?;
+        self.program.networks().push(network);
+        self.use_roots(roots);
+        lock(&host.programs).name(&host.node);
+        Ok(entered(&joined))
+    }
+
+    /// Leaves a network that the program does not have any more.
+    pub(super) fn leave(&self, network: &Network) {
+        let host = &self.host.0;
+        lock(&host.networks).leave(&host.node, &[network.id()]);
+        lock(&host.programs).name(&host.node);
+    }
+
+    fn use_roots(&self, roots: Vec<RootSource>) {
+        let host = &self.host.0;
+        let has_all = lock(&host.roots).enter(&host.node, &roots);
+        lock(&self.roots).extend(roots);
+        if !has_all {
+            self.program.tell(
+                "the programs of this node name more roots than it uses, eight and four domains: the last \
+                 ones are left out",
+            );
+        }
+    }
 }
 
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
         let host = &self.host.0;
         lock(&host.programs).remove(&host.node, &self.program);
-        let ids: Vec<_> = self.joined.iter().map(Joined::id).collect();
+        let ids: Vec<_> = self.program.networks().iter().map(Network::id).collect();
         lock(&host.networks).leave(&host.node, &ids);
-        lock(&host.roots).leave(&host.node, &self.roots);
+        lock(&host.roots).leave(&host.node, &lock(&self.roots));
     }
+}
+
+fn entered(joined: &Joined) -> Entered {
+    let ports = joined.allowed_ports();
+    Entered {
+        id: joined.id().to_string(),
+        addresses: joined.addresses(),
+        ports: (*ports.start(), *ports.end()),
+    }
+}
+
+fn load_roots(texts: &[String]) -> Outcome<Vec<RootSource>> {
+    let mut roots = Vec::new();
+    for text in texts {
+        roots.extend(RootSource::load(text).map_err(|error| crate::failure::roots_failure("--root", error))?);
+    }
+    Ok(roots)
 }
 
 /// Starts the node in a state directory. The port of its predecessor may still be in use for a moment.

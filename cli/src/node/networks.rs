@@ -43,7 +43,8 @@ impl Networks {
         Ok(entered)
     }
 
-    fn enter_one(
+    /// Joins one network of a program as [`Networks::enter`] does.
+    pub(super) fn enter_one(
         &mut self,
         node: &Node,
         network: &Network,

@@ -12,6 +12,7 @@ use peersock_attach::{Ask, Connection, Reply, Wish};
 use peersock_socket_server::{FdServer, Launcher};
 
 use super::about::About;
+use super::host::{Stay, refusal};
 use super::notes::{Notes, Unsent};
 use super::resets::{Asked, Asking};
 use crate::output::escape;
@@ -27,7 +28,8 @@ pub(super) struct Program {
     name: String,
     process: u32,
     connection: Arc<Connection>,
-    networks: Vec<Network>,
+    /// Its networks; a program in C may join others later.
+    networks: Mutex<Vec<Network>>,
     is_verbose: bool,
     /// Time for which the node waits for another program after this one.
     persist: Duration,
@@ -59,7 +61,7 @@ impl Program {
             name: wish.name.clone(),
             process: connection.process(),
             connection: Arc::clone(connection),
-            networks,
+            networks: Mutex::new(networks),
             is_verbose: wish.is_verbose,
             persist: wish.persist,
             notes,
@@ -72,8 +74,24 @@ impl Program {
 
     /// Returns the program as the node's status names it.
     fn status(&self) -> ProgramStatus {
-        let networks = self.networks.iter().map(|network| network.id().to_string());
-        ProgramStatus::new(self.name.clone(), self.process, networks.collect())
+        let networks = self.networks().iter().map(|network| network.id().to_string()).collect();
+        ProgramStatus::new(self.name.clone(), self.process, networks)
+    }
+
+    /// Returns the program's networks.
+    pub(super) fn networks(&self) -> MutexGuard<'_, Vec<Network>> {
+        lock(&self.networks)
+    }
+
+    fn network_ids(&self) -> Vec<NetworkId> {
+        self.networks().iter().map(Network::id).collect()
+    }
+
+    /// Returns the node's status, with the peers in the program's networks.
+    fn status_of(&self, node: &Node) -> io::Result<String> {
+        let (mut status, ids) = (node.status(), self.network_ids());
+        status.peers.retain(|peer| ids.contains(&peer.network));
+        Ok(serde_json::to_string(&status)?)
     }
 
     /// Returns the program's name and process, for people.
@@ -84,7 +102,7 @@ impl Program {
     /// Ends the program's sockets, so that it does not take the end of the node for that of its data, and
     /// the connection.
     pub(super) fn end(&self) {
-        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        let server = lock(&self.server).upgrade();
         self.is_cut_off.store(true, Ordering::SeqCst);
         if let Some(server) = server {
             server.reset();
@@ -97,8 +115,15 @@ impl Program {
         self.notes.tell(line);
     }
 
+    /// Removes a network from the program's, by its ID.
+    fn take_network(&self, id: &str) -> Option<Network> {
+        let mut networks = self.networks();
+        let at = networks.iter().position(|network| network.id().to_string() == id)?;
+        Some(networks.remove(at))
+    }
+
     pub(super) fn has(&self, network: NetworkId) -> bool {
-        self.networks.iter().any(|its| its.id() == network)
+        self.networks().iter().any(|its| its.id() == network)
     }
 
     /// Passes on a line of the log. Lines of a verbose log are for programs that want it.
@@ -110,29 +135,30 @@ impl Program {
 
     /// Says that a member does not answer, if the program has its network.
     pub(super) fn tell_unanswered(&self, node: &Node, named: &NamedServers, one: Unanswered) {
-        let Some(network) = self.networks.iter().find(|network| network.id() == one.network) else { return };
-        if let Some(line) = self.messages().tell_about(node, network, named, one) {
+        let network = self.networks().iter().find(|network| network.id() == one.network).cloned();
+        let Some(network) = network else { return };
+        if let Some(line) = self.messages().tell_about(node, &network, named, one) {
             self.notes.tell(line);
         }
     }
 
     fn messages(&self) -> MutexGuard<'_, UnansweredMessages> {
-        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unanswered)
     }
 
     /// Starts the program's server.
     pub(super) fn serve(&self, node: &Node, named: &NamedServers) -> io::Result<Service> {
-        let networks: Vec<_> = self.networks.iter().map(Network::id).collect();
+        let networks = self.network_ids();
         let asking = Asked::start(self.notes.clone())?;
         let launcher: Arc<dyn Launcher> = asking.0.clone();
         let server = Arc::new(FdServer::start_within(node, &networks, self.process, Some(launcher))?);
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&server);
+        *lock(&self.server) = Arc::downgrade(&server);
         let (refusals, notes) = (server.refusals(), self.notes.clone());
         let tell = move || refusals.iter().for_each(|refusal| notes.tell(refusal));
         thread::Builder::new().name("refusals".into()).spawn(tell)?;
         let notes = self.notes.clone();
         let roots = root_watch::start_for(node, move |note| notes.tell(note))?;
-        let about = About::new(node, &self.networks, named);
+        let about = About::new(node, named);
         let is_cut_off = Arc::clone(&self.is_cut_off);
         Ok(Service { server, asking, about, is_cut_off, _roots: roots })
     }
@@ -144,8 +170,8 @@ impl Service {
     }
 
     /// Serves the program until it detaches, or is gone. Then its sockets end.
-    pub(super) fn serve(self, connection: &Connection) -> io::Result<()> {
-        let detached = self.answer(connection);
+    pub(super) fn serve(self, connection: &Connection, stay: &Stay<'_>) -> io::Result<()> {
+        let detached = self.answer(connection, stay);
         // Nobody reads answers any more.
         self.asking.0.end();
         if !matches!(detached, Ok(true)) {
@@ -155,17 +181,17 @@ impl Service {
     }
 
     /// Answers the program. Returns true once it detaches, and false if it is gone.
-    fn answer(&self, connection: &Connection) -> io::Result<bool> {
-        let server = &self.server;
+    fn answer(&self, connection: &Connection, stay: &Stay<'_>) -> io::Result<bool> {
+        let (server, program) = (&self.server, &stay.program);
         while let Some(ask) = connection.ask()? {
             match ask {
-                Ask::Attach(_) | Ask::Leave => return Err(io::ErrorKind::InvalidData.into()),
+                Ask::Attach(_) | Ask::Yield => return Err(io::ErrorKind::InvalidData.into()),
                 Ask::Contacts => connection.send(&Reply::Contacts(server.contacts().count()))?,
                 Ask::UnseenCalls => {
                     server.note_unseen_calls();
                     connection.send(&Reply::Done)?;
                 }
-                Ask::Drain => server.begin_drain(),
+                Ask::Drain(unclosed) => server.begin_drain_with(unclosed),
                 Ask::Shown { number, is_shown } => self.asking.0.shown(number, is_shown),
                 Ask::Broken => self.asking.0.broken(),
                 Ask::Outstanding => {
@@ -176,7 +202,29 @@ impl Service {
                     }
                     connection.send(&Reply::Outstanding(outstanding))?;
                 }
-                Ask::About(question) => connection.send(&Reply::About(self.about.answer(question)))?,
+                Ask::About(question) => {
+                    let networks = program.networks().clone();
+                    connection.send(&Reply::About(self.about.answer(&networks, question)))?;
+                }
+                Ask::Join(joining) => {
+                    let joined = stay.join(&joining);
+                    // Before the answer, so that the program finds its network.
+                    server.set_networks(&program.network_ids());
+                    connection.send(&match joined {
+                        Ok(joined) => Reply::Joined(joined),
+                        Err(failure) => Reply::Refused(refusal(&failure)),
+                    })?;
+                }
+                Ask::Leave(id) => {
+                    // First for the program, because the node may keep the network for others.
+                    let left = program.take_network(&id);
+                    server.set_networks(&program.network_ids());
+                    if let Some(left) = &left {
+                        stay.leave(left);
+                    }
+                    connection.send(&Reply::Left(left.is_some()))?;
+                }
+                Ask::Status => connection.send(&Reply::Status(program.status_of(stay.node())?))?,
                 Ask::Detach => return Ok(true),
             }
         }
@@ -187,6 +235,10 @@ impl Service {
 /// Returns the name of a program and of its process, for people.
 pub(super) fn called(name: &str, process: u32) -> String {
     format!("`{}` (process {process})", escape(name))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The attached programs.
@@ -229,7 +281,8 @@ impl Programs {
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
-    fn name(&self, node: &Node) {
+    /// Names the programs in the node's status.
+    pub(super) fn name(&self, node: &Node) {
         node.set_programs(self.attached.iter().map(|program| program.status()).collect());
     }
 

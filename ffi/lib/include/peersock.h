@@ -242,7 +242,7 @@ struct peersock_config *peersock_config_new(void);
 // `config` is NULL or comes from `peersock_config_new()` and was not freed.
 void peersock_config_free(struct peersock_config *config);
 
-// Keeps the identity in this directory, which is created if missing and used by one process at a time. NULL
+// Keeps the identity in this directory, which is created if missing and used by one node at a time. NULL
 // selects the default directory, `peersock` under `$XDG_STATE_HOME` or `~/.local/state`.
 //
 // Pointers:
@@ -322,6 +322,15 @@ const char *peersock_version(void);
 // `*node` becomes the handle of another node. NULL for `config` means the default settings. A default node
 // that was stopped can be started again.
 //
+// If a shared node runs in the state directory, as that of `peersock node` and of the programs under
+// `peersock run`, this program uses it: it has the same identity and addresses, its ports are that node's,
+// and the networks are those that it joins itself. Settings that differ from the shared node's are
+// `PEERSOCK_E_INVALID`, with a text that names the program that has set them. When the shared node ends, all
+// calls fail with ENETDOWN (`PEERSOCK_E_DOWN`), and the default node can be started again. Without a state
+// directory, or with the variable `PEERSOCK_OWN_NODE` not empty, the node is in this process.
+// `peersock_process()` tells which it is. `peersock_on_event()` and `peersock_event_fd()` need a node in
+// this process.
+//
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`; `node` is NULL or has room for a handle.
 peersock_result peersock_start(const struct peersock_config *config, peersock_node *node);
@@ -345,8 +354,15 @@ peersock_result peersock_start(const struct peersock_config *config, peersock_no
 // popen(3).
 peersock_result peersock_stop(peersock_node node, int linger_ms);
 
-// Returns true if the node runs in this process. Starts no node.
+// Returns true if the node runs, and this process uses it. Starts no node.
 bool peersock_is_running(peersock_node node);
+
+// Gets the number of the process that holds the node: this one, or that of a shared node. See
+// `peersock_start()`.
+//
+// Pointers:
+// `process` is NULL or has room for a number.
+peersock_result peersock_process(peersock_node node, uint32_t *process);
 
 // Copies the node ID as text: `PEERSOCK_ID_SIZE` bytes with the final zero.
 //
@@ -430,7 +446,8 @@ peersock_result peersock_join_named(peersock_node node,
                                     const char *passphrase,
                                     uint64_t *network);
 
-// Leaves a network. Its connections are reset, and its sockets fail with ENETDOWN.
+// Leaves a network. Its connections are reset, and its sockets fail with ENETDOWN. If other programs use the
+// network on a shared node, its sockets stay open instead, and neither send nor receive anything.
 peersock_result peersock_leave(peersock_node node, uint64_t network);
 
 // Copies the IDs of the joined networks, in the order of joining, up to `capacity`. `*count` becomes the
@@ -663,6 +680,8 @@ int peersock_listen_at(peersock_node node,
 //
 // A callback that is more than 1024 events behind misses the oldest.
 //
+// A shared node reports no events: the result is PEERSOCK_E_SYSTEM, and `errno` is EOPNOTSUPP.
+//
 // Pointers:
 // `callback` may be called with `context` from another thread until this function is called again, or the
 // node is stopped.
@@ -671,7 +690,7 @@ peersock_result peersock_on_event(peersock_node node, peersock_event_callback ca
 // Opens a descriptor that becomes readable (poll(2), epoll(7)) when an event occurs. One read(2) of
 // `sizeof(peersock_event)` bytes returns one event; a smaller read drops the rest of it. The descriptor is
 // non-blocking and closed on exec, and the caller closes it. A read of zero bytes means that the node was
-// stopped. Returns -1 and `errno` on failure.
+// stopped. Returns -1 and `errno` on failure: EOPNOTSUPP on a shared node, which reports no events.
 int peersock_event_fd(peersock_node node);
 
 // Makes a new secret seed from the operating system's randomness. `size` must be `PEERSOCK_SEED_SIZE`.

@@ -315,7 +315,7 @@ fn explain(
 ) {
     let Some(socket) = socket.filter(|_| error == Errno::ACCESS) else { return };
     let (Ok(Some(local)), Ok(Some(node))) = (local(), node_of(socket)) else { return };
-    if let Ok(Some(text)) = node.run(move |node| node.port_refusal(local.port())) {
+    if let Ok(Some(text)) = node.node.port_refusal(local.port()) {
         remember(&text);
     }
 }

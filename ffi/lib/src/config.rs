@@ -36,7 +36,7 @@ pub unsafe extern "C" fn peersock_config_free(config: *mut peersock_config) {
     }
 }
 
-/// Keeps the identity in this directory, which is created if missing and used by one process at a time. NULL
+/// Keeps the identity in this directory, which is created if missing and used by one node at a time. NULL
 /// selects the default directory, `peersock` under `$XDG_STATE_HOME` or `~/.local/state`.
 ///
 /// # Safety

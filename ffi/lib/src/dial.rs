@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use libc::{c_char, c_int, sockaddr, socklen_t};
-use peersock::Joined;
 use peersock_bsd as bsd;
 use peersock_bsd::{Errno, Socket};
 use peersock_fd::{Reply, Request};
@@ -112,8 +111,8 @@ pub unsafe extern "C" fn peersock_listen_at(
         let (fd, address) = (open(node, kind)?, SocketAddr::new(ip, port));
         let listens = bind(&fd, mapped(address), family == libc::AF_INET6, backlog);
         let refusal = |error| match error {
-            Errno::ACCESS => find(node)?.run(move |node| node.port_refusal(port)),
-            _ => Ok(None),
+            Errno::ACCESS => Ok(find(node)?.node.port_refusal(port)?),
+            _ => Answer::Ok(None),
         };
         match listens {
             Ok(()) => Ok(fd.into_raw_fd()),
@@ -176,7 +175,11 @@ fn look_up(node: peersock_node, host: &str) -> Answer<Vec<IpAddr>> {
     }
     let node = find(node)?;
     if host.is_empty() {
-        return node.run(|node| node.networks().iter().flat_map(Joined::addresses).collect());
+        let mut own = Vec::new();
+        for network in node.node.networks()? {
+            own.extend(node.node.addresses(network)?.unwrap_or_default());
+        }
+        return Ok(own);
     }
     match node.client.ask(Request::Resolve(host.to_owned())) {
         Ok(Reply::Resolved(found)) if !found.is_empty() => Ok(found),

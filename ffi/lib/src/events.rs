@@ -61,6 +61,8 @@ pub type peersock_event_callback =
 ///
 /// A callback that is more than 1024 events behind misses the oldest.
 ///
+/// A shared node reports no events: the result is PEERSOCK_E_SYSTEM, and `errno` is EOPNOTSUPP.
+///
 /// # Safety
 /// `callback` may be called with `context` from another thread until this function is called again, or the
 /// node is stopped.
@@ -74,7 +76,7 @@ pub unsafe extern "C" fn peersock_on_event(
         let node = find(node)?;
         node.replace_callback(None);
         let Some(callback) = callback else { return Ok(()) };
-        let events = Arc::new(node.run(|node| node.events())?);
+        let events = Arc::new(node.node.own()?.run(|node| node.events())?);
         // Another thread may have set one meanwhile.
         node.replace_callback(Some(Callback::start(events, Target { callback, context })?));
         Ok(())
@@ -84,12 +86,12 @@ pub unsafe extern "C" fn peersock_on_event(
 /// Opens a descriptor that becomes readable (poll(2), epoll(7)) when an event occurs. One read(2) of
 /// `sizeof(peersock_event)` bytes returns one event; a smaller read drops the rest of it. The descriptor is
 /// non-blocking and closed on exec, and the caller closes it. A read of zero bytes means that the node was
-/// stopped. Returns -1 and `errno` on failure.
+/// stopped. Returns -1 and `errno` on failure: EOPNOTSUPP on a shared node, which reports no events.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_event_fd(node: peersock_node) -> RawFd {
     posix_with_text(|| {
         let encode = |event: &Event| bytes(&describe(event)).to_vec();
-        Ok(find(node)?.host.event_socket(encode)?.into_raw_fd())
+        Ok(find(node)?.node.own()?.event_socket(encode)?.into_raw_fd())
     })
 }
 

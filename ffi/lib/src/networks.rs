@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use libc::{c_char, c_int, in6_addr, size_t, sockaddr, sockaddr_storage, socklen_t};
 use peersock::overlay::Psk;
-use peersock::{Joined, Network, NetworkId, Node};
+use peersock::{Network, NetworkId};
 
 use crate::boundary::{answer, guarded_or};
 use crate::node::timeout;
@@ -120,12 +120,13 @@ pub unsafe extern "C" fn peersock_join_named(
     })
 }
 
-/// Leaves a network. Its connections are reset, and its sockets fail with ENETDOWN.
+/// Leaves a network. Its connections are reset, and its sockets fail with ENETDOWN. If other programs use the
+/// network on a shared node, its sockets stay open instead, and neither send nor receive anything.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_leave(node: peersock_node, network: u64) -> peersock_result {
     answer(|| {
         let id = read_id(network)?;
-        match find(node)?.run(move |node| node.leave(id))? {
+        match find(node)?.node.leave(id)? {
             true => Ok(()),
             false => Err(not_joined(id)),
         }
@@ -145,9 +146,9 @@ pub unsafe extern "C" fn peersock_networks(
     count: *mut size_t,
 ) -> peersock_result {
     answer(|| {
-        let ids = |node: &Node| node.networks().iter().map(|joined| joined.id().as_u64()).collect();
+        let ids = find(node)?.node.networks()?.into_iter().map(|id| id.as_u64()).collect();
         // SAFETY: the caller's.
-        unsafe { text::put_all(find(node)?.run(ids)?, networks, capacity, count) }
+        unsafe { text::put_all(ids, networks, capacity, count) }
     })
 }
 
@@ -160,8 +161,8 @@ pub extern "C" fn peersock_wait_ready(
     timeout_ms: c_int,
 ) -> peersock_result {
     answer(|| {
-        let wait = move |joined: Joined| joined.wait_ready(timeout(timeout_ms));
-        Ok(find(node)?.wait(with_network(network, wait)?)???)
+        let id = read_id(network)?;
+        find(node)?.node.wait_ready(id, timeout(timeout_ms))?.ok_or_else(|| not_joined(id))
     })
 }
 
@@ -181,8 +182,8 @@ pub unsafe extern "C" fn peersock_wait_peer(
     answer(|| {
         // SAFETY: the caller's.
         let ip = unsafe { read_ip(address, length) }?;
-        let wait = move |joined: Joined| joined.wait_peer(ip, timeout(timeout_ms));
-        Ok(find(node)?.wait(with_network(network, wait)?)???)
+        let id = read_id(network)?;
+        find(node)?.node.wait_peer(id, ip, timeout(timeout_ms))?.ok_or_else(|| not_joined(id))
     })
 }
 
@@ -197,9 +198,14 @@ pub unsafe extern "C" fn peersock_address(
     address: *mut in6_addr,
 ) -> peersock_result {
     answer(|| {
-        let own = find(node)?.run(with_network(network, |joined| joined.address())?)??;
+        // The self-certifying one.
+        let own = own_addresses(node, network)?.into_iter().find_map(|ip| match ip {
+            IpAddr::V6(ip) => Some(ip.octets()),
+            IpAddr::V4(_) => None,
+        });
+        let s6_addr = own.ok_or_else(Failure::down)?;
         // SAFETY: the caller's.
-        unsafe { text::put(in6_addr { s6_addr: own.octets() }, address, "the place for the address") }
+        unsafe { text::put(in6_addr { s6_addr }, address, "the place for the address") }
     })
 }
 
@@ -216,8 +222,7 @@ pub unsafe extern "C" fn peersock_addresses(
     count: *mut size_t,
 ) -> peersock_result {
     answer(|| {
-        let own = find(node)?.run(with_network(network, |joined| joined.addresses())?)??;
-        let own = own.into_iter().map(|ip| storage((ip, 0).into())).collect();
+        let own = own_addresses(node, network)?.into_iter().map(|ip| storage((ip, 0).into())).collect();
         // SAFETY: the caller's.
         unsafe { text::put_all(own, addresses, capacity, count) }
     })
@@ -228,13 +233,10 @@ pub(crate) fn read_id(network: u64) -> Answer<NetworkId> {
     NetworkId::new(network).map_err(|error| Failure::invalid(error.to_string()))
 }
 
-/// Returns a job that calls `job` with one joined network.
-pub(crate) fn with_network<T>(
-    network: u64,
-    job: impl FnOnce(Joined) -> T + Send + 'static,
-) -> Answer<impl FnOnce(&Node) -> Answer<T> + Send + 'static> {
+/// Returns the node's addresses in a network.
+fn own_addresses(node: peersock_node, network: u64) -> Answer<Vec<IpAddr>> {
     let id = read_id(network)?;
-    Ok(move |node: &Node| Ok(job(node.network(id).ok_or_else(|| not_joined(id))?)))
+    find(node)?.node.addresses(id)?.ok_or_else(|| not_joined(id))
 }
 
 pub(crate) fn not_joined(id: NetworkId) -> Failure {
@@ -263,8 +265,5 @@ pub(crate) unsafe fn read_ip(address: *const sockaddr, length: socklen_t) -> Ans
 
 /// Joins a network, within the limits set by `peersock run`.
 pub(crate) fn join(node: peersock_node, network: Network) -> Answer {
-    let running = find(node)?;
-    running.host.check_outer(&network).map_err(|error| Failure::invalid(error.to_string()))?;
-    running.run(move |node| node.join(network).map(drop))??;
-    Ok(())
+    Ok(find(node)?.node.join(network)?)
 }

@@ -28,6 +28,15 @@ pub extern "C" fn peersock_version() -> *const c_char {
 /// `*node` becomes the handle of another node. NULL for `config` means the default settings. A default node
 /// that was stopped can be started again.
 ///
+/// If a shared node runs in the state directory, as that of `peersock node` and of the programs under
+/// `peersock run`, this program uses it: it has the same identity and addresses, its ports are that node's,
+/// and the networks are those that it joins itself. Settings that differ from the shared node's are
+/// `PEERSOCK_E_INVALID`, with a text that names the program that has set them. When the shared node ends, all
+/// calls fail with ENETDOWN (`PEERSOCK_E_DOWN`), and the default node can be started again. Without a state
+/// directory, or with the variable `PEERSOCK_OWN_NODE` not empty, the node is in this process.
+/// `peersock_process()` tells which it is. `peersock_on_event()` and `peersock_event_fd()` need a node in
+/// this process.
+///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`; `node` is NULL or has room for a handle.
 #[unsafe(no_mangle)]
@@ -69,10 +78,10 @@ pub extern "C" fn peersock_stop(node: peersock_node, linger_ms: c_int) -> peerso
     answer(|| {
         let node = match registry::known(node)? {
             // In a child, this process must not stop the parent's node.
-            Some(known) if !known.host.is_here() => return Err(Failure::down()),
+            Some(known) if !known.node.is_here() => return Err(Failure::down()),
             _ => registry::take(node)?,
         };
-        let delivered = node.host.stop(timeout(linger_ms));
+        let delivered = node.node.stop(timeout(linger_ms));
         node.finish_callback();
         match delivered {
             true => Ok(()),
@@ -81,10 +90,21 @@ pub extern "C" fn peersock_stop(node: peersock_node, linger_ms: c_int) -> peerso
     })
 }
 
-/// Returns true if the node runs in this process. Starts no node.
+/// Returns true if the node runs, and this process uses it. Starts no node.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_is_running(node: peersock_node) -> bool {
-    guarded_or(false, || matches!(registry::known(node), Ok(Some(node)) if node.host.is_running()))
+    guarded_or(false, || matches!(registry::known(node), Ok(Some(running)) if running.node.is_running()))
+}
+
+/// Gets the number of the process that holds the node: this one, or that of a shared node. See
+/// `peersock_start()`.
+///
+/// # Safety
+/// `process` is NULL or has room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_process(node: peersock_node, process: *mut u32) -> peersock_result {
+    // SAFETY: the caller's.
+    answer(|| unsafe { text::put(find(node)?.node.process(), process, "the place for the process") })
 }
 
 /// Copies the node ID as text: `PEERSOCK_ID_SIZE` bytes with the final zero.
@@ -94,7 +114,7 @@ pub extern "C" fn peersock_is_running(node: peersock_node) -> bool {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_id(node: peersock_node, id: *mut c_char, size: size_t) -> peersock_result {
     // SAFETY: the caller's.
-    answer(|| unsafe { text::write(&find(node)?.run(|node| node.id().to_string())?, id, size) })
+    answer(|| unsafe { text::write(&find(node)?.node.id()?.to_string(), id, size) })
 }
 
 /// Copies the public key of the node, in the form that the file of a static network lists:
@@ -109,7 +129,7 @@ pub unsafe extern "C" fn peersock_key(
     size: size_t,
 ) -> peersock_result {
     answer(|| {
-        let text = find(node)?.run(|node| node.public_identity().to_string())?;
+        let text = find(node)?.node.public_key()?;
         // SAFETY: the caller's.
         unsafe { text::write(&text, key, size) }
     })
@@ -122,7 +142,7 @@ pub unsafe extern "C" fn peersock_key(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_udp_port(node: peersock_node, port: *mut u16) -> peersock_result {
     answer(|| {
-        let endpoints = find(node)?.run(|node| node.status().endpoints)?;
+        let endpoints = find(node)?.node.status()?.endpoints;
         let found = endpoints.first().map_or(0, std::net::SocketAddr::port);
         // SAFETY: the caller's.
         unsafe { text::put(found, port, "the place for the port") }
@@ -137,8 +157,7 @@ pub unsafe extern "C" fn peersock_udp_port(node: peersock_node, port: *mut u16) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_status(node: peersock_node, json: *mut *mut c_char) -> peersock_result {
     answer(|| {
-        let status = find(node)?.run(|node| serde_json::to_string(&node.status()))?;
-        let status = status.map_err(|error| Failure::invalid(error.to_string()))?;
+        let status = find(node)?.node.status_text()?;
         // SAFETY: the caller's.
         unsafe { text::give(status, json) }
     })
@@ -169,7 +188,7 @@ pub unsafe extern "C" fn peersock_counter(
     answer(|| {
         // SAFETY: the caller's.
         let name = unsafe { text::read(name, "the name") }?;
-        let counters = find(node)?.run(|node| node.status().counters)?;
+        let counters = find(node)?.node.status()?.counters;
         let unknown = || Failure::new(PEERSOCK_E_NOT_FOUND, format!("counter {name} does not exist"));
         // SAFETY: the caller's.
         unsafe { text::put(*counters.get(name).ok_or_else(unknown)?, value, "the place for the value") }
@@ -188,7 +207,7 @@ pub unsafe extern "C" fn peersock_environment(
     size: size_t,
 ) -> peersock_result {
     // SAFETY: the caller's.
-    answer(|| -> Answer { unsafe { text::write(&find(node)?.host.environment(), text, size) } })
+    answer(|| -> Answer { unsafe { text::write(&find(node)?.node.environment(), text, size) } })
 }
 
 /// Converts a time in milliseconds from C; a negative one means forever.

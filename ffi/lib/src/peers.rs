@@ -2,7 +2,7 @@
 
 use libc::{c_char, size_t, sockaddr_storage};
 use peersock::overlay::NodeId;
-use peersock::{Node, PeerStatus, Presence};
+use peersock::{PeerStatus, Presence};
 
 use crate::boundary::answer;
 use crate::networks::{read_id, storage};
@@ -104,7 +104,7 @@ pub unsafe extern "C" fn peersock_peers(
 ) -> peersock_result {
     answer(|| {
         let wanted = if network == 0 { None } else { Some(read_id(network)?) };
-        let known = find(node)?.run(Node::peers)?;
+        let known = find(node)?.node.peers()?;
         let chosen = known.iter().filter(|peer| wanted.is_none_or(|wanted| peer.network == wanted));
         let chosen: Vec<_> = chosen.map(describe).collect();
         // SAFETY: the caller's.
@@ -190,7 +190,7 @@ unsafe fn find_peer(node: peersock_node, network: u64, id: *const c_char) -> Res
     let id: NodeId = unsafe { text::read(id, "the node ID") }?
         .parse()
         .map_err(|error: peersock::overlay::ParseNodeIdError| Failure::invalid(error.to_string()))?;
-    let peers = find(node)?.run(Node::peers)?;
+    let peers = find(node)?.node.peers()?;
     peers
         .into_iter()
         .find(|peer| peer.network == network && peer.id == id)

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
-use peersock::{IdentitySource, Node, NodeBuilder, StartError};
+use peersock::{IdentitySource, Node, NodeBuilder};
+use peersock_attach::ProgramNode;
 use peersock_bsd::{Client, Socket};
-use peersock_socket_server::Host;
 
 use crate::events::Callback;
 use crate::result::{Answer, Failure, PEERSOCK_E_EXISTS};
@@ -34,26 +34,16 @@ static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// A running node.
 pub(crate) struct Running {
-    pub(crate) host: Host,
+    pub(crate) node: ProgramNode,
     pub(crate) client: Arc<Client>,
     pub(crate) callback: Mutex<Option<Callback>>,
 }
 
 impl Running {
-    fn start(settings: NodeBuilder) -> Result<Arc<Running>, StartError> {
-        let host = Host::start_with_unseen_calls(settings)?;
-        let client = Client::new(host.tag(), host.token());
-        Ok(Arc::new(Running { host, client, callback: Mutex::default() }))
-    }
-
-    /// Calls `job` on the node's thread.
-    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce(&Node) -> T + Send + 'static) -> Answer<T> {
-        Ok(self.host.run(job)?)
-    }
-
-    /// Calls `job` on a thread of the node that may block.
-    pub(crate) fn wait<T: Send + 'static>(&self, job: impl FnOnce(&Node) -> T + Send + 'static) -> Answer<T> {
-        Ok(self.host.run_apart(job)?)
+    fn start(settings: NodeBuilder) -> Answer<Arc<Running>> {
+        let node = ProgramNode::start_with_unseen_calls(settings)?;
+        let client = Client::new(node.tag(), node.token());
+        Ok(Arc::new(Running { node, client, callback: Mutex::default() }))
     }
 }
 
@@ -64,8 +54,10 @@ pub(crate) fn defaults() -> NodeBuilder {
 
 /// Returns the node with this handle. Starts the default node if needed.
 pub(crate) fn find(handle: peersock_node) -> Answer<Arc<Running>> {
-    if let Some(node) = known(handle)? {
-        return Ok(node);
+    match known(handle)? {
+        Some(running) if running.node.is_lost() => return Err(Failure::down()),
+        Some(running) => return Ok(running),
+        None => {}
     }
     if handle != PEERSOCK_DEFAULT || STOPPED.load(Ordering::SeqCst) {
         return Err(Failure::down());
@@ -80,8 +72,8 @@ pub(crate) fn find(handle: peersock_node) -> Answer<Arc<Running>> {
 /// Starts the default node.
 pub(crate) fn start_default(settings: NodeBuilder) -> Answer {
     let _starting = attempt(|| STARTING.try_lock())?;
-    // A node of a parent process does not count.
-    if known(PEERSOCK_DEFAULT)?.is_some_and(|node| node.host.is_here()) {
+    // A node of a parent process does not count, and neither does a shared one that has ended.
+    if known(PEERSOCK_DEFAULT)?.is_some_and(|running| running.node.is_here() && !running.node.is_lost()) {
         return Err(Failure::new(PEERSOCK_E_EXISTS, "the default node runs already"));
     }
     insert(PEERSOCK_DEFAULT, settings)?;
@@ -118,7 +110,9 @@ pub(crate) fn known(handle: peersock_node) -> Answer<Option<Arc<Running>>> {
 
 fn insert(handle: peersock_node, settings: NodeBuilder) -> Answer<Arc<Running>> {
     let node = Running::start(settings)?;
-    nodes_mut()?.insert(handle, Arc::clone(&node));
+    let replaced = nodes_mut()?.insert(handle, Arc::clone(&node));
+    // Without the lock, because a node that has ended still waits for its threads.
+    drop(replaced);
     Ok(node)
 }
 

@@ -6,6 +6,7 @@ use libc::c_int;
 use peersock::settings::SettingError;
 use peersock::state::StateError;
 use peersock::{ConfigError, JoinError, NetworkIdError, StartError};
+use peersock_attach::{AttachError, JoinFailure, NodeError};
 
 /// Result of a node call: 0, or one of the `PEERSOCK_E_` constants.
 ///
@@ -90,6 +91,29 @@ impl From<StartError> for Failure {
             }
             StartError::AlreadyInstalled => Failure::new(PEERSOCK_E_EXISTS, error.to_string()),
             _ => Failure::invalid(error.to_string()),
+        }
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Failure {
+        match error {
+            NodeError::Start(error) => error.into(),
+            NodeError::Attach(AttachError::Start(error)) => error.into(),
+            NodeError::Attach(AttachError::InUse { .. } | AttachError::Silent { .. }) => {
+                Failure::new(PEERSOCK_E_FILE, error.to_string())
+            }
+            error => Failure::invalid(error.to_string()),
+        }
+    }
+}
+
+impl From<JoinFailure> for Failure {
+    fn from(failure: JoinFailure) -> Failure {
+        match failure {
+            JoinFailure::Join(error) => error.into(),
+            JoinFailure::Io(error) => error.into(),
+            failure => Failure::invalid(failure.to_string()),
         }
     }
 }

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock::NetworkId;
 use peersock::management::{connect_own, is_absent, with_short_path};
 use peersock::state::StateDir;
 use peersock_fd::NodeTag;
-use peersock_socket_server::{FdServer, Outstanding};
+use peersock_socket_server::{FdServer, Outstanding, Unclosed};
 
 use crate::frame;
-use crate::messages::{Ask, Network, Refusal, Reply, Wish};
+use crate::messages::{Ask, Joining, Network, Refusal, Reply, Wish};
 use crate::start::Launch;
 
 /// Timeout of a start: another node may be ending meanwhile.
@@ -53,6 +54,7 @@ pub struct Attached {
     environment: String,
     tag: NodeTag,
     process: u32,
+    public_key: String,
     networks: Vec<Network>,
     /// Answers, from the thread that reads. Held during a question.
     answers: Mutex<Receiver<Reply>>,
@@ -150,9 +152,9 @@ impl Attached {
                 Err(source) => return Err(AttachError::Io { path, source }),
             };
             match first_answer(stream, &ask) {
-                Ok((stream, Reply::Attached { environment, process, networks })) => {
-                    return Attached::begin(stream, (environment, process, networks), tell)
-                        .map_err(AttachError::Start);
+                Ok((stream, Reply::Attached { environment, process, public_key, networks })) => {
+                    let place = Place { environment, process, public_key, networks };
+                    return Attached::begin(stream, place, tell).map_err(AttachError::Start);
                 }
                 Ok((_, Reply::Refused(refusal))) => return Err(AttachError::Refused(refusal)),
                 Ok((_, Reply::InUse { holder })) => {
@@ -188,7 +190,7 @@ impl Attached {
 
     fn begin(
         stream: UnixStream,
-        (environment, process, networks): (String, u32, Vec<Network>),
+        place: Place,
         tell: impl Fn(Told) + Send + Sync + 'static,
     ) -> io::Result<Attached> {
         let (answer, answers) = mpsc::channel();
@@ -199,7 +201,7 @@ impl Attached {
         thread::Builder::new().name("told".into()).spawn(telling)?;
         let (writing, is_closed) = (Mutex::default(), AtomicBool::new(false));
         let writer = Arc::new(Writer { stream: stream.try_clone()?, writing, is_closed });
-        let (tag, _) = FdServer::parse_environment(&environment).ok_or(io::ErrorKind::InvalidData)?;
+        let (tag, _) = FdServer::parse_environment(&place.environment).ok_or(io::ErrorKind::InvalidData)?;
         let helper = Helper::start(tag, Arc::clone(&writer))?;
         let (mut reading, ending) = (stream, Arc::clone(&writer));
         let has_ended = Arc::<AtomicBool>::default();
@@ -223,7 +225,8 @@ impl Attached {
             }
         };
         thread::Builder::new().name("attached".into()).spawn(reader)?;
-        Ok(Attached { writer, environment, tag, process, networks, answers: Mutex::new(answers), has_ended })
+        let (answers, Place { environment, process, public_key, networks }) = (Mutex::new(answers), place);
+        Ok(Attached { writer, environment, tag, process, public_key, networks, answers, has_ended })
     }
 
     /// Returns the value of the variable `PEERSOCK_NODE` for processes that use the program's sockets. It
@@ -242,7 +245,12 @@ impl Attached {
         self.process
     }
 
-    /// Returns the program's networks, in the order of the request.
+    /// Returns the node's public key, as the file of a static network lists it.
+    pub fn public_key(&self) -> &str {
+        &self.public_key
+    }
+
+    /// Returns the program's first networks, in the order of the request.
     pub fn networks(&self) -> &[Network] {
         &self.networks
     }
@@ -268,7 +276,41 @@ impl Attached {
 
     /// Begins the delivery of what the program has sent: its connections end in order.
     pub fn begin_drain(&self) {
-        self.say(&Ask::Drain);
+        self.begin_drain_with(Unclosed::Finish);
+    }
+
+    /// Begins the delivery, with a choice for connections that are open.
+    pub fn begin_drain_with(&self, unclosed: Unclosed) {
+        self.say(&Ask::Drain(unclosed));
+    }
+
+    /// Asks for one more network.
+    ///
+    /// # Errors
+    /// The node's refusal; `None` if the node has ended.
+    pub fn join(&self, network: &peersock::Network) -> Result<Network, Option<Refusal>> {
+        match self.question(&Ask::Join(Joining::new(network))) {
+            Some(Reply::Joined(network)) => Ok(network),
+            Some(Reply::Refused(refusal)) => Err(Some(refusal)),
+            _ => Err(None),
+        }
+    }
+
+    /// Gives up a network. Returns true if the program had it; `None` if the node has ended.
+    pub fn leave(&self, network: NetworkId) -> Option<bool> {
+        match self.question(&Ask::Leave(network.to_string())) {
+            Some(Reply::Left(had)) => Some(had),
+            _ => None,
+        }
+    }
+
+    /// Returns the node's status as JSON, with the members of the program's networks; `None` if the node has
+    /// ended.
+    pub fn status(&self) -> Option<String> {
+        match self.question(&Ask::Status) {
+            Some(Reply::Status(status)) => Some(status),
+            _ => None,
+        }
     }
 
     /// Returns the data that is not delivered yet, or never will be; `None` if the node has ended, or has not
@@ -319,6 +361,14 @@ impl Drop for Attached {
         // The node has left the state directory afterwards, if this was its last program.
         self.detach(|| false);
     }
+}
+
+/// First answer of a node that serves the program.
+struct Place {
+    environment: String,
+    process: u32,
+    public_key: String,
+    networks: Vec<Network>,
 }
 
 /// The stream to the node.

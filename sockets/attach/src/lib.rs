@@ -13,7 +13,8 @@
 //! connection as standard input.
 //!
 //! * [`Attached`]: the program's side;
-//! * [`Connection`]: the node's side of one program's connection.
+//! * [`Connection`]: the node's side of one program's connection;
+//! * [`ProgramNode`]: the node of a program in C or Python, which shares one or has one in its process.
 //!
 //! Each message is a length (four bytes, little endian) and a JSON document, see [`Ask`] and [`Reply`].
 
@@ -22,12 +23,17 @@ mod connection;
 mod frame;
 mod messages;
 mod place;
+mod program_node;
 mod questions;
+mod shared_node;
 mod start;
+mod variables;
 
 pub use client::{AttachError, Attached, Told};
 pub use connection::Connection;
-pub use messages::{Ask, Network, Refusal, Reply, Setting, VERSION, Wish};
+pub use messages::{Ask, Joining, Network, Refusal, Reply, Setting, VERSION, Wish};
 pub use place::Namespaces;
+pub use program_node::{JoinFailure, NodeError, ProgramNode};
 pub use questions::{Answer, Question, STEP};
 pub use start::Launch;
+pub use variables::{persist, wants_own_node};

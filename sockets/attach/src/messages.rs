@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use peersock_socket_server::{Outstanding, Shown};
+use peersock_socket_server::{Outstanding, Shown, Unclosed};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -23,14 +23,14 @@ pub enum Ask {
     /// First message of whoever needs the state directory for a node of its own: asks a node in the background
     /// that no program uses to end. The end of the connection comes afterwards; see
     /// [`peersock::state::StateDir::open`].
-    Leave,
+    Yield,
     /// Asks how many connections the program has made to its server. The answer is [`Reply::Contacts`].
     Contacts,
     /// Declares that calls on this program's sockets are not seen by the library. The
     /// answer is [`Reply::Done`].
     UnseenCalls,
-    /// Begins the delivery of what the program has sent: its connections end in order. Has no answer.
-    Drain,
+    /// Begins the delivery of what the program has sent. Has no answer.
+    Drain(Unclosed),
     /// Asks how much is not delivered. The answer is [`Reply::Outstanding`].
     Outstanding,
     /// Answer to [`Reply::Show`].
@@ -44,6 +44,13 @@ pub enum Ask {
     Broken,
     /// Asks about a member of the program's networks. The answer is [`Reply::About`].
     About(Question),
+    /// Asks for one more network. The answer is [`Reply::Joined`] or [`Reply::Refused`].
+    Join(Joining),
+    /// Gives up a network, by its ID. The answer is [`Reply::Left`].
+    Leave(String),
+    /// Asks for the node's status, and about the members of the program's networks. The answer is
+    /// [`Reply::Status`].
+    Status,
     /// Ends the attachment. The node closes the connection afterwards. If it waits for no other program, it
     /// has ended by then.
     Detach,
@@ -73,6 +80,23 @@ pub struct Wish {
     pub namespaces: Namespaces,
 }
 
+/// Network that a program names later. It contains secrets, so it is erased when dropped.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Joining {
+    /// Network as [`peersock::Network::to_portable`] returns it.
+    pub network: String,
+    /// Roots that its file names, as texts with their tokens.
+    pub roots: Vec<String>,
+}
+
+impl Joining {
+    /// Returns the message for a network.
+    pub fn new(network: &peersock::Network) -> Joining {
+        let roots = network.roots().iter().map(|root| root.to_portable().to_string());
+        Joining { network: network.to_portable().to_string(), roots: roots.collect() }
+    }
+}
+
 /// Setting of a node that all its programs share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct Setting {
@@ -91,10 +115,12 @@ pub enum Reply {
         environment: String,
         /// Process of the node.
         process: u32,
+        /// Public key of the node.
+        public_key: String,
         /// Networks of the program, in the order of the request.
         networks: Vec<Network>,
     },
-    /// The node does not serve the program. Ends the connection.
+    /// The node does not serve the program, which ends the connection; or it does not join a network.
     Refused(Refusal),
     /// Another process uses the state directory. Ends the connection.
     InUse {
@@ -113,6 +139,12 @@ pub enum Reply {
     },
     /// Asks to show the program that the node ends. The answer is [`Ask::Broken`].
     Break,
+    /// Answer to [`Ask::Join`].
+    Joined(Network),
+    /// Answer to [`Ask::Leave`]: true if the program had the network.
+    Left(bool),
+    /// Answer to [`Ask::Status`]: a [`peersock::Status`] as JSON.
+    Status(String),
     /// Answer to [`Ask::UnseenCalls`].
     Done,
     /// Answer to [`Ask::Contacts`].
@@ -134,6 +166,8 @@ pub struct Network {
     pub id: String,
     /// Addresses of the node in it, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
+    /// First and last port that it allows.
+    pub ports: (u16, u16),
 }
 
 /// Reason why a node does not serve a program, for people.
@@ -157,6 +191,13 @@ impl fmt::Debug for Wish {
     }
 }
 
+impl fmt::Debug for Joining {
+    /// Leaves out everything, because it contains secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Joining").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Reply {
     /// Leaves out the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,6 +208,9 @@ impl fmt::Debug for Reply {
             Reply::Ending => f.write_str("Ending"),
             Reply::Show { number, shown } => f.debug_tuple("Show").field(number).field(shown).finish(),
             Reply::Break => f.write_str("Break"),
+            Reply::Joined(network) => f.debug_tuple("Joined").field(network).finish(),
+            Reply::Left(had) => f.debug_tuple("Left").field(had).finish(),
+            Reply::Status(_) => f.write_str("Status"),
             Reply::Done => f.write_str("Done"),
             Reply::Contacts(count) => f.debug_tuple("Contacts").field(count).finish(),
             Reply::Outstanding(outstanding) => outstanding.fmt(f),

@@ -64,9 +64,10 @@ use peersock::Node;
 use peersock::attach::{Attached, Linger, NodeHandle, Patience, TaskUser};
 use peersock::overlay::NetworkId;
 use peersock_fd::{NodeTag, SocketId, Token};
+use serde::{Deserialize, Serialize};
 
 use application_fd::Holder;
-pub use host::{Host, SecretMismatch};
+pub use host::{Host, Hosted, Outer, Resident, SecretMismatch};
 pub use process::{leave_descriptors, unblock_signals};
 use resets::Resets;
 pub use resets::{Launcher, PendingReset, Shown};
@@ -218,7 +219,21 @@ impl FdServer {
     /// Begins the shutdown: takes what applications have written so far and closes their connections in
     /// order. [`FdServer::undelivered`] reports the progress.
     pub fn begin_drain(&self) {
-        self.server.begin_drain(Unclosed::Finish);
+        self.begin_drain_with(Unclosed::Finish);
+    }
+
+    /// Begins the shutdown like [`FdServer::begin_drain`], with a choice for connections that applications
+    /// have not closed. Those that are reset are reset by [`FdServer::reset`], or by dropping the server.
+    pub fn begin_drain_with(&self, unclosed: Unclosed) {
+        self.server.begin_drain(unclosed);
+        self.handle.kick();
+    }
+
+    /// Replaces the networks of a server that [serves some](FdServer::start_within). Its open sockets follow.
+    /// Connections in networks that are not among them any more are reset.
+    pub fn set_networks(&self, networks: &[NetworkId]) {
+        self.handle.set_networks(networks);
+        self.server.abort_outside(&self.handle.networks());
         self.handle.kick();
     }
 
@@ -277,13 +292,13 @@ impl FdServer {
 }
 
 /// Treatment, at the node's end, of connections that applications have not closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Unclosed {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unclosed {
     /// All end in order, as the kernel ends them for a process that exits.
     Finish,
     /// The connections of these sockets end in order. The others are reset because other processes hold them
     /// too.
-    FinishOnly(Arc<BTreeSet<SocketId>>),
+    FinishOnly(BTreeSet<SocketId>),
     /// All are reset.
     Reset,
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use peersock::attach::{Attached, EventFlags, NodeHandle, Patience, PollEvent};
+use peersock_datapath::JoinedNetwork;
 use peersock_fd::{Errno, Name, NameKey, NodeTag, Token, address};
 use peersock_primitives::sync;
 use rustix::net::SocketType;
@@ -181,6 +182,20 @@ impl Server {
         }
         for process in processes {
             application_fd::poison_all(self.tag, process);
+        }
+    }
+
+    /// Resets the connections whose local address is in none of these networks. Their applications see it.
+    pub(crate) fn abort_outside(&self, networks: &[JoinedNetwork]) {
+        let state = self.lock();
+        for entry in state.entries.values() {
+            let Some(local) = entry.local_of_stream() else { continue };
+            let is_inside = |network: &JoinedNetwork| network.addresses.contains(&local.ip());
+            if let Entry::Stream(stream) = entry
+                && !networks.iter().any(is_inside)
+            {
+                stream.connection.flow().abort(Instant::now());
+            }
         }
     }
 

@@ -229,7 +229,7 @@ impl ServerState {
 }
 
 /// Returns true if the node is ending, and resets this connection if the application still has it open then.
-fn is_reset_if_open(draining: &Option<Unclosed>, stream: &Stream) -> bool {
+pub(crate) fn is_reset_if_open(draining: &Option<Unclosed>, stream: &Stream) -> bool {
     draining.as_ref().is_some_and(|unclosed| unclosed.resets(stream.origin.id()))
 }
 

@@ -10,7 +10,7 @@ use crate::Unclosed;
 use crate::connection_errors::{Ending, When};
 use crate::requester::id;
 use crate::so_linger::NOBODY;
-use crate::state::{Entry, ServerState};
+use crate::state::{Entry, ServerState, is_reset_if_open};
 use crate::stream::{Origin, Stream};
 use crate::undelivered::Outstanding;
 use crate::wakers::Key;
@@ -138,6 +138,10 @@ impl ServerState {
         };
         let mut silence = None;
         let streams = self.entries.values().filter_map(|entry| match entry {
+            // It is about to be reset.
+            Entry::Stream(stream) if is_reset_if_open(&self.draining, stream) && stream.is_delivered() => {
+                None
+            }
             Entry::Stream(stream) => Some((stream.connection.flow(), stream.not_taken())),
             _ => None,
         });

@@ -44,7 +44,7 @@ impl Outstanding {
 
     /// Returns the bytes lost so far plus those still waiting, or `None` without loss. Zero is possible, for
     /// example if the peer closed without reading.
-    pub(crate) fn loss(&self) -> Option<u64> {
+    pub fn loss(&self) -> Option<u64> {
         let is_lossless = (self.waiting, self.lost, self.lost_before) == (0, 0, 0);
         (!is_lossless).then_some(self.waiting + self.lost_bytes + self.lost_before_bytes)
     }

@@ -83,7 +83,9 @@ impl Interfaces {
     /// may.
     pub(crate) fn any_allows(&self, scope: &Scope, port: u16) -> bool {
         let table = sync::read(&self.table);
-        table.entries.is_empty() || table.of(scope).any(|interface| interface.allows(port))
+        table.entries.is_empty()
+            || scope.is_empty()
+            || table.of(scope).any(|interface| interface.allows(port))
     }
 
     pub(crate) fn add(&self, config: InterfaceConfig) -> InterfaceId {

@@ -8,6 +8,7 @@ mod libzt_header;
 mod restarted;
 mod router;
 mod run;
+mod shared;
 mod versions;
 
 use std::io::{BufRead as _, BufReader, Write as _};

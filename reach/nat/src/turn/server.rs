@@ -123,6 +123,50 @@ impl TurnServer {
         self.fingerprint.as_ref()
     }
 
+    /// Returns the text that names this server, with the password and the fingerprint.
+    ///
+    /// ```
+    /// use peersock_nat::turn::TurnServer;
+    ///
+    /// let server: TurnServer = "turn:17%3Au:p:@@[2001:db8::1]?transport=tcp".parse()?;
+    /// assert_eq!(*server.to_portable(), "turn:17%3au:p%3a%40@[2001:db8::1]:3478?transport=tcp");
+    /// assert_eq!(server.to_portable().parse::<TurnServer>()?, server);
+    /// # Ok::<(), peersock_nat::turn::TurnServerError>(())
+    /// ```
+    pub fn to_portable(&self) -> Zeroizing<String> {
+        // With room for all of it, because growing would leave an unwiped copy behind.
+        let mut text = Zeroizing::new(String::with_capacity(6 * MAX_LEN + 500));
+        let escape = |text: &mut String, part: &str| {
+            for byte in part.bytes() {
+                match byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                    true => text.push(char::from(byte)),
+                    false => text.push_str(&format!("%{byte:02x}")),
+                }
+            }
+        };
+        let (scheme, query) = self.scheme();
+        text.push_str(scheme);
+        text.push(':');
+        escape(&mut text, &self.user);
+        text.push(':');
+        escape(&mut text, &self.password);
+        text.push_str(&format!("@{}{query}", self.target));
+        if let Some(digest) = &self.fingerprint {
+            text.push_str("?sha256=");
+            digest.iter().for_each(|byte| text.push_str(&format!("{byte:02x}")));
+        }
+        text
+    }
+
+    /// Returns the scheme and the query of the text.
+    fn scheme(&self) -> (&'static str, &'static str) {
+        match self.transport {
+            TurnTransport::Udp => ("turn", ""),
+            TurnTransport::Tcp => ("turn", "?transport=tcp"),
+            TurnTransport::Tls => ("turns", ""),
+        }
+    }
+
     pub(super) fn password(&self) -> &str {
         &self.password
     }
@@ -246,11 +290,7 @@ fn parse_digest(text: &str) -> Option<[u8; 32]> {
 
 impl fmt::Display for TurnServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, query) = match self.transport {
-            TurnTransport::Udp => ("turn", ""),
-            TurnTransport::Tcp => ("turn", "?transport=tcp"),
-            TurnTransport::Tls => ("turns", ""),
-        };
+        let (scheme, query) = self.scheme();
         write!(f, "{scheme}:{}@{}{query}", self.user, self.target)
     }
 }

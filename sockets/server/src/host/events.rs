@@ -10,7 +10,6 @@ use peersock::{Event, Node};
 use peersock_fd::{Errno, peer_credentials};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::thread::Job;
 use super::{Host, down};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -26,13 +25,13 @@ pub(super) fn socket(
     encode: impl Fn(&Event) -> Vec<u8> + Send + 'static,
 ) -> io::Result<OwnedFd> {
     let (done, name) = mpsc::sync_channel(1);
-    host.send(Job::Run(Box::new(move |node, apart| {
+    host.hosted().send(move |own, apart| {
         let (listener, name) = match listen() {
             Ok(listening) => listening,
             Err(error) => return drop(done.send(Err(error))),
         };
         // The caller connects as soon as it knows the name; the connection waits in the backlog.
-        apart.spawn(node, move |node| {
+        apart.spawn(&own.node, move |node| {
             let events = node.events();
             let _ = done.send(Ok(name));
             if let Some(end) = accept(&listener) {
@@ -40,7 +39,7 @@ pub(super) fn socket(
                 forward(node, &events, &end, encode);
             }
         });
-    })))?;
+    })?;
     let name = name.recv().map_err(|_| down())??;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let own = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, say_loss};
 
+use rustix::process::Pid;
+
 use super::stdio;
-use super::thread::{Ending, Hosted};
+use super::thread::Ending;
 use crate::{Unclosed, process};
 
 /// Time for a node to begin its shutdown; its thread may be busy with another job.
@@ -18,11 +20,29 @@ const END: Duration = Duration::from_secs(605);
 /// Number of attempts to lock the list of hosts, 1 ms apart.
 const LOOKS: u32 = 100;
 
-static HOSTS: Mutex<Vec<Weak<Hosted>>> = Mutex::new(Vec::new());
+static HOSTS: Mutex<Vec<Weak<dyn Stops>>> = Mutex::new(Vec::new());
 static AT_EXIT: Once = Once::new();
 
+/// A host that is stopped when its process exits.
+pub(super) trait Stops: Send + Sync {
+    /// Returns the process that the host belongs to.
+    fn process(&self) -> Pid;
+
+    /// Returns true if the calling thread is the host's.
+    fn is_own_thread(&self) -> bool;
+
+    /// Returns true if the exit does not wait for the host's deliveries.
+    fn is_given_up(&self) -> bool;
+
+    /// Returns the flag that is set once the host has begun to end.
+    fn is_ending(&self) -> Arc<AtomicBool>;
+
+    /// Begins the end and returns the channel of its progress, or `None` if the host has stopped already.
+    fn begin_stop(&self, linger: Linger, unclosed: Unclosed) -> Option<mpsc::Receiver<Ending>>;
+}
+
 /// Registers a host to be stopped at process exit if it still runs then.
-pub(super) fn remember(hosted: &Arc<Hosted>) {
+pub(super) fn remember<H: Stops + 'static>(hosted: &Arc<H>) {
     AT_EXIT.call_once(|| {
         peersock::attach::at_exit(stop_all);
         stdio::at_exit(flush);
@@ -30,12 +50,13 @@ pub(super) fn remember(hosted: &Arc<Hosted>) {
     // In a child forked while another thread held the lock, the list stays locked; skip registration.
     if let Ok(mut hosts) = HOSTS.try_lock() {
         hosts.retain(|host| host.strong_count() > 0);
-        hosts.push(Arc::downgrade(hosted));
+        let hosted: Arc<dyn Stops> = hosted.clone();
+        hosts.push(Arc::downgrade(&hosted));
     }
 }
 
 /// Returns the hosts, or `None` in a child that was forked while another thread held the lock.
-fn hosts() -> Option<MutexGuard<'static, Vec<Weak<Hosted>>>> {
+fn hosts() -> Option<MutexGuard<'static, Vec<Weak<dyn Stops>>>> {
     for _ in 0..LOOKS {
         match HOSTS.try_lock() {
             Ok(hosts) => return Some(hosts),
@@ -49,9 +70,9 @@ fn hosts() -> Option<MutexGuard<'static, Vec<Weak<Hosted>>>> {
 
 /// Returns the host if the calling thread can stop it: it belongs to this process, and the thread is not its
 /// own.
-fn here(host: &Weak<Hosted>) -> Option<Arc<Hosted>> {
+fn here(host: &Weak<dyn Stops>) -> Option<Arc<dyn Stops>> {
     let host = host.upgrade()?;
-    if host.process == rustix::process::getpid() && !host.is_own_thread() {
+    if host.process() == rustix::process::getpid() && !host.is_own_thread() {
         return Some(host);
     }
     // Do not drop the host, because that could block on a lock that is never released.
@@ -68,15 +89,15 @@ extern "C" fn flush() {
 
 extern "C" fn stop_all() {
     let Some(mut hosts) = hosts() else { return };
-    let is_waited_for = |host: &Arc<Hosted>| !host.given_up.load(Ordering::Relaxed);
+    let is_waited_for = |host: &Arc<dyn Stops>| !host.is_given_up();
     let hosts: Vec<_> = hosts.drain(..).filter_map(|host| here(&host)).filter(is_waited_for).collect();
     if hosts.is_empty() {
         return;
     }
     let unclosed = Unclosed::of_exit();
-    let begin = |host: Arc<Hosted>| {
+    let begin = |host: Arc<dyn Stops>| {
         let stop = host.begin_stop(Linger::Exit, unclosed.clone())?;
-        Some((stop, Arc::clone(&host.is_ending)))
+        Some((stop, host.is_ending()))
     };
     let stopping: Vec<_> = hosts.into_iter().filter_map(begin).collect();
     let begun = Instant::now();
@@ -92,7 +113,7 @@ impl Unclosed {
     /// reset.
     pub(super) fn of_exit() -> Unclosed {
         // The process may not be able to inspect its own descriptors; then all connections end in order.
-        process::own_sockets().map_or(Unclosed::Finish, |own| Unclosed::FinishOnly(Arc::new(own)))
+        process::own_sockets().map_or(Unclosed::Finish, Unclosed::FinishOnly)
     }
 }
 

@@ -9,18 +9,17 @@ mod thread;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::Ordering;
+use std::panic::resume_unwind;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use peersock::attach::{Linger, loss_text, say_loss};
 use peersock::{Event, Network, Node, NodeBuilder, StartError};
-use peersock_fd::{Client, NodeTag, Token};
+use peersock_fd::{NodeTag, Token};
 
 use super::{FdServer, Unclosed};
-pub use outer::SecretMismatch;
-use thread::{Hosted, Job};
+pub use outer::{Outer, SecretMismatch};
+pub use thread::{Hosted, Resident};
 
 /// A node that serves sockets as file descriptors to its own process, isolated from everything the process
 /// does.
@@ -58,9 +57,48 @@ use thread::{Hosted, Job};
 /// ```
 pub struct Host {
     /// Taken only by `drop`.
-    hosted: Option<Arc<Hosted>>,
-    /// Client of the node that the environment named when this host was started.
-    outer: Option<Arc<Client>>,
+    hosted: Option<Arc<Hosted<OwnNode>>>,
+    tag: NodeTag,
+    token: Token,
+    outer: Outer,
+}
+
+/// A node of this process, with its server.
+struct OwnNode {
+    node: Node,
+    server: FdServer,
+}
+
+impl OwnNode {
+    fn start(
+        settings: NodeBuilder,
+        prepare: fn(&FdServer),
+    ) -> Result<(OwnNode, (NodeTag, Token)), StartError> {
+        FdServer::raise_descriptor_limit();
+        let node = settings.start()?;
+        let server = FdServer::start(&node)?;
+        prepare(&server);
+        let names = (server.tag(), server.token());
+        Ok((OwnNode { node, server }, names))
+    }
+}
+
+impl Resident for OwnNode {
+    type Shared = Node;
+
+    fn shared(&self) -> &Node {
+        &self.node
+    }
+
+    fn end(self, linger: Linger, unclosed: Unclosed, wait: impl FnOnce()) -> Option<u64> {
+        let OwnNode { node, server } = self;
+        let lost = server.end(linger, unclosed);
+        drop(server);
+        // Jobs that run apart hold the node, and with it the lock of its state directory.
+        wait();
+        drop(node);
+        lost
+    }
 }
 
 impl Host {
@@ -82,10 +120,9 @@ impl Host {
     }
 
     fn start_in(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Host, StartError> {
-        let outer = outer::client();
-        let hosted = thread::start(settings, prepare)?;
-        exit::remember(&hosted);
-        Ok(Host { hosted: Some(hosted), outer })
+        let outer = Outer::of_environment();
+        let (hosted, (tag, token)) = Hosted::start(move || OwnNode::start(settings, prepare))?;
+        Ok(Host { hosted: Some(hosted), tag, token, outer })
     }
 
     /// Declares that this process makes the socket calls of programs that read and write by direct kernel
@@ -94,17 +131,17 @@ impl Host {
     /// # Errors
     /// ENETDOWN if the node was stopped or this is a forked child.
     pub fn note_unseen_calls(&self) -> io::Result<()> {
-        self.send(Job::NoteUnseenCalls)
+        self.hosted().run(|own| own.server.note_unseen_calls())
     }
 
     /// Returns the tag that identifies the node in the names of its sockets.
     pub fn tag(&self) -> NodeTag {
-        self.hosted().tag
+        self.tag
     }
 
     /// Returns the secret that lets processes of other users open sockets.
     pub fn token(&self) -> Token {
-        self.hosted().token
+        self.token
     }
 
     /// Returns the value of the environment variable [`ENVIRONMENT`](crate::ENVIRONMENT) for processes that
@@ -120,12 +157,12 @@ impl Host {
     /// # Errors
     /// Exactly one of the two nodes has a secret. Two different secrets are not detected.
     pub fn check_outer(&self, network: &Network) -> Result<(), SecretMismatch> {
-        self.outer.as_ref().map_or(Ok(()), |outer| outer::check(outer, network))
+        self.outer.check(network)
     }
 
     /// Returns true in the process that started the node, false in its children.
     pub fn is_here(&self) -> bool {
-        self.hosted().process == rustix::process::getpid()
+        self.hosted().is_here()
     }
 
     /// Returns true if calls can succeed: the node was not stopped, and this is the process that started it.
@@ -144,11 +181,7 @@ impl Host {
     /// # Panics
     /// If `job` panics.
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce(&Node) -> T + Send + 'static) -> io::Result<T> {
-        let (done, result) = mpsc::sync_channel(1);
-        self.send(Job::Run(Box::new(move |node, _| {
-            let _ = done.send(catch_unwind(AssertUnwindSafe(|| job(node))));
-        })))?;
-        received(&result)
+        self.hosted().run(|own| job(&own.node))
     }
 
     /// Like [`Host::run`], in a separate thread, so other jobs run meanwhile.
@@ -165,13 +198,7 @@ impl Host {
         &self,
         job: impl FnOnce(&Node) -> T + Send + 'static,
     ) -> io::Result<T> {
-        let (done, result) = mpsc::sync_channel(1);
-        self.send(Job::Run(Box::new(move |node, apart| {
-            apart.spawn(node, move |node| {
-                let _ = done.send(catch_unwind(AssertUnwindSafe(|| job(node))));
-            });
-        })))?;
-        received(&result)
+        self.hosted().run_apart(job)
     }
 
     /// Calls `job` on a thread with a separate descriptor table and no signals, like a node's threads, and
@@ -229,27 +256,16 @@ impl Host {
             return None;
         }
         let linger = linger.map_or(Linger::Exit, Linger::Within);
-        self.hosted().stop(linger, Unclosed::of_exit()).map(loss_text)
+        self.hosted().finish(linger).map(loss_text)
     }
 
     /// Makes the process's exit no longer wait for anything of this host.
     pub fn give_up(&self) {
-        self.hosted().given_up.store(true, Ordering::Relaxed);
+        self.hosted().give_up();
     }
 
-    fn hosted(&self) -> &Hosted {
+    fn hosted(&self) -> &Hosted<OwnNode> {
         self.hosted.as_ref().expect("only `drop` takes it")
-    }
-
-    fn send(&self, job: Job) -> io::Result<()> {
-        // Check this first, because no lock may be touched in a child.
-        if !self.is_here() {
-            return Err(down());
-        }
-        if self.hosted().is_own_thread() {
-            return Err(io::Error::from_raw_os_error(libc::EDEADLK));
-        }
-        self.hosted().jobs.send(job).map_err(|_| down())
     }
 }
 
@@ -258,7 +274,7 @@ impl Drop for Host {
         if !self.is_here() {
             // In a forked child, locks inside may be held forever.
             std::mem::forget(self.hosted.take());
-        } else if !self.hosted().is_own_thread()
+        } else if !exit::Stops::is_own_thread(self.hosted())
             && let Some(lost) = self.hosted().stop(Linger::Drop, Unclosed::Reset)
         {
             say_loss(lost);

@@ -9,18 +9,28 @@ use peersock_fd::Client;
 
 use crate::ENVIRONMENT;
 
-/// Returns a client of the node that the environment names, or `None` if it names none.
-pub(super) fn client() -> Option<Arc<Client>> {
-    std::env::var(ENVIRONMENT).ok().and_then(|text| Client::of_variable(&text))
-}
+/// The node that the environment named when this value was made.
+#[derive(Debug)]
+pub struct Outer(Option<Arc<Client>>);
 
-/// Checks whether the outer node is in another network with the same ID. A network with a secret has the same
-/// ID as the one without, and they have no member in common.
-pub(super) fn check(outer: &Client, network: &Network) -> Result<(), SecretMismatch> {
-    let mismatch = SecretMismatch { network: network.id(), is_secret_here: network.summary().secret };
-    match outer.has_secret(network.id().as_u64()) {
-        Some(is_secret_there) if is_secret_there != mismatch.is_secret_here => Err(mismatch),
-        _ => Ok(()),
+impl Outer {
+    /// Returns the node that [`ENVIRONMENT`] names now, if it names one.
+    pub fn of_environment() -> Outer {
+        Outer(std::env::var(ENVIRONMENT).ok().and_then(|text| Client::of_variable(&text)))
+    }
+
+    /// Checks whether the outer node is in another network with the same ID. A network with a secret has the
+    /// same ID as the one without, and they have no member in common.
+    ///
+    /// # Errors
+    /// See [`Host::check_outer`](crate::Host::check_outer).
+    pub fn check(&self, network: &Network) -> Result<(), SecretMismatch> {
+        let Some(outer) = &self.0 else { return Ok(()) };
+        let mismatch = SecretMismatch { network: network.id(), is_secret_here: network.summary().secret };
+        match outer.has_secret(network.id().as_u64()) {
+            Some(is_secret_there) if is_secret_there != mismatch.is_secret_here => Err(mismatch),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,45 +1,63 @@
-//! The thread that owns the node, and the jobs it runs.
+//! The thread that owns a node, or an attachment to one, and the jobs it runs.
 
+use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use peersock::attach::Linger;
-use peersock::{Node, NodeBuilder, StartError};
-use peersock_fd::{NodeTag, Token};
 use peersock_primitives::sync;
 use rustix::process::Pid;
 
+use super::exit::Stops as _;
+use super::{down, exit, received};
+use crate::Unclosed;
 use crate::process;
-use crate::{FdServer, Unclosed};
 
 /// Time for which a stopping host waits for the jobs that run apart. They end when the node is shut down.
 const APART_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A host's thread as other threads see it.
-pub(super) struct Hosted {
+/// Owner of a program's sockets, which lives in threads with a separate descriptor table, without signals.
+pub trait Resident: Sized + 'static {
+    /// The part that jobs in other threads use.
+    type Shared: Clone + Send + 'static;
+
+    /// Returns that part.
+    fn shared(&self) -> &Self::Shared;
+
+    /// Delivers what the program has sent, and ends its sockets. Calls `wait` when jobs that run apart must
+    /// have ended. Returns `None` if everything was delivered, else the number of unacknowledged bytes.
+    fn end(self, linger: Linger, unclosed: Unclosed, wait: impl FnOnce()) -> Option<u64>;
+}
+
+/// A resident as the program's threads see it.
+///
+/// When the process returns from `main`, or calls exit(3) or quick_exit(3), it is ended as with
+/// [`Hosted::stop`].
+pub struct Hosted<R: Resident> {
     /// The process that the thread belongs to.
-    pub(super) process: Pid,
-    pub(super) tag: NodeTag,
-    pub(super) token: Token,
-    pub(super) jobs: mpsc::Sender<Job>,
+    process: Pid,
+    jobs: mpsc::Sender<Job<R>>,
     own: Pid,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Set once the process's exit does not wait for this host's deliveries.
-    pub(super) given_up: AtomicBool,
-    /// Set once the thread has begun to end the node, at anyone's request.
-    pub(super) is_ending: Arc<AtomicBool>,
+    given_up: AtomicBool,
+    /// Set once the thread has begun to end the resident, at anyone's request.
+    is_ending: Arc<AtomicBool>,
 }
 
 /// A request to the thread.
-pub(super) enum Job {
-    Run(Box<Work>),
-    NoteUnseenCalls,
+enum Job<R> {
+    Run(Box<Work<R>>),
     /// Ends the thread and reports the progress.
     Stop(Linger, Unclosed, mpsc::SyncSender<Ending>),
 }
+
+/// A job that uses the resident.
+type Work<R> = dyn FnOnce(&R, &Apart) + Send;
 
 /// Progress of a node's end.
 pub(super) enum Ending {
@@ -49,85 +67,111 @@ pub(super) enum Ending {
     Over(Option<u64>),
 }
 
-/// A job that uses the node.
-type Work = dyn FnOnce(&Node, &Apart) + Send;
-
-/// Starts the thread, and waits until the node is up.
-pub(super) fn start(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Arc<Hosted>, StartError> {
-    let (jobs, todo) = mpsc::channel();
-    let (started, result) = mpsc::sync_channel(1);
-    let is_ending = Arc::new(AtomicBool::new(false));
-    let ending = Arc::clone(&is_ending);
-    let thread = Builder::new().name("peersock-host".into()).spawn(move || {
-        // Block signals first, because the program's handlers must not run with a separate descriptor table.
-        process::block_signals();
-        match process::leave_descriptors().map_err(StartError::Io).and_then(|()| open(settings)) {
-            Ok((node, server)) => {
-                prepare(&server);
-                let _ = started.send(Ok((rustix::thread::gettid(), server.tag(), server.token())));
-                serve(node, server, &todo, &ending);
+impl<R: Resident> Hosted<R> {
+    /// Starts the thread, in which `open` makes the resident, and waits for it.
+    ///
+    /// # Errors
+    /// Errors of `open`; the system refuses a thread, or another descriptor table.
+    pub fn start<I, E>(
+        open: impl FnOnce() -> Result<(R, I), E> + Send + 'static,
+    ) -> Result<(Arc<Hosted<R>>, I), E>
+    where
+        I: Send + 'static,
+        E: From<io::Error> + Send + 'static,
+    {
+        let (jobs, todo) = mpsc::channel();
+        let (started, result) = mpsc::sync_channel(1);
+        let is_ending = Arc::new(AtomicBool::new(false));
+        let ending = Arc::clone(&is_ending);
+        let thread = Builder::new().name("peersock-host".into()).spawn(move || {
+            // Block signals first, because the program's handlers must not run with a separate descriptor
+            // table.
+            process::block_signals();
+            match process::leave_descriptors().map_err(E::from).and_then(|()| open()) {
+                Ok((resident, about)) => {
+                    let _ = started.send(Ok((rustix::thread::gettid(), about)));
+                    serve(resident, &todo, &ending);
+                }
+                Err(error) => drop(started.send(Err(error))),
             }
-            Err(error) => drop(started.send(Err(error))),
-        }
-    })?;
-    let (own, tag, token) = match result.recv() {
-        Ok(result) => result?,
-        Err(_) => return Err(StartError::Io(io::Error::other("the node's thread has panicked"))),
-    };
-    let thread = Mutex::new(Some(thread));
-    let (process, given_up) = (rustix::process::getpid(), AtomicBool::new(false));
-    Ok(Arc::new(Hosted { process, tag, token, jobs, own, thread, given_up, is_ending }))
-}
-
-/// Runs a job on such a thread, without a node. The outer result is that of joining the thread.
-pub(super) fn run_alone<T: Send + 'static>(
-    job: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<std::thread::Result<io::Result<T>>> {
-    let thread = Builder::new().name("peersock-alone".into()).spawn(move || {
-        process::block_signals();
-        process::leave_descriptors()?;
-        Ok(job())
-    })?;
-    Ok(thread.join())
-}
-
-fn open(settings: NodeBuilder) -> Result<(Node, FdServer), StartError> {
-    FdServer::raise_descriptor_limit();
-    let node = settings.start()?;
-    let server = FdServer::start(&node)?;
-    Ok((node, server))
-}
-
-fn serve(node: Node, server: FdServer, todo: &mpsc::Receiver<Job>, is_ending: &AtomicBool) {
-    let apart = Apart::default();
-    for job in todo {
-        match job {
-            Job::Run(job) => job(&node, &apart),
-            Job::NoteUnseenCalls => server.note_unseen_calls(),
-            Job::Stop(linger, unclosed, done) => {
-                is_ending.store(true, Ordering::Relaxed);
-                let _ = done.try_send(Ending::Begun);
-                let lost = server.end(linger, unclosed);
-                drop(server);
-                // Jobs that run apart hold the node, and with it the lock of its state directory.
-                apart.wait(APART_PATIENCE);
-                drop(node);
-                let _ = done.try_send(Ending::Over(lost));
-                return;
-            }
-        }
-    }
-}
-
-impl Hosted {
-    /// Returns true if the calling thread is the host's.
-    pub(super) fn is_own_thread(&self) -> bool {
-        rustix::thread::gettid() == self.own
+        })?;
+        let (own, about) = match result.recv() {
+            Ok(result) => result?,
+            Err(_) => return Err(io::Error::other("the node's thread has panicked").into()),
+        };
+        let thread = Mutex::new(Some(thread));
+        let (process, given_up) = (rustix::process::getpid(), AtomicBool::new(false));
+        let hosted = Arc::new(Hosted { process, jobs, own, thread, given_up, is_ending });
+        exit::remember(&hosted);
+        Ok((hosted, about))
     }
 
-    /// Stops the node and waits for its end. Returns `None` if everything was delivered, else the number of
-    /// unacknowledged bytes.
-    pub(super) fn stop(&self, linger: Linger, unclosed: Unclosed) -> Option<u64> {
+    /// Returns true in the process that has started the thread, false in its children.
+    pub fn is_here(&self) -> bool {
+        self.process == rustix::process::getpid()
+    }
+
+    /// Calls `job` with the resident on its thread and returns its result. Jobs run one after the other.
+    ///
+    /// # Errors
+    /// ENETDOWN if it was stopped or this is a forked child; EDEADLK inside another job.
+    ///
+    /// # Panics
+    /// If `job` panics.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce(&R) -> T + Send + 'static) -> io::Result<T> {
+        let (done, result) = mpsc::sync_channel(1);
+        self.send(move |resident, _| {
+            let _ = done.send(catch_unwind(AssertUnwindSafe(|| job(resident))));
+        })?;
+        received(&result)
+    }
+
+    /// Like [`Hosted::run`], in a separate thread, so other jobs run meanwhile.
+    ///
+    /// # Errors
+    /// Errors of [`Hosted::run`], and ENETDOWN if no thread can be started.
+    ///
+    /// # Panics
+    /// If `job` panics.
+    pub fn run_apart<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&R::Shared) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let (done, result) = mpsc::sync_channel(1);
+        self.send(move |resident, apart| {
+            apart.spawn(resident.shared(), move |shared| {
+                let _ = done.send(catch_unwind(AssertUnwindSafe(|| job(shared))));
+            });
+        })?;
+        received(&result)
+    }
+
+    /// Sends a job, which may begin others apart.
+    pub(super) fn send(&self, job: impl FnOnce(&R, &Apart) + Send + 'static) -> io::Result<()> {
+        // Check this first, because no lock may be touched in a child.
+        if !self.is_here() {
+            return Err(down());
+        }
+        if self.is_own_thread() {
+            return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+        }
+        self.jobs.send(Job::Run(Box::new(job))).map_err(|_| down())
+    }
+
+    /// Ends the resident as a process does that exits: connections that it has not closed end in order, and
+    /// those that another process holds too are reset.
+    pub fn finish(&self, linger: Linger) -> Option<u64> {
+        self.stop(linger, Unclosed::of_exit())
+    }
+
+    /// Makes the process's exit no longer wait for this host.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the resident and waits for it. Returns `None` if everything was delivered, else the number of
+    /// unacknowledged bytes. Must not be called in a forked child.
+    pub fn stop(&self, linger: Linger, unclosed: Unclosed) -> Option<u64> {
         if self.is_own_thread() {
             return Some(0);
         }
@@ -145,13 +189,63 @@ impl Hosted {
         }
         lost
     }
+}
 
-    /// Asks the thread to stop the node and returns the channel of its progress, or `None` if it has stopped
-    /// already.
-    pub(super) fn begin_stop(&self, linger: Linger, unclosed: Unclosed) -> Option<mpsc::Receiver<Ending>> {
+impl<R: Resident> exit::Stops for Hosted<R> {
+    fn process(&self) -> Pid {
+        self.process
+    }
+
+    fn is_own_thread(&self) -> bool {
+        rustix::thread::gettid() == self.own
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    fn is_ending(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_ending)
+    }
+
+    fn begin_stop(&self, linger: Linger, unclosed: Unclosed) -> Option<mpsc::Receiver<Ending>> {
         // Room for both messages, so the thread never waits for a receiver.
         let (done, result) = mpsc::sync_channel(2);
         self.jobs.send(Job::Stop(linger, unclosed, done)).ok().map(|()| result)
+    }
+}
+
+impl<R: Resident> fmt::Debug for Hosted<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hosted").field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+/// Runs a job on such a thread, without a node. The outer result is that of joining the thread.
+pub(super) fn run_alone<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<std::thread::Result<io::Result<T>>> {
+    let thread = Builder::new().name("peersock-alone".into()).spawn(move || {
+        process::block_signals();
+        process::leave_descriptors()?;
+        Ok(job())
+    })?;
+    Ok(thread.join())
+}
+
+fn serve<R: Resident>(resident: R, todo: &mpsc::Receiver<Job<R>>, is_ending: &AtomicBool) {
+    let apart = Apart::default();
+    for job in todo {
+        match job {
+            Job::Run(job) => job(&resident, &apart),
+            Job::Stop(linger, unclosed, done) => {
+                is_ending.store(true, Ordering::Relaxed);
+                let _ = done.try_send(Ending::Begun);
+                let lost = resident.end(linger, unclosed, || apart.wait(APART_PATIENCE));
+                let _ = done.try_send(Ending::Over(lost));
+                return;
+            }
+        }
     }
 }
 
@@ -169,12 +263,12 @@ struct Running {
 
 impl Apart {
     /// Runs a job in a separate thread. If no thread can be started the job is dropped.
-    pub(super) fn spawn(&self, node: &Node, job: impl FnOnce(&Node) + Send + 'static) {
+    pub(super) fn spawn<S: Clone + Send + 'static>(&self, shared: &S, job: impl FnOnce(&S) + Send + 'static) {
         let entry = Running::enter(&self.running);
-        let node = node.clone();
+        let shared = shared.clone();
         let spawned = Builder::new().name("peersock-apart".into()).spawn(move || {
-            job(&node);
-            drop(node);
+            job(&shared);
+            drop(shared);
             drop(entry);
         });
         if let Err(error) = spawned {

@@ -1,0 +1,235 @@
+"""Sessions that share the node of a state directory with other programs."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import run_python
+
+#: A session in a state directory, whose arguments are the directory and a network.
+SESSION = """
+import errno, os, sys, threading
+import peersock
+from peersock import socket
+state, network = sys.argv[1:3]
+def session(**settings):
+    return peersock.Session(network, identity=state, interfaces="loopback", **settings)
+def refused(function, *arguments, **options):
+    try: function(*arguments, **options)
+    except (OSError, ValueError) as error: return error
+    raise AssertionError("it was not refused")
+"""
+
+#: Sends back what it gets at a port of the overlay, and says the address.
+ECHO = """
+import socket, sys
+server = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6)
+print("ready", flush=True)
+while True:
+    connection, _ = server.accept()
+    while data := connection.recv(1000): connection.sendall(data)
+    connection.close()
+"""
+
+
+class Shared:
+    """A node that programs share, with its network."""
+
+    def __init__(self, folder: Path) -> None:
+        program = os.environ.get("PEERSOCK_PROGRAM")
+        if program is None:
+            pytest.skip("PEERSOCK_PROGRAM does not name the program peersock")
+        self.program, self.state = program, str(folder / "state")
+        self.network = f"ff{random.randrange(1, 0x1000):04x}ffff000000"
+        hidden = ("PEERSOCK_NODE", "PEERSOCK_STATE", "PEERSOCK_NETWORK")
+        self.environment = {name: value for name, value in os.environ.items() if name not in hidden}
+        self.environment["PEERSOCK_INTERFACE"] = "lo"
+        self.processes: list[subprocess.Popen[str]] = []
+        self.node = self.start("node")
+        assert self.node.stderr is not None and "share it" in self.node.stderr.readline()
+
+    def start(self, command: str, *words: str) -> subprocess.Popen[str]:
+        """Starts a command of the program with the state directory."""
+        process = subprocess.Popen(
+            [self.program, command, "--state", self.state, *words],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def python(self, code: str, own_node: str = "") -> str:
+        """Runs a program with a session in the state directory."""
+        return run_python(SESSION + code, self.state, self.network, PEERSOCK_OWN_NODE=own_node)
+
+    def close(self) -> None:
+        """Ends everything."""
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Shared]:
+    """A node that programs share."""
+    place = Shared(tmp_path)
+    yield place
+    place.close()
+
+
+def test_a_session_beside_peersock_run_is_the_same_member(shared: Shared) -> None:
+    echo = shared.start("run", "-q", "-n", shared.network, "--", sys.executable, "-c", ECHO, "7000")
+    assert echo.stdout is not None and echo.stdout.readline() == "ready\n"
+    said = shared.python(
+        """
+with session() as own, socket.create_connection((own.address, 7000)) as connection:
+    assert own.node_process not in (os.getpid(), 0)
+    assert own.wait_ready(1) and own.wait_peer(own.address, 5)
+    assert own.id in own.status()["node_id"] and own.peers() == []
+    assert own.address in own.addresses
+    connection.sendall(b"hello")
+    assert connection.recv(10) == b"hello"
+    with socket.socket(socket.AF_INET6) as other:
+        assert refused(other.bind, (own.address, 7000)).errno == errno.EADDRINUSE
+        other.bind((own.address, 7001))
+    assert refused(own.events).errno == errno.EOPNOTSUPP
+    print(own.node_process)
+"""
+    )
+    assert int(said) == shared.node.pid
+
+
+def test_sessions_of_two_processes_and_two_sessions_of_one(shared: Shared) -> None:
+    said = shared.python(
+        """
+import subprocess
+other_network = "ff1001ffff000000"
+with session() as own:
+    with peersock.Session(other_network) as second:
+        assert second.address != own.address
+        assert own.networks + second.networks == [int(network, 16), int(other_network, 16)]
+    with socket.create_server((own.address, 0), family=socket.AF_INET6) as server:
+        port = server.getsockname()[1]
+        code = (
+            "import sys, peersock; from peersock import socket\\n"
+            "own = peersock.Session(sys.argv[2], identity=sys.argv[1], interfaces='loopback')\\n"
+            "with own, socket.create_connection((own.address, int(sys.argv[3]))) as connection:\\n"
+            "    connection.sendall(own.address.encode())"
+        )
+        environment = {name: text for name, text in os.environ.items() if name != "PEERSOCK_NODE"}
+        child = subprocess.Popen([sys.executable, "-c", code, state, network, str(port)], env=environment)
+        connection, _ = server.accept()
+        with connection: print(connection.recv(100).decode() == own.address)
+        assert child.wait() == 0
+"""
+    )
+    assert said == "True\n"
+
+
+def test_other_settings_are_refused_with_the_program_that_has_set_them(shared: Shared) -> None:
+    shared.python(
+        """
+error = refused(session, port=7777)
+assert isinstance(error, ValueError)
+assert "without --overlay-port, by `peersock node`" in str(error), error
+with session() as own:
+    error = refused(peersock.Session, network, secret="horse")
+    assert isinstance(error, ValueError), error
+"""
+    )
+
+
+def test_a_node_of_its_own_needs_a_directory_of_its_own(shared: Shared) -> None:
+    shared.python("assert refused(session).errno == errno.EBUSY", own_node="1")
+
+
+def test_a_forked_child_uses_the_sockets_and_not_the_session(shared: Shared) -> None:
+    shared.python(
+        """
+with session() as own, socket.create_server((own.address, 0), family=socket.AF_INET6) as server:
+    child = os.fork()
+    if child == 0:
+        assert refused(own.status).errno == errno.ENETDOWN
+        with socket.create_connection(server.getsockname()[:2]) as connection: connection.sendall(b"child")
+        os._exit(0)
+    connection, _ = server.accept()
+    with connection: assert connection.recv(10) == b"child"
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    )
+
+
+def test_data_is_delivered_at_the_end_of_the_process(shared: Shared) -> None:
+    listen = shared.start("listen", "-n", shared.network, "7000")
+    assert listen.stderr is not None and "listen" in listen.stderr.readline()
+    shared.python(
+        """
+own = session(keep=True)
+connection = socket.create_connection((own.address, 7000))
+connection.sendall(b"x" * 1_000_000)
+"""
+    )
+    assert listen.communicate(timeout=60)[0] == "x" * 1_000_000
+    assert listen.returncode == 0
+
+
+def test_the_end_of_the_node_is_told_and_the_next_session_has_a_new_one(shared: Shared) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            SESSION
+            + """
+own = session()
+server = socket.create_server((own.address, 0), family=socket.AF_INET6)
+print("ready", flush=True)
+assert refused(server.accept).errno == errno.ENETDOWN
+assert refused(own.status).errno == errno.ENETDOWN
+with session() as again:
+    assert again.node_process == os.getpid() and again.address == own._known[0]
+    assert own.close()
+    with socket.create_server((again.address, 0), family=socket.AF_INET6) as server:
+        socket.create_connection(server.getsockname()[:2]).close()
+print("over", flush=True)
+""",
+            shared.state,
+            shared.network,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    shared.node.send_signal(signal.SIGKILL)
+    assert process.communicate(timeout=60)[0] == "over\n"
+    assert process.returncode == 0
+
+
+def test_a_file_s_member_has_the_identity_of_the_program(tmp_path: Path) -> None:
+    kept = tmp_path / "peersock"
+    code = (
+        "import sys, peersock\nwith peersock.Session(sys.argv[1], identity=sys.argv[2]) as own: print(own.public_key)"
+    )
+    key = run_python(code, "ff0001ffff000000", str(kept)).strip()
+    file = tmp_path / "office.toml"
+    file.write_text(f'network = "fe00000000000002"\n[[member]]\nname = "alpha"\nkey = "{key}"\n')
+    code = """
+import sys, peersock
+with peersock.Session(sys.argv[1], interfaces="loopback") as own:
+    # A second one may name another network, as it has no identity of its own.
+    with peersock.Session("ff0001ffff000000") as second: assert second.id == own.id
+    print(own.public_key)
+with peersock.Session("ff0001ffff000000", interfaces="loopback") as fresh: assert fresh.public_key != sys.argv[2]
+"""
+    said = run_python(code, str(file), key, PEERSOCK_STATE="", XDG_STATE_HOME=str(tmp_path))
+    assert said.strip() == key

@@ -1,0 +1,365 @@
+//! The shared node in a process that holds its sockets itself, such as a program in C or Python.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::attach::{Linger, Patience};
+use peersock::overlay::{NodeId, PublicIdentity};
+use peersock::{JoinError, Network, NetworkId, NodeBuilder, Status};
+use peersock_fd::{NodeTag, Token};
+use peersock_socket_server::{FdServer, Hosted, Resident, Unclosed};
+use zeroize::Zeroizing;
+
+use crate::client::{AttachError, Attached, Told};
+use crate::messages::{self, Refusal, Setting, VERSION, Wish};
+use crate::place::Namespaces;
+use crate::program_node::{JoinFailure, NodeError};
+use crate::variables::{persist, wants_own_node};
+
+/// Longest wait of one question about a member, so that signals and other questions wait shortly.
+const STEP: Duration = Duration::from_millis(100);
+
+/// Polling interval of delivery.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// The shared node as this process uses it.
+///
+/// The connection to the node is in threads with a separate descriptor table and without signals, as
+/// [`Host`](peersock_socket_server::Host) has them. In a forked child every call fails with ENETDOWN at once;
+/// sockets keep working there.
+#[derive(Debug)]
+pub(crate) struct SharedNode {
+    /// Taken only by `drop`.
+    hosted: Option<Arc<Hosted<Attachment>>>,
+    about: About,
+    /// Networks of this program, in the order of joining.
+    networks: Mutex<Vec<(Network, messages::Network)>>,
+}
+
+/// What the node has said first.
+#[derive(Debug)]
+struct About {
+    tag: NodeTag,
+    token: Token,
+    environment: String,
+    process: u32,
+    public_key: String,
+    has_ended: Arc<AtomicBool>,
+}
+
+/// The attachment, in its threads.
+struct Attachment {
+    attached: Arc<Attached>,
+    /// Set once this process ends it.
+    is_ending: Arc<AtomicBool>,
+}
+
+impl SharedNode {
+    /// Attaches to the node in the state directory that the settings name. Returns `None` if none runs there,
+    /// or if the program's node is to be its own.
+    pub(crate) fn open(
+        settings: &NodeBuilder,
+        has_unseen_calls: bool,
+    ) -> Result<Option<SharedNode>, NodeError> {
+        let is_shared = |path: &PathBuf| !wants_own_node() && Attached::is_offered(path);
+        let Some(path) = settings.state_path()?.filter(is_shared) else {
+            return Ok(None);
+        };
+        let wish = wish(settings)?;
+        match Hosted::start(move || Attachment::open(&path, wish, has_unseen_calls)) {
+            Ok((hosted, about)) => {
+                Ok(Some(SharedNode { hosted: Some(hosted), about, networks: Mutex::default() }))
+            }
+            // A node of this process that starts there has the better error, if it has one.
+            Err(NodeError::Attach(AttachError::Absent | AttachError::Io { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn tag(&self) -> NodeTag {
+        self.about.tag
+    }
+
+    pub(crate) fn token(&self) -> Token {
+        self.about.token
+    }
+
+    pub(crate) fn environment(&self) -> &str {
+        &self.about.environment
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        self.about.process
+    }
+
+    pub(crate) fn is_here(&self) -> bool {
+        self.hosted().is_here()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.about.has_ended.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn public_key(&self) -> io::Result<&str> {
+        self.check_up()?;
+        Ok(&self.about.public_key)
+    }
+
+    pub(crate) fn id(&self) -> io::Result<NodeId> {
+        let key: PublicIdentity = self.public_key()?.parse().map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(key.node_id())
+    }
+
+    pub(crate) fn note_unseen_calls(&self) -> io::Result<()> {
+        self.ask(|attached| attached.note_unseen_calls())
+    }
+
+    pub(crate) fn join(&self, network: Network) -> Result<(), JoinFailure> {
+        self.check_up()?;
+        let mut networks = self.networks();
+        if let Some((joined, _)) = networks.iter().find(|(joined, _)| joined.id() == network.id()) {
+            return Err(JoinFailure::Join(match *joined == network {
+                true => JoinError::AlreadyJoined(network.id()),
+                false => JoinError::JoinedOtherwise(network.id()),
+            }));
+        }
+        let asked = network.clone();
+        let joined = self.ask(move |attached| attached.join(&asked))?;
+        let joined = joined.map_err(|refusal| refusal.map_or_else(|| down().into(), JoinFailure::Refused))?;
+        networks.push((network, joined));
+        Ok(())
+    }
+
+    pub(crate) fn leave(&self, network: NetworkId) -> io::Result<bool> {
+        self.check_up()?;
+        let mut networks = self.networks();
+        let left = self.ask(move |attached| attached.leave(network))?.ok_or_else(down)?;
+        networks.retain(|(joined, _)| joined.id() != network);
+        Ok(left)
+    }
+
+    pub(crate) fn network_ids(&self) -> io::Result<Vec<NetworkId>> {
+        self.check_up()?;
+        Ok(self.networks().iter().map(|(network, _)| network.id()).collect())
+    }
+
+    /// Returns the node's addresses in a network; `None` if it is not joined.
+    pub(crate) fn addresses(&self, network: NetworkId) -> io::Result<Option<Vec<IpAddr>>> {
+        self.check_up()?;
+        let networks = self.networks();
+        let found = networks.iter().find(|(joined, _)| joined.id() == network);
+        Ok(found.map(|(_, joined)| joined.addresses.clone()))
+    }
+
+    /// Waits for the member with an address. Returns false after the time.
+    pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration) -> io::Result<()> {
+        // A timeout beyond the clock's range means no deadline.
+        let until = Instant::now().checked_add(within);
+        loop {
+            let left = until.map_or(STEP, |until| until.saturating_duration_since(Instant::now()));
+            let step = left.min(STEP);
+            match self.ask(move |attached| attached.find(address, step))? {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && left > STEP => {}
+                found => return found,
+            }
+        }
+    }
+
+    pub(crate) fn member_at(&self, address: IpAddr) -> io::Result<Option<String>> {
+        self.ask(move |attached| attached.member_at(address))
+    }
+
+    /// Returns the status as JSON.
+    pub(crate) fn status_text(&self) -> io::Result<String> {
+        self.ask(|attached| attached.status())?.ok_or_else(down)
+    }
+
+    pub(crate) fn status(&self) -> io::Result<Status> {
+        Ok(serde_json::from_str(&self.status_text()?)?)
+    }
+
+    /// Returns the reason why members cannot reach a listener at a port.
+    pub(crate) fn port_refusal(&self, port: u16) -> io::Result<Option<String>> {
+        self.check_up()?;
+        let networks = self.networks();
+        let is_allowed = networks.iter().any(|(_, joined)| (joined.ports.0..=joined.ports.1).contains(&port));
+        let allowed = networks.iter().map(|(_, joined)| {
+            let (first, last) = joined.ports;
+            format!("network {} allows ports {first} to {last}", joined.id)
+        });
+        let allowed: Vec<_> = allowed.collect();
+        let is_refused = !is_allowed && !allowed.is_empty();
+        Ok(is_refused.then(|| format!("port {port} is not allowed: {}", allowed.join(", "))))
+    }
+
+    pub(crate) fn stop(&self, linger: Duration) -> bool {
+        self.is_here() && self.hosted().stop(Linger::Within(linger), Unclosed::Reset).is_none()
+    }
+
+    /// Returns the number of lost bytes, if anything was lost.
+    pub(crate) fn finish(&self, linger: Linger) -> Option<u64> {
+        if self.is_here() { self.hosted().finish(linger) } else { None }
+    }
+
+    pub(crate) fn give_up(&self) {
+        self.hosted().give_up();
+    }
+
+    /// Fails in a forked child, before any lock is touched there, and once the node has ended.
+    fn check_up(&self) -> io::Result<()> {
+        match self.is_here() && !self.has_ended() {
+            true => Ok(()),
+            false => Err(down()),
+        }
+    }
+
+    /// Asks the node in a thread that has the connection.
+    fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&Attached) -> T + Send + 'static) -> io::Result<T> {
+        self.check_up()?;
+        let answer = self.hosted().run_apart(move |attached| ask(attached))?;
+        self.check_up()?;
+        Ok(answer)
+    }
+
+    fn networks(&self) -> MutexGuard<'_, Vec<(Network, messages::Network)>> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hosted(&self) -> &Hosted<Attachment> {
+        self.hosted.as_ref().expect("only `drop` takes it")
+    }
+}
+
+impl Drop for SharedNode {
+    fn drop(&mut self) {
+        if !self.is_here() {
+            // In a forked child, locks inside may be held forever.
+            std::mem::forget(self.hosted.take());
+        } else if let Some(lost) = self.hosted().stop(Linger::Drop, Unclosed::Reset) {
+            peersock::attach::say_loss(lost);
+        }
+    }
+}
+
+impl Attachment {
+    fn open(path: &Path, wish: Wish, has_unseen_calls: bool) -> Result<(Attachment, About), NodeError> {
+        let [is_ending, has_ended] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let (ends, ended) = (Arc::clone(&is_ending), Arc::clone(&has_ended));
+        let tell = move |told| match told {
+            Told::Note(note) => tracing::info!("{note}"),
+            Told::Log(line) => tracing::warn!("of the shared node: {line}"),
+            Told::Lost(tag) => {
+                ended.store(true, Ordering::SeqCst);
+                if !ends.load(Ordering::SeqCst) {
+                    tracing::warn!("the node that programs share has ended, so this program has no network");
+                    FdServer::end_sockets_of(tag);
+                }
+            }
+        };
+        let attached = Arc::new(Attached::open(path, None, wish, tell)?);
+        if has_unseen_calls {
+            attached.note_unseen_calls();
+        }
+        let token = FdServer::parse_environment(attached.environment());
+        let (tag, token) = token.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let (process, state) = (attached.process(), path.display());
+        tracing::info!(process, "this program shares the node in {state}");
+        let about = About {
+            tag,
+            token,
+            environment: attached.environment().to_owned(),
+            process,
+            public_key: attached.public_key().to_owned(),
+            has_ended,
+        };
+        Ok((Attachment { attached, is_ending }, about))
+    }
+}
+
+impl Resident for Attachment {
+    type Shared = Arc<Attached>;
+
+    fn shared(&self) -> &Arc<Attached> {
+        &self.attached
+    }
+
+    fn end(self, linger: Linger, unclosed: Unclosed, wait: impl FnOnce()) -> Option<u64> {
+        let attached = &self.attached;
+        if attached.has_ended() {
+            wait();
+            return None;
+        }
+        self.is_ending.store(true, Ordering::SeqCst);
+        let is_reset = unclosed == Unclosed::Reset;
+        attached.begin_drain_with(unclosed);
+        let lost = deliver(attached, linger);
+        attached.detach();
+        if is_reset {
+            // The node may not be allowed to reach this process.
+            FdServer::end_sockets_of(attached.tag());
+        }
+        wait();
+        lost
+    }
+}
+
+/// Waits for the delivery of what the program has sent. Returns the number of lost bytes, if anything is
+/// lost.
+fn deliver(attached: &Attached, linger: Linger) -> Option<u64> {
+    let mut patience = Patience::new(linger, Instant::now());
+    loop {
+        // Without a node nothing more arrives, and nobody knows what has.
+        let Some(left) = attached.outstanding() else { return Some(0) };
+        if patience.is_over(Instant::now(), &left.remaining()) {
+            return left.loss();
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// Returns the needs of this program, without networks, which it joins later.
+fn wish(settings: &NodeBuilder) -> Result<Wish, NodeError> {
+    let named = settings.named_settings()?;
+    let setting = |(option, value): &(&'static str, Zeroizing<String>)| Setting {
+        option: (*option).to_owned(),
+        value: value.to_string(),
+    };
+    let roots = settings.named_roots()?;
+    Ok(Wish {
+        version: VERSION,
+        package: env!("CARGO_PKG_VERSION").to_owned(),
+        name: program_name(),
+        networks: Vec::new(),
+        roots: roots.iter().map(|root| root.to_portable().to_string()).collect(),
+        settings: named.iter().map(setting).collect(),
+        is_verbose: false,
+        // Nobody would read the problem, and the time matters little.
+        persist: persist().unwrap_or_default(),
+        namespaces: Namespaces::own(),
+    })
+}
+
+/// Returns the name of this program without its folder.
+fn program_name() -> String {
+    let line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+    let word = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
+fn down() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENETDOWN)
+}
+
+/// Returns a refusal in one line.
+pub(crate) fn refusal_text(refusal: &Refusal) -> String {
+    match &refusal.hint {
+        Some(hint) => format!("{}; {hint}", refusal.message),
+        None => refusal.message.clone(),
+    }
+}

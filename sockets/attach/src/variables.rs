@@ -1,0 +1,47 @@
+//! Environment variables about the shared node.
+
+use std::env;
+use std::time::Duration;
+
+/// Keeps a program's node in its process.
+const OWN_NODE: &str = "PEERSOCK_OWN_NODE";
+
+/// Time for which a shared node waits for another program after this one, in seconds.
+const PERSIST: &str = "PEERSOCK_PERSIST";
+
+/// Default of that time.
+const DEFAULT_PERSIST: Duration = Duration::from_secs(5);
+
+/// Returns true if the environment gives this program a node of its own (`PEERSOCK_OWN_NODE`).
+pub fn wants_own_node() -> bool {
+    env::var_os(OWN_NODE).is_some_and(|text| !text.to_string_lossy().trim().is_empty())
+}
+
+/// Returns the time for which a shared node waits for another program after this one (`PEERSOCK_PERSIST`).
+///
+/// # Errors
+/// The problem, for people, if the variable is no number of seconds.
+pub fn persist() -> Result<Duration, String> {
+    match env::var_os(PERSIST).unwrap_or_default().to_string_lossy().trim() {
+        "" => Ok(DEFAULT_PERSIST),
+        text => seconds(text).ok_or_else(|| format!("{PERSIST} is `{text}`, which is no number of seconds")),
+    }
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_seconds_from_zero_on() {
+        assert_eq!(seconds("0"), Some(Duration::ZERO));
+        assert_eq!(seconds("0.5"), Some(Duration::from_millis(500)));
+        for wrong in ["-1", "soon", "1e300", "NaN"] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
+}
