@@ -11,8 +11,8 @@ use peersock::overlay::wire::DISCOVERY_PORT;
 use peersock::state::{StateDir, read_secret_file};
 use peersock::{RootAddress, RootEndpoint, RootTransport};
 use peersock_root::server::{
-    CertificateFiles, Listen, RedisConfig, Server, ServerHandle, StreamLimits, StreamListen, advertised,
-    interface_addresses,
+    CertificateFiles, Listen, RedisConfig, SecondPort, Server, ServerHandle, StreamLimits, StreamListen,
+    advertised, interface_addresses,
 };
 use peersock_root::{Config, RelayPolicy};
 use tokio::sync::oneshot;
@@ -64,6 +64,17 @@ pub(crate) struct Args {
     /// UDP port for --listen addresses without one; 0 picks a free one
     #[arg(short, long, value_name = "PORT", value_parser = parse_port, default_value_t = 7420)]
     port: u16,
+
+    /// Second UDP port of the --listen addresses, for STUN alone; 0 picks a free one [default: the one after
+    /// the first]
+    ///
+    /// With it, one root suffices to tell a node whether its NAT is symmetric.
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
+    second_port: Option<u16>,
+
+    /// Open no second UDP port
+    #[arg(long, conflicts_with = "second_port")]
+    no_second_port: bool,
 
     /// Also accept streams (TCP, TLS and WebSocket) at this address and port; may be repeated; 0 picks a free
     /// port
@@ -200,8 +211,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let (_state, identity) = args.identity()?;
     let config = args.config(identity)?;
     let directory = args.directory()?;
-    let listen =
-        Listen { udp: args.addresses(), streams: args.streams(), metrics: args.metrics, drain: args.drain };
+    let listen = Listen {
+        udp: args.addresses(),
+        second_port: args.second_port(),
+        streams: args.streams(),
+        metrics: args.metrics,
+        drain: args.drain,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let (begin_end, end) = oneshot::channel();
     let (has_ended, ended) = mpsc::channel::<()>();
@@ -214,6 +230,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
     .map_err(cannot_start)?;
     let outcome = runtime.block_on(async {
         let mut server = Server::bind(config, listen).await.map_err(|error| cannot_listen(&error))?;
+        if let Some(error) = server.second_port_error() {
+            if args.second_port.is_some() {
+                return Err(cannot_listen(error));
+            }
+            note(format_args!(
+                "no second UDP port ({error}): nodes with this root alone cannot tell whether their NAT is \
+                 symmetric; --second-port chooses another one"
+            ));
+        }
         if let Some(port) = args.announce {
             server.announce(port).map_err(cannot_start)?;
         }
@@ -240,6 +265,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         }
         for address in server.udp_addresses() {
             note(format_args!("listening on {address}"));
+        }
+        for address in server.second_addresses() {
+            note(format_args!("answering STUN on {address}, too"));
         }
         for address in server.stream_addresses() {
             note(format_args!("taking streams on {address}"));
@@ -364,6 +392,16 @@ impl Args {
         all
     }
 
+    fn second_port(&self) -> SecondPort {
+        match self.second_port {
+            Some(port) => SecondPort::Number(port),
+            None if self.no_second_port => SecondPort::None,
+            // A test's root, or another short-lived one, is not in the way of others.
+            None if self.addresses().iter().any(|address| address.port() == 0) => SecondPort::Number(0),
+            None => SecondPort::Next,
+        }
+    }
+
     fn streams(&self) -> Option<StreamListen> {
         if self.stream.is_empty() {
             return None;
@@ -415,8 +453,8 @@ fn cannot_start(error: io::Error) -> Failure {
 fn cannot_listen(error: &io::Error) -> Failure {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "end the program that uses it, or give another one with --port or --listen, or --stream if it \
-             is a stream's"
+            "end the program that uses it, or give another one with --port or --listen, or --second-port or \
+             --stream if it is that one"
         }
         io::ErrorKind::AddrNotAvailable => {
             "give --listen an address that this machine has (see `ip address`)"

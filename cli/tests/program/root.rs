@@ -387,6 +387,36 @@ fn a_port_in_use_is_told() {
     run(command).failure(1, &[&place, "--port"]);
 }
 
+#[test]
+fn a_second_port_in_use_is_an_error_only_if_it_was_asked_for() {
+    let nodes = |root: &Running| root.wait_for_stdout("\n");
+    // The next port of a free one may be in use by another program, which is the same to the root.
+    let place = UdpSocket::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
+    let _next = UdpSocket::bind((place.ip(), place.port().wrapping_add(1)));
+    let root =
+        Running::start(peersock(&["root", "--ephemeral", "--drain", "0", "--listen", &place.to_string()]));
+    nodes(&root);
+    root.wait_for_stderr("no second UDP port (127.0.0.3:");
+    signal(Signal::TERM, root.id());
+    root.finish().success();
+
+    let taken = UdpSocket::bind("127.0.0.3:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let words = ["root", "--ephemeral", "--drain", "0", "--listen", "127.0.0.3:0"];
+    let command = peersock(&[&words[..], &["--second-port", &port]].concat());
+    run(command).failure(1, &[&format!("127.0.0.3:{port}"), "--second-port"]);
+    for (option, is_there) in
+        [(&["--no-second-port"][..], false), (&["--second-port", "0"], true), (&[], true)]
+    {
+        let root = Running::start(peersock(&[&words[..], option].concat()));
+        nodes(&root);
+        root.wait_for_stderr("listening on 127.0.0.3:");
+        signal(Signal::TERM, root.id());
+        let said = root.finish().success().stderr;
+        assert_eq!(said.contains("answering STUN on 127.0.0.3:"), is_there, "{said}");
+    }
+}
+
 /// A running root, with the values it has printed.
 pub(crate) struct Root {
     pub(crate) running: Running,
