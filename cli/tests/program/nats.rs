@@ -34,6 +34,10 @@ pub(crate) fn start(nats: &Nats, node: &str, command: Command) -> Running {
 pub(crate) fn start_root(nats: &Nats, words: &[&str]) -> (Running, String) {
     let mut command = peersock(&["root", "--ephemeral", "--port", "7420", "--listen"]);
     command.arg(nats.ip4("root").to_string()).args(words);
+    if !words.contains(&"--stream") {
+        // These labs are about UDP.
+        command.arg("--no-stream");
+    }
     let root = start(nats, "root", command);
     let text = root.wait_for_stdout("\n").lines().next().expect("a line").to_owned();
     (root, text)

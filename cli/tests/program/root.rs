@@ -417,6 +417,46 @@ fn a_second_port_in_use_is_an_error_only_if_it_was_asked_for() {
     }
 }
 
+#[test]
+fn a_root_takes_streams_where_it_may() {
+    // An address of this test, so that no other one has its port 443.
+    let [.., a, b] = std::process::id().to_be_bytes();
+    let ip = std::net::Ipv4Addr::new(127, 113, a, b.max(1));
+    let place = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap();
+    let state = Lab::new();
+    let start = |words: &[&str], note: Option<&str>| -> String {
+        let mut command = state.command("root", &["root", "--drain", "0", "--listen", &place.to_string()]);
+        command.args(words);
+        let root = Running::start(command);
+        let line = root.wait_for_stdout("\n");
+        root.wait_for_stderr("listening on ");
+        signal(Signal::TERM, root.id());
+        let said = root.finish().success().stderr;
+        assert_eq!(said.contains("443 is not used"), note == Some("443 is not used"), "{said}");
+        assert_eq!(said.contains("no port for streams"), note == Some("no port for streams"), "{said}");
+        let line = line.trim();
+        assert!(line.len() <= 200, "{line}");
+        line.split_once('@').expect("an address").1.to_owned()
+    };
+    let without = format!("{place},wss:{place}");
+    // The port 443 of this address: free, or not permitted; then in use, or not permitted.
+    let https = std::net::TcpListener::bind((ip, 443));
+    let is_permitted = https.is_ok();
+    let words = ["--advertise", "root.example.org:7420"];
+    let advertised = format!("root.example.org:7420,wss:root.example.org:{}", place.port());
+    assert_eq!(start(&[], Some("443 is not used")), without);
+    assert_eq!(start(&words, Some("443 is not used")), advertised);
+    let both = std::net::TcpListener::bind(place).expect("the port is free for TCP");
+    assert_eq!(start(&[], Some("no port for streams")), place.to_string());
+    drop((https, both));
+    assert_eq!(start(&["--no-stream"], None), place.to_string());
+    let all = format!("{place},wss:{ip}:443");
+    let note = Some("443 is not used").filter(|_| !is_permitted);
+    assert_eq!(start(&[], note), if is_permitted { all } else { without });
+    let named = [&words[..], &["--advertise", "tcp:root.example.org:80"]].concat();
+    assert_eq!(start(&named, note), "root.example.org:7420,tcp:root.example.org:80");
+}
+
 /// A running root, with the values it has printed.
 pub(crate) struct Root {
     pub(crate) running: Running,

@@ -71,12 +71,21 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
         ["--no-relay", "--relay-rate"],
         ["--new-token", "--access-token-file"],
         ["--no-second-port", "--second-port"],
+        ["--no-stream", "--stream"],
     ];
     for which in 0..2 {
         let left_out: BTreeSet<&str> = apart
             .iter()
             .map(|pair| pair[which])
-            .chain(if which == 1 { Some("--relay-prefix-rate") } else { None })
+            .chain(
+                if which == 1 {
+                    &["--relay-prefix-rate", "--certificate", "--certificate-key"][..]
+                } else {
+                    &[]
+                }
+                .iter()
+                .copied(),
+            )
             .chain(["--help", "--verbose", "--version"])
             .collect();
         let mut command = peersock(&["root"]);

@@ -223,6 +223,11 @@ impl Server {
         self.streams.as_ref().map_or(&[], Streams::addresses)
     }
 
+    /// Returns the reasons why addresses have no stream listener, with those addresses.
+    pub fn stream_errors(&self) -> &[io::Error] {
+        self.streams.as_ref().map_or(&[], Streams::errors)
+    }
+
     /// Returns the handle of the stream connections, which reloads their certificate, also while the server
     /// runs. `None` without streams.
     pub fn streams(&self) -> Option<ServerHandle> {
