@@ -476,7 +476,7 @@ impl Root {
 
     /// Starts a root as [`Root::start`] does, with the test's choice of port and identity.
     pub(crate) fn start_with(words: &[&str]) -> Root {
-        let mut command = peersock(&["root", "--listen", "127.0.0.1"]);
+        let mut command = peersock(&["root", "--listen", "127.0.0.1", "--no-stream"]);
         command.args(words);
         let running = Running::start(command);
         let line = running.wait_for_stdout("\n");
