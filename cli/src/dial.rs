@@ -25,8 +25,8 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 /// status is 0 only if the peer has acknowledged everything and has not closed with data unread. A peer that
 /// owes an answer and stays silent for 25 s counts as dead (see --peer-timeout). A line on stderr reports the
 /// silence after a third of that time, and its end if the peer answers again. With --udp, each line of stdin,
-/// and each 1024 bytes of a longer line, is one datagram. With -v, the log says at the end whether the path was
-/// direct.
+/// and each 1024 bytes of a longer line, is one datagram. With -v, the log says at the end whether the path
+/// was direct.
 ///
 /// If a node runs that programs share (see `peersock node`), it is used, and other programs of the state
 /// directory go on beside this one.

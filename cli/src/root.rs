@@ -45,9 +45,9 @@ const DIRECTORY: &str = "peersock-root";
 /// read or forge that data, and does not learn which networks exist. docs/use/ROOT.md says more, and how to
 /// size a root.
 ///
-/// The root also takes TCP, TLS and WebSocket, for nodes in networks that block UDP: at port 443, which passes
-/// most proxies, or where that is not permitted or in use, at TCP port 7420. SIGHUP reloads the files of
-/// --certificate.
+/// The root also takes TCP, TLS and WebSocket, for nodes in networks that block UDP: at port 443, which
+/// passes most proxies, or where that is not permitted or in use, at TCP port 7420. SIGHUP reloads the files
+/// of --certificate.
 ///
 /// Ctrl-C or SIGTERM tells all nodes to move to another root, if they have one. The program ends with status
 /// 0 after --drain seconds; a second signal ends it at once.

@@ -221,8 +221,8 @@ pub(crate) fn not_found(
     }
 }
 
-/// Checks, before a node exists, that a member can have an address. Of a static network the node itself checks
-/// the rest, because it also knows ways out of the network.
+/// Checks, before a node exists, that a member can have an address. Of a static network the node itself
+/// checks the rest, because it also knows ways out of the network.
 pub(crate) fn check_address(network: &Network, address: IpAddr) -> Outcome {
     let summary = network.summary();
     let is_here = address.is_loopback() || address.is_unspecified() || address.is_multicast();

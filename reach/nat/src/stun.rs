@@ -108,8 +108,8 @@ pub struct Answer {
     pub origin: Option<SocketAddr>,
     /// The server's other address with its other port. Only servers with RFC 5780 send this.
     pub other: Option<SocketAddr>,
-    /// A second port at which the server answers, at the address that was asked. Only roots send this, because
-    /// RFC 5780 needs a second address, too.
+    /// A second port at which the server answers, at the address that was asked. Only roots send this,
+    /// because RFC 5780 needs a second address, too.
     pub second_port: Option<u16>,
 }
 
