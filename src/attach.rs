@@ -37,7 +37,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -195,6 +195,12 @@ impl NodeHandle {
             Lookup::Peer(peer) => Some(*peer.id()),
             _ => None,
         })
+    }
+
+    /// Notes the IPv4 address under which IPv4 sockets of programs see the member at an IPv6 address. The
+    /// [status](Node::status) shows it, so that a log of such a program can be read.
+    pub fn note_ipv4_alias(&self, of: Ipv6Addr, alias: Ipv4Addr) {
+        self.inner.note_ipv4_alias(of, alias);
     }
 
     /// Fails once the node is shut down.

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::duplicate_networks;
 use crate::failure::{Failure, Outcome};
+use crate::running::RunningNode;
 use crate::secret::SecretArgs;
 use crate::servers;
 
@@ -26,7 +27,7 @@ use crate::servers;
 pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
 
 /// Environment variable for `--state`.
-const STATE_VARIABLE: &str = "PEERSOCK_STATE";
+pub(crate) const STATE_VARIABLE: &str = "PEERSOCK_STATE";
 
 /// Environment variable for `--interface`.
 pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
@@ -483,6 +484,15 @@ impl NetworkArgs {
         self.resolve_named()?.ok_or_else(no_network)
     }
 
+    /// Returns the named network; without one, the error names the networks of the node that runs with the
+    /// state directory.
+    pub(crate) fn resolve_beside(&self, state: &StateArgs) -> Outcome<Network> {
+        self.resolve_named()?.ok_or_else(|| match RunningNode::find_quietly(state) {
+            Some(running) if !running.status.networks.is_empty() => running.no_network_named(),
+            _ => no_network(),
+        })
+    }
+
     /// Returns the network as [`NetworkArgs::resolve`] does; `None` if none is named.
     pub(crate) fn resolve_named(&self) -> Outcome<Option<Network>> {
         let Some(named) = self.network.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
@@ -491,7 +501,7 @@ impl NetworkArgs {
 }
 
 /// Returns the error if neither an option nor the environment names a network.
-fn no_network() -> Failure {
+pub(crate) fn no_network() -> Failure {
     Failure::usage(
         "no network is named",
         "give its ID, such as ff0001ffff000000, or its file, as --network NETWORK (-n) or in \

@@ -10,6 +10,7 @@ use crate::failure::{Failure, Outcome};
 use crate::member::Member;
 use crate::progress::Progress;
 use crate::reach;
+use crate::session;
 use crate::silence;
 use crate::sockets::Stream;
 use crate::stdio::{self, Stdin};
@@ -24,7 +25,8 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 /// status is 0 only if the peer has acknowledged everything and has not closed with data unread. A peer that
 /// owes an answer and stays silent for 25 s counts as dead (see --peer-timeout). A line on stderr reports the
 /// silence after a third of that time, and its end if the peer answers again. With --udp, each line of stdin,
-/// and each 1024 bytes of a longer line, is one datagram.
+/// and each 1024 bytes of a longer line, is one datagram. With -v, the log says at the end whether the path
+/// was direct.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -72,10 +74,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdout = stdio::stdout()?;
     let begin = Instant::now();
     let timeout = args.timeout.unwrap_or_else(|| args.node.patience());
-    let member = Member::open("dial", &args.node, &args.network)?;
-    let targets = parse_targets(member.network(), &args.target)?;
+    // A mistake in the target starts no node, which its peers would then miss.
+    let network = args.network.resolve_beside(&args.node.state)?;
+    let targets = parse_targets(&network, &args.target)?;
     let target = targets[0];
-    member.check_port(target.port())?;
+    session::check_port(&network, target.port())?;
+    session::check_address(&network, target.ip())?;
+    let member = Member::open_in("dial", &args.node, network)?;
     member.wait_peer(target.ip(), timeout, args.quiet)?;
 
     if args.udp {
@@ -95,6 +100,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let input = stdin.as_ref().map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
         let progress = Progress::start(input.is_stdin(), args.quiet);
         stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress)?;
+    }
+    // Log messages alone: stderr of `dial` is that of a program that it serves, as ssh.
+    if tracing::enabled!(tracing::Level::INFO)
+        && let Some(way) = member.way_to(target.ip())
+    {
+        tracing::info!("{target} was reached: {way}");
     }
     member.close()
 }

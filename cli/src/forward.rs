@@ -1,15 +1,17 @@
 //! `peersock forward`
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use peersock::Network;
 use peersock_proxy::{Forward, ForwardSettings, Forwards, Host, Place};
 
 use crate::args::{NetworkArgs, SharedNodeArgs, parse_seconds, parse_targets};
 use crate::failure::{Failure, Outcome};
-use crate::member::Member;
 use crate::open_network;
 use crate::output;
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
+use crate::session;
 
 /// Forward connections and datagrams into the network, or from the network to a local service
 ///
@@ -63,8 +65,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
     forwards
         .extend(args.from_members.iter().map(|text| as_ssh(text, "overlay:")).collect::<Outcome<Vec<_>>>()?);
     output::check_open()?;
-    let mut serving = Serving::open("forward", &args.serving, &args.node, &args.network)?;
-    forwards.iter().try_for_each(|forward| check_remote(&serving.member, forward))?;
+    let network = args.network.resolve_beside(&args.node.state)?;
+    // A mistake in a place starts no node, which its peers would then miss.
+    let targets: Vec<_> =
+        forwards.iter().map(|forward| check_remote(&network, forward)).collect::<Outcome<_>>()?;
+    let mut serving = Serving::open_in("forward", &args.serving, &args.node, network)?;
+    targets.into_iter().flatten().try_for_each(|target| serving.member.check_address(target))?;
     let settings = ForwardSettings {
         timeout: args.serving.timeout(&args.node),
         udp_idle: args.udp_idle,
@@ -120,20 +126,30 @@ fn as_ssh(text: &str, side: &str) -> Outcome<Forward> {
         }
         _ => {
             return Err(Failure::usage(
-                format_args!("`{text}` is no forward of ssh"),
-                "write [ADDRESS:]PORT:HOST:PORT, as in `peersock forward -L 8081:alpha:80`",
+                format_args!("`{text}` has not the form of ssh's -L and -R"),
+                "write PORT:HOST:PORT or ADDRESS:PORT:HOST:PORT, as in `peersock forward -L 8081:alpha:80`; an \
+                 IPv6 address stands in brackets",
             ));
         }
     };
-    parse(&[local, remote])
+    Forward::parse(&local, &remote).map_err(|error| {
+        Failure::usage(
+            format_args!("`{text}`: {error}"),
+            "write [ADDRESS:]PORT:HOST:PORT, as in `peersock forward -L 8081:alpha:80` or `peersock forward -R \
+             8080:localhost:80`; ADDRESS may be * or empty, for all, and IPv6 addresses stand in brackets",
+        )
+    })
 }
 
-/// Rejects impossible targets: names and addresses that no member has, and ports that the network does not
-/// allow. Also members as targets of members, which they reach without this node.
-fn check_remote(member: &Member, forward: &Forward) -> Outcome {
+/// Rejects impossible targets: names that no member has, and ports that the network does not allow. Also
+/// members as targets of members, which they reach without this node. Returns the address of a member, which
+/// the node has to check.
+fn check_remote(network: &Network, forward: &Forward) -> Outcome<Option<IpAddr>> {
     let remote = forward.remote.to_string();
-    let Some(target) = remote.strip_prefix("overlay:") else { return check_host(member, &forward.remote) };
-    let target = parse_targets(member.network(), target)?[0];
+    let Some(target) = remote.strip_prefix("overlay:") else {
+        return check_host(network, &forward.remote).map(|()| None);
+    };
+    let target = parse_targets(network, target)?[0];
     if target.ip().is_loopback() || target.ip().is_unspecified() {
         return Err(Failure::usage(
             format_args!("{remote} is no place on the overlay: {} is this machine itself", target.ip()),
@@ -143,16 +159,15 @@ fn check_remote(member: &Member, forward: &Forward) -> Outcome {
             ),
         ));
     }
-    member.check_address(target.ip())?;
-    member.check_port(target.port())
+    session::check_address(network, target.ip())?;
+    session::check_port(network, target.port())?;
+    Ok(Some(target.ip()))
 }
 
 /// Refuses a member's name as a host of the system.
-fn check_host(member: &Member, remote: &Place) -> Outcome {
+fn check_host(network: &Network, remote: &Place) -> Outcome {
     match remote {
-        Place::System { host: Some(Host::Name(name)), port }
-            if !member.network().addresses_named(name).is_empty() =>
-        {
+        Place::System { host: Some(Host::Name(name)), port } if !network.addresses_named(name).is_empty() => {
             Err(Failure::usage(
                 format_args!(
                     "`{name}` is a member, and what comes from members is led to the system's network"

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use peersock::attach::NodeHandle;
 use peersock::blocking::{TcpListener, TcpStream, UdpSocket};
-use peersock::{Network, Node};
+use peersock::{Network, Node, Status};
 use peersock_proxy::Overlay;
 use peersock_proxy::serving::Owner;
 
@@ -17,7 +17,7 @@ use crate::session::{self, Session};
 use crate::shared::Shared;
 use crate::silence::Heard;
 use crate::sockets::{Datagrams, Listener, Stream};
-use crate::{names, reach, waiting};
+use crate::{names, path, reach, waiting};
 
 /// This command's place in a network.
 pub(crate) enum Member {
@@ -39,7 +39,21 @@ impl Member {
         network: &NetworkArgs,
         farewell: impl FnOnce() + Send + 'static,
     ) -> Outcome<Member> {
-        let network = network.resolve()?;
+        let network = network.resolve_beside(&node.state)?;
+        Member::open_in_until(command, node, network, farewell)
+    }
+
+    /// Opens a membership of a network that is known already; see [`open`](Self::open).
+    pub(crate) fn open_in(command: &str, node: &SharedNodeArgs, network: Network) -> Outcome<Member> {
+        Member::open_in_until(command, node, network, || {})
+    }
+
+    pub(crate) fn open_in_until(
+        command: &str,
+        node: &SharedNodeArgs,
+        network: Network,
+        farewell: impl FnOnce() + Send + 'static,
+    ) -> Outcome<Member> {
         if let Some(shared) = Shared::attach(command, node, &network)? {
             shared.end_on_signals(farewell)?;
             return Ok(Member::Shared(shared));
@@ -98,9 +112,18 @@ impl Member {
 
     /// Checks that the network allows a port.
     pub(crate) fn check_port(&self, port: u16) -> Outcome {
-        match self.network().summary().ports.contains(&port) {
-            true => Ok(()),
-            false => Err(self.port_outside(port)),
+        session::check_port(self.network(), port)
+    }
+
+    /// Returns the way of the packets to a member; `None` without a session.
+    pub(crate) fn way_to(&self, address: IpAddr) -> Option<&'static str> {
+        match self {
+            Member::Own(session, _) => path::way_to(&session.node, address),
+            Member::Shared(shared) => {
+                let status = shared.member.attached().status()?;
+                let status: Status = serde_json::from_str(&status).ok()?;
+                path::way(status.peers.iter().find(|peer| peer.addresses.contains(&address))?)
+            }
         }
     }
 

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use peersock::overlay::Identity;
 use peersock::overlay::wire::DISCOVERY_PORT;
+use peersock::overlay::{Identity, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
 use peersock::{RootAddress, RootEndpoint, RootTransport};
 use peersock_root::server::{
-    CertificateFiles, Listen, RedisConfig, Server, ServerHandle, StreamLimits, StreamListen, advertised,
-    interface_addresses,
+    CertificateFiles, Listen, RedisConfig, SecondPort, Server, ServerHandle, StreamLimits, StreamListen,
+    advertised, interface_addresses,
 };
 use peersock_root::{Config, RelayPolicy};
+use peersock_socket_server::FdServer;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -25,6 +26,12 @@ use crate::output::{note, print};
 use crate::reach::are_private;
 use crate::servers::{STRONG_TOKEN, new_token, read_token};
 use crate::signals;
+
+/// Port for streams that networks without UDP let through.
+const HTTPS: u16 = 443;
+
+/// Length of the first line up to which ways of streams are added to it by default, in bytes.
+const SHORT_LINE: usize = 200;
 
 /// Default name of the state directory. It differs from a node's, because a node on the same machine has
 /// another identity.
@@ -38,8 +45,9 @@ const DIRECTORY: &str = "peersock-root";
 /// read or forge that data, and does not learn which networks exist. docs/use/ROOT.md says more, and how to
 /// size a root.
 ///
-/// With --stream, the root also listens for TCP, TLS and WebSocket, for nodes in networks that block UDP;
-/// port 443 passes most proxies. SIGHUP reloads the files of --certificate.
+/// The root also takes TCP, TLS and WebSocket, for nodes in networks that block UDP: at port 443, which
+/// passes most proxies, or where that is not permitted or in use, at TCP port 7420. SIGHUP reloads the files
+/// of --certificate.
 ///
 /// Ctrl-C or SIGTERM tells all nodes to move to another root, if they have one. The program ends with status
 /// 0 after --drain seconds; a second signal ends it at once.
@@ -49,8 +57,8 @@ Examples:
   peersock root
   peersock root --advertise root.example.org:7420 --metrics 127.0.0.1:9420
   peersock root --announce
-  peersock root --stream 443
-  peersock root --stream 443 --certificate fullchain.pem --certificate-key privkey.pem \\
+  peersock root --stream 443 --stream 80
+  peersock root --certificate fullchain.pem --certificate-key privkey.pem \\
     --advertise root.example.org:7420 --advertise wss:root.example.org:443
   peersock root --new-token ./new-token
   peersock root --access-token-file ./token --relay-rate 2M
@@ -65,18 +73,34 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "PORT", value_parser = parse_port, default_value_t = 7420)]
     port: u16,
 
-    /// Also accept streams (TCP, TLS and WebSocket) at this address and port; may be repeated; 0 picks a free
-    /// port
+    /// Second UDP port of the --listen addresses, for STUN alone; 0 picks a free one [default: the one after
+    /// the first]
     ///
-    /// PORT alone means this port of all --listen addresses. The first bytes of a stream tell its kind.
+    /// With it, one root suffices to tell a node whether its NAT is symmetric.
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
+    second_port: Option<u16>,
+
+    /// Open no second UDP port
+    #[arg(long, conflicts_with = "second_port")]
+    no_second_port: bool,
+
+    /// Accept streams (TCP, TLS and WebSocket) at this address and port; may be repeated; 0 picks a free port
+    /// [default: 443, or the number of the UDP port]
+    ///
+    /// PORT alone means this port of all --listen addresses. The first bytes of a stream tell its kind. By
+    /// default, ports that cannot be used are left out, and there are no streams if the UDP port is 0.
     #[arg(long, value_name = "[ADDR:]PORT", value_parser = parse_stream)]
     stream: Vec<StreamPlace>,
+
+    /// Accept no streams
+    #[arg(long, conflicts_with_all = ["stream", "certificate"])]
+    no_stream: bool,
 
     /// PEM file with the certificate chain for streams [default: made with the root's key, which nodes know]
     ///
     /// Holds the certificate, and the authorities that lead to a known one. It is read again on SIGHUP
     /// and when it has changed.
-    #[arg(long, value_name = "FILE", requires_all = ["certificate_key", "stream"])]
+    #[arg(long, value_name = "FILE", requires = "certificate_key")]
     certificate: Option<PathBuf>,
 
     /// PEM file with the certificate's secret key
@@ -200,8 +224,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let (_state, identity) = args.identity()?;
     let config = args.config(identity)?;
     let directory = args.directory()?;
-    let listen =
-        Listen { udp: args.addresses(), streams: args.streams(), metrics: args.metrics, drain: args.drain };
+    let listen = Listen {
+        udp: args.addresses(),
+        second_port: args.second_port(),
+        streams: args.streams(),
+        metrics: args.metrics,
+        drain: args.drain,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let (begin_end, end) = oneshot::channel();
     let (has_ended, ended) = mpsc::channel::<()>();
@@ -214,6 +243,18 @@ pub(crate) fn run(args: &Args) -> Outcome {
     .map_err(cannot_start)?;
     let outcome = runtime.block_on(async {
         let mut server = Server::bind(config, listen).await.map_err(|error| cannot_listen(&error))?;
+        if let Some(error) = server.second_port_error() {
+            if args.second_port.is_some() {
+                return Err(cannot_listen(error));
+            }
+            note(format_args!(
+                "no second UDP port ({error}): nodes with this root alone cannot tell whether their NAT is \
+                 symmetric; --second-port chooses another one"
+            ));
+        }
+        if args.stream.is_empty() {
+            tell_stream_errors(&server);
+        }
         if let Some(port) = args.announce {
             server.announce(port).map_err(cannot_start)?;
         }
@@ -240,6 +281,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         }
         for address in server.udp_addresses() {
             note(format_args!("listening on {address}"));
+        }
+        for address in server.second_addresses() {
+            note(format_args!("answering STUN on {address}, too"));
         }
         for address in server.stream_addresses() {
             note(format_args!("taking streams on {address}"));
@@ -364,18 +408,36 @@ impl Args {
         all
     }
 
-    fn streams(&self) -> Option<StreamListen> {
-        if self.stream.is_empty() {
-            return None;
+    fn second_port(&self) -> SecondPort {
+        match self.second_port {
+            Some(port) => SecondPort::Number(port),
+            None if self.no_second_port => SecondPort::None,
+            // A test's root, or another short-lived one, is not in the way of others.
+            None if self.addresses().iter().any(|address| address.port() == 0) => SecondPort::Number(0),
+            None => SecondPort::Next,
         }
+    }
+
+    fn streams(&self) -> Option<StreamListen> {
         let udp = self.addresses();
-        let addresses = self.stream.iter().flat_map(|place| match *place {
-            StreamPlace::Socket(address) => vec![address],
-            StreamPlace::Port(port) => udp.iter().map(|own| SocketAddr::new(own.ip(), port)).collect(),
-        });
+        let at_port = |port| udp.iter().map(move |own| SocketAddr::new(own.ip(), port));
+        let addresses: Vec<_> = match &self.stream[..] {
+            [] if self.no_stream || udp.iter().any(|address| address.port() == 0) => return None,
+            [] => at_port(HTTPS).collect(),
+            places => {
+                let at = |place: &StreamPlace| match *place {
+                    StreamPlace::Socket(address) => vec![address],
+                    StreamPlace::Port(port) => at_port(port).collect(),
+                };
+                places.iter().flat_map(at).collect()
+            }
+        };
+        // Each connection takes a descriptor.
+        FdServer::raise_descriptor_limit();
         let files = self.certificate.clone().zip(self.certificate_key.clone());
         Some(StreamListen {
-            addresses: addresses.collect(),
+            addresses,
+            instead: self.stream.is_empty().then_some(udp),
             certificate: files.map(|(chain, key)| CertificateFiles { chain, key }),
             limits: StreamLimits {
                 connections: self.max_streams,
@@ -389,19 +451,70 @@ impl Args {
     fn announcement(&self, server: &mut Server) -> Outcome<RootAddress> {
         let identity = *server.root_mut().identity();
         if !self.advertise.is_empty() {
-            return Ok(RootAddress::new(identity, self.advertise.clone()));
+            let mut endpoints = self.advertise.clone();
+            let streams = server.stream_addresses();
+            if self.stream.is_empty() && endpoints.iter().all(|one| one.transport == RootTransport::Udp) {
+                let port = streams.first().map(SocketAddr::port);
+                let of_host = |udp: &RootEndpoint| match udp.address() {
+                    Some(address) => {
+                        Some(RootEndpoint::at(RootTransport::WebSocket, SocketAddr::new(address.ip(), port?)))
+                    }
+                    None => format!("{}:{}:{}", RootTransport::WebSocket, udp.host(), port?).parse().ok(),
+                };
+                let ways: Vec<_> = endpoints.iter().filter_map(of_host).collect();
+                add_while_short(&identity, &mut endpoints, ways);
+            }
+            return Ok(RootAddress::new(identity, endpoints));
         }
         let own = interface_addresses().unwrap_or_default();
         let udp = advertised(&server.udp_addresses(), &own);
         let mut endpoints: Vec<_> =
             udp.into_iter().map(|address| RootEndpoint::at(RootTransport::Udp, address)).collect();
+        let streams = advertised(server.stream_addresses(), &own);
+        if self.stream.is_empty() {
+            let way = |address| RootEndpoint::at(RootTransport::WebSocket, address);
+            endpoints.truncate(RootAddress::MAX_ENDPOINTS - 1);
+            add_while_short(&identity, &mut endpoints, streams.into_iter().map(way).collect());
+            return Ok(RootAddress::new(identity, endpoints));
+        }
         // Lists each transport at all addresses before the next one, because the list is truncated.
         for way in [RootTransport::WebSocket, RootTransport::Tcp, RootTransport::Tls] {
-            let addresses = advertised(server.stream_addresses(), &own);
-            endpoints.extend(addresses.into_iter().map(|address| RootEndpoint::at(way, address)));
+            endpoints.extend(streams.iter().map(|address| RootEndpoint::at(way, *address)));
         }
         endpoints.truncate(RootAddress::MAX_ENDPOINTS);
         Ok(RootAddress::new(identity, endpoints))
+    }
+}
+
+/// Adds the ways that streams have by default: the first one, and more as long as the line stays short.
+fn add_while_short(identity: &PublicIdentity, endpoints: &mut Vec<RootEndpoint>, ways: Vec<RootEndpoint>) {
+    let len = |endpoints: &[RootEndpoint]| RootAddress::new(*identity, endpoints.to_vec()).to_string().len();
+    for (at, way) in ways.into_iter().enumerate() {
+        if endpoints.contains(&way) {
+            continue;
+        }
+        endpoints.push(way);
+        if at > 0 && len(endpoints) > SHORT_LINE || endpoints.len() > RootAddress::MAX_ENDPOINTS {
+            endpoints.pop();
+            break;
+        }
+    }
+}
+
+/// Reports the ports for streams that nobody has asked for and that cannot be used.
+fn tell_stream_errors(server: &Server) {
+    let (addresses, errors) = (server.stream_addresses(), server.stream_errors());
+    match (addresses, errors) {
+        (_, []) => {}
+        ([], [.., last]) => note(format_args!(
+            "no port for streams ({last}): nodes in networks without UDP do not reach this root; --stream \
+             chooses a port"
+        )),
+        ([first, ..], _) if first.port() == HTTPS => {}
+        ([_, ..], [first, ..]) => note(format_args!(
+            "TCP port 443 is not used ({first}): networks that pass nothing else do not reach this root; it \
+             needs the administrator or CAP_NET_BIND_SERVICE, and no other program there"
+        )),
     }
 }
 
@@ -415,8 +528,8 @@ fn cannot_start(error: io::Error) -> Failure {
 fn cannot_listen(error: &io::Error) -> Failure {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "end the program that uses it, or give another one with --port or --listen, or --stream if it \
-             is a stream's"
+            "end the program that uses it, or give another one with --port or --listen, or --second-port or \
+             --stream if it is that one"
         }
         io::ErrorKind::AddrNotAvailable => {
             "give --listen an address that this machine has (see `ip address`)"

@@ -84,7 +84,7 @@ mod tests {
             let mut buffer = [0; ANSWER_BYTES];
             let (length, mapped) = server.recv_from(&mut buffer).unwrap();
             let id = request_id(&buffer[..length]).unwrap();
-            let answer = Answer { id, mapped, origin: None, other: None };
+            let answer = Answer { id, mapped, origin: None, other: None, second_port: None };
             server.send_to(&answer.emit(), mapped).unwrap();
         });
         assert_eq!(look(&[quiet, there]), Found::StunServer);

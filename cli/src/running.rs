@@ -38,6 +38,13 @@ impl RunningNode {
         Ok(Some(RunningNode { path, status }))
     }
 
+    /// Finds the node as [`find`](Self::find) does, for a hint alone: a failure counts as none.
+    pub(crate) fn find_quietly(state: &StateArgs) -> Option<RunningNode> {
+        let path = state.path().ok().filter(|_| !state.ephemeral)?;
+        let status = parse(&management::status(&path, 0).ok()?).ok()?;
+        Some(RunningNode { path, status })
+    }
+
     /// Returns a node that is known to run.
     pub(crate) fn of(path: PathBuf, status: Status) -> RunningNode {
         RunningNode { path, status }
@@ -59,11 +66,21 @@ impl RunningNode {
                 .find(|joined| joined.id == network.id())
                 .ok_or_else(|| self.not_joined(network.id(), network.summary().closed)),
             (None, [network]) => Ok(network),
-            (None, _) => Err(Failure::usage(
-                format_args!("no network is named, and {}", self.its_networks()),
-                "give one as --network NETWORK (-n) or in PEERSOCK_NETWORK",
-            )),
+            (None, _) => Err(self.no_network_named()),
         }
+    }
+
+    /// Returns the error if no network is named and one has to be.
+    pub(crate) fn no_network_named(&self) -> Failure {
+        Failure::usage(
+            format_args!("no network is named, and {}", self.its_networks()),
+            match self.status.networks.iter().any(|network| network.closed) {
+                false => "give its ID as --network NETWORK (-n) or in PEERSOCK_NETWORK",
+                true => {
+                    "give its ID, or the file of a static one, as --network NETWORK (-n) or in PEERSOCK_NETWORK"
+                }
+            },
+        )
     }
 
     fn not_joined(&self, network: NetworkId, closed: bool) -> Failure {

@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use peersock::Network;
 use peersock_proxy::{Activated, Event, ListenError, Overlay, Stopper, Tell};
 use rustix::process::Resource;
 use tokio::runtime::Runtime;
@@ -81,6 +82,16 @@ impl Serving {
         network: &NetworkArgs,
     ) -> Outcome<Serving> {
         Serving::open_with(args, node, |farewell| Member::open_until(command, node, network, farewell))
+    }
+
+    /// Opens a node in a network that is known already; see [`open`](Self::open).
+    pub(crate) fn open_in(
+        command: &str,
+        args: &ServingArgs,
+        node: &NodeArgs,
+        network: Network,
+    ) -> Outcome<Serving> {
+        Serving::open_with(args, node, |farewell| Member::open_in_until(command, node, network, farewell))
     }
 
     /// Starts a node of this process alone, which [`member`](Self::member) has.

@@ -13,7 +13,7 @@ use peersock::{
 };
 use peersock_attach::{AttachError, Attached};
 
-use crate::args::{NetworkArgs, NodeArgs, UnderlayArgs};
+use crate::args::{NodeArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
 use crate::waiting;
 use crate::{arrivals, names, reach, root_watch, signals, stdio};
@@ -38,15 +38,6 @@ pub(crate) struct Session {
 impl Session {
     /// Starts a node, joins, and makes Ctrl-C end both properly: `farewell` runs first then; it gets the
     /// signal and the node, and returns the exit status.
-    pub(crate) fn open_until(
-        args: &NodeArgs,
-        network: &NetworkArgs,
-        farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
-    ) -> Outcome<Session> {
-        Session::open_in(args, network.resolve()?, farewell)
-    }
-
-    /// Opens a session in a network that is known already.
     pub(crate) fn open_in(
         args: &NodeArgs,
         network: Network,
@@ -87,7 +78,7 @@ impl Session {
         Session::open_with(args, node, network, join, |signal, _| farewell(signal))
     }
 
-    /// Starts a node that stores nothing on disk; `farewell` works as in [`Session::open_until`].
+    /// Starts a node that stores nothing on disk; `farewell` works as in [`Session::open_in`].
     pub(crate) fn open_as(
         args: &UnderlayArgs,
         network: Network,
@@ -227,6 +218,25 @@ pub(crate) fn not_found(
             reach::no_such_member(network.id(), network.summary().by_file, address)
         }
         _ => error.into(),
+    }
+}
+
+/// Checks, before a node exists, that a member can have an address. Of a static network the node itself
+/// checks the rest, because it also knows ways out of the network.
+pub(crate) fn check_address(network: &Network, address: IpAddr) -> Outcome {
+    let summary = network.summary();
+    let is_here = address.is_loopback() || address.is_unspecified() || address.is_multicast();
+    match !is_here && (summary.by_file || summary.prefixes.iter().any(|prefix| prefix.contains(address))) {
+        true => Ok(()),
+        false => Err(reach::no_such_member(network.id(), summary.by_file, address)),
+    }
+}
+
+/// Checks that a network allows a port.
+pub(crate) fn check_port(network: &Network, port: u16) -> Outcome {
+    match network.summary().ports.contains(&port) {
+        true => Ok(()),
+        false => Err(port_outside(network, port)),
     }
 }
 

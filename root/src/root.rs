@@ -159,7 +159,7 @@ impl Root {
                     self.outbox.send(&self.counters, to, frame);
                 }
             }
-            None if stun::is_stun(datagram) => self.on_stun(now, source, datagram),
+            None if stun::is_stun(datagram) => self.handle_stun(now, source, None, datagram),
             _ => self.counters.unknown_message.increment(),
         }
         self.outbox.end();

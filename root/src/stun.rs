@@ -3,9 +3,15 @@
 //! They leave no state. A request at least as long as its answer is answered, so a client that pads it (with
 //! PADDING of RFC 5780 or any attribute that may be ignored) can use every root. Shorter ones are answered
 //! only if the operator allows it, because their source may be forged.
+//!
+//! A root can have a second port, which shows whether a NAT maps both ports alike. Answers name it, and a
+//! request with CHANGE-REQUEST (RFC 5780, section 7.2) is answered from there, which shows how the NAT
+//! filters. A second address, which RFC 5780 needs for the rest, is not supported.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
+
+use peersock_overlay::is_endpoint;
 
 use crate::{Root, Source};
 
@@ -17,13 +23,19 @@ const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
 const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
 const BINDING_ERROR: [u8; 2] = [0x01, 0x11];
 
+const CHANGE_REQUEST: u16 = 0x0003;
 const ERROR_CODE: u16 = 0x0009;
 const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 /// PADDING (RFC 5780, section 7.6). A server that does not know it must refuse the request.
 const PADDING: u16 = 0x0026;
+/// The second port. The number is not registered; clients that do not know it ignore it.
+const SECOND_PORT: u16 = 0xd95e;
 /// First of the attributes that may be ignored.
 const OPTIONAL: u16 = 0x8000;
+
+/// Value of CHANGE-REQUEST that asks for an answer from the other port of the same address.
+const CHANGE_PORT: [u8; 4] = [0, 0, 0, 2];
 
 /// Limit of unknown attributes named in an error.
 const MAX_NAMED: usize = 4;
@@ -34,6 +46,17 @@ pub struct Request {
     transaction: [u8; 12],
     /// Required attributes that this server does not know.
     unknown: Vec<u16>,
+    /// True if the answer should come from the other port; `unknown` names the attribute then, too.
+    change_port: bool,
+}
+
+/// Second UDP port of a root, at the address that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecondPort {
+    /// Number of the port.
+    pub port: u16,
+    /// Source from whose socket an answer leaves, if it should come from this port.
+    pub source: Source,
 }
 
 /// Returns true if a datagram may be STUN: its first two bits are zero, and the magic cookie is there.
@@ -50,25 +73,34 @@ impl Request {
         if !is_stun(datagram) || header[..2] != BINDING_REQUEST || !is_whole {
             return None;
         }
-        let mut unknown = Vec::new();
+        let (mut unknown, mut change_port) = (Vec::new(), false);
         while !rest.is_empty() {
             let (head, value) = rest.split_first_chunk::<4>()?;
             let kind = u16::from_be_bytes([head[0], head[1]]);
             // The length excludes the padding to four bytes (RFC 8489, section 14).
             let len = usize::from(u16::from_be_bytes([head[2], head[3]])).next_multiple_of(4);
             rest = value.get(len..)?;
+            change_port |= kind == CHANGE_REQUEST && value[..len] == CHANGE_PORT;
             if kind < OPTIONAL && kind != PADDING && unknown.len() < MAX_NAMED {
                 unknown.push(kind);
             }
         }
-        Some(Self { transaction: header[8..].try_into().expect("12 of 20 bytes"), unknown })
+        Some(Self { transaction: header[8..].try_into().expect("12 of 20 bytes"), unknown, change_port })
     }
 
     /// Builds the answer to a request from `remote`: 32 bytes for IPv4, 44 for IPv6, up to 40 if the request
     /// has unknown attributes.
     pub fn answer(&self, remote: SocketAddr) -> Vec<u8> {
+        self.answer_naming(remote, None)
+    }
+
+    /// Builds an answer as [`Self::answer`] does, with a second port if the root has one: eight bytes more.
+    fn answer_naming(&self, remote: SocketAddr, second_port: Option<u16>) -> Vec<u8> {
         if self.unknown.is_empty() {
-            return self.message(BINDING_SUCCESS, &[(XOR_MAPPED_ADDRESS, self.xor_mapped(remote))]);
+            let mapped = (XOR_MAPPED_ADDRESS, self.xor_mapped(remote));
+            let second = second_port.map(|port| (SECOND_PORT, port.to_be_bytes().to_vec()));
+            let attributes: Vec<_> = [mapped].into_iter().chain(second).collect();
+            return self.message(BINDING_SUCCESS, &attributes);
         }
         // RFC 8489, section 14.8: class 4, number 20, without a reason phrase.
         let kinds = self.unknown.iter().flat_map(|kind| kind.to_be_bytes()).collect();
@@ -102,9 +134,26 @@ impl Request {
 }
 
 impl Root {
-    pub(crate) fn on_stun(&mut self, now: Instant, source: Source, datagram: &[u8]) {
-        let Some(request) = Request::parse(datagram) else { return self.counters.stun_dropped.increment() };
-        let answer = request.answer(source.remote());
+    /// Handles a STUN request to a root with a second port, or to that port, which has none itself. Other
+    /// datagrams are dropped.
+    pub fn handle_stun(&mut self, now: Instant, source: Source, second: Option<SecondPort>, datagram: &[u8]) {
+        // No socket has such a source, so it is forged.
+        if !is_endpoint(&source.remote()) {
+            return self.counters.bad_source.increment();
+        }
+        let Some(mut request) = Request::parse(datagram) else {
+            return self.counters.stun_dropped.increment();
+        };
+        let mut from = source;
+        if let Some(second) = second
+            && request.change_port
+        {
+            request.unknown.retain(|kind| *kind != CHANGE_REQUEST);
+            from = second.source;
+        }
+        let named = request.answer_naming(source.remote(), second.map(|second| second.port));
+        // An answer that would be longer than the request names no port.
+        let answer = if datagram.len() >= named.len() { named } else { request.answer(source.remote()) };
         // The source may be forged, so a short request needs the operator's consent and a budget.
         let is_paid = datagram.len() >= answer.len();
         let may = is_paid || self.config.short_stun && self.limits.short_stun.take(source.ip(), now);
@@ -113,7 +162,7 @@ impl Root {
         }
         self.counters.stun_answered.increment();
         // Without a credit, because the checks above allow some short requests.
-        self.outbox.send(&self.counters, source, answer);
+        self.outbox.send(&self.counters, from, answer);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::Identity;
 use peersock_overlay::wire::{MessageType, Relayed, RootMessage};
-use peersock_root::server::{Listen, Server, StreamListen};
+use peersock_root::server::{Listen, SecondPort, Server, StreamListen};
 use peersock_root::{Config, RelayPolicy, Root, Source};
 use peersock_streams::{ConnectOptions, Connector, Target, Transport};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -274,6 +274,76 @@ fn nodes_reach_each_other_by_each_kind_of_stream() {
         }
     });
     serving.end();
+}
+
+/// Builds a binding request of 48 bytes, with CHANGE-REQUEST for the other port or a SOFTWARE of that length.
+fn stun_request(changes_port: bool) -> Vec<u8> {
+    let kind: [u8; 2] = if changes_port { [0, 3] } else { [0x80, 0x22] };
+    let head = [&[0, 1, 0, 28][..], &[0x21, 0x12, 0xa4, 0x42], &[7; 12], &kind, &[0, 4, 0, 0, 0, 2]];
+    [&head.concat()[..], &[0x80, 0x22, 0, 16], &[b' '; 16]].concat()
+}
+
+#[test]
+fn a_second_port_answers_stun_alone_and_for_the_first_one() {
+    let listen = Listen {
+        udp: vec!["127.0.0.1:0".parse().unwrap(), "127.0.0.2:0".parse().unwrap()],
+        second_port: SecondPort::Number(0),
+        drain: Duration::ZERO,
+        ..Listen::on("127.0.0.1:0".parse().unwrap())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let server = runtime.block_on(Server::bind(config(), listen)).expect("free ports");
+    assert!(server.second_port_error().is_none());
+    let (first, second) = (server.udp_addresses(), server.second_addresses());
+    assert_eq!(
+        first.iter().map(SocketAddr::ip).collect::<Vec<_>>(),
+        second.iter().map(SocketAddr::ip).collect::<Vec<_>>()
+    );
+    let (end, ended) = oneshot::channel::<()>();
+    let root = std::thread::spawn(move || runtime.block_on(server.run(async { drop(ended.await) })));
+
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let ask = |to: SocketAddr, request: &[u8]| {
+        client.send_to(request, to).expect("sent");
+        let mut room = [0; 100];
+        let (len, from) = client.recv_from(&mut room).expect("an answer");
+        (from, room[..len].to_vec())
+    };
+    for (first, second) in first.iter().zip(&second) {
+        let (from, answer) = ask(*first, &stun_request(false));
+        let port = [&[0xd9, 0x5e, 0, 2][..], &second.port().to_be_bytes(), &[0, 0]].concat();
+        assert_eq!((from, answer.len()), (*first, 40));
+        assert!(answer[..2] == [1, 1] && answer.ends_with(&port), "{answer:?}");
+        let (from, changed) = ask(*first, &stun_request(true));
+        assert_eq!((from, &changed), (*second, &answer));
+        // The second port has no other one itself.
+        let (from, answer) = ask(*second, &stun_request(false));
+        assert_eq!((from, answer.len()), (*second, 32));
+        assert_eq!(ask(*second, &stun_request(true)).1[..2], [1, 0x11], "an error");
+    }
+    // Other messages get no answer there: an initiation from a stranger would have one, sent before this.
+    let initiation = Node::new(9, Source::Udp { socket: 0, remote: first[0] }).begin(now()).datagram;
+    client.send_to(&initiation, second[0]).expect("sent");
+    assert_eq!(ask(second[0], &stun_request(false)).1[..2], [1, 1]);
+    assert_ne!(ask(first[0], &initiation).1[..2], [1, 1]);
+    end.send(()).expect("it runs");
+    root.join().expect("no panic").expect("it ends");
+}
+
+#[test]
+fn a_second_port_in_use_is_left_out() {
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let port = taken.local_addr().expect("an address").port();
+    let udp = vec!["127.0.0.2:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
+    let listen =
+        Listen { udp, second_port: SecondPort::Number(port), ..Listen::on("127.0.0.1:0".parse().unwrap()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let server = runtime.block_on(Server::bind(config(), listen)).expect("the first ports are free");
+    let error = server.second_port_error().expect("one is taken");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+    assert_eq!(server.second_addresses(), [SocketAddr::from(([127, 0, 0, 2], port))]);
 }
 
 /// Tries until the attempt returns a value.

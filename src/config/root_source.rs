@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::{Feature, HostEndpoint, MissingFeature, ParseRootError, RootAddress};
+use super::{Feature, HostEndpoint, MissingFeature, ParseRootError, RootAddress, RootEndpoint};
 use crate::state::{StateError, check_secret_file, check_trusted_file, read_text_file};
 
 /// Source of roots for a node.
@@ -205,10 +205,17 @@ pub(crate) fn require_for_roots(sources: &[RootSource]) -> Result<(), MissingFea
     for source in sources {
         match source {
             RootSource::Address(root) => {
-                for endpoint in root.endpoints() {
-                    if let Some(feature) = endpoint.transport.feature() {
-                        feature.require(format_args!("the root endpoint {endpoint}"))?;
-                    }
+                let missing = |endpoint: &RootEndpoint| match endpoint.transport.feature() {
+                    None => Ok(()),
+                    Some(feature) => feature.require(format_args!("the root endpoint {endpoint}")),
+                };
+                // Roots name endpoints for networks without UDP by default. A build without them does with
+                // the others.
+                let mut missing = root.endpoints().iter().map(missing);
+                if let Some(Err(error)) = missing.next()
+                    && !missing.any(|other| other.is_ok())
+                {
+                    return Err(error);
                 }
             }
             RootSource::Dns(_) => Feature::Dns.require(format_args!("the list of roots {source}"))?,

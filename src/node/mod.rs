@@ -19,9 +19,10 @@ mod roots;
 mod singleton;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
@@ -109,6 +110,8 @@ pub(crate) struct Inner {
     root_lists: Mutex<Vec<RootListStatus>>,
     /// Programs, for the status.
     programs: Mutex<Vec<ProgramStatus>>,
+    /// IPv4 addresses under which programs see members that have none, for the status.
+    ipv4_aliases: Mutex<BTreeMap<Ipv6Addr, BTreeSet<Ipv4Addr>>>,
     /// State directory, kept for its lock.
     state: Option<StateDir>,
 }
@@ -304,7 +307,18 @@ impl fmt::Debug for Inner {
     }
 }
 
+/// Limit of members whose IPv4 aliases are noted for the status.
+const MAX_IPV4_ALIASES: usize = 4096;
+
 impl Inner {
+    pub(crate) fn note_ipv4_alias(&self, of: Ipv6Addr, alias: Ipv4Addr) {
+        let mut all = sync::lock(&self.ipv4_aliases);
+        // Identities cost nothing, so one party could have many in an open network.
+        if all.len() < MAX_IPV4_ALIASES || all.contains_key(&of) {
+            all.entry(of).or_default().insert(alias);
+        }
+    }
+
     /// Returns true if the node is shut down.
     fn is_down(&self) -> bool {
         self.down.load(Ordering::SeqCst)

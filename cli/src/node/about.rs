@@ -118,23 +118,24 @@ mod tests {
         let node = node.start().unwrap();
         let network = Network::ad_hoc("ff0001ffff000000".parse().unwrap());
         let joined = node.join(network.clone()).unwrap();
-        let about = About::new(&node, &[network], &NamedServers::default());
+        let about = About::new(&node, &NamedServers::default());
+        let networks = [network];
         let own = IpAddr::from(joined.address());
         let mut silent = joined.address().octets();
         silent[15] ^= 1;
         let (silent, foreign) = (IpAddr::from(silent), IpAddr::from([192, 0, 2, 1]));
 
-        let found = |address, within| about.answer(Question::Find(address, within));
+        let found = |address, within| about.answer(&networks, Question::Find(address, within));
         assert_eq!(found(own, Duration::MAX), Answer::Found(0));
         assert_eq!(found(foreign, Duration::MAX), Answer::Found(Errno::ADDRNOTAVAIL.raw_os_error()));
         let begun = Instant::now();
         assert_eq!(found(silent, Duration::from_secs(3600)), Answer::Found(Errno::TIMEDOUT.raw_os_error()));
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
         for (address, answer) in [(own, 0), (silent, 0), (foreign, Errno::ADDRNOTAVAIL.raw_os_error())] {
-            let asked = about.answer(Question::Path { address, begins: true });
+            let asked = about.answer(&networks, Question::Path { address, begins: true });
             assert_eq!(asked, Answer::Found(answer), "{address}");
         }
-        let heard = about.answer(Question::Heard(vec![silent, own, foreign]));
+        let heard = about.answer(&networks, Question::Heard(vec![silent, own, foreign]));
         assert_eq!(heard, Answer::Heard(vec![(own, Duration::ZERO)]));
     }
 }

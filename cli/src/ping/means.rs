@@ -88,8 +88,11 @@ struct Own {
 
 impl Own {
     fn new(args: &Args, farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static) -> Outcome<Own> {
-        let session = Session::open_until(&args.node, &args.network, farewell)?;
-        let address = parse_host(&session.network, &args.address)?;
+        // A mistake in the address starts no node, which its peers would then miss.
+        let network = args.network.resolve()?;
+        let address = parse_host(&network, &args.address)?;
+        session::check_address(&network, address)?;
+        let session = Session::open_in(&args.node, network, farewell)?;
         let roots = root_watch::start(&session.node)?;
         let patience = args.node.patience();
         Ok(Own { session, address, patience, ping: None, _roots: roots })

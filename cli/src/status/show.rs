@@ -138,6 +138,10 @@ impl fmt::Display for Line<'_> {
             write!(f, " {name}")?;
         }
         write!(f, "\n      node {}\n      ", peer.id)?;
+        if !peer.ipv4_aliases.is_empty() {
+            let aliases = list(&peer.ipv4_aliases);
+            write!(f, "programs with IPv4 sockets see it as {aliases}\n      ")?;
+        }
         if peer.state == Presence::Connected {
             write!(f, "session")?;
             match (peer.path, &peer.stream) {
@@ -429,6 +433,18 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words} is not in {text}");
         }
+    }
+
+    #[test]
+    fn the_ipv4_address_that_logs_of_programs_have_is_shown() {
+        let mut status = status();
+        assert!(!report(&status, false, 50).contains("IPv4"));
+        status["peers"][1]["ipv4_aliases"] = json!(["198.18.110.169"]);
+        let text = report(&status, false, 50);
+        assert!(
+            text.contains("node bb\n      programs with IPv4 sockets see it as 198.18.110.169\n"),
+            "{text}"
+        );
     }
 
     #[test]

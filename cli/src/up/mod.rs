@@ -18,7 +18,7 @@ use std::thread;
 use peersock::{IdentitySource, Joined, Network, PublicIdentity, Seed};
 use peersock_tun::{ExitRoutes, Filter, OpenError, Tun, Upkeep, give_up_privileges};
 
-use crate::args::{NetworksArgs, NodeArgs};
+use crate::args::{NetworksArgs, NodeArgs, StateArgs};
 use crate::failure::{Failure, Outcome};
 use crate::open_network;
 use crate::root_watch;
@@ -29,7 +29,7 @@ use exit::{Chosen, ExitArgs};
 use exit_names::ExitNamesArgs;
 use guard::Guard;
 use plan::Plan;
-use user::GoesOnAs;
+use user::{GoesOnAs, OwnState};
 
 /// Make networks into interfaces of this machine, so that all its programs reach the members with their own
 /// sockets
@@ -42,7 +42,8 @@ use user::GoesOnAs;
 /// keeps all others on the machine's local networks from the addresses of the interfaces.
 ///
 /// The command needs CAP_NET_ADMIN to make the interfaces (run it with sudo). It gives up all capabilities
-/// before it sends or receives anything. If root starts it, it continues as another user: the one of --user,
+/// before it sends or receives anything. By sudo, its identity is the one of the user who has called sudo,
+/// unless --state names a directory. If root starts it, it continues as another user: the one of --user,
 /// the owner of its state, or one that owns nothing. A second small process keeps only CAP_NET_ADMIN. If
 /// other programs remove addresses, routes, the MTU or the rules of an exit, this process sets them again,
 /// and a line says so. When packets are passed on, stdout shows the addresses, one per line and in the order
@@ -53,7 +54,7 @@ use user::GoesOnAs;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  peersock up -n ff0001ffff000000                # as root
+  sudo peersock up -n office.toml                # this user's identity
   peersock up -n office.toml --name office0 --state /var/lib/peersock
   peersock up -n office.toml --name office0 -n home.toml --name home0
   peersock up -n office.toml --dns               # and then: ping alpha.peersock.internal
@@ -98,8 +99,10 @@ const PRIVILEGE: &str = "run it as root, or give it to a group of users: sudo ch
 
 pub(crate) fn run(args: &Args) -> Outcome {
     user::check_file()?;
-    let user = GoesOnAs::of(args.exit.user()?, &args.node.state)?;
-    let (mut networks, (source, identity)) = described(args, &user)?;
+    let named = args.exit.user()?;
+    let own_state = OwnState::of(named, &args.node.state)?;
+    let user = GoesOnAs::of(named, &own_state)?;
+    let (mut networks, (source, identity)) = described(args, &own_state, &user)?;
     let mut chosen = args.exit.choose(&mut networks, &identity)?;
     args.exit_names.check(chosen.as_ref(), args.dns)?;
     let mut plans = plan::of(&networks, &identity, &args.names, args.mtu)?;
@@ -245,9 +248,14 @@ fn begin(upkeep: Upkeep, routes: Leads<'_>, user: &GoesOnAs) -> Outcome<Guard> {
 }
 
 /// Returns the networks and the identity, reading their files as their owner.
-fn described(args: &Args, user: &GoesOnAs) -> Outcome<(Vec<Network>, (IdentitySource, PublicIdentity))> {
+fn described(
+    args: &Args,
+    own: &OwnState,
+    user: &GoesOnAs,
+) -> Outcome<(Vec<Network>, (IdentitySource, PublicIdentity))> {
     user.acting(|| {
-        let read = args.networks.resolve().and_then(|networks| Ok((networks, identity(args, user)?)));
+        own.check_free()?;
+        let read = args.networks.resolve().and_then(|networks| Ok((networks, identity(&own.state, user)?)));
         read.map_err(|failure| args.exit.explain(failure))
     })
 }
@@ -258,16 +266,16 @@ fn open(plan: &Plan) -> Outcome<Arc<Tun>> {
 }
 
 /// Returns the identity before a node exists, because the interface needs its addresses and is created first.
-fn identity(args: &Args, user: &GoesOnAs) -> Outcome<(IdentitySource, PublicIdentity)> {
-    if args.node.state.ephemeral {
+fn identity(state: &StateArgs, user: &GoesOnAs) -> Outcome<(IdentitySource, PublicIdentity)> {
+    if state.ephemeral {
         let seed = Seed::generate().map_err(Failure::no_randomness)?;
         let identity = seed.public_identity();
         return Ok((IdentitySource::Seed(seed), identity));
     }
-    let (identity, opened) = user.open_state(&args.node.state)?;
+    let (identity, opened) = user.open_state(state)?;
     let source = match opened {
         Some(state) => IdentitySource::Opened(state),
-        None => IdentitySource::StateDir(args.node.state.path()?),
+        None => IdentitySource::StateDir(state.path()?),
     };
     Ok((source, identity))
 }

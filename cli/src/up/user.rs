@@ -1,6 +1,7 @@
 //! The user that `peersock up` changes to.
 
-use std::io;
+use std::path::PathBuf;
+use std::{env, io};
 
 use peersock::PublicIdentity;
 use peersock::state::StateDir;
@@ -8,9 +9,71 @@ use peersock_tun::{User, is_privileged_for_all};
 use rustix::process::geteuid;
 
 use super::PRIVILEGE;
-use crate::args::StateArgs;
+use crate::args::{STATE_VARIABLE, StateArgs};
 use crate::failure::{Failure, Outcome};
+use crate::running::RunningNode;
 use crate::stdio;
+
+/// State directory for the command: as the options say, or that of the user who has called sudo.
+///
+/// root acts as that user to open it, so that files there stay the user's, and links that the user puts there
+/// lead to nothing that the user may not open.
+pub(super) struct OwnState {
+    pub(super) state: StateArgs,
+    /// The user who has called sudo.
+    caller: Option<User>,
+}
+
+impl OwnState {
+    /// Returns the directory that options or variables name. Without any, and without a `named` user, it is
+    /// the one of the user who has called sudo: this user's identity is the member that a network's file
+    /// lists.
+    pub(super) fn of(named: Option<User>, state: &StateArgs) -> Outcome<OwnState> {
+        let given = StateArgs { state: state.state.clone(), ephemeral: state.ephemeral };
+        let is_set = |variable| env::var_os(variable).is_some_and(|text| !text.is_empty());
+        let is_chosen = named.is_some()
+            || state.ephemeral
+            || state.state.is_some()
+            || is_set(STATE_VARIABLE)
+            || is_set("XDG_STATE_HOME");
+        let number =
+            env::var("SUDO_UID").ok().and_then(|text| text.parse().ok()).filter(|number| *number != 0);
+        let Some(number) = number.filter(|_| !is_chosen && geteuid().is_root()) else {
+            return Ok(OwnState { state: given, caller: None });
+        };
+        let found = User::numbered(number).map_err(|error| {
+            Failure::new(
+                format_args!("cannot look for the user {number}, who has called sudo: {error}"),
+                "give the directory with the identity as --state DIR",
+            )
+        })?;
+        let Some((user, home)) = found else { return Ok(OwnState { state: given, caller: None }) };
+        // Newer versions of sudo name it.
+        let home =
+            env::var_os("SUDO_HOME").map(PathBuf::from).filter(|home| home.is_absolute()).unwrap_or(home);
+        let path = home.join(".local/state/peersock");
+        stdio::note(format_args!(
+            "has the identity in {}, of the user who has called sudo, and goes on as that user; --state DIR \
+             chooses another one",
+            path.display()
+        ));
+        Ok(OwnState { state: StateArgs { state: Some(path), ephemeral: false }, caller: Some(user) })
+    }
+
+    /// Fails if a node runs with the directory already, which serves one node at a time.
+    pub(super) fn check_free(&self) -> Outcome {
+        let Some(running) = RunningNode::find_quietly(&self.state) else { return Ok(()) };
+        Err(Failure::new(
+            format_args!(
+                "a node runs with {} already, and `peersock up` needs a node of its own",
+                running.path.display()
+            ),
+            "end it first (`peersock status` names the programs that use it), and give this command again: \
+             then all programs use the interface, without `peersock run`; or give --state DIR with another \
+             member's identity",
+        ))
+    }
+}
 
 /// The user that the program changes to once the interfaces exist. It does not stay root, because root
 /// without capabilities still owns the system's files.
@@ -25,8 +88,9 @@ pub(super) enum GoesOnAs {
 
 impl GoesOnAs {
     /// Returns the `named` user, else the owner of the state, or an unlisted user if that is root.
-    pub(super) fn of(named: Option<User>, state: &StateArgs) -> Outcome<GoesOnAs> {
-        if let Some(user) = named {
+    pub(super) fn of(named: Option<User>, own: &OwnState) -> Outcome<GoesOnAs> {
+        let state = &own.state;
+        if let Some(user) = named.or(own.caller) {
             return Ok(GoesOnAs::Owner(user));
         }
         if !geteuid().is_root() {

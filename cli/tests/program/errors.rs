@@ -133,6 +133,12 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
             &["nobody", "same network ID", "LAN", "-v"],
         ),
         (lab.node("a", &["dial", "fd00::1:80"]), 2, &["[IPV6]:PORT"]),
+        (
+            lab.node("a", &["forward", "-L", "8081:alpha"]),
+            2,
+            &["`8081:alpha`", "ADDRESS:PORT:HOST:PORT", "forward -L 8081:alpha:80"],
+        ),
+        (lab.node("a", &["forward", "-L", "99999:alpha:80"]), 2, &["`99999:alpha:80`", "[ADDRESS:]PORT"]),
         (lab.node("a", &["dial", "alpha:80"]), 2, &["peersock addr"]),
         (lab.node("a", &["ping", "10.0.0.1"]), 2, &["10.0.0.1", "peersock addr"]),
         (lab.node("a", &["listen", "--bind", "10.0.0.1", &port]), 2, &["--bind"]),
@@ -362,4 +368,38 @@ pub(crate) fn is_well_said(finished: &Finished, command: &str) {
             assert!(!line.contains(debug), "{command}: {debug} in: {said}");
         }
     }
+}
+
+/// Peers would hear of a node that starts, and miss it for two minutes.
+#[test]
+fn a_target_that_cannot_be_starts_no_node() {
+    let lab = Lab::new();
+    let [here, elsewhere] = ["::1", "fd00::1"].map(|ip| format!("[{ip}]:{PORT}"));
+    for (words, needle) in [
+        (&["dial", "fd00::1:80"][..], "[IPV6]:PORT"),
+        (&["dial", &*here], "can have address ::1"),
+        (&["dial", &*elsewhere], "can have address fd00::1"),
+        (&["dial", "alpha:80"], "peersock addr"),
+        (&["ping", "alpha"], "peersock addr"),
+        (&["ping", "::1"], "can have address ::1"),
+        (&["forward", "0", "alpha:80"], "peersock addr"),
+        (&["forward", "0", &*here], "this machine itself"),
+        (&["forward", "0", &*elsewhere], "can have address fd00::1"),
+    ] {
+        run(lab.node("nobody", words)).failure(2, &[needle]);
+        assert!(!lab.state("nobody").exists(), "{words:?} has started a node");
+    }
+}
+
+#[test]
+fn without_a_network_those_of_the_running_node_are_named() {
+    let lab = Lab::new();
+    let listening = lab.listen(&[&PORT.to_string()]);
+    let target = listening.target.clone();
+    for words in [&["dial", target.as_str()][..], &["forward", "0", &target], &["listen", "0"]] {
+        let failed = run(lab.command("listener", words));
+        failed.failure(2, &["no network is named", &lab.network, "-n"]);
+    }
+    run(lab.command("nobody", &["dial", &target]))
+        .failure(2, &["no network is named", "peersock network new"]);
 }

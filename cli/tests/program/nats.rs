@@ -34,6 +34,10 @@ pub(crate) fn start(nats: &Nats, node: &str, command: Command) -> Running {
 pub(crate) fn start_root(nats: &Nats, words: &[&str]) -> (Running, String) {
     let mut command = peersock(&["root", "--ephemeral", "--port", "7420", "--listen"]);
     command.arg(nats.ip4("root").to_string()).args(words);
+    if !words.contains(&"--stream") {
+        // These labs are about UDP.
+        command.arg("--no-stream");
+    }
     let root = start(nats, "root", command);
     let text = root.wait_for_stdout("\n").lines().next().expect("a line").to_owned();
     (root, text)
@@ -97,6 +101,37 @@ fn two_programs_behind_nats_reach_each_other_by_the_dht_alone() {
     dialing.end_stdin();
     listening.finish().success();
     dialing.finish().success();
+}
+
+#[test]
+fn one_root_tells_the_kind_of_a_nat_by_its_second_port() {
+    let Some(nats) = Nats::build("one-root", "root=public home=port-restricted work=symmetric") else {
+        return;
+    };
+    let ipv4 = |node: &str, root: &str| {
+        let command = peersock(&["netcheck", "--json", "--interface", "eth0", "--root", root]);
+        let checked = nats.within(node, || run(command)).success();
+        let report: Value = serde_json::from_str(checked.text()).expect("JSON");
+        (report["interfaces"][0]["ipv4"].clone(), report["advice"].to_string())
+    };
+    let (root, text) = start_root(&nats, &[]);
+    for (node, kind) in [("home1", "restrict-port"), ("work1", "symmetric")] {
+        let (nat, advice) = ipv4(node, &text);
+        assert_eq!(nat["kind"], kind, "{nat:#} {advice}");
+    }
+    // A node knows it as well, with this root alone.
+    let lab = Lab::new();
+    let words = ["listen", "-k", "0", "--no-portmap", "--network", &lab.network, "--root", &text];
+    let listening = start(&nats, "work1", lab.command("node", &words));
+    listening.wait_for_target();
+    let known = wait_for_status(&lab, "node", |now| now["contact"]["nat"].is_string());
+    assert_eq!(known["contact"]["nat"], "symmetric", "{known:#}");
+    listening.interrupt();
+    root.interrupt();
+    // Without the port, as behind a firewall, the advice names it.
+    let (_root, text) = start_root(&nats, &["--no-second-port"]);
+    let (nat, advice) = ipv4("home1", &text);
+    assert!(nat["kind"].is_null() && advice.contains("second UDP port"), "{nat:#} {advice}");
 }
 
 #[test]

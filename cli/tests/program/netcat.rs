@@ -16,7 +16,9 @@ fn who_only_receives_gets_what_a_listener_for_many_is_given_later() {
     listening.running.send(b"late");
     dialing.wait_for_stdout("late");
     listening.running.end_stdin();
-    assert_eq!(dialing.finish().success().text(), "late");
+    let dialed = dialing.finish().success();
+    assert_eq!(dialed.text(), "late");
+    assert!(dialed.stderr.contains("was reached: direct"), "{}", dialed.stderr);
     listening.running.interrupt().failure(130, &[]);
 }
 

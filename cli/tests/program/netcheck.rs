@@ -18,7 +18,7 @@ fn stun_server() -> String {
         let mut buffer = [0; 2048];
         while let Ok((len, mapped)) = socket.recv_from(&mut buffer) {
             if let Some(id) = request_id(&buffer[..len]) {
-                let answer = Answer { id, mapped, origin: None, other: None };
+                let answer = Answer { id, mapped, origin: None, other: None, second_port: None };
                 socket.send_to(&answer.emit(), mapped).unwrap();
             }
         }

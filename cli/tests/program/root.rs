@@ -387,6 +387,76 @@ fn a_port_in_use_is_told() {
     run(command).failure(1, &[&place, "--port"]);
 }
 
+#[test]
+fn a_second_port_in_use_is_an_error_only_if_it_was_asked_for() {
+    let nodes = |root: &Running| root.wait_for_stdout("\n");
+    // The next port of a free one may be in use by another program, which is the same to the root.
+    let place = UdpSocket::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
+    let _next = UdpSocket::bind((place.ip(), place.port().wrapping_add(1)));
+    let root =
+        Running::start(peersock(&["root", "--ephemeral", "--drain", "0", "--listen", &place.to_string()]));
+    nodes(&root);
+    root.wait_for_stderr("no second UDP port (127.0.0.3:");
+    signal(Signal::TERM, root.id());
+    root.finish().success();
+
+    let taken = UdpSocket::bind("127.0.0.3:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let words = ["root", "--ephemeral", "--drain", "0", "--listen", "127.0.0.3:0"];
+    let command = peersock(&[&words[..], &["--second-port", &port]].concat());
+    run(command).failure(1, &[&format!("127.0.0.3:{port}"), "--second-port"]);
+    for (option, is_there) in
+        [(&["--no-second-port"][..], false), (&["--second-port", "0"], true), (&[], true)]
+    {
+        let root = Running::start(peersock(&[&words[..], option].concat()));
+        nodes(&root);
+        root.wait_for_stderr("listening on 127.0.0.3:");
+        signal(Signal::TERM, root.id());
+        let said = root.finish().success().stderr;
+        assert_eq!(said.contains("answering STUN on 127.0.0.3:"), is_there, "{said}");
+    }
+}
+
+#[test]
+fn a_root_takes_streams_where_it_may() {
+    // An address of this test, so that no other one has its port 443.
+    let [.., a, b] = std::process::id().to_be_bytes();
+    let ip = std::net::Ipv4Addr::new(127, 113, a, b.max(1));
+    let place = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap();
+    let state = Lab::new();
+    let start = |words: &[&str], note: Option<&str>| -> String {
+        let mut command = state.command("root", &["root", "--drain", "0", "--listen", &place.to_string()]);
+        command.args(words);
+        let root = Running::start(command);
+        let line = root.wait_for_stdout("\n");
+        root.wait_for_stderr("listening on ");
+        signal(Signal::TERM, root.id());
+        let said = root.finish().success().stderr;
+        assert_eq!(said.contains("443 is not used"), note == Some("443 is not used"), "{said}");
+        assert_eq!(said.contains("no port for streams"), note == Some("no port for streams"), "{said}");
+        let line = line.trim();
+        assert!(line.len() <= 200, "{line}");
+        line.split_once('@').expect("an address").1.to_owned()
+    };
+    let without = format!("{place},wss:{place}");
+    // The port 443 of this address: free, or not permitted; then in use, or not permitted.
+    let https = std::net::TcpListener::bind((ip, 443));
+    let is_permitted = https.is_ok();
+    let words = ["--advertise", "root.example.org:7420"];
+    let advertised = format!("root.example.org:7420,wss:root.example.org:{}", place.port());
+    assert_eq!(start(&[], Some("443 is not used")), without);
+    assert_eq!(start(&words, Some("443 is not used")), advertised);
+    let both = std::net::TcpListener::bind(place).expect("the port is free for TCP");
+    assert_eq!(start(&[], Some("no port for streams")), place.to_string());
+    drop((https, both));
+    assert_eq!(start(&["--no-stream"], None), place.to_string());
+    let all = format!("{place},wss:{ip}:443");
+    let note = Some("443 is not used").filter(|_| !is_permitted);
+    assert_eq!(start(&[], note), if is_permitted { all } else { without });
+    let named = [&words[..], &["--advertise", "tcp:root.example.org:80"]].concat();
+    assert_eq!(start(&named, note), "root.example.org:7420,tcp:root.example.org:80");
+}
+
 /// A running root, with the values it has printed.
 pub(crate) struct Root {
     pub(crate) running: Running,
@@ -406,7 +476,7 @@ impl Root {
 
     /// Starts a root as [`Root::start`] does, with the test's choice of port and identity.
     pub(crate) fn start_with(words: &[&str]) -> Root {
-        let mut command = peersock(&["root", "--listen", "127.0.0.1"]);
+        let mut command = peersock(&["root", "--listen", "127.0.0.1", "--no-stream"]);
         command.args(words);
         let running = Running::start(command);
         let line = running.wait_for_stdout("\n");

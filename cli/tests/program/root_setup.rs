@@ -66,13 +66,26 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
     let options = options(&help("root"));
     assert!(options.len() > 20, "{options:?}");
     // These options exclude others.
-    let apart =
-        [["--ephemeral", "--state"], ["--no-relay", "--relay-rate"], ["--new-token", "--access-token-file"]];
+    let apart = [
+        ["--ephemeral", "--state"],
+        ["--no-relay", "--relay-rate"],
+        ["--new-token", "--access-token-file"],
+        ["--no-second-port", "--second-port"],
+        ["--no-stream", "--stream"],
+    ];
     for which in 0..2 {
         let left_out: BTreeSet<&str> = apart
             .iter()
             .map(|pair| pair[which])
-            .chain(if which == 1 { Some("--relay-prefix-rate") } else { None })
+            .chain(
+                if which == 1 {
+                    &["--relay-prefix-rate", "--certificate", "--certificate-key"][..]
+                } else {
+                    &[]
+                }
+                .iter()
+                .copied(),
+            )
             .chain(["--help", "--verbose", "--version"])
             .collect();
         let mut command = peersock(&["root"]);
@@ -196,7 +209,7 @@ fn the_container_file_builds_what_is_there_and_its_command_line_runs_a_root() {
     assert!(of("COPY").contains(&format!("--from=build {built} {INSTALLED}").as_str()), "{text}");
     // A directory over TLS needs the system's certificates, which a slim image lacks.
     assert!(builds.last().is_some_and(|line| line.contains("ca-certificates")), "{builds:?}");
-    assert_eq!(of("EXPOSE"), ["7420/udp 443/tcp"]);
+    assert_eq!(of("EXPOSE"), ["7420/udp 7421/udp 443/tcp"]);
 
     let entry: Vec<String> = serde_json::from_str(of("ENTRYPOINT")[0]).expect("a list");
     assert_eq!(entry, [INSTALLED, "root"]);

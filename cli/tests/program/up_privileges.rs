@@ -61,6 +61,47 @@ fn what_root_starts_goes_on_as_another_user_and_its_state_stays_root_s() {
     office.up(0).interrupt().failure(130, &[]);
 }
 
+/// The file of a network lists the user, and not root.
+#[test]
+fn by_sudo_the_command_has_the_identity_of_the_user_who_has_called_it() {
+    let Some(office) = Office::lay("upsudo") else { return };
+    // The user `nobody`, whose home is a folder of this test.
+    let (nobody, home) = ("65534", office.lab.dir.path().join("home"));
+    let state = home.join(".local/state/peersock");
+    fs::create_dir_all(&state).expect("a folder");
+    fs::rename(office.lab.state("up0").join("identity.key"), state.join("identity.key"))
+        .expect("the identity");
+    fs::set_permissions(office.lab.dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(office.file(), fs::Permissions::from_mode(0o644)).expect("it is ours");
+    let mut folder = state.as_path();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).expect("it is ours");
+    std::os::unix::fs::chown(state.join("identity.key"), Some(65_534), Some(65_534)).expect("root may");
+    while folder != office.lab.dir.path() {
+        std::os::unix::fs::chown(folder, Some(65_534), Some(65_534)).expect("root may");
+        folder = folder.parent().expect("it is below");
+    }
+    let command = || {
+        let mut command =
+            office.inside(0, &[env!("CARGO_BIN_EXE_peersock"), "up", "--network", &office.file()]);
+        command.env("SUDO_UID", nobody).env("SUDO_HOME", &home).env_remove("XDG_STATE_HOME");
+        command.env("HOME", office.lab.dir.path().join("root"));
+        command
+    };
+    let up = Running::start(command());
+    up.wait_for_stdout(V4[0]);
+    assert!(up.said().contains("of the user who has called sudo"), "{}", up.said());
+    for process in [up.id(), guard_of(up.id())] {
+        assert_eq!(field(process, "Uid"), [nobody; 4].join(" "));
+    }
+    // The second one is told at once, before it has made anything.
+    run(command()).failure(1, &["a node runs with", "`peersock status`"]);
+    up.interrupt().failure(130, &[]);
+    let files: Vec<_> =
+        fs::read_dir(&state).expect("it is there").map(|file| file.expect("a file")).collect();
+    assert!(files.iter().all(|file| file.metadata().expect("a file").uid() == 65_534), "{files:?}");
+    assert!(!office.lab.dir.path().join("root").exists(), "root's own state is not touched");
+}
+
 /// A killed command takes its interface and its filter with it.
 #[test]
 fn nothing_is_left_of_a_command_that_is_killed() {

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd;
 use rustix::process::{Gid, Uid, getegid, geteuid};
@@ -34,6 +34,19 @@ impl User {
             user: Uid::from_raw(found.uid.as_raw()),
             group: Gid::from_raw(found.gid.as_raw()),
         }))
+    }
+
+    /// Returns the user with a number, and its home folder; `None` if no list has it.
+    ///
+    /// # Errors
+    /// The error of the system's list of users (getpwuid(3)).
+    pub fn numbered(number: u32) -> io::Result<Option<(User, PathBuf)>> {
+        let found = unistd::User::from_uid(unistd::Uid::from_raw(number))?;
+        let user = |found: &unistd::User| User {
+            user: Uid::from_raw(found.uid.as_raw()),
+            group: Gid::from_raw(found.gid.as_raw()),
+        };
+        Ok(found.map(|found| (user(&found), found.dir)))
     }
 
     /// Returns the owner of a file or folder, with its group.

@@ -24,7 +24,13 @@ pub fn stun(data: &[u8]) {
     let _ = request_id(data);
     let Some(Answered { id, addresses, damages }) = one::<Answered>(data) else { return };
     let [mapped, origin, other] = addresses.map(|(ip, port)| SocketAddr::new(ip.to_canonical(), port));
-    let answer = Answer { id: TransactionId::new(id), mapped, origin: Some(origin), other: Some(other) };
+    let answer = Answer {
+        id: TransactionId::new(id),
+        mapped,
+        origin: Some(origin),
+        other: Some(other),
+        second_port: None,
+    };
     assert_eq!(Answer::parse(&answer.emit()), Some(answer));
     read_again(&damaged(&answer.emit(), &damages));
 }

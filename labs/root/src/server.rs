@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use peersock_root::server::{Listen, Server};
+use peersock_root::server::{Listen, SecondPort, Server};
 
 use crate::client::config;
 
@@ -17,9 +17,17 @@ pub(crate) fn serve() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let udp = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-        let server =
-            Server::bind(config(), Listen { udp, streams: None, metrics: None, drain: Duration::ZERO })
-                .await?;
+        let server = Server::bind(
+            config(),
+            Listen {
+                udp,
+                second_port: SecondPort::None,
+                streams: None,
+                metrics: None,
+                drain: Duration::ZERO,
+            },
+        )
+        .await?;
         println!("{}", server.udp_addresses()[0]);
         server.run(std::future::pending()).await
     })

@@ -22,7 +22,7 @@
 //! // A server's whole work:
 //! let request = binding_request(TransactionId::new(1), AnswerFrom::Same);
 //! let id = request_id(&request).expect("it is a binding request");
-//! let answer = Answer { id, mapped: "203.0.113.9:7420".parse()?, origin: None, other: None }.emit();
+//! let answer = Answer { id, mapped: "203.0.113.9:7420".parse()?, origin: None, other: None, second_port: None }.emit();
 //! assert!(answer.len() <= request.len());
 //! # Ok::<(), std::net::AddrParseError>(())
 //! ```

@@ -23,6 +23,10 @@ const RESPONSE_ORIGIN: u16 = 0x802b;
 /// The server's other address and port (RFC 5780, 7.4).
 const OTHER_ADDRESS: u16 = 0x802c;
 
+/// The server's second port at the same address. It is not registered; other programs ignore it, because its
+/// number is in the range of those that may be ignored (RFC 8489, 18.3.2).
+const SECOND_PORT: u16 = 0xd95e;
+
 /// Bits of CHANGE-REQUEST.
 const CHANGE_IP: u8 = 4;
 const CHANGE_PORT: u8 = 2;
@@ -104,6 +108,9 @@ pub struct Answer {
     pub origin: Option<SocketAddr>,
     /// The server's other address with its other port. Only servers with RFC 5780 send this.
     pub other: Option<SocketAddr>,
+    /// A second port at which the server answers, at the address that was asked. Only roots send this,
+    /// because RFC 5780 needs a second address, too.
+    pub second_port: Option<u16>,
 }
 
 impl Answer {
@@ -120,6 +127,7 @@ impl Answer {
             mapped: xored.or_else(|| plain(MAPPED_ADDRESS))?,
             origin: plain(RESPONSE_ORIGIN),
             other: plain(OTHER_ADDRESS),
+            second_port: message.attribute(SECOND_PORT).and_then(port),
         })
     }
 
@@ -131,6 +139,9 @@ impl Answer {
             if let Some(address) = address {
                 add(&mut attributes, kind, &address_value(address, [0; 16]));
             }
+        }
+        if let Some(port) = self.second_port {
+            add(&mut attributes, SECOND_PORT, &port.to_be_bytes());
         }
         message(BINDING_SUCCESS, self.id, &attributes)
     }
@@ -210,6 +221,11 @@ fn address(value: &[u8], key: [u8; 16]) -> Option<SocketAddr> {
     Some(canonical(SocketAddr::new(ip, port)))
 }
 
+/// Parses a port that is not 0.
+fn port(value: &[u8]) -> Option<u16> {
+    value.try_into().ok().map(u16::from_be_bytes).filter(|port| *port != 0)
+}
+
 /// Encodes an address as in an attribute; see [`address`].
 fn address_value(address: SocketAddr, key: [u8; 16]) -> Vec<u8> {
     let (family, ip) = match address.ip() {
@@ -254,7 +270,8 @@ mod tests {
     fn a_request_is_as_long_as_every_usual_answer() {
         let address = "[2001:db8::1]:3478".parse().expect("an address");
         let id = TransactionId::new(5);
-        let longest = Answer { id, mapped: address, origin: Some(address), other: Some(address) };
+        let longest =
+            Answer { id, mapped: address, origin: Some(address), other: Some(address), second_port: None };
         for from in [AnswerFrom::Same, AnswerFrom::OtherPort, AnswerFrom::OtherAddressAndPort] {
             let request = binding_request(id, from);
             assert_eq!(request.len(), REQUEST_LEN);
@@ -266,7 +283,8 @@ mod tests {
     #[test]
     fn a_mapped_ipv4_address_becomes_a_plain_one() {
         let mapped = "[::ffff:192.0.2.7]:99".parse().expect("an address");
-        let answer = Answer { id: TransactionId::new(1), mapped, origin: None, other: None };
+        let answer =
+            Answer { id: TransactionId::new(1), mapped, origin: None, other: None, second_port: None };
         let read = Answer::parse(&answer.emit()).expect("it is an answer");
         assert_eq!(read.mapped, "192.0.2.7:99".parse().expect("an address"));
     }
@@ -287,7 +305,8 @@ mod tests {
             let ip: IpAddr = if v4 { [ip[0], ip[1], ip[2], ip[3]].into() } else { ip.into() };
             let mapped = canonical(SocketAddr::new(ip, port));
             let other = other.then_some(mapped);
-            let answer = Answer { id: TransactionId::new(id), mapped, origin: other, other };
+            let second_port = other.map(|other| other.port()).filter(|port| *port != 0);
+            let answer = Answer { id: TransactionId::new(id), mapped, origin: other, other, second_port };
             prop_assert_eq!(Answer::parse(&answer.emit()), Some(answer));
         }
     }

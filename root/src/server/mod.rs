@@ -59,6 +59,9 @@ use udp::Sockets;
 pub struct Listen {
     /// Addresses of UDP sockets. An unspecified one means all of its family; port 0 lets the system choose.
     pub udp: Vec<SocketAddr>,
+    /// Second UDP port, at which the root answers STUN requests alone. With it one root shows whether a NAT
+    /// is symmetric.
+    pub second_port: SecondPort,
     /// Stream listeners, for nodes whose networks block UDP; none if `None`.
     pub streams: Option<StreamListen>,
     /// Address of `/metrics` and `/health` over HTTP; none if `None`. It is for the operator, because it has
@@ -68,11 +71,29 @@ pub struct Listen {
     pub drain: Duration,
 }
 
+/// Second UDP port of each address. A port in use is no error: see [`Server::second_port_error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SecondPort {
+    /// No second port.
+    #[default]
+    None,
+    /// The port after the first one.
+    Next,
+    /// This port; 0 lets the system choose.
+    Number(u16),
+}
+
 impl Listen {
     /// Returns a configuration with UDP at this address and nothing else; nodes have ten seconds to go
     /// elsewhere.
     pub fn on(udp: SocketAddr) -> Self {
-        Self { udp: vec![udp], streams: None, metrics: None, drain: Duration::from_secs(10) }
+        Self {
+            udp: vec![udp],
+            second_port: SecondPort::None,
+            streams: None,
+            metrics: None,
+            drain: Duration::from_secs(10),
+        }
     }
 }
 
@@ -99,6 +120,7 @@ impl Listen {
 pub struct Server {
     root: Root,
     sockets: Sockets,
+    second_port_error: Option<io::Error>,
     streams: Option<Streams>,
     metrics: Option<TcpListener>,
     announcer: Option<Announcer>,
@@ -144,7 +166,8 @@ impl Server {
     /// Opens the sockets. Sets `config`'s entropy and receive buffer to the system's.
     /// Fails with the system's error, with the address that it is about; `InvalidInput` without an address.
     pub async fn bind(mut config: Config, listen: Listen) -> io::Result<Self> {
-        let sockets = Sockets::bind(&listen.udp)?;
+        let mut sockets = Sockets::bind(&listen.udp)?;
+        let second_port_error = sockets.bind_second(listen.second_port).err();
         let streams = listen.streams.map(|streams| Streams::bind(streams, &config.identity));
         config.entropy = Some(Arc::new(|out: &mut [u8; 32]| getrandom::fill(out).map_err(|_| NoEntropy)));
         config.receive_buffer = sockets.receive_buffer();
@@ -166,7 +189,18 @@ impl Server {
         getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
         let gathering = Gathering::new(&seed);
         let (announcer, keeper, drain) = (None, None, listen.drain);
-        Ok(Self { root, sockets, streams, metrics, announcer, gathering, gauges, drain, keeper })
+        Ok(Self {
+            root,
+            sockets,
+            second_port_error,
+            streams,
+            metrics,
+            announcer,
+            gathering,
+            gauges,
+            drain,
+            keeper,
+        })
     }
 
     /// Returns the addresses of the UDP sockets, with the ports that the system chose.
@@ -174,9 +208,24 @@ impl Server {
         self.sockets.addresses()
     }
 
+    /// Returns the addresses of the second UDP ports, at which the root answers STUN requests alone.
+    pub fn second_addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.second_addresses()
+    }
+
+    /// Returns the reason why an address has no second port, with that address.
+    pub fn second_port_error(&self) -> Option<&io::Error> {
+        self.second_port_error.as_ref()
+    }
+
     /// Returns the addresses of the stream listeners, with the ports that the system chose.
     pub fn stream_addresses(&self) -> &[SocketAddr] {
         self.streams.as_ref().map_or(&[], Streams::addresses)
+    }
+
+    /// Returns the reasons why addresses have no stream listener, with those addresses.
+    pub fn stream_errors(&self) -> &[io::Error] {
+        self.streams.as_ref().map_or(&[], Streams::errors)
     }
 
     /// Returns the handle of the stream connections, which reloads their certificate, also while the server
@@ -231,7 +280,7 @@ impl Server {
     /// Serves until `shutdown` is ready; then notifies all nodes, goes on for the drain time, and ends.
     /// Returns an error if a socket cannot be polled any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { root, sockets, streams, metrics, announcer, gathering, gauges, drain, keeper } = self;
+        let Self { root, sockets, streams, metrics, announcer, gathering, gauges, drain, keeper, .. } = self;
         let serving = async {
             match metrics {
                 Some(listener) => metrics::serve(listener, gauges.clone()).await,

@@ -15,7 +15,7 @@ use super::directory::Heard;
 use super::streams::{Arrived, Streams};
 use super::udp::{SPACING, Sockets, TRAIN, TRAINS};
 use super::{Gauges, clocks};
-use crate::{Root, Source};
+use crate::{Root, Source, stun};
 
 /// Number of datagrams read from one socket before the resulting frames leave, and other sockets get their
 /// turn. More of them mean more frames per train. Under load that shortens the wait of each datagram.
@@ -169,6 +169,7 @@ impl Run {
     /// Handles datagrams of one source, `meta.stride` bytes each, the last one may be shorter.
     fn take_train(&mut self, now: Instant, number: usize, meta: &RecvMeta, train: &mut [u8]) {
         let source = self.sockets.source(number, meta);
+        let is_second = self.sockets.is_second(number);
         let stride = meta.stride.max(1);
         self.gauges.traffic.received.add(train.len().div_ceil(stride) as u64);
         // Start and common destination of the current run of frames.
@@ -177,8 +178,15 @@ impl Run {
             let end = (start + stride).min(train.len());
             let frame = &mut train[start..end];
             // Relayed frames skip `handle_datagram`, because it would copy them.
-            let to = if frame[0] == MessageType::Relayed as u8 {
+            let to = if is_second {
+                self.root.handle_stun(now, source, None, frame);
+                None
+            } else if frame[0] == MessageType::Relayed as u8 {
                 self.root.relay(now, source, frame)
+            } else if stun::is_stun(frame) {
+                let second = self.sockets.second_port(source);
+                self.root.handle_stun(now, source, second, frame);
+                None
             } else {
                 self.root.handle_datagram(now, source, frame);
                 None

@@ -30,6 +30,9 @@ const BACKLOG: i32 = 1024;
 pub struct StreamListen {
     /// Addresses to listen on. Port 0 lets the system choose, the same port for all of them if it is free.
     pub addresses: Vec<SocketAddr>,
+    /// Addresses for the case that none of the former can be used. If this is there, even if it is empty, an
+    /// address that cannot be used is no error: see [`Server::stream_errors`](super::Server::stream_errors).
+    pub instead: Option<Vec<SocketAddr>>,
     /// Certificate for clients that name a host. Others, and all clients if there is none, get one that the
     /// root makes with its identity's key.
     pub certificate: Option<CertificateFiles>,
@@ -43,6 +46,7 @@ pub(super) struct Streams {
     server: Server,
     handle: ServerHandle,
     addresses: Vec<SocketAddr>,
+    errors: Vec<io::Error>,
     open: HashMap<u64, Open>,
     events: Vec<ServerEvent>,
 }
@@ -72,20 +76,32 @@ impl Streams {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
         let options = ServerOptions { tls: Some(tls), limits: listen.limits, ..ServerOptions::default() };
         let server = Server::new(options);
-        let mut addresses: Vec<SocketAddr> = Vec::new();
-        for address in listen.addresses {
-            // The port that the system chose for the first address is used for all, if it is free there.
-            let chosen = addresses.first().map(SocketAddr::port).filter(|_| address.port() == 0);
-            let again = chosen.and_then(|port| listener(SocketAddr::new(address.ip(), port)).ok());
-            let listening = match again {
-                Some(listening) => Ok(listening),
-                None => listener(address),
-            };
-            let listening = listening.and_then(|listening| server.listen_on(listening));
-            addresses.push(listening.map_err(|error| at(address, &error))?);
+        let (mut addresses, mut errors) = (Vec::<SocketAddr>::new(), Vec::new());
+        for addresses_at_once in [Some(listen.addresses), listen.instead.clone()].into_iter().flatten() {
+            if !addresses.is_empty() {
+                break;
+            }
+            for address in addresses_at_once {
+                // The port that the system chose for the first address is used for all, if it is free there.
+                let chosen = addresses.first().map(SocketAddr::port).filter(|_| address.port() == 0);
+                let again = chosen.and_then(|port| listener(SocketAddr::new(address.ip(), port)).ok());
+                let listening = match again {
+                    Some(listening) => Ok(listening),
+                    None => listener(address),
+                };
+                match listening.and_then(|listening| server.listen_on(listening)) {
+                    Ok(bound) => addresses.push(bound),
+                    Err(error) if listen.instead.is_some() => errors.push(at(address, &error)),
+                    Err(error) => return Err(at(address, &error)),
+                }
+            }
         }
         let handle = server.handle();
-        Ok(Self { server, handle, addresses, open: HashMap::new(), events: Vec::new() })
+        Ok(Self { server, handle, addresses, errors, open: HashMap::new(), events: Vec::new() })
+    }
+
+    pub(super) fn errors(&self) -> &[io::Error] {
+        &self.errors
     }
 
     pub(super) fn addresses(&self) -> &[SocketAddr] {

@@ -10,9 +10,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::at;
 use super::messages::{Message, is_refused, send_messages};
-use crate::Source;
+use super::{SecondPort, at};
+use crate::{Source, stun};
 
 /// Requested size in bytes of each socket's receive and send buffer. The kernel grants up to its limit.
 const BUFFER: usize = 8 << 20;
@@ -37,6 +37,9 @@ const MAX_LOOPBACKS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Sockets {
     sockets: Vec<Bound>,
+    /// Second port of each of the first sockets, if it has one: the number of a socket behind all of them,
+    /// which answers STUN requests alone.
+    second: Vec<Option<usize>>,
     /// Origins of answers: a socket and a local address. A [`Source`] holds the number.
     locals: Locals,
 }
@@ -102,18 +105,74 @@ impl Sockets {
             };
             sockets.push(bound.map_err(|error| at(*address, &error))?);
         }
-        let locals = Locals::of_sockets(sockets.len());
-        Ok(Self { sockets, locals })
+        let (locals, second) = (Locals::of_sockets(sockets.len()), vec![None; sockets.len()]);
+        Ok(Self { sockets, second, locals })
     }
 
+    /// Opens a second port for each socket. Stops at the first one that cannot be opened, with its error;
+    /// earlier ones stay.
+    pub(super) fn bind_second(&mut self, port: SecondPort) -> io::Result<()> {
+        let bound = self.bind_second_of_each(port);
+        // Also after an error, because sockets before it stay.
+        self.locals = Locals::of_sockets(self.sockets.len());
+        bound
+    }
+
+    fn bind_second_of_each(&mut self, port: SecondPort) -> io::Result<()> {
+        let mut chosen = None;
+        for number in 0..self.second.len() {
+            let address = self.sockets[number].address;
+            let port = match port {
+                SecondPort::None => return Ok(()),
+                SecondPort::Next => address.port().checked_add(1).unwrap_or(0),
+                SecondPort::Number(port) => port,
+            };
+            let bind = |port| {
+                let address = SocketAddr::new(address.ip(), port);
+                Bound::new(address).map_err(|error| at(address, &error))
+            };
+            // As for the first ports: one number for all addresses, if it is free there.
+            let again = chosen.filter(|_| port == 0).map(bind);
+            let bound = match again {
+                Some(Ok(bound)) => bound,
+                Some(Err(_)) | None => bind(port)?,
+            };
+            chosen = chosen.or(Some(bound.address.port()));
+            self.sockets.push(bound);
+            self.second[number] = Some(self.sockets.len() - 1);
+        }
+        Ok(())
+    }
+
+    /// Returns the addresses of the first ports.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().map(|socket| socket.address).collect()
+        self.sockets[..self.second.len()].iter().map(|socket| socket.address).collect()
+    }
+
+    /// Returns the addresses of the second ports.
+    pub(super) fn second_addresses(&self) -> Vec<SocketAddr> {
+        self.sockets[self.second.len()..].iter().map(|socket| socket.address).collect()
+    }
+
+    /// Returns true if a socket answers STUN requests alone.
+    pub(super) fn is_second(&self, number: usize) -> bool {
+        number >= self.second.len()
+    }
+
+    /// Returns the second port of the socket at which a datagram has arrived.
+    pub(super) fn second_port(&mut self, source: Source) -> Option<stun::SecondPort> {
+        let Source::Udp { socket, remote } = source else { return None };
+        let Local { socket: first, ip } = self.locals.get(socket)?;
+        let second = (*self.second.get(first)?)?;
+        let number = self.locals.number_of(Local { socket: second, ip });
+        let port = self.sockets[second].address.port();
+        Some(stun::SecondPort { port, source: Source::Udp { socket: number, remote } })
     }
 
     /// Duplicates the sockets for occasional senders, with the addresses that they are bound to.
     pub(super) fn copies(&self) -> io::Result<Vec<(std::net::UdpSocket, IpAddr)>> {
         let copy = |socket: &Bound| Ok((socket.io.as_fd().try_clone_to_owned()?.into(), socket.address.ip()));
-        self.sockets.iter().map(copy).collect()
+        self.sockets[..self.second.len()].iter().map(copy).collect()
     }
 
     pub(super) fn len(&self) -> usize {

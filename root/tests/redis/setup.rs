@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::Identity;
 use peersock_overlay::wire::{Control, LookUpKey, NotFound, Referral, RootMessage};
-use peersock_root::server::{DirectoryTraffic, Listen, RedisConfig, Server};
+use peersock_root::server::{DirectoryTraffic, Listen, RedisConfig, SecondPort, Server};
 use peersock_root::{Config, Source};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
@@ -178,7 +178,13 @@ impl Serving {
     pub(crate) fn start(config: Config, redis: RedisConfig) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let udp = vec!["127.0.0.1:0".parse().expect("an address")];
-        let listen = Listen { udp, streams: None, metrics: None, drain: Duration::ZERO };
+        let listen = Listen {
+            udp,
+            second_port: SecondPort::None,
+            streams: None,
+            metrics: None,
+            drain: Duration::ZERO,
+        };
         let mut server = runtime.block_on(Server::bind(config.clone(), listen)).expect("a server");
         let address = server.udp_addresses()[0];
         server.share(redis, &address.to_string()).expect("a directory");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -258,7 +258,7 @@ impl Context {
         if self.has_no_ipv4() {
             for own in self.networks().iter().flat_map(|network| &network.addresses) {
                 if let IpAddr::V6(own) = own {
-                    self.aliases.of(*own);
+                    self.alias_of(*own);
                 }
             }
         }
@@ -269,10 +269,20 @@ impl Context {
     /// addresses.
     pub(crate) fn shown(&mut self, family: Family, address: SocketAddr) -> SocketAddr {
         let alias = match (family, address.ip()) {
-            (Family::V4, IpAddr::V6(ip)) => self.aliases.of(ip),
+            (Family::V4, IpAddr::V6(ip)) => self.alias_of(ip),
             _ => None,
         };
         alias.map_or_else(|| shown(family, address), |alias| SocketAddr::new(alias.into(), address.port()))
+    }
+
+    /// Returns the alias of an address, which the node's status shows from now on.
+    fn alias_of(&mut self, ip: Ipv6Addr) -> Option<Ipv4Addr> {
+        let is_new = !self.aliases.has(ip);
+        let alias = self.aliases.of(ip)?;
+        if let (true, Ok(node)) = (is_new, self.node()) {
+            node.note_ipv4_alias(ip, alias);
+        }
+        Some(alias)
     }
 
     /// Checks that one of the networks allows listeners at a port.

@@ -47,6 +47,11 @@ impl Aliases {
         Some(alias)
     }
 
+    /// Returns true if an address has an alias.
+    pub(crate) fn has(&self, ip: Ipv6Addr) -> bool {
+        self.by_v6.contains_key(&ip)
+    }
+
     /// Returns the address that `ip` refers to, which may be an alias.
     pub(crate) fn meant(&self, ip: IpAddr) -> IpAddr {
         match ip {

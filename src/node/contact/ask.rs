@@ -175,6 +175,6 @@ mod tests {
 
     fn success(id: Id, mapped: SocketAddr) -> Vec<u8> {
         let Id::Stun(id) = id else { panic!("a question of STUN") };
-        Answer { id, mapped, origin: None, other: None }.emit()
+        Answer { id, mapped, origin: None, other: None, second_port: None }.emit()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Traffic, text};
 use crate::node::Inner;
+use crate::sync;
 
 /// State of a peer in one network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +28,10 @@ pub struct PeerStatus {
     pub name: Option<String>,
     /// Addresses of the peer in the network, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
+    /// IPv4 addresses under which programs with IPv4 sockets have seen the peer, in a network without IPv4.
+    /// They have a meaning on this machine only, and different programs seldom see different ones.
+    #[serde(default)]
+    pub ipv4_aliases: Vec<Ipv4Addr>,
     /// True if a session exists.
     pub connected: bool,
     /// Presence of the peer, as far as the node can tell.
@@ -166,12 +171,15 @@ pub(in crate::node) fn peers(node: &Inner) -> Vec<PeerStatus> {
         networks.iter().find(|network| network.index == info.peer.network()).map(|network| network.id)
     };
     let now = datapath.overlay_time(Instant::now());
+    let aliases = sync::lock(&node.ipv4_aliases);
     let shown = |info: PeerInfo| {
         let stream = info.path.as_ref().map(|path| path.socket()).filter(|socket| socket.is_stream());
         let stream = stream.and_then(|socket| node.driver.streams.name(socket));
         let is_tcp = |socket: &SocketIndex| socket.is_peer_stream();
         let by_tcp = info.path.as_ref().map(|path| path.socket()).filter(is_tcp);
         let mut status = peer(now, network_of(&info)?, stream, info);
+        let of_peer = |ip: &IpAddr| if let IpAddr::V6(ip) = ip { aliases.get(ip) } else { None };
+        status.ipv4_aliases = status.addresses.iter().filter_map(of_peer).flatten().copied().collect();
         if let Some(socket) = by_tcp {
             // The overlay knows a stream only by its number, not by its remote address.
             (status.tcp, status.path) = (true, node.driver.tcp.remote(socket));
@@ -191,6 +199,7 @@ fn peer(now: Instant, network: NetworkId, stream: Option<String>, info: PeerInfo
         network,
         name: info.name,
         addresses: info.addresses,
+        ipv4_aliases: Vec::new(),
         connected,
         state: match () {
             () if connected => Presence::Connected,

@@ -45,7 +45,11 @@ fn mapping(samples: &[Sample]) -> Option<Mapping> {
     }
     // Without two ports of one server a dependence on the port is possible, so assume the worst.
     let dependent = if knows_ports { Mapping::AddressDependent } else { Mapping::AddressAndPortDependent };
-    addresses.peek()?;
+    // Two ports of one server cannot exclude a dependence on the address alone. Few NATs have it, and a wrong
+    // guess costs packets, not a path.
+    if !knows_ports {
+        addresses.peek()?;
+    }
     Some(if addresses.any(differs) { dependent } else { Mapping::EndpointIndependent })
 }
 
@@ -101,10 +105,15 @@ mod tests {
     }
 
     #[test]
-    fn two_ports_of_one_server_cannot_exclude_a_dependence_on_the_address() {
-        let same = "203.0.113.1:4000";
+    fn two_ports_of_one_server_tell_the_mapping() {
+        let (same, other) = ("203.0.113.1:4000", "203.0.113.1:4001");
         let nat = seen(vec![sample("192.0.2.1:1", same), sample("192.0.2.1:2", same)]).decide();
-        assert_eq!(nat.mapping, None);
+        assert_eq!(nat.mapping, Some(Mapping::EndpointIndependent));
+        let nat = seen(vec![sample("192.0.2.1:1", same), sample("192.0.2.1:2", other)]).decide();
+        assert_eq!(
+            (nat.mapping, nat.kind()),
+            (Some(Mapping::AddressAndPortDependent), Some(NatKind::Symmetric))
+        );
     }
 
     #[test]

@@ -167,10 +167,13 @@ pub struct Nat {
     pub mapped: Option<SocketAddr>,
     /// True if servers see another address or port than the local one.
     pub translated: Option<bool>,
-    /// Mapping behavior. It is exact with servers of RFC 5780 or two ports of one server. With servers that
-    /// differ in their addresses only, a mapping that depends on the destination counts as the worst kind.
+    /// Mapping behavior. It is exact with servers of RFC 5780, or two ports of one server and another server.
+    /// With servers that differ in their addresses only, a mapping that depends on the destination counts as
+    /// the worst kind. With two ports of one server alone, a mapping that depends on the address counts as
+    /// endpoint-independent.
     pub mapping: Option<Mapping>,
-    /// Filtering behavior. Only a server of RFC 5780 can reveal it.
+    /// Filtering behavior. A server of RFC 5780 reveals it. A root with two ports reveals only whether other
+    /// ports of one address are blocked.
     pub filtering: Option<Filtering>,
     /// True if two machines behind this NAT reach each other by their mapped endpoints. `None` without NAT.
     pub hairpin: Option<bool>,

@@ -217,7 +217,8 @@ fn family_nat(
             format!("{place}: there is a NAT, but one server's answers do not tell of which kind"),
             Some(
                 "give a second STUN server, for example stun.cloudflare.com:3478, which then sees this \
-                 machine's address, or one that knows RFC 5780",
+                 machine's address; a root alone tells it if its second UDP port is open, too (7421 unless \
+                 --port or --second-port is given there)",
             ),
         ),
     }

@@ -1,7 +1,8 @@
 //! Prober that asks STUN servers about the NAT in front of one local address. Sans-IO.
 //!
 //! A [`Prober`] has several UDP sockets of one local address, identified by number. The *main* one asks every
-//! server, and all four endpoints of a server with RFC 5780; comparing the answers shows the mapping. A
+//! server, and all four endpoints of a server with RFC 5780, or both ports of a root; comparing the answers
+//! shows the mapping. A
 //! second socket, which has talked to one endpoint only, requests answers from others; those that arrive show
 //! the filtering. A third sends to the main socket's mapped endpoint (hairpin). The rest send one request
 //! each, in order, to show how the ports of successive flows follow each other.
@@ -119,8 +120,12 @@ pub struct Prober {
     fresh: Vec<Option<Sample>>,
     /// Set once the tests after the first answer have begun.
     has_flows: bool,
-    /// A server with RFC 5780: the endpoint that was asked, and its other endpoint.
+    /// A server that answers from elsewhere on request: the endpoint that was asked, and its other endpoint.
+    /// With RFC 5780 both differ, and only the ports with a root.
     behavior: Option<(SocketAddr, SocketAddr)>,
+    /// The first server that has named a second port: the endpoint that was asked, and the one with that
+    /// port. It becomes `behavior` once both have answered, because a firewall may hide the second port.
+    two_ports: Option<(SocketAddr, SocketAddr)>,
     /// Hosts that may be asked often: the configured servers, and hosts that have answered.
     known: Vec<IpAddr>,
     finished: bool,
@@ -161,6 +166,7 @@ impl Prober {
             main: Vec::new(),
             has_flows: false,
             behavior: None,
+            two_ports: None,
             known: servers.iter().map(SocketAddr::ip).collect(),
             finished: servers.is_empty(),
         };
@@ -260,7 +266,7 @@ impl Prober {
                     (Purpose::FromOtherAddress, AnswerFrom::OtherAddressAndPort),
                     (Purpose::FromOtherPort, AnswerFrom::OtherPort),
                 ];
-                for (purpose, answer_from) in ask {
+                for (purpose, answer_from) in ask.into_iter().skip(usize::from(!self.has_other_address())) {
                     self.send(purpose, FILTER, sample.server, answer_from, filtered, now);
                 }
             }
@@ -302,7 +308,11 @@ impl Prober {
                 && other.port() != sample.server.port()
                 && may_name(sample.server, *other)
         });
-        if let (None, Some(other)) = (self.behavior, other) {
+        if let (false, Some(other)) = (self.has_other_address(), other) {
+            // It reveals more than two ports of one address.
+            self.transactions
+                .retain(|one| !matches!(one.purpose, Purpose::OpenFilter | Purpose::FromOtherPort));
+            self.seen.from_other_port = None;
             self.behavior = Some((sample.server, other));
             let ports = (sample.server.port(), other.port());
             self.ask_main(SocketAddr::new(other.ip(), ports.0), owed, now);
@@ -310,6 +320,28 @@ impl Prober {
             self.ask_main(SocketAddr::new(sample.server.ip(), ports.1), owed, now);
             self.send(Purpose::OpenFilter, FILTER, sample.server, AnswerFrom::Same, owed, now);
         }
+        let second_port = answer.second_port.filter(|port| *port != sample.server.port());
+        if let (None, None, Some(port)) = (self.behavior, self.two_ports, second_port) {
+            let second = SocketAddr::new(sample.server.ip(), port);
+            self.two_ports = Some((sample.server, second));
+            self.ask_main(second, Schedule::filtered(sample.rtt), now);
+        }
+        if let (None, Some((first, second))) = (self.behavior, self.two_ports)
+            && self.has_answered(second)
+        {
+            self.behavior = Some((first, second));
+            self.send(Purpose::OpenFilter, FILTER, first, AnswerFrom::Same, owed, now);
+        }
+    }
+
+    /// Returns true if a server answers from another address, too.
+    fn has_other_address(&self) -> bool {
+        self.behavior.is_some_and(|(asked, other)| asked.ip() != other.ip())
+    }
+
+    /// Returns true if an endpoint has answered the main socket.
+    fn has_answered(&self, endpoint: SocketAddr) -> bool {
+        self.main.iter().flatten().any(|sample| sample.server == endpoint)
     }
 
     /// Handles a request without an answer after its last retransmission.
@@ -340,13 +372,12 @@ impl Prober {
         }
         self.finished = true;
         // A missing answer from an endpoint describes the NAT only if the endpoint answers direct requests.
-        let answers = |endpoint| self.main.iter().flatten().any(|sample| sample.server == endpoint);
         if let Some((asked, other)) = self.behavior {
-            if self.seen.from_other_port == Some(false) && !answers(SocketAddr::new(asked.ip(), other.port()))
-            {
+            let other_port = SocketAddr::new(asked.ip(), other.port());
+            if self.seen.from_other_port == Some(false) && !self.has_answered(other_port) {
                 self.seen.from_other_port = None;
             }
-            if self.seen.from_other_address == Some(false) && !answers(other) {
+            if self.seen.from_other_address == Some(false) && !self.has_answered(other) {
                 self.seen.from_other_address = None;
             }
         }
@@ -354,7 +385,7 @@ impl Prober {
 
     fn ask_main(&mut self, server: SocketAddr, schedule: Schedule, now: Instant) {
         if self.transactions.iter().any(|one| matches!(one.purpose, Purpose::Map(_)) && one.to == server)
-            || self.main.iter().flatten().any(|sample| sample.server == server)
+            || self.has_answered(server)
         {
             return;
         }

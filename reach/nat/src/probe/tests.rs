@@ -51,6 +51,8 @@ struct World {
     servers: Vec<SocketAddr>,
     /// True if the servers know RFC 5780.
     knows_behavior: bool,
+    /// True if the servers have two ports at one address, as roots do.
+    has_two_ports: bool,
     /// True if the server's other endpoints never answer.
     is_rest_dead: bool,
     /// True if the server answers from the endpoint that was asked, ignoring change requests.
@@ -72,6 +74,7 @@ impl World {
             model,
             servers: vec![at(SERVER)],
             knows_behavior: true,
+            has_two_ports: false,
             is_rest_dead: false,
             ignores_change: false,
             nat64: None,
@@ -135,6 +138,7 @@ impl World {
             .raw_attribute(stun_types::attribute::AttributeType::new(3))
             .map_or(0, |change| change.value[3]);
         let (asked, other) = (at(SERVER), at(OTHER));
+        let other_port = other;
         let swap = |this: SocketAddr, ip: bool, port: bool| {
             let ip = if ip ^ (this.ip() == other.ip()) { other.ip() } else { asked.ip() };
             let port = if port ^ (this.port() == other.port()) { other.port() } else { asked.port() };
@@ -151,9 +155,13 @@ impl World {
                 return;
             }
         }
+        if self.has_two_ports && !self.knows_behavior && flags & 2 != 0 {
+            origin = swap(transmit.to, false, true);
+        }
         let other = self.knows_behavior.then(|| swap(transmit.to, true, true));
+        let second_port = (self.has_two_ports && is_main).then(|| other_port.port());
         let id = request_id(&transmit.data).expect("it is a request");
-        let answer = Answer { id, mapped, origin: other.map(|_| origin), other };
+        let answer = Answer { id, mapped, origin: other.map(|_| origin), other, second_port };
         self.incoming(now, origin, port, answer.emit(), local, false);
     }
 
@@ -297,6 +305,65 @@ fn without_rfc_5780_only_the_filter_stays_unknown() {
 }
 
 #[test]
+fn one_root_with_two_ports_tells_the_kind() {
+    use Filtering::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
+    let both = Mapping::AddressAndPortDependent;
+    for (mapping, filtering, kind) in [
+        (Some(Mapping::EndpointIndependent), AddressAndPortDependent, Some(NatKind::RestrictPort)),
+        (Some(both), AddressAndPortDependent, Some(NatKind::Symmetric)),
+        (Some(both), EndpointIndependent, Some(NatKind::Symmetric)),
+        (None, AddressAndPortDependent, Some(NatKind::Firewall)),
+        // Only a second address could tell them apart.
+        (Some(Mapping::EndpointIndependent), AddressDependent, None),
+        (Some(Mapping::EndpointIndependent), EndpointIndependent, None),
+    ] {
+        let mut world = World::new(Model { mapping, filtering, ..EASY }, 5);
+        (world.knows_behavior, world.has_two_ports) = (false, true);
+        let (nat, took) = world.probe();
+        assert_eq!(nat.kind(), kind, "{mapping:?} {filtering} {nat:?}");
+        assert_eq!(nat.mapping, mapping.or(Some(Mapping::EndpointIndependent)));
+        assert!(took < Duration::from_millis(1700), "{took:?}");
+    }
+}
+
+#[test]
+fn a_second_port_behind_a_firewall_costs_little_and_tells_nothing() {
+    let mut world = World::new(Model { filtering: Filtering::AddressAndPortDependent, ..EASY }, 5);
+    (world.knows_behavior, world.has_two_ports, world.is_rest_dead) = (false, true, true);
+    let (nat, took) = world.probe();
+    assert_eq!((nat.mapping, nat.filtering, nat.kind()), (None, None, None));
+    assert!(took < Duration::from_millis(1700), "{took:?}");
+}
+
+#[test]
+fn a_server_with_rfc_5780_tells_more_than_a_root_that_has_answered_before() {
+    let filtering = Filtering::EndpointIndependent;
+    let mut world = World::new(Model { filtering, ..EASY }, 5);
+    world.has_two_ports = true;
+    let (nat, _) = world.probe();
+    assert_eq!((nat.filtering, nat.kind()), (Some(filtering), Some(NatKind::FullCone)));
+    // The root's two answers arrive before the first one of the other server.
+    let settings = Settings::new(vec![at("192.0.2.7:1"), at(SERVER)]);
+    let local: Vec<_> = (1..=9).map(|port| SocketAddr::from(([192, 168, 1, 2], port))).collect();
+    let now = Instant::now();
+    let mut prober = Prober::new(local, &settings, [9; 32], now);
+    let sent = |prober: &mut Prober| std::iter::from_fn(|| prober.poll_transmit()).collect::<Vec<_>>();
+    let answer = |sent: &Transmit, other: Option<&str>, second_port| {
+        let id = request_id(&sent.data).expect("a request");
+        Answer { id, mapped: at("203.0.113.1:7"), origin: None, other: other.map(at), second_port }.emit()
+    };
+    let first = sent(&mut prober);
+    let [root, server] = ["192.0.2.7:1", SERVER]
+        .map(|to| first.iter().find(|one| one.to == at(to)).expect("it is asked").clone());
+    prober.handle_datagram(now, MAIN, root.to, &answer(&root, None, Some(2)));
+    let second = sent(&mut prober).into_iter().find(|one| one.to == at("192.0.2.7:2")).expect("it is asked");
+    prober.handle_datagram(now, MAIN, second.to, &answer(&second, None, None));
+    assert!(sent(&mut prober).iter().any(|one| (one.socket, one.to) == (FILTER, root.to)));
+    prober.handle_datagram(now, MAIN, server.to, &answer(&server, Some(OTHER), None));
+    assert!(sent(&mut prober).iter().any(|one| (one.socket, one.to) == (FILTER, server.to)));
+}
+
+#[test]
 fn a_server_that_ignores_what_it_is_asked_for_does_not_tell_the_filter() {
     for filtering in [Filtering::EndpointIndependent, Filtering::AddressAndPortDependent] {
         let mut world = World::new(Model { filtering, ..EASY }, 1);
@@ -352,7 +419,8 @@ fn who_wants_the_address_only_waits_for_one_answer() {
     let mut prober = Prober::new(local, &settings, [1; 32], now);
     let request = prober.poll_transmit().expect("it asks");
     let id = request_id(&request.data).expect("it is a request");
-    let answer = Answer { id, mapped: at("203.0.113.1:7"), origin: None, other: Some(at(OTHER)) };
+    let answer =
+        Answer { id, mapped: at("203.0.113.1:7"), origin: None, other: Some(at(OTHER)), second_port: None };
     prober.handle_datagram(now, request.socket, request.to, &answer.emit());
     assert!(prober.is_finished());
     assert_eq!(prober.into_observations().decide().mapped, Some(at("203.0.113.1:7")));
@@ -369,7 +437,13 @@ fn sent_to_others(other: &str, mapped: &str) -> BTreeMap<SocketAddr, usize> {
             *sent.entry(request.to).or_default() += request.data.len();
             let id = request_id(&request.data).expect("it is a request");
             if request.to == at(SERVER) {
-                let answer = Answer { id, mapped: at(mapped), origin: None, other: Some(at(other)) };
+                let answer = Answer {
+                    id,
+                    mapped: at(mapped),
+                    origin: None,
+                    other: Some(at(other)),
+                    second_port: None,
+                };
                 prober.handle_datagram(now, request.socket, request.to, &answer.emit());
             }
         }
@@ -433,7 +507,7 @@ proptest! {
         let before = Prober::new(local.clone(), &settings, [1; 32], now).into_observations();
         let mut prober = Prober::new(local, &settings, [1; 32], now);
         let (id, other) = (TransactionId::new(id), Some(at(OTHER)));
-        let forged = Answer { id, mapped: (mapped, 9).into(), origin: None, other };
+        let forged = Answer { id, mapped: (mapped, 9).into(), origin: None, other, second_port: None };
         prober.handle_datagram(now, socket, at(SERVER), &data);
         prober.handle_datagram(now, socket, at(SERVER), &forged.emit());
         prop_assert_eq!(prober.into_observations(), before);

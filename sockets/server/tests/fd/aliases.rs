@@ -50,6 +50,18 @@ fn an_ipv4_udp_socket_hears_and_answers_members_without_ipv4() {
     let other = b.open_in(Family::V4, Kind::Datagram);
     send_to(&other, b"other", SocketAddr::new(from.ip(), target.port())).expect("it is sent");
     assert_eq!(receive(&client).0, b"other");
+    // The status says whom a log with that address is about.
+    let of = |ip| {
+        b.node().peers().into_iter().find(|peer| peer.addresses.contains(&ip)).map(|peer| peer.ipv4_aliases)
+    };
+    assert_eq!(
+        of(a.ip()).map(|aliases| aliases.into_iter().map(IpAddr::V4).collect()),
+        Some(vec![from.ip()])
+    );
+    assert!(
+        a.node().peers().iter().all(|peer| peer.ipv4_aliases.is_empty()),
+        "no program there has IPv4 sockets"
+    );
     // An address that is not an alias leads nowhere.
     let nobody = SocketAddr::from(([198, 19, 1, 1], 5000));
     assert_eq!(errno(send_to(&other, b"x", nobody)), Errno::NETUNREACH);

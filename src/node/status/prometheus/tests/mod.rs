@@ -130,6 +130,7 @@ fn peer(network: NetworkId, number: u8) -> PeerStatus {
         network,
         name: None,
         addresses: Vec::new(),
+        ipv4_aliases: Vec::new(),
         connected,
         state: if connected { Presence::Connected } else { Presence::Known },
         last_seen_s: Some(number.into()),
