@@ -10,6 +10,7 @@ mod arrivals;
 mod background;
 mod clients;
 mod completions;
+mod config;
 mod datagrams;
 mod dial;
 mod duplicate_networks;
@@ -90,6 +91,8 @@ Environment variables hold defaults of options: PEERSOCK_NETWORK of -n, PEERSOCK
 --root, PEERSOCK_DHT of --dht, PEERSOCK_TURN of --turn, PEERSOCK_STUN of --stun (HOST:PORT, separated by spaces),
 PEERSOCK_BUSY_POLL of --busy-poll, PEERSOCK_INTERFACE of --interface (separated by commas).
 PEERSOCK_SECRET holds a passphrase.
+~/.config/peersock/config.toml holds defaults that variables replace, and names for networks (docs/reference/SETTINGS.md);
+PEERSOCK_CONFIG has another path of this file, and empty has it left out.
 
 Try it, in two terminals:
   peersock listen --ephemeral -n ff0001ffff000000 7000
@@ -135,14 +138,24 @@ enum Command {
 fn main() -> ExitCode {
     // Starts the clock first, because the demonstration measures from the start of the process.
     clock::start();
-    let outcome = parse().map_or_else(|answer| show(&answer), |cli| run(&cli));
-    output::end(outcome)
+    output::end(start())
 }
 
-/// Parses the command line. A negative number counts as a value, so that its option reports the error.
-fn parse() -> Result<Cli, clap::Error> {
-    let matches = with_negative_numbers(Cli::command()).try_get_matches()?;
-    Cli::from_arg_matches(&matches)
+/// Parses the command line, and runs its command. A negative number counts as a value, so that its option
+/// reports the error.
+fn start() -> Outcome {
+    let program = with_negative_numbers(Cli::command());
+    let parsed = match program.clone().try_get_matches() {
+        Ok(matches) => match config::apply(program, &matches)? {
+            Some(mut program) => program.try_get_matches_from_mut(std::env::args_os()),
+            None => Ok(matches),
+        },
+        Err(answer) => Err(answer),
+    };
+    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => run(&cli),
+        Err(answer) => show(&answer),
+    }
 }
 
 fn with_negative_numbers(command: clap::Command) -> clap::Command {

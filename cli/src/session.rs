@@ -56,7 +56,8 @@ impl Session {
             true => IdentitySource::Ephemeral,
             false => IdentitySource::StateDir(args.state.path()?),
         };
-        let node = builder(args, identity, interfaces(&args.interfaces))?;
+        let port = if args.state.ephemeral { args.port_of_passing_node() } else { args.overlay_port };
+        let node = builder(args, identity, interfaces(&args.interfaces))?.port(port);
         Session::open_with(args, node, network, Node::join, farewell)
     }
 
@@ -94,7 +95,7 @@ impl Session {
         identity: IdentitySource,
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
-        let node = builder(args, identity, interfaces(&args.interfaces))?;
+        let node = builder(args, identity, interfaces(&args.interfaces))?.port(args.port_of_passing_node());
         Session::open_with(args, node, network, Node::join, farewell)
     }
 

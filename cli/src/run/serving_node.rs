@@ -23,7 +23,7 @@ use crate::failure::{Failure, Outcome};
 use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
 use crate::session::interfaces;
-use crate::{log, node, stdio, unanswered};
+use crate::{config, log, node, stdio, unanswered};
 
 /// Environment variable for `--own-node`.
 const OWN_NODE_VARIABLE: &str = "PEERSOCK_OWN_NODE";
@@ -264,7 +264,10 @@ pub(crate) fn wish(node: &NodeArgs, name: String, networks: &[Network]) -> Outco
 
 pub(crate) fn not_attached(error: AttachError) -> Failure {
     match error {
-        AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
+        AttachError::Refused(refusal) => {
+            let hint = config::with_origin(&refusal.message, refusal.hint);
+            Failure::passed_on(refusal.status, refusal.message, hint)
+        }
         AttachError::InUse { .. } => Failure::new(
             format_args!("{error}"),
             "end that process, start `peersock node`, which programs share, and then both; or give --state DIR",
@@ -296,7 +299,11 @@ impl OwnNode {
             true => IdentitySource::Ephemeral,
             false => IdentitySource::StateDir(args.node.state.path()?),
         };
-        let builder = Node::builder().identity(identity).port(args.node.overlay_port);
+        let port = match args.node.state.ephemeral {
+            true => args.node.port_of_passing_node(),
+            false => args.node.overlay_port,
+        };
+        let builder = Node::builder().identity(identity).port(port);
         let builder = builder.interfaces(interfaces(&args.node.interfaces));
         let node = args.node.with_roots(builder)?.start().map_err(|error| match error {
             StartError::State(error @ StateError::InUse { .. }) => Failure::new(

@@ -9,6 +9,7 @@ mod chaos;
 mod clock_jumps;
 mod clocks;
 mod common;
+mod config;
 mod copies;
 mod cuts;
 mod delivery;
