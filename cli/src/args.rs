@@ -218,7 +218,7 @@ impl UnderlayArgs {
 
     /// Returns the DHT from the options, or else from the environment. A malformed variable counts as none
     /// here; it is an error at the start of the node.
-    fn dht(&self) -> Dht {
+    pub(crate) fn dht(&self) -> Dht {
         self.dht.clone().unwrap_or_else(|| dht_of_environment().unwrap_or_default())
     }
 
@@ -325,6 +325,15 @@ impl UnderlayArgs {
 
     /// Applies the options for meeting other nodes; the environment supplies the rest.
     pub(crate) fn with_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
+        let node = self.without_roots(node)?;
+        if self.roots.is_empty() {
+            return Ok(node);
+        }
+        Ok(node.roots(servers::roots(&self.roots, self.root_token_file.as_deref())?))
+    }
+
+    /// Applies these options as [`with_roots`](Self::with_roots) does, except for roots.
+    pub(crate) fn without_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
         let node = node.port_mapping(!self.no_portmap).birthday(!self.no_birthday);
         let node = node.tcp_punch(!self.no_tcp_punch);
         let node = match self.busy_poll {
@@ -336,11 +345,7 @@ impl UnderlayArgs {
             None => node,
         };
         let node = if self.stun.is_empty() { node } else { node.stun(self.stun.iter().cloned()) };
-        let node = if self.turn.is_empty() { node } else { node.turn(servers::turn_servers(&self.turn)?) };
-        if self.roots.is_empty() {
-            return Ok(node);
-        }
-        Ok(node.roots(servers::roots(&self.roots, self.root_token_file.as_deref())?))
+        Ok(if self.turn.is_empty() { node } else { node.turn(servers::turn_servers(&self.turn)?) })
     }
 }
 
@@ -429,6 +434,12 @@ impl NetworksArgs {
 }
 
 impl NetworkArgs {
+    /// Returns true if an option names a network, or a file with a passphrase.
+    pub(crate) fn is_given(&self) -> bool {
+        let of_environment = env::var(NETWORK_VARIABLE).ok();
+        self.secret.is_given() || self.network.is_some() && self.network != of_environment
+    }
+
     /// Returns shell options that join the same network elsewhere. `network` is what they describe here.
     pub(crate) fn as_options(&self, network: &Network) -> String {
         let needs_secret = self.secret.is_for(network);

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use peersock_proxy::Ticket;
+
 use crate::args::{NetworkArgs, NodeArgs, PeerTimeoutArgs, parse_seconds, parse_targets};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
@@ -14,6 +16,7 @@ use crate::silence;
 use crate::sockets::Stream;
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
+use crate::tickets::{self, TICKET_VARIABLE};
 
 /// Default time that `--udp` waits for an answer after the end of stdin.
 const UDP_IDLE: Duration = Duration::from_secs(1);
@@ -32,10 +35,16 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 #[command(after_help = "\
 Examples:
   peersock dial -n ff0001ffff000000 '[fd12:3456:789a:…]:7000'
+  peersock dial 'peersock://TEXT THAT listen --ticket PRINTED'
   tar c . | peersock dial -n ff0001ffff000000 '[fd12:3456:789a:…]:7000'
   echo status | peersock dial --udp -n office.toml alpha:7000")]
 pub(crate) struct Args {
-    #[arg(help = "Target: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network")]
+    #[arg(
+        help = "Target: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network; or a ticket of `share` or \
+                  `listen --ticket`, @FILE with one, or - for a line of stdin before the data"
+    )]
+    // A ticket in the variable is not in the process list.
+    #[arg(env = TICKET_VARIABLE, hide_env_values = true)]
     target: String,
 
     #[command(flatten)]
@@ -71,15 +80,18 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    let ticket = tickets::named(&args.target)?;
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
     let begin = Instant::now();
-    let timeout = args.timeout.unwrap_or_else(|| args.node.patience());
-    let member = Member::open("dial", &args.node, &args.network)?;
-    let targets = parse_targets(member.network(), &args.target)?;
+    let patience = |ticket: &Ticket| tickets::patience(&args.node, ticket);
+    let patience = ticket.as_ref().map_or_else(|| args.node.patience(), patience);
+    let timeout = args.timeout.unwrap_or(patience);
+    let (member, targets) = match &ticket {
+        Some(ticket) => by_ticket(args, ticket, timeout)?,
+        None => by_address(args, timeout)?,
+    };
     let target = targets[0];
-    member.check_port(target.port())?;
-    member.wait_peer(target.ip(), timeout, args.quiet)?;
 
     if args.udp {
         let local = SocketAddr::new(member.address_like(target.ip()), 0);
@@ -100,6 +112,27 @@ pub(crate) fn run(args: &Args) -> Outcome {
         stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress)?;
     }
     member.close()
+}
+
+/// Finds the target in a network that both ends name.
+fn by_address(args: &Args, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr>)> {
+    let member = Member::open("dial", &args.node, &args.network)?;
+    let targets = parse_targets(member.network(), &args.target)?;
+    member.check_port(targets[0].port())?;
+    member.wait_peer(targets[0].ip(), timeout, args.quiet)?;
+    Ok((member, targets))
+}
+
+/// Finds the program of a ticket.
+fn by_ticket(args: &Args, ticket: &Ticket, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr>)> {
+    if args.network.is_given() {
+        return Err(Failure::usage(
+            "a ticket has a network of its own, and another one is named",
+            "leave -n and --secret-file out",
+        ));
+    }
+    let member = tickets::find(&args.node, ticket, Some(timeout), args.quiet, || {})?;
+    Ok((member, vec![ticket.address()]))
 }
 
 /// Connects to the first of a member's addresses that accepts.

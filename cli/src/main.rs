@@ -29,6 +29,7 @@ mod netcheck;
 mod network;
 mod nickname_limits;
 mod node;
+mod open;
 mod open_network;
 mod path;
 mod ping;
@@ -47,6 +48,7 @@ mod send;
 mod servers;
 mod serving;
 mod session;
+mod share;
 mod shared;
 mod silence;
 mod sockets;
@@ -54,6 +56,7 @@ mod standing;
 mod status;
 mod stdio;
 mod stream;
+mod tickets;
 mod top;
 mod unanswered;
 mod up;
@@ -113,6 +116,8 @@ enum Command {
     Run(run::Args),
     Proxy(proxy::Args),
     Forward(forward::Args),
+    Share(share::Args),
+    Open(open::Args),
     Send(send::Args),
     Receive(receive::Args),
     Rest(rest::Args),
@@ -189,6 +194,8 @@ fn run(cli: &Cli) -> Outcome {
         Command::Run(args) => run::run(args),
         Command::Proxy(args) => proxy::run(args),
         Command::Forward(args) => forward::run(args),
+        Command::Share(args) => share::run(args),
+        Command::Open(args) => open::run(args),
         Command::Send(args) => send::run(args),
         Command::Receive(args) => receive::run(args),
         Command::Rest(args) => rest::run(args),

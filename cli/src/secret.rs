@@ -32,6 +32,10 @@ pub(crate) struct SecretArgs {
 }
 
 impl SecretArgs {
+    pub(crate) fn is_given(&self) -> bool {
+        self.secret_file.is_some()
+    }
+
     /// Returns true if others need a passphrase to join this network; where they keep it is unknown.
     pub(crate) fn is_for(&self, network: &Network) -> bool {
         !network.summary().by_file && network.is_secret()

@@ -231,7 +231,10 @@ fn local_network(folder: &Path, item: &Item) -> Parsed<LocalNetwork> {
                 ));
             }
             key => {
-                return Err(wrong(key_span(table, key), &format!("`{}` is unknown here", key.escape_debug())));
+                return Err(wrong(
+                    key_span(table, key),
+                    &format!("`{}` is unknown here", key.escape_debug()),
+                ));
             }
         }
     }

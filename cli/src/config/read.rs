@@ -1,4 +1,4 @@
-//! Reading of the file, which nobody but its user may change.
+//! Reading of the file, which only its user and root may change.
 
 use std::env;
 use std::fs::{File, OpenOptions};

@@ -52,6 +52,7 @@ mod signals;
 mod status_manual;
 mod terminal;
 mod threads;
+mod tickets;
 mod top;
 mod trouble;
 mod turn;
