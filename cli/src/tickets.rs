@@ -95,7 +95,7 @@ fn wait(session: &Session, ticket: &Ticket, within: Duration, quiet: bool) -> Ou
                     within.as_secs_f64()
                 ),
                 format_args!(
-                    "{servers}check that it still runs, because a ticket ends with its program{reached}; -v \
+                    "check that it still runs, because a ticket ends with its program{reached}; {servers}-v \
                      shows what was tried"
                 ),
             )

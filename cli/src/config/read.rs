@@ -61,7 +61,7 @@ fn check(path: &Path, file: &File) -> Outcome {
         }
         // Root may change everything anyway.
         () if owner != user && owner != 0 => Err(Failure::new(
-            StateError::ForeignOwner { path: path.into(), owner, user },
+            format_args!("{}", StateError::ForeignOwner { path: path.into(), owner, user }),
             format_args!(
                 "give a file of your own in {CONFIG_VARIABLE}, or leave it out by {CONFIG_VARIABLE}= (empty)"
             ),
