@@ -17,10 +17,11 @@ use peersock::{Dht, Network, NodeBuilder, RootSource, StartError};
 use peersock_attach::{Setting, persist, wants_own_node};
 use zeroize::Zeroizing;
 
+use crate::config::{self, LocalNetwork};
 use crate::duplicate_networks;
 use crate::failure::{Failure, Outcome};
 use crate::running::RunningNode;
-use crate::secret::SecretArgs;
+use crate::secret::{Described, SecretArgs};
 use crate::servers;
 
 /// Environment variable for `-n`.
@@ -33,7 +34,7 @@ pub(crate) const STATE_VARIABLE: &str = "PEERSOCK_STATE";
 pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
 
 /// Heading of the options that all commands with a node have in common. They follow the command's own.
-const NODE_HEADING: &str = "Options of the node";
+pub(crate) const NODE_HEADING: &str = "Options of the node";
 
 /// Timeout for reaching a peer on a local network or by roots. It is longer with a DHT, because an idle node
 /// reads its mailbox there every 15 s.
@@ -160,7 +161,10 @@ impl SharedNodeArgs {
         match self.persist {
             Some(time) => Ok(time),
             None => persist().map_err(|problem| {
-                Failure::usage(format_args!("{problem}"), "give a number of seconds from 0 on, or leave it out")
+                Failure::usage(
+                    format_args!("{problem}"),
+                    "give a number of seconds from 0 on, or leave it out",
+                )
             }),
         }
     }
@@ -248,6 +252,12 @@ pub(crate) struct UnderlayArgs {
 }
 
 impl UnderlayArgs {
+    /// Returns the UDP port of a node that runs for a while only. The port in the user's file is for the node
+    /// of the state directory, because two nodes cannot have the same.
+    pub(crate) fn port_of_passing_node(&self) -> u16 {
+        if config::is_of_file("--overlay-port") { 0 } else { self.overlay_port }
+    }
+
     /// Returns the timeout for reaching a peer unless an option sets it.
     pub(crate) fn patience(&self) -> Duration {
         match self.dht().is_on() {
@@ -258,7 +268,7 @@ impl UnderlayArgs {
 
     /// Returns the DHT from the options, or else from the environment. A malformed variable counts as none
     /// here; it is an error at the start of the node.
-    fn dht(&self) -> Dht {
+    pub(crate) fn dht(&self) -> Dht {
         self.dht.clone().unwrap_or_else(|| dht_of_environment().unwrap_or_default())
     }
 
@@ -366,6 +376,15 @@ impl UnderlayArgs {
 
     /// Applies the options for meeting other nodes; the environment supplies the rest.
     pub(crate) fn with_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
+        let node = self.without_roots(node)?;
+        if self.roots.is_empty() {
+            return Ok(node);
+        }
+        Ok(node.roots(servers::roots(&self.roots, self.root_token_file.as_deref())?))
+    }
+
+    /// Applies these options as [`with_roots`](Self::with_roots) does, except for roots.
+    pub(crate) fn without_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
         let node = node.port_mapping(!self.no_portmap).birthday(!self.no_birthday);
         let node = node.tcp_punch(!self.no_tcp_punch);
         let node = match self.busy_poll {
@@ -377,11 +396,7 @@ impl UnderlayArgs {
             None => node,
         };
         let node = if self.stun.is_empty() { node } else { node.stun(self.stun.iter().cloned()) };
-        let node = if self.turn.is_empty() { node } else { node.turn(servers::turn_servers(&self.turn)?) };
-        if self.roots.is_empty() {
-            return Ok(node);
-        }
-        Ok(node.roots(servers::roots(&self.roots, self.root_token_file.as_deref())?))
+        Ok(if self.turn.is_empty() { node } else { node.turn(servers::turn_servers(&self.turn)?) })
     }
 }
 
@@ -405,7 +420,8 @@ pub(crate) struct PeerTimeoutArgs {
 pub(crate) struct NetworkArgs {
     /// ID of the network (16 hexadecimal digits), or the TOML file of a static network
     ///
-    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it.
+    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it. Names of networks in
+    /// ~/.config/peersock/config.toml are found, too.
     // Not required by clap, because its error would not explain what a network is.
     #[arg(short, long, value_name = "NETWORK", env = NETWORK_VARIABLE, hide_env_values = true)]
     network: Option<String>,
@@ -420,7 +436,8 @@ pub(crate) struct OptionalNetworkArgs {
     /// ID of the network (16 hexadecimal digits), or the TOML file of a static network [default: all networks
     /// of the running node]
     ///
-    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it.
+    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it. Names of networks in
+    /// ~/.config/peersock/config.toml are found, too.
     #[arg(short, long, value_name = "NETWORK", env = NETWORK_VARIABLE, hide_env_values = true)]
     network: Option<String>,
 
@@ -432,7 +449,7 @@ impl OptionalNetworkArgs {
     /// Returns the named network, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Option<Network>> {
         let Some(text) = self.network.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
-        Ok(self.secret.add_to(vec![parse_network(text)?])?.pop())
+        Ok(self.secret.add_to(vec![describe_network(text)?])?.pop())
     }
 }
 
@@ -441,7 +458,8 @@ impl OptionalNetworkArgs {
 pub(crate) struct NetworksArgs {
     /// ID of a network (16 hexadecimal digits), or the TOML file of a static network; may be repeated
     ///
-    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it.
+    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it. Names of networks in
+    /// ~/.config/peersock/config.toml are found, too.
     // Not required by clap, because its error would not explain what a network is.
     #[arg(short, long = "network", value_name = "NETWORK", env = NETWORK_VARIABLE)]
     #[arg(hide_env_values = true)]
@@ -456,7 +474,7 @@ impl NetworksArgs {
     pub(crate) fn resolve(&self) -> Outcome<Vec<Network>> {
         let named: Vec<_> =
             self.networks.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
-        let networks: Vec<_> = named.iter().map(|text| parse_network(text)).collect::<Outcome<_>>()?;
+        let networks: Vec<_> = named.iter().map(|text| describe_network(text)).collect::<Outcome<_>>()?;
         if networks.is_empty() {
             return Err(no_network());
         }
@@ -467,11 +485,22 @@ impl NetworksArgs {
 }
 
 impl NetworkArgs {
+    /// Returns true if an option names a network, or a file with a passphrase.
+    pub(crate) fn is_given(&self) -> bool {
+        let of_environment = env::var(NETWORK_VARIABLE).ok();
+        self.secret.is_given() || self.network.is_some() && self.network != of_environment
+    }
+
     /// Returns shell options that join the same network elsewhere. `network` is what they describe here.
     pub(crate) fn as_options(&self, network: &Network) -> String {
         let needs_secret = self.secret.is_for(network);
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+@%".contains(c);
         let named = self.network.as_deref().unwrap_or_default();
+        // The other end has no such name.
+        let named = match local_network(named) {
+            Ok(Some(local)) => &local.network,
+            _ => named,
+        };
         let network = match named.chars().all(is_plain) {
             true => named.to_owned(),
             false => format!("'{}'", named.replace('\'', r"'\''")),
@@ -496,7 +525,7 @@ impl NetworkArgs {
     /// Returns the network as [`NetworkArgs::resolve`] does; `None` if none is named.
     pub(crate) fn resolve_named(&self) -> Outcome<Option<Network>> {
         let Some(named) = self.network.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
-        Ok(self.secret.add_to(vec![parse_network(named)?])?.pop())
+        Ok(self.secret.add_to(vec![describe_network(named)?])?.pop())
     }
 }
 
@@ -509,8 +538,30 @@ pub(crate) fn no_network() -> Failure {
     )
 }
 
-/// Parses a network's ID or the path of a static network's file.
+/// Returns the network of the user's file that a text names, unless the text is an ID or a file.
+fn local_network(text: &str) -> Outcome<Option<&'static LocalNetwork>> {
+    match text.parse::<NetworkId>().is_ok() || Path::new(text).is_file() || text.contains(['/', '.']) {
+        true => Ok(None),
+        false => config::network(text),
+    }
+}
+
+/// Parses a network's ID, the path of a static network's file, or a name in the user's file.
 pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
+    describe_network(text).map(|described| described.network)
+}
+
+/// Parses a network as [`parse_network`] does.
+fn describe_network(text: &str) -> Outcome<Described> {
+    let (network, secret_file) = match local_network(text)? {
+        Some(local) => (parse_unnamed(&local.network)?, local.secret_file.clone()),
+        None => (parse_unnamed(text)?, None),
+    };
+    Ok(Described { network, secret_file })
+}
+
+/// Parses a network's ID or the path of a static network's file.
+fn parse_unnamed(text: &str) -> Outcome<Network> {
     let looks_like_path = text.contains('/') || text.ends_with(".toml") || Path::new(text).is_file();
     match text.parse::<NetworkId>() {
         Err(_) if Path::new(text).is_dir() => Err(Failure::usage(
@@ -521,10 +572,16 @@ pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
         Err(_) if looks_like_path => {
             Network::from_file(text).map_err(|error| Failure::network_file(text, error))
         }
-        Err(error) => Err(Failure::usage(
-            format_args!("`{text}` is neither a network ID ({error}) nor a file"),
-            "give an ID such as ff0001ffff000000, or make a file with `peersock network new`",
-        )),
+        Err(error) => {
+            let names = config::path_with_networks().map(|path| format!(", nor a name in {path}"));
+            Err(Failure::usage(
+                format_args!(
+                    "`{text}` is neither a network ID ({error}) nor a file{}",
+                    names.unwrap_or_default()
+                ),
+                "give an ID such as ff0001ffff000000, or make a file with `peersock network new`",
+            ))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::process::{Resource, child_subreaper, geteuid, getpid, getrlimit};
 
 use crate::args::SharedNodeArgs;
 use crate::failure::{Failure, Outcome};
-use crate::{log, node};
+use crate::{config, log, node};
 
 /// Limit of processes below which this process starts no node for others, which takes threads for each.
 const MIN_PROCESSES: u64 = 1024;
@@ -74,7 +74,10 @@ fn wish(node: &SharedNodeArgs, name: String, networks: &[Network]) -> Outcome<Wi
 
 fn not_attached(error: AttachError) -> Failure {
     match error {
-        AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
+        AttachError::Refused(refusal) => {
+            let hint = config::with_origin(&refusal.message, refusal.hint);
+            Failure::passed_on(refusal.status, refusal.message, hint)
+        }
         AttachError::InUse { .. } => Failure::new(
             format_args!("{error}"),
             "end that process, start `peersock node`, which programs share, and then both; or give --state DIR",

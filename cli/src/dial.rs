@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use peersock_proxy::Ticket;
+
 use crate::args::{NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_seconds, parse_targets};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
@@ -15,6 +17,7 @@ use crate::silence;
 use crate::sockets::Stream;
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
+use crate::tickets::{self, TICKET_VARIABLE};
 
 /// Default time that `--udp` waits for an answer after the end of stdin.
 const UDP_IDLE: Duration = Duration::from_secs(1);
@@ -31,10 +34,16 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 #[command(after_help = "\
 Examples:
   peersock dial -n ff0001ffff000000 '[fd12:3456:789a:…]:7000'
+  peersock dial 'peersock://TEXT THAT listen --ticket PRINTED'
   tar c . | peersock dial -n ff0001ffff000000 '[fd12:3456:789a:…]:7000'
   echo status | peersock dial --udp -n office.toml alpha:7000")]
 pub(crate) struct Args {
-    #[arg(help = "Target: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network")]
+    #[arg(
+        help = "Target: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network; or a ticket of `share` or \
+                  `listen --ticket`, @FILE with one, or - for a line of stdin before the data"
+    )]
+    // A ticket in the variable is not in the process list.
+    #[arg(env = TICKET_VARIABLE, hide_env_values = true)]
     target: String,
 
     #[command(flatten)]
@@ -70,18 +79,18 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    let ticket = tickets::named(&args.target)?;
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
     let begin = Instant::now();
-    let timeout = args.timeout.unwrap_or_else(|| args.node.patience());
-    // A mistake in the target starts no node, which its peers would then miss.
-    let network = args.network.resolve_beside(&args.node.state)?;
-    let targets = parse_targets(&network, &args.target)?;
+    let patience = |ticket: &Ticket| tickets::patience(&args.node, ticket);
+    let patience = ticket.as_ref().map_or_else(|| args.node.patience(), patience);
+    let timeout = args.timeout.unwrap_or(patience);
+    let (member, targets) = match &ticket {
+        Some(ticket) => by_ticket(args, ticket, timeout)?,
+        None => by_address(args, timeout)?,
+    };
     let target = targets[0];
-    session::check_port(&network, target.port())?;
-    session::check_address(&network, target.ip())?;
-    let member = Member::open_in("dial", &args.node, network)?;
-    member.wait_peer(target.ip(), timeout, args.quiet)?;
 
     if args.udp {
         let local = SocketAddr::new(member.address_like(target.ip()), 0);
@@ -108,6 +117,30 @@ pub(crate) fn run(args: &Args) -> Outcome {
         tracing::info!("{target} was reached: {way}");
     }
     member.close()
+}
+
+/// Finds the target in a network that both ends name.
+fn by_address(args: &Args, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr>)> {
+    // A mistake in the target starts no node, which its peers would then miss.
+    let network = args.network.resolve_beside(&args.node.state)?;
+    let targets = parse_targets(&network, &args.target)?;
+    session::check_port(&network, targets[0].port())?;
+    session::check_address(&network, targets[0].ip())?;
+    let member = Member::open_in("dial", &args.node, network)?;
+    member.wait_peer(targets[0].ip(), timeout, args.quiet)?;
+    Ok((member, targets))
+}
+
+/// Finds the program of a ticket.
+fn by_ticket(args: &Args, ticket: &Ticket, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr>)> {
+    if args.network.is_given() {
+        return Err(Failure::usage(
+            "a ticket has a network of its own, and another one is named",
+            "leave -n and --secret-file out",
+        ));
+    }
+    let member = tickets::find(&args.node, ticket, Some(timeout), args.quiet, || {})?;
+    Ok((member, vec![ticket.address()]))
 }
 
 /// Connects to the first of a member's addresses that accepts.

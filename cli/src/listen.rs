@@ -7,6 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use peersock_proxy::Ticket;
+
 use crate::args::{NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_port, parse_seconds};
 use crate::clients;
 use crate::datagrams::{self, Partner};
@@ -19,6 +21,7 @@ use crate::silence;
 use crate::sockets::{Listener, Stream};
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
+use crate::tickets;
 
 /// Accept a connection from a network: received data goes to stdout, stdin is sent back
 ///
@@ -44,12 +47,21 @@ use crate::stream::{self, AfterPeer, Input};
 #[command(after_help = "\
 Examples:
   peersock listen -n ff0001ffff000000 7000
+  peersock listen --ticket --dht     # prints the `dial` for the other end
   peersock listen -n ff0001ffff000000 7000 | tar x
   peersock listen -k --receive-only -n office.toml 7000 >> log")]
 pub(crate) struct Args {
     /// Port to listen on; 0 picks a free one
-    #[arg(value_parser = parse_port)]
-    port: u16,
+    #[arg(value_parser = parse_port, required_unless_present = "ticket")]
+    port: Option<u16>,
+
+    /// Print a ticket, with which `peersock dial TICKET` connects from anywhere
+    ///
+    /// Listens in a secret network of its own instead of -n, with an identity of its own. The ticket ends
+    /// with the command. It is a secret: who has it can connect. It holds the roots and the use of the DHT
+    /// that the options name.
+    #[arg(long, conflicts_with_all = ["port", "bind", "state"])]
+    ticket: bool,
 
     #[command(flatten)]
     network: NetworkArgs,
@@ -85,24 +97,52 @@ pub(crate) struct Args {
     receive_only: bool,
 }
 
+impl Args {
+    fn port(&self) -> u16 {
+        self.port.unwrap_or(Ticket::PORT)
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Outcome {
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
-    let member = Member::open("listen", &args.node, &args.network)?;
+    let (ticket, member) = match args.ticket {
+        true => with_ticket(args)?,
+        false => (None, Member::open("listen", &args.node, &args.network)?),
+    };
+    let ticket = ticket.as_ref();
     member.warn_of_other_port(args.node.overlay_port);
     let result = match (args.udp, args.keep) {
-        (true, _) => datagrams(args, &member, stdin.as_ref(), &stdout),
-        (false, true) => listeners(args, &member).and_then(|listeners| {
+        (true, _) => datagrams(args, &member, ticket, stdin.as_ref(), &stdout),
+        (false, true) => listeners(args, &member, ticket).and_then(|listeners| {
             clients::serve(&member, listeners, stdin, stdout, args.silence.peer_timeout)
         }),
-        (false, false) => one_connection(args, &member, stdin.as_ref(), &stdout),
+        (false, false) => one_connection(args, &member, ticket, stdin.as_ref(), &stdout),
     };
     // Closes the session in any case, because earlier clients may have data in flight.
     result.and(member.close())
 }
 
-fn one_connection(args: &Args, member: &Member, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
-    let (stream, client) = accept_one(listeners(args, member)?)?;
+/// Issues a ticket, and becomes the member that it leads to.
+fn with_ticket(args: &Args) -> Outcome<(Option<Ticket>, Member)> {
+    if args.network.is_given() {
+        return Err(Failure::usage(
+            "--ticket makes a network of its own, and another one is named",
+            "leave -n and --secret-file out, or leave --ticket out",
+        ));
+    }
+    let (ticket, member) = tickets::issue(&args.node, || {})?;
+    Ok((Some(ticket), member))
+}
+
+fn one_connection(
+    args: &Args,
+    member: &Member,
+    ticket: Option<&Ticket>,
+    stdin: Option<&Stdin>,
+    stdout: &File,
+) -> Outcome {
+    let (stream, client) = accept_one(listeners(args, member, ticket)?)?;
     tracing::info!(%client, "connected");
     let watch = silence::Watch::start(member.heard(), args.silence.peer_timeout, true)?;
     let _watched = watch.add(&stream, client.ip())?;
@@ -112,9 +152,9 @@ fn one_connection(args: &Args, member: &Member, stdin: Option<&Stdin>, stdout: &
 }
 
 /// Opens one listener for the given address, or one for each of this node's addresses.
-fn listeners(args: &Args, member: &Member) -> Outcome<Vec<Listener>> {
+fn listeners(args: &Args, member: &Member, ticket: Option<&Ticket>) -> Outcome<Vec<Listener>> {
     let addresses = args.bind.map_or_else(|| member.addresses(), |address| vec![address]);
-    let mut port = args.port;
+    let mut port = args.port();
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let local = SocketAddr::new(address, port);
@@ -128,7 +168,7 @@ fn listeners(args: &Args, member: &Member) -> Outcome<Vec<Listener>> {
         announce(member, listener.local_addr()?);
     }
     if let Some(listener) = listeners.first() {
-        announce_command(args, member, listener.local_addr()?);
+        announce_command(args, member, listener.local_addr()?, ticket);
     }
     Ok(listeners)
 }
@@ -160,16 +200,22 @@ fn accept_one(listeners: Vec<Listener>) -> io::Result<(Stream, SocketAddr)> {
     })
 }
 
-fn datagrams(args: &Args, member: &Member, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
+fn datagrams(
+    args: &Args,
+    member: &Member,
+    ticket: Option<&Ticket>,
+    stdin: Option<&Stdin>,
+    stdout: &File,
+) -> Outcome {
     let address = args.bind.unwrap_or(member.addresses()[0]);
-    let local = SocketAddr::new(address, args.port);
+    let local = SocketAddr::new(address, args.port());
     // Binding would succeed, because a client may use any port, but no peer could reach a server there.
-    if args.port != 0 {
-        member.check_port(args.port)?;
+    if args.port() != 0 {
+        member.check_port(args.port())?;
     }
     let socket = member.datagrams(local).map_err(|error| explain(member, local, error))?;
     announce(member, socket.local_addr()?);
-    announce_command(args, member, socket.local_addr()?);
+    announce_command(args, member, socket.local_addr()?, ticket);
     let partner = if args.keep { Partner::Latest } else { Partner::First };
     datagrams::run(&socket, stdin, stdout, partner, args.idle).map(drop)
 }
@@ -181,10 +227,14 @@ fn announce(member: &Member, local: SocketAddr) {
 }
 
 /// Prints the command for the other end.
-fn announce_command(args: &Args, member: &Member, local: SocketAddr) {
+fn announce_command(args: &Args, member: &Member, local: SocketAddr, ticket: Option<&Ticket>) {
+    let udp = if args.udp { "--udp " } else { "" };
+    if let Some(ticket) = ticket {
+        stdio::note(format_args!("connect with: peersock dial {udp}{}", ticket.to_text().as_str()));
+        return tickets::announce(&args.node, ticket);
+    }
     // An open network needs no lasting identity; with --ephemeral the command also works here.
     let identity = if member.network().summary().closed { "" } else { "--ephemeral " };
-    let udp = if args.udp { "--udp " } else { "" };
     let network = args.network.as_options(member.network());
     let node = args.node.as_options();
     let target = own_name(member, local.ip()).map_or_else(

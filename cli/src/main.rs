@@ -11,6 +11,7 @@ mod attachment;
 mod background;
 mod clients;
 mod completions;
+mod config;
 mod datagrams;
 mod dial;
 mod duplicate_networks;
@@ -29,6 +30,7 @@ mod netcheck;
 mod network;
 mod nickname_limits;
 mod node;
+mod open;
 mod open_network;
 mod path;
 mod ping;
@@ -47,6 +49,7 @@ mod send;
 mod servers;
 mod serving;
 mod session;
+mod share;
 mod shared;
 mod silence;
 mod sockets;
@@ -54,6 +57,7 @@ mod standing;
 mod status;
 mod stdio;
 mod stream;
+mod tickets;
 mod top;
 mod unanswered;
 mod up;
@@ -91,6 +95,8 @@ Environment variables hold defaults of options: PEERSOCK_NETWORK of -n, PEERSOCK
 --root, PEERSOCK_DHT of --dht, PEERSOCK_TURN of --turn, PEERSOCK_STUN of --stun (HOST:PORT, separated by spaces),
 PEERSOCK_BUSY_POLL of --busy-poll, PEERSOCK_INTERFACE of --interface (separated by commas).
 PEERSOCK_SECRET holds a passphrase.
+~/.config/peersock/config.toml holds defaults that variables replace, and names for networks (docs/reference/SETTINGS.md);
+PEERSOCK_CONFIG has another path of this file, and empty has it left out.
 
 Try it, in two terminals:
   peersock listen --ephemeral -n ff0001ffff000000 7000
@@ -111,6 +117,8 @@ enum Command {
     Run(run::Args),
     Proxy(proxy::Args),
     Forward(forward::Args),
+    Share(share::Args),
+    Open(open::Args),
     Send(send::Args),
     Receive(receive::Args),
     Rest(rest::Args),
@@ -136,14 +144,24 @@ enum Command {
 fn main() -> ExitCode {
     // Starts the clock first, because the demonstration measures from the start of the process.
     clock::start();
-    let outcome = parse().map_or_else(|answer| show(&answer), |cli| run(&cli));
-    output::end(outcome)
+    output::end(start())
 }
 
-/// Parses the command line. A negative number counts as a value, so that its option reports the error.
-fn parse() -> Result<Cli, clap::Error> {
-    let matches = with_negative_numbers(Cli::command()).try_get_matches()?;
-    Cli::from_arg_matches(&matches)
+/// Parses the command line, and runs its command. A negative number counts as a value, so that its option
+/// reports the error.
+fn start() -> Outcome {
+    let program = with_negative_numbers(Cli::command());
+    let parsed = match program.clone().try_get_matches() {
+        Ok(matches) => match config::apply(program, &matches)? {
+            Some(mut program) => program.try_get_matches_from_mut(std::env::args_os()),
+            None => Ok(matches),
+        },
+        Err(answer) => Err(answer),
+    };
+    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => run(&cli),
+        Err(answer) => show(&answer),
+    }
 }
 
 fn with_negative_numbers(command: clap::Command) -> clap::Command {
@@ -177,6 +195,8 @@ fn run(cli: &Cli) -> Outcome {
         Command::Run(args) => run::run(args),
         Command::Proxy(args) => proxy::run(args),
         Command::Forward(args) => forward::run(args),
+        Command::Share(args) => share::run(args),
+        Command::Open(args) => open::run(args),
         Command::Send(args) => send::run(args),
         Command::Receive(args) => receive::run(args),
         Command::Rest(args) => rest::run(args),

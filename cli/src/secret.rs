@@ -1,7 +1,8 @@
 //! The passphrase of a network: its sources, and the networks to which it applies.
 
 use std::env;
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
 use peersock::Network;
 use peersock::state::read_secret_file;
@@ -12,6 +13,12 @@ use crate::output::note;
 
 /// Environment variable with the passphrase, an alternative to `--secret-file`.
 pub(crate) const SECRET_VARIABLE: &str = "PEERSOCK_SECRET";
+
+/// Network, and where the user's file says that its passphrase is.
+pub(crate) struct Described {
+    pub(crate) network: Network,
+    pub(crate) secret_file: Option<PathBuf>,
+}
 
 /// Passphrase of a network. It is never an argument, because every user of the machine can see arguments.
 #[derive(clap::Args)]
@@ -25,24 +32,43 @@ pub(crate) struct SecretArgs {
 }
 
 impl SecretArgs {
+    pub(crate) fn is_given(&self) -> bool {
+        self.secret_file.is_some()
+    }
+
     /// Returns true if others need a passphrase to join this network; where they keep it is unknown.
     pub(crate) fn is_for(&self, network: &Network) -> bool {
         !network.summary().by_file && network.is_secret()
     }
 
-    /// Adds the passphrase, if one is given, to the networks that no file describes.
+    /// Adds the passphrase, if one is given, to the networks that no file describes. An option, and then the
+    /// variable, replaces the one that the user's file names.
     ///
     /// Members of a file's network share the secret in the file. Another one would silently separate this
     /// node from all of them.
-    pub(crate) fn add_to(&self, networks: Vec<Network>) -> Outcome<Vec<Network>> {
-        if networks.iter().all(|network| network.summary().by_file) {
-            self.refuse_for_files()?;
-            return Ok(networks);
+    pub(crate) fn add_to(&self, networks: Vec<Described>) -> Outcome<Vec<Network>> {
+        let is_by_file = |one: &Described| one.network.summary().by_file;
+        if networks.iter().any(|one| is_by_file(one) && one.secret_file.is_some()) {
+            return Err(Failure::usage(
+                "`secret_file` in the user's settings is for ad-hoc networks: a static network has its secret in \
+                 its own file",
+                "leave `secret_file` out; `passphrase = ...` in the network's file sets one",
+            ));
         }
-        let Some(passphrase) = self.passphrase()? else { return Ok(networks) };
-        let with_secret = |network: Network| match network.summary().by_file {
-            true => Ok(network),
-            false => Ok(network.with_passphrase(&passphrase)?),
+        let passphrase = match networks.iter().all(is_by_file) {
+            true => self.refuse_for_files().map(|()| None),
+            false => self.passphrase(),
+        }?;
+        let with_secret = |one: Described| {
+            let passphrase = match (&passphrase, &one.secret_file) {
+                _ if is_by_file(&one) => None,
+                (Some(given), _) => Some(given.clone()),
+                (None, file) => file.as_deref().map(read_passphrase).transpose()?,
+            };
+            match passphrase {
+                Some(passphrase) => Ok(one.network.with_passphrase(&passphrase)?),
+                None => Ok(one.network),
+            }
         };
         networks.into_iter().map(with_secret).collect()
     }
@@ -67,35 +93,41 @@ impl SecretArgs {
     }
 
     fn passphrase(&self) -> Outcome<Option<Zeroizing<String>>> {
-        let (passphrase, origin) = if let Some(path) = &self.secret_file {
-            let hint = match path.as_os_str() == "-" {
-                true => "give /dev/stdin to have it read from stdin",
-                false => "write the passphrase into a file of mode 0600, and give its path",
-            };
-            let text = read_secret_file(path).map_err(|error| Failure::file(error, hint))?;
-            // Removes the line feed that editors and echo append to a file.
-            let passphrase = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
-            (passphrase, path.display().to_string())
-        } else {
-            match env::var(SECRET_VARIABLE) {
-                Ok(passphrase) => (Zeroizing::new(passphrase), format!("variable {SECRET_VARIABLE}")),
-                Err(env::VarError::NotPresent) => return Ok(None),
-                Err(env::VarError::NotUnicode(_)) => {
-                    return Err(Failure::usage(
-                        format_args!("variable {SECRET_VARIABLE} is not UTF-8"),
-                        "give the passphrase with --secret-file FILE, in UTF-8",
-                    ));
-                }
-            }
-        };
-        if passphrase.is_empty() {
-            return Err(Failure::usage(
-                format_args!("{origin} holds an empty passphrase"),
-                "write the passphrase there, or leave it out for a network without one; `peersock run` passes none \
-                 on to programs, where --secret-file FILE gives one",
-            ));
+        if let Some(path) = &self.secret_file {
+            return read_passphrase(path).map(Some);
         }
-        Ok(Some(passphrase))
+        match env::var(SECRET_VARIABLE) {
+            Ok(passphrase) => {
+                checked(Zeroizing::new(passphrase), format_args!("variable {SECRET_VARIABLE}")).map(Some)
+            }
+            Err(env::VarError::NotPresent) => Ok(None),
+            Err(env::VarError::NotUnicode(_)) => Err(Failure::usage(
+                format_args!("variable {SECRET_VARIABLE} is not UTF-8"),
+                "give the passphrase with --secret-file FILE, in UTF-8",
+            )),
+        }
+    }
+}
+
+/// Reads a file with a passphrase.
+fn read_passphrase(path: &Path) -> Outcome<Zeroizing<String>> {
+    let hint = match path.as_os_str() == "-" {
+        true => "give /dev/stdin to have it read from stdin",
+        false => "write the passphrase into a file of mode 0600, and give its path",
+    };
+    let text = read_secret_file(path).map_err(|error| Failure::file(error, hint))?;
+    // Removes the line feed that editors and echo append to a file.
+    checked(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()), path.display())
+}
+
+fn checked(passphrase: Zeroizing<String>, origin: impl Display) -> Outcome<Zeroizing<String>> {
+    match passphrase.is_empty() {
+        false => Ok(passphrase),
+        true => Err(Failure::usage(
+            format_args!("{origin} holds an empty passphrase"),
+            "write the passphrase there, or leave it out for a network without one; `peersock run` passes none \
+             on to programs, where --secret-file FILE gives one",
+        )),
     }
 }
 
@@ -120,9 +152,25 @@ mod tests {
                 .unwrap();
         let ad_hoc = Network::by_id("ff0001ffff000000".parse().unwrap()).unwrap();
         let secret = SecretArgs { secret_file: Some(path) };
-        let networks = secret.add_to(vec![by_file.clone(), ad_hoc]).unwrap();
+        let described = |network: Network| Described { network, secret_file: None };
+        let networks = secret.add_to(vec![described(by_file.clone()), described(ad_hoc.clone())]).unwrap();
         let shown: Vec<_> = networks.iter().map(|one| (one.is_secret(), secret.is_for(one))).collect();
         assert_eq!(shown, [(false, false), (true, true)]);
-        assert_eq!(secret.add_to(vec![by_file]).unwrap_err().status(), 2);
+        assert_eq!(secret.add_to(vec![described(by_file.clone())]).unwrap_err().status(), 2);
+
+        // The file of a named network is for that one alone, and an option replaces it.
+        let named = |network: &Network, path: &Path| Described {
+            network: network.clone(),
+            secret_file: Some(path.to_owned()),
+        };
+        let path = place.path().join("secret");
+        let absent = place.path().join("absent");
+        let none = SecretArgs { secret_file: None };
+        let other = Network::by_id("ff0002ffff000000".parse().unwrap()).unwrap();
+        let networks = none.add_to(vec![named(&ad_hoc, &path), described(other)]).unwrap();
+        assert_eq!(networks.iter().map(Network::is_secret).collect::<Vec<_>>(), [true, false]);
+        assert!(none.add_to(vec![named(&ad_hoc, &absent)]).is_err());
+        assert!(secret.add_to(vec![named(&ad_hoc, &absent)]).unwrap()[0].is_secret());
+        assert_eq!(none.add_to(vec![named(&by_file, &path)]).unwrap_err().status(), 2);
     }
 }

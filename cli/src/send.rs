@@ -25,6 +25,7 @@ use crate::session::Session;
 use crate::silence;
 use crate::sockets::Stream;
 use crate::stdio;
+use crate::tickets::NO_MEETING_PLACE;
 
 /// Maximum number of receivers served at once, half of them of one member; others are told to come back.
 const MAX_SERVED: usize = 32;
@@ -184,6 +185,9 @@ fn announce(args: &Args, source: &Source, code: &Code) -> Outcome {
     if !args.quiet {
         let options = args.underlay.as_options();
         stdio::note(format_args!("receive with: peersock receive{options} {}", text.as_str()));
+        if !args.underlay.names_meeting_place() {
+            stdio::note(NO_MEETING_PLACE);
+        }
     }
     Ok(())
 }

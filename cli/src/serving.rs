@@ -13,7 +13,7 @@ use peersock_proxy::{Activated, Event, ListenError, Overlay, Stopper, Tell};
 use rustix::process::Resource;
 use tokio::runtime::Runtime;
 
-use crate::args::{NetworkArgs, NodeArgs, SharedNodeArgs, parse_seconds};
+use crate::args::{NetworkArgs, NodeArgs, SharedNodeArgs, UnderlayArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
 use crate::member::{Member, node_has_ended};
@@ -44,8 +44,13 @@ pub(crate) struct ServingArgs {
 }
 
 impl ServingArgs {
-    pub(crate) fn timeout(&self, node: &NodeArgs) -> Duration {
+    pub(crate) fn timeout(&self, node: &UnderlayArgs) -> Duration {
         self.timeout.unwrap_or_else(|| node.patience())
+    }
+
+    /// Returns the timeout if an option sets it.
+    pub(crate) fn given_timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     pub(crate) fn most(&self) -> usize {
@@ -81,27 +86,36 @@ impl Serving {
         node: &SharedNodeArgs,
         network: &NetworkArgs,
     ) -> Outcome<Serving> {
-        Serving::open_with(args, node, |farewell| Member::open_until(command, node, network, farewell))
+        let serving =
+            Serving::open_with(args, |farewell| Member::open_until(command, node, network, farewell))?;
+        serving.member.warn_of_other_port(node.overlay_port);
+        Ok(serving)
     }
 
     /// Opens a node in a network that is known already; see [`open`](Self::open).
     pub(crate) fn open_in(
         command: &str,
         args: &ServingArgs,
-        node: &NodeArgs,
+        node: &SharedNodeArgs,
         network: Network,
     ) -> Outcome<Serving> {
-        Serving::open_with(args, node, |farewell| Member::open_in_until(command, node, network, farewell))
+        let open = |farewell| Member::open_in_until(command, node, network, farewell);
+        let serving = Serving::open_with(args, open)?;
+        serving.member.warn_of_other_port(node.overlay_port);
+        Ok(serving)
     }
 
     /// Starts a node of this process alone, which [`member`](Self::member) has.
     pub(crate) fn open_own(args: &ServingArgs, node: &NodeArgs, network: &NetworkArgs) -> Outcome<Serving> {
-        Serving::open_with(args, node, |farewell| Member::open_own(node, network.resolve()?, farewell))
+        let serving =
+            Serving::open_with(args, |farewell| Member::open_own(node, network.resolve()?, farewell))?;
+        serving.member.warn_of_other_port(node.overlay_port);
+        Ok(serving)
     }
 
-    fn open_with(
+    /// Serves clients as the member that `open` makes, whose argument runs at the end by a signal.
+    pub(crate) fn open_with(
         args: &ServingArgs,
-        node: &NodeArgs,
         open: impl FnOnce(Box<dyn FnOnce() + Send>) -> Outcome<Member>,
     ) -> Outcome<Serving> {
         // Runs before a second thread exists, because it removes environment variables.
@@ -116,7 +130,6 @@ impl Serving {
             }
         };
         let member = open(Box::new(farewell))?;
-        member.warn_of_other_port(node.overlay_port);
         let runtime = runtime()?;
         Ok(Serving { member, activated, runtime, ending, linger: args.linger })
     }
@@ -138,7 +151,9 @@ impl Serving {
         let served_until = Mutex::new(served_until);
         // A signal that came earlier has no server to wait for.
         let _ = self.ending.set(Ending { stopper, finish, linger, served: served_until });
-        stdio::print(lines.join("\n"))?;
+        if !lines.is_empty() {
+            stdio::print(lines.join("\n"))?;
+        }
         let result = self.runtime.block_on(async {
             tokio::select! {
                 result = served => Some(result),

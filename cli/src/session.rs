@@ -9,9 +9,11 @@ use peersock::device::Device;
 use peersock::overlay::NetworkId;
 use peersock::state::StateError;
 use peersock::{
-    IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, PeerStatus, StartError, Status,
+    IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, PeerStatus, RootSource,
+    StartError, Status,
 };
 use peersock_attach::{AttachError, Attached};
+use peersock_proxy::Ticket;
 
 use crate::args::{NodeArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
@@ -47,7 +49,8 @@ impl Session {
             true => IdentitySource::Ephemeral,
             false => IdentitySource::StateDir(args.state.path()?),
         };
-        let node = builder(args, identity, interfaces(&args.interfaces))?;
+        let port = if args.state.ephemeral { args.port_of_passing_node() } else { args.overlay_port };
+        let node = builder(args, identity, interfaces(&args.interfaces))?.port(port);
         Session::open_with(args, node, network, Node::join, farewell)
     }
 
@@ -85,8 +88,23 @@ impl Session {
         identity: IdentitySource,
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
-        let node = builder(args, identity, interfaces(&args.interfaces))?;
+        let node = builder(args, identity, interfaces(&args.interfaces))?.port(args.port_of_passing_node());
         Session::open_with(args, node, network, Node::join, farewell)
+    }
+
+    /// Starts a node in the network of a ticket, which stores nothing on disk, with these roots; `farewell`
+    /// works as in [`Session::open_until`].
+    pub(crate) fn open_by_ticket(
+        args: &UnderlayArgs,
+        ticket: &Ticket,
+        identity: IdentitySource,
+        roots: Vec<RootSource>,
+        farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
+    ) -> Outcome<Session> {
+        let node = Node::builder().identity(identity).interfaces(interfaces(&args.interfaces));
+        let node = args.without_roots(node.port(args.port_of_passing_node()))?.roots(roots);
+        let node = if args.dht().is_on() { node } else { node.dht(ticket.dht().clone()) };
+        Session::open_with(args, node, ticket.network(), Node::join, farewell)
     }
 
     fn open_with(

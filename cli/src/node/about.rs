@@ -28,9 +28,9 @@ impl About {
     /// Answers about members of a program's networks.
     pub(super) fn answer(&self, networks: &[Network], question: Question) -> Answer {
         match question {
-            Question::Find(address, within) => {
-                self.found(networks, address, |joined| joined.wait_peer(address, within.min(STEP)).map(|()| true))
-            }
+            Question::Find(address, within) => self.found(networks, address, |joined| {
+                joined.wait_peer(address, within.min(STEP)).map(|()| true)
+            }),
             Question::Path { address, begins } => {
                 self.found(networks, address, |joined| joined.continue_check(address, STEP, begins))
             }

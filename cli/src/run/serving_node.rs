@@ -217,7 +217,11 @@ impl OwnNode {
             true => IdentitySource::Ephemeral,
             false => IdentitySource::StateDir(args.node.state.path()?),
         };
-        let builder = Node::builder().identity(identity).port(args.node.overlay_port);
+        let port = match args.node.state.ephemeral {
+            true => args.node.port_of_passing_node(),
+            false => args.node.overlay_port,
+        };
+        let builder = Node::builder().identity(identity).port(port);
         let builder = builder.interfaces(interfaces(&args.node.interfaces));
         let node = args.node.with_roots(builder)?.start().map_err(|error| match error {
             StartError::State(error @ StateError::InUse { .. }) => Failure::new(

@@ -127,6 +127,15 @@ pub(crate) fn without_variables(command: &mut Command) {
     for variable in variables {
         command.env_remove(format!("PEERSOCK_{variable}"));
     }
+    without_settings(command);
+}
+
+/// Makes the program ignore the settings of the user who runs the tests, unless the test names others.
+fn without_settings(command: &mut Command) {
+    const VARIABLE: &str = "PEERSOCK_CONFIG";
+    if !command.get_envs().any(|(name, _)| name == VARIABLE) {
+        command.env(VARIABLE, "");
+    }
 }
 
 /// A process that is killed if the test ends before it.
@@ -147,6 +156,7 @@ pub(crate) struct Finished {
 impl Running {
     pub(crate) fn start(mut command: Command) -> Running {
         heed_interrupts();
+        without_settings(&mut command);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

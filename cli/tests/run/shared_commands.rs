@@ -58,6 +58,22 @@ pub(crate) fn descriptors(process: u32) -> usize {
 }
 
 #[test]
+fn a_setting_of_the_user_s_file_that_the_node_lacks_is_refused_with_the_file() {
+    let Some(lab) = Lab::with("shared", &[]) else { return };
+    let _kept = lab.keep("alpha");
+    let file = lab.write("config.toml", "interfaces = \"lo\"\nbusy_poll = 7\n");
+    let mut dial = lab.as_member("alpha", &["dial", "beta:7000", "--timeout", "0.1"]);
+    dial.env("PEERSOCK_CONFIG", &file);
+    run(dial)
+        .failure(1, &["asks for --busy-poll 7", "--busy-poll is from", &file, "PEERSOCK_CONFIG= (empty)"]);
+    let mut by_option = lab.as_member("alpha", &["dial", "beta:7000", "--busy-poll", "8"]);
+    by_option.env("PEERSOCK_CONFIG", &file);
+    let said = run(by_option);
+    said.failure(1, &["asks for --busy-poll 8"]);
+    assert!(!said.stderr.contains("config.toml"), "{}", said.stderr);
+}
+
+#[test]
 fn dials_use_the_node_of_a_running_program_and_leave_nothing_in_it() {
     let Some(lab) = Lab::with("dials_use_the_node_of_a_running_program", &["python3"]) else { return };
     let serving = lab.echo("alpha", "7000");

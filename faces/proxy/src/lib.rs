@@ -3,7 +3,7 @@
 //! A [`Proxy`] speaks SOCKS 5 (CONNECT, BIND, UDP ASSOCIATE) and HTTP (CONNECT and plain requests) on one
 //! port. [`Forwards`] listen on the system's network and lead to an address of the overlay, or the other way
 //! round, for TCP, UDP and Unix domain sockets. Both use the node that they are given, and implement none of
-//! the overlay.
+//! the overlay. A [`Ticket`] is a text that leads to one service in a network of its own.
 //!
 //! Every relayed connection keeps TCP's semantics. The end of one direction is passed on and leaves the other
 //! direction open. A reset on one side resets the other side, and a slow reader slows the sender down. A
@@ -36,6 +36,7 @@ mod socks;
 mod stop;
 mod stream;
 mod target;
+mod ticket;
 
 /// Accepting, counting and ending of clients, for other faces of this project that serve clients. Not a
 /// stable interface.
@@ -58,3 +59,4 @@ pub use place::{Forward, Place, PlaceError, Protocol};
 pub use proxy::{ListenError, Proxy, ProxySettings};
 pub use stop::Stopper;
 pub use target::{Host, Target};
+pub use ticket::{Ticket, TicketError};

@@ -8,7 +8,8 @@
 //! There is one target per parser, with three kinds of oracle. First, parsed input is written and parsed
 //! again ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
 //! [`root_list`], [`node_address`], [`root_messages`], [`turn_frames`], [`socks_messages`],
-//! [`forward_places`], [`file_messages`], [`file_texts`], [`router_errors`], [`websocket_messages`]). Second,
+//! [`forward_places`], [`file_messages`], [`file_texts`], [`router_errors`], [`tickets`],
+//! [`websocket_messages`]). Second,
 //! a valid message is altered and must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`],
 //! [`session`], [`meeting`], [`root_directory`]). Third, sequences of operations run against a model of the
 //! permitted results ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
@@ -47,7 +48,7 @@ pub use meeting::meeting;
 pub use nat::{port_mapping, stun, turn};
 pub use node_address::node_address;
 pub use overlay::overlay_ops;
-pub use proxy::{forward_places, socks_messages};
+pub use proxy::{forward_places, socks_messages, tickets};
 pub use root::root_ops;
 pub use root_directory::root_directory;
 pub use root_list::root_list;
@@ -109,6 +110,7 @@ targets! {
     socks_messages,
     stack_ops,
     stun,
+    tickets,
     turn,
     turn_frames,
     websocket_messages,

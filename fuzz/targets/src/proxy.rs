@@ -1,6 +1,7 @@
 //! Messages of a proxy's clients, and the texts that name places and users.
 
-use peersock_proxy::{Credentials, Forward, Place, Target};
+use data_encoding::BASE64URL_NOPAD;
+use peersock_proxy::{Credentials, Forward, Place, Target, Ticket};
 use peersock_streams::socks::{Address, DatagramHeader, Greeting, Login, Reply, Request};
 
 /// Length of the longest SOCKS message, a login.
@@ -59,4 +60,18 @@ pub fn forward_places(data: &[u8]) {
         let (user, password) = line.split_once(':').expect("both");
         assert!(credentials.admit(user.as_bytes(), password.as_bytes()));
     }
+}
+
+/// Checks tickets: the text of one, or its content without the sum. Each parsed ticket has the same text
+/// again.
+pub fn tickets(data: &[u8]) {
+    let parse = |text: &str| {
+        let Ok(ticket) = text.parse::<Ticket>() else { return };
+        assert_eq!(*ticket.to_text(), text.trim());
+        assert!(text.trim().len() <= Ticket::MAX_LEN && ticket.network().is_secret());
+    };
+    if let Ok(text) = str::from_utf8(data) {
+        parse(text);
+    }
+    parse(&format!("peersock://{}", BASE64URL_NOPAD.encode(&Ticket::with_sum(data))));
 }

@@ -298,7 +298,7 @@ impl Resident for Attachment {
         let is_reset = unclosed == Unclosed::Reset;
         attached.begin_drain_with(unclosed);
         let lost = deliver(attached, linger);
-        attached.detach();
+        attached.detach(|| false);
         if is_reset {
             // The node may not be allowed to reach this process.
             FdServer::end_sockets_of(attached.tag());
@@ -314,7 +314,7 @@ fn deliver(attached: &Attached, linger: Linger) -> Option<u64> {
     let mut patience = Patience::new(linger, Instant::now());
     loop {
         // Without a node nothing more arrives, and nobody knows what has.
-        let Some(left) = attached.outstanding() else { return Some(0) };
+        let Some(left) = attached.outstanding(|| false) else { return Some(0) };
         if patience.is_over(Instant::now(), &left.remaining()) {
             return left.loss();
         }

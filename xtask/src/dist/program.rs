@@ -59,11 +59,13 @@ pub(super) fn stage(context: &Context) -> Result<Tree> {
 /// Copies the licences, and the other documents that helps and error texts name.
 pub(super) fn licences(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder.join("docs/use"))?;
+    fs::create_dir_all(folder.join("docs/reference"))?;
     let documents = [
         "README.md",
         "CHANGELOG.md",
         "LICENSE-MIT",
         "LICENSE-APACHE",
+        "docs/reference/SETTINGS.md",
         "docs/use/NETCHECK.md",
         "docs/use/NETWORKS.md",
         "docs/use/ROOT.md",

@@ -90,6 +90,8 @@ pub(super) fn without_settings(command: &mut Command) {
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PEERSOCK_")) {
         command.env_remove(name);
     }
+    // The user's file is none of the tests' either.
+    command.env("PEERSOCK_CONFIG", "");
 }
 
 /// Returns true if a command exists and succeeds, without showing it.

@@ -1,0 +1,61 @@
+//! The user's file of settings, `~/.config/peersock/config.toml`: where it is, and what it holds.
+//!
+//! [`apply`] makes its settings the defaults of the options of a node, so that all other code sees them as if
+//! they were given on the command line. An option, and then an environment variable, replaces a setting of
+//! the file. `-n` finds the names of its networks ([`network`]).
+
+mod apply;
+mod parse;
+mod read;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use peersock::settings::Setting;
+
+use crate::failure::Outcome;
+
+pub(crate) use apply::{apply, is_of_file, with_origin};
+
+/// Content of the file.
+#[derive(Default)]
+pub(crate) struct Config {
+    path: PathBuf,
+    /// Settings, with the values of their options.
+    options: Vec<(&'static Setting, Vec<String>)>,
+    networks: BTreeMap<String, LocalNetwork>,
+}
+
+/// Network that the file names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LocalNetwork {
+    /// ID, or the path of the file of a static network.
+    pub(crate) network: String,
+    /// File with the passphrase of an ad-hoc network.
+    pub(crate) secret_file: Option<PathBuf>,
+}
+
+/// Returns the content of the user's file, which is read once. It is empty if there is no file.
+fn config() -> Outcome<&'static Config> {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    if let Some(config) = CONFIG.get() {
+        return Ok(config);
+    }
+    let config = match read::read()? {
+        Some((path, text)) => parse::parse(path, &text)?,
+        None => Config::default(),
+    };
+    Ok(CONFIG.get_or_init(|| config))
+}
+
+/// Returns the network that has a local name.
+pub(crate) fn network(name: &str) -> Outcome<Option<&'static LocalNetwork>> {
+    Ok(config()?.networks.get(name))
+}
+
+/// Returns the file's path, if it names networks.
+pub(crate) fn path_with_networks() -> Option<String> {
+    let config = config().ok().filter(|config| !config.networks.is_empty())?;
+    Some(config.path.display().to_string())
+}
