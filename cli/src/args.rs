@@ -10,7 +10,7 @@ use peersock::interfaces::Target;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::settings::{
     ROOTS_VARIABLE, TURN_VARIABLE, busy_poll_of_environment, dht_of_environment, roots_of_environment,
-    stun_of_environment,
+    stun_of_environment, turn_of_environment,
 };
 use peersock::state::StateDir;
 use peersock::{Dht, Network, NodeBuilder, RootSource, StartError};
@@ -339,13 +339,10 @@ impl UnderlayArgs {
         if dht.is_on() {
             named.push(setting("--dht", &dht));
         }
-        let of_environment =
-            || env::var_os(TURN_VARIABLE).map(|text| Zeroizing::new(text.to_string_lossy().into_owned()));
         let turn = match &self.turn[..] {
-            [] if is_set(TURN_VARIABLE) => of_environment().into_iter().collect(),
-            named => named.to_vec(),
+            [] => turn_of_environment().map_err(StartError::from)?,
+            named => servers::turn_servers(named)?,
         };
-        let turn = servers::turn_servers(&turn)?;
         named.extend(turn.iter().map(|server| setting("--turn", &*server.to_portable())));
         let stun = match &self.stun[..] {
             [] => stun_of_environment().map_err(StartError::from)?,

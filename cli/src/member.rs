@@ -119,11 +119,18 @@ impl Member {
     pub(crate) fn way_to(&self, address: IpAddr) -> Option<&'static str> {
         match self {
             Member::Own(session, _) => path::way_to(&session.node, address),
-            Member::Shared(shared) => {
-                let status = shared.member.attached().status()?;
-                let status: Status = serde_json::from_str(&status).ok()?;
+            Member::Shared(_) => {
+                let status = self.status()?;
                 path::way(status.peers.iter().find(|peer| peer.addresses.contains(&address))?)
             }
+        }
+    }
+
+    /// Returns the node's status; `None` if the shared node has ended.
+    fn status(&self) -> Option<Status> {
+        match self {
+            Member::Own(session, _) => Some(session.node.status()),
+            Member::Shared(shared) => serde_json::from_str(&shared.member.attached().status()?).ok(),
         }
     }
 
@@ -262,8 +269,13 @@ impl Member {
 
     /// Warns if the network's file gives this node another port than it uses.
     pub(crate) fn warn_of_other_port(&self, asked: u16) {
-        if let Member::Own(session, _) = self {
-            reach::warn_of_other_port(session, asked);
+        let network = self.network();
+        // Its status is worth asking for only if the file says anything.
+        if !network.members().iter().any(|member| !network.endpoints_of(&member.identity).is_empty()) {
+            return;
+        }
+        if let Some(status) = self.status() {
+            reach::warn_of_other_port(network, &status, asked);
         }
     }
 

@@ -15,7 +15,6 @@ use rustix::io::Errno;
 use crate::args::UnderlayArgs;
 use crate::failure::Failure;
 use crate::root_look::{self, Found};
-use crate::session::Session;
 use crate::{names, root_watch, stdio};
 
 /// Settings of servers, from options and the environment, that the node's status lacks.
@@ -313,14 +312,13 @@ fn turn_server(one: &TurnStatus, all: &[TurnStatus]) -> Option<String> {
 }
 
 /// Warns if the network's file gives this node another UDP port than it uses.
-pub(crate) fn warn_of_other_port(session: &Session, asked: u16) {
-    let id = session.node.id();
-    let members = session.network.members();
-    let Some(own) = members.iter().find(|member| member.identity.node_id() == id) else { return };
-    let named = session.network.endpoints_of(&own.identity);
+pub(crate) fn warn_of_other_port(network: &Network, status: &Status, asked: u16) {
+    let members = network.members();
+    let Some(own) = members.iter().find(|member| member.identity.node_id() == status.node_id) else { return };
+    let named = network.endpoints_of(&own.identity);
     let port = |endpoint: &String| endpoint.rsplit_once(':')?.1.parse::<u16>().ok();
     let wanted: BTreeSet<u16> = named.iter().filter_map(port).collect();
-    let used: BTreeSet<u16> = session.node.status().endpoints.iter().map(SocketAddr::port).collect();
+    let used: BTreeSet<u16> = status.endpoints.iter().map(SocketAddr::port).collect();
     let Some(first) = wanted.first().filter(|_| wanted.is_disjoint(&used)) else { return };
     let ports = if used.len() == 1 { "port" } else { "ports" };
     let used: Vec<_> = used.iter().map(ToString::to_string).collect();

@@ -380,7 +380,7 @@ mod tests {
         rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let read = |mode| {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            std::thread::scope(|scope| {
+            thread::scope(|scope| {
                 scope.spawn(|| fs::write(&path, "secret").unwrap());
                 read_secret_file(&path)
             })

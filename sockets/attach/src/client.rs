@@ -520,7 +520,8 @@ mod tests {
     fn a_wait_for_a_node_that_does_not_answer_ends_when_it_is_over() {
         let place = tempfile::tempdir().expect("room");
         let environment = "0000002a:00000000000000000000000000000007".to_owned();
-        let attached = Reply::Attached { environment, process: 0, networks: Vec::new() };
+        let attached =
+            Reply::Attached { environment, process: 0, public_key: String::new(), networks: Vec::new() };
         let (keep, kept) = mpsc::channel();
         node(place.path(), vec![attached], move |connection| drop(keep.send(connection)));
         let attached = Attached::open(place.path(), None, wish(), |_| {}).expect("it is attached");

@@ -76,7 +76,8 @@ fn attach(place: &Path) -> Arc<Attached> {
         let (stream, _) = listener.accept().expect("a connection");
         let connection = Connection::new(stream).expect("a program of this user");
         connection.wish().expect("the first message");
-        let attached = Reply::Attached { environment, process: 0, networks: Vec::new() };
+        let attached =
+            Reply::Attached { environment, process: 0, public_key: String::new(), networks: Vec::new() };
         connection.send(&attached).expect("room");
         while !matches!(connection.ask(), Ok(None | Some(Ask::Detach)) | Err(_)) {}
     });
