@@ -9,8 +9,8 @@ use std::time::Duration;
 use peersock::interfaces::Target;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::settings::{
-    ROOTS_VARIABLE, TURN_VARIABLE, busy_poll_of_environment, dht_of_environment, roots_of_environment,
-    stun_of_environment, turn_of_environment,
+    DHT_VARIABLE, ROOTS_VARIABLE, TURN_VARIABLE, busy_poll_of_environment, dht_of_environment,
+    roots_of_environment, stun_of_environment, turn_of_environment,
 };
 use peersock::state::StateDir;
 use peersock::{Dht, Network, NodeBuilder, RootSource, StartError};
@@ -266,10 +266,19 @@ impl UnderlayArgs {
         }
     }
 
-    /// Returns the DHT from the options, or else from the environment. A malformed variable counts as none
-    /// here; it is an error at the start of the node.
-    pub(crate) fn dht(&self) -> Dht {
+    /// Returns the DHT from the options, or else from the environment. A malformed variable counts as none;
+    /// whoever starts a node asks [`named_dht`](Self::named_dht).
+    fn dht(&self) -> Dht {
         self.dht.clone().unwrap_or_else(|| dht_of_environment().unwrap_or_default())
+    }
+
+    /// Returns the DHT that the options or the environment name, which may be none.
+    pub(crate) fn named_dht(&self) -> Outcome<Option<Dht>> {
+        match &self.dht {
+            Some(dht) => Ok(Some(dht.clone())),
+            None if is_set(DHT_VARIABLE) => Ok(Some(dht_of_environment().map_err(StartError::from)?)),
+            None => Ok(None),
+        }
     }
 
     /// Returns true if an option or the environment names a TURN server.
@@ -335,10 +344,7 @@ impl UnderlayArgs {
         if !interfaces.is_empty() {
             named.push(setting("--interface", &interfaces.join(",")));
         }
-        let dht = self.dht.clone().map_or_else(dht_of_environment, Ok).map_err(StartError::from)?;
-        if dht.is_on() {
-            named.push(setting("--dht", &dht));
-        }
+        named.extend(self.named_dht()?.iter().filter(|dht| dht.is_on()).map(|dht| setting("--dht", dht)));
         let turn = match &self.turn[..] {
             [] => turn_of_environment().map_err(StartError::from)?,
             named => servers::turn_servers(named)?,

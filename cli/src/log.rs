@@ -12,8 +12,9 @@ use crate::failure::{Failure, Outcome};
 use crate::style;
 
 /// Crates that log. A filter's target is one of them, or a module in one.
-const TARGETS: [&str; 13] = [
+const TARGETS: [&str; 14] = [
     "peersock",
+    "peersock_attach",
     "peersock_datapath",
     "peersock_demo",
     "peersock_socket_server",

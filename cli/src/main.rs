@@ -93,8 +93,8 @@ A NETWORK is 16 hexadecimal digits, or a TOML file for a static network:
   office.toml        static: a file that lists members, their keys and addresses; `peersock network new` makes one
 Environment variables hold defaults of options: PEERSOCK_NETWORK of -n, PEERSOCK_STATE of --state, PEERSOCK_ROOTS of
 --root, PEERSOCK_DHT of --dht, PEERSOCK_TURN of --turn, PEERSOCK_STUN of --stun (HOST:PORT, separated by spaces),
-PEERSOCK_BUSY_POLL of --busy-poll, PEERSOCK_INTERFACE of --interface (separated by commas).
-PEERSOCK_SECRET holds a passphrase.
+PEERSOCK_BUSY_POLL of --busy-poll, PEERSOCK_INTERFACE of --interface (separated by commas), PEERSOCK_OWN_NODE of
+--own-node, PEERSOCK_PERSIST of --persist. PEERSOCK_SECRET holds a passphrase, PEERSOCK_TICKET a ticket.
 ~/.config/peersock/config.toml holds defaults that variables replace, and names for networks (docs/reference/SETTINGS.md);
 PEERSOCK_CONFIG has another path of this file, and empty has it left out.
 
@@ -258,7 +258,9 @@ mod tests {
             assert!(own.contains("\nOptions:\n"), "{name}: {help}");
             let options = of_node.lines().map(str::trim_start).filter(|line| line.starts_with("--"));
             let options: Vec<_> = options.filter_map(|line| line.split([' ', '[']).next()).collect();
-            assert_eq!(options.len(), 11, "{name}: {options:?}");
+            // Those of a shared node come last.
+            let is_shared = options.ends_with(&["--own-node", "--persist"]);
+            assert_eq!(options.len(), if is_shared { 13 } else { 11 }, "{name}: {options:?}");
             assert!(!own.contains("--no-portmap"), "{name}");
         }
         assert!(seen >= 9, "{seen}");

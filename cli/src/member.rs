@@ -285,7 +285,7 @@ impl Member {
         match self {
             Member::Own(session, _roots) => session.close(),
             Member::Shared(shared) => {
-                shared.end();
+                shared.end(session::DELIVERY_TIMEOUT);
                 Ok(())
             }
         }

@@ -1,9 +1,11 @@
 //! `peersock open`
 
+use std::env;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use peersock_proxy::{Forward, ForwardSettings, Forwards, Place, Protocol};
+use zeroize::Zeroizing;
 
 use crate::args::UnderlayArgs;
 use crate::failure::{Failure, Outcome};
@@ -45,12 +47,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let ticket = match tickets::named(&args.ticket)? {
-        Some(ticket) => ticket,
+    let of_environment = env::var(TICKET_VARIABLE).ok().filter(|text| !text.is_empty()).map(Zeroizing::new);
+    let (ticket, local) = match (tickets::named(&args.ticket)?, &args.local, of_environment) {
+        (Some(ticket), local, _) => (ticket, local.as_ref()),
+        // With the variable, the first argument is LOCAL.
+        (None, None, Some(text)) => (tickets::parse(&text)?, Some(&args.ticket)),
         // Says how tickets begin.
-        None => tickets::parse(&args.ticket)?,
+        (None, local, _) => (tickets::parse(&args.ticket)?, local.as_ref()),
     };
-    let forward = forward(args.local.as_deref().unwrap_or("0"), ticket.address())?;
+    let forward = forward(local.map_or("0", |local| local), ticket.address())?;
     output::check_open()?;
     let timeout = args.serving.given_timeout();
     let mut serving = Serving::open_with(&args.serving, |farewell| {

@@ -512,7 +512,7 @@ fn tell_stream_errors(server: &Server) {
         )),
         ([first, ..], _) if first.port() == HTTPS => {}
         ([_, ..], [first, ..]) => note(format_args!(
-            "TCP port 443 is not used ({first}): networks that pass nothing else do not reach this root; it \
+            "port 443 (TCP) is not used ({first}): networks that pass nothing else do not reach this root; it \
              needs the administrator or CAP_NET_BIND_SERVICE, and no other program there"
         )),
     }

@@ -24,7 +24,7 @@ use crate::{arrivals, names, reach, root_watch, signals, stdio};
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Time for written data to arrive when the program ends by itself.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for data to arrive after Ctrl-C: enough to say goodbye to the peers.
 const INTERRUPTED_DELIVERY_TIMEOUT: Duration = Duration::from_millis(300);
@@ -103,7 +103,10 @@ impl Session {
     ) -> Outcome<Session> {
         let node = Node::builder().identity(identity).interfaces(interfaces(&args.interfaces));
         let node = args.without_roots(node.port(args.port_of_passing_node()))?.roots(roots);
-        let node = if args.dht().is_on() { node } else { node.dht(ticket.dht().clone()) };
+        let node = match args.named_dht()? {
+            Some(dht) => node.dht(dht),
+            None => node.dht(ticket.dht().clone()),
+        };
         Session::open_with(args, node, ticket.network(), Node::join, farewell)
     }
 

@@ -19,6 +19,9 @@ use crate::{arrivals, attachment, signals, stdio};
 /// Time for data to arrive after Ctrl-C, and for connections to be reset.
 const INTERRUPTED_WITHIN: Duration = Duration::from_millis(300);
 
+/// Time for the node to end this command's sockets after Ctrl-C.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// Polling interval of delivery.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -66,7 +69,7 @@ impl Shared {
                 bytes => stdio::note(crate::session::not_everything(bytes)),
             }
             shared.member.reset_all(INTERRUPTED_WITHIN);
-            shared.end();
+            shared.end(ENDING);
             128 + signal
         })
     }
@@ -88,9 +91,11 @@ impl Shared {
         }
     }
 
-    /// Ends the attachment. Datagrams that were sent leave before.
-    pub(crate) fn end(&self) {
+    /// Ends the attachment. Datagrams that were sent leave before. A node that is stopped is waited for until
+    /// a limit.
+    pub(crate) fn end(&self, within: Duration) {
+        let begin = Instant::now();
         self.member.attached().begin_drain();
-        self.member.attached().detach(|| false);
+        self.member.attached().detach(|| begin.elapsed() >= within);
     }
 }

@@ -25,7 +25,8 @@ pub(crate) fn issue(
     args: &UnderlayArgs,
     farewell: impl FnOnce() + Send + 'static,
 ) -> Outcome<(Ticket, Member)> {
-    let (ticket, seed) = Ticket::issue(args.roots_with_tokens()?, args.dht()).map_err(|error| {
+    let dht = args.named_dht()?.unwrap_or_default();
+    let (ticket, seed) = Ticket::issue(args.roots_with_tokens()?, dht).map_err(|error| {
         Failure::new(format_args!("no ticket can be made: {error}"), "name fewer roots or nodes of the DHT")
     })?;
     let (session, roots) =

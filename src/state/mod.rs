@@ -89,8 +89,8 @@ impl StateDir {
         default_path_from(env::var_os("XDG_STATE_HOME").map(PathBuf::from), env::home_dir())
     }
 
-    /// Opens and locks a state directory; creates it, with mode 0700, if it does not exist. If a shared node in
-    /// the background holds it that no program uses any more, this ends that node and waits for its end.
+    /// Opens and locks a state directory; creates it, with mode 0700, if it does not exist. If a shared node
+    /// in the background holds it that no program uses any more, this ends that node and waits for its end.
     ///
     /// # Errors
     ///

@@ -294,8 +294,8 @@ impl Host {
         service.serve(connection, &stay)
     }
 
-    /// Ends a node in the background whose programs have all ended, for one that it cannot serve. Returns true
-    /// if the node ends.
+    /// Ends a node in the background whose programs have all ended, for one that it cannot serve. Returns
+    /// true if the node ends.
     fn has_left(&self, connection: &Arc<Connection>) -> bool {
         let mut programs = self.programs();
         if self.0.log.is_some() && programs.is_idle() && !programs.is_ending {
@@ -319,7 +319,7 @@ impl Host {
         let roots = load_roots(&wish.roots)?;
         let joined = lock(&self.0.networks).enter(&self.0.node, &networks, |id| self.users(id))?;
         let stay = Stay { host: self, program: Arc::new(program), roots: Mutex::default() };
-        stay.use_roots(roots);
+        stay.use_roots(None, roots);
         let service = stay.program.serve(&self.0.node, &self.0.named)?;
         Ok(Admitted { stay, joined, unsent, service })
     }
@@ -376,7 +376,8 @@ struct Admitted<'a> {
 pub(super) struct Stay<'a> {
     host: &'a Host,
     pub(super) program: Arc<Program>,
-    roots: Mutex<Vec<RootSource>>,
+    /// Its roots, with the networks whose files name them.
+    roots: Mutex<Vec<(Option<NetworkId>, RootSource)>>,
 }
 
 impl Stay<'_> {
@@ -396,8 +397,9 @@ impl Stay<'_> {
         let roots = load_roots(&joining.roots)?;
         let host = &self.host.0;
         let joined = lock(&host.networks).enter_one(&host.node, &network, |id| self.host.users(id))?;
+        let id = network.id();
         self.program.networks().push(network);
-        self.use_roots(roots);
+        self.use_roots(Some(id), roots);
         lock(&host.programs).name(&host.node);
         Ok(entered(&joined))
     }
@@ -406,13 +408,19 @@ impl Stay<'_> {
     pub(super) fn leave(&self, network: &Network) {
         let host = &self.host.0;
         lock(&host.networks).leave(&host.node, &[network.id()]);
+        let mut roots = lock(&self.roots);
+        let of_network = roots.extract_if(.., |(id, _)| *id == Some(network.id()));
+        let unused: Vec<_> = of_network.map(|(_, root)| root).collect();
+        drop(roots);
+        lock(&host.roots).leave(&host.node, &unused);
         lock(&host.programs).name(&host.node);
     }
 
-    fn use_roots(&self, roots: Vec<RootSource>) {
+    /// Uses roots: until the program leaves a network, or as long as it is attached.
+    fn use_roots(&self, network: Option<NetworkId>, roots: Vec<RootSource>) {
         let host = &self.host.0;
         let has_all = lock(&host.roots).enter(&host.node, &roots);
-        lock(&self.roots).extend(roots);
+        lock(&self.roots).extend(roots.into_iter().map(|root| (network, root)));
         if !has_all {
             self.program.tell(
                 "the programs of this node name more roots than it uses, eight and four domains: the last \
@@ -428,7 +436,8 @@ impl Drop for Stay<'_> {
         lock(&host.programs).remove(&host.node, &self.program);
         let ids: Vec<_> = self.program.networks().iter().map(Network::id).collect();
         lock(&host.networks).leave(&host.node, &ids);
-        lock(&host.roots).leave(&host.node, &lock(&self.roots));
+        let roots: Vec<_> = lock(&self.roots).drain(..).map(|(_, root)| root).collect();
+        lock(&host.roots).leave(&host.node, &roots);
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::{env, io};
 
 use peersock::PublicIdentity;
-use peersock::state::StateDir;
+use peersock::state::{StateDir, StateError};
 use peersock_tun::{User, is_privileged_for_all};
 use rustix::process::geteuid;
 
@@ -63,6 +63,10 @@ impl OwnState {
     /// Fails if a node runs with the directory already, which serves one node at a time.
     pub(super) fn check_free(&self) -> Outcome {
         let Some(running) = RunningNode::find_quietly(&self.state) else { return Ok(()) };
+        // A shared node that only waits for another program leaves the directory to this one.
+        if !matches!(StateDir::open(&running.path), Err(StateError::InUse { .. })) {
+            return Ok(());
+        }
         Err(Failure::new(
             format_args!(
                 "a node runs with {} already, and `peersock up` needs a node of its own",

@@ -17,11 +17,11 @@ pub const VERSION: u32 = 4;
 /// Message of a program.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Ask {
-    /// First message: asks for a server. The answer is [`Reply::Attached`], [`Reply::Refused`] or
-    /// [`Reply::Ending`].
+    /// First message: asks for a server. The answer is [`Reply::Attached`], [`Reply::Refused`],
+    /// [`Reply::InUse`] or [`Reply::Ending`].
     Attach(Wish),
-    /// First message of whoever needs the state directory for a node of its own: asks a node in the background
-    /// that no program uses to end. The end of the connection comes afterwards; see
+    /// First message of whoever needs the state directory for a node of its own: asks a node in the
+    /// background that no program uses to end. The end of the connection comes afterwards; see
     /// [`peersock::state::StateDir::open`].
     Yield,
     /// Asks how many connections the program has made to its server. The answer is [`Reply::Contacts`].

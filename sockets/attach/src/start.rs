@@ -11,11 +11,14 @@ use peersock::settings::{BUSY_POLL_VARIABLE, DHT_VARIABLE, ROOTS_VARIABLE, STUN_
 
 /// Variables that a node does not inherit: the first program's libraries and secret, the node of an outer
 /// program, and settings, which the first message has.
-const FOREIGN: [&str; 10] = [
+const FOREIGN: [&str; 13] = [
     "LD_PRELOAD",
     "PEERSOCK_NODE",
     "PEERSOCK_RULES",
     "PEERSOCK_SECRET",
+    "PEERSOCK_TICKET",
+    "PEERSOCK_CODE",
+    "PEERSOCK_SEND_CODE",
     "PEERSOCK_INTERFACE",
     ROOTS_VARIABLE,
     DHT_VARIABLE,

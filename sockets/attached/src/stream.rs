@@ -155,6 +155,10 @@ impl TcpStream {
     /// Returns the error that has ended the connection. `seen` is the kernel's, which knows only that the
     /// node has closed its end, and tells each error once.
     fn cause(&self, seen: Errno) -> io::Error {
+        let known = self.0.broken.load(Ordering::SeqCst);
+        if known != 0 {
+            return io::Error::from_raw_os_error(known);
+        }
         self.broke(match self.why_broken() {
             Ok(Some(broken)) => Errno::from_raw_os_error(broken.errno),
             Ok(None) => seen,

@@ -11,11 +11,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use peersock_fd::{RecvFlags, SendFlags};
+use peersock_primitives::blocking;
 use rustix::io::ioctl_fionbio;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::{block_in_place, spawn_blocking};
+use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use crate::member::Member;
@@ -185,7 +186,7 @@ pub fn in_place<T>(call: impl FnOnce() -> T) -> T {
 
 /// Does a call that may wait for the node, in a thread of its own. Who waits may give up.
 async fn apart<T: Send + 'static>(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    spawn_blocking(call).await.map_err(io::Error::other)?
+    blocking(call).await?
 }
 
 /// Registers a socket with the runtime.
