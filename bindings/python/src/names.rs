@@ -7,8 +7,8 @@ use crate::address::ip;
 use crate::errors::errno;
 use crate::sides::rules;
 
-/// Returns the addresses of the member with this name, as texts; none if the name is no member's. Fails if the
-/// node has not answered: then no other resolver must be asked.
+/// Returns the addresses of the member with this name, as texts; none if the name is no member's. Fails if
+/// the node has not answered: then no other resolver must be asked.
 #[pyfunction]
 pub(crate) fn resolve(py: Python<'_>, name: &str) -> PyResult<Vec<String>> {
     let Some(rules) = rules().filter(|_| ip(name).is_none()) else { return Ok(Vec::new()) };

@@ -241,8 +241,8 @@ fn programs_are_told_when_the_node_is_killed_and_the_next_one_starts_another() {
     drop(next);
 }
 
-/// Looks up names and addresses, and says with which result: the error of getaddrinfo(3) or getnameinfo(3), and
-/// `h_errno` of the older functions. Then it does so again at each line of input.
+/// Looks up names and addresses, and says with which result: the error of getaddrinfo(3) or getnameinfo(3),
+/// and `h_errno` of the older functions. Then it does so again at each line of input.
 const NAMES: &str = "
 import ctypes, socket, sys
 libc = ctypes.CDLL(None)

@@ -128,8 +128,8 @@ pub extern "C" fn peersock_gai_strerror(error: c_int) -> *const c_char {
     unsafe { libc::gai_strerror(error) }
 }
 
-/// Returns the addresses of a member, unless name lookup is off, or a literal address of the networks; none for
-/// other names.
+/// Returns the addresses of a member, unless name lookup is off, or a literal address of the networks; none
+/// for other names.
 fn look_up(name: &CStr, is_numeric: bool) -> Result<Vec<IpAddr>, Errno> {
     let Ok(name) = name.to_str() else { return Ok(Vec::new()) };
     if let Ok(ip) = name.parse::<IpAddr>() {

@@ -330,8 +330,8 @@ enum Called {
     Member(CString, IpAddr),
     /// The system's resolver must answer.
     Next,
-    /// There is no name, or no answer; the number is for `h_errno`. Other resolvers must not be asked about an
-    /// overlay address.
+    /// There is no name, or no answer; the number is for `h_errno`. Other resolvers must not be asked about
+    /// an overlay address.
     Failed(c_int),
 }
 
