@@ -6,7 +6,7 @@ import operator
 import socket as _std
 from typing import Any
 
-from . import _peersock
+from . import _names
 
 Address = tuple[Any, ...]
 
@@ -60,12 +60,5 @@ def _look_up(family: int, host: str) -> Address:
         return (_ANY[family],)
     if host == "<broadcast>" and family == V4:
         return ("255.255.255.255",)
-    for ip in _peersock.resolve(host):
-        if _is_numeric(family, ip):
-            return (ip,)
-    found = _std_getaddrinfo(host, None, family)
+    found = _names.getaddrinfo(host, None, family)
     return found[0][4]
-
-
-#: The standard library's class, also when `patch` has replaced it.
-_std_getaddrinfo = _std.getaddrinfo

@@ -1,4 +1,6 @@
-"""Names: those of members first, all others as the system resolves them."""
+"""Names: those of members first, all others as the system resolves them.
+
+The system is not asked about names and addresses that the node cannot be asked about, because they may be members'."""
 
 from __future__ import annotations
 
@@ -16,6 +18,25 @@ _gethostbyaddr = _std.gethostbyaddr
 _if_nameindex = _std.if_nameindex
 _if_nametoindex = _std.if_nametoindex
 _if_indextoname = _std.if_indextoname
+
+#: Numbers of ``herror`` (``h_errno``).
+_HOST_NOT_FOUND, _TRY_AGAIN = 1, 2
+_UNANSWERED = "The node does not answer, and what may be a member's is asked of nobody else"
+
+
+def resolve(name: str) -> list[str]:
+    """The addresses of a member; none for what the system must resolve."""
+    try:
+        return _peersock.resolve(name)
+    except OSError as error:
+        raise _std.gaierror(_std.EAI_AGAIN, _UNANSWERED) from error
+
+
+def literal(
+    host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+) -> list[tuple[Any, Any, int, str, Any]]:
+    """As ``getaddrinfo``, without asking a resolver."""
+    return _getaddrinfo(host, port, family, type, proto, flags | _std.AI_NUMERICHOST)
 
 
 def _text(host: object) -> str:
@@ -36,13 +57,22 @@ def getaddrinfo(
     text = _text(host)
     ips = [text] if _peersock.is_overlays(text) else []
     if not ips and not flags & _std.AI_NUMERICHOST:
-        ips = _peersock.resolve(text)
+        try:
+            ips = resolve(text)
+        except _std.gaierror as unanswered:
+            try:
+                return literal(host, port, family, type, proto, flags)
+            except _std.gaierror as error:
+                raise (unanswered if error.errno == _std.EAI_NONAME else error) from None
     # The C library looks at the machine's interfaces only, and the networks' addresses are configured ones, too.
     numeric = flags & ~_std.AI_ADDRCONFIG | _std.AI_NUMERICHOST
     for ip in _wanted(ips, family, flags):
         with contextlib.suppress(_std.gaierror):
             found += _getaddrinfo(ip, port, family, type, proto, numeric)
-    return found or _getaddrinfo(host, port, family, type, proto, flags)
+    if found:
+        return found
+    # A member without such an address may be another host to the system.
+    return (literal if ips else _getaddrinfo)(host, port, family, type, proto, flags)
 
 
 def _wanted(ips: list[str], family: int, flags: int) -> list[str]:
@@ -61,14 +91,26 @@ def getnameinfo(sockaddr: Any, flags: int, /) -> tuple[str, str]:
 
     Get host and port for a sockaddr."""
     if isinstance(sockaddr, tuple) and len(sockaddr) >= 2 and not flags & _std.NI_NUMERICHOST:
-        name = _peersock.name_of(_text(sockaddr[0]))
+        host, failure = _text(sockaddr[0]), _std.gaierror(_std.EAI_NONAME, "Name or service not known")
+        try:
+            name, is_systems = _peersock.name_of(host), not _peersock.is_overlays(host)
+        except OSError:
+            name, is_systems, failure = None, False, _std.gaierror(_std.EAI_AGAIN, _UNANSWERED)
         if name is not None:
             return name, _getnameinfo(sockaddr, flags | _std.NI_NUMERICHOST)[1]
+        if not is_systems:
+            if flags & _std.NI_NAMEREQD:
+                raise failure
+            flags |= _std.NI_NUMERICHOST
     return _getnameinfo(sockaddr, flags)
 
 
 def _resolve4(hostname: object) -> list[str]:
-    return [ip for ip in _peersock.resolve(_text(hostname)) if ":" not in ip]
+    ips = resolve(_text(hostname))
+    found = [ip for ip in ips if ":" not in ip]
+    if ips and not found:
+        raise _std.gaierror(_std.EAI_NONAME, "The member has no IPv4 address")
+    return found
 
 
 def gethostbyname(hostname: str, /) -> str:
@@ -92,11 +134,17 @@ def gethostbyaddr(ip_address: str, /) -> tuple[str, list[str], list[str]]:
 
     Return the true host name, a list of aliases, and a list of IP addresses,
     for a host.  The host argument is a string giving a host name or IP number."""
-    name = _peersock.name_of(_text(ip_address))
+    text = _text(ip_address)
+    try:
+        name = _peersock.name_of(text)
+    except OSError as error:
+        raise _std.herror(_TRY_AGAIN, _UNANSWERED) from error
     if name is not None:
         return name, [], [ip_address]
-    found = _peersock.resolve(_text(ip_address))
-    return (_text(ip_address), [], found) if found else _gethostbyaddr(ip_address)
+    if _peersock.is_overlays(text):
+        raise _std.herror(_HOST_NOT_FOUND, "Unknown host")
+    found = resolve(text)
+    return (text, [], found) if found else _gethostbyaddr(ip_address)
 
 
 def if_nameindex() -> list[tuple[int, str]]:

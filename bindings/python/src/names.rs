@@ -1,29 +1,32 @@
 //! Names of members, and networks as interfaces.
 
-use peersock_fd::{Reply, Request};
+use peersock_bsd::member_names;
 use pyo3::prelude::*;
 
 use crate::address::ip;
+use crate::errors::errno;
 use crate::sides::rules;
 
-/// Returns the addresses of the member with this name, as texts.
+/// Returns the addresses of the member with this name, as texts; none if the name is no member's. Fails if
+/// the node has not answered: then no other resolver must be asked.
 #[pyfunction]
-pub(crate) fn resolve(py: Python<'_>, name: &str) -> Vec<String> {
-    let Some(rules) = rules().filter(|_| !name.is_empty() && ip(name).is_none()) else { return Vec::new() };
-    match py.detach(|| rules.client.ask(Request::Resolve(name.to_owned()))) {
-        Ok(Reply::Resolved(ips)) => ips.iter().map(ToString::to_string).collect(),
-        _ => Vec::new(),
-    }
+pub(crate) fn resolve(py: Python<'_>, name: &str) -> PyResult<Vec<String>> {
+    let Some(rules) = rules().filter(|_| ip(name).is_none()) else { return Ok(Vec::new()) };
+    let found = py.detach(|| member_names::addresses_of(&rules.client, name));
+    found.map(|ips| ips.iter().map(ToString::to_string).collect()).map_err(|error| errno(py, error))
 }
 
-/// Returns the name of the member with this address.
+/// Returns the name of the member with this address. Fails if the node has not answered about an address that
+/// may be a member's.
 #[pyfunction]
-pub(crate) fn name_of(py: Python<'_>, address: &str) -> Option<String> {
-    let (rules, ip) = (rules()?, ip(address)?.to_canonical());
-    match py.detach(|| rules.client.ask(Request::NameOf(ip))) {
-        Ok(Reply::Name(name)) => name,
-        _ => None,
-    }
+pub(crate) fn name_of(py: Python<'_>, address: &str) -> PyResult<Option<String>> {
+    let Some((rules, ip)) = rules().zip(ip(address)) else { return Ok(None) };
+    let ip = ip.to_canonical();
+    py.detach(|| match member_names::name_of(&rules.client, ip) {
+        Err(_) if ip.is_loopback() || rules.is_overlays(ip) == Some(false) => Ok(None),
+        name => name,
+    })
+    .map_err(|error| errno(py, error))
 }
 
 /// Returns true if an address belongs to the overlay.

@@ -196,6 +196,17 @@ server = socket.create_server((own.address, 0), family=socket.AF_INET6)
 print("ready", flush=True)
 assert refused(server.accept).errno == errno.ENETDOWN
 assert refused(own.status).errno == errno.ENETDOWN
+for name in (socket.gethostname(), "alpha", "example.org"):
+    assert refused(socket.getaddrinfo, name, 80).errno == socket.EAI_AGAIN
+    assert refused(socket.gethostbyname, name).errno == socket.EAI_AGAIN
+    assert refused(socket.gethostbyname_ex, name).errno == socket.EAI_AGAIN
+    with socket.socket() as other: assert refused(other.connect, (name, 80)).errno == socket.EAI_AGAIN
+address = own._known[0]
+assert refused(socket.gethostbyaddr, address).errno == 2  # TRY_AGAIN
+assert refused(socket.getnameinfo, (address, 80), socket.NI_NAMEREQD).errno == socket.EAI_AGAIN
+assert socket.getnameinfo((address, 80), 0)[0] == address
+for name in ("localhost", "127.1"): assert socket.getaddrinfo(name, 80)
+assert socket.gethostbyname("localhost") == "127.0.0.1"
 with session() as again:
     assert again.node_process == os.getpid() and again.address == own._known[0]
     assert own.close()

@@ -121,6 +121,33 @@ herror
     assert_eq!(got.text(), wanted);
 }
 
+/// The machine's hosts file has an IPv4 address for this member's name.
+#[test]
+fn a_member_without_an_address_of_the_family_is_no_other_host() {
+    let test = "a_member_without_an_address_of_the_family_is_no_other_host";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let text = std::fs::read_to_string(lab.path("network.toml")).expect("the network");
+    let text = text.replace("\"gamma\"", "\"localhost\"").replace("\"10.77.0.3\", ", "");
+    let network = lab.write("v6.toml", &text);
+    let script = lab.write(
+        "names.py",
+        "import socket
+found = [entry[4][0] for entry in socket.getaddrinfo('localhost', 80, type=socket.SOCK_STREAM)]
+# Besides, it has an address of its key.
+print(len(found), 'fd77::3' in found, '127.0.0.1' in found)
+for call in (
+    lambda: socket.getaddrinfo('localhost', 80, socket.AF_INET, socket.SOCK_STREAM),
+    lambda: socket.gethostbyname('localhost'),
+    lambda: socket.gethostbyname_ex('localhost'),
+):
+    try: print(call())
+    except OSError as error: print(type(error).__name__, error.errno)
+",
+    );
+    let got = run(lab.command_in(network.as_ref(), "beta", &[], &["python3", &script])).success();
+    assert_eq!(got.text(), "2 True False\ngaierror -2\ngaierror -2\ngaierror -2\n");
+}
+
 #[test]
 fn a_reset_is_told_to_the_child_that_has_the_connection() {
     let test = "a_reset_is_told_to_the_child_that_has_the_connection";

@@ -241,6 +241,50 @@ fn programs_are_told_when_the_node_is_killed_and_the_next_one_starts_another() {
     drop(next);
 }
 
+/// Looks up names and addresses, and says with which result: the error of getaddrinfo(3) or getnameinfo(3),
+/// and `h_errno` of the older functions. Then it does so again at each line of input.
+const NAMES: &str = "
+import ctypes, socket, sys
+libc = ctypes.CDLL(None)
+libc.gethostbyname.restype = libc.gethostbyaddr.restype = ctypes.c_void_p
+libc.__h_errno_location.restype = ctypes.POINTER(ctypes.c_int)
+def code(call, *words):
+    try: call(*words); return 'found'
+    except socket.gaierror as error: return error.errno
+def host(found): return 'found' if found else libc.__h_errno_location()[0]
+def ask():
+    for name, host_name in ('machine', socket.gethostname()), ('alpha', 'alpha'), ('localhost', 'localhost'):
+        print(name, code(socket.getaddrinfo, host_name, 80), host(libc.gethostbyname(host_name.encode())))
+    print('literals', *[code(socket.getaddrinfo, text, 80) for text in ('127.0.0.1', '127.1', 'fe80::1%lo')])
+    own = '10.77.0.1', 80
+    print('address', *[code(socket.getnameinfo, own, flags) for flags in (socket.NI_NAMEREQD, 0)], end=' ')
+    print(host(libc.gethostbyaddr(socket.inet_aton(own[0]), 4, socket.AF_INET)), end=' ')
+    print('.', flush=True)
+ask()
+for line in sys.stdin: ask()";
+
+/// Names may be those of members, which nobody outside must learn, and which may be other hosts there.
+#[test]
+fn the_system_is_asked_for_no_name_once_the_node_has_ended() {
+    let test = "the_system_is_asked_for_no_name_once_the_node_has_ended";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let mut asking = lab.shared("alpha", &["python3", "-c", NAMES]);
+    let before = asking.wait_for_stdout(".\n");
+    if !before.starts_with("machine found found\n") {
+        eprintln!("SKIP {test}: the machine's own name is not in its hosts file");
+        return;
+    }
+    let rest = "localhost found found\nliterals found found found\naddress";
+    assert_eq!(before, format!("machine found found\nalpha found found\n{rest} found found found .\n"));
+    let node = lab.node("alpha");
+    signal(Signal::KILL, node);
+    asking.wait_for_stderr("so python3 has no network");
+    asking.send(b"\n");
+    // EAI_AGAIN and TRY_AGAIN.
+    let after = asking.finish().text()[before.len()..].to_owned();
+    assert_eq!(after, format!("machine -3 2\nalpha -3 2\n{rest} -3 found 2 .\n"));
+}
+
 #[test]
 fn a_program_is_told_when_launcher_and_node_are_killed_together() {
     let Some(lab) = Lab::with("a_program_is_told_when_launcher_and_node", &["python3"]) else { return };

@@ -67,14 +67,24 @@ ZTS_INLINE int zts_net_get_mac_str(uint64_t net_id, char *dst, unsigned int len)
 #define zts_hostent hostent
 
 /* As libzt's: one result for all, which the next call replaces. Members come first, all other names as the system resolves
- * them. */
+ * them. It is not asked when the node has ended or does not answer: h_errno is TRY_AGAIN. */
 ZTS_INLINE struct zts_hostent *zts_bsd_gethostbyname(const char *name) {
     static struct hostent host;
     static char text[256], address[16], *addresses[2] = {address, NULL}, *aliases[1] = {NULL};
     char *found = NULL;
     int is_v6;
+    peersock_result result;
     if (name == NULL || *name == '\0' || strlen(name) >= sizeof text) return NULL;
-    if (peersock_lookup(PEERSOCK_DEFAULT, name, &found) != PEERSOCK_OK) return gethostbyname(name);
+    result = peersock_lookup(PEERSOCK_DEFAULT, name, &found);
+    if (result == PEERSOCK_E_NOT_FOUND || (result != PEERSOCK_OK && strcmp(name, "localhost") == 0)) {
+        return gethostbyname(name);
+    }
+    if (result != PEERSOCK_OK) {
+#ifdef TRY_AGAIN
+        h_errno = TRY_AGAIN;
+#endif
+        return NULL;
+    }
     /* The first of several. */
     found[strcspn(found, " ")] = '\0';
     is_v6 = strchr(found, ':') != NULL;

@@ -758,7 +758,8 @@ void peersock_if_freenameindex(struct if_nameindex *list);
 peersock_result peersock_on_log(int level, peersock_log_callback callback, void *context);
 
 // As getaddrinfo(3). Names of members of the default node's networks come first, then the names that the
-// system resolves. Free the list with `peersock_freeaddrinfo()`.
+// system resolves. When the node has ended or does not answer, the system is asked about `localhost` only:
+// the error for other names is EAI_AGAIN. Free the list with `peersock_freeaddrinfo()`.
 //
 // Pointers:
 // Pointers must be what the call of the same name in POSIX asks for.
@@ -773,7 +774,9 @@ int peersock_getaddrinfo(const char *node,
 // `list` is NULL or comes from `peersock_getaddrinfo()` and was not freed.
 void peersock_freeaddrinfo(struct addrinfo *list);
 
-// As getnameinfo(3). Members of the default node's networks have their names there.
+// As getnameinfo(3). Members of the default node's networks have their names there. The system is not asked
+// about other addresses of the networks, nor about any when the node has ended or does not answer; then the
+// error for NI_NAMEREQD is EAI_AGAIN.
 //
 // Pointers:
 // Pointers must be what the call of the same name in POSIX asks for.

@@ -184,7 +184,8 @@ fn look_up(node: peersock_node, host: &str) -> Answer<Vec<IpAddr>> {
     match node.client.ask(Request::Resolve(host.to_owned())) {
         Ok(Reply::Resolved(found)) if !found.is_empty() => Ok(found),
         Err(Errno::NETDOWN) => Err(Failure::down()),
-        _ => Err(Failure {
+        Err(error) => Err(system(error, format!("the node was not asked about '{host}': {error}"))),
+        Ok(_) => Err(Failure {
             errno: Some(libc::EHOSTUNREACH),
             ..Failure::new(
                 PEERSOCK_E_NOT_FOUND,

@@ -3,16 +3,18 @@
 use std::ffi::CStr;
 use std::net::IpAddr;
 use std::ptr;
+use std::sync::Arc;
 
 use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
-use peersock_bsd::address_list;
+use peersock_bsd::{Errno, address_list, member_names};
 use peersock_fd::{Interface, Reply, Request};
 
 use crate::boundary::guarded_or;
-use crate::registry::{PEERSOCK_DEFAULT, find};
+use crate::registry::{PEERSOCK_DEFAULT, Running, find};
 
 /// As getaddrinfo(3). Names of members of the default node's networks come first, then the names that the
-/// system resolves. Free the list with `peersock_freeaddrinfo()`.
+/// system resolves. When the node has ended or does not answer, the system is asked about `localhost` only:
+/// the error for other names is EAI_AGAIN. Free the list with `peersock_freeaddrinfo()`.
 ///
 /// # Safety
 /// Pointers must be what the call of the same name in POSIX asks for.
@@ -32,17 +34,19 @@ pub unsafe extern "C" fn peersock_getaddrinfo(
             unsafe { hints.as_ref() }.is_some_and(|hints| hints.ai_flags & libc::AI_NUMERICHOST != 0);
         // SAFETY: the caller's.
         let name = if node.is_null() { None } else { Some(unsafe { CStr::from_ptr(node) }) };
-        let addresses = name.map(|name| look_up(name, is_numeric)).unwrap_or_default();
-        let list = match name.filter(|_| !addresses.is_empty()) {
+        let addresses = name.map_or(Ok(Vec::new()), |name| look_up(name, is_numeric));
+        let (ours, is_answered) = (addresses.as_deref().unwrap_or_default(), addresses.is_ok());
+        let get = libc::getaddrinfo;
+        let list = match name.filter(|_| !ours.is_empty()) {
             // SAFETY: the caller's pointers.
-            Some(name) => unsafe {
-                address_list::of_addresses(libc::getaddrinfo, name, &addresses, service, hints, interfaces)
-            },
+            Some(name) => unsafe { address_list::of_addresses(get, name, ours, service, hints, interfaces) },
             None => ptr::null_mut(),
         };
         match list.is_null() {
             // SAFETY: the caller's pointers.
-            true => unsafe { libc::getaddrinfo(node, service, hints, result) },
+            true if is_answered && ours.is_empty() => unsafe { get(node, service, hints, result) },
+            // SAFETY: the same.
+            true => unsafe { address_list::of_literal(get, node, service, hints, result, is_answered) },
             false => {
                 // SAFETY: `result` is not null; the rest is the caller's.
                 unsafe { result.write(list) };
@@ -64,7 +68,9 @@ pub unsafe extern "C" fn peersock_freeaddrinfo(list: *mut addrinfo) {
     }
 }
 
-/// As getnameinfo(3). Members of the default node's networks have their names there.
+/// As getnameinfo(3). Members of the default node's networks have their names there. The system is not asked
+/// about other addresses of the networks, nor about any when the node has ended or does not answer; then the
+/// error for NI_NAMEREQD is EAI_AGAIN.
 ///
 /// # Safety
 /// Pointers must be what the call of the same name in POSIX asks for.
@@ -86,8 +92,16 @@ pub unsafe extern "C" fn peersock_getnameinfo(
         // SAFETY: the caller's.
         let ip =
             unsafe { peersock_bsd::read_address(address, length) }.ok().flatten().map(|found| found.ip());
-        let name = if wants_name { ip.and_then(name_of) } else { None };
-        let Some(name) = name else {
+        let called = match ip.filter(|_| wants_name) {
+            Some(ip) => name_at(ip.to_canonical()),
+            None => Called::Next,
+        };
+        let flags = match called {
+            Called::Failed(error) if flags & libc::NI_NAMEREQD != 0 => return error,
+            Called::Failed(_) => flags | libc::NI_NUMERICHOST,
+            _ => flags,
+        };
+        let Called::Member(name) = called else {
             // SAFETY: the caller's pointers.
             return unsafe {
                 libc::getnameinfo(address, length, host, host_size, service, service_size, flags)
@@ -114,38 +128,65 @@ pub extern "C" fn peersock_gai_strerror(error: c_int) -> *const c_char {
     unsafe { libc::gai_strerror(error) }
 }
 
-/// Returns the addresses of a member, unless name lookup is off, or a literal address of the networks.
-fn look_up(name: &CStr, is_numeric: bool) -> Vec<IpAddr> {
-    let Ok(name) = name.to_str() else { return Vec::new() };
+/// Returns the addresses of a member, unless name lookup is off, or a literal address of the networks; none
+/// for other names.
+fn look_up(name: &CStr, is_numeric: bool) -> Result<Vec<IpAddr>, Errno> {
+    let Ok(name) = name.to_str() else { return Ok(Vec::new()) };
     if let Ok(ip) = name.parse::<IpAddr>() {
-        return match ask(Request::Routes) {
-            Some(Reply::Routes(routes)) if routes.iter().any(|route| route.contains(ip)) => vec![ip],
-            _ => Vec::new(),
-        };
+        return Ok(if is_overlays(ip) == Ok(true) { vec![ip] } else { Vec::new() });
     }
     if name.is_empty() || is_numeric {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    match ask(Request::Resolve(name.to_owned())) {
-        Some(Reply::Resolved(ips)) => ips,
-        _ => Vec::new(),
+    match node() {
+        Ok(running) => member_names::addresses_of(&running.client, name),
+        Err(_) if member_names::is_localhost(name) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_overlays(ip: IpAddr) -> Result<bool, Errno> {
+    match ask(Request::Routes)? {
+        Reply::Routes(routes) => Ok(routes.iter().any(|route| route.contains(ip))),
+        _ => Err(Errno::PROTO),
     }
 }
 
 fn interfaces() -> Vec<Interface> {
     match ask(Request::Interfaces) {
-        Some(Reply::Interfaces(interfaces)) => interfaces,
+        Ok(Reply::Interfaces(interfaces)) => interfaces,
         _ => Vec::new(),
     }
 }
 
-fn name_of(ip: IpAddr) -> Option<String> {
-    match ask(Request::NameOf(ip)) {
-        Some(Reply::Name(name)) => name,
-        _ => None,
+/// Result of a lookup by address.
+enum Called {
+    Member(String),
+    /// The system's resolver must answer.
+    Next,
+    /// There is no name, or no answer: the error if a name is required.
+    Failed(c_int),
+}
+
+fn name_at(ip: IpAddr) -> Called {
+    let name = node().and_then(|running| member_names::name_of(&running.client, ip));
+    match name {
+        Ok(Some(name)) => Called::Member(name),
+        // Names of the machine itself are no other's.
+        _ if ip.is_loopback() => Called::Next,
+        Ok(None) => match is_overlays(ip) {
+            Ok(false) => Called::Next,
+            Ok(true) => Called::Failed(libc::EAI_NONAME),
+            Err(_) => Called::Failed(libc::EAI_AGAIN),
+        },
+        Err(_) => Called::Failed(libc::EAI_AGAIN),
     }
 }
 
-fn ask(request: Request) -> Option<Reply> {
-    find(PEERSOCK_DEFAULT).ok()?.client.ask(request).ok()
+fn node() -> Result<Arc<Running>, Errno> {
+    find(PEERSOCK_DEFAULT).map_err(|_| Errno::NETDOWN)
+}
+
+fn ask(request: Request) -> Result<Reply, Errno> {
+    node()?.client.ask(request)
 }

@@ -40,6 +40,10 @@ type ByAddressReentrant = unsafe extern "C" fn(
 
 /// `h_errno`: there is no such host.
 const HOST_NOT_FOUND: c_int = 1;
+/// `h_errno`: the resolver cannot answer now.
+const TRY_AGAIN: c_int = 2;
+/// `h_errno`: the host has no such address.
+const NO_DATA: c_int = 4;
 /// `h_errno`: `errno` has the error.
 const NETDB_INTERNAL: c_int = -1;
 
@@ -52,7 +56,8 @@ enum Answer {
     Addresses(Vec<IpAddr>),
     /// The system's resolver must answer.
     Next,
-    NotFound,
+    /// No resolver must be asked; the number is for `h_errno`.
+    Failed(c_int),
 }
 
 /// # Safety
@@ -60,14 +65,16 @@ enum Answer {
 unsafe fn answer(name: *const c_char, family: c_int) -> Answer {
     // SAFETY: the caller's.
     let name = unsafe { CStr::from_ptr(name) };
-    let mut addresses = look_up(name);
-    addresses.retain(|ip| ip.is_ipv4() == (family == libc::AF_INET));
-    let is_literal = name.to_str().is_ok_and(|name| name.parse::<IpAddr>().is_ok());
-    match addresses.is_empty() {
-        false => Answer::Addresses(addresses),
-        true if !is_literal && rules().is_some_and(|rules| rules.only) => Answer::NotFound,
-        true => Answer::Next,
+    let Ok(mut addresses) = look_up(name) else { return Answer::Failed(TRY_AGAIN) };
+    if addresses.is_empty() {
+        let is_literal = name.to_str().is_ok_and(|name| name.parse::<IpAddr>().is_ok());
+        return match !is_literal && rules().is_some_and(|rules| rules.only) {
+            true => Answer::Failed(HOST_NOT_FOUND),
+            false => Answer::Next,
+        };
     }
+    addresses.retain(|ip| ip.is_ipv4() == (family == libc::AF_INET));
+    if addresses.is_empty() { Answer::Failed(NO_DATA) } else { Answer::Addresses(addresses) }
 }
 
 /// Writes a result into the caller's buffer: the list of addresses, the empty list of aliases, and the bytes.
@@ -167,20 +174,27 @@ unsafe fn get_into(
             // SAFETY: see above.
             unsafe { give(CStr::from_ptr(name), family, &addresses, (entry, buf, room), result, error) }
         }
-        Answer::NotFound => {
-            // SAFETY: see above.
-            unsafe {
-                *result = ptr::null_mut();
-                *error = HOST_NOT_FOUND;
-            }
-            0
-        }
+        // SAFETY: see above.
+        Answer::Failed(reason) => unsafe { refuse(reason, result, error) },
         Answer::Next => match next!(Reentrant, c"gethostbyname2_r") {
             // SAFETY: see above.
             Some(next) => unsafe { next(name, family, entry, buf, room, result, error) },
             None => libc::ENOSYS,
         },
     }
+}
+
+/// Returns a failure to the caller of a reentrant function: only one that may pass is an error there.
+///
+/// # Safety
+/// `result` and `error` can be written to.
+unsafe fn refuse(reason: c_int, result: *mut *mut hostent, error: *mut c_int) -> c_int {
+    // SAFETY: the caller's.
+    unsafe {
+        *result = ptr::null_mut();
+        *error = reason;
+    }
+    if reason == TRY_AGAIN { libc::EAGAIN } else { 0 }
 }
 
 /// Returns a result to the caller of a reentrant function.
@@ -235,7 +249,7 @@ unsafe fn get(name: *const c_char, family: c_int) -> *mut hostent {
     match unsafe { answer(name, family) } {
         // SAFETY: the caller's.
         Answer::Addresses(addresses) => keep(&BY_NAME, unsafe { CStr::from_ptr(name) }, family, &addresses),
-        Answer::NotFound => fail(HOST_NOT_FOUND),
+        Answer::Failed(reason) => fail(reason),
         Answer::Next if family == libc::AF_INET => match next!(ByName, c"gethostbyname") {
             // SAFETY: as above.
             Some(next) => unsafe { next(name) },
@@ -316,8 +330,9 @@ enum Called {
     Member(CString, IpAddr),
     /// The system's resolver must answer.
     Next,
-    /// There is no name. Other resolvers must not be asked about an overlay address.
-    NotFound,
+    /// There is no name, or no answer; the number is for `h_errno`. Other resolvers must not be asked about
+    /// an overlay address.
+    Failed(c_int),
 }
 
 /// Looks up the name of an address.
@@ -336,8 +351,9 @@ unsafe fn name_at(address: *const c_void, length: socklen_t, family: c_int) -> C
     let ours = rules().filter(|rules| rules.only || rules.is_overlays(ip.to_canonical()) != Some(false));
     let Some(rules) = ours else { return Called::Next };
     match name_of(rules, ip.to_canonical()) {
-        Some(name) => Called::Member(name, ip),
-        None => Called::NotFound,
+        Ok(Some(name)) => Called::Member(name, ip),
+        Ok(None) => Called::Failed(HOST_NOT_FOUND),
+        Err(_) => Called::Failed(TRY_AGAIN),
     }
 }
 
@@ -361,14 +377,8 @@ pub(crate) unsafe extern "C" fn gethostbyaddr_r(
             Called::Member(name, ip) => unsafe {
                 give(&name, family, &[ip], (entry, buf, room), result, error)
             },
-            Called::NotFound => {
-                // SAFETY: see above.
-                unsafe {
-                    *result = ptr::null_mut();
-                    *error = HOST_NOT_FOUND;
-                }
-                0
-            }
+            // SAFETY: see above.
+            Called::Failed(reason) => unsafe { refuse(reason, result, error) },
             Called::Next => match next!(ByAddressReentrant, c"gethostbyaddr_r") {
                 // SAFETY: see above.
                 Some(next) => unsafe { next(address, length, family, entry, buf, room, result, error) },
@@ -391,7 +401,7 @@ pub(crate) unsafe extern "C" fn gethostbyaddr(
         // SAFETY: the program's pointer, as it must pass it to gethostbyaddr(3), here and below.
         match unsafe { name_at(address, length, family) } {
             Called::Member(name, ip) => keep(&BY_ADDRESS, &name, family, &[ip]),
-            Called::NotFound => fail(HOST_NOT_FOUND),
+            Called::Failed(reason) => fail(reason),
             Called::Next => match next!(ByAddress, c"gethostbyaddr") {
                 // SAFETY: see above.
                 Some(next) => unsafe { next(address, length, family) },

@@ -1,5 +1,5 @@
-//! Lookup of members' names before the system's resolver. Where only the overlay is allowed, the resolver is
-//! not asked at all.
+//! Lookup of members' names before the system's resolver. The resolver is not asked where only the overlay is
+//! allowed, nor about names and addresses that the node cannot be asked about.
 
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
@@ -7,8 +7,7 @@ use std::ptr;
 
 use libc::{AI_NUMERICHOST, addrinfo, c_char, c_int, sockaddr, socklen_t};
 use peersock_bsd::address_list::{self, GetAddrInfo};
-use peersock_bsd::{Rules, read_address};
-use peersock_fd::{Reply, Request};
+use peersock_bsd::{Errno, Rules, member_names, read_address};
 
 use crate::kernel::quietly;
 use crate::{interfaces, rules};
@@ -63,34 +62,34 @@ unsafe fn get_addresses(
     // SAFETY: the caller's.
     let is_numeric = unsafe { hints.as_ref() }.is_some_and(|hints| hints.ai_flags & AI_NUMERICHOST != 0);
     let addresses = match name {
-        Some(name) => overlays_literal(name).map(|ip| vec![ip]).unwrap_or_else(|| match is_numeric {
-            true => Vec::new(),
-            false => look_up(name),
-        }),
-        None => Vec::new(),
+        Some(name) => match overlays_literal(name) {
+            Some(ip) => Ok(vec![ip]),
+            None if is_numeric => Ok(Vec::new()),
+            None => look_up(name),
+        },
+        None => Ok(Vec::new()),
     };
-    let list = match name.filter(|_| !addresses.is_empty()) {
+    let (ours, is_answered) = (addresses.as_deref().unwrap_or_default(), addresses.is_ok());
+    let list = match name.filter(|_| !ours.is_empty()) {
         // SAFETY: the caller's.
         Some(name) => unsafe {
-            address_list::of_addresses(next, name, &addresses, service, hints, interfaces::networks)
+            address_list::of_addresses(next, name, ours, service, hints, interfaces::networks)
         },
         None => ptr::null_mut(),
     };
-    if list.is_null() {
-        if name.is_none() || !rules().is_some_and(|rules| rules.only) {
-            // SAFETY: as above.
-            return unsafe { next(node, service, hints, result) };
-        }
-        // The resolver would ask other hosts, partly by ways that this library cannot block.
-        // SAFETY: as above; zeros are an `addrinfo` as well.
-        let mut hints = unsafe { hints.as_ref().copied().unwrap_or_else(|| std::mem::zeroed()) };
-        hints.ai_flags |= AI_NUMERICHOST;
-        // SAFETY: as above.
-        return unsafe { next(node, service, &raw const hints, result) };
+    if !list.is_null() {
+        // SAFETY: the program guarantees room for the list.
+        unsafe { *result = list };
+        return 0;
     }
-    // SAFETY: the program guarantees room for the list.
-    unsafe { *result = list };
-    0
+    let is_systems = is_answered && ours.is_empty() && !rules().is_some_and(|rules| rules.only);
+    if name.is_none() || is_systems {
+        // SAFETY: as above.
+        return unsafe { next(node, service, hints, result) };
+    }
+    // The resolver would ask other hosts, partly by ways that this library cannot block.
+    // SAFETY: as above.
+    unsafe { address_list::of_literal(next, node, service, hints, result, is_answered) }
 }
 
 /// Parses a literal overlay address.
@@ -143,13 +142,15 @@ unsafe fn get_names(
         // SAFETY: as above.
         return unsafe { next(address, length, host, host_room, service, service_room, flags) };
     };
-    let Some(name) = name_of(rules, ip) else {
-        if flags & libc::NI_NAMEREQD != 0 {
-            return libc::EAI_NONAME;
+    let name = match name_of(rules, ip) {
+        Ok(Some(name)) => name,
+        Ok(None) if flags & libc::NI_NAMEREQD != 0 => return libc::EAI_NONAME,
+        Err(_) if flags & libc::NI_NAMEREQD != 0 => return libc::EAI_AGAIN,
+        _ => {
+            let flags = flags | libc::NI_NUMERICHOST;
+            // SAFETY: as above.
+            return unsafe { next(address, length, host, host_room, service, service_room, flags) };
         }
-        let flags = flags | libc::NI_NUMERICHOST;
-        // SAFETY: as above.
-        return unsafe { next(address, length, host, host_room, service, service_room, flags) };
     };
     let name = name.as_bytes_with_nul();
     if name.len() > host_room as usize {
@@ -164,22 +165,19 @@ unsafe fn get_names(
     unsafe { next(address, length, ptr::null_mut(), 0, service, service_room, flags & !libc::NI_NAMEREQD) }
 }
 
-/// Returns the addresses of a member.
-pub(crate) fn look_up(name: &CStr) -> Vec<IpAddr> {
-    let (Some(rules), Ok(name)) = (rules(), name.to_str()) else { return Vec::new() };
-    if name.parse::<IpAddr>().is_ok() || name.is_empty() {
-        return Vec::new();
-    }
-    match rules.client.ask(Request::Resolve(name.to_owned())) {
-        Ok(Reply::Resolved(ips)) => ips,
-        _ => Vec::new(),
-    }
+/// Returns the addresses of a member; none if the name is no member's.
+///
+/// # Errors
+/// Those of [`member_names::addresses_of`].
+pub(crate) fn look_up(name: &CStr) -> Result<Vec<IpAddr>, Errno> {
+    let (Some(rules), Ok(name)) = (rules(), name.to_str()) else { return Ok(Vec::new()) };
+    member_names::addresses_of(&rules.client, name)
 }
 
-/// Returns the name of a member.
-pub(crate) fn name_of(rules: &Rules, ip: IpAddr) -> Option<CString> {
-    match rules.client.ask(Request::NameOf(ip)) {
-        Ok(Reply::Name(Some(name))) => CString::new(name).ok(),
-        _ => None,
-    }
+/// Returns the name of a member; `None` if the address is no member's.
+///
+/// # Errors
+/// The node has not answered.
+pub(crate) fn name_of(rules: &Rules, ip: IpAddr) -> Result<Option<CString>, Errno> {
+    Ok(member_names::name_of(&rules.client, ip)?.and_then(|name| CString::new(name).ok()))
 }

@@ -50,6 +50,29 @@ pub unsafe fn of_addresses(
     list
 }
 
+/// Calls getaddrinfo(3) for a name about which no resolver must be asked, so that only literals are found. If
+/// the name is none, the error is EAI_NONAME, or EAI_AGAIN if the node has not answered.
+///
+/// # Safety
+/// `get` is getaddrinfo(3), and all others but the last one are valid arguments of it.
+pub unsafe fn of_literal(
+    get: GetAddrInfo,
+    node: *const c_char,
+    service: *const c_char,
+    hints: *const addrinfo,
+    result: *mut *mut addrinfo,
+    is_answered: bool,
+) -> c_int {
+    // SAFETY: the caller's; zeros are an `addrinfo`, which means the same as none but for its flags.
+    let mut hints = unsafe { hints.as_ref().copied().unwrap_or_else(|| std::mem::zeroed()) };
+    hints.ai_flags |= AI_NUMERICHOST;
+    // SAFETY: the caller's.
+    match unsafe { get(node, service, &raw const hints, result) } {
+        libc::EAI_NONAME if !is_answered => libc::EAI_AGAIN,
+        found => found,
+    }
+}
+
 /// Returns the addresses of a host that the flags admit.
 fn choose(
     wanted: &addrinfo,

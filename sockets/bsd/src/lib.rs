@@ -25,6 +25,7 @@ pub mod interface;
 pub mod interface_requests;
 pub mod kernel;
 mod many_messages;
+pub mod member_names;
 mod message_pieces;
 mod messages;
 pub mod name_index;

@@ -207,8 +207,8 @@ impl ServerState {
                 let aliases = self.context.has_no_ipv4().then_some(RANGE);
                 Some(Reply::Routes(self.context.networks().iter().flat_map(routes).chain(aliases).collect()))
             }
-            Request::Resolve(name) => Some(Reply::Resolved(self.resolve(&name))),
-            Request::NameOf(ip) => Some(Reply::Name(self.name_of(ip))),
+            Request::Resolve(name) => Some(self.resolve(&name).map_or_else(failed, Reply::Resolved)),
+            Request::NameOf(ip) => Some(self.name_of(ip).map_or_else(failed, Reply::Name)),
             Request::Interfaces => Some(Reply::Interfaces(self.interfaces())),
             Request::Alongside(socket) => done(self.put_alongside(socket, fd)),
             Request::Vacate(port) => {
@@ -395,13 +395,11 @@ impl ServerState {
         self.context.networks().iter().map(interface).collect()
     }
 
-    fn resolve(&self, name: &str) -> Vec<IpAddr> {
-        let Ok(node) = self.context.node() else { return Vec::new() };
-        node.addresses_named(name)
+    fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Errno> {
+        Ok(self.context.node()?.addresses_named(name))
     }
 
-    fn name_of(&self, ip: IpAddr) -> Option<String> {
-        let node = self.context.node().ok()?;
-        node.name_at(ip)
+    fn name_of(&self, ip: IpAddr) -> Result<Option<String>, Errno> {
+        Ok(self.context.node()?.name_at(ip))
     }
 }

@@ -121,6 +121,22 @@ static void fork_a_child(void) {
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+// A name may be a member's, so the system is not asked about it: it may know another host by it.
+static void ask_for_names_after_the_end(struct sockaddr_in6 own, const char *text) {
+    char machine[256], name[INET6_ADDRSTRLEN], *found;
+    struct addrinfo *list;
+    CHECK(gethostname(machine, sizeof machine) == 0);
+    CHECK(peersock_getaddrinfo(machine, NULL, NULL, &list) == EAI_AGAIN);
+    CHECK(peersock_getaddrinfo("127.1", NULL, NULL, &list) == 0);
+    peersock_freeaddrinfo(list);
+    CHECK(peersock_getaddrinfo("localhost", NULL, NULL, &list) == 0);
+    peersock_freeaddrinfo(list);
+    struct sockaddr *address = (struct sockaddr *)&own;
+    CHECK(peersock_getnameinfo(address, sizeof own, name, sizeof name, NULL, 0, NI_NAMEREQD) == EAI_AGAIN);
+    CHECK(peersock_getnameinfo(address, sizeof own, name, sizeof name, NULL, 0, 0) == 0 && strcmp(name, text) == 0);
+    CHECK(peersock_lookup(PEERSOCK_DEFAULT, machine, &found) == PEERSOCK_E_DOWN);
+}
+
 int main(int count, char **words) {
     CHECK(count == 3);
     network = strtoull(words[2], NULL, 16);
@@ -171,6 +187,7 @@ int main(int count, char **words) {
     CHECK(peersock_id(PEERSOCK_DEFAULT, id, sizeof id) == PEERSOCK_E_DOWN && errno == ENETDOWN);
     CHECK(!peersock_is_running(PEERSOCK_DEFAULT));
     CHECK(peersock_socket(AF_INET6, SOCK_STREAM, 0) == -1 && errno == ENETDOWN);
+    ask_for_names_after_the_end(own, text);
     // The next one is in this process, because nobody shares any more.
     CHECK(peersock_start(config, NULL) == PEERSOCK_OK);
     CHECK(peersock_process(PEERSOCK_DEFAULT, &process) == PEERSOCK_OK && process == (uint32_t)getpid());
