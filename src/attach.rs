@@ -115,9 +115,10 @@ impl NodeHandle {
         NodeHandle { inner: Arc::clone(&self.inner), part: Some(part) }
     }
 
-    /// Replaces the networks of a handle [`within`](Self::within) some, which must be joined. Its clones and
-    /// open sockets follow; connections in other networks stay until they are reset. Does nothing for a
-    /// handle of all networks.
+    /// Replaces the networks of a handle [`within`](Self::within) some, which must be joined. Its clones
+    /// follow. Open sockets lose networks that are left out, and get no further ones, because other programs
+    /// may have their ports there. Connections in other networks stay until they are reset. Does nothing for
+    /// a handle of all networks.
     ///
     /// ```
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};

@@ -116,7 +116,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
 /// Queries the node that runs with the state directory. Returns `None` if none runs, or if it cannot answer
 /// and other sources can.
 fn list_of_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<List>> {
-    let Some(mut running) = RunningNode::find(&args.node.state)? else { return Ok(None) };
+    let running = RunningNode::find(&args.node.state)?.filter(|running| !running.has_left());
+    let Some(mut running) = running else { return Ok(None) };
     if let Some(network) = network {
         // In a closed network only a member's identity can ask, and the running node holds it.
         let is_closed = network.summary().closed;

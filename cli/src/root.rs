@@ -510,7 +510,6 @@ fn tell_stream_errors(server: &Server) {
             "no port for streams ({last}): nodes in networks without UDP do not reach this root; --stream \
              chooses a port"
         )),
-        ([first, ..], _) if first.port() == HTTPS => {}
         ([_, ..], [first, ..]) => note(format_args!(
             "port 443 (TCP) is not used ({first}): networks that pass nothing else do not reach this root; it \
              needs the administrator or CAP_NET_BIND_SERVICE, and no other program there"

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use peersock::management::{self, ManagementError, Probe, ProbeOutcome, Probed};
 use peersock::overlay::NetworkId;
+use peersock::state::{StateDir, StateError};
 use peersock::{Network, NetworkStatus, PeerStatus, Status};
 
 use crate::args::{PATIENCE, PATIENCE_WITH_DHT, StateArgs};
@@ -81,6 +82,13 @@ impl RunningNode {
                 }
             },
         )
+    }
+
+    /// Returns true if this was a shared node in the background that no program uses any more. It has ended,
+    /// for the command that asks.
+    pub(crate) fn has_left(&self) -> bool {
+        self.status.networks.is_empty()
+            && !matches!(StateDir::open(&self.path), Err(StateError::InUse { .. }))
     }
 
     fn not_joined(&self, network: NetworkId, closed: bool) -> Failure {

@@ -1,5 +1,6 @@
 //! `peersock share`
 
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use peersock_proxy::{Forward, ForwardSettings, Forwards, Protocol, Ticket};
@@ -60,7 +61,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let text = ticket.to_text();
     stdio::print(text.as_str())?;
     stdio::note(format_args!("{} is shared until Ctrl-C", args.service));
-    stdio::note(format_args!("open it with: peersock open {}", text.as_str()));
+    // Journals and logs, which others may read, do not get the ticket.
+    let shown = if io::stderr().is_terminal() { text.as_str() } else { "TICKET" };
+    stdio::note(format_args!("open it with: peersock open {shown}"));
     tickets::announce(&args.underlay, &ticket);
     let stopper = listening.stopper();
     serving.run(&[], stopper, listening.run())

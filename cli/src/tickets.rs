@@ -42,9 +42,9 @@ pub(crate) fn find(
     quiet: bool,
     farewell: impl FnOnce() + Send + 'static,
 ) -> Outcome<Member> {
-    let mut roots = args.roots_with_tokens()?;
-    let more: Vec<_> = ticket.roots().iter().filter(|root| !roots.contains(root)).cloned().collect();
-    roots.extend(more);
+    // First, because a node uses only so many, and the program of the ticket is at these.
+    let mut roots = ticket.roots().to_vec();
+    roots.extend(args.roots_with_tokens()?.into_iter().filter(|root| !ticket.roots().contains(root)));
     let (session, roots) = start(args, ticket, IdentitySource::Ephemeral, roots, farewell)?;
     wait(&session, ticket, within.unwrap_or_else(|| patience(args, ticket)), quiet)?;
     Ok(Member::Own(session, roots))

@@ -107,6 +107,12 @@ impl Connection {
         Waited::waiters(&*self.flow)
     }
 
+    /// Ends the connection, or the attempt, with a reset now.
+    pub fn abort(&self) {
+        self.flow.abort(Instant::now());
+        self.send();
+    }
+
     /// Checks an attempt to connect: returns `WouldBlock` until the connection is established or has failed.
     ///
     /// # Errors
@@ -408,8 +414,7 @@ impl Drop for Connection {
                 let deadline = Some(Instant::now() + linger);
                 let delivered = || (self.flow.delivery() != Delivery::Pending).then_some(());
                 if self.node.driver.wait(self.waiters(), Interest::Write, deadline, delivered).is_none() {
-                    self.flow.abort(Instant::now());
-                    self.send();
+                    self.abort();
                 }
             }
             _ => {}

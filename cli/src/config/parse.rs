@@ -91,8 +91,8 @@ fn option(folder: &Path, setting: &Setting, item: &Item) -> Parsed<Vec<String>> 
         let text = element.as_str().unwrap_or_default();
         check_secrets(setting, element.span(), text)?;
         match text.trim().strip_prefix('@') {
-            // Read by the command, as the file that an option names.
-            Some(path) if matches!(setting.name, "roots" | "turn") => {
+            // Read by the command, as the file that an option names. In several lines, secrets might follow.
+            Some(path) if matches!(setting.name, "roots" | "turn") && !path.contains(char::is_control) => {
                 values.push(format!("@{}", within(folder, path).display()));
                 continue;
             }

@@ -91,6 +91,7 @@ impl Program {
     fn status_of(&self, node: &Node) -> io::Result<String> {
         let (mut status, ids) = (node.status(), self.network_ids());
         status.peers.retain(|peer| ids.contains(&peer.network));
+        status.networks.retain(|network| ids.contains(&network.id));
         Ok(serde_json::to_string(&status)?)
     }
 

@@ -71,7 +71,7 @@ pub(super) fn means(
     args: &Args,
     farewell: impl FnOnce(i32, Option<&Node>) -> i32 + Send + 'static,
 ) -> Outcome<Box<dyn Means>> {
-    Ok(match RunningNode::find(&args.node.state)? {
+    Ok(match RunningNode::find(&args.node.state)?.filter(|running| !running.has_left()) {
         Some(running) => Box::new(Asked::new(running, args, |signal| farewell(signal, None))?),
         None => Box::new(Own::new(args, |signal, node| farewell(signal, Some(node)))?),
     })

@@ -162,6 +162,8 @@ fn guard(mut pipe: UnixStream, mut upkeep: Upkeep, has_exit: bool, user: Option<
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&nothing).map_err(io::Error::from)?;
     rustix::stdio::dup2_stdout(&nothing).map_err(io::Error::from)?;
+    // Before its number is closed with all others.
+    drop(nothing);
     // Closes the tun devices, so that the interfaces disappear with the node.
     close_all_but(upkeep.descriptors().chain([pipe.as_fd()]));
     keep_network_privilege(user)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::{env, io};
 
 use peersock::PublicIdentity;
-use peersock::state::{StateDir, StateError};
+use peersock::state::StateDir;
 use peersock_tun::{User, is_privileged_for_all};
 use rustix::process::geteuid;
 
@@ -64,7 +64,7 @@ impl OwnState {
     pub(super) fn check_free(&self) -> Outcome {
         let Some(running) = RunningNode::find_quietly(&self.state) else { return Ok(()) };
         // A shared node that only waits for another program leaves the directory to this one.
-        if !matches!(StateDir::open(&running.path), Err(StateError::InUse { .. })) {
+        if running.has_left() {
             return Ok(());
         }
         Err(Failure::new(

@@ -57,7 +57,7 @@ fn exchange(address: &str, text: &str) -> io::Result<String> {
 fn a_shared_service_is_opened_with_nothing_but_the_ticket() {
     let (sharing, ticket) = share(echo(), &[]);
     assert!(ticket.starts_with("peersock://") && ticket.len() < 60, "{ticket}");
-    sharing.wait_for_stderr(&format!("open it with: peersock open {ticket}"));
+    sharing.wait_for_stderr("open it with: peersock open TICKET\n");
     sharing.wait_for_stderr("on this LAN only; start it with --dht");
     let opening = Running::start(on_loopback(&["open", &ticket]));
     let address = opening.wait_for_stdout("\n").trim().to_owned();
@@ -98,6 +98,13 @@ fn a_ticket_need_not_be_an_argument() {
         assert_eq!(said.text(), "hello");
         assert!(!said.stderr.contains(&ticket), "{}", said.stderr);
     }
+    // With the variable, the first argument of `open` is LOCAL.
+    let mut local = on_loopback(&["open", "127.0.0.1:0"]);
+    local.env("PEERSOCK_TICKET", &ticket);
+    let opening = Running::start(local);
+    let address = opening.wait_for_stdout("\n").trim().to_owned();
+    assert_eq!(exchange(&address, "hello").unwrap(), "hello");
+    drop(opening);
     write_file(&file, &ticket, 0o644);
     run(on_loopback(&["open", &at_file])).failure(1, &["mode 0644", "chmod 600"]);
     let mut verbose = Running::start(on_loopback(&["dial", &ticket, "-vvv"]));
@@ -143,6 +150,11 @@ fn what_is_no_ticket_is_refused_without_a_search() {
     run(on_loopback(&["open", &ticket, "overlay:80"])).failure(2, &["overlay:80", "hint: write PORT"]);
     run(on_loopback(&["open", &ticket, "udp:80"])).failure(2, &["no local place for connections"]);
     run(on_loopback(&["share", "udp:53"])).failure(2, &["not to datagrams"]);
+    for words in [&["share", "80"][..], &["listen", "--ticket"], &["open", &ticket], &["dial", &ticket]] {
+        let mut unclear = on_loopback(words);
+        unclear.env("PEERSOCK_DHT", "nonsense");
+        run(unclear).failure(2, &["PEERSOCK_DHT"]);
+    }
     run(on_loopback(&["dial", &ticket, "-n", "ff0001ffff000000"])).failure(2, &["a network of its own"]);
 }
 

@@ -77,11 +77,11 @@ impl Streams {
         let options = ServerOptions { tls: Some(tls), limits: listen.limits, ..ServerOptions::default() };
         let server = Server::new(options);
         let (mut addresses, mut errors) = (Vec::<SocketAddr>::new(), Vec::new());
-        for addresses_at_once in [Some(listen.addresses), listen.instead.clone()].into_iter().flatten() {
-            if !addresses.is_empty() {
-                break;
-            }
-            for address in addresses_at_once {
+        let instead = listen.instead.clone().unwrap_or_default();
+        for wanted in listen.addresses {
+            // Where one cannot be used, another of the same IP address is, because families differ in that.
+            let others = instead.iter().copied().filter(|other| other.ip() == wanted.ip());
+            for address in [wanted].into_iter().chain(others) {
                 // The port that the system chose for the first address is used for all, if it is free there.
                 let chosen = addresses.first().map(SocketAddr::port).filter(|_| address.port() == 0);
                 let again = chosen.and_then(|port| listener(SocketAddr::new(address.ip(), port)).ok());
@@ -90,7 +90,10 @@ impl Streams {
                     None => listener(address),
                 };
                 match listening.and_then(|listening| server.listen_on(listening)) {
-                    Ok(bound) => addresses.push(bound),
+                    Ok(bound) => {
+                        addresses.push(bound);
+                        break;
+                    }
                     Err(error) if listen.instead.is_some() => errors.push(at(address, &error)),
                     Err(error) => return Err(at(address, &error)),
                 }

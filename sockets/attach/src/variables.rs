@@ -12,9 +12,14 @@ const PERSIST: &str = "PEERSOCK_PERSIST";
 /// Default of that time.
 const DEFAULT_PERSIST: Duration = Duration::from_secs(5);
 
-/// Returns true if the environment gives this program a node of its own (`PEERSOCK_OWN_NODE`).
+/// Returns true if the environment gives this program a node of its own (`PEERSOCK_OWN_NODE`, unless it is
+/// empty, 0, no, off or false).
 pub fn wants_own_node() -> bool {
-    env::var_os(OWN_NODE).is_some_and(|text| !text.to_string_lossy().trim().is_empty())
+    is_on(&env::var_os(OWN_NODE).unwrap_or_default().to_string_lossy())
+}
+
+fn is_on(text: &str) -> bool {
+    !["", "0", "no", "off", "false"].contains(&text.trim().to_ascii_lowercase().as_str())
 }
 
 /// Returns the time for which a shared node waits for another program after this one (`PEERSOCK_PERSIST`).
@@ -35,6 +40,12 @@ fn seconds(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_switch_is_off_by_the_usual_words() {
+        assert!(["1", "yes", "on", " true "].into_iter().all(is_on));
+        assert!(!["", " ", "0", "No", "OFF", "false"].into_iter().any(is_on));
+    }
 
     #[test]
     fn times_are_seconds_from_zero_on() {

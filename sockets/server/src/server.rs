@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
@@ -185,18 +186,25 @@ impl Server {
         }
     }
 
-    /// Resets the connections whose local address is in none of these networks. Their applications see it.
+    /// Resets the connections, and ends the attempts, whose local address is in none of these networks. Their
+    /// applications and peers see it.
     pub(crate) fn abort_outside(&self, networks: &[JoinedNetwork]) {
-        let state = self.lock();
-        for entry in state.entries.values() {
-            let Some(local) = entry.local_of_stream() else { continue };
-            let is_inside = |network: &JoinedNetwork| network.addresses.contains(&local.ip());
-            if let Entry::Stream(stream) = entry
-                && !networks.iter().any(is_inside)
-            {
-                stream.connection.flow().abort(Instant::now());
+        let mut state = self.lock();
+        let is_outside = |local: IpAddr| !networks.iter().any(|network| network.addresses.contains(&local));
+        let mut attempts = Vec::new();
+        for (key, entry) in &mut state.entries {
+            match entry {
+                Entry::Stream(stream) if is_outside(stream.connection.flow().local().ip()) => {
+                    stream.connection.abort();
+                }
+                Entry::Connecting(attempt) if is_outside(attempt.addresses().0.ip()) => {
+                    attempt.abort();
+                    attempts.push(*key);
+                }
+                _ => {}
             }
         }
+        attempts.into_iter().for_each(|key| state.advance(key));
     }
 
     /// Ends everything. With `searches_all`, also sockets of processes that have asked for nothing.

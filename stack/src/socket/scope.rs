@@ -17,8 +17,9 @@ use crate::InterfaceId;
 /// let visible = Visible::new(&[one]);
 /// let program = Scope::default().within(&visible);
 /// assert!(program.admits(one) && !program.admits(two));
-/// visible.set(&[one, two]);
-/// assert!(program.admits(two));
+/// visible.set(&[two]);
+/// assert!(!program.admits(one) && !program.admits(two), "the program has left the first one");
+/// assert!(Scope::default().within(&visible).admits(two), "for sockets from now on");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
@@ -26,6 +27,9 @@ pub struct Scope {
     device: Option<InterfaceId>,
     /// The interfaces that exist for the socket's program; `None` for all.
     visible: Option<Visible>,
+    /// Those that existed for it when the socket got its scope. Others would not have been asked whether its
+    /// port is free.
+    first: Option<Arc<[InterfaceId]>>,
 }
 
 /// Interfaces that exist for one program, which may join others later. Clones are the same.
@@ -38,7 +42,7 @@ impl Visible {
         Visible(Arc::new(RwLock::new(interfaces.into())))
     }
 
-    /// Replaces the interfaces, also for sockets that are open.
+    /// Replaces the interfaces. Open sockets lose those that are left out, and get no further ones.
     pub fn set(&self, interfaces: &[InterfaceId]) {
         *sync::write(&self.0) = interfaces.into();
     }
@@ -62,10 +66,10 @@ impl PartialEq for Visible {
 impl Eq for Visible {}
 
 impl Scope {
-    /// Restricts the scope to the interfaces that exist for one program.
+    /// Restricts the scope to the interfaces that exist for one program now, while they do.
     #[must_use]
     pub fn within(self, visible: &Visible) -> Scope {
-        Scope { visible: Some(visible.clone()), ..self }
+        Scope { visible: Some(visible.clone()), first: Some(visible.list()), ..self }
     }
 
     /// Returns the interface that the socket is bound to.
@@ -81,6 +85,7 @@ impl Scope {
     /// Returns true if an interface exists for the socket's program.
     pub(crate) fn shows(&self, interface: InterfaceId) -> bool {
         self.visible.as_ref().is_none_or(|visible| visible.contains(interface))
+            && self.first.as_ref().is_none_or(|first| first.contains(&interface))
     }
 
     /// Returns true if no interface exists for the socket's program yet.
@@ -101,7 +106,7 @@ impl Scope {
 
 impl From<Option<InterfaceId>> for Scope {
     fn from(device: Option<InterfaceId>) -> Scope {
-        Scope { device, visible: None }
+        Scope { device, visible: None, first: None }
     }
 }
 
@@ -135,14 +140,18 @@ mod tests {
     }
 
     #[test]
-    fn a_program_s_open_sockets_follow_its_interfaces() {
+    fn a_program_s_open_sockets_lose_interfaces_and_get_no_others() {
         let [one, two] = [1, 2].map(InterfaceId);
-        let visible = Visible::new(&[]);
+        let visible = Visible::new(&[one]);
         let scope = Scope::default().within(&visible);
-        assert!(scope.is_empty() && !scope.admits(one) && !scope.meets(&Scope::default()));
+        assert!(!scope.is_empty() && scope.admits(one) && scope.meets(&Scope::default()));
+        // Another program may have its port there.
+        visible.set(&[one, two]);
+        assert!(scope.admits(one) && !scope.admits(two) && !scope.meets(&Scope::from(Some(two))));
+        assert!(Scope::default().within(&visible).admits(two));
         visible.set(&[two]);
-        assert!(!scope.is_empty() && scope.admits(two) && scope.meets(&Scope::from(Some(two))));
-        visible.set(&[one]);
-        assert!(!scope.admits(two) && !Scope::default().is_empty());
+        assert!(!scope.admits(one) && !scope.admits(two) && !scope.meets(&Scope::default()));
+        visible.set(&[]);
+        assert!(scope.is_empty() && !Scope::default().is_empty());
     }
 }
