@@ -232,7 +232,12 @@ impl FdServer {
     /// Replaces the networks of a server that [serves some](FdServer::start_within). Its open sockets follow.
     /// Connections in networks that are not among them any more are reset.
     pub fn set_networks(&self, networks: &[NetworkId]) {
+        let mut left = self.handle.networks().to_vec();
+        left.retain(|network| networks.contains(&network.id));
+        // First, because a reset needs the network.
+        self.server.abort_outside(&left);
         self.handle.set_networks(networks);
+        // Connections that were made meanwhile.
         self.server.abort_outside(&self.handle.networks());
         self.handle.kick();
     }

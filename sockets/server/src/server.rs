@@ -191,20 +191,22 @@ impl Server {
     pub(crate) fn abort_outside(&self, networks: &[JoinedNetwork]) {
         let mut state = self.lock();
         let is_outside = |local: IpAddr| !networks.iter().any(|network| network.addresses.contains(&local));
-        let mut attempts = Vec::new();
+        let mut ended = Vec::new();
         for (key, entry) in &mut state.entries {
             match entry {
                 Entry::Stream(stream) if is_outside(stream.connection.flow().local().ip()) => {
                     stream.connection.abort();
+                    ended.push(*key);
                 }
                 Entry::Connecting(attempt) if is_outside(attempt.addresses().0.ip()) => {
                     attempt.abort();
-                    attempts.push(*key);
+                    ended.push(*key);
                 }
                 _ => {}
             }
         }
-        attempts.into_iter().for_each(|key| state.advance(key));
+        // Who aborts a connection is not woken by its end.
+        ended.into_iter().for_each(|key| state.context.set_timer(Instant::now(), key));
     }
 
     /// Ends everything. With `searches_all`, also sockets of processes that have asked for nothing.

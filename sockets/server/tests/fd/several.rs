@@ -143,6 +143,50 @@ fn a_program_sees_its_networks_and_no_others() {
 }
 
 #[test]
+fn a_network_that_is_joined_later_takes_no_port_and_one_that_is_left_ends_quiet_connections() {
+    let (base, remote) = Served::pair();
+    let neighbour = base.within(&[&base.network]);
+    let later = base.within(&[]);
+    // The same port of the wildcard address, while the programs have no network in common.
+    let bound = |program: &Served, kind| {
+        let fd = program.open(kind);
+        overlay(&fd).bind((Ipv6Addr::UNSPECIFIED, 7000).into()).expect("a free port");
+        fd
+    };
+    let kinds = [Kind::Stream, Kind::Datagram];
+    let [mine, mine_of_datagrams] = kinds.map(|kind| bound(&neighbour, kind));
+    let [its, its_of_datagrams] = kinds.map(|kind| bound(&later, kind));
+    [&mine, &its].into_iter().for_each(|listener| overlay(listener).listen(16).expect("it listens"));
+    later.server.set_networks(&[base.network.id()]);
+    let to = SocketAddr::new(base.network.address().into(), 7000);
+    for number in 0..8 {
+        let connection = connected(&remote, to);
+        exchange(&connection, &accept(&mine), b"to the neighbour");
+        send_to(&remote.open(Kind::Datagram), &[number], to).expect("it is sent");
+        assert_eq!(receive(&mine_of_datagrams).0, [number]);
+    }
+    for deaf in [&its, &its_of_datagrams] {
+        assert!(poll_for(deaf, PollFlags::IN, 0).is_empty(), "it has taken the neighbour's");
+    }
+    // What is bound from now on has the network, and competes there.
+    let new = later.open(Kind::Stream);
+    assert_eq!(errno(overlay(&new).bind((Ipv6Addr::UNSPECIFIED, 7000).into())), Errno::ADDRINUSE);
+    let (listener, address) = remote.listen(SocketFlags::empty());
+    let mut quiet = connected(&later, address);
+    let mut quiet_end = accept(&listener);
+    exchange(&quiet, &quiet_end, b"before");
+
+    // Nobody sends anything, and the neighbour keeps the network.
+    later.server.set_networks(&[]);
+    for end in [&mut quiet, &mut quiet_end] {
+        let ended = end.read(&mut [0]).expect_err("the program has left the network");
+        assert_eq!(ended.raw_os_error(), Some(libc::ECONNRESET));
+    }
+    let connection = connected(&remote, to);
+    exchange(&connection, &accept(&mine), b"it goes on");
+}
+
+#[test]
 fn programs_come_and_go_while_another_one_transfers() {
     const BYTES: usize = 16 << 20;
     let (one, other) = Served::pair();
