@@ -43,7 +43,7 @@ use crate::sys::process::Process;
 pub enum IdentitySource {
     /// Default state directory, see [`StateDir::default_path`].
     Default,
-    /// State directory: made if missing, and used by one process at a time.
+    /// State directory: made if missing, and used by one node at a time.
     StateDir(PathBuf),
     /// Fresh identity that is never stored.
     Ephemeral,

@@ -13,7 +13,7 @@ pub enum StateError {
 
     /// Another process holds the directory's lock.
     #[error(
-        "state directory {} is in use by {}; one directory serves one process at a time: \
+        "state directory {} is in use by {}; one directory serves one node at a time: \
          stop that process, use another directory, or use an ephemeral identity",
         path.display(),
         holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))

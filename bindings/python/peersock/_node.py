@@ -142,7 +142,7 @@ class Running:
 
 def is_inherited() -> bool:
     """Returns true if the environment names a node of another process."""
-    here = current()
+    here = _here()
     return bool(os.environ.get(NODE)) and (here is None or not here.environment)
 
 
@@ -169,8 +169,13 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 def current() -> Running | None:
     """The node of this process; a parent's is none, and neither is a shared one that has ended."""
-    here = _running is not None and _running.node.is_here() and not _running.node.is_lost()
-    return _running if here else None
+    here = _here()
+    return None if here is None or here.node.is_lost() else here
+
+
+def _here() -> Running | None:
+    """The same, and a shared one that has ended."""
+    return _running if _running is not None and _running.node.is_here() else None
 
 
 def enter(
@@ -199,15 +204,15 @@ def enter(
                 # The shared node has ended, and its sessions are still to be closed.
                 _running.withdraw()
             rules = Rules(bind or "overlay", bool(only))
-            # A file lists the keys of its members, so a fresh identity is never one.
-            if any(isinstance(network, str) for network in networks):
-                settings = settings.for_members()
+            settings = _for_networks(settings, networks)
             running = _running = Running(settings.start(), settings, linger, rules)
             _see_exec()
-        elif settings not in (Settings(), running.settings):
+        elif settings not in (Settings(), running.settings) and (
+            (wanted := _for_networks(settings, networks)) != running.settings
+        ):
             # Invalid arguments are reported first.
-            settings.config()
-            other = ", ".join(settings.differing(running.settings))
+            wanted.config()
+            other = ", ".join(wanted.differing(running.settings))
             raise ValueError(f"this process has a node already, with other settings: {other}")
         elif bind not in (None, running.rules.bind):
             raise ValueError(f"this process has a node already, with bind={running.rules.bind!r}")
@@ -223,6 +228,11 @@ def enter(
             _release(running, joined, False)
             raise
         return running, joined
+
+
+def _for_networks(settings: Settings, networks: Sequence[int | str]) -> Settings:
+    """The settings of a node in these networks. A file lists its members' keys, so a fresh identity is never one."""
+    return settings.for_members() if any(isinstance(network, str) for network in networks) else settings
 
 
 def _join(running: Running, network: int | str, secret: str | bytes | None, usual: str | bytes | None) -> int:
@@ -257,7 +267,12 @@ def _release(running: Running, networks: list[int], keep: bool) -> bool:
         if running.networks[network] == 0 and not running.kept:
             del running.networks[network]
             if not last and running.node.is_here() and not running.node.is_lost():
-                running.node.leave(network)
+                try:
+                    running.node.leave(network)
+                except OSError as error:
+                    # A shared node may end at any time.
+                    if error.errno != errno.ENETDOWN:
+                        raise
                 running.announce()
     return _stop(running) if last else True
 
@@ -281,7 +296,7 @@ def stop() -> bool:
     Connections that are open are reset, after what was written to them was delivered.
     """
     with _lock:
-        running = current()
+        running = _here()
         return True if running is None else _stop(running)
 
 
@@ -289,7 +304,7 @@ def finish() -> str | None:
     """The end of a process: connections that are open end in order, as the kernel's do. Says what was lost."""
     global _running
     with _lock:
-        running = current()
+        running = _here()
         if running is None:
             return None
         _running = None
@@ -326,7 +341,7 @@ def _see_exec() -> None:
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
-    if event != "os.exec" or current() is None or not _can_be_executed(arguments[0]):
+    if event != "os.exec" or _here() is None or not _can_be_executed(arguments[0]):
         return
     # A signal's handler may execute while this very thread has the lock.
     if _lock.acquire(timeout=_BEFORE_EXEC):

@@ -38,6 +38,7 @@ impl Node {
         match py.detach(|| ProgramNode::start(settings)) {
             Ok(node) => Ok(Self { node: Arc::new(node) }),
             Err(NodeError::Start(error)) => Err(start_error(py, error)),
+            Err(NodeError::Attach(AttachError::Start(error))) => Err(io_error(py, error)),
             Err(error @ NodeError::Attach(AttachError::Refused(_))) => Err(invalid(error)),
             Err(error) => Err(described(py, libc::EBUSY, error)),
         }

@@ -209,7 +209,7 @@ for name in ("localhost", "127.1"): assert socket.getaddrinfo(name, 80)
 assert socket.gethostbyname("localhost") == "127.0.0.1"
 with session() as again:
     assert again.node_process == os.getpid() and again.address == own._known[0]
-    assert own.close()
+    assert not own.close()
     with socket.create_server((again.address, 0), family=socket.AF_INET6) as server:
         socket.create_connection(server.getsockname()[:2]).close()
 print("over", flush=True)
@@ -217,6 +217,35 @@ print("over", flush=True)
             shared.state,
             shared.network,
         ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    shared.node.send_signal(signal.SIGKILL)
+    assert process.communicate(timeout=60)[0] == "over\n"
+    assert process.returncode == 0
+
+
+def test_a_node_that_has_ended_leaves_nothing_after_stop(shared: Shared) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            SESSION
+            + """
+own = session(keep=True)
+server = socket.create_server((own.address, 0), family=socket.AF_INET6)
+print("ready", flush=True)
+assert refused(server.accept).errno == errno.ENETDOWN
+assert not peersock.stop()
+assert "PEERSOCK_NODE" not in os.environ
+assert peersock.stop() and own.close()
+print("over", flush=True)
+""",
+            shared.state,
+            shared.network,
+        ],
+        env={name: text for name, text in os.environ.items() if name != "PEERSOCK_NODE"},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -239,6 +268,7 @@ import sys, peersock
 with peersock.Session(sys.argv[1], interfaces="loopback") as own:
     # A second one may name another network, as it has no identity of its own.
     with peersock.Session("ff0001ffff000000") as second: assert second.id == own.id
+    with peersock.Session(sys.argv[1], interfaces="loopback") as third: assert third.id == own.id
     print(own.public_key)
 with peersock.Session("ff0001ffff000000", interfaces="loopback") as fresh: assert fresh.public_key != sys.argv[2]
 """

@@ -59,8 +59,8 @@ impl Networks {
                         users(id),
                         different(&shared.network, network)
                     ),
-                    "end the programs that use it, or give this one a node of its own by \
-                     --state DIR",
+                    "end the programs that use it, or give this one a node of its own with another state \
+                     directory (--state DIR or PEERSOCK_STATE)",
                 ));
             }
             shared.programs += 1;

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, NodeHandle, loss_text};
 use peersock::overlay::NodeId;
@@ -15,6 +16,14 @@ use peersock_socket_server::{Host, Outer, SecretMismatch};
 use crate::client::AttachError;
 use crate::messages::Refusal;
 use crate::shared_node::{SharedNode, refusal_text};
+use crate::variables::wants_own_node;
+
+/// Time after which a state directory that is in use, by a process without a socket, counts as another
+/// program's: a node makes the socket soon after it has the directory, and leaves the directory soon after.
+const SOCKET_SOON: Duration = Duration::from_secs(2);
+
+/// Interval of attempts meanwhile.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// Node that a program's sockets use.
 ///
@@ -114,12 +123,20 @@ impl ProgramNode {
 
     fn start_with(settings: NodeBuilder, has_unseen_calls: bool) -> Result<ProgramNode, NodeError> {
         let outer = Outer::of_environment();
-        let inner = match SharedNode::open(&settings, has_unseen_calls)? {
-            Some(shared) => Inner::Shared(shared),
-            None if has_unseen_calls => Inner::Own(Host::start_with_unseen_calls(settings)?),
-            None => Inner::Own(Host::start(settings)?),
-        };
-        Ok(ProgramNode { inner, outer })
+        let begun = Instant::now();
+        loop {
+            if let Some(shared) = SharedNode::open(&settings, has_unseen_calls)? {
+                return Ok(ProgramNode { inner: Inner::Shared(shared), outer });
+            }
+            let own = match has_unseen_calls {
+                true => Host::start_with_unseen_calls(settings.clone()),
+                false => Host::start(settings.clone()),
+            };
+            match own {
+                Err(error) if may_end_soon(&error) && begun.elapsed() < SOCKET_SOON => thread::sleep(RETRY),
+                own => return Ok(ProgramNode { inner: Inner::Own(own?), outer }),
+            }
+        }
     }
 
     /// Returns the node of this process.
@@ -383,10 +400,46 @@ impl ProgramNode {
     }
 }
 
+/// Returns true if another process has the state directory, which may be that of a node that just ends or
+/// begins.
+fn may_end_soon(error: &StartError) -> bool {
+    let own = std::process::id();
+    let is_other = |holder: &Option<u32>| *holder != Some(own);
+    let is_held = matches!(error, StartError::State(StateError::InUse { holder, .. }) if is_other(holder));
+    is_held && !wants_own_node()
+}
+
 /// Returns the reason in one line, with the advice of the node.
 fn attach_text(error: &AttachError) -> String {
     match error {
         AttachError::Refused(refusal) => refusal_text(refusal),
         error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
+
+    use peersock::{IdentitySource, Interfaces};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_a_node_is_about_to_leave_is_waited_for() {
+        let place = tempfile::tempdir().expect("room");
+        let mut held = File::create(place.path().join("lock")).expect("a new file");
+        held.lock().expect("a free lock");
+        writeln!(held, "1").expect("room");
+        let leaving = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200));
+            drop(held);
+        });
+        let identity = IdentitySource::StateDir(place.path().to_owned());
+        let settings = Node::builder().identity(identity).interfaces(Interfaces::Loopback);
+        let node = ProgramNode::start(settings).expect("the directory is free soon");
+        assert_eq!(node.process(), std::process::id());
+        leaving.join().expect("no panic");
     }
 }

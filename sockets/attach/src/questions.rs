@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,9 @@ use crate::messages::{Ask, Reply};
 /// Longest wait for one answer, so that other questions, and the end of the attachment, wait shortly. The
 /// node waits no longer, whatever a program asks for.
 pub const STEP: Duration = Duration::from_millis(200);
+
+/// Pause of a search between two questions, in which other threads ask theirs.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Time until the node knows that a path carries too little.
 const CHECK: Duration = Duration::from_secs(12);
@@ -64,7 +68,7 @@ impl Attached {
         loop {
             let left = until.map_or(STEP, |until| until.saturating_duration_since(Instant::now()));
             match found(self.about(Question::Find(address, left.min(STEP)))) {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut && left > STEP => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && left > STEP => thread::sleep(PAUSE),
                 found => return found,
             }
         }

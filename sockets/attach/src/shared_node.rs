@@ -21,8 +21,11 @@ use crate::place::Namespaces;
 use crate::program_node::{JoinFailure, NodeError};
 use crate::variables::{persist, wants_own_node};
 
-/// Longest wait of one question about a member, so that signals and other questions wait shortly.
-const STEP: Duration = Duration::from_millis(100);
+/// Time beyond its limit for which the end of the attachment waits for an answer of the node.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Time without progress after which a program that continues waits no more.
+const DROPPED: Duration = Duration::from_secs(5);
 
 /// Polling interval of delivery.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -156,18 +159,9 @@ impl SharedNode {
         Ok(found.map(|(_, joined)| joined.addresses.clone()))
     }
 
-    /// Waits for the member with an address. Returns false after the time.
+    /// Waits for the member with an address, in any network of this program.
     pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration) -> io::Result<()> {
-        // A timeout beyond the clock's range means no deadline.
-        let until = Instant::now().checked_add(within);
-        loop {
-            let left = until.map_or(STEP, |until| until.saturating_duration_since(Instant::now()));
-            let step = left.min(STEP);
-            match self.ask(move |attached| attached.find(address, step))? {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut && left > STEP => {}
-                found => return found,
-            }
-        }
+        self.ask(move |attached| attached.find(address, within))?
     }
 
     pub(crate) fn member_at(&self, address: IpAddr) -> io::Result<Option<String>> {
@@ -221,7 +215,16 @@ impl SharedNode {
     /// Asks the node in a thread that has the connection.
     fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&Attached) -> T + Send + 'static) -> io::Result<T> {
         self.check_up()?;
-        let answer = self.hosted().run_apart(move |attached| ask(attached))?;
+        let has_ended = Arc::clone(&self.about.has_ended);
+        let ask = move |attached: &Arc<Attached>| {
+            let answer = ask(attached);
+            // A question may find it first.
+            if attached.has_ended() {
+                has_ended.store(true, Ordering::SeqCst);
+            }
+            answer
+        };
+        let answer = self.hosted().run_apart(ask)?;
         self.check_up()?;
         Ok(answer)
     }
@@ -292,13 +295,15 @@ impl Resident for Attachment {
         let attached = &self.attached;
         if attached.has_ended() {
             wait();
-            return None;
+            // Nobody knows what has arrived.
+            return Some(0);
         }
         self.is_ending.store(true, Ordering::SeqCst);
         let is_reset = unclosed == Unclosed::Reset;
         attached.begin_drain_with(unclosed);
         let lost = deliver(attached, linger);
-        attached.detach(|| false);
+        let detaching = Instant::now();
+        attached.detach(|| detaching.elapsed() >= GRACE);
         if is_reset {
             // The node may not be allowed to reach this process.
             FdServer::end_sockets_of(attached.tag());
@@ -311,10 +316,18 @@ impl Resident for Attachment {
 /// Waits for the delivery of what the program has sent. Returns the number of lost bytes, if anything is
 /// lost.
 fn deliver(attached: &Attached, linger: Linger) -> Option<u64> {
-    let mut patience = Patience::new(linger, Instant::now());
+    let begun = Instant::now();
+    let mut patience = Patience::new(linger, begun);
     loop {
+        let asked = Instant::now();
+        let is_over = || match linger {
+            Linger::Within(time) => begun.elapsed() >= time.saturating_add(GRACE),
+            Linger::Drop => asked.elapsed() >= DROPPED,
+            // The limit of any answer.
+            _ => false,
+        };
         // Without a node nothing more arrives, and nobody knows what has.
-        let Some(left) = attached.outstanding(|| false) else { return Some(0) };
+        let Some(left) = attached.outstanding(is_over) else { return Some(0) };
         if patience.is_over(Instant::now(), &left.remaining()) {
             return left.loss();
         }
@@ -338,8 +351,7 @@ fn wish(settings: &NodeBuilder) -> Result<Wish, NodeError> {
         roots: roots.iter().map(|root| root.to_portable().to_string()).collect(),
         settings: named.iter().map(setting).collect(),
         is_verbose: false,
-        // Nobody would read the problem, and the time matters little.
-        persist: persist().unwrap_or_default(),
+        persist: persist()?,
         namespaces: Namespaces::own(),
     })
 }
@@ -361,5 +373,67 @@ pub(crate) fn refusal_text(refusal: &Refusal) -> String {
     match &refusal.hint {
         Some(hint) => format!("{}; {hint}", refusal.message),
         None => refusal.message.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::mpsc;
+
+    use peersock::state::StateDir;
+    use peersock::{IdentitySource, Node};
+
+    use super::*;
+    use crate::Connection;
+    use crate::messages::Reply;
+
+    /// Attaches to a node that answers nothing more. Its connection comes with it.
+    fn attached(place: &Path) -> (SharedNode, Connection) {
+        let listener = UnixListener::bind(StateDir::node_socket(place)).expect("a free name");
+        let (keep, kept) = mpsc::channel();
+        thread::spawn(move || {
+            // The first connection only asks whether a node listens.
+            for (stream, _) in (0..2).map(|_| listener.accept().expect("a connection")) {
+                let connection = Connection::new(stream).expect("a program of this user");
+                let Ok(_wish) = connection.wish() else { continue };
+                let environment = "0000002a:00000000000000000000000000000007".to_owned();
+                let (public_key, networks) = (String::new(), Vec::new());
+                connection
+                    .send(&Reply::Attached { environment, process: 0, public_key, networks })
+                    .expect("room");
+                let _ = keep.send(connection);
+            }
+        });
+        let settings = Node::builder().identity(IdentitySource::StateDir(place.to_owned()));
+        let shared = SharedNode::open(&settings, false).expect("no refusal").expect("a node");
+        (shared, kept.recv().expect("a connection"))
+    }
+
+    #[test]
+    fn the_end_of_a_program_does_not_wait_for_a_stopped_node() {
+        let place = tempfile::tempdir().expect("room");
+        let (shared, _connection) = attached(place.path());
+        let begun = Instant::now();
+        assert!(!shared.stop(Duration::ZERO), "nobody knows what has arrived");
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn what_a_program_has_sent_by_a_node_that_died_may_be_lost() {
+        for is_finished in [false, true] {
+            let place = tempfile::tempdir().expect("room");
+            let (shared, connection) = attached(place.path());
+            drop(connection);
+            let begun = Instant::now();
+            while !shared.has_ended() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "the end is not noticed");
+                thread::sleep(POLL_INTERVAL);
+            }
+            match is_finished {
+                true => assert_eq!(shared.finish(Linger::Exit), Some(0)),
+                false => assert!(!shared.stop(Duration::ZERO)),
+            }
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::env;
 use std::time::Duration;
 
+use peersock::settings::{Refusal, VariableError};
+
 /// Keeps a program's node in its process.
 const OWN_NODE: &str = "PEERSOCK_OWN_NODE";
 
@@ -25,11 +27,14 @@ fn is_on(text: &str) -> bool {
 /// Returns the time for which a shared node waits for another program after this one (`PEERSOCK_PERSIST`).
 ///
 /// # Errors
-/// The problem, for people, if the variable is no number of seconds.
-pub fn persist() -> Result<Duration, String> {
+/// The variable is no number of seconds.
+pub fn persist() -> Result<Duration, VariableError> {
     match env::var_os(PERSIST).unwrap_or_default().to_string_lossy().trim() {
         "" => Ok(DEFAULT_PERSIST),
-        text => seconds(text).ok_or_else(|| format!("{PERSIST} is `{text}`, which is no number of seconds")),
+        text => seconds(text).ok_or_else(|| VariableError {
+            variable: PERSIST,
+            reason: Refusal::Value("a number of seconds from 0 on".to_owned()),
+        }),
     }
 }
 
