@@ -93,7 +93,7 @@ impl Session {
     }
 
     /// Starts a node in the network of a ticket, which stores nothing on disk, with these roots; `farewell`
-    /// works as in [`Session::open_until`].
+    /// works as in [`Session::open_in`].
     pub(crate) fn open_by_ticket(
         args: &UnderlayArgs,
         ticket: &Ticket,

@@ -42,7 +42,7 @@ pub(crate) fn find(
     quiet: bool,
     farewell: impl FnOnce() + Send + 'static,
 ) -> Outcome<Member> {
-    // First, because a node uses only so many, and the program of the ticket is at these.
+    // First, because a node uses eight at most, and the program of the ticket is at these.
     let mut roots = ticket.roots().to_vec();
     roots.extend(args.roots_with_tokens()?.into_iter().filter(|root| !ticket.roots().contains(root)));
     let (session, roots) = start(args, ticket, IdentitySource::Ephemeral, roots, farewell)?;

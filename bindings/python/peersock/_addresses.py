@@ -60,5 +60,5 @@ def _look_up(family: int, host: str) -> Address:
         return (_ANY[family],)
     if host == "<broadcast>" and family == V4:
         return ("255.255.255.255",)
-    found = _names.getaddrinfo(host, None, family)
-    return found[0][4]
+    address: Address = _names.getaddrinfo(host, None, family)[0][4]
+    return address

@@ -1,7 +1,7 @@
 //! The user's file of settings, `~/.config/peersock/config.toml`: where it is, and what it holds.
 //!
-//! [`apply`] makes its settings the defaults of the options of a node, so that all other code sees them as if
-//! they were given on the command line. An option, and then an environment variable, replaces a setting of
+//! [`apply()`] makes its settings the defaults of the options of a node, so that all other code sees them as
+//! if they were given on the command line. An option, and then an environment variable, replaces a setting of
 //! the file. `-n` finds the names of its networks ([`network`]).
 
 mod apply;
