@@ -168,7 +168,9 @@ fn a_ticket_leads_to_no_other_service_of_the_machine() {
     keep.arg(lab.state("listener"));
     let kept = Running::start(keep);
     kept.wait_for_stderr("share it");
-    let other = lab.listen(&["-k", &PORT.to_string()]);
+    let mut beside = lab.node("listener", &["listen"]);
+    beside.env_remove("PEERSOCK_OWN_NODE");
+    let other = lab.listen_with(beside, &["-k", &PORT.to_string()]);
     let (sharing, ticket) = share(echo(), &[]);
     let ticket: Ticket = ticket.parse().unwrap();
 

@@ -279,6 +279,6 @@ pub(crate) fn as_nobody(lab: &Lab) -> Command {
     cp.arg("--remove-destination").arg(env!("CARGO_BIN_EXE_peersock")).arg(&copy);
     run(cp).success();
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--clear-groups"]).arg(copy);
+    command.args(["--reuid", "65534", "--clear-groups"]).arg(copy).env("PEERSOCK_PERSIST", "0");
     command
 }

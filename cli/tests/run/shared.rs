@@ -743,7 +743,7 @@ fn a_program_in_another_network_namespace_is_refused() {
             command.arg("--mount-proc");
         }
         command.arg(inside.get_program()).args(inside.get_args());
-        run(command).failure(1, &[namespace, "--state DIR or --ephemeral"]);
+        run(command).failure(1, &[namespace, "(--state DIR or PEERSOCK_STATE)"]);
     }
     drop(serving);
 }
