@@ -66,7 +66,7 @@ static void share_twice(const char *state, uint32_t process) {
     int fd = peersock_node_socket(other, AF_INET6, SOCK_STREAM, 0);
     CHECK(fd >= 0 && peersock_connect(fd, (struct sockaddr *)&to, sizeof to) == -1 && errno == ENETUNREACH);
     CHECK(close(fd) == 0);
-    // A listener that is there before the network, and reached once it is joined.
+    // A listener that is there before the network is not reached in it: another program may have its port.
     struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons(7002)};
     int early = peersock_node_socket(other, AF_INET6, SOCK_STREAM, 0);
     CHECK(early >= 0 && peersock_bind(early, (struct sockaddr *)&any, sizeof any) == 0);
@@ -79,12 +79,18 @@ static void share_twice(const char *state, uint32_t process) {
     struct sockaddr_in6 its_own = own_address(other, 7000);
     CHECK(memcmp(&its_own.sin6_addr, &to.sin6_addr, sizeof to.sin6_addr) == 0);
     to.sin6_port = htons(7002);
+    fd = peersock_socket(AF_INET6, SOCK_STREAM, 0);
+    CHECK(fd >= 0 && peersock_connect(fd, (struct sockaddr *)&to, sizeof to) == -1 && errno == ECONNREFUSED);
+    CHECK(close(fd) == 0 && close(early) == 0);
+    early = peersock_node_socket(other, AF_INET6, SOCK_STREAM, 0);
+    CHECK(early >= 0 && peersock_bind(early, (struct sockaddr *)&any, sizeof any) == 0);
+    CHECK(peersock_listen(early, 1) == 0);
     int own = connect_to(to), accepted = peersock_accept(early, NULL, NULL);
-    char word[6] = "";
+    char word[5] = "";
     CHECK(accepted >= 0);
-    write_all(own, "early", 5);
-    read_all(accepted, word, 5);
-    CHECK(strcmp(word, "early") == 0);
+    write_all(own, "late", 4);
+    read_all(accepted, word, 4);
+    CHECK(strcmp(word, "late") == 0);
     // The ports are the node's.
     fd = peersock_node_socket(other, AF_INET6, SOCK_STREAM, 0);
     CHECK(fd >= 0 && peersock_bind(fd, (struct sockaddr *)&its_own, sizeof its_own) == -1 && errno == EADDRINUSE);
