@@ -511,7 +511,7 @@ fn tell_stream_errors(server: &Server) {
              chooses a port"
         )),
         ([_, ..], [first, ..]) => note(format_args!(
-            "port 443 (TCP) is not used ({first}): networks that pass nothing else do not reach this root; it \
+            "port 443 is not used for streams ({first}): networks that pass nothing else do not reach this root; it \
              needs the administrator or CAP_NET_BIND_SERVICE, and no other program there"
         )),
     }
