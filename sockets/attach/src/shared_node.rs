@@ -44,7 +44,7 @@ pub(crate) struct SharedNode {
     networks: Mutex<Vec<(Network, messages::Network)>>,
 }
 
-/// What the node has said first.
+/// First words of the node, and its end.
 #[derive(Debug)]
 struct About {
     tag: NodeTag,
