@@ -52,6 +52,7 @@ mod session;
 mod testing;
 mod text;
 
+pub mod membership;
 pub mod noise;
 pub mod wire;
 

@@ -155,7 +155,7 @@ pub enum ParseError {
 }
 
 /// Reader that takes fields off the front of a message.
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
     /// Creates a reader that starts behind the type byte.
@@ -167,25 +167,37 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], ParseError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], ParseError> {
         let (head, tail) = self.0.split_first_chunk().ok_or(ParseError::Length)?;
         self.0 = tail;
         Ok(head)
     }
 
-    fn u8(&mut self) -> Result<u8, ParseError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, ParseError> {
         self.array::<1>().map(|b| b[0])
+    }
+
+    /// Takes `len` bytes.
+    pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], ParseError> {
+        let (head, tail) = self.0.split_at_checked(len).ok_or(ParseError::Length)?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    /// Returns true if nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn u16(&mut self) -> Result<u16, ParseError> {
         self.array().map(|b| u16::from_be_bytes(*b))
     }
 
-    fn u32(&mut self) -> Result<u32, ParseError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, ParseError> {
         self.array().map(|b| u32::from_be_bytes(*b))
     }
 
-    fn u64(&mut self) -> Result<u64, ParseError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, ParseError> {
         self.array().map(|b| u64::from_be_bytes(*b))
     }
 
@@ -205,7 +217,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn end(self) -> Result<(), ParseError> {
+    pub(crate) fn end(self) -> Result<(), ParseError> {
         if self.0.is_empty() { Ok(()) } else { Err(ParseError::Length) }
     }
 }

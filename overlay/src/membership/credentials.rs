@@ -1,0 +1,231 @@
+use super::{
+    Certificate, Delegation, Grant, MemberName, NetworkKey, ProcessCertificate, Refusal, Revocations, Serial,
+    UnixTime,
+};
+use crate::id::{NetworkId, NodeId, PublicIdentity};
+use crate::wire::{ParseError, Reader};
+
+const VERSION: u8 = 1;
+/// Flag of credentials that end with a process certificate.
+const OF_PROCESS: u8 = 1;
+
+/// All statements that lead from the network key to one node.
+///
+/// ```text
+/// version 1 | flags 1: bit 0 with a process certificate | network key 32 | delegation 145 | certificate
+///   | process certificate, if any
+/// ```
+///
+/// The bytes say by themselves who is a member, and need no announcement of issuers: an unknown issuer's
+/// delegation comes with them. They prove nothing about who shows them; the session does.
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_overlay::membership::{
+///     Certificate, Credentials, Delegation, Grant, NetworkSecret, Revocations, Rights, Serial, UnixTime,
+/// };
+/// use peersock_overlay::{Identity, NetworkId};
+///
+/// let (secret, network) = (NetworkSecret::from_seed(&[1; 32]), "8056c2e21c000001".parse::<NetworkId>()?);
+/// let (controller, node) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[3; 32]));
+/// let now = UnixTime::from_millis(1_800_000_000_000);
+/// let (serial, day) = (Serial::next(now, None), Duration::from_secs(86_400));
+///
+/// let delegation =
+///     Delegation::sign(&secret, network, *controller.public(), serial, 365 * day, Rights::ALL);
+/// let grant = Grant::new(node.node_id(), "alpha".parse()?);
+/// let certificate = Certificate::sign(&controller, network, grant, serial, day)?;
+/// let credentials = Credentials::new(secret.public(), delegation, certificate);
+///
+/// let read = Credentials::parse(&credentials.to_bytes())?;
+/// let admission = read.authenticate(&secret.public(), network, &node.node_id())?;
+/// assert!(admission.check(now, &Revocations::default()).is_ok());
+/// assert!(admission.check(now.plus(day), &Revocations::default()).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    key: NetworkKey,
+    delegation: Delegation,
+    certificate: Certificate,
+    process: Option<ProcessCertificate>,
+}
+
+impl Credentials {
+    /// Maximum length in bytes. A datagram of 1,200 bytes has room for more.
+    pub const MAX_LEN: usize =
+        2 + NetworkKey::LEN + Delegation::LEN + Certificate::MAX_LEN + ProcessCertificate::MAX_LEN;
+
+    /// Combines the statements about a member. It checks none of them.
+    pub fn new(key: NetworkKey, delegation: Delegation, certificate: Certificate) -> Self {
+        Self { key, delegation, certificate, process: None }
+    }
+
+    /// Returns the credentials of a program of this member.
+    #[must_use]
+    pub fn of_process(&self, process: ProcessCertificate) -> Self {
+        Self { process: Some(process), ..self.clone() }
+    }
+
+    /// Returns the network key that the credentials claim.
+    pub fn key(&self) -> &NetworkKey {
+        &self.key
+    }
+
+    /// Returns the issuer's delegation.
+    pub fn delegation(&self) -> &Delegation {
+        &self.delegation
+    }
+
+    /// Returns the member's certificate.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Returns the certificate of the program that shows the credentials, if it is not the member itself.
+    pub fn process(&self) -> Option<&ProcessCertificate> {
+        self.process.as_ref()
+    }
+
+    /// Returns the bytes, at most [`Self::MAX_LEN`].
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(Self::MAX_LEN);
+        out.extend_from_slice(&[VERSION, if self.process.is_some() { OF_PROCESS } else { 0 }]);
+        out.extend_from_slice(self.key.as_bytes());
+        self.delegation.emit(&mut out);
+        self.certificate.emit(&mut out);
+        if let Some(process) = &self.process {
+            process.emit(&mut out);
+        }
+        out
+    }
+
+    /// Parses the bytes. Credentials have exactly one form.
+    ///
+    /// # Errors
+    /// Returns a [`ParseError`] if the bytes are not in it. No signature is checked.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader(bytes);
+        match reader.u8()? {
+            VERSION => {}
+            other => return Err(ParseError::Version(other)),
+        }
+        let flags = reader.u8()?;
+        if flags & !OF_PROCESS != 0 {
+            return Err(ParseError::Value);
+        }
+        let key = NetworkKey::from_bytes(*reader.array()?).map_err(|_| ParseError::Value)?;
+        let delegation = Delegation::read(&mut reader)?;
+        let certificate = Certificate::read(&mut reader)?;
+        let process = if flags == OF_PROCESS { Some(ProcessCertificate::read(&mut reader)?) } else { None };
+        reader.end()?;
+        Ok(Self { key, delegation, certificate, process })
+    }
+
+    /// Checks all signatures, at the cost of two or three Ed25519 operations. The result still has to be
+    /// checked against time and revocations.
+    ///
+    /// # Errors
+    /// Returns the statement that does not hold, as a [`Refusal`].
+    pub fn authenticate(
+        &self,
+        key: &NetworkKey,
+        network: NetworkId,
+        holder: &NodeId,
+    ) -> Result<Admission, Refusal> {
+        if self.key != *key {
+            return Err(Refusal::OtherNetwork);
+        }
+        let grant = self.certificate.grant();
+        let machine = self.process.as_ref().map_or(*holder, |process| process.machine().node_id());
+        if grant.node != machine {
+            return Err(Refusal::Holder);
+        }
+        if !self.delegation.rights().issues {
+            return Err(Refusal::Issuer);
+        }
+        self.delegation.verify(key, network)?;
+        self.certificate.verify(self.delegation.issuer(), network)?;
+        if let Some(process) = &self.process {
+            process.verify(holder, network)?;
+        }
+        Ok(Admission { credentials: self.clone(), holder: *holder })
+    }
+}
+
+/// Credentials whose signatures are right, and the node that has shown them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    credentials: Credentials,
+    holder: NodeId,
+}
+
+impl Admission {
+    /// Returns the credentials.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Returns the node that is admitted: the member, or a program of it.
+    pub fn holder(&self) -> &NodeId {
+        &self.holder
+    }
+
+    /// Returns the content of the member's certificate.
+    pub fn grant(&self) -> &Grant {
+        self.credentials.certificate.grant()
+    }
+
+    /// Returns true if the node is a program with keys of its own, and not the member's shared node.
+    pub fn is_process(&self) -> bool {
+        self.credentials.process.is_some()
+    }
+
+    /// Returns the label under which the program alone is addressed.
+    pub fn label(&self) -> Option<&MemberName> {
+        self.credentials.process.as_ref()?.label()
+    }
+
+    /// Returns true if the node may issue certificates: it is the issuer of its own.
+    pub fn is_issuer(&self) -> bool {
+        self.credentials.delegation.issuer().node_id() == self.holder
+    }
+
+    /// Returns the public keys of the issuer.
+    pub fn issuer(&self) -> &PublicIdentity {
+        self.credentials.delegation.issuer()
+    }
+
+    /// Returns when the first of the statements ends.
+    pub fn end(&self) -> UnixTime {
+        let Credentials { delegation, certificate, process, .. } = &self.credentials;
+        let ends = [Some(delegation.end()), Some(certificate.end()), process.as_ref().map(|one| one.end())];
+        ends.into_iter().flatten().min().unwrap_or_default()
+    }
+
+    /// Returns the newest time that an issuer has signed. No clock that is right shows an earlier one, apart
+    /// from the tolerance.
+    pub fn signed_time(&self) -> UnixTime {
+        self.credentials.certificate.serial().time().max(self.credentials.delegation.serial().time())
+    }
+
+    /// Checks the statements against the time and the revocations.
+    ///
+    /// # Errors
+    /// Returns the first reason for which the node is no member now, as a [`Refusal`].
+    pub fn check(&self, now: UnixTime, revoked: &Revocations) -> Result<(), Refusal> {
+        let Credentials { delegation, certificate, process, .. } = &self.credentials;
+        let mut named: Vec<(NodeId, Serial)> = vec![
+            (delegation.issuer().node_id(), delegation.serial()),
+            (certificate.grant().node, certificate.serial()),
+        ];
+        named.extend(process.as_ref().map(|process| (self.holder, process.serial())));
+        // First, because a revoked node must not hear that it only has to renew.
+        if named.iter().any(|(node, serial)| revoked.covers(node, *serial)) {
+            return Err(Refusal::Revoked);
+        }
+        delegation.check_time(now)?;
+        certificate.check_time(now)?;
+        process.as_ref().map_or(Ok(()), |process| process.check_time(now))
+    }
+}

@@ -1,0 +1,257 @@
+//! Revocations, and the signed head by which nodes notice that they lack some.
+
+use std::collections::BTreeMap;
+
+use super::key::signed_bytes;
+use super::{Delegation, NetworkKey, Refusal, Serial, UnixTime};
+use crate::crypto::hash;
+use crate::id::{Identity, NetworkId, NodeId};
+use crate::wire::{ParseError, Reader};
+
+const HASH_LABEL: &[u8] = b"peersock revocation set v1";
+const HEAD_LABEL: &[u8] = b"peersock revocations v1";
+
+/// Statement that certificates of a node no longer count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Revocation {
+    /// Lowest serial that counts. A node that is admitted again gets a certificate with a larger one.
+    pub min_serial: Serial,
+    /// Time at which the last certificate with a lower serial ends, so that nobody needs the statement any
+    /// more.
+    pub until: UnixTime,
+}
+
+/// Revocations of a network, by node. Issuers and programs can be revoked like members.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Revocations(BTreeMap<NodeId, Revocation>);
+
+impl Revocations {
+    /// Length of one entry in bytes: a node ID, a serial and a time.
+    pub const ENTRY_LEN: usize = 32 + 8 + 8;
+
+    /// Maximum number of entries that a node accepts.
+    pub const MAX_ENTRIES: usize = 10_000;
+
+    /// Returns the number of entries.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns true if nobody is revoked.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the entries in ascending order of their nodes.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Revocation)> {
+        self.0.iter()
+    }
+
+    /// Returns true if a statement about `node` with this serial no longer counts.
+    pub fn covers(&self, node: &NodeId, serial: Serial) -> bool {
+        self.0.get(node).is_some_and(|revocation| serial < revocation.min_serial)
+    }
+
+    /// Adds an entry. What is there stays unless the new entry goes further, so no later statement can take
+    /// a revocation back.
+    pub fn add(&mut self, node: NodeId, revocation: Revocation) {
+        let entry = self.0.entry(node).or_insert(revocation);
+        entry.min_serial = entry.min_serial.max(revocation.min_serial);
+        entry.until = entry.until.max(revocation.until);
+    }
+
+    /// Adds all entries of another set. Returns true if that changed anything.
+    pub fn merge(&mut self, other: &Self) -> bool {
+        let mut has_changed = false;
+        for (node, revocation) in other.iter() {
+            let before = self.0.get(node).copied();
+            self.add(*node, *revocation);
+            has_changed |= before != self.0.get(node).copied();
+        }
+        has_changed
+    }
+
+    /// Forgets the entries that nobody needs any more.
+    pub fn forget(&mut self, now: UnixTime) {
+        self.0.retain(|_, revocation| now < revocation.until);
+    }
+
+    /// Returns the set's bytes: the entries in ascending order of their nodes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.0.len() * Self::ENTRY_LEN);
+        for (node, revocation) in &self.0 {
+            out.extend_from_slice(node.as_bytes());
+            out.extend_from_slice(&revocation.min_serial.as_u64().to_be_bytes());
+            out.extend_from_slice(&revocation.until.as_millis().to_be_bytes());
+        }
+        out
+    }
+
+    /// Parses the bytes of a set, which has exactly one form.
+    ///
+    /// # Errors
+    /// Returns a [`ParseError`] for bytes that [`Self::to_bytes`] does not make, and for too many entries.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let (entries, rest) = bytes.as_chunks::<{ Self::ENTRY_LEN }>();
+        if !rest.is_empty() || entries.len() > Self::MAX_ENTRIES {
+            return Err(ParseError::Length);
+        }
+        let mut set = BTreeMap::new();
+        for entry in entries {
+            let mut reader = Reader(entry);
+            let node = NodeId::from_bytes(*reader.array()?);
+            let min_serial = Serial::from_u64(reader.u64()?);
+            let until = UnixTime::from_millis(reader.u64()?);
+            if set.last_key_value().is_some_and(|(last, _)| *last >= node) {
+                return Err(ParseError::Value);
+            }
+            set.insert(node, Revocation { min_serial, until });
+        }
+        Ok(Self(set))
+    }
+
+    fn hash(&self) -> [u8; 32] {
+        hash::hash(&[HASH_LABEL, &self.to_bytes()])
+    }
+}
+
+/// Signed statement of an issuer about all revocations of the network at one time. Its epoch grows with each
+/// change, so a node that hears of a larger one knows that it lacks something.
+///
+/// ```text
+/// delegation 145 | epoch 8 | time 8 | number of entries 4 | hash of the set 32 | signature 64
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Head {
+    delegation: Delegation,
+    epoch: u64,
+    time: UnixTime,
+    entries: u32,
+    hash: [u8; 32],
+    signature: [u8; 64],
+}
+
+impl Head {
+    /// Length in bytes.
+    pub const LEN: usize = Delegation::LEN + 8 + 8 + 4 + 32 + 64;
+
+    /// Signs a head for a set, by the issuer that the delegation names.
+    pub fn sign(
+        issuer: &Identity,
+        delegation: Delegation,
+        network: NetworkId,
+        epoch: u64,
+        time: UnixTime,
+        set: &Revocations,
+    ) -> Self {
+        let entries = u32::try_from(set.len()).unwrap_or(u32::MAX);
+        let mut head = Self { delegation, epoch, time, entries, hash: set.hash(), signature: [0; 64] };
+        head.signature = issuer.sign(&signed_bytes(HEAD_LABEL, network, &head.body()));
+        head
+    }
+
+    /// Returns the number that grows with each change.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Returns when the head was signed.
+    pub fn time(&self) -> UnixTime {
+        self.time
+    }
+
+    /// Returns the delegation of the issuer that has signed.
+    pub fn delegation(&self) -> &Delegation {
+        &self.delegation
+    }
+
+    /// Returns the length of the set in bytes.
+    pub fn set_len(&self) -> usize {
+        self.entries as usize * Revocations::ENTRY_LEN
+    }
+
+    /// Returns the beginning of the set's hash, which tells two sets of one epoch apart.
+    pub fn digest(&self) -> [u8; 8] {
+        *self.hash.first_chunk().expect("a hash has 32 bytes")
+    }
+
+    /// Returns true if another head with this epoch and digest is newer. Of two heads of one epoch, which a
+    /// stolen key or a restored store can make, all nodes prefer the same one.
+    pub fn is_older_than(&self, epoch: u64, digest: [u8; 8]) -> bool {
+        (self.epoch, self.digest()) < (epoch, digest)
+    }
+
+    /// Checks the signatures and the time.
+    ///
+    /// # Errors
+    /// Returns the statement that does not hold, as a [`Refusal`].
+    pub fn verify(
+        &self,
+        key: &NetworkKey,
+        network: NetworkId,
+        now: UnixTime,
+        revoked: &Revocations,
+    ) -> Result<(), Refusal> {
+        if !self.delegation.rights().revokes || self.entries as usize > Revocations::MAX_ENTRIES {
+            return Err(Refusal::Issuer);
+        }
+        if revoked.covers(&self.delegation.issuer().node_id(), self.delegation.serial()) {
+            return Err(Refusal::Revoked);
+        }
+        self.delegation.check_time(now)?;
+        if !Serial::from_u64(self.time.as_millis()).has_begun(now) {
+            return Err(Refusal::NotYetValid);
+        }
+        self.delegation.verify(key, network)?;
+        let message = signed_bytes(HEAD_LABEL, network, &self.body());
+        match self.delegation.issuer().verify(&message, &self.signature) {
+            true => Ok(()),
+            false => Err(Refusal::Unauthentic),
+        }
+    }
+
+    /// Returns the set that the bytes are, if it is the one of this head. Entries that name serials after
+    /// the head's time count up to it, so that no issuer can exclude a node for ever.
+    pub fn read_set(&self, bytes: &[u8]) -> Option<Revocations> {
+        let mut set = Revocations::parse(bytes).ok()?;
+        if set.len() != self.entries as usize || set.hash() != self.hash {
+            return None;
+        }
+        let last = Serial::next(self.time, Some(Serial::from_u64(self.time.as_millis())));
+        set.0.values_mut().for_each(|entry| entry.min_serial = entry.min_serial.min(last));
+        Some(set)
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(Self::LEN);
+        self.delegation.emit(&mut body);
+        body.extend_from_slice(&self.epoch.to_be_bytes());
+        body.extend_from_slice(&self.time.as_millis().to_be_bytes());
+        body.extend_from_slice(&self.entries.to_be_bytes());
+        body.extend_from_slice(&self.hash);
+        body
+    }
+
+    /// Returns the bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [self.body().as_slice(), &self.signature].concat()
+    }
+
+    /// Parses the bytes. No signature is checked.
+    ///
+    /// # Errors
+    /// Returns a [`ParseError`] if they are no head.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader(bytes);
+        let head = Self {
+            delegation: Delegation::read(&mut reader)?,
+            epoch: reader.u64()?,
+            time: UnixTime::from_millis(reader.u64()?),
+            entries: reader.u32()?,
+            hash: *reader.array()?,
+            signature: *reader.array()?,
+        };
+        reader.end()?;
+        Ok(head)
+    }
+}

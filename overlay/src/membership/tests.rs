@@ -1,0 +1,376 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::{Identity, NetworkId, NodeId};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
+
+fn network() -> NetworkId {
+    "8056c2e21c000001".parse().expect("a managed ID")
+}
+
+fn secret() -> NetworkSecret {
+    NetworkSecret::from_seed(&[1; 32])
+}
+
+fn identity(seed: u8) -> Identity {
+    Identity::from_seed(&[seed; 32])
+}
+
+fn serial() -> Serial {
+    Serial::next(NOW, None)
+}
+
+/// Returns a delegation of a year to the identity with seed 2.
+fn delegation() -> Delegation {
+    Delegation::sign(&secret(), network(), *identity(2).public(), serial(), 365 * DAY, Rights::ALL)
+}
+
+fn grant(node: NodeId) -> Grant {
+    Grant::new(node, "alpha".parse().expect("a name"))
+}
+
+/// Returns credentials of a day for the identity with seed 3.
+fn credentials() -> Credentials {
+    let certificate = Certificate::sign(&identity(2), network(), grant(identity(3).node_id()), serial(), DAY);
+    Credentials::new(secret().public(), delegation(), certificate.expect("a good grant"))
+}
+
+fn process(lifetime: Duration) -> Credentials {
+    let label = Some("web".parse().expect("a name"));
+    let process = identity(4).node_id();
+    credentials().of_process(ProcessCertificate::sign(
+        &identity(3),
+        network(),
+        &process,
+        label,
+        serial(),
+        lifetime,
+    ))
+}
+
+/// Returns why a node with these credentials is no member.
+fn refusal(credentials: &Credentials, holder: &NodeId, now: UnixTime) -> Option<Refusal> {
+    let admission = credentials.authenticate(&secret().public(), network(), holder);
+    admission.and_then(|admission| admission.check(now, &Revocations::default())).err()
+}
+
+#[test]
+fn a_member_and_its_programs_are_admitted() {
+    assert_eq!(refusal(&credentials(), &identity(3).node_id(), NOW), None);
+    assert_eq!(refusal(&process(DAY), &identity(4).node_id(), NOW), None);
+    let admission = process(DAY).authenticate(&secret().public(), network(), &identity(4).node_id());
+    let admission = admission.expect("signed by its machine");
+    assert!(admission.is_process() && !admission.is_issuer());
+    assert_eq!(admission.label().map(MemberName::as_str), Some("web"));
+    assert_eq!(admission.end(), NOW.plus(ProcessCertificate::MAX_LIFETIME), "an hour at most");
+}
+
+#[test]
+fn credentials_belong_to_one_node() {
+    for stranger in [4, 2, 5] {
+        assert_eq!(refusal(&credentials(), &identity(stranger).node_id(), NOW), Some(Refusal::Holder));
+    }
+    // The machine's own keys cannot use a program's credentials either, nor another program.
+    for stranger in [3, 5] {
+        let refused = refusal(&process(DAY), &identity(stranger).node_id(), NOW);
+        assert_eq!(refused, Some(Refusal::Unauthentic));
+    }
+}
+
+#[test]
+fn statements_of_other_signers_and_networks_do_not_count() {
+    let holder = identity(3).node_id();
+    let other = NetworkSecret::from_seed(&[9; 32]);
+    let (good, network) = (credentials(), network());
+    // Another key with the same ID.
+    let foreign = Delegation::sign(&other, network, *identity(2).public(), serial(), DAY, Rights::ALL);
+    let of_other = Credentials::new(other.public(), foreign.clone(), good.certificate().clone());
+    assert_eq!(refusal(&of_other, &holder, NOW), Some(Refusal::OtherNetwork));
+    // A delegation that another key has signed.
+    let forged = Credentials::new(secret().public(), foreign, good.certificate().clone());
+    assert_eq!(refusal(&forged, &holder, NOW), Some(Refusal::Issuer));
+    // The same key in another network.
+    let id: NetworkId = "8056c2e21c000002".parse().expect("a managed ID");
+    let refused = good.authenticate(&secret().public(), id, &holder).err();
+    assert_eq!(refused, Some(Refusal::Issuer));
+    // A member is no issuer.
+    let by_member = Certificate::sign(&identity(3), network, grant(identity(5).node_id()), serial(), DAY);
+    let by_member = Credentials::new(secret().public(), delegation(), by_member.expect("a good grant"));
+    assert_eq!(refusal(&by_member, &identity(5).node_id(), NOW), Some(Refusal::Unauthentic));
+    // An issuer that may only revoke issues nothing.
+    let rights = Rights { issues: false, revokes: true };
+    let revoker = Delegation::sign(&secret(), network, *identity(2).public(), serial(), DAY, rights);
+    let by_revoker = Credentials::new(secret().public(), revoker, good.certificate().clone());
+    assert_eq!(refusal(&by_revoker, &holder, NOW), Some(Refusal::Issuer));
+}
+
+#[test]
+fn times_count_with_a_tolerance_at_the_beginning_only() {
+    let (holder, second) = (identity(3).node_id(), Duration::from_secs(1));
+    let begin = NOW.minus(CLOCK_TOLERANCE);
+    assert_eq!(refusal(&credentials(), &holder, begin), None);
+    assert_eq!(refusal(&credentials(), &holder, begin.minus(second)), Some(Refusal::NotYetValid));
+    assert_eq!(refusal(&credentials(), &holder, NOW.plus(DAY).minus(second)), None);
+    assert_eq!(refusal(&credentials(), &holder, NOW.plus(DAY)), Some(Refusal::Expired));
+    let process = process(DAY);
+    let hour = NOW.plus(ProcessCertificate::MAX_LIFETIME);
+    assert_eq!(refusal(&process, &identity(4).node_id(), hour.minus(second)), None);
+    assert_eq!(refusal(&process, &identity(4).node_id(), hour), Some(Refusal::Expired));
+    // A certificate does not outlive its issuer's delegation.
+    let short = Delegation::sign(
+        &secret(),
+        network(),
+        *identity(2).public(),
+        serial(),
+        Duration::from_secs(60),
+        Rights::ALL,
+    );
+    let short = Credentials::new(secret().public(), short, credentials().certificate().clone());
+    assert_eq!(refusal(&short, &holder, NOW.plus(60 * second)), Some(Refusal::IssuerExpired));
+}
+
+#[test]
+fn revocations_count_for_members_issuers_and_programs_until_a_later_serial() {
+    let process = process(DAY).authenticate(&secret().public(), network(), &identity(4).node_id());
+    let process = process.expect("signed by its machine");
+    let later = Serial::next(NOW, Some(serial()));
+    let until = NOW.plus(DAY);
+    for revoked in [2, 3, 4] {
+        let mut set = Revocations::default();
+        let node = identity(revoked).node_id();
+        set.add(node, Revocation { min_serial: serial(), until });
+        assert_eq!(process.check(NOW, &set), Ok(()), "the serial itself counts");
+        set.add(node, Revocation { min_serial: later, until });
+        assert_eq!(process.check(NOW, &set), Err(Refusal::Revoked));
+        // Also after the end, so that nobody thinks that a renewal would help.
+        assert_eq!(process.check(NOW.plus(DAY), &set), Err(Refusal::Revoked));
+        set.add(node, Revocation { min_serial: serial(), until: NOW });
+        assert_eq!(process.check(NOW, &set), Err(Refusal::Revoked), "nothing takes a revocation back");
+        set.forget(until);
+        assert!(set.is_empty());
+    }
+}
+
+#[test]
+fn heads_name_one_set_and_their_issuer() {
+    let (key, network) = (secret().public(), network());
+    let mut set = Revocations::default();
+    set.add(identity(3).node_id(), Revocation { min_serial: serial(), until: NOW.plus(DAY) });
+    let head = Head::sign(&identity(2), delegation(), network, 7, NOW, &set);
+    let none = Revocations::default();
+    assert_eq!(Head::parse(&head.to_bytes()), Ok(head.clone()));
+    assert_eq!(head.to_bytes().len(), Head::LEN);
+    assert_eq!(head.verify(&key, network, NOW, &none), Ok(()));
+    assert_eq!(head.read_set(&set.to_bytes()), Some(set.clone()));
+    assert_eq!(head.read_set(&[]), None);
+
+    // Another signer, a signer without the right, a revoked one, and a head from the future.
+    let forged = Head::sign(&identity(3), delegation(), network, 8, NOW, &set);
+    assert_eq!(forged.verify(&key, network, NOW, &none), Err(Refusal::Unauthentic));
+    let rights = Rights { issues: true, revokes: false };
+    let weak = Delegation::sign(&secret(), network, *identity(2).public(), serial(), DAY, rights);
+    let weak = Head::sign(&identity(2), weak, network, 8, NOW, &set);
+    assert_eq!(weak.verify(&key, network, NOW, &none), Err(Refusal::Issuer));
+    let mut of_issuer = Revocations::default();
+    let later = Serial::next(NOW, Some(serial()));
+    of_issuer.add(identity(2).node_id(), Revocation { min_serial: later, until: NOW.plus(DAY) });
+    assert_eq!(head.verify(&key, network, NOW, &of_issuer), Err(Refusal::Revoked));
+    let early = NOW.minus(2 * CLOCK_TOLERANCE);
+    assert_eq!(head.verify(&key, network, early, &none), Err(Refusal::NotYetValid));
+}
+
+#[test]
+fn no_issuer_excludes_a_node_for_ever() {
+    let mut set = Revocations::default();
+    let (min_serial, until) = (Serial::from_u64(u64::MAX), UnixTime::from_millis(u64::MAX));
+    set.add(identity(3).node_id(), Revocation { min_serial, until });
+    let head = Head::sign(&identity(2), delegation(), network(), 1, NOW, &set);
+    let read = head.read_set(&set.to_bytes()).expect("the set of the head");
+    assert!(read.covers(&identity(3).node_id(), serial()));
+    let later = Serial::next(NOW.plus(Duration::from_millis(2)), None);
+    assert!(!read.covers(&identity(3).node_id(), later), "a later admission counts");
+}
+
+#[test]
+fn the_largest_credentials_leave_room_in_a_datagram() {
+    let mut grant = grant(identity(3).node_id());
+    grant.name = "a".repeat(MemberName::MAX_LEN).parse().expect("a name");
+    (grant.ipv4, grant.ipv6) = (Some([10, 7, 0, 3].into()), Some([7; 16].into()));
+    let tag = |n: usize| format!("{n}{}", "t".repeat(30)).parse::<Tag>().expect("a tag");
+    grant.tags = (1..=4).map(tag).collect();
+    grant.claims = vec![0xff; Grant::MAX_CLAIMS_LEN];
+    let certificate = Certificate::sign(&identity(2), network(), grant, serial(), DAY);
+    let largest = Credentials::new(secret().public(), delegation(), certificate.expect("a good grant"));
+    let label = "b".repeat(MemberName::MAX_LEN).parse().expect("a name");
+    let process = identity(4).node_id();
+    let largest = largest.of_process(ProcessCertificate::sign(
+        &identity(3),
+        network(),
+        &process,
+        Some(label),
+        serial(),
+        DAY,
+    ));
+    assert_eq!(largest.to_bytes().len(), Credentials::MAX_LEN);
+    const { assert!(Credentials::MAX_LEN <= 900) };
+    assert_eq!(Credentials::parse(&largest.to_bytes()), Ok(largest));
+}
+
+#[test]
+fn each_altered_byte_is_noticed() {
+    for (good, holder) in [(credentials(), identity(3)), (process(DAY), identity(4))] {
+        let bytes = good.to_bytes();
+        for at in 0..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1;
+            let accepted = Credentials::parse(&altered)
+                .is_ok_and(|read| refusal(&read, &holder.node_id(), NOW).is_none());
+            assert!(!accepted, "byte {at}");
+            assert!(Credentials::parse(&bytes[..at]).is_err(), "cut at {at}");
+        }
+        assert!(Credentials::parse(&[bytes.as_slice(), &[0]].concat()).is_err());
+    }
+}
+
+#[test]
+fn grants_that_no_certificate_can_hold_are_refused() {
+    let node = identity(3).node_id();
+    let sign = |grant| Certificate::sign(&identity(2), network(), grant, serial(), DAY).err();
+    let mut many = grant(node);
+    many.tags = (10..40).map(|n| format!("tag-{n}").parse().expect("a tag")).collect();
+    assert_eq!(sign(many.clone()), Some(InvalidGrant::TagsLength(30 * 7)));
+    let mut twice = grant(node);
+    twice.tags = vec![many.tags[1].clone(), many.tags[0].clone()];
+    assert_eq!(sign(twice), Some(InvalidGrant::TagsOrder));
+    let mut claims = grant(node);
+    claims.claims = vec![0; 129];
+    assert_eq!(sign(claims), Some(InvalidGrant::ClaimsLength(129)));
+    for unusable in [[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 1], [255, 255, 255, 255]] {
+        let mut address = grant(node);
+        address.ipv4 = Some(unusable.into());
+        assert_eq!(sign(address), Some(InvalidGrant::Address(std::net::IpAddr::from(unusable))));
+    }
+}
+
+#[test]
+fn codes_are_read_as_people_type_them() {
+    let code = Code::from_bits(0b00001_00000_10110_00010_11111_01010);
+    assert_eq!(code.to_string(), "AZ2-P01");
+    for typed in ["AZ2-P01", "az2p01", " aZ2-pOl ", "AZ2-POI"] {
+        assert_eq!(typed.parse(), Ok(code), "{typed}");
+    }
+    for wrong in ["", "AZ2-P0", "AZ2-P011", "AZ2-PU1", "AZ2 P01", "ÄZ2-P01"] {
+        assert!(wrong.parse::<Code>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn questions_and_answers_are_read_as_written() {
+    let request = CertifyRequest {
+        run: 1,
+        starts: 2,
+        token: Some(Token::from_bytes([7; 16])),
+        name: Some("alpha".parse().expect("a name")),
+        description: "Debian 12".into(),
+    };
+    for question in [
+        Question::Certify(request.clone()),
+        Question::Certify(CertifyRequest::default()),
+        Question::FindName("beta".parse().expect("a name")),
+        Question::FindAddress([10, 7, 0, 3].into()),
+    ] {
+        let bytes = question.to_bytes();
+        assert_eq!(Question::parse(&bytes), Ok(question));
+        assert!(Question::parse(&bytes[..bytes.len() - 1]).is_err());
+    }
+    let credentials = Box::new(credentials());
+    let code = Code::from_bits(7);
+    for answer in [
+        Answer::Certified { time: NOW, renew_after: 3600, credentials: credentials.clone() },
+        Answer::Pending { time: NOW, retry_after: 5, code },
+        Answer::Denied { time: NOW, reason: Denial::Cloned },
+        Answer::Found { identity: *identity(3).public(), credentials },
+        Answer::Absent,
+    ] {
+        let bytes = answer.to_bytes();
+        assert_eq!(Answer::parse(&bytes), Ok(answer));
+        assert!(Answer::parse(&bytes[..bytes.len() - 1]).is_err());
+    }
+    // Long descriptions are cut, and none steers a terminal.
+    let long = CertifyRequest { description: "ä".repeat(40), ..request.clone() };
+    let Ok(Question::Certify(read)) = Question::parse(&Question::Certify(long).to_bytes()) else {
+        panic!("a description that is too long is cut")
+    };
+    assert_eq!(read.description, "ä".repeat(32));
+    let steering = CertifyRequest { description: "\x1b[2J".into(), ..request.clone() };
+    assert!(Question::parse(&Question::Certify(steering).to_bytes()).is_err());
+    assert!(!format!("{request:?}").contains('7'), "a token is a secret");
+}
+
+#[test]
+fn wishes_become_names() {
+    for (wish, name) in
+        [("alpha", "alpha"), ("Anna's Laptop.local", "anna-s-laptop"), ("__x__y__", "x-y"), ("größe", "gr-e")]
+    {
+        assert_eq!(MemberName::cleaned(wish).map(|name| name.to_string()), Some(name.into()), "{wish}");
+    }
+    for nothing in ["", "...", "日本", "---"] {
+        assert_eq!(MemberName::cleaned(nothing), None, "{nothing}");
+    }
+    let long = MemberName::cleaned(&"a".repeat(100)).expect("letters");
+    assert_eq!(long.as_str().len(), 63);
+    assert_eq!(long.numbered(12).as_str(), format!("{}-12", "a".repeat(60)));
+}
+
+proptest! {
+    #[test]
+    fn certificates_have_one_form(
+        name in "[a-z0-9]{1,63}",
+        tags in prop::collection::btree_set("[a-z0-9]{1,20}", 0..6),
+        claims in prop::collection::vec(any::<u8>(), 0..=128),
+        role in 0..4_usize,
+        is_ephemeral: bool,
+        ipv4 in prop::option::of(1..=250_u8),
+        ipv6 in prop::option::of(1..=250_u8),
+        node: [u8; 32],
+        serial: u64,
+        seconds in 0..10_000_000_u64,
+    ) {
+        let grant = Grant {
+            node: NodeId::from_bytes(node),
+            name: name.parse().expect("a name"),
+            role: [Role::Member, Role::Viewer, Role::Operator, Role::Admin][role],
+            is_ephemeral,
+            ipv4: ipv4.map(|last| [10, 0, 0, last].into()),
+            ipv6: ipv6.map(|first| [u16::from(first) | 0x2000, 0, 0, 0, 0, 0, 0, 1].into()),
+            tags: tags.iter().map(|tag| tag.parse().expect("a tag")).collect(),
+            claims,
+        };
+        let serial = Serial::from_u64(serial);
+        let signed =
+            Certificate::sign(&identity(2), network(), grant, serial, Duration::from_secs(seconds));
+        prop_assume!(signed.is_ok());
+        let credentials = Credentials::new(secret().public(), delegation(), signed.expect("signed"));
+        let bytes = credentials.to_bytes();
+        prop_assert_eq!(Credentials::parse(&bytes), Ok(credentials));
+    }
+
+    #[test]
+    fn what_parses_is_what_would_be_written(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        // Most bytes begin like real ones, so that parsing gets further than the first field.
+        let mut real = process(DAY).to_bytes();
+        let at = bytes.len() % real.len();
+        real.truncate(at);
+        real.extend_from_slice(&bytes);
+        if let Ok(read) = Credentials::parse(&real) {
+            prop_assert_eq!(read.to_bytes(), real);
+        }
+        if let Ok(set) = Revocations::parse(&bytes) {
+            prop_assert_eq!(set.to_bytes(), bytes);
+        }
+    }
+}
