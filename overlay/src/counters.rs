@@ -11,8 +11,19 @@ peersock_primitives::counters! {
         pub data_too_old,
         /// Data packets dropped because their session is past its lifetime or erased.
         pub data_expired,
+        /// Authentic data packets dropped because their sender has shown no credentials that count.
+        pub data_not_admitted,
         /// Packets that were not sent because the session was past its lifetime or erased.
         pub seal_expired,
+
+        /// Peers of managed networks whose credentials were accepted.
+        pub peers_admitted,
+        /// Peers of managed networks that were admitted and are no longer: revoked, or their credentials ended.
+        pub peers_expelled,
+        /// Credentials, heads and sets of peers that do not count.
+        pub credentials_refused,
+        /// Messages about credentials dropped because too many came from one peer.
+        pub credentials_dropped,
 
         /// Datagrams dropped because their source address cannot be answered.
         pub bad_source,

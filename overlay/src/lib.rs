@@ -85,8 +85,8 @@ pub use id::{
 };
 pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use network::{
-    Exit, NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
-    StaticMember, StaticNetwork, is_endpoint, is_route,
+    Exit, ManagedNetwork, Membership, NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex,
+    NetworkSummary, Policy, Prefix, StaticMember, StaticNetwork, is_endpoint, is_route,
 };
 pub use peersock_primitives::Counter;
 pub use reach::{Path, Place, RecvMeta, SizeState, SocketIndex, SocketInfo};

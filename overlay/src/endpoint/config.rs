@@ -11,6 +11,7 @@ use crate::contact::{Contact, DirectAttempt};
 use crate::crypto::{EntropySource, Provider, Suite, default_provider};
 use crate::id::{Identity, NetworkId, NodeId, PublicIdentity};
 use crate::link::Elsewhere;
+use crate::membership::Refusal;
 use crate::network::{NetworkConfigError, NetworkIndex, NetworkSummary};
 use crate::reach::Path;
 use crate::session::{Peer, SessionStats};
@@ -143,6 +144,14 @@ pub enum JoinError {
         network: NetworkId,
         /// Public key of this node, by which the network's file would list it.
         key: PublicIdentity,
+    },
+    /// The given credentials are not this node's in this network.
+    #[error("the credentials for network {network} do not count: {refusal}")]
+    Credentials {
+        /// Network that was not joined.
+        network: NetworkId,
+        /// Reason.
+        refusal: Refusal,
     },
     /// The node has already joined the maximum number of networks.
     #[error("one node can join at most {0} networks")]

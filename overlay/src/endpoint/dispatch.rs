@@ -7,7 +7,7 @@ use super::Endpoint;
 use crate::link::{Attention, Context, Effect, Link, NodeKey, PeerKey, Report, Timer};
 use crate::reach::{RecvMeta, SizeState, Why, usable};
 use crate::session::{Peer, Session};
-use crate::wire::{DATA_OVERHEAD, RootMessage};
+use crate::wire::{DATA_OVERHEAD, MembershipMessage, RootMessage};
 
 impl Endpoint {
     /// Requests a session with the peer: begins a handshake unless one runs or a session exists.
@@ -42,6 +42,14 @@ impl Endpoint {
             });
             if let Some(key) = self.key_of(peer) {
                 self.on_root_message(now, key, message);
+            }
+            return;
+        }
+        if MembershipMessage::is_one(message) && self.needs_credentials(peer.network()) {
+            let why = Attention::Packet(meta, message.len() + DATA_OVERHEAD);
+            self.link_of(now, peer, |link, cx| link.on_attention(cx, session, why));
+            if let Some(key) = self.key_of(peer) {
+                self.on_membership_message(now, key, message);
             }
             return;
         }
@@ -167,6 +175,7 @@ impl Endpoint {
             Effect::Confirmed => self.others(now, key, node, Link::path_confirmed),
             Effect::Doubted => self.others(now, key, node, Link::doubt_liveness),
             Effect::Departed => self.forget_departed(now),
+            Effect::Established => self.show_credentials(now, key),
             Effect::SessionLost => {
                 if self.carrier(node).is_none() {
                     self.core.timers.clear(Timer::Mtu(node));

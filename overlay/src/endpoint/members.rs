@@ -36,7 +36,11 @@ impl Endpoint {
         if self.networks.len() >= MAX_NETWORKS {
             return Err(JoinError::TooMany(MAX_NETWORKS));
         }
-        let policy = network.policy();
+        let mut policy = network.policy();
+        if let Some(membership) = policy.membership_mut() {
+            let begun = membership.begin(&self.own_id);
+            begun.map_err(|refusal| JoinError::Credentials { network: id, refusal })?;
+        }
         if !policy.admits(&self.own_id) {
             return Err(JoinError::NotAMember { network: id, key: *self.core.identity.public() });
         }
@@ -58,6 +62,7 @@ impl Endpoint {
         // Nodes of this network may have been heard before it was joined.
         self.discovery.forget_heard();
         self.restart_beacons(now);
+        self.begin_asking(now, index);
         Ok(index)
     }
 
@@ -74,6 +79,8 @@ impl Endpoint {
         }
         if let Some(left) = self.networks.remove(&network) {
             self.routes.withdraw(network, &prefixes_of(&*left.policy, &self.own_id));
+            self.core.timers.clear(Timer::Asking(network));
+            self.core.timers.clear(Timer::Heads(network));
             self.restart_beacons(now);
             self.limit_sessions();
         }
@@ -247,7 +254,7 @@ impl Endpoint {
     }
 
     /// Adds a peer that the network lists, or that was heard from `source`.
-    fn add_peer(
+    pub(super) fn add_peer(
         &mut self,
         now: Instant,
         network: NetworkIndex,
@@ -272,6 +279,7 @@ impl Endpoint {
         let watched = self.core.watched.clone();
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], watched, now));
         handle.set_prefixes(prefixes_of(&*members.policy, &node).into());
+        handle.set_admitted(members.policy.membership().is_none());
         let node_key = self.nodes.find_or_add(&node);
         // The node's path may be known from another network.
         handle.set_path(self.nodes[node_key].reach.path());
@@ -293,6 +301,7 @@ impl Endpoint {
     pub(super) fn remove_peer(&mut self, now: Instant, key: PeerKey) {
         self.link(now, key, Link::close);
         let Some(peer) = self.peers.remove(key) else { return };
+        self.forget_credentials(&peer.link.handle);
         let (handle, node) = (&peer.link.handle, peer.link.node);
         self.discovery.forget(key);
         self.nodes[node].reach.set_configured(handle.network(), &[]);

@@ -30,9 +30,11 @@
 //! bounded memory, and never make this node send more to an address than came from there.
 
 mod announce;
+mod asking;
 mod backlog;
 mod config;
 mod contacts;
+mod credentials;
 mod discovery;
 mod dispatch;
 mod duplicates;
@@ -54,6 +56,7 @@ mod readdress;
 mod relays;
 mod responder;
 mod responses;
+mod revocations;
 mod root_checks;
 mod root_sessions;
 mod roots;
@@ -303,6 +306,9 @@ impl Endpoint {
                 Timer::Sockets => self.close_unused_sockets(now),
                 Timer::TcpStreams => self.close_unused_streams(now),
                 Timer::Backlog => self.work_off(now),
+                Timer::Shown(key) => self.on_shown_timer(now, key),
+                Timer::Asking(network) => self.on_asking_timer(now, network),
+                Timer::Heads(network) => self.on_heads_timer(now, network),
             }
         }
     }

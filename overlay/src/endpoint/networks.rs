@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::asking::Asking;
 use super::eviction::EvictionOrder;
+use super::revocations::Pull;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
 use crate::link::PeerKey;
 use crate::network::{NetworkIndex, Policy, Prefix, RootsPolicy};
@@ -92,6 +94,13 @@ pub(super) struct JoinedNetwork {
     pub(super) discovery: DiscoveryKey,
     pub(super) by_node: BTreeMap<NodeId, PeerKey>,
     wanted: BTreeMap<IpAddr, Instant>,
+    /// Questions to controllers that are not answered yet.
+    pub(super) asking: Asking,
+    /// Set of revocations that is being fetched from a peer.
+    pub(super) pull: Option<Pull>,
+    /// Time of the last change of the revocations, and of the next word about them to all peers.
+    pub(super) head_changed: Option<Instant>,
+    pub(super) have_at: Option<Instant>,
     /// Order in which peers make room for newcomers.
     pub(super) order: EvictionOrder,
     /// Number of forgotten peers.
@@ -111,6 +120,10 @@ impl JoinedNetwork {
             policy,
             by_node: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            asking: Asking::default(),
+            pull: None,
+            head_changed: None,
+            have_at: None,
             order: EvictionOrder::default(),
             forgotten: 0,
             past: SessionStats::default(),

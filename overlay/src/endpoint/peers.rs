@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::credentials::Shown;
 use super::eviction::{Origin, Rank, Worth};
 use crate::link::{Link, PeerKey};
 use crate::network::NetworkIndex;
@@ -19,11 +20,13 @@ pub(super) struct PeerState {
     pub(super) rank: Option<Rank>,
     /// Time when local discovery last heard the peer.
     pub(super) heard: Option<Instant>,
+    /// Credentials shown to each other, in a network that needs them.
+    pub(super) shown: Option<Box<Shown>>,
 }
 
 impl PeerState {
     pub(super) fn new(link: Link, listed: bool, origin: Origin) -> Self {
-        Self { link, listed, origin, rank: None, heard: None }
+        Self { link, listed, origin, rank: None, heard: None, shown: None }
     }
 
     /// Records that local discovery heard the peer.

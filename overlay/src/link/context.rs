@@ -106,6 +106,10 @@ impl Core {
             self.events.pop_front();
             self.counters.events_lost.increment();
         }
+        // The driver must not use a session in which nothing may pass yet; see `Endpoint::admit`.
+        if matches!(event, Event::SessionReady(_)) && !event.peer().is_admitted() {
+            return;
+        }
         self.events.push_back(event);
     }
 
@@ -200,6 +204,8 @@ pub(crate) enum Effect {
     Departed,
     /// The peer's last session is gone.
     SessionLost,
+    /// The peer has a session that was not there before.
+    Established,
 }
 
 impl Context<'_> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::membership::{Answer, NetworkKey, Question, Refusal};
 use crate::network::Prefix;
 use crate::session::Peer;
 
@@ -44,6 +45,19 @@ pub enum Event {
     /// this node has changed, or a handshake was repeated. Earlier packets may be lost; resend them without
     /// waiting for a timer.
     PathConfirmed(Arc<Peer>),
+    /// A controller has answered a question of this node about a managed network. If it has renewed this node's
+    /// credentials, [`Endpoint::membership`](crate::Endpoint::membership) has them.
+    Answered(Arc<Peer>, Box<Answer>),
+    /// A node asks this one, which is a controller of the network. The answer goes to
+    /// [`Endpoint::answer`](crate::Endpoint::answer) with the number.
+    Asked(Arc<Peer>, u32, Box<Question>),
+    /// A managed network's key is not known here, and the peer's credentials claim this one. If its stretched
+    /// hash is the network's ID, it belongs to [`Endpoint::set_network_key`](crate::Endpoint::set_network_key).
+    KeyClaimed(Arc<Peer>, NetworkKey),
+    /// The revocations that this node knows have changed, or were confirmed.
+    RevocationsChanged(Arc<Peer>),
+    /// The peer has refused this node's credentials.
+    RefusedBy(Arc<Peer>, Refusal),
     /// The peer's addresses have changed; the listed ones are no longer its addresses. State agreed under one
     /// of them should end. See [`Endpoint::set_addresses`](crate::Endpoint::set_addresses).
     AddressesChanged(Arc<Peer>, Arc<[Prefix]>),
@@ -57,6 +71,8 @@ pub enum Gone {
     Restarted,
     /// The peer said so: it left the network, or the node was shut down.
     Left,
+    /// The network admits the peer no longer: it was revoked, or its credentials have ended.
+    Expelled,
     /// The peer's machine has kept refusing packets at its port, and the peer itself was not heard. This is
     /// the only evidence that may be wrong.
     Refused,
@@ -77,6 +93,11 @@ impl Event {
             | Self::PeerUnreachable(peer)
             | Self::PeerGone(peer, _)
             | Self::AddressesChanged(peer, _)
+            | Self::Answered(peer, _)
+            | Self::Asked(peer, ..)
+            | Self::KeyClaimed(peer, _)
+            | Self::RevocationsChanged(peer)
+            | Self::RefusedBy(peer, _)
             | Self::PathConfirmed(peer) => peer,
         }
     }

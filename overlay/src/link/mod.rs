@@ -60,6 +60,7 @@ pub(crate) use standstill::Standstills;
 pub(crate) use timers::Timers;
 
 use crate::bucket::{Bucket, Rate};
+use crate::network::NetworkIndex;
 use crate::noise::Timestamp;
 use crate::reach::{Place, PlaceKey};
 use crate::session::{Peer, Session, SessionStats};
@@ -106,6 +107,12 @@ pub(crate) enum Timer {
     TcpStreams,
     /// Initiations wait for the processor.
     Backlog,
+    /// Credentials are due for repetition, or a peer's credentials end.
+    Shown(PeerKey),
+    /// A question to a controller is due for repetition.
+    Asking(NetworkIndex),
+    /// Peers are due to hear which revocations this node knows.
+    Heads(NetworkIndex),
 }
 
 /// State of one peer in one network.
@@ -336,7 +343,7 @@ impl Link {
         self.handle.set_path(None);
         let sessions = std::mem::take(&mut self.sessions);
         self.discard(cx, sessions.into_iter().map(|live| live.session).collect());
-        for timer in [Timer::Attempt, Timer::Expire, Timer::Activity, Timer::Refusal] {
+        for timer in [Timer::Attempt, Timer::Expire, Timer::Activity, Timer::Refusal, Timer::Shown] {
             cx.set_timer(timer, None);
         }
         if self.announced {

@@ -157,6 +157,7 @@ impl Link {
 
         self.discard(cx, obsolete);
         cx.effects.extend(place.map(Effect::Met));
+        cx.effects.push(Effect::Established);
         if satisfied {
             self.end_attempt(cx);
         }

@@ -8,6 +8,7 @@
 //! |---|---|---|---|---|
 //! | ad-hoc (`adhoc`) | any node that knows the ID, and the key if there is one | the self-certifying one | none | those in the ID |
 //! | static (`fixed`) | whom the file lists | also those that the file gives | those in the file | all |
+//! | managed (`managed`) | who shows credentials | also those in its certificate | those in certificates | all |
 //! | roots (`roots`) | the configured roots | none | none | none |
 //!
 //! The last one is hidden: it contains sessions with roots, and no node can join it.
@@ -24,18 +25,18 @@
 //!
 //! # A kind whose members change
 //!
-//! Members of ad-hoc and static networks are fixed when the network is joined, but the endpoint does not rely
-//! on that. It asks the policy when it needs an answer, and stores only the key and the discovery key. A kind
-//! whose members change (one with a controller) needs a file here, a variant of [`NetworkConfig`], and code
-//! that passes the controller's messages to its policy. An admitted node stays a peer until the endpoint
-//! removes it, and the stack learns this node's own addresses when the network is joined. Both would have to
-//! follow a change. That kind ([`NetworkKind::Managed`]) does not exist yet: [`NetworkConfig::by_id`] and
-//! [`NetworkConfig::validate`] refuse its IDs.
+//! In a managed network ([`NetworkConfig::Managed`]) any node may have a session, in which both show their
+//! [`Credentials`](crate::membership::Credentials). Until a peer's credentials are accepted nothing else
+//! passes in either direction ([`Peer::is_admitted`](crate::Peer::is_admitted)), and it stops when they end.
+//! The [`Membership`] in the policy has everything that changes: this node's credentials, the admitted peers,
+//! the revocations, and the time. The endpoint asks the policy when it needs an answer, and stores only the
+//! key and the discovery key.
 
 mod adhoc;
 mod error;
 mod exit;
 mod fixed;
+mod managed;
 mod policy;
 mod prefix;
 mod roots;
@@ -48,12 +49,15 @@ use crate::reach::is_discarded;
 pub use error::{NetworkConfigError, NetworkIdError};
 pub use exit::Exit;
 pub use fixed::{StaticMember, StaticNetwork, is_route};
+pub(crate) use managed::digest;
+pub use managed::{ManagedNetwork, Membership};
 pub use policy::{NetworkSummary, Policy};
 pub use prefix::Prefix;
 pub(crate) use roots::Roots as RootsPolicy;
 
 use adhoc::AdHoc;
 use fixed::Static;
+use managed::Managed;
 
 /// Handle of a joined network in this node. Never reused while the node runs, and meaningless elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +91,8 @@ pub enum NetworkConfig {
     },
     /// Open to the listed members.
     Static(StaticNetwork),
+    /// Open to whom a controller admits.
+    Managed(Box<ManagedNetwork>),
 }
 
 impl NetworkConfig {
@@ -116,6 +122,8 @@ impl NetworkConfig {
     pub fn with_psk(mut self, key: Psk) -> Self {
         match &mut self {
             Self::AdHoc { psk, .. } | Self::Static(StaticNetwork { psk, .. }) => *psk = Some(key),
+            // Credentials protect a managed network; `validate` has nothing to say about a key.
+            Self::Managed(_) => {}
         }
         self
     }
@@ -130,6 +138,7 @@ impl NetworkConfig {
     pub fn with_exit(mut self, exit: NodeId) -> Result<Self, NetworkConfigError> {
         match &mut self {
             Self::AdHoc { id, .. } => return Err(NetworkConfigError::NoExits(*id)),
+            Self::Managed(network) => return Err(NetworkConfigError::NoExits(network.id)),
             Self::Static(network) => {
                 network.exit = Some(exit);
                 network.validate()?;
@@ -152,6 +161,7 @@ impl NetworkConfig {
         match self {
             Self::AdHoc { id, .. } => *id,
             Self::Static(network) => network.id,
+            Self::Managed(network) => network.id,
         }
     }
 
@@ -160,6 +170,7 @@ impl NetworkConfig {
         match self {
             Self::AdHoc { psk, .. } => psk.as_ref(),
             Self::Static(network) => network.psk.as_ref(),
+            Self::Managed(_) => None,
         }
     }
 
@@ -171,7 +182,7 @@ impl NetworkConfig {
     /// Returns the members that the description lists, in its order; none if it lists none.
     pub fn members(&self) -> &[StaticMember] {
         match self {
-            Self::AdHoc { .. } => &[],
+            Self::AdHoc { .. } | Self::Managed(_) => &[],
             Self::Static(network) => &network.members,
         }
     }
@@ -186,6 +197,7 @@ impl NetworkConfig {
         match (self, self.id().kind()) {
             (Self::AdHoc { .. }, NetworkKind::AdHoc { .. }) => Ok(()),
             (Self::Static(network), NetworkKind::Static) => network.validate(),
+            (Self::Managed(_), NetworkKind::Managed) => Ok(()),
             _ => Err(NetworkConfigError::Kind(self.id())),
         }
     }
@@ -195,6 +207,7 @@ impl NetworkConfig {
         match self {
             Self::AdHoc { id, psk } => Box::new(AdHoc::new(*id, psk.clone())),
             Self::Static(network) => Box::new(Static::new(network)),
+            Self::Managed(network) => Box::new(Managed::new(network)),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::{NetworkConfig, Prefix, StaticMember};
+use super::{Membership, NetworkConfig, Prefix, StaticMember};
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
 
 /// Decisions of one network about its members.
@@ -84,6 +84,17 @@ pub trait Policy: fmt::Debug + Send + Sync {
 
     /// Returns the description of the network for people and scripts.
     fn summary(&self) -> NetworkSummary;
+
+    /// Returns the membership of a network whose nodes show credentials to each other before anything else
+    /// passes; `None` if the network's description says who is a member.
+    fn membership(&self) -> Option<&Membership> {
+        None
+    }
+
+    /// Returns the same for changes.
+    fn membership_mut(&mut self) -> Option<&mut Membership> {
+        None
+    }
 }
 
 /// Description of a network for people and scripts, joined or not. The program, C and Python all show it.

@@ -190,7 +190,11 @@ impl Session {
     /// `out` is meaningless, and the packet has been counted.
     /// Errors: see [`OpenError`].
     pub fn open(&self, datagram: &[u8], out: &mut [u8]) -> Result<Opened, OpenError> {
-        let result = self.try_open(datagram, out).map(|len| Opened::of(&out[..len]));
+        let mut result = self.try_open(datagram, out).map(|len| Opened::of(&out[..len]));
+        if matches!(result, Ok(Opened::Packet(_) | Opened::Unknown(_))) && !self.peer.is_admitted() {
+            // Here and not in drivers, so that none can forget it.
+            result = Err(OpenError::NotAdmitted);
+        }
         match result {
             Ok(Opened::Packet(_) | Opened::Unknown(_)) => self.peer.activity().data_opened(),
             Ok(Opened::Control(_)) | Err(OpenError::NoRoom) => {}
@@ -199,6 +203,7 @@ impl Session {
             Err(OpenError::Replayed) => self.count_tried(&self.counters.data_replayed, datagram),
             Err(OpenError::TooOld) => self.count_tried(&self.counters.data_too_old, datagram),
             Err(OpenError::Expired) => self.counters.data_expired.increment(),
+            Err(OpenError::NotAdmitted) => self.counters.data_not_admitted.increment(),
         }
         result
     }
@@ -455,4 +460,7 @@ pub enum OpenError {
     /// The buffer is too short for the plaintext.
     #[error("the buffer is too short")]
     NoRoom,
+    /// The peer has to show credentials before its packets pass.
+    #[error("the peer is not admitted")]
+    NotAdmitted,
 }

@@ -26,6 +26,8 @@ pub struct Peer {
     link: RwLock<Link>,
     receive_buffer: AtomicU32,
     forgotten: AtomicBool,
+    /// False until the peer has shown credentials, in a network that needs them.
+    admitted: AtomicBool,
     activity: Activity,
     /// Number of [`Watch`]es of the peer.
     watches: AtomicUsize,
@@ -105,6 +107,7 @@ impl Peer {
             link: RwLock::default(),
             receive_buffer: AtomicU32::new(ASSUMED_RECEIVE_BUFFER),
             forgotten: AtomicBool::new(false),
+            admitted: AtomicBool::new(true),
             activity: Activity::new(now),
             watches: AtomicUsize::new(0),
             watched,
@@ -163,10 +166,19 @@ impl Peer {
         sync::read(&self.prefixes).iter().any(|prefix| prefix.contains(source))
     }
 
-    /// Returns the session and path for the next batch, or `None` if either is missing.
+    /// Returns true if packets may pass: the peer has shown credentials, or its network needs none.
+    pub fn is_admitted(&self) -> bool {
+        self.admitted.load(Ordering::Relaxed)
+    }
+
+    /// Returns the session and path for the next batch, or `None` if either is missing, or the peer is not
+    /// admitted.
     ///
     /// Takes a short lock.
     pub fn sender(&self) -> Option<Sender> {
+        if !self.is_admitted() {
+            return None;
+        }
         let link = sync::read(&self.link);
         // Under one lock, so that a batch never combines the session and the path of different moments.
         Some(Sender { session: link.session.clone()?, path: link.path?, is_unasked: false })
@@ -240,6 +252,11 @@ impl Peer {
     /// Records that the endpoint has forgotten the peer.
     pub(crate) fn set_forgotten(&self) {
         self.forgotten.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets packets pass, or stops them. Returns the state before.
+    pub(crate) fn set_admitted(&self, is_admitted: bool) -> bool {
+        self.admitted.swap(is_admitted, Ordering::Relaxed)
     }
 
     /// Replaces its addresses.

@@ -27,6 +27,7 @@ mod data;
 mod handshake;
 mod hello;
 mod index;
+mod membership;
 mod relay;
 mod root;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use data::{DATA_HEADER, DATA_OVERHEAD, Data};
 pub use handshake::{CookieReply, Initiation, Response, StaleReply};
 pub use hello::Hello;
 pub use index::SessionIndex;
+pub use membership::MembershipMessage;
 pub use relay::{Channel, RelayToken, Relayed};
 pub use root::{
     ClaimRefusal, Entry, LookUpKey, NicknameClaim, NicknameMessage, NicknameOwner, NotFound, NoticeCode,

@@ -14,6 +14,7 @@ mod hostile;
 mod idle;
 mod kinds;
 mod lying_roots;
+mod managed;
 mod names;
 mod nat;
 mod net;

@@ -1,0 +1,381 @@
+//! Questions to controllers: the request for credentials, its renewals, and look-ups of members.
+//!
+//! A question is repeated until a controller has answered, to the known controllers in turn. A member renews
+//! its credentials long before they end, so a controller may be away for most of their lifetime. After a
+//! failure the pauses grow and are spread, because many members ask again at the same time when a controller
+//! comes back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::Endpoint;
+use crate::link::{Event, PeerKey, Reason, Timer};
+use crate::membership::{Answer, Question};
+use crate::network::{Membership, NetworkIndex};
+use crate::session::Peer;
+use crate::wire::MembershipMessage;
+
+/// Time in which questions are repeated fast: a controller that restarts is soon back.
+const FAST: Duration = Duration::from_secs(30);
+
+/// Longest pause between two repetitions of a fast question, of which a random part is waited.
+const FAST_PAUSE: Duration = Duration::from_secs(3);
+
+/// First pause, when nothing may be wrong.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Bounds of the pause after that. The pause is drawn between nothing and twice this, so that members that
+/// failed together do not come back together.
+const SLOW_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(600);
+
+/// Time for which a look-up of a member is repeated.
+const FIND_FOR: Duration = Duration::from_secs(5);
+
+/// Maximum number of look-ups at a time.
+const MAX_FINDS: usize = 64;
+
+/// Number under which the request for credentials is kept among the questions.
+const CERTIFY: u32 = 0;
+
+/// Questions of one network that are not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    open: BTreeMap<u32, Open>,
+    /// Controller that answered last, by its place in the list.
+    preferred: usize,
+}
+
+/// Question that is not answered yet.
+#[derive(Debug)]
+struct Open {
+    /// Bytes of a look-up; the request for credentials is made anew each time.
+    question: Option<Vec<u8>>,
+    /// Random number that the answer has to repeat.
+    id: u32,
+    /// Peer that was asked last.
+    asked: Option<PeerKey>,
+    since: Instant,
+    next: Instant,
+    tries: u32,
+}
+
+impl Open {
+    fn new(question: Option<Vec<u8>>, id: u32, next: Instant) -> Self {
+        Self { question, id, asked: None, since: next, next, tries: 0 }
+    }
+}
+
+impl Endpoint {
+    /// Begins to ask for credentials: at once without any, else when they are due for renewal.
+    pub(super) fn begin_asking(&mut self, now: Instant, network: NetworkIndex) {
+        let Some(time) = self.network_time(now, network) else { return };
+        let Some(membership) = self.membership(network).filter(|known| !known.is_controller()) else {
+            return self.arm_heads(now, network);
+        };
+        let begun = membership.own().map(|own| own.admission.credentials().certificate().serial().time());
+        let ends = membership.own().map(|own| own.admission.end());
+        // An hour after they were issued, or when a third of a short lifetime is over.
+        let at = match begun.zip(ends) {
+            Some((begun, end)) => {
+                let age = time.since(begun);
+                let due = (end.since(begun) / 3).min(RENEW_AFTER);
+                now + self.spread(due.saturating_sub(age))
+            }
+            None => now,
+        };
+        self.ask_for_credentials_at(now, network, at);
+        self.arm_heads(now, network);
+    }
+
+    /// Asks for credentials soon if this node has none that count.
+    pub(super) fn begin_renewal_if_own(&mut self, now: Instant, network: NetworkIndex) {
+        let Some(membership) = self.membership(network).filter(|known| !known.is_controller()) else {
+            return;
+        };
+        let time = membership.time(self.core.clock.unix_time(now));
+        let own = membership.own();
+        let counts = own.is_some_and(|own| own.admission.check(time, membership.revocations()).is_ok());
+        let is_asked = self.networks.get(&network).is_some_and(|joined| {
+            joined.asking.open.get(&CERTIFY).is_some_and(|open| open.next <= now + FAST_PAUSE)
+        });
+        if !counts && !is_asked {
+            let at = now + self.spread(FIRST_PAUSE);
+            self.ask_for_credentials_at(now, network, at);
+        }
+    }
+
+    fn ask_for_credentials_at(&mut self, now: Instant, network: NetworkIndex, at: Instant) {
+        let id = u32::from_be_bytes(self.core.random());
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        joined.asking.open.insert(CERTIFY, Open::new(None, id, at));
+        self.arm_asking(now, network);
+    }
+
+    /// Asks the controllers of a managed network for a member by name or address.
+    /// [`Event::Answered`] has the answer; without one in 5 s there is none. Returns false if too many such
+    /// questions are open, or the network is no managed one.
+    pub fn find_member(&mut self, now: Instant, network: NetworkIndex, question: &Question) -> bool {
+        let id = u32::from_be_bytes(self.core.random());
+        let bytes = question.to_bytes();
+        let Some(joined) = self.networks.get_mut(&network) else { return false };
+        if joined.policy.membership().is_none() || matches!(question, Question::Certify(_)) {
+            return false;
+        }
+        let open = &mut joined.asking.open;
+        if open.values().any(|open| open.question.as_ref() == Some(&bytes)) {
+            return true;
+        }
+        // The number of the question itself is free: questions are told apart by it.
+        if open.len() > MAX_FINDS || open.contains_key(&id) || id == CERTIFY {
+            return false;
+        }
+        open.insert(id, Open::new(Some(bytes), id, now));
+        self.on_asking_timer(now, network);
+        true
+    }
+
+    fn arm_asking(&mut self, now: Instant, network: NetworkIndex) {
+        let next = self
+            .networks
+            .get(&network)
+            .and_then(|joined| joined.asking.open.values().map(|open| open.next).min());
+        match next {
+            Some(at) => self.core.timers.set(Timer::Asking(network), at.max(now)),
+            None => self.core.timers.clear(Timer::Asking(network)),
+        }
+    }
+
+    pub(super) fn on_asking_timer(&mut self, now: Instant, network: NetworkIndex) {
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        joined.asking.open.retain(|_, open| {
+            open.question.is_none() || now.saturating_duration_since(open.since) < FIND_FOR
+        });
+        let due: Vec<u32> =
+            joined.asking.open.iter().filter(|(_, open)| open.next <= now).map(|(id, _)| *id).collect();
+        for number in due {
+            self.ask(now, network, number);
+        }
+        self.arm_asking(now, network);
+    }
+
+    /// Sends one question to the next controller, or looks for a way to it.
+    fn ask(&mut self, now: Instant, network: NetworkIndex, number: u32) {
+        let controllers: Vec<_> =
+            self.membership(network).map_or_else(Vec::new, |known| known.controllers().to_vec());
+        let Some(joined) = self.networks.get(&network) else { return };
+        let preferred = joined.asking.preferred;
+        let Some(open) = joined.asking.open.get(&number) else { return };
+        let (tries, since, id) = (open.tries, open.since, open.id);
+        // The preferred one twice, then all in turn, so that one lost packet does not lead elsewhere.
+        let at = preferred + (tries as usize).saturating_sub(1);
+        let controller = (!controllers.is_empty()).then(|| controllers[at % controllers.len()]);
+        let key = controller.and_then(|identity| {
+            let known = self.networks.get(&network)?.by_node.get(&identity.node_id()).copied();
+            known.or_else(|| self.add_controller(now, network, identity))
+        });
+        let is_connected =
+            key.and_then(|key| self.peers.get(key)).is_some_and(|peer| peer.link.has_confirmed_session());
+        if let Some(key) = key
+            && is_connected
+        {
+            let bytes = self.question_bytes(network, number);
+            self.tell(now, key, &MembershipMessage::Question { id, bytes: &bytes });
+        } else if let Some(key) = key {
+            self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+            self.look_up_peer(now, key);
+        } else {
+            // Any member knows the controller of its own certificate.
+            self.solicit(now);
+            self.meet_anybody(now, network);
+        }
+        let pause = self.pause(now.saturating_duration_since(since), tries, is_connected);
+        if let Some(open) = self.open_question(network, number) {
+            open.asked = key.filter(|_| is_connected);
+            open.tries += u32::from(is_connected || key.is_none());
+            open.next = now + pause;
+        }
+    }
+
+    fn open_question(&mut self, network: NetworkIndex, number: u32) -> Option<&mut Open> {
+        self.networks.get_mut(&network)?.asking.open.get_mut(&number)
+    }
+
+    fn question_bytes(&self, network: NetworkIndex, number: u32) -> Vec<u8> {
+        let Some(joined) = self.networks.get(&network) else { return Vec::new() };
+        let look_up = joined.asking.open.get(&number).and_then(|open| open.question.clone());
+        look_up.unwrap_or_else(|| {
+            let request = joined.policy.membership().map(Membership::request).cloned().unwrap_or_default();
+            Question::Certify(request).to_bytes()
+        })
+    }
+
+    fn add_controller(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        identity: crate::id::PublicIdentity,
+    ) -> Option<PeerKey> {
+        if identity.node_id() == self.own_id {
+            return None;
+        }
+        let key = self.add_peer(now, network, identity, None)?;
+        self.link(now, key, crate::link::Link::announce);
+        Some(key)
+    }
+
+    /// Begins sessions with known nodes of the network, of which some may be members.
+    fn meet_anybody(&mut self, now: Instant, network: NetworkIndex) {
+        let idle = self
+            .peers
+            .of_network(network)
+            .filter(|(_, peer)| !peer.link.has_confirmed_session() && !peer.link.is_connecting());
+        let keys: Vec<_> = idle.map(|(key, _)| key).take(MEET_AT_ONCE).collect();
+        for key in keys {
+            self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+        }
+    }
+
+    /// Returns the pause before a question is repeated.
+    fn pause(&mut self, waited: Duration, tries: u32, is_connected: bool) -> Duration {
+        if tries == 0 || !is_connected && waited < FAST {
+            return FIRST_PAUSE;
+        }
+        if waited < FAST {
+            return FIRST_PAUSE / 2 + self.spread(FAST_PAUSE);
+        }
+        let pause = (SLOW_PAUSE * 2_u32.saturating_pow(tries.saturating_sub(8).min(5))).min(MAX_PAUSE);
+        self.spread(2 * pause)
+    }
+
+    /// Returns a random part of a duration.
+    fn spread(&mut self, duration: Duration) -> Duration {
+        duration.mul_f64(self.core.rng.random_range(0.0..1.0))
+    }
+
+    /// Handles a question of a node, if this node is a controller.
+    pub(super) fn on_question(&mut self, now: Instant, key: PeerKey, id: u32, bytes: &[u8]) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let handle = peer.link.handle.clone();
+        if !self.membership(handle.network()).is_some_and(Membership::is_controller) {
+            return self.core.counters.control_unknown.increment();
+        }
+        let Ok(question) = Question::parse(bytes) else {
+            return self.core.counters.control_unknown.increment();
+        };
+        // Members' look-ups show who is there, so only members get answers to them.
+        let is_public = matches!(question, Question::Certify(_));
+        if !self.may_judge(now, key) || !is_public && !handle.is_admitted() {
+            return;
+        }
+        self.core.emit(Event::Asked(handle, id, Box::new(question)));
+    }
+
+    /// Answers a question that [`Event::Asked`] has reported with this number.
+    pub fn answer(&mut self, now: Instant, peer: &Arc<Peer>, id: u32, answer: &Answer) {
+        if let Some(key) = self.key_of(peer) {
+            let bytes = answer.to_bytes();
+            self.tell(now, key, &MembershipMessage::Answer { id, bytes: &bytes });
+        }
+    }
+
+    /// Handles a controller's answer.
+    pub(super) fn on_answer(&mut self, now: Instant, key: PeerKey, id: u32, bytes: &[u8]) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let handle = peer.link.handle.clone();
+        let network = handle.network();
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        let is_asked = |open: &Open| open.id == id && open.asked == Some(key);
+        let Some(number) =
+            joined.asking.open.iter().find(|(_, open)| is_asked(open)).map(|(number, _)| *number)
+        else {
+            return;
+        };
+        let Ok(answer) = Answer::parse(bytes) else {
+            return self.core.counters.control_unknown.increment();
+        };
+        let node = *handle.id();
+        let place = joined
+            .policy
+            .membership()
+            .and_then(|known| known.controllers().iter().position(|controller| controller.node_id() == node));
+        joined.asking.preferred = place.unwrap_or(joined.asking.preferred);
+        let unix_time = self.core.clock.unix_time(now);
+        let time = match &answer {
+            Answer::Certified { time, .. } | Answer::Pending { time, .. } | Answer::Denied { time, .. } => {
+                Some(*time)
+            }
+            Answer::Found { .. } | Answer::Absent => None,
+        };
+        if let Some((time, membership)) = time.zip(joined.policy.membership_mut()) {
+            let was_wrong = membership.set_clock(unix_time, time);
+            if was_wrong {
+                self.ask_to_show_again(now, network);
+            }
+        }
+        let next = match &answer {
+            Answer::Certified { credentials, renew_after, .. } if number == CERTIFY => {
+                let accepted = self.set_credentials(now, network, credentials);
+                if let Err(refusal) = accepted {
+                    tracing::warn!(%refusal, "a controller's answer is no certificate of this node");
+                    return;
+                }
+                let renew_after = Duration::from_secs((*renew_after).into());
+                Some(renew_after / 2 + self.spread(renew_after))
+            }
+            Answer::Pending { retry_after, .. } if number == CERTIFY => {
+                Some(Duration::from_secs(u64::from(*retry_after).clamp(1, 3600)))
+            }
+            Answer::Denied { .. } if number == CERTIFY => Some(DENIED_PAUSE + self.spread(DENIED_PAUSE)),
+            Answer::Found { identity, credentials } if number != CERTIFY => {
+                self.on_found_member(now, network, identity, credentials);
+                None
+            }
+            Answer::Absent if number != CERTIFY => None,
+            _ => return,
+        };
+        self.core.emit(Event::Answered(handle, Box::new(answer)));
+        let fresh = u32::from_be_bytes(self.core.random());
+        if let Some(joined) = self.networks.get_mut(&network) {
+            joined.asking.open.remove(&number);
+            if let Some(pause) = next {
+                joined.asking.open.insert(CERTIFY, Open::new(None, fresh, now + pause));
+            }
+        }
+        self.arm_asking(now, network);
+    }
+
+    /// Makes a member that a controller has named a peer. It has to show its credentials itself.
+    fn on_found_member(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        identity: &crate::id::PublicIdentity,
+        credentials: &crate::membership::Credentials,
+    ) {
+        let (node, unix_time) = (identity.node_id(), self.core.clock.unix_time(now));
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        let Some(membership) = joined.policy.membership_mut() else { return };
+        if node == self.own_id || membership.note_found(&node, credentials, unix_time).is_err() {
+            return;
+        }
+        let known = joined.by_node.get(&node).copied();
+        let Some(key) = known.or_else(|| self.add_peer(now, network, *identity, None)) else { return };
+        if let Some(handle) = self.peers.get(key).map(|peer| peer.link.handle.clone()) {
+            self.follow_addresses(now, &handle);
+        }
+        self.link(now, key, crate::link::Link::announce);
+    }
+}
+
+/// Time after which credentials are renewed. A controller may then be away for the rest of their lifetime.
+const RENEW_AFTER: Duration = Duration::from_secs(3600);
+
+/// Pause after a denial, which another decision of a person may change.
+const DENIED_PAUSE: Duration = Duration::from_secs(60);
+
+/// Number of nodes that a node without a known controller meets at a time.
+const MEET_AT_ONCE: usize = 8;

@@ -1,0 +1,280 @@
+//! Revocations of a managed network: how they spread from peer to peer.
+//!
+//! A node tells its peers when the newest head that it knows has changed, and now and then in short that it
+//! has it. Whoever learns of a newer one asks that peer for the head and its whole set. A set takes effect at
+//! once: peers that it names lose their admission.
+
+use std::time::{Duration, Instant};
+
+use super::Endpoint;
+use crate::link::{Event, PeerKey, Timer};
+use crate::membership::{Head, Refusal, Revocations};
+use crate::network::{Membership, NetworkIndex};
+use crate::wire::MembershipMessage;
+
+/// Interval at which peers hear in short which head this node has.
+const HAVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Delays after a change at which peers hear of it again, because messages may be lost.
+const REPEATS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(8)];
+
+/// Number of parts of a set that are asked for at a time.
+const WINDOW: usize = 16;
+
+/// Time after which missing parts are asked for again, and how often that happens without progress.
+const PART_TIMEOUT: Duration = Duration::from_millis(300);
+const MAX_STALLS: u32 = 10;
+
+/// Set of revocations that is being fetched from a peer.
+#[derive(Debug)]
+pub(super) struct Pull {
+    from: PeerKey,
+    head: Head,
+    parts: Vec<Option<Box<[u8]>>>,
+    stalls: u32,
+    next: Instant,
+}
+
+impl Pull {
+    fn new(from: PeerKey, head: Head, now: Instant) -> Self {
+        let parts = head.set_len().div_ceil(MembershipMessage::MAX_PART);
+        Self { from, head, parts: vec![None; parts], stalls: 0, next: now + PART_TIMEOUT }
+    }
+
+    /// Returns the offsets of the next parts that are missing.
+    fn missing(&self) -> Vec<u32> {
+        let missing = self.parts.iter().enumerate().filter(|(_, part)| part.is_none());
+        missing.take(WINDOW).map(|(at, _)| (at * MembershipMessage::MAX_PART) as u32).collect()
+    }
+}
+
+impl Endpoint {
+    /// Takes over revocations that this node's controller has signed, and tells all peers.
+    ///
+    /// # Errors
+    /// Returns the reason if the head is not one of this network, or is older than the known one.
+    pub fn set_revocations(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        head: &Head,
+        set: &Revocations,
+    ) -> Result<(), Refusal> {
+        let unix_time = self.core.clock.unix_time(now);
+        let Some(membership) = self.membership(network) else { return Ok(()) };
+        if membership.wants_set(head, unix_time)? {
+            self.take_revocations(now, network, None, head, &set.to_bytes());
+        }
+        Ok(())
+    }
+
+    /// Schedules the next word about heads to all peers.
+    pub(super) fn arm_heads(&mut self, now: Instant, network: NetworkIndex) {
+        if self.membership(network).is_some() {
+            self.core.timers.set_earlier(Timer::Heads(network), now + HAVE_INTERVAL);
+        }
+    }
+
+    pub(super) fn on_heads_timer(&mut self, now: Instant, network: NetworkIndex) {
+        if self
+            .networks
+            .get(&network)
+            .is_some_and(|joined| joined.pull.as_ref().is_some_and(|p| p.next <= now))
+        {
+            self.ask_for_parts(now, network, true);
+        }
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        let changed = joined.head_changed;
+        let is_due = joined.have_at.is_none_or(|at| at <= now);
+        if is_due {
+            let next =
+                changed.and_then(|at| REPEATS.iter().map(|delay| at + *delay).find(|repeat| *repeat > now));
+            joined.have_at = Some(next.unwrap_or(now + HAVE_INTERVAL));
+        }
+        let (have_at, pull_at) = (joined.have_at, joined.pull.as_ref().map(|pull| pull.next));
+        if is_due {
+            for key in self.members_in(network) {
+                self.tell_have(now, key);
+            }
+        }
+        if let Some(at) = [have_at, pull_at].into_iter().flatten().min() {
+            self.core.timers.set(Timer::Heads(network), at.max(now));
+        }
+    }
+
+    fn is_member(&self, key: PeerKey) -> bool {
+        self.peers.get(key).is_some_and(|peer| peer.link.handle.is_admitted())
+    }
+
+    /// Returns the admitted peers with a session.
+    fn members_in(&self, network: NetworkIndex) -> Vec<PeerKey> {
+        self.peers_in(network).into_iter().filter(|key| self.is_member(*key)).collect()
+    }
+
+    /// Tells a peer the newest head in short.
+    fn tell_have(&mut self, now: Instant, key: PeerKey) {
+        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
+        let head = self.membership(network).and_then(Membership::head);
+        let (epoch, digest) = head.map_or((0, [0; 8]), |head| (head.epoch(), head.digest()));
+        self.tell(now, key, &MembershipMessage::Have { epoch, digest });
+    }
+
+    /// Shows the newest head to a peer.
+    pub(super) fn tell_head(&mut self, now: Instant, key: PeerKey) {
+        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
+        if let Some(bytes) = self.membership(network).and_then(Membership::head).map(Head::to_bytes) {
+            self.tell(now, key, &MembershipMessage::Head(&bytes));
+        }
+    }
+
+    /// Handles a peer's word about its newest head.
+    pub(super) fn on_have(&mut self, now: Instant, key: PeerKey, epoch: u64, digest: [u8; 8]) {
+        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
+        let Some(membership) = self.membership(network) else { return };
+        let is_ahead = membership.head().is_some_and(|head| (head.epoch(), head.digest()) > (epoch, digest));
+        if membership.is_behind(epoch, digest) && epoch > 0 {
+            // The peer sees that this node is behind, and shows its head.
+            if self.may_judge(now, key) {
+                self.tell_have(now, key);
+            }
+        } else if is_ahead && self.is_member(key) && self.may_judge(now, key) {
+            self.tell_head(now, key);
+        }
+    }
+
+    /// Handles a head that a peer shows: fetches its set if it is newer.
+    pub(super) fn on_head(&mut self, now: Instant, key: PeerKey, bytes: &[u8]) {
+        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
+        let Ok(head) = Head::parse(bytes) else {
+            return self.core.counters.control_unknown.increment();
+        };
+        let unix_time = self.core.clock.unix_time(now);
+        let Some(membership) = self.membership(network) else { return };
+        if !membership.is_behind(head.epoch(), head.digest()) || !self.may_judge(now, key) {
+            return;
+        }
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        // One set at a time; a newer head replaces it, and any other peer may offer the same one again.
+        if joined.pull.as_ref().is_some_and(|pull| !pull.head.is_older_than(head.epoch(), head.digest())) {
+            return;
+        }
+        let wants = joined.policy.membership().map(|known| known.wants_set(&head, unix_time));
+        match wants {
+            Some(Ok(true)) => {
+                joined.pull = Some(Pull::new(key, head, now));
+                self.ask_for_parts(now, network, false);
+            }
+            Some(Err(refusal)) => {
+                tracing::debug!(%refusal, "a peer shows revocations that do not count");
+                self.core.counters.credentials_refused.increment();
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks for the missing parts of the set that is being fetched, or takes it over if none is missing.
+    fn ask_for_parts(&mut self, now: Instant, network: NetworkIndex, is_late: bool) {
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        let Some(pull) = &mut joined.pull else { return };
+        let missing = pull.missing();
+        if missing.is_empty() {
+            let Some(pull) = joined.pull.take() else { return };
+            let set: Vec<u8> = pull.parts.into_iter().flatten().flat_map(Vec::from).collect();
+            return self.take_revocations(now, network, Some(pull.from), &pull.head, &set);
+        }
+        pull.stalls = if is_late { pull.stalls + 1 } else { pull.stalls };
+        pull.next = now + PART_TIMEOUT;
+        let (from, digest) = (pull.from, pull.head.digest());
+        if pull.stalls > MAX_STALLS || self.peers.get(from).is_none() {
+            if let Some(joined) = self.networks.get_mut(&network) {
+                joined.pull = None;
+            }
+            return;
+        }
+        for offset in missing {
+            self.tell(now, from, &MembershipMessage::Want { digest, offset });
+        }
+        self.core.timers.set_earlier(Timer::Heads(network), now + PART_TIMEOUT);
+    }
+
+    /// Sends a part of the newest set to a peer.
+    pub(super) fn on_want(&mut self, now: Instant, key: PeerKey, digest: [u8; 8], offset: u32) {
+        // Sets name members, so only members get them.
+        let Some(peer) = self.peers.get(key).filter(|peer| peer.link.handle.is_admitted()) else { return };
+        let Some((head, set)) =
+            self.membership(peer.link.handle.network()).and_then(Membership::head_and_set)
+        else {
+            return;
+        };
+        let part = set.get(offset as usize..).filter(|part| !part.is_empty() && head.digest() == digest);
+        if let Some(part) = part {
+            let bytes = part[..part.len().min(MembershipMessage::MAX_PART)].to_vec();
+            self.tell(now, key, &MembershipMessage::Part { digest, offset, bytes: &bytes });
+        }
+    }
+
+    /// Handles a part of the set that is being fetched.
+    pub(super) fn on_part(&mut self, now: Instant, key: PeerKey, digest: [u8; 8], offset: u32, bytes: &[u8]) {
+        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        let Some(pull) = joined.pull.as_mut().filter(|pull| pull.from == key && pull.head.digest() == digest)
+        else {
+            return;
+        };
+        let (at, rest) =
+            (offset as usize / MembershipMessage::MAX_PART, offset as usize % MembershipMessage::MAX_PART);
+        let left = pull.head.set_len().saturating_sub(offset as usize);
+        if rest != 0 || bytes.len() != left.min(MembershipMessage::MAX_PART) {
+            return;
+        }
+        let Some(part) = pull.parts.get_mut(at).filter(|part| part.is_none()) else { return };
+        *part = Some(bytes.into());
+        pull.stalls = 0;
+        pull.next = now + PART_TIMEOUT;
+        // With each part that came the next window begins, so that the sender is never asked for all at once.
+        let have = pull.parts.iter().filter(|part| part.is_some()).count();
+        if have == pull.parts.len() || have.is_multiple_of(WINDOW) {
+            self.ask_for_parts(now, network, false);
+        }
+    }
+
+    /// Takes over a set whose head counts, ends what it ends, and tells all peers but the one it came from.
+    fn take_revocations(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        from: Option<PeerKey>,
+        head: &Head,
+        set: &[u8],
+    ) {
+        let unix_time = self.core.clock.unix_time(now);
+        let Some(membership) = self.membership_mut(network) else { return };
+        let Some(expelled) = membership.take_head(head, set, unix_time) else {
+            tracing::warn!("a peer's revocations are not those of its head");
+            return self.core.counters.credentials_refused.increment();
+        };
+        for node in expelled {
+            let key = self.networks.get(&network).and_then(|joined| joined.by_node.get(&node).copied());
+            if let Some(key) = key {
+                self.expel(now, key, Refusal::Revoked);
+            }
+        }
+        if let Some(joined) = self.networks.get_mut(&network) {
+            joined.head_changed = Some(now);
+            joined.have_at = Some(now + REPEATS[0]);
+        }
+        let peers = self.members_in(network);
+        if let Some(handle) = from
+            .or(peers.first().copied())
+            .and_then(|key| self.peers.get(key))
+            .map(|peer| peer.link.handle.clone())
+        {
+            self.core.emit(Event::RevocationsChanged(handle));
+        }
+        for key in peers.into_iter().filter(|key| Some(*key) != from) {
+            self.tell_head(now, key);
+        }
+        self.core.timers.set_earlier(Timer::Heads(network), now + REPEATS[0]);
+        self.begin_renewal_if_own(now, network);
+    }
+}

@@ -1,0 +1,470 @@
+//! Managed networks: controllers admit the members, and members show each other what controllers have signed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{NetworkConfig, NetworkSummary, Policy, Prefix, StaticMember};
+use crate::crypto::hash;
+use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
+use crate::membership::{
+    Admission, CertifyRequest, Credentials, Head, MemberName, NetworkKey, Refusal, Revocations, UnixTime,
+};
+
+const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
+
+/// Maximum number of controllers that a member remembers.
+const MAX_CONTROLLERS: usize = 8;
+
+/// Maximum number of members that a node remembers because a controller named them.
+const MAX_FOUND: usize = 64;
+
+/// Network whose controllers admit the members, as one node knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ManagedNetwork {
+    /// ID of kind [`NetworkKind::Managed`](crate::NetworkKind::Managed).
+    pub id: NetworkId,
+    /// Key whose stretched hash is the ID. Without it nobody is admitted; see
+    /// [`Endpoint::set_network_key`](crate::Endpoint::set_network_key).
+    pub key: Option<NetworkKey>,
+    /// Credentials of this node; `None` until a controller has admitted it.
+    pub credentials: Option<Credentials>,
+    /// Request for credentials, repeated until a controller has decided, and for each renewal.
+    pub request: CertifyRequest,
+    /// Nodes that are known to be controllers, the preferred one first. More become known by credentials.
+    pub controllers: Vec<PublicIdentity>,
+    /// Newest revocations that are known.
+    pub revocations: Option<(Head, Revocations)>,
+    /// Newest time that a controller has signed, as far as known; this node's clock may be behind.
+    pub signed_time: UnixTime,
+    /// True if this node answers requests for credentials:
+    /// [`Event::Asked`](crate::Event::Asked) reports them.
+    pub is_controller: bool,
+}
+
+impl ManagedNetwork {
+    /// Returns the network of which nothing but the ID is known.
+    pub fn new(id: NetworkId) -> Self {
+        Self {
+            id,
+            key: None,
+            credentials: None,
+            request: CertifyRequest::default(),
+            controllers: Vec::new(),
+            revocations: None,
+            signed_time: UnixTime::default(),
+            is_controller: false,
+        }
+    }
+}
+
+/// Credentials of this node, in the form in which it shows them.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnCredentials {
+    pub(crate) admission: Admission,
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) digest: [u8; 8],
+}
+
+/// Everything that changes in a managed network, as one node knows it.
+#[derive(Debug)]
+pub struct Membership {
+    id: NetworkId,
+    key: Option<NetworkKey>,
+    own: Option<OwnCredentials>,
+    /// Credentials that came with the network's description, until the node is known.
+    given: Option<Credentials>,
+    request: CertifyRequest,
+    controllers: Vec<PublicIdentity>,
+    is_controller: bool,
+    /// Milliseconds by which this node's clock is behind a controller's.
+    offset: i64,
+    /// Newest time that an issuer has signed.
+    signed_time: UnixTime,
+    revoked: Revocations,
+    /// Newest head, with the bytes of its set.
+    head: Option<(Head, Arc<[u8]>)>,
+    /// Members that have shown their credentials in a session.
+    admitted: BTreeMap<NodeId, Admission>,
+    /// Members that a controller has named. They have to show their credentials themselves.
+    found: BTreeMap<NodeId, Admission>,
+}
+
+impl Membership {
+    fn new(network: &ManagedNetwork) -> Self {
+        let (head, revoked) = match &network.revocations {
+            Some((head, set)) => (Some((head.clone(), set.to_bytes().into())), set.clone()),
+            None => (None, Revocations::default()),
+        };
+        Self {
+            id: network.id,
+            key: network.key,
+            own: None,
+            given: network.credentials.clone(),
+            request: network.request.clone(),
+            controllers: network.controllers.iter().copied().take(MAX_CONTROLLERS).collect(),
+            is_controller: network.is_controller,
+            offset: 0,
+            signed_time: network.signed_time,
+            revoked,
+            head,
+            admitted: BTreeMap::new(),
+            found: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the network key, once it is known.
+    pub fn key(&self) -> Option<&NetworkKey> {
+        self.key.as_ref()
+    }
+
+    /// Returns this node's credentials.
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.own.as_ref().map(|own| own.admission.credentials())
+    }
+
+    /// Returns the known controllers, the preferred one first.
+    pub fn controllers(&self) -> &[PublicIdentity] {
+        &self.controllers
+    }
+
+    /// Returns the newest head.
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref().map(|(head, _)| head)
+    }
+
+    /// Returns the revocations that this node observes: those of all heads that it has seen.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revoked
+    }
+
+    /// Returns the newest time that an issuer has signed.
+    pub fn signed_time(&self) -> UnixTime {
+        self.signed_time
+    }
+
+    /// Returns the milliseconds by which a controller's clock is ahead of this node's, negative if behind.
+    pub fn clock_offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// Returns the admission of a member that has shown its credentials to this node.
+    pub fn admission(&self, node: &NodeId) -> Option<&Admission> {
+        self.admitted.get(node)
+    }
+
+    /// Returns the time by which statements are judged: the system's clock, corrected by a controller's, and
+    /// never before the newest signed time. `unix_time` is the system's clock.
+    pub fn time(&self, unix_time: Duration) -> UnixTime {
+        let millis = UnixTime::from(unix_time).as_millis();
+        UnixTime::from_millis(millis.saturating_add_signed(self.offset)).max(self.signed_time)
+    }
+
+    pub(crate) fn own(&self) -> Option<&OwnCredentials> {
+        self.own.as_ref()
+    }
+
+    pub(crate) fn request(&self) -> &CertifyRequest {
+        &self.request
+    }
+
+    pub(crate) fn is_controller(&self) -> bool {
+        self.is_controller
+    }
+
+    /// Returns the newest head with the bytes of its set.
+    pub(crate) fn head_and_set(&self) -> Option<&(Head, Arc<[u8]>)> {
+        self.head.as_ref()
+    }
+
+    pub(crate) fn set_key(&mut self, key: NetworkKey) {
+        self.key = Some(key);
+    }
+
+    /// Corrects this node's clock by a controller's. Returns true if that changes the time.
+    pub(crate) fn set_clock(&mut self, unix_time: Duration, controller: UnixTime) -> bool {
+        let own = UnixTime::from(unix_time).as_millis();
+        let offset = i64::try_from(i128::from(controller.as_millis()) - i128::from(own));
+        // A second or two are the path's, and no reason to leave the system's clock.
+        let offset = offset.ok().filter(|offset| offset.abs() > CLOCKS_AGREE).unwrap_or(0);
+        let changes = (offset - self.offset).abs() > CLOCKS_AGREE;
+        self.offset = offset;
+        changes
+    }
+
+    /// Replaces this node's credentials. They have to be this node's; their time is not checked, because a
+    /// controller renews also those that have ended.
+    pub(crate) fn set_own(&mut self, credentials: &Credentials, node: &NodeId) -> Result<(), Refusal> {
+        let key = self.key.unwrap_or(*credentials.key());
+        let admission = credentials.authenticate(&key, self.id, node)?;
+        self.key = Some(key);
+        self.note(&admission);
+        let bytes: Arc<[u8]> = credentials.to_bytes().into();
+        self.own = Some(OwnCredentials { digest: digest(&bytes), bytes, admission });
+        // The token of an invite is of no use any more, and is a secret.
+        self.request.token = None;
+        Ok(())
+    }
+
+    /// Takes over the credentials of the network's description, for the node that joins.
+    pub(crate) fn begin(&mut self, node: &NodeId) -> Result<(), Refusal> {
+        match self.given.take() {
+            Some(credentials) => self.set_own(&credentials, node),
+            None => Ok(()),
+        }
+    }
+
+    /// Judges the credentials that a node has shown, and remembers its admission.
+    pub(crate) fn judge(
+        &mut self,
+        holder: &NodeId,
+        bytes: &[u8],
+        unix_time: Duration,
+    ) -> Result<(), Refusal> {
+        let credentials = Credentials::parse(bytes).map_err(|_| Refusal::Malformed)?;
+        let admission = self.check(&credentials, holder, unix_time)?;
+        // Of two certificates of one node, the later one says what is true now.
+        let is_older = |known: &Admission| serial(known) > serial(&admission);
+        if !self.admitted.get(holder).is_some_and(is_older) {
+            self.admitted.insert(*holder, admission);
+        }
+        self.found.remove(holder);
+        Ok(())
+    }
+
+    /// Remembers a member that a controller has named.
+    pub(crate) fn note_found(
+        &mut self,
+        holder: &NodeId,
+        credentials: &Credentials,
+        unix_time: Duration,
+    ) -> Result<(), Refusal> {
+        let admission = self.check(credentials, holder, unix_time)?;
+        let time = self.time(unix_time);
+        self.found.retain(|_, known| time < known.end());
+        if self.found.len() >= MAX_FOUND {
+            self.found.pop_first();
+        }
+        if !self.admitted.contains_key(holder) {
+            self.found.insert(*holder, admission);
+        }
+        Ok(())
+    }
+
+    fn check(
+        &mut self,
+        credentials: &Credentials,
+        holder: &NodeId,
+        unix_time: Duration,
+    ) -> Result<Admission, Refusal> {
+        let key = self.key.ok_or(Refusal::OtherNetwork)?;
+        let admission = credentials.authenticate(&key, self.id, holder)?;
+        // A node whose clock is behind learns the time from what controllers have signed, but not from an
+        // issuer that is revoked or whose time is over.
+        let time = self.time(unix_time).max(admission.signed_time());
+        match admission.check(time, &self.revoked) {
+            Ok(()) => self.note(&admission),
+            Err(Refusal::Revoked) => return Err(Refusal::Revoked),
+            // The clock may be wrong, which a controller can tell.
+            Err(refusal) => {
+                self.note_issuer(&admission);
+                return Err(refusal);
+            }
+        }
+        Ok(admission)
+    }
+
+    /// Learns the time and the issuer from credentials that count.
+    fn note(&mut self, admission: &Admission) {
+        self.signed_time = self.signed_time.max(admission.signed_time());
+        self.note_issuer(admission);
+    }
+
+    fn note_issuer(&mut self, admission: &Admission) {
+        let issuer = *admission.issuer();
+        if !self.controllers.contains(&issuer) {
+            self.controllers.truncate(MAX_CONTROLLERS - 1);
+            self.controllers.push(issuer);
+        }
+    }
+
+    /// Forgets the admission of a node.
+    pub(crate) fn expel(&mut self, node: &NodeId) {
+        self.admitted.remove(node);
+        self.found.remove(node);
+    }
+
+    /// Returns why an admitted node is admitted no longer, if so.
+    pub(crate) fn refusal_of(&self, node: &NodeId, unix_time: Duration) -> Option<Refusal> {
+        let admission = self.admitted.get(node)?;
+        admission.check(self.time(unix_time), &self.revoked).err()
+    }
+
+    /// Checks a head that a peer has shown. Returns true if its set is newer than the known one.
+    pub(crate) fn wants_set(&self, head: &Head, unix_time: Duration) -> Result<bool, Refusal> {
+        if !self.is_behind(head.epoch(), head.digest()) {
+            return Ok(false);
+        }
+        let key = self.key.as_ref().ok_or(Refusal::OtherNetwork)?;
+        let time = self.time(unix_time).max(head.delegation().serial().time());
+        head.verify(key, self.id, time, &self.revoked).map(|()| true)
+    }
+
+    /// Returns true if a head with this epoch and digest is newer than the known one.
+    pub(crate) fn is_behind(&self, epoch: u64, digest: [u8; 8]) -> bool {
+        self.head.as_ref().is_none_or(|(head, _)| head.is_older_than(epoch, digest))
+    }
+
+    /// Takes over a head whose signatures are right, with its set. Returns the nodes that are admitted no
+    /// longer; `None` if the bytes are not the head's set.
+    pub(crate) fn take_head(&mut self, head: &Head, set: &[u8], unix_time: Duration) -> Option<Vec<NodeId>> {
+        let revocations = head.read_set(set)?;
+        self.revoked.merge(&revocations);
+        self.revoked.forget(self.time(unix_time));
+        if self.is_behind(head.epoch(), head.digest()) {
+            self.head = Some((head.clone(), set.into()));
+        }
+        self.signed_time = self.signed_time.max(head.time());
+        let nodes: Vec<NodeId> = self.admitted.keys().copied().collect();
+        self.found.retain(|_, found| found.check(found.signed_time(), &self.revoked).is_ok());
+        Some(nodes.into_iter().filter(|node| self.refusal_of(node, unix_time).is_some()).collect())
+    }
+
+    fn known(&self, node: &NodeId) -> Option<&Admission> {
+        let own = self.own.as_ref().map(|own| &own.admission).filter(|own| own.holder() == node);
+        own.or_else(|| self.admitted.get(node)).or_else(|| self.found.get(node))
+    }
+
+    /// Returns all known members, this node included.
+    fn all(&self) -> impl Iterator<Item = &Admission> {
+        let own = self.own.as_ref().map(|own| &own.admission);
+        own.into_iter().chain(self.admitted.values()).chain(self.found.values())
+    }
+}
+
+/// Difference of two clocks in milliseconds that counts as none.
+const CLOCKS_AGREE: i64 = 30_000;
+
+fn serial(admission: &Admission) -> crate::membership::Serial {
+    admission.credentials().certificate().serial()
+}
+
+/// Returns the short name of credentials by which their receiver acknowledges them.
+pub(crate) fn digest(credentials: &[u8]) -> [u8; 8] {
+    *hash::hash(&[DIGEST_LABEL, credentials]).first_chunk().expect("a hash has 32 bytes")
+}
+
+#[derive(Debug)]
+pub(super) struct Managed {
+    membership: Membership,
+}
+
+impl Managed {
+    pub(super) fn new(network: &ManagedNetwork) -> Self {
+        Self { membership: Membership::new(network) }
+    }
+}
+
+impl Policy for Managed {
+    fn id(&self) -> NetworkId {
+        self.membership.id
+    }
+
+    fn psk(&self) -> Option<&Psk> {
+        None
+    }
+
+    fn discovery_key(&self) -> DiscoveryKey {
+        DiscoveryKey::new(self.membership.id, None, None)
+    }
+
+    fn ports(&self) -> RangeInclusive<u16> {
+        0..=u16::MAX
+    }
+
+    fn admits_anyone(&self) -> bool {
+        false
+    }
+
+    /// Returns true for every node: a session is needed to show credentials. Nothing but that passes before.
+    fn admits(&self, _: &NodeId) -> bool {
+        true
+    }
+
+    fn members(&self) -> Vec<&StaticMember> {
+        Vec::new()
+    }
+
+    fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr> {
+        // A program shares the name of its machine, but not the machine's addresses.
+        let machine = self.membership.known(node).filter(|admission| !admission.is_process());
+        let granted = machine.map(Admission::grant).into_iter().flat_map(|grant| grant.addresses());
+        std::iter::once(self.membership.id.address_of(node).into()).chain(granted).collect()
+    }
+
+    fn set_addresses(&mut self, _: &NodeId, _: &[IpAddr]) {
+        // Addresses follow from credentials alone.
+    }
+
+    fn prefixes(&self) -> Vec<Prefix> {
+        let certified = self.membership.id.certified_prefix();
+        let own = self.membership.own.as_ref().map(|own| own.admission.grant());
+        let granted = own.into_iter().flat_map(|grant| grant.addresses()).map(Prefix::from);
+        std::iter::once(certified).chain(granted).collect()
+    }
+
+    fn may_exist(&self, address: IpAddr) -> bool {
+        self.membership.id.certified_prefix().contains(address)
+    }
+
+    fn name_of(&self, node: &NodeId) -> Option<&str> {
+        self.membership.known(node).map(|admission| admission.grant().name.as_str())
+    }
+
+    fn node_named(&self, name: &str) -> Option<NodeId> {
+        let lower = name.to_ascii_lowercase();
+        let (label, machine) = match lower.split_once('.') {
+            Some((label, machine)) => (Some(label), machine),
+            None => (None, lower.as_str()),
+        };
+        let is_meant = |admission: &&Admission| {
+            admission.grant().name.as_str() == machine
+                && match label {
+                    Some(label) => admission.label().map(MemberName::as_str) == Some(label),
+                    // The machine's own node; its programs only have the name if the node is away.
+                    None => !admission.is_process(),
+                }
+        };
+        self.membership.all().find(is_meant).map(|admission| *admission.holder())
+    }
+
+    fn keeps(&self, _: &NodeId) -> bool {
+        false
+    }
+
+    fn is_described_by(&self, config: &NetworkConfig) -> bool {
+        let NetworkConfig::Managed(network) = config else { return false };
+        network.id == self.membership.id && (network.key.is_none() || network.key == self.membership.key)
+    }
+
+    fn summary(&self) -> NetworkSummary {
+        NetworkSummary {
+            kind: "managed",
+            secret: false,
+            closed: true,
+            by_file: false,
+            ports: self.ports(),
+            prefixes: self.prefixes(),
+        }
+    }
+
+    fn membership(&self) -> Option<&Membership> {
+        Some(&self.membership)
+    }
+
+    fn membership_mut(&mut self) -> Option<&mut Membership> {
+        Some(&mut self.membership)
+    }
+}

@@ -1,0 +1,433 @@
+//! Managed networks: credentials in sessions, requests to a controller, revocations.
+
+use std::time::Duration;
+
+use peersock_overlay::membership::{
+    Answer, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Grant, Head, NetworkSecret,
+    Question, Refusal, Revocation, Revocations, Rights, Serial, UnixTime,
+};
+use peersock_overlay::{
+    Event, Gone, Identity, Lookup, ManagedNetwork, NetworkConfig, NetworkId, NetworkIndex, NodeId,
+};
+
+use crate::net::{Net, UNIX_TIME};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Identity of the controller in these tests.
+const CONTROLLER: u8 = 9;
+
+fn id() -> NetworkId {
+    "8056c2e21c000001".parse().expect("a managed ID")
+}
+
+fn secret() -> NetworkSecret {
+    NetworkSecret::from_seed(&[77; 32])
+}
+
+fn node_id(identity: u8) -> NodeId {
+    Identity::from_seed(&[identity; 32]).node_id()
+}
+
+/// What the controller of these tests signs.
+struct Authority {
+    identity: Identity,
+    delegation: Delegation,
+    lifetime: Duration,
+    epoch: u64,
+    revoked: Revocations,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let identity = Identity::from_seed(&[CONTROLLER; 32]);
+        let serial = Serial::next(UnixTime::from(UNIX_TIME), None);
+        let delegation =
+            Delegation::sign(&secret(), id(), *identity.public(), serial, 365 * DAY, Rights::ALL);
+        Self { identity, delegation, lifetime: DAY, epoch: 0, revoked: Revocations::default() }
+    }
+
+    /// Returns credentials that are signed at `at` after the start.
+    fn credentials(&self, identity: u8, at: Duration) -> Credentials {
+        let mut grant = Grant::new(node_id(identity), format!("node-{identity}").parse().expect("a name"));
+        grant.ipv4 = Some([10, 7, 0, identity].into());
+        let serial = Serial::next(UnixTime::from(UNIX_TIME + at), None);
+        let signed = Certificate::sign(&self.identity, id(), grant, serial, self.lifetime);
+        Credentials::new(secret().public(), self.delegation.clone(), signed.expect("a good grant"))
+    }
+
+    /// Revokes what was signed for a node until `at` after the start.
+    fn revoke(&mut self, identity: u8, at: Duration) -> (Head, Revocations) {
+        let now = UnixTime::from(UNIX_TIME + at);
+        let min_serial = Serial::next(now, Some(Serial::next(now, None)));
+        self.revoked.add(node_id(identity), Revocation { min_serial, until: now.plus(2 * DAY) });
+        self.epoch += 1;
+        let head = Head::sign(&self.identity, self.delegation.clone(), id(), self.epoch, now, &self.revoked);
+        (head, self.revoked.clone())
+    }
+}
+
+fn config(credentials: Option<Credentials>) -> NetworkConfig {
+    let key = Some(secret().public());
+    NetworkConfig::Managed(Box::new(ManagedNetwork { key, credentials, ..ManagedNetwork::new(id()) }))
+}
+
+/// Creates nodes with these identities on one LAN, all of them members.
+fn members(authority: &Authority, identities: &[u8]) -> Net {
+    let mut net = Net::new();
+    for &identity in identities {
+        let node = net.add(identity);
+        let mut config = ManagedNetwork::new(id());
+        config.key = Some(secret().public());
+        config.credentials = Some(authority.credentials(identity, Duration::ZERO));
+        config.is_controller = identity == CONTROLLER;
+        net.join(node, &NetworkConfig::Managed(Box::new(config)));
+    }
+    net.run(Duration::from_secs(4));
+    net
+}
+
+fn network(net: &Net, node: usize) -> NetworkIndex {
+    net.nodes[node].endpoint.networks()[0].index
+}
+
+fn expelled(net: &Net, node: usize) -> usize {
+    net.count(node, |event| matches!(event, Event::PeerGone(_, Gone::Expelled)))
+}
+
+/// Answers the requests for credentials at a node, as its controller does.
+fn serve(net: &mut Net, node: usize, answer: impl Fn(&NodeId, &CertifyRequest, Duration) -> Answer) {
+    let start = crate::net::instant();
+    let asked: Vec<_> =
+        net.nodes[node].events.extract_if(.., |(_, event)| matches!(event, Event::Asked(..))).collect();
+    for (_, event) in asked {
+        let Event::Asked(peer, number, question) = event else { unreachable!() };
+        let Question::Certify(request) = *question else { continue };
+        let answer = answer(peer.id(), &request, net.now - start);
+        net.nodes[node].endpoint.answer(net.now, &peer, number, &answer);
+    }
+    net.pump();
+}
+
+/// Returns an answer with credentials that are signed now.
+fn certified(authority: &Authority, node: &NodeId, at: Duration) -> Answer {
+    let identity = (1..=255).find(|identity| node_id(*identity) == *node).expect("a test's identity");
+    Answer::Certified {
+        time: UnixTime::from(UNIX_TIME + at),
+        renew_after: 3600,
+        credentials: Box::new(authority.credentials(identity, at)),
+    }
+}
+
+#[test]
+fn members_reach_each_other_by_name_and_granted_address() {
+    let mut net = members(&Authority::new(), &[1, 2]);
+    net.send(0, 1, b"hello");
+    net.run(SECOND);
+    assert_eq!(net.received(1), [b"hello".to_vec()]);
+    // Both know each other's granted addresses and names now, without anybody else.
+    let at = network(&net, 1);
+    net.send_to(1, at, [10, 7, 0, 1].into(), b"back");
+    net.run(SECOND);
+    assert_eq!(net.received(0), [b"back".to_vec()]);
+    let named = net.nodes[1].endpoint.addresses_named("NODE-1", |_| true);
+    assert!(named.contains(&[10, 7, 0, 1].into()), "{named:?}");
+    let own = net.nodes[1].endpoint.addresses(at);
+    assert_eq!(own[1..], [std::net::IpAddr::from([10, 7, 0, 2])]);
+    assert_eq!((net.counter(0, "peers_admitted"), net.counter(1, "peers_admitted")), (1, 1));
+}
+
+#[test]
+fn nothing_passes_from_or_to_a_node_without_credentials() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[1]);
+    let stranger = net.add(2);
+    net.join(stranger, &config(None));
+    net.run(Duration::from_secs(4));
+    net.send(0, stranger, b"secret");
+    net.send(stranger, 0, b"knock");
+    net.run(Duration::from_secs(20));
+    assert!(net.received(0).is_empty() && net.received(stranger).is_empty());
+    let dropped = net.counter(0, "data_not_admitted");
+    assert!(dropped > 0, "the stranger knows this node's credentials, and has tried");
+    // A stranger that keeps to no rule seals a packet in its authentic session.
+    let peer = net.peer(stranger, 0);
+    let (session, path) = (peer.session().expect("a session"), peer.path().expect("a path"));
+    let mut datagram = vec![0; 5 + peersock_overlay::DATA_OVERHEAD];
+    session.seal(b"\x60evil", &mut datagram).expect("a session");
+    net.transmit(stranger, &path.place, datagram);
+    net.run(SECOND);
+    assert!(net.received(0).is_empty());
+    assert_eq!(net.counter(0, "data_not_admitted"), dropped + 1);
+    // Whoever waits for the stranger hears that it cannot be reached.
+    assert!(net.peer(0, stranger).sender().is_none());
+}
+
+#[test]
+fn credentials_of_another_node_do_not_help() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[1]);
+    let thief = net.add(2);
+    let network_config = config(None);
+    net.join(thief, &network_config);
+    let stolen = authority.credentials(3, Duration::ZERO);
+    let at = network(&net, thief);
+    let refused = net.nodes[thief].endpoint.set_credentials(net.now, at, &stolen);
+    assert_eq!(refused, Err(Refusal::Holder));
+}
+
+#[test]
+fn lost_datagrams_delay_the_admission_and_no_more() {
+    let mut net = members(&Authority::new(), &[1, 2]);
+    let mut dice = 0_u32;
+    net.filter = Box::new(move |_| {
+        dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        dice >> 24 >= 76
+    });
+    net.send(0, 1, b"hello");
+    net.wait(Duration::from_secs(20), |net| net.peer(0, 1).is_admitted() && net.peer(1, 0).is_admitted());
+}
+
+#[test]
+fn a_revocation_reaches_everybody_and_ends_what_was_open() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1, 2, 3]);
+    // The controller knows 1 alone, so that the revocation has to travel from peer to peer.
+    for (from, to) in [(0, 1), (1, 2), (2, 3), (1, 3)] {
+        net.send(from, to, b"open");
+    }
+    net.run(SECOND);
+    let (head, set) = authority.revoke(3, Duration::from_secs(10));
+    let at = network(&net, 0);
+    net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by the issuer");
+    let took = net.wait(5 * SECOND, |net| expelled(net, 1) == 1 && expelled(net, 2) == 1);
+    assert!(took < SECOND, "{took:?}");
+    for member in [1, 2] {
+        let before = net.received(3).len();
+        net.send(member, 3, b"late");
+        net.run(5 * SECOND);
+        assert_eq!(net.received(3).len(), before);
+        let before = net.received(member).len();
+        net.send(3, member, b"late");
+        net.run(5 * SECOND);
+        assert_eq!(net.received(member).len(), before);
+    }
+    // It heard why, and others still reach each other.
+    assert!(net.count(3, |event| matches!(event, Event::RefusedBy(_, Refusal::Revoked))) > 0);
+    net.send(1, 2, b"on");
+    net.run(SECOND);
+    assert_eq!(net.received(2).last(), Some(&b"on".to_vec()));
+    // An old head changes nothing, and a later certificate counts.
+    let again = authority.credentials(3, Duration::from_secs(100));
+    let at = network(&net, 3);
+    net.nodes[3].endpoint.set_credentials(net.now, at, &again).expect("its own");
+    net.pump();
+    net.run(2 * SECOND);
+    net.send(3, 1, b"again");
+    net.run(SECOND);
+    assert_eq!(net.received(1).last(), Some(&b"again".to_vec()));
+}
+
+#[test]
+fn a_large_set_arrives_whole_in_spite_of_loss() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1]);
+    net.send(0, 1, b"open");
+    net.run(SECOND);
+    for n in 0..10_000_u32 {
+        let mut bytes = [7; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        let (min_serial, until) = (Serial::from_u64(u64::from(n)), UnixTime::from(UNIX_TIME).plus(2 * DAY));
+        authority.revoked.add(NodeId::from_bytes(bytes), Revocation { min_serial, until });
+    }
+    authority.epoch = 4;
+    let head = Head::sign(
+        &authority.identity,
+        authority.delegation.clone(),
+        id(),
+        5,
+        UnixTime::from(UNIX_TIME),
+        &authority.revoked,
+    );
+    let mut dice = 1_u32;
+    net.filter = Box::new(move |_| {
+        dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        dice >> 24 >= 25
+    });
+    let at = network(&net, 0);
+    net.nodes[0].endpoint.set_revocations(net.now, at, &head, &authority.revoked).expect("signed");
+    let at = network(&net, 1);
+    net.wait(Duration::from_secs(60), |net| {
+        net.nodes[1].endpoint.membership(at).is_some_and(|known| known.revocations().len() == 10_000)
+    });
+}
+
+#[test]
+fn a_node_joins_by_its_controller_and_renews_for_days() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1]);
+    let new = net.add(2);
+    net.join(new, &config(None));
+    // A person takes a while to decide.
+    for second in 0..30 {
+        net.run(SECOND);
+        let code = Code::from_bits(5);
+        serve(&mut net, 0, |node, _, at| match second < 20 {
+            true => Answer::Pending { time: UnixTime::from(UNIX_TIME + at), retry_after: 2, code },
+            false => certified(&authority, node, at),
+        });
+    }
+    net.run(SECOND);
+    let pending = net.count(
+        new,
+        |event| matches!(event, Event::Answered(_, answer) if matches!(**answer, Answer::Pending { .. })),
+    );
+    assert!((5..=20).contains(&pending), "{pending}");
+    let at = network(&net, new);
+    assert!(net.nodes[new].endpoint.membership(at).expect("managed").credentials().is_some());
+    net.send(new, 1, b"hello");
+    net.run(SECOND);
+    assert_eq!(net.received(1).last(), Some(&b"hello".to_vec()));
+    // Three days with certificates of a day: the connection holds without a gap.
+    for hour in 0..24 * 3 {
+        for _ in 0..12 {
+            net.run(Duration::from_secs(300));
+            serve(&mut net, 0, |node, _, at| certified(&authority, node, at));
+        }
+        let (at, since) = (network(&net, 0), net.now - crate::net::instant());
+        let own = authority.credentials(CONTROLLER, since);
+        net.nodes[0].endpoint.set_credentials(net.now, at, &own).expect("its own");
+        net.nodes[1].inbox.clear();
+        net.send(new, 1, b"still");
+        net.run(2 * SECOND);
+        serve(&mut net, 0, |node, _, at| certified(&authority, node, at));
+        assert_eq!(net.received(1), [b"still".to_vec()], "after {hour} hours");
+    }
+    assert_eq!(expelled(&net, 1), 0);
+}
+
+#[test]
+fn without_a_controller_members_stay_until_their_certificates_end() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[1, 2]);
+    net.send(0, 1, b"open");
+    net.run(SECOND);
+    net.run(Duration::from_secs(23 * 3600));
+    net.nodes[1].inbox.clear();
+    net.send(0, 1, b"late");
+    net.run(5 * SECOND);
+    assert_eq!(net.received(1), [b"late".to_vec()]);
+    net.run(Duration::from_secs(3600));
+    assert!(!net.peer(0, 1).is_admitted() && !net.peer(1, 0).is_admitted());
+    // A controller that comes back admits them again, without a person.
+    let controller = net.add(CONTROLLER);
+    let mut config = ManagedNetwork::new(id());
+    config.key = Some(secret().public());
+    config.credentials = Some(authority.credentials(CONTROLLER, Duration::from_secs(24 * 3600)));
+    config.is_controller = true;
+    net.join(controller, &NetworkConfig::Managed(Box::new(config)));
+    // Within the longest pause of those who wait for it.
+    for _ in 0..1300 {
+        net.run(SECOND);
+        serve(&mut net, controller, |node, _, at| certified(&authority, node, at));
+    }
+    net.nodes[1].inbox.clear();
+    net.send(0, 1, b"back");
+    net.run(5 * SECOND);
+    assert_eq!(net.received(1), [b"back".to_vec()]);
+}
+
+#[test]
+fn the_id_alone_leads_to_the_key_and_a_denial_is_told() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER]);
+    let new = net.add(2);
+    net.join(new, &NetworkConfig::Managed(Box::new(ManagedNetwork::new(id()))));
+    net.wait(10 * SECOND, |net| net.count(1, |event| matches!(event, Event::KeyClaimed(..))) > 0);
+    let claimed = net.nodes[new].events.iter().find_map(|(_, event)| match event {
+        Event::KeyClaimed(_, key) => Some(*key),
+        _ => None,
+    });
+    assert_eq!(claimed, Some(secret().public()));
+    let at = network(&net, new);
+    net.nodes[new].endpoint.set_network_key(net.now, at, secret().public());
+    net.pump();
+    for _ in 0..5 {
+        net.run(SECOND);
+        serve(&mut net, 0, |_, _, at| Answer::Denied {
+            time: UnixTime::from(UNIX_TIME + at),
+            reason: Denial::UnknownInvite,
+        });
+    }
+    net.run(SECOND);
+    let denied = net.count(new, |event| {
+        matches!(event, Event::Answered(_, answer)
+            if matches!(**answer, Answer::Denied { reason: Denial::UnknownInvite, .. }))
+    });
+    assert_eq!(denied, 1);
+}
+
+#[test]
+fn wrong_clocks_join_and_judge_by_signed_time() {
+    let authority = Authority::new();
+    for wrong in [Duration::ZERO, UNIX_TIME - Duration::from_secs(7200), UNIX_TIME + 7300 * DAY] {
+        let mut net = members(&authority, &[CONTROLLER, 1]);
+        let mut late = net.add(2);
+        net.restart(late, 4000, wrong);
+        late = net.nodes.len() - 1;
+        net.join(late, &config(None));
+        for _ in 0..20 {
+            net.run(SECOND);
+            serve(&mut net, 0, |node, _, at| certified(&authority, node, at));
+        }
+        net.send(late, 1, b"hello");
+        net.run(2 * SECOND);
+        assert_eq!(net.received(1), [b"hello".to_vec()], "{wrong:?}");
+        net.send(1, late, b"back");
+        net.run(2 * SECOND);
+        assert_eq!(net.received(late), [b"back".to_vec()], "{wrong:?}");
+    }
+}
+
+#[test]
+fn look_ups_find_members_and_only_members_get_answers() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1, 2]);
+    let at = network(&net, 1);
+    // 1 has never met 2: the LAN's hellos are not credentials.
+    assert!(matches!(net.nodes[1].endpoint.lookup(net.now, at, [10, 7, 0, 2].into()), Lookup::NoRoute));
+    let question = Question::FindAddress([10, 7, 0, 2].into());
+    assert!(net.nodes[1].endpoint.find_member(net.now, at, &question));
+    net.pump();
+    net.wait(5 * SECOND, |net| net.count(0, |event| matches!(event, Event::Asked(..))) > 0);
+    let Some((_, Event::Asked(peer, number, asked))) =
+        net.nodes[0].events.iter().find(|(_, event)| matches!(event, Event::Asked(..))).cloned()
+    else {
+        panic!("a question")
+    };
+    assert_eq!(*asked, question);
+    let answer = Answer::Found {
+        identity: *Identity::from_seed(&[2; 32]).public(),
+        credentials: Box::new(authority.credentials(2, Duration::ZERO)),
+    };
+    net.nodes[0].endpoint.answer(net.now, &peer, number, &answer);
+    net.pump();
+    net.run(SECOND);
+    net.send_to(1, at, [10, 7, 0, 2].into(), b"found");
+    net.run(2 * SECOND);
+    assert_eq!(net.received(2), [b"found".to_vec()]);
+
+    let stranger = net.add(5);
+    net.join(stranger, &config(None));
+    net.run(4 * SECOND);
+    net.nodes[0].events.clear();
+    let at = network(&net, stranger);
+    assert!(net.nodes[stranger].endpoint.find_member(net.now, at, &question));
+    net.run(6 * SECOND);
+    let asked = |event: &Event| {
+        matches!(event, Event::Asked(_, _, question)
+        if !matches!(**question, Question::Certify(_)))
+    };
+    assert_eq!(net.count(0, asked), 0);
+}
