@@ -77,9 +77,13 @@ pub mod state;
 
 use peersock_primitives::sync;
 
+pub use config::network_id;
+#[doc(hidden)]
+pub use config::packed;
 pub use config::{
-    ConfigError, Dht, HostEndpoint, MissingFeature, Network, ParseDhtError, ParseEndpointError,
-    ParseRootError, RootAddress, RootDomain, RootEndpoint, RootSource, RootTransport, RootsError,
+    ConfigError, Dht, HostEndpoint, Invite, MissingFeature, Network, ParseDhtError, ParseEndpointError,
+    ParseInviteError, ParseRootError, RootAddress, RootDomain, RootEndpoint, RootSource, RootTransport,
+    RootsError,
 };
 pub use driver::Interfaces;
 pub use net::{TcpListener, TcpStream, UdpSocket};
@@ -87,10 +91,10 @@ pub use net::{TcpListener, TcpStream, UdpSocket};
 #[doc(hidden)]
 pub use node::listed_in;
 pub use node::{
-    AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, Event, Events, FlowStatus,
-    IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence, ProgramStatus,
-    RootChanges, RootListStatus, RootStatus, Seed, StartError, Status, Traffic, TurnStatus, Undelivered,
-    current_node, node,
+    Answerer, AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, Event, Events, FlowStatus,
+    IdentitySource, Joined, MembershipStatus, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence,
+    ProgramStatus, RootChanges, RootListStatus, RootStatus, Seed, Standing, StartError, Status, Traffic,
+    TurnStatus, Undelivered, current_node, node,
 };
 pub use peersock_datapath::Unanswered;
 pub use peersock_nat::turn::{TurnServer, TurnServerError, TurnTransport};

@@ -116,6 +116,8 @@ impl Datapath {
                 let patience = self.elsewhere.patience().unwrap_or_default().max(SILENT_PEER);
                 self.go_on_waiting(now, peer, patience, true);
             }
+            // The answer may have given this node credentials, and with them addresses.
+            Event::Answered(controller, _) => self.follow_own_addresses(now, controller.network(), batch),
             // The rendezvous may find the peer elsewhere.
             Event::PeerUnreachable(peer) => {
                 self.tell_wanted(peer);

@@ -82,6 +82,7 @@ mod events;
 pub mod fuzzing;
 mod gso;
 mod ingress;
+mod managed;
 mod membership;
 mod missing_peers;
 mod multicast;

@@ -57,6 +57,13 @@ impl Networks {
         *list = list.iter().cloned().chain([network]).collect();
     }
 
+    /// Replaces what is known of a network, unless it was left meanwhile.
+    pub(super) fn replace(&self, network: JoinedNetwork) {
+        let mut list = sync::write(&self.0);
+        let changed = list.iter().map(|known| if known.index == network.index { &network } else { known });
+        *list = changed.cloned().collect();
+    }
+
     pub(super) fn remove(&self, id: NetworkId) {
         let mut list = sync::write(&self.0);
         *list = list.iter().filter(|network| network.id != id).cloned().collect();

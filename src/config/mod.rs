@@ -4,6 +4,9 @@ mod dht;
 mod endpoint;
 mod error;
 mod feature;
+mod invite;
+mod managed;
+pub mod packed;
 mod passphrase;
 mod portable;
 mod root;
@@ -31,6 +34,8 @@ pub use endpoint::{HostEndpoint, ParseEndpointError};
 pub use error::ConfigError;
 pub(crate) use feature::Feature;
 pub use feature::MissingFeature;
+pub use invite::{Invite, ParseInviteError};
+pub use managed::network_id;
 pub use root::{ParseRootError, RootAddress, RootEndpoint, RootTransport};
 #[cfg(feature = "dns")]
 pub(crate) use root_source::LABEL as ROOTS_LABEL;

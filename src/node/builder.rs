@@ -506,6 +506,7 @@ impl NodeBuilder {
                 sockets: Mutex::default(),
                 membership: Mutex::default(),
                 joined: Mutex::default(),
+                managed: Mutex::default(),
                 down: Default::default(),
                 started: now,
                 management: Mutex::new(None),

@@ -3,13 +3,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{Lookup, NetworkId, NodeId, SizeState};
 use peersock_stack::{Batch, Error, InterfaceId};
 
-use super::{DeviceSender, Node, PeerStatus};
+use super::{DeviceSender, Node, PeerStatus, Standing};
 use peersock_datapath::JoinedNetwork;
 
 /// Network that a node has joined.
@@ -43,6 +44,11 @@ impl Joined {
         self.network.interface
     }
 
+    /// Returns the network's handle in the overlay.
+    pub(super) fn index(&self) -> peersock_overlay::NetworkIndex {
+        self.network.index
+    }
+
     /// Returns the network's ID.
     pub fn id(&self) -> NetworkId {
         self.network.id
@@ -55,7 +61,9 @@ impl Joined {
 
     /// Returns all addresses of this node in the network, the self-certifying one first.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        self.network.addresses.clone()
+        // In a managed network they change when a controller admits the node.
+        let now = self.node.inner.driver.datapath.network(self.id());
+        now.map_or_else(|| self.network.addresses.clone(), |now| now.addresses)
     }
 
     /// Returns the TCP and UDP ports on which services may be offered and reached in this network.
@@ -76,13 +84,19 @@ impl Joined {
 
     /// Waits until the node has its addresses in the network and can open sockets.
     ///
-    /// Today a network is ready as soon as it is joined; one whose members a controller admits will not be.
+    /// A network is ready as soon as it is joined, unless a controller has to admit this node first.
     ///
     /// # Errors
     /// Returns `TimedOut` after `timeout`, `NetworkDown` if the network was left.
     pub fn wait_ready(&self, timeout: Duration) -> io::Result<()> {
-        let _ = timeout;
-        self.check_joined()
+        self.check_joined()?;
+        match self.wait_admitted(timeout, |_| ())? {
+            Standing::Member => Ok(()),
+            _ => {
+                let message = format!("no controller of network {} has admitted this node", self.id());
+                Err(io::Error::new(io::ErrorKind::TimedOut, message))
+            }
+        }
     }
 
     /// Waits like [`Joined::wait_ready`], on any executor.
@@ -90,6 +104,13 @@ impl Joined {
     /// # Errors
     /// Returns `NetworkDown` if the network was left.
     pub async fn ready(&self) -> io::Result<()> {
+        self.check_joined()?;
+        let Some(shared) = self.shared() else { return Ok(()) };
+        std::future::poll_fn(|cx| match shared.poll_member(cx.waker()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
         self.check_joined()
     }
 
@@ -186,7 +207,7 @@ impl Joined {
         self.node.leave(self.id())
     }
 
-    fn check_joined(&self) -> io::Result<()> {
+    pub(super) fn check_joined(&self) -> io::Result<()> {
         self.node.inner.check_up()?;
         if self.node.network(self.id()).is_none() {
             let message = format!("network {} was left", self.id());

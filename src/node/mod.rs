@@ -8,6 +8,7 @@ mod echo_packet;
 mod events;
 mod forked;
 mod joined;
+mod managed;
 #[cfg_attr(not(feature = "dht"), path = "no_meeting.rs")]
 mod meeting;
 mod nicknames;
@@ -36,6 +37,7 @@ pub use closing::{Undelivered, loss_text, say_loss};
 pub use device::DeviceSender;
 pub use events::{Event, Events, RootChanges};
 pub use joined::Joined;
+pub use managed::{Answerer, MembershipStatus, Standing};
 pub use patience::{Linger, Patience, Remaining};
 pub(crate) use root_list::ask_lists;
 #[cfg(feature = "dns")]
@@ -110,6 +112,8 @@ pub(crate) struct Inner {
     root_lists: Mutex<Vec<RootListStatus>>,
     /// Programs, for the status.
     programs: Mutex<Vec<ProgramStatus>>,
+    /// State of the managed networks.
+    managed: Mutex<BTreeMap<NetworkId, Arc<managed::Shared>>>,
     /// IPv4 addresses under which programs see members that have none, for the status.
     ipv4_aliases: Mutex<BTreeMap<Ipv6Addr, BTreeSet<Ipv4Addr>>>,
     /// State directory, kept for its lock.
@@ -145,12 +149,15 @@ impl Node {
         // Before `into_config`, which drops host names and roots.
         let (hosts, roots) = (network.hosts_of_others(&self.inner.identity), network.roots().to_vec());
         let now = Instant::now();
-        let config = network.into_config();
+        let mut config = network.into_config();
+        let record = managed::complete(&mut config, self.inner.state.as_ref())?;
         let (id, key) = (config.id(), config.discovery_key());
         let mut known = probe::Known::new(&key);
         let device = device.map(|device| known.listen(device));
         let _membership = sync::lock(&self.inner.membership);
         let (datapath, mut batch) = (&self.inner.driver.datapath, Batch::default());
+        // Before the join, so that no event is missed.
+        let events = datapath.subscribe();
         let joined = match device {
             None => datapath.join(now, config, &mut batch)?,
             Some(device) => datapath.join_device(now, config, device, &mut batch)?,
@@ -160,6 +167,7 @@ impl Node {
         if let Some(meetings) = self.inner.meetings.get() {
             meetings.join(&joined, key);
         }
+        managed::start(&self.inner, &joined, events, record);
         resolver::start(self, &joined, hosts, Box::new(resolver::ask_system));
         if !roots.is_empty() {
             self.add_roots(roots);
@@ -176,6 +184,7 @@ impl Node {
             meetings.leave(network.index);
         }
         sync::lock(&self.inner.joined).remove(&id);
+        sync::lock(&self.inner.managed).remove(&id);
         datapath.leave(Instant::now(), id, &mut Batch::default())
     }
 

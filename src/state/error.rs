@@ -97,6 +97,17 @@ pub enum StateError {
         what: &'static str,
     },
 
+    /// The record of a managed network cannot be parsed.
+    #[error(
+        "{}: no record of a managed network; remove the file and join the network again, which needs no new \
+         approval",
+        path.display()
+    )]
+    MalformedRecord {
+        /// Path of the file.
+        path: PathBuf,
+    },
+
     /// The identity file was written by a newer version of this program.
     #[error("{} was written by a newer version of peersock; upgrade this one", path.display())]
     TooNew {
@@ -134,9 +145,10 @@ impl From<StateError> for io::Error {
             | StateError::Changeable { .. }
             | StateError::WritableByOthers { .. }
             | StateError::ForeignOwner { .. } => io::ErrorKind::PermissionDenied,
-            StateError::WrongKind { .. } | StateError::Malformed { .. } | StateError::TooNew { .. } => {
-                io::ErrorKind::InvalidData
-            }
+            StateError::WrongKind { .. }
+            | StateError::Malformed { .. }
+            | StateError::MalformedRecord { .. }
+            | StateError::TooNew { .. } => io::ErrorKind::InvalidData,
             StateError::Io { source, .. } => source.kind(),
         };
         io::Error::new(kind, error)

@@ -5,6 +5,7 @@
 //!   lock                held (flock) by the process that uses the directory; holds its pid
 //!   identity.key        0600, the secret seed (text, versioned)
 //!   dht-nodes           0600, nodes of the DHT that have answered, for the next entry
+//!   ID.network          0600, a managed network that was joined: its key, this node's credentials
 //!   management.sock     0600, present while a node runs: `peersock status` asks it
 //!   node.sock           0600, present while a shared node runs: programs attach to it
 //! ```
@@ -17,6 +18,7 @@ mod dht_nodes;
 mod error;
 mod identity;
 mod idle;
+mod membership;
 mod private;
 
 use std::env;
@@ -35,6 +37,7 @@ use crate::sync;
 use peersock_overlay::{Identity, PublicIdentity};
 
 pub use error::StateError;
+pub use membership::MembershipRecord;
 pub use private::read_secret_file;
 pub(crate) use private::{
     check_directory, check_secret_file, check_trusted_file, read_regular_secret_file, read_text_file,

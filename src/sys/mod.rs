@@ -5,6 +5,7 @@
 //! * [`poll`]: waiting for a few descriptors, and a descriptor that ends the wait;
 //! * [`poller`]: the poller of the engine thread;
 //! * [`interface_watch`]: changes of interfaces and addresses;
+//! * `machine`: its name, and the system's;
 //! * [`peer`]: the user at the other end of a Unix socket;
 //! * [`icmp_errors`]: ICMP errors about datagrams that were sent;
 //! * [`suspend`]: the time that the machine was suspended;
@@ -13,9 +14,12 @@
 
 pub(crate) mod icmp_errors;
 pub(crate) mod interface_watch;
+mod machine;
 pub(crate) mod peer;
 pub(crate) mod poll;
 pub(crate) mod poller;
 pub(crate) mod process;
 pub(crate) mod socket_buffer;
 pub(crate) mod suspend;
+
+pub(crate) use machine::{description, host_name};

@@ -30,9 +30,8 @@ use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
 use peersock::overlay::{NetworkId, Psk};
-use peersock::{
-    Dht, HostEndpoint, Network, PublicIdentity, RootAddress, RootEndpoint, RootSource, RootTransport, Seed,
-};
+use peersock::packed::{byte, emit_root, length, parse_root, port, several, take};
+use peersock::{Dht, Network, RootSource, Seed};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -48,10 +47,6 @@ const SUM: usize = 4;
 /// Limits of counts, which their bytes could exceed.
 const MAX_ROOTS: usize = 16;
 const MAX_DHT_NODES: usize = 16;
-
-/// Transports of endpoints, in the order of their numbers.
-const TRANSPORTS: [RootTransport; 4] =
-    [RootTransport::Udp, RootTransport::Tcp, RootTransport::Tls, RootTransport::WebSocket];
 
 /// Description of one service: the secret of its network, the node that has it, and the roots by which that
 /// node is found.
@@ -190,51 +185,6 @@ impl Ticket {
     }
 }
 
-/// Returns a count as a byte. Counts that are too large are found when the new ticket is parsed.
-fn length(count: usize) -> u8 {
-    u8::try_from(count).unwrap_or(u8::MAX - 1)
-}
-
-fn emit_root(root: &RootSource, bytes: &mut Vec<u8>) {
-    let address = match root {
-        RootSource::Address(address) => address,
-        RootSource::Dns(domain) => {
-            bytes.push(1);
-            return emit_text(domain.to_string().as_bytes(), bytes);
-        }
-        _ => return bytes.push(2),
-    };
-    bytes.push(0);
-    bytes.extend_from_slice(&address.identity().to_bytes());
-    bytes.push(length(address.endpoints().len()));
-    for endpoint in address.endpoints() {
-        // A transport that has no number is found when the new ticket is parsed.
-        let transport = TRANSPORTS.iter().position(|transport| *transport == endpoint.transport);
-        let transport = 4 * transport.map_or(0x3f, |number| number as u8);
-        match (endpoint.address(), endpoint.host_endpoint()) {
-            (Some(SocketAddr::V4(address)), _) => {
-                bytes.push(transport);
-                bytes.extend_from_slice(&address.ip().octets());
-            }
-            (Some(SocketAddr::V6(address)), _) => {
-                bytes.push(transport + 1);
-                bytes.extend_from_slice(&address.ip().octets());
-            }
-            (None, host) => {
-                bytes.push(transport + 2);
-                emit_text(host.map_or("", HostEndpoint::host).as_bytes(), bytes);
-            }
-        }
-        bytes.extend_from_slice(&endpoint.port().to_be_bytes());
-    }
-    emit_text(address.token().unwrap_or_default(), bytes);
-}
-
-fn emit_text(text: &[u8], bytes: &mut Vec<u8>) {
-    bytes.push(length(text.len()));
-    bytes.extend_from_slice(text);
-}
-
 fn network_id() -> NetworkId {
     NetworkId::ad_hoc(Ticket::PORT..=Ticket::PORT).expect("a range of one port")
 }
@@ -291,79 +241,6 @@ fn parse(mut bytes: &[u8]) -> Option<Ticket> {
     let count = byte(bytes)?;
     let roots = several(bytes, count, MAX_ROOTS, parse_root)?;
     bytes.is_empty().then_some(Ticket { secret, node, dht, roots })
-}
-
-fn parse_root(bytes: &mut &[u8]) -> Option<RootSource> {
-    match byte(bytes)? {
-        0 => {}
-        1 => return format!("dns:{}", text(bytes)?).parse().ok(),
-        2 => return Some(RootSource::Lan),
-        _ => return None,
-    }
-    let identity = PublicIdentity::from_bytes(take(bytes)?).ok()?;
-    let count = byte(bytes).filter(|count| *count > 0)?;
-    let endpoints = several(bytes, count, RootAddress::MAX_ENDPOINTS, parse_endpoint)?;
-    let root = RootAddress::new(identity, endpoints);
-    match length_and_bytes(bytes)? {
-        [] => Some(root.into()),
-        token => Some(root.with_token(token).ok()?.into()),
-    }
-}
-
-fn parse_endpoint(bytes: &mut &[u8]) -> Option<RootEndpoint> {
-    let form = byte(bytes)?;
-    let transport = TRANSPORTS.get(usize::from(form / 4))?;
-    let host = match form % 4 {
-        0 => Ipv4Addr::from(*take::<4>(bytes)?).to_string(),
-        1 => format!("[{}]", Ipv6Addr::from(*take::<16>(bytes)?)),
-        2 => text(bytes)?.to_owned(),
-        _ => return None,
-    };
-    // By its text, which checks that a root can be there. A host may not be read as an address.
-    let endpoint: RootEndpoint = match transport {
-        RootTransport::Udp => format!("{host}:{}", port(bytes)?),
-        other => format!("{other}:{host}:{}", port(bytes)?),
-    }
-    .parse()
-    .ok()?;
-    (endpoint.transport == *transport).then_some(endpoint)
-}
-
-/// Parses `count` things, of which `most` are allowed.
-fn several<T>(
-    bytes: &mut &[u8],
-    count: u8,
-    most: usize,
-    parse: impl Fn(&mut &[u8]) -> Option<T>,
-) -> Option<Vec<T>> {
-    let count = usize::from(count);
-    if count > most { None } else { (0..count).map(|_| parse(bytes)).collect() }
-}
-
-fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
-    let (taken, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(taken)
-}
-
-fn byte(bytes: &mut &[u8]) -> Option<u8> {
-    take::<1>(bytes).map(|[byte]| *byte)
-}
-
-fn port(bytes: &mut &[u8]) -> Option<u16> {
-    take(bytes).map(|port| u16::from_be_bytes(*port))
-}
-
-fn length_and_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    // In a statement before, because it moves the beginning of the bytes.
-    let length = usize::from(byte(bytes)?);
-    let (taken, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Some(taken)
-}
-
-fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
-    str::from_utf8(length_and_bytes(bytes)?).ok()
 }
 
 impl fmt::Debug for Ticket {

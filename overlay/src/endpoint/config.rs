@@ -145,6 +145,13 @@ pub enum JoinError {
         /// Public key of this node, by which the network's file would list it.
         key: PublicIdentity,
     },
+    /// The key of the managed network is another one than at the first join. Somebody may have made a second
+    /// network with the same ID.
+    #[error("network {0} has another key than when this machine joined it first")]
+    OtherKey(NetworkId),
+    /// The given key of a managed network does not have the network's ID.
+    #[error("the key does not belong to network {0}")]
+    WrongKey(NetworkId),
     /// The given credentials are not this node's in this network.
     #[error("the credentials for network {network} do not count: {refusal}")]
     Credentials {

@@ -148,6 +148,11 @@ impl Endpoint {
         self.networks.get(&network).map_or_else(Vec::new, |network| network.policy.addresses_of(&self.own_id))
     }
 
+    /// Returns the addresses that belong to a network, in use or not; none if the network is not joined.
+    pub fn prefixes(&self, network: NetworkIndex) -> Vec<Prefix> {
+        self.networks.get(&network).map_or_else(Vec::new, |network| network.policy.prefixes())
+    }
+
     /// Returns the addresses of the members with this name, this node's name included, in the order of
     /// joining.
     pub fn addresses_named(&self, name: &str, is_meant: impl Fn(NetworkId) -> bool) -> Vec<IpAddr> {

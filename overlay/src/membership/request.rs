@@ -55,13 +55,13 @@ impl CertifyRequest {
     pub const MAX_DESCRIPTION: usize = 64;
 }
 
-/// Secret of an invite: 16 random bytes. It is erased on drop, never printed, and compared in constant time.
+/// Secret of an invite: 12 random bytes. It is erased on drop, never printed, and compared in constant time.
 #[derive(Clone, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
-pub struct Token([u8; 16]);
+pub struct Token([u8; 12]);
 
 impl Token {
     /// Length in bytes.
-    pub const LEN: usize = 16;
+    pub const LEN: usize = 12;
 
     /// Creates a token from its random bytes.
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {

@@ -273,7 +273,7 @@ fn questions_and_answers_are_read_as_written() {
     let request = CertifyRequest {
         run: 1,
         starts: 2,
-        token: Some(Token::from_bytes([7; 16])),
+        token: Some(Token::from_bytes([7; Token::LEN])),
         name: Some("alpha".parse().expect("a name")),
         description: "Debian 12".into(),
     };

@@ -14,9 +14,9 @@ pub enum NetworkIdError {
     /// A file must list the members.
     #[error("{0} is the ID of a static network: only its TOML file lists the members")]
     NeedsFile(NetworkId),
-    /// Controllers would admit the members.
-    #[error("{0} is the ID of a managed network, and those cannot be joined yet")]
-    Managed(NetworkId),
+    /// Nodes use the ID for sessions with roots.
+    #[error("{0} is no network: nodes use it for their roots")]
+    Reserved(NetworkId),
 }
 
 /// Reason why a network's description is invalid.

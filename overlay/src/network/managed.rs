@@ -135,6 +135,11 @@ impl Membership {
         self.head.as_ref().map(|(head, _)| head)
     }
 
+    /// Returns the set of the newest head.
+    pub fn newest_set(&self) -> Option<Revocations> {
+        self.head.as_ref().and_then(|(head, set)| head.read_set(set))
+    }
+
     /// Returns the revocations that this node observes: those of all heads that it has seen.
     pub fn revocations(&self) -> &Revocations {
         &self.revoked

@@ -113,7 +113,8 @@ impl NetworkConfig {
         match id.kind() {
             NetworkKind::AdHoc { .. } => Ok(Self::AdHoc { id, psk: None }),
             NetworkKind::Static => Err(NetworkIdError::NeedsFile(id)),
-            NetworkKind::Managed => Err(NetworkIdError::Managed(id)),
+            NetworkKind::Managed if id == NetworkId::ROOTS => Err(NetworkIdError::Reserved(id)),
+            NetworkKind::Managed => Ok(Self::Managed(Box::new(ManagedNetwork::new(id)))),
         }
     }
 

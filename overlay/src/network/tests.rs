@@ -174,7 +174,7 @@ fn an_id_alone_is_enough_for_an_ad_hoc_network_only() {
     let by_id = |id: &str| NetworkConfig::by_id(id.parse().unwrap());
     assert!(by_id("ff00160016000000").is_ok_and(|config| config.validate().is_ok()));
     assert!(matches!(by_id(LISTED), Err(NetworkIdError::NeedsFile(_))));
-    assert!(matches!(by_id("8056c2e21c000001"), Err(NetworkIdError::Managed(_))));
+    assert!(matches!(by_id("8056c2e21c000001"), Ok(NetworkConfig::Managed(_))));
 }
 
 #[test]

@@ -349,7 +349,7 @@ pub(super) mod samples {
         all.extend(system().map(|error| Failure::from(StartError::Dht(error))));
         let id = "ff0001ffff000000".parse().expect("a network's ID");
         let node = peersock::overlay::NodeId::from_bytes([1; 32]);
-        all.extend([NetworkIdError::NeedsFile(id), NetworkIdError::Managed(id)].map(Failure::from));
+        all.extend([NetworkIdError::NeedsFile(id), NetworkIdError::Reserved(id)].map(Failure::from));
         all.push(JoinError::AlreadyJoined(id).into());
         all.push(JoinError::NotAMember { network: id, key: *Identity::from_seed(&[1; 32]).public() }.into());
         all.push(JoinError::JoinedOtherwise(id).into());

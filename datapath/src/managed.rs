@@ -1,0 +1,105 @@
+//! Managed networks: what the driver tells the overlay about membership, and this node's own addresses, which
+//! follow from its credentials.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use peersock_overlay::membership::{Answer, Credentials, Head, NetworkKey, Question, Refusal, Revocations};
+use peersock_overlay::{Membership, NetworkIndex, Peer};
+use peersock_stack::{Batch, Cidr};
+
+use crate::Datapath;
+use crate::networks::{routes, within};
+
+impl Datapath {
+    /// Reads the membership of a managed network; `None` for other networks.
+    pub fn membership<T>(&self, network: NetworkIndex, read: impl FnOnce(&Membership) -> T) -> Option<T> {
+        self.control().membership(network).map(read)
+    }
+
+    /// Sets the key of a managed network that was joined by its ID alone.
+    pub fn set_network_key(&self, now: Instant, network: NetworkIndex, key: NetworkKey, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint, now| endpoint.set_network_key(now, network, key));
+        self.settle(now, batch);
+    }
+
+    /// Replaces this node's credentials in a managed network.
+    ///
+    /// # Errors
+    /// Returns the reason if they are not this node's in this network.
+    pub fn set_credentials(
+        &self,
+        now: Instant,
+        network: NetworkIndex,
+        credentials: &Credentials,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
+        let result = self
+            .with_control(now, batch, |endpoint, now| endpoint.set_credentials(now, network, credentials));
+        self.follow_own_addresses(now, network, batch);
+        self.settle(now, batch);
+        result
+    }
+
+    /// Takes over revocations that a controller on this node has signed.
+    ///
+    /// # Errors
+    /// Returns the reason if the head does not count.
+    pub fn set_revocations(
+        &self,
+        now: Instant,
+        network: NetworkIndex,
+        head: &Head,
+        set: &Revocations,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
+        let result =
+            self.with_control(now, batch, |endpoint, now| endpoint.set_revocations(now, network, head, set));
+        self.settle(now, batch);
+        result
+    }
+
+    /// Answers a question that [`Event::Asked`](peersock_overlay::Event::Asked) has reported.
+    pub fn answer_member(
+        &self,
+        now: Instant,
+        peer: &Arc<Peer>,
+        number: u32,
+        answer: &Answer,
+        batch: &mut Batch,
+    ) {
+        self.with_control(now, batch, |endpoint, now| endpoint.answer(now, peer, number, answer));
+        self.settle(now, batch);
+    }
+
+    /// Asks the controllers of a managed network for a member. Returns false if that is not possible now.
+    pub fn find_member(
+        &self,
+        now: Instant,
+        network: NetworkIndex,
+        question: &Question,
+        batch: &mut Batch,
+    ) -> bool {
+        let asked =
+            self.with_control(now, batch, |endpoint, now| endpoint.find_member(now, network, question));
+        self.settle(now, batch);
+        asked
+    }
+
+    /// Gives the stack the addresses that this node has in a network now.
+    pub(super) fn follow_own_addresses(&self, now: Instant, network: NetworkIndex, batch: &mut Batch) {
+        let Some(known) = self.networks.find(|known| known.index == network, Clone::clone) else { return };
+        let (addresses, prefixes) = {
+            let endpoint = self.control();
+            let prefixes = endpoint.membership(network).map(|_| endpoint.prefixes(network));
+            (endpoint.addresses(network), prefixes)
+        };
+        let Some(prefixes) = prefixes.filter(|_| addresses != known.addresses) else { return };
+        let routes = routes(&prefixes, &addresses);
+        let own: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
+        if known.device.is_none() {
+            self.stack.set_addresses(now, known.interface, &own, batch);
+        }
+        self.networks.replace(crate::JoinedNetwork { addresses, prefixes: own, routes, ..known });
+    }
+}

@@ -1,0 +1,214 @@
+//! Invites: short texts by which a machine joins a managed network.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::BASE64URL_NOPAD;
+use peersock_overlay::membership::{CertifyRequest, NetworkKey, Token};
+use peersock_overlay::{ManagedNetwork, NetworkId, NetworkKind, NodeId};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::packed::{emit_root, parse_root, take};
+use super::{Network, RootSource};
+
+/// Beginning of every invite. A ticket begins with the same, but has no slash after it.
+const PREFIX: &str = "peersock://";
+
+const VERSION: u8 = 1;
+
+/// Bytes of a node ID that are part of the node's address.
+const NODE: usize = 10;
+
+/// Everything that a machine needs to join a managed network: the network's full key, a token, and where its
+/// controller is found.
+///
+/// The text is `peersock://ID/` and base64url of: version (1), network key (32), token (12), the first bytes
+/// of the controller's node ID (10), and the roots. The token is a secret. It is erased on drop, and `Debug`
+/// does not print it.
+#[derive(Clone, PartialEq)]
+pub struct Invite {
+    id: NetworkId,
+    key: NetworkKey,
+    token: Token,
+    controller: [u8; NODE],
+    roots: Vec<RootSource>,
+}
+
+impl Invite {
+    /// Limit of the length of an invite in characters.
+    pub const MAX_LEN: usize = 4096;
+
+    /// Creates an invite. `id` is the key's ([`network_id`](super::network_id)).
+    pub fn new(
+        id: NetworkId,
+        key: NetworkKey,
+        token: Token,
+        controller: &NodeId,
+        roots: Vec<RootSource>,
+    ) -> Invite {
+        let mut prefix = [0; NODE];
+        prefix.copy_from_slice(&controller.as_bytes()[..NODE]);
+        Invite { id, key, token, controller: prefix, roots }
+    }
+
+    /// Returns true if a text claims to be an invite.
+    pub fn is_claimed_by(text: &str) -> bool {
+        text.trim_start().strip_prefix(PREFIX).is_some_and(|rest| rest.contains('/'))
+    }
+
+    /// Returns the network's ID.
+    pub fn id(&self) -> NetworkId {
+        self.id
+    }
+
+    /// Returns the network's full key.
+    pub fn key(&self) -> &NetworkKey {
+        &self.key
+    }
+
+    /// Returns the roots at which the controller is found.
+    pub fn roots(&self) -> &[RootSource] {
+        &self.roots
+    }
+
+    /// Returns the address of the controller in the network.
+    pub fn controller_address(&self) -> std::net::Ipv6Addr {
+        let mut node = [0; 32];
+        node[..NODE].copy_from_slice(&self.controller);
+        self.id.address_of(&NodeId::from_bytes(node))
+    }
+
+    /// Returns the network, whose join presents the token. The network's key is not compared with its ID here.
+    pub fn network(&self) -> Network {
+        let request = CertifyRequest { token: Some(self.token.clone()), ..CertifyRequest::default() };
+        let network = ManagedNetwork { key: Some(self.key), request, ..ManagedNetwork::new(self.id) };
+        Network { roots: self.roots.clone(), ..Network::managed(network) }
+    }
+
+    /// Returns the text.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        // Reserved in one piece, because a growing buffer would leave copies of the token behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(Self::MAX_LEN));
+        bytes.push(VERSION);
+        bytes.extend_from_slice(self.key.as_bytes());
+        bytes.extend_from_slice(self.token.as_bytes());
+        bytes.extend_from_slice(&self.controller);
+        for root in &self.roots {
+            emit_root(root, &mut bytes);
+        }
+        let mut text = Zeroizing::new(String::with_capacity(2 * Self::MAX_LEN));
+        text.push_str(PREFIX);
+        text.push_str(&self.id.to_string());
+        text.push('/');
+        BASE64URL_NOPAD.encode_append(&bytes, &mut text);
+        text
+    }
+}
+
+impl FromStr for Invite {
+    type Err = ParseInviteError;
+
+    fn from_str(text: &str) -> Result<Invite, ParseInviteError> {
+        let text = text.trim();
+        let rest = text.strip_prefix(PREFIX).ok_or(ParseInviteError::NoInvite)?;
+        let (id, digits) = rest.split_once('/').ok_or(ParseInviteError::NoInvite)?;
+        if text.len() > Self::MAX_LEN {
+            return Err(ParseInviteError::Length);
+        }
+        let id: NetworkId = id.parse().map_err(|_| ParseInviteError::Typo)?;
+        if id.kind() != NetworkKind::Managed {
+            return Err(ParseInviteError::Kind(id));
+        }
+        let bytes =
+            Zeroizing::new(BASE64URL_NOPAD.decode(digits.as_bytes()).map_err(|_| ParseInviteError::Typo)?);
+        match bytes.first() {
+            Some(&VERSION) => {}
+            Some(&other) => return Err(ParseInviteError::Version(other)),
+            None => return Err(ParseInviteError::Typo),
+        }
+        let invite = parse(id, &bytes[1..]).ok_or(ParseInviteError::Typo)?;
+        // Each invite has one text, so a mistyped one is not another invite.
+        if *invite.to_text() == text { Ok(invite) } else { Err(ParseInviteError::Typo) }
+    }
+}
+
+fn parse(id: NetworkId, mut bytes: &[u8]) -> Option<Invite> {
+    let bytes = &mut bytes;
+    let key = NetworkKey::from_bytes(*take(bytes)?).ok()?;
+    let token = Token::from_bytes(*take(bytes)?);
+    let controller = *take(bytes)?;
+    let mut roots = Vec::new();
+    while !bytes.is_empty() {
+        roots.push(parse_root(bytes)?);
+    }
+    Some(Invite { id, key, token, controller, roots })
+}
+
+impl fmt::Debug for Invite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Invite({}, [redacted])", self.id)
+    }
+}
+
+/// Reason why a text is no invite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ParseInviteError {
+    /// The text does not have the form of an invite.
+    #[error("an invite begins with {PREFIX}, an ID and a slash")]
+    NoInvite,
+    /// The text is too long.
+    #[error("an invite has at most {max} characters", max = Invite::MAX_LEN)]
+    Length,
+    /// The ID is of a network that has no controller.
+    #[error("the invite names {0}, which is no managed network")]
+    Kind(NetworkId),
+    /// A later version has made it.
+    #[error("the invite is of version {0}, which this program does not know")]
+    Version(u8),
+    /// Characters are missing or wrong.
+    #[error("the invite is damaged: characters are missing or wrong")]
+    Typo,
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock_overlay::Identity;
+    use peersock_overlay::membership::NetworkSecret;
+
+    use super::*;
+
+    fn invite(roots: &[&str]) -> Invite {
+        let key = NetworkSecret::from_seed(&[1; 32]).public();
+        let controller = Identity::from_seed(&[2; 32]).node_id();
+        let root = Identity::from_seed(&[3; 32]).public().to_string();
+        let roots = roots.iter().map(|at| format!("{root}@{at}").parse().expect("a root")).collect();
+        let id = "e18a4c0277d19b3f".parse().expect("an ID");
+        Invite::new(id, key, Token::from_bytes([7; Token::LEN]), &controller, roots)
+    }
+
+    #[test]
+    fn an_invite_with_a_root_has_at_most_200_characters() {
+        let invite = invite(&["192.0.2.1:7420"]);
+        let text = invite.to_text();
+        assert!(text.len() <= 200, "{}", text.len());
+        assert_eq!(text.parse(), Ok(invite.clone()));
+        assert_eq!(format!(" {}\n", *text).parse(), Ok(invite));
+    }
+
+    #[test]
+    fn other_texts_are_refused_and_nothing_shows_the_token() {
+        let invite = invite(&["root.example:443", "[2001:db8::1]:7420"]);
+        let text = invite.to_text();
+        for cut in 0..text.len() {
+            let is_whole_root = text[..cut].parse::<Invite>().is_ok_and(|cut| cut.roots.len() < 2);
+            assert!(text[..cut].parse::<Invite>().is_err() || is_whole_root, "{cut}");
+        }
+        assert_eq!("peersock://AAAA".parse::<Invite>(), Err(ParseInviteError::NoInvite));
+        let other = text.replace("e18a4c0277d19b3f", "ff00500050000000");
+        assert!(matches!(other.parse::<Invite>(), Err(ParseInviteError::Kind(_))));
+        assert!(Invite::is_claimed_by(&text) && !Invite::is_claimed_by("peersock://AAAA"));
+        assert!(!format!("{invite:?}").contains('7') || !format!("{invite:?}").contains("07"));
+    }
+}

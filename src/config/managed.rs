@@ -1,0 +1,68 @@
+//! IDs of managed networks, and the networks themselves.
+
+use std::io;
+
+use argon2::{Algorithm, Argon2, Error, Params, Version};
+use peersock_overlay::membership::NetworkKey;
+use peersock_overlay::{ManagedNetwork, NetworkConfig, NetworkId, NetworkKind};
+
+use super::Network;
+
+/// Salt of this use of Argon2id.
+const SALT: &[u8] = b"peersock network id v1";
+
+/// Memory in KiB and passes for one key. An attacker who wants a key with the ID of another network tries
+/// 2^63 keys on average, each at this cost. All nodes have to agree on these numbers.
+const MEMORY: u32 = 64 * 1024;
+const PASSES: u32 = 3;
+const LANES: u32 = 1;
+
+/// Returns the ID of the managed network with this key: the first 8 bytes of Argon2id (RFC 9106), version
+/// 0x13, of the key, with 64 MiB, 3 passes, 1 lane and the salt `"peersock network id v1"`. Returns `None` if
+/// these bytes are the ID of another kind of network, which happens to one key in 128.
+///
+/// Takes some tenths of a second.
+///
+/// # Errors
+/// Returns `OutOfMemory` if the system refuses the memory.
+pub fn network_id(key: &NetworkKey) -> io::Result<Option<NetworkId>> {
+    let params =
+        Params::new(MEMORY, PASSES, LANES, Some(8)).expect("the constants are within RFC 9106's limits");
+    let mut bytes = [0; 8];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(key.as_bytes(), SALT, &mut bytes)
+        .map_err(|error| match error {
+            Error::OutOfMemory => io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                "there is no memory to check a network's key: 64 MiB",
+            ),
+            error => io::Error::new(io::ErrorKind::InvalidInput, error.to_string()),
+        })?;
+    let id = NetworkId::new(u64::from_be_bytes(bytes)).ok();
+    Ok(id.filter(|id| id.kind() == NetworkKind::Managed && *id != NetworkId::ROOTS))
+}
+
+impl Network {
+    /// Returns a managed network with what is known of it. A node with a state directory completes it by what
+    /// it keeps there.
+    pub fn managed(network: ManagedNetwork) -> Network {
+        Network::of(NetworkConfig::Managed(Box::new(network)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock_overlay::membership::NetworkSecret;
+
+    use super::*;
+
+    #[test]
+    fn an_id_follows_from_its_key_alone() {
+        let key = NetworkSecret::from_seed(&[1; 32]).public();
+        let other = NetworkSecret::from_seed(&[2; 32]).public();
+        let id = network_id(&key).expect("memory");
+        assert_eq!(id, network_id(&key).expect("memory"));
+        assert_ne!(id, network_id(&other).expect("memory"));
+        assert!(id.is_some_and(|id| id.kind() == NetworkKind::Managed));
+    }
+}

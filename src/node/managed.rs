@@ -1,0 +1,472 @@
+//! Managed networks of a node: this thread checks network keys, keeps what is learned in the state directory,
+//! tells those who wait for an admission, and passes questions to a controller in this process.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock_datapath::{Heard, JoinedNetwork, Subscription};
+use peersock_overlay::membership::{
+    Answer, Code, Credentials, Denial, Grant, Head, MemberName, NetworkKey, Question, Refusal, Revocations,
+    UnixTime,
+};
+use peersock_overlay::{Event, JoinError, ManagedNetwork, Membership, NetworkConfig, PublicIdentity};
+use peersock_stack::Batch;
+
+use super::{Inner, Joined};
+use crate::config::network_id;
+use crate::state::{MembershipRecord, StateDir};
+use crate::sync;
+
+/// Interval at which the thread looks whether its network is still joined.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Minimum interval of writes because of newer revocations or times alone.
+const WRITE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Number of wrong keys that are remembered, so that a stranger cannot make this node stretch one again.
+const MAX_REFUTED: usize = 64;
+
+/// Shortest time between two keys that are stretched.
+const STRETCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Standing of a node in a managed network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// No controller has answered yet.
+    Asking,
+    /// A person has to approve this node; both sides see the code.
+    Pending(Code),
+    /// A controller refuses this node. It asks again later.
+    Denied(Denial),
+    /// A member has refused this node's credentials, and no controller has renewed them yet.
+    Refused(Refusal),
+    /// The node is a member.
+    Member,
+}
+
+/// State of a node's membership in a managed network.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MembershipStatus {
+    /// Standing of the node.
+    pub standing: Standing,
+    /// Network key, once it is known.
+    pub key: Option<NetworkKey>,
+    /// Content of this node's certificate.
+    pub grant: Option<Grant>,
+    /// End of this node's credentials.
+    pub end: Option<UnixTime>,
+    /// Time by which the network judges now.
+    pub time: UnixTime,
+    /// Known controllers.
+    pub controllers: Vec<PublicIdentity>,
+    /// Time since a controller has answered in this run of the node.
+    pub heard: Option<Duration>,
+    /// Epoch and time of the newest revocations.
+    pub revocations: Option<(u64, UnixTime)>,
+}
+
+/// Answer of a controller in this process to a node's question. The address is where the node is reached.
+pub type Answerer = dyn FnMut(&PublicIdentity, Option<std::net::IpAddr>, &Question) -> Option<Answer> + Send;
+
+/// State that the thread shares with callers.
+#[derive(Default)]
+pub(super) struct Shared {
+    progress: Mutex<Progress>,
+    changed: Condvar,
+    /// Tasks that wait for an admission.
+    wakers: Mutex<Vec<Waker>>,
+    answerer: Mutex<Option<Box<Answerer>>>,
+}
+
+struct Progress {
+    standing: Standing,
+    heard: Option<Instant>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { standing: Standing::Asking, heard: None }
+    }
+}
+
+impl Shared {
+    fn set(&self, standing: Standing, is_heard: bool) {
+        let mut progress = sync::lock(&self.progress);
+        progress.standing = standing;
+        if is_heard {
+            progress.heard = Some(Instant::now());
+        }
+        drop(progress);
+        self.changed.notify_all();
+        sync::lock(&self.wakers).drain(..).for_each(Waker::wake);
+    }
+
+    /// Returns true once the node is a member; else `waker` is woken by the next change.
+    pub(super) fn poll_member(&self, waker: &Waker) -> bool {
+        // Kept first, so that no change in between is missed.
+        sync::lock(&self.wakers).push(waker.clone());
+        sync::lock(&self.progress).standing == Standing::Member
+    }
+}
+
+/// Completes the description of a managed network by the state directory, and checks its key. Returns the
+/// record that the node keeps from now on.
+pub(super) fn complete(
+    config: &mut NetworkConfig,
+    state: Option<&StateDir>,
+) -> Result<Option<MembershipRecord>, JoinError> {
+    let NetworkConfig::Managed(network) = config else { return Ok(None) };
+    let id = network.id;
+    let kept = match state.map(|state| StateDir::membership(state.path(), id)) {
+        Some(Ok(record)) => record,
+        Some(Err(error)) => {
+            tracing::warn!(%error, "what was kept of a managed network is not used");
+            None
+        }
+        None => None,
+    };
+    match (&network.key, &kept) {
+        // Pinned at the first join: a second network with the same ID is somebody's attack.
+        (Some(key), Some(kept)) if *key != kept.key => return Err(JoinError::OtherKey(id)),
+        (Some(_), Some(_)) | (None, _) => {}
+        (Some(key), None) => match network_id(key) {
+            Ok(of_key) if of_key == Some(id) => {}
+            Ok(_) => return Err(JoinError::WrongKey(id)),
+            Err(error) => {
+                tracing::warn!(%error, "the key of a managed network cannot be checked");
+                return Err(JoinError::WrongKey(id));
+            }
+        },
+    }
+    let mut request = network.request.clone();
+    request.run = random();
+    if let Some(kept) = &kept {
+        request.starts = kept.starts + 1;
+        request.name = request.name.or_else(|| kept.wish.clone());
+    }
+    if request.name.is_none() {
+        request.name = MemberName::cleaned(&crate::sys::host_name());
+    }
+    if request.description.is_empty() {
+        request.description = crate::sys::description();
+    }
+    let key = network.key.or(kept.as_ref().map(|kept| kept.key));
+    let record = kept
+        .or_else(|| key.map(|key| MembershipRecord::new(id, key)))
+        .map(|record| MembershipRecord { starts: request.starts, wish: request.name.clone(), ..record });
+    if let Some(record) = &record {
+        let known = record.network(request);
+        let credentials = network.credentials.take().or(known.credentials.clone());
+        let is_controller = network.is_controller;
+        **network = ManagedNetwork { credentials, is_controller, ..known };
+    } else {
+        network.request = request;
+    }
+    Ok(record)
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness a copied state directory is not noticed, and nothing else.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_be_bytes(bytes)
+}
+
+/// Follows a managed network that was joined, until it is left or the node ends.
+pub(super) fn start(
+    node: &Arc<Inner>,
+    network: &JoinedNetwork,
+    events: Arc<Subscription>,
+    record: Option<MembershipRecord>,
+) {
+    let is_managed = node.driver.datapath.membership(network.index, |_| ()).is_some();
+    if !is_managed {
+        return;
+    }
+    let shared = Arc::new(Shared::default());
+    sync::lock(&node.managed).insert(network.id, Arc::clone(&shared));
+    let state = node.state.clone();
+    let mut follower = Follower {
+        node: Arc::downgrade(node),
+        network: network.clone(),
+        shared,
+        state,
+        record,
+        refuted: BTreeSet::new(),
+        stretched: None,
+        written: None,
+        is_stale: true,
+    };
+    follower.update();
+    let started = thread::Builder::new().name("peersock-member".into()).spawn(move || {
+        while !events.is_over() {
+            let heard = events.next_or_change(follower.pause());
+            if !follower.is_joined() {
+                return;
+            }
+            if let Heard::Event(event) = heard {
+                follower.note(&event);
+            }
+            follower.write_if_due();
+        }
+        follower.is_stale = true;
+        follower.written = None;
+        follower.write_if_due();
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "a managed network is not kept up to date");
+    }
+}
+
+struct Follower {
+    node: Weak<Inner>,
+    network: JoinedNetwork,
+    shared: Arc<Shared>,
+    state: Option<StateDir>,
+    record: Option<MembershipRecord>,
+    /// Keys whose stretched hash is not the network's ID.
+    refuted: BTreeSet<NetworkKey>,
+    stretched: Option<Instant>,
+    written: Option<Instant>,
+    /// True if the record on disk lacks something.
+    is_stale: bool,
+}
+
+impl Follower {
+    fn pause(&self) -> Duration {
+        if self.is_stale { WRITE_INTERVAL.min(CHECK_INTERVAL) } else { CHECK_INTERVAL }
+    }
+
+    fn is_joined(&self) -> bool {
+        let Some(node) = self.node.upgrade() else { return false };
+        node.driver.datapath.network(self.network.id).is_some_and(|now| now.index == self.network.index)
+    }
+
+    fn note(&mut self, event: &Event) {
+        if event.peer().network() != self.network.index {
+            return;
+        }
+        match event {
+            Event::KeyClaimed(_, key) => self.check_key(*key),
+            Event::Answered(_, answer) => self.on_answer(answer),
+            Event::RevocationsChanged(_) => {
+                self.is_stale = true;
+                self.update();
+            }
+            Event::RefusedBy(_, refusal) => {
+                let is_member = sync::lock(&self.shared.progress).standing == Standing::Member;
+                // One member's word; controllers decide.
+                if !is_member {
+                    self.shared.set(Standing::Refused(*refusal), false);
+                }
+            }
+            Event::Asked(peer, number, question) => {
+                let Some(node) = self.node.upgrade() else { return };
+                let source = peer.path().map(|path| path.remote().ip());
+                let answer = sync::lock(&self.shared.answerer)
+                    .as_mut()
+                    .and_then(|answer| answer(peer.identity(), source, question));
+                if let Some(answer) = answer {
+                    let (now, mut batch) = (Instant::now(), Batch::default());
+                    node.driver.datapath.answer_member(now, peer, *number, &answer, &mut batch);
+                    node.driver.kick();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Compares a key that a node claims with the network's ID, which takes some tenths of a second.
+    fn check_key(&mut self, key: NetworkKey) {
+        let is_soon = self.stretched.is_some_and(|at| at.elapsed() < STRETCH_INTERVAL);
+        if self.record.is_some() || self.refuted.contains(&key) || is_soon {
+            return;
+        }
+        self.stretched = Some(Instant::now());
+        match network_id(&key) {
+            Ok(id) if id == Some(self.network.id) => {
+                let Some(node) = self.node.upgrade() else { return };
+                tracing::info!(network = %self.network.id, %key, "the network's key is remembered from now on");
+                self.record = Some(MembershipRecord::new(self.network.id, key));
+                let (now, mut batch) = (Instant::now(), Batch::default());
+                node.driver.datapath.set_network_key(now, self.network.index, key, &mut batch);
+                node.driver.kick();
+                self.is_stale = true;
+                self.written = None;
+            }
+            Ok(_) => {
+                tracing::warn!(network = %self.network.id, "a node claims a key that is not the network's");
+                if self.refuted.len() >= MAX_REFUTED {
+                    self.refuted.pop_first();
+                }
+                self.refuted.insert(key);
+            }
+            Err(error) => tracing::warn!(%error, "the network's key cannot be checked"),
+        }
+    }
+
+    fn on_answer(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Certified { .. } => {
+                self.is_stale = true;
+                // At once: what a controller has granted must not be lost by a crash.
+                self.written = None;
+                self.update();
+                self.write_if_due();
+                self.shared.set(Standing::Member, true);
+            }
+            Answer::Pending { code, .. } => self.shared.set(Standing::Pending(*code), true),
+            Answer::Denied { reason, .. } => self.shared.set(Standing::Denied(*reason), true),
+            Answer::Found { .. } | Answer::Absent => {}
+        }
+    }
+
+    /// Brings the record up to date with the overlay.
+    fn update(&mut self) {
+        let Some(node) = self.node.upgrade() else { return };
+        let read = node.driver.datapath.membership(self.network.index, |known| {
+            let credentials = known.credentials().cloned();
+            let revocations = known.head().cloned().map(|head| (head, known.newest_set()));
+            (
+                credentials,
+                known.controllers().to_vec(),
+                revocations,
+                known.signed_time(),
+                known.key().copied(),
+            )
+        });
+        let Some((credentials, controllers, revocations, signed_time, key)) = read else { return };
+        if credentials.is_some() && sync::lock(&self.shared.progress).standing == Standing::Asking {
+            self.shared.set(Standing::Member, false);
+        }
+        let id = self.network.id;
+        if let Some(record) = self.record.take().or_else(|| key.map(|key| MembershipRecord::new(id, key))) {
+            let revocations = revocations.and_then(|(head, set)| Some((head, set?)));
+            self.record =
+                Some(MembershipRecord { credentials, controllers, revocations, signed_time, ..record });
+        }
+    }
+
+    fn write_if_due(&mut self) {
+        let is_soon = self.written.is_some_and(|at| at.elapsed() < WRITE_INTERVAL);
+        if !self.is_stale || is_soon {
+            return;
+        }
+        self.update();
+        let (Some(state), Some(record)) = (&self.state, &self.record) else { return };
+        self.written = Some(Instant::now());
+        match state.keep_membership(record) {
+            Ok(()) => self.is_stale = false,
+            Err(error) => tracing::warn!(%error, "a managed network is not kept for the next start"),
+        }
+    }
+}
+
+impl Joined {
+    pub(super) fn shared(&self) -> Option<Arc<Shared>> {
+        sync::lock(&self.node().inner.managed).get(&self.id()).cloned()
+    }
+
+    /// Returns the state of this node's membership; `None` if the network is no managed one.
+    pub fn membership(&self) -> Option<MembershipStatus> {
+        let shared = self.shared()?;
+        let (standing, heard) = {
+            let progress = sync::lock(&shared.progress);
+            (progress.standing.clone(), progress.heard.map(|at| at.elapsed()))
+        };
+        let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let read = |known: &Membership| MembershipStatus {
+            standing,
+            key: known.key().copied(),
+            grant: known.credentials().map(|own| own.certificate().grant().clone()),
+            end: known.credentials().map(|own| own.certificate().end().min(own.delegation().end())),
+            time: known.time(unix_time),
+            controllers: known.controllers().to_vec(),
+            heard,
+            revocations: known.head().map(|head| (head.epoch(), head.time())),
+        };
+        self.node().inner.driver.datapath.membership(self.index(), read)
+    }
+
+    /// Waits until this node is a member of the managed network, and returns its standing then, or when
+    /// `timeout` has passed. Returns at once in other networks, whose members need no admission. `told` hears
+    /// each change while this waits.
+    ///
+    /// # Errors
+    /// Returns `NetworkDown` if the network was left.
+    pub fn wait_admitted(&self, timeout: Duration, mut told: impl FnMut(&Standing)) -> io::Result<Standing> {
+        let Some(shared) = self.shared() else { return Ok(Standing::Member) };
+        let deadline = Instant::now().checked_add(timeout);
+        let mut last = Standing::Asking;
+        let mut progress = sync::lock(&shared.progress);
+        loop {
+            if progress.standing != last {
+                last = progress.standing.clone();
+                drop(progress);
+                told(&last);
+                progress = sync::lock(&shared.progress);
+                continue;
+            }
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if last == Standing::Member || left.is_zero() {
+                return Ok(last);
+            }
+            drop(progress);
+            self.check_joined()?;
+            progress = sync::lock(&shared.progress);
+            let pause = left.min(Duration::from_millis(500));
+            progress = sync::wait_timeout_while(&shared.changed, progress, pause, |now| now.standing == last);
+        }
+    }
+
+    /// Answers other nodes' questions as the network's controller, on a thread of the node. The network was
+    /// joined with [`ManagedNetwork::is_controller`].
+    pub fn serve_members(&self, answerer: Box<Answerer>) {
+        if let Some(shared) = self.shared() {
+            *sync::lock(&shared.answerer) = Some(answerer);
+        }
+    }
+
+    /// Replaces this node's credentials, which the network's controller in this process has made.
+    ///
+    /// # Errors
+    /// Returns the reason if they are not this node's.
+    pub fn set_credentials(&self, credentials: &Credentials) -> Result<(), Refusal> {
+        let (now, mut batch) = (Instant::now(), Batch::default());
+        let inner = &self.node().inner;
+        inner.driver.datapath.set_credentials(now, self.index(), credentials, &mut batch)?;
+        inner.driver.kick();
+        if let Some(shared) = self.shared() {
+            shared.set(Standing::Member, false);
+        }
+        Ok(())
+    }
+
+    /// Spreads revocations that the network's controller in this process has signed.
+    ///
+    /// # Errors
+    /// Returns the reason if they do not count.
+    pub fn set_revocations(&self, head: &Head, set: &Revocations) -> Result<(), Refusal> {
+        let (now, mut batch) = (Instant::now(), Batch::default());
+        let inner = &self.node().inner;
+        inner.driver.datapath.set_revocations(now, self.index(), head, set, &mut batch)?;
+        inner.driver.kick();
+        Ok(())
+    }
+
+    /// Asks the network's controllers for a member. The member then can be reached, by its name and
+    /// addresses, if there is one. Returns false if the question cannot be asked now.
+    pub fn find_member(&self, question: &Question) -> bool {
+        let inner = &self.node().inner;
+        let (now, mut batch) = (Instant::now(), Batch::default());
+        let asked = inner.driver.datapath.find_member(now, self.index(), question, &mut batch);
+        inner.driver.kick();
+        asked
+    }
+}

@@ -1,0 +1,275 @@
+//! Managed networks that the node has joined, as kept for its next start: one file for each.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use data_encoding::BASE64URL_NOPAD;
+use peersock_overlay::membership::{
+    CertifyRequest, Credentials, Head, MemberName, NetworkKey, Revocations, UnixTime,
+};
+use peersock_overlay::{ManagedNetwork, NetworkId, PublicIdentity};
+use serde::{Deserialize, Serialize};
+
+use super::{StateDir, StateError, check_directory, read_regular_secret_file, write_atomically};
+
+/// End of the names of such files; the network's ID precedes it.
+const SUFFIX: &str = ".network";
+
+/// Number of records that are read from one directory.
+const MAX_RECORDS: usize = 64;
+
+/// Managed network as a node keeps it: the pinned key, the node's credentials, and what it has learned. It
+/// holds no secret, since credentials prove nothing without the node's identity.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct MembershipRecord {
+    /// ID of the network.
+    pub id: NetworkId,
+    /// Local name of the network on this machine.
+    pub name: Option<String>,
+    /// Key of the network. Another key with the same ID is never accepted once it is here.
+    pub key: NetworkKey,
+    /// Credentials of this node; `None` while a controller has not admitted it.
+    pub credentials: Option<Credentials>,
+    /// Nodes that are known to be controllers.
+    pub controllers: Vec<PublicIdentity>,
+    /// Newest known revocations.
+    pub revocations: Option<(Head, Revocations)>,
+    /// Newest time that a controller has signed.
+    pub signed_time: UnixTime,
+    /// Number of starts of nodes with this directory in the network.
+    pub starts: u64,
+    /// Name that this machine wishes to have.
+    pub wish: Option<MemberName>,
+}
+
+/// Form of a record on disk: JSON, with bytes as base64url.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    network: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credentials: Option<String>,
+    #[serde(default)]
+    controllers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<String>,
+    #[serde(default)]
+    revocations: String,
+    signed_time: u64,
+    starts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wish: Option<String>,
+}
+
+const VERSION: u32 = 1;
+
+impl MembershipRecord {
+    /// Creates a record of a network of which only the key is known.
+    pub fn new(id: NetworkId, key: NetworkKey) -> MembershipRecord {
+        MembershipRecord {
+            id,
+            name: None,
+            key,
+            credentials: None,
+            controllers: Vec::new(),
+            revocations: None,
+            signed_time: UnixTime::default(),
+            starts: 0,
+            wish: None,
+        }
+    }
+
+    /// Returns the network for a node. `request` is its request for credentials.
+    pub fn network(&self, request: CertifyRequest) -> ManagedNetwork {
+        ManagedNetwork {
+            key: Some(self.key),
+            credentials: self.credentials.clone(),
+            request,
+            controllers: self.controllers.clone(),
+            revocations: self.revocations.clone(),
+            signed_time: self.signed_time,
+            ..ManagedNetwork::new(self.id)
+        }
+    }
+
+    fn to_json(&self) -> String {
+        let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+        let stored = Stored {
+            version: VERSION,
+            network: self.id.to_string(),
+            name: self.name.clone(),
+            key: self.key.to_string(),
+            credentials: self.credentials.as_ref().map(|one| encode(&one.to_bytes())),
+            controllers: self.controllers.iter().map(ToString::to_string).collect(),
+            head: self.revocations.as_ref().map(|(head, _)| encode(&head.to_bytes())),
+            revocations: self
+                .revocations
+                .as_ref()
+                .map(|(_, set)| encode(&set.to_bytes()))
+                .unwrap_or_default(),
+            signed_time: self.signed_time.as_millis(),
+            starts: self.starts,
+            wish: self.wish.as_ref().map(ToString::to_string),
+        };
+        serde_json::to_string_pretty(&stored).expect("strings and numbers can be written")
+    }
+
+    fn from_json(text: &str) -> Option<MembershipRecord> {
+        let stored: Stored = serde_json::from_str(text).ok()?;
+        let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok();
+        let credentials = match &stored.credentials {
+            Some(text) => Some(Credentials::parse(&decode(text)?).ok()?),
+            None => None,
+        };
+        let revocations = match &stored.head {
+            Some(text) => {
+                let head = Head::parse(&decode(text)?).ok()?;
+                let set = head.read_set(&decode(&stored.revocations)?)?;
+                Some((head, set))
+            }
+            None => None,
+        };
+        let controllers: Option<Vec<_>> = stored.controllers.iter().map(|one| one.parse().ok()).collect();
+        (stored.version == VERSION).then_some(MembershipRecord {
+            id: stored.network.parse().ok()?,
+            name: stored.name,
+            key: stored.key.parse().ok()?,
+            credentials,
+            controllers: controllers?,
+            revocations,
+            signed_time: UnixTime::from_millis(stored.signed_time),
+            starts: stored.starts,
+            wish: stored.wish.and_then(|wish| wish.parse().ok()),
+        })
+    }
+}
+
+impl StateDir {
+    /// Returns the record of a managed network in the directory at `path`, which another process may use;
+    /// `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StateError::MalformedRecord`] if the file is damaged, the errors of [`StateDir::identity`] if it
+    /// is not private, otherwise [`StateError::Io`].
+    pub fn membership(path: &Path, network: NetworkId) -> Result<Option<MembershipRecord>, StateError> {
+        let file = path.join(format!("{network}{SUFFIX}"));
+        let text = match read_regular_secret_file(&file) {
+            Ok(text) => text,
+            Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        check_directory(path)?;
+        match MembershipRecord::from_json(&text).filter(|record| record.id == network) {
+            Some(record) => Ok(Some(record)),
+            None => Err(StateError::MalformedRecord { path: file }),
+        }
+    }
+
+    /// Returns all records of managed networks in the directory at `path`, in the order of their IDs.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`StateDir::membership`].
+    pub fn memberships(path: &Path) -> Result<Vec<MembershipRecord>, StateError> {
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(StateError::io("read", path)(error)),
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut ids: Vec<NetworkId> =
+            names.filter_map(|name| name.strip_suffix(SUFFIX)?.parse().ok()).take(MAX_RECORDS).collect();
+        ids.sort_unstable();
+        let records: Result<Vec<_>, _> = ids.iter().map(|id| StateDir::membership(path, *id)).collect();
+        Ok(records?.into_iter().flatten().collect())
+    }
+
+    /// Stores the record of a managed network in place of the last one.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StateError::Io`].
+    pub fn keep_membership(&self, record: &MembershipRecord) -> Result<(), StateError> {
+        write_atomically(&self.path, &format!("{}{SUFFIX}", record.id), record.to_json().as_bytes())
+    }
+
+    /// Removes the record of a managed network. Returns false if there was none.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StateError::Io`].
+    pub fn forget_membership(&self, network: NetworkId) -> Result<bool, StateError> {
+        let path = self.path.join(format!("{network}{SUFFIX}"));
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StateError::io("remove", &path)(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use peersock_overlay::Identity;
+    use peersock_overlay::membership::{
+        Certificate, Delegation, Grant, NetworkSecret, Revocation, Rights, Serial,
+    };
+
+    use super::*;
+
+    /// Returns a record in which everything is set.
+    fn record() -> MembershipRecord {
+        let (secret, id) = (NetworkSecret::from_seed(&[1; 32]), "e18a4c0277d19b3f".parse().expect("an ID"));
+        let (issuer, node) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[3; 32]));
+        let serial = Serial::next(UnixTime::from_millis(1_800_000_000_000), None);
+        let day = Duration::from_secs(86_400);
+        let delegation = Delegation::sign(&secret, id, *issuer.public(), serial, day, Rights::ALL);
+        let grant = Grant::new(node.node_id(), "alpha".parse().expect("a name"));
+        let certificate = Certificate::sign(&issuer, id, grant, serial, day).expect("a good grant");
+        let mut set = Revocations::default();
+        set.add(issuer.node_id(), Revocation { min_serial: serial, until: serial.time() });
+        let head = Head::sign(&issuer, delegation.clone(), id, 3, serial.time(), &set);
+        MembershipRecord {
+            name: Some("team".into()),
+            credentials: Some(Credentials::new(secret.public(), delegation, certificate)),
+            controllers: vec![*issuer.public()],
+            revocations: Some((head, set)),
+            signed_time: serial.time(),
+            starts: 7,
+            wish: Some("alpha".parse().expect("a name")),
+            ..MembershipRecord::new(id, secret.public())
+        }
+    }
+
+    #[test]
+    fn records_are_read_as_written_and_damage_is_an_error() {
+        let place = tempfile::tempdir().expect("a directory");
+        let state = StateDir::open(&place.path().join("peersock")).expect("a state directory");
+        let (record, path) = (record(), state.path().to_owned());
+        assert!(matches!(StateDir::membership(&path, record.id), Ok(None)));
+        state.keep_membership(&record).expect("room");
+        let plain = MembershipRecord::new("1000000000000001".parse().expect("an ID"), record.key);
+        state.keep_membership(&plain).expect("room");
+        let read = StateDir::memberships(&path).expect("both");
+        assert_eq!(read, [plain, record.clone()]);
+        let file = path.join("e18a4c0277d19b3f.network");
+        let text = fs::read_to_string(&file).expect("a file");
+        for damaged in [&text[..text.len() / 2], "", "{}", &text.replace("e18a", "e18b")] {
+            fs::write(&file, damaged).expect("room");
+            let refused = StateDir::membership(&path, record.id);
+            assert!(matches!(refused, Err(StateError::MalformedRecord { .. })), "{damaged}");
+        }
+        assert!(state.forget_membership(record.id).expect("removable"));
+        assert!(!state.forget_membership(record.id).expect("nothing to do"));
+    }
+}
