@@ -15,6 +15,7 @@ mod echoes;
 mod http;
 mod joins;
 mod killed;
+mod managed;
 mod moves;
 mod nicknames;
 mod node;

@@ -11,6 +11,7 @@ use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo, session_limit};
 use crate::contact::Punching;
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey, Timer};
+use crate::membership::Question;
 use crate::network::{NetworkConfig, NetworkIndex, Policy, Prefix, is_endpoint};
 use crate::reach::place_of;
 use crate::routes::Route;
@@ -136,7 +137,13 @@ impl Endpoint {
             return Lookup::NoRoute;
         }
         let index = network.index;
+        let is_granted = !network.id.certified_prefix().contains(dst);
         network.want(dst, now);
+        if is_granted {
+            // Only the network's controllers know whose it is.
+            self.find_member(now, index, &Question::FindAddress(dst));
+            return Lookup::Unknown;
+        }
         self.solicit(now);
         self.look_up_address(now, index, dst);
         Lookup::Unknown

@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::key::signed_bytes;
 use super::{MemberName, Refusal, Serial, Tag, UnixTime, label};
 use crate::id::{Identity, NetworkId, NodeId, PublicIdentity};
+use crate::network::Prefix;
 use crate::wire::{ParseError, Reader};
 
 const LABEL: &[u8] = b"peersock certificate v1";
@@ -39,8 +40,13 @@ pub struct Grant {
     pub is_ephemeral: bool,
     /// IPv4 address besides the self-certifying IPv6 address.
     pub ipv4: Option<Ipv4Addr>,
+    /// Length in bits of the prefix that has all members' IPv4 addresses; 8 to 32, and 32 without an address.
+    pub ipv4_length: u8,
     /// IPv6 address besides the self-certifying one.
     pub ipv6: Option<Ipv6Addr>,
+    /// Length in bits of the prefix that has all members' IPv6 addresses; 16 to 128, and 128 without an
+    /// address.
+    pub ipv6_length: u8,
     /// Tags, in ascending order, without repetition; at most [`Grant::MAX_TAGS_LEN`] bytes with their
     /// lengths.
     pub tags: Vec<Tag>,
@@ -63,7 +69,9 @@ impl Grant {
             role: Role::Member,
             is_ephemeral: false,
             ipv4: None,
+            ipv4_length: 32,
             ipv6: None,
+            ipv6_length: 128,
             tags: Vec::new(),
             claims: Vec::new(),
         }
@@ -92,9 +100,28 @@ impl Grant {
         };
         let is_mapped = self.ipv6.is_some_and(|address| address.to_ipv4_mapped().is_some());
         match self.addresses().find(|address| !is_usable(*address) || (address.is_ipv6() && is_mapped)) {
-            Some(wrong) => Err(InvalidGrant::Address(wrong)),
-            None => Ok(()),
+            Some(wrong) => return Err(InvalidGrant::Address(wrong)),
+            None => {}
         }
+        let is_length = |has: bool, length: u8, least: u8, all: u8| match has {
+            true => (least..=all).contains(&length),
+            false => length == all,
+        };
+        for (has, length, least, all) in
+            [(self.ipv4.is_some(), self.ipv4_length, 8, 32), (self.ipv6.is_some(), self.ipv6_length, 16, 128)]
+        {
+            if !is_length(has, length, least, all) {
+                return Err(InvalidGrant::PrefixLength(length));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the prefixes that have all members' addresses besides the self-certifying ones.
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> {
+        let ipv4 = self.ipv4.and_then(|address| Prefix::new(address.into(), self.ipv4_length));
+        let ipv6 = self.ipv6.and_then(|address| Prefix::new(address.into(), self.ipv6_length));
+        ipv4.into_iter().chain(ipv6)
     }
 
     /// Returns the addresses besides the self-certifying one.
@@ -116,6 +143,9 @@ pub enum InvalidGrant {
     /// The claims are too long.
     #[error("the claims have {0} bytes; {max} are allowed", max = Grant::MAX_CLAIMS_LEN)]
     ClaimsLength(usize),
+    /// The prefix of all members' addresses is too large, or longer than an address.
+    #[error("a prefix of {0} bits cannot have all members' addresses")]
+    PrefixLength(u8),
     /// No member can have the address.
     #[error("address {0} cannot belong to a member")]
     Address(IpAddr),
@@ -124,7 +154,8 @@ pub enum InvalidGrant {
 /// Statement of an issuer that a node is a member.
 ///
 /// ```text
-/// node ID 32 | serial 8 | end 8 | flags 1 | length 1, name | IPv4 4, if any | IPv6 16, if any
+/// node ID 32 | serial 8 | end 8 | flags 1 | length 1, name
+///   | IPv4 4, length of its prefix 1, if any | IPv6 16, length of its prefix 1, if any
 ///   | length 1, tags, each behind its length 1 | length 1, claims | signature 64
 /// ```
 ///
@@ -145,8 +176,8 @@ impl Certificate {
         + 8
         + 1
         + (1 + MemberName::MAX_LEN)
-        + 4
-        + 16
+        + (4 + 1)
+        + (16 + 1)
         + (1 + Grant::MAX_TAGS_LEN)
         + (1 + Grant::MAX_CLAIMS_LEN)
         + 64;
@@ -208,8 +239,14 @@ impl Certificate {
                 | (grant.role as u8) << 4,
         );
         label::emit(grant.name.as_str(), &mut body);
-        body.extend(grant.ipv4.iter().flat_map(Ipv4Addr::octets));
-        body.extend(grant.ipv6.iter().flat_map(Ipv6Addr::octets));
+        if let Some(address) = grant.ipv4 {
+            body.extend_from_slice(&address.octets());
+            body.push(grant.ipv4_length);
+        }
+        if let Some(address) = grant.ipv6 {
+            body.extend_from_slice(&address.octets());
+            body.push(grant.ipv6_length);
+        }
         let tags_at = body.len();
         body.push(0);
         grant.tags.iter().for_each(|tag| label::emit(tag.as_str(), &mut body));
@@ -234,8 +271,14 @@ impl Certificate {
             return Err(ParseError::Value);
         }
         let name = text(reader)?;
-        let ipv4 = if flags & 2 != 0 { Some(Ipv4Addr::from(*reader.array()?)) } else { None };
-        let ipv6 = if flags & 4 != 0 { Some(Ipv6Addr::from(*reader.array()?)) } else { None };
+        let (ipv4, ipv4_length) = match flags & 2 != 0 {
+            true => (Some(Ipv4Addr::from(*reader.array()?)), reader.u8()?),
+            false => (None, 32),
+        };
+        let (ipv6, ipv6_length) = match flags & 4 != 0 {
+            true => (Some(Ipv6Addr::from(*reader.array()?)), reader.u8()?),
+            false => (None, 128),
+        };
         let mut tags = Vec::new();
         let mut rest = Reader(counted(reader)?);
         while !rest.is_empty() {
@@ -247,7 +290,9 @@ impl Certificate {
             role: ROLES[usize::from(flags >> 4)],
             is_ephemeral: flags & 1 != 0,
             ipv4,
+            ipv4_length,
             ipv6,
+            ipv6_length,
             tags,
             claims: counted(reader)?.to_vec(),
         };

@@ -249,6 +249,12 @@ fn grants_that_no_certificate_can_hold_are_refused() {
     let mut claims = grant(node);
     claims.claims = vec![0; 129];
     assert_eq!(sign(claims), Some(InvalidGrant::ClaimsLength(129)));
+    for (has, length) in [(true, 7), (true, 33), (false, 24)] {
+        let mut prefix = grant(node);
+        prefix.ipv4 = has.then_some([10, 0, 0, 1].into());
+        prefix.ipv4_length = length;
+        assert_eq!(sign(prefix), Some(InvalidGrant::PrefixLength(length)));
+    }
     for unusable in [[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 1], [255, 255, 255, 255]] {
         let mut address = grant(node);
         address.ipv4 = Some(unusable.into());
@@ -346,7 +352,9 @@ proptest! {
             role: [Role::Member, Role::Viewer, Role::Operator, Role::Admin][role],
             is_ephemeral,
             ipv4: ipv4.map(|last| [10, 0, 0, last].into()),
+            ipv4_length: ipv4.map_or(32, |last| 8 + last % 25),
             ipv6: ipv6.map(|first| [u16::from(first) | 0x2000, 0, 0, 0, 0, 0, 0, 1].into()),
+            ipv6_length: ipv6.map_or(128, |first| 16 + first % 113),
             tags: tags.iter().map(|tag| tag.parse().expect("a tag")).collect(),
             claims,
         };

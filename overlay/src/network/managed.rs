@@ -10,7 +10,8 @@ use super::{NetworkConfig, NetworkSummary, Policy, Prefix, StaticMember};
 use crate::crypto::hash;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::membership::{
-    Admission, CertifyRequest, Credentials, Head, MemberName, NetworkKey, Refusal, Revocations, UnixTime,
+    Admission, CertifyRequest, Credentials, Grant, Head, MemberName, NetworkKey, Refusal, Revocations,
+    UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -416,12 +417,12 @@ impl Policy for Managed {
     fn prefixes(&self) -> Vec<Prefix> {
         let certified = self.membership.id.certified_prefix();
         let own = self.membership.own.as_ref().map(|own| own.admission.grant());
-        let granted = own.into_iter().flat_map(|grant| grant.addresses()).map(Prefix::from);
-        std::iter::once(certified).chain(granted).collect()
+        std::iter::once(certified).chain(own.into_iter().flat_map(Grant::prefixes)).collect()
     }
 
+    /// Returns true for self-certifying addresses, and for those that a controller may have granted.
     fn may_exist(&self, address: IpAddr) -> bool {
-        self.membership.id.certified_prefix().contains(address)
+        self.prefixes().iter().any(|prefix| prefix.contains(address))
     }
 
     fn name_of(&self, node: &NodeId) -> Option<&str> {

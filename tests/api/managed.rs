@@ -1,0 +1,222 @@
+//! Managed networks: a controller in one node's process, and members that join by its network's ID.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
+
+use peersock::blocking::{TcpListener, TcpStream};
+use peersock::overlay::membership::{
+    Answer, Certificate, Credentials, Delegation, Denial, Grant, Head, NetworkSecret, Question, Revocation,
+    Revocations, Rights, Serial, Token, UnixTime,
+};
+use peersock::overlay::{Identity, ManagedNetwork};
+use peersock::state::StateDir;
+use peersock::{
+    IdentitySource, Interfaces, Invite, JoinError, Joined, Network, NetworkId, Node, NodeId, Seed, Standing,
+    network_id,
+};
+
+use crate::common::{PATIENCE, node};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn now() -> UnixTime {
+    UnixTime::from(UNIX_EPOCH.elapsed().expect("a time after 1970"))
+}
+
+/// Network of one test, with a controller in this process.
+struct Scene {
+    node: Node,
+    joined: Joined,
+    id: NetworkId,
+    authority: Arc<Authority>,
+}
+
+/// Signer of certificates, which admits everybody with its token.
+struct Authority {
+    secret: NetworkSecret,
+    identity: Identity,
+    delegation: Delegation,
+    id: NetworkId,
+    token: Token,
+    /// Last part of the next IPv4 address.
+    next: Mutex<u8>,
+    asked: AtomicUsize,
+}
+
+impl Authority {
+    fn credentials(&self, node: NodeId, last: u8) -> Credentials {
+        let mut grant = Grant::new(node, format!("m-{last}").parse().expect("a name"));
+        (grant.ipv4, grant.ipv4_length) = (Some([10, 77, 0, last].into()), 24);
+        let signed = Certificate::sign(&self.identity, self.id, grant, Serial::next(now(), None), DAY);
+        Credentials::new(self.secret.public(), self.delegation.clone(), signed.expect("a good grant"))
+    }
+
+    fn answer(&self, node: NodeId, question: &Question) -> Option<Answer> {
+        let Question::Certify(request) = question else { return Some(Answer::Absent) };
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if request.token.as_ref() != Some(&self.token) {
+            return Some(Answer::Denied { time: now(), reason: Denial::UnknownInvite });
+        }
+        let mut next = self.next.lock().expect("no panic");
+        *next += 1;
+        let credentials = Box::new(self.credentials(node, *next));
+        Some(Answer::Certified { time: now(), renew_after: 3600, credentials })
+    }
+}
+
+impl Scene {
+    fn new() -> Scene {
+        // One key in 128 has no ID.
+        let (secret, id) = (1..)
+            .find_map(|n| {
+                let mut seed = [n; 32];
+                getrandom::fill(&mut seed).expect("randomness");
+                let secret = NetworkSecret::from_seed(&seed);
+                network_id(&secret.public()).expect("memory").map(|id| (secret, id))
+            })
+            .expect("a key with an ID");
+        let seed = Seed::generate().expect("randomness");
+        let identity = Identity::from_seed(&seed.0);
+        let serial = Serial::next(now(), None);
+        let delegation = Delegation::sign(&secret, id, *identity.public(), serial, 30 * DAY, Rights::ALL);
+        let token = Token::from_bytes([5; Token::LEN]);
+        let (next, asked) = (Mutex::new(1), AtomicUsize::new(0));
+        let authority = Arc::new(Authority { secret, identity, delegation, id, token, next, asked });
+        let node = Node::builder()
+            .identity(IdentitySource::Seed(seed))
+            .interfaces(Interfaces::Loopback)
+            .start()
+            .expect("a node");
+        let network = ManagedNetwork {
+            key: Some(authority.secret.public()),
+            credentials: Some(authority.credentials(node.id(), 1)),
+            is_controller: true,
+            ..ManagedNetwork::new(id)
+        };
+        let joined = node.join(Network::managed(network)).expect("a good network");
+        let answers = Arc::clone(&authority);
+        joined.serve_members(Box::new(move |peer, _, question| answers.answer(peer.node_id(), question)));
+        Scene { node, joined, id, authority }
+    }
+
+    fn invite(&self) -> Network {
+        let (key, token) = (self.authority.secret.public(), self.authority.token.clone());
+        let invite = Invite::new(self.id, key, token, &self.node.id(), Vec::new());
+        invite.to_text().parse::<Invite>().expect("its own text").network()
+    }
+}
+
+fn kept(directory: &Path) -> Node {
+    let state = IdentitySource::StateDir(directory.to_owned());
+    Node::builder().identity(state).interfaces(Interfaces::Loopback).start().expect("a node")
+}
+
+/// Sends a byte from a member to an address and gets it back; returns the stream.
+fn echo(node: &Node, listener: &TcpListener, to: IpAddr) -> (TcpStream, TcpStream) {
+    let port = listener.local_addr().expect("bound").port();
+    thread::scope(|scope| {
+        let accepted = scope.spawn(|| listener.accept().expect("a connection").0);
+        let mut stream = TcpStream::connect_on(node, SocketAddr::new(to, port)).expect("connected");
+        stream.write_all(b"x").expect("room");
+        let mut accepted = accepted.join().expect("no panic");
+        let mut byte = [0];
+        accepted.read_exact(&mut byte).expect("a byte");
+        accepted.write_all(&byte).expect("room");
+        stream.read_exact(&mut byte).expect("a byte");
+        assert_eq!(byte, *b"x");
+        (stream, accepted)
+    })
+}
+
+#[test]
+fn invited_members_talk_and_a_revocation_resets_their_connections() {
+    let scene = Scene::new();
+    let [alpha, beta] = [node(), node()];
+    let [home, away] = [&alpha, &beta].map(|node| {
+        let joined = node.join(scene.invite()).expect("a good invite");
+        joined.wait_ready(PATIENCE).expect("admitted");
+        joined
+    });
+    // Granted addresses are there as soon as the node is a member.
+    let granted = |joined: &Joined| joined.addresses().into_iter().find(IpAddr::is_ipv4);
+    let (own, theirs) = (granted(&home).expect("IPv4"), granted(&away).expect("IPv4"));
+    assert_ne!(own, theirs);
+    let listener = TcpListener::bind_on(&beta, "[::]:0").expect("a free port");
+    let (mut open, _accepted) = echo(&alpha, &listener, away.address().into());
+    // By then they know each other's granted addresses, too.
+    drop(echo(&alpha, &listener, theirs));
+
+    let mut set = Revocations::default();
+    let min_serial = Serial::next(now().plus(Duration::from_millis(1)), None);
+    set.add(beta.id(), Revocation { min_serial, until: now().plus(2 * DAY) });
+    let (identity, delegation) = (&scene.authority.identity, scene.authority.delegation.clone());
+    let head = Head::sign(identity, delegation, scene.id, 1, now().plus(Duration::from_millis(1)), &set);
+    scene.joined.set_revocations(&head, &set).expect("signed by the issuer");
+    let error = open.read(&mut [0]).expect_err("no end of data: the connection is reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    open_fails(&alpha, &listener, away.address().into());
+}
+
+fn open_fails(node: &Node, listener: &TcpListener, to: IpAddr) {
+    let port = listener.local_addr().expect("bound").port();
+    assert!(TcpStream::connect_on(node, SocketAddr::new(to, port)).is_err());
+}
+
+#[test]
+fn a_member_needs_no_controller_after_a_restart() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let [first, second] = ["first", "second"].map(|name| place.path().join(name));
+    for directory in [&first, &second] {
+        let node = kept(directory);
+        let joined = node.join(scene.invite()).expect("a good invite");
+        joined.wait_ready(PATIENCE).expect("admitted");
+        assert!(node.shutdown(PATIENCE));
+    }
+    let record = StateDir::membership(&first, scene.id).expect("readable").expect("kept");
+    assert!(record.credentials.is_some());
+    let asked = scene.authority.asked.load(Ordering::Relaxed);
+    assert!(scene.node.shutdown(PATIENCE));
+    // The ID alone is enough now, and nobody is asked.
+    let (alpha, beta) = (kept(&first), kept(&second));
+    let network = || Network::by_id(scene.id).expect("a managed network");
+    let (home, away) = (alpha.join(network()).expect("kept"), beta.join(network()).expect("kept"));
+    assert_eq!(home.membership().map(|known| known.standing), Some(Standing::Member));
+    let listener = TcpListener::bind_on(&beta, "[::]:0").expect("a free port");
+    drop(echo(&alpha, &listener, away.address().into()));
+    assert_eq!(scene.authority.asked.load(Ordering::Relaxed), asked);
+}
+
+#[test]
+fn an_id_leads_to_the_key_and_a_refusal_is_told() {
+    let scene = Scene::new();
+    let node = node();
+    let joined = node.join(Network::by_id(scene.id).expect("a managed network")).expect("joined");
+    // Without a token this controller refuses.
+    let mut heard = Vec::new();
+    while !heard.contains(&Standing::Denied(Denial::UnknownInvite)) {
+        joined.wait_admitted(Duration::from_secs(1), |now| heard.push(now.clone())).expect("joined");
+        assert!(heard.len() < 100, "{heard:?}");
+    }
+    let known = joined.membership().expect("a managed network");
+    assert_eq!(known.key, Some(scene.authority.secret.public()), "its hash is the ID");
+}
+
+#[test]
+fn another_key_with_the_same_id_is_refused() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let node = kept(place.path());
+    let other = NetworkSecret::from_seed(&[9; 32]).public();
+    let forged = || Network::managed(ManagedNetwork { key: Some(other), ..ManagedNetwork::new(scene.id) });
+    assert!(matches!(node.join(forged()), Err(JoinError::WrongKey(id)) if id == scene.id));
+    let joined = node.join(scene.invite()).expect("a good invite");
+    joined.wait_ready(PATIENCE).expect("admitted");
+    assert!(node.leave(scene.id));
+    assert!(matches!(node.join(forged()), Err(JoinError::OtherKey(id)) if id == scene.id));
+}
