@@ -1,8 +1,8 @@
 //! Rules of prose that can be counted, for comments and doc comments.
 //!
 //! A first sentence has a subject and a verb, so it begins with no question word. Phrases that hide who does
-//! what are left out. A comment fits into 110 columns, but for code and tables in it. Python's docstrings and
-//! comments are held to the same words; ruff limits their columns.
+//! what are left out. A comment fits into 110 columns, but for code and tables in it, and so does a line of a
+//! document. Python's docstrings and comments are held to the same words; ruff limits their columns.
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,8 +33,11 @@ const BANNED: [&str; 12] = [
     "those of them",
 ];
 
-/// Columns of a comment.
+/// Columns of a comment, and of a document's line.
 const COLUMNS: usize = 110;
+
+/// The documents, from the workspace's root.
+const DOCUMENTS: [&str; 5] = ["CHANGELOG.md", "CONTRIBUTING.md", "README.md", "changes", "docs"];
 
 /// Returns where a crate's comments break the rules.
 /// Fails if a file cannot be read.
@@ -52,6 +55,34 @@ pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
 pub(super) fn python_complaints() -> Result<Vec<String>> {
     let all = files(&root().join("bindings/python"), &["py"], &|_| false)?;
     complaints_in(&all, "Python", "docstrings", |text| Counts::of(&as_rust(text), usize::MAX))
+}
+
+/// Returns the lines of documents that are too long, outside of code and tables.
+/// Fails if a file cannot be read.
+pub(super) fn document_complaints() -> Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    for place in DOCUMENTS {
+        let path = root().join(place);
+        let all = if path.is_dir() { files(&path, &["md"], &|_| false)? } else { vec![path] };
+        for file in all {
+            let text = fs::read_to_string(&file)?;
+            let name = file.strip_prefix(root()).unwrap_or(&file).display();
+            complaints
+                .extend(long_lines(&text).map(|line| format!("{name}:{line}: a line over {COLUMNS} columns")));
+        }
+    }
+    Ok(complaints)
+}
+
+/// Returns the numbers, from 1, of a document's lines that are too long and neither code nor a table's.
+fn long_lines(text: &str) -> impl Iterator<Item = usize> {
+    let mut in_code = false;
+    text.lines().enumerate().filter_map(move |(at, line)| {
+        let bare = line.trim_start();
+        in_code ^= bare.starts_with("```");
+        let is_prose = !in_code && !bare.starts_with('|');
+        (is_prose && line.chars().count() > COLUMNS).then_some(at + 1)
+    })
 }
 
 /// Returns the complaints about some files, and one if too many of their doc comments begin with questions.
@@ -169,6 +200,13 @@ mod tests {
             "/// Text.\n/// ```\n/// {wide}\n/// ```\n/// | {wide} |\n/// {wide}\nlet code = {wide};\n"
         );
         assert_eq!(Counts::of(&text, COLUMNS).complaints.len(), 1);
+    }
+
+    #[test]
+    fn code_and_tables_in_documents_may_be_long() {
+        let wide = "x".repeat(COLUMNS + 1);
+        let text = format!("{}\n{wide}\n```sh\n{wide}\n```\n| {wide} |\n- {wide}\n", &wide[1..]);
+        assert_eq!(long_lines(&text).collect::<Vec<_>>(), [2, 7]);
     }
 
     #[test]

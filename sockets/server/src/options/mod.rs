@@ -5,6 +5,7 @@ mod groups;
 mod headers;
 mod requests;
 mod set;
+mod table;
 mod tcp_info;
 mod value;
 
@@ -14,7 +15,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use peersock::attach::Connection;
-use peersock_fd::option_table::Row;
+use peersock_fd::option_table::{self as numbers, Row};
 use peersock_fd::{Details, Family, Header, PacketInfo};
 use peersock_stack::{
     CongestionControl, ExtensionHeaders, Fragmentation, IcmpFilter, InterfaceId, IpOptions, KeepAlive,
@@ -32,7 +33,7 @@ const MIN_MTU: usize = 1280;
 /// Linux's default hop limit.
 const HOPS: u8 = 64;
 /// Linux's default size of a socket's queues, bytes.
-const BUFFER: usize = 212_992;
+const DEFAULT_BUFFER: usize = 212_992;
 
 /// The options that an application has set.
 #[derive(Debug, Clone)]
@@ -306,4 +307,12 @@ impl Options {
 
 fn is_tcp_info(row: &Row) -> bool {
     (row.level, row.number) == (libc::IPPROTO_TCP, libc::TCP_INFO)
+}
+
+/// Returns true if the option concerns the path to the peer.
+fn is_of_path(row: &Row) -> bool {
+    matches!(
+        (row.level, row.number),
+        (libc::IPPROTO_IP, libc::IP_MTU) | (libc::IPPROTO_IPV6, libc::IPV6_MTU | numbers::IPV6_PATHMTU)
+    )
 }

@@ -10,7 +10,7 @@ use peersock_stack::{Error, GroupChange};
 
 use super::set::Interfaces;
 use super::value::{InterfaceRef, index, number};
-use super::{Options, get, groups, is_tcp_info, set, tcp_info};
+use super::{Options, get, groups, is_of_path, is_tcp_info, set, tcp_info};
 use crate::addresses::errno;
 use crate::socket_table::{Opened, Phase};
 use crate::state::ServerState;
@@ -90,7 +90,7 @@ impl ServerState {
         if !has_value {
             return Err(Errno::NOPROTOOPT);
         }
-        let mut value = match get::is_of_path(row) {
+        let mut value = match is_of_path(row) {
             true => self.path_option(which, row)?,
             false => match (self.stream(which), which) {
                 (Some(stream), _) => get::get(&stream.options, Some(&stream.connection), row)?,
