@@ -143,7 +143,7 @@ pub(crate) struct Datagram {
 struct Ancillary([u8; 96]);
 
 /// Length of a control message's header with the padding before its data, bytes.
-const HEADER: usize = {
+const CONTROL_HEADER_BYTES: usize = {
     // SAFETY: it only computes.
     (unsafe { libc::CMSG_LEN(0) }) as usize
 };
@@ -189,7 +189,7 @@ pub(crate) fn receive_datagram(
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                 // The field's type differs between C libraries.
                 #[allow(clippy::unnecessary_cast)]
-                let bytes = (header.cmsg_len as usize).saturating_sub(HEADER);
+                let bytes = (header.cmsg_len as usize).saturating_sub(CONTROL_HEADER_BYTES);
                 // Any program can send to an abstract name, with as many descriptors as fit; unwanted ones
                 // are closed.
                 for at in 0..bytes / size_of::<i32>() {

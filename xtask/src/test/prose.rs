@@ -67,8 +67,9 @@ pub(super) fn document_complaints() -> Result<Vec<String>> {
         for file in all {
             let text = fs::read_to_string(&file)?;
             let name = file.strip_prefix(root()).unwrap_or(&file).display();
-            complaints
-                .extend(long_lines(&text).map(|line| format!("{name}:{line}: a line over {COLUMNS} columns")));
+            complaints.extend(
+                long_lines(&text).map(|line| format!("{name}:{line}: a line over {COLUMNS} columns")),
+            );
         }
     }
     Ok(complaints)

@@ -8,10 +8,10 @@ use peersock_fd::{Errno, PacketInfo, interface_index};
 use peersock_stack::{CongestionControl, IcmpFilter, InterfaceId, TcpInfo};
 
 use super::value::number;
-use super::{DEFAULT_BUFFER, Options, interface_name, table};
+use super::{DEFAULT_BUFFER_BYTES, Options, interface_name, table};
 
 /// The largest segment that every path carries (RFC 9293 3.7.1).
-const MIN_SEGMENT: u16 = 536;
+const MIN_SEGMENT_BYTES: u16 = 536;
 
 /// Returns the value of an option, with the current state of `connection` if there is one.
 pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row) -> Result<Vec<u8>, Errno> {
@@ -40,7 +40,7 @@ pub(super) fn send_buffer(options: &Options, connection: Option<&Connection>) ->
 
 fn buffer(set: Option<usize>, connection: Option<&Connection>, current: fn(TcpInfo) -> u64) -> Vec<u8> {
     let info = || connection.and_then(|connection| connection.info().ok());
-    let size = set.unwrap_or_else(|| info().map_or(DEFAULT_BUFFER, |info| current(info) as usize));
+    let size = set.unwrap_or_else(|| info().map_or(DEFAULT_BUFFER_BYTES, |info| current(info) as usize));
     number(size as i64)
 }
 
@@ -56,7 +56,7 @@ pub(super) fn device_name(device: Option<InterfaceId>) -> Vec<u8> {
 /// Returns TCP_MAXSEG: the current size of a connection, or else the one that was set.
 pub(super) fn max_segment(options: &Options, connection: Option<&Connection>) -> Vec<u8> {
     let present = connection.and_then(|connection| connection.flow().max_segment_size());
-    number(present.map_or(options.max_segment.unwrap_or(MIN_SEGMENT).into(), |size| size as i64))
+    number(present.map_or(options.max_segment.unwrap_or(MIN_SEGMENT_BYTES).into(), |size| size as i64))
 }
 
 /// Encodes an algorithm's name in TCP_CA_NAME_MAX bytes, as Linux.

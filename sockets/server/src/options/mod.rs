@@ -31,9 +31,9 @@ pub(super) use value::{index as interface_index, interface_name};
 /// Packet size that every IPv6 path carries, bytes (RFC 8200 5).
 const MIN_MTU: usize = 1280;
 /// Linux's default hop limit.
-const HOPS: u8 = 64;
+const DEFAULT_HOPS: u8 = 64;
 /// Linux's default size of a socket's queues, bytes.
-const DEFAULT_BUFFER: usize = 212_992;
+const DEFAULT_BUFFER_BYTES: usize = 212_992;
 
 /// The options that an application has set.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ struct Side {
 impl Default for Side {
     fn default() -> Self {
         Self {
-            hops: HOPS,
+            hops: DEFAULT_HOPS,
             class: 0,
             discover: libc::IP_PMTUDISC_WANT,
             dont_fragment: false,

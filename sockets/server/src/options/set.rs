@@ -14,9 +14,9 @@ use super::value::{self, InterfaceRef, flag, integer, small, within};
 use super::{Options, interface_name, table};
 
 /// The largest queue that an application may ask for, bytes.
-const MAX_BUFFER: i32 = 64 << 20;
+const MAX_BUFFER_BYTES: i32 = 64 << 20;
 /// The smallest queue of a socket, bytes, as in Linux.
-const MIN_BUFFER: usize = 2304;
+const MIN_BUFFER_BYTES: usize = 2304;
 
 /// Context in which an option is set.
 pub(super) struct Place<'a> {
@@ -109,8 +109,8 @@ pub(super) fn linger(value: &[u8]) -> Result<Option<u32>, Errno> {
 
 /// Doubles the requested size, as Linux does to cover its bookkeeping.
 pub(super) fn buffer(value: &[u8]) -> Result<Option<usize>, Errno> {
-    let asked = integer(value)?.clamp(0, MAX_BUFFER) as usize;
-    Ok(Some((2 * asked).max(MIN_BUFFER)))
+    let asked = integer(value)?.clamp(0, MAX_BUFFER_BYTES) as usize;
+    Ok(Some((2 * asked).max(MIN_BUFFER_BYTES)))
 }
 
 /// Sets SO_BINDTODEVICE. A bound socket keeps its interface.

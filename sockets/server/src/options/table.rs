@@ -14,7 +14,7 @@ use peersock_fd::{Errno, HeaderKind};
 use super::set::{self, Place};
 use super::tcp_info::tcp_info;
 use super::value::{self, flag, index, integer, number, octet, small, within};
-use super::{HOPS, Options, get};
+use super::{DEFAULT_HOPS, Options, get};
 
 /// Sets an option to the bytes that a program has passed.
 type Set = fn(&mut Options, &Place<'_>, &[u8]) -> Result<(), Errno>;
@@ -89,7 +89,7 @@ const TABLE: &[Entry] = &[
 
     entry(IPPROTO_UDP, libc::UDP_SEGMENT, |to, _, value| store(&mut to.segment, set::segment(value)), |of, _| number(of.segment.map_or(0, NonZeroU16::get))),
 
-    entry(IPPROTO_IP, libc::IP_TTL, |to, _, value| store(&mut to.v4.hops, octet(small(value)?, HOPS, 1)), |of, _| number(of.v4.hops)),
+    entry(IPPROTO_IP, libc::IP_TTL, |to, _, value| store(&mut to.v4.hops, octet(small(value)?, DEFAULT_HOPS, 1)), |of, _| number(of.v4.hops)),
     entry(IPPROTO_IP, libc::IP_TOS, |to, at, value| store(&mut to.v4.class, Ok(at.class((small(value)? & 0xff) as u8))), |of, _| number(of.v4.class)),
     entry(IPPROTO_IP, libc::IP_MTU_DISCOVER, |to, _, value| store(&mut to.v4.discover, discovery(small(value)?)), |of, _| number(of.v4.discover)),
     entry(IPPROTO_IP, libc::IP_MULTICAST_TTL, |to, _, value| store(&mut to.v4.multicast_hops, octet(small(value)?, 1, 0)), |of, _| number(of.v4.multicast_hops)),
@@ -103,7 +103,7 @@ const TABLE: &[Entry] = &[
     entry(IPPROTO_IP, libc::IP_HDRINCL, |to, _, value| store(&mut to.header_included, flag(value)), |of, _| number(of.header_included)),
 
     entry(IPPROTO_IPV6, libc::IPV6_V6ONLY, set::v6_only, |of, _| number(of.v6_only)),
-    entry(IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, |to, _, value| store(&mut to.v6.hops, octet(integer(value)?, HOPS, 1)), |of, _| number(of.v6.hops)),
+    entry(IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, |to, _, value| store(&mut to.v6.hops, octet(integer(value)?, DEFAULT_HOPS, 1)), |of, _| number(of.v6.hops)),
     entry(IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, |to, _, value| store(&mut to.v6.multicast_hops, octet(integer(value)?, 1, 0)), |of, _| number(of.v6.multicast_hops)),
     entry(IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, |to, _, value| store(&mut to.v6.multicast_loop, within(integer(value)?, 0..=1).map(|on| on != 0)), |of, _| number(of.v6.multicast_loop)),
     entry(IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, |to, at, value| store(&mut to.v6.multicast_interface, at.interfaces.find(value::multicast_interface_v6(value)?)), |of, _| number(of.v6.multicast_interface.map_or(0, index))),
@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn each_option_of_the_node_has_its_functions_once() {
         for row in numbers::TABLE {
-            let count = TABLE.iter().filter(|entry| (entry.level, entry.number) == (row.level, row.number)).count();
+            let count =
+                TABLE.iter().filter(|entry| (entry.level, entry.number) == (row.level, row.number)).count();
             let is_group = groups::request(row, &ZEROS).is_some();
             let expected = match row.access {
                 Access::Both => (1, false, false),
