@@ -39,7 +39,7 @@ mod sys;
 mod system_call;
 
 pub use client::{Client, Held, address, receive, send_with};
-pub use datagram::{Received, Timestamp};
+pub use datagram::Received;
 pub use encoding::{decode, encode};
 pub use filling::Filling;
 pub use headers::{AncillaryData, Header, HeaderKind};
@@ -55,5 +55,5 @@ pub use requests::{Broken, Interface, MAX_MESSAGE, Message, Reply, Report, Reque
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, events_of, name_of, open};
-pub use sys::{Credentials, Identity, identity, int_option, peer_credentials, set_int_option};
+pub use sys::{Credentials, Identity, Timestamp, identity, int_option, peer_credentials, set_int_option};
 pub use system_call::system_call;

@@ -9,7 +9,14 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
-use crate::datagram::Timestamp;
+/// Time at which the kernel took a datagram over from the node: SO_TIMESTAMP, SO_TIMESTAMPNS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timestamp {
+    /// The time of day, since 1970.
+    pub time: Duration,
+    /// True for SO_TIMESTAMPNS, false for SO_TIMESTAMP.
+    pub is_precise: bool,
+}
 
 /// The process and the user at the other end of a connected AF_UNIX socket, at the time it connected or
 /// listened.

@@ -60,10 +60,6 @@ pub(crate) struct Listening {
 /// means it. For larger ones it suffices that the kernel queue and the stack's queue both keep the limit.
 const MAX_EXACT_PLACES: usize = 16;
 
-/// Time for which a connection still counts as waiting after the application has accepted it unnoticed,
-/// without reading or writing.
-pub(crate) const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Returns the number of connections that may wait (as in Linux one more than the backlog), and whether the
 /// node counts them exactly.
 pub(crate) fn places(backlog: u32) -> (usize, bool) {

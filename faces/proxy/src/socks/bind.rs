@@ -9,8 +9,9 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::timeout;
 
 use super::send;
-use crate::gate::{Route, unspecified};
+use crate::gate::Route;
 use crate::listener::{Accepted, Listener};
+use crate::overlay::unspecified;
 use crate::proxy::{Client, Shared};
 use crate::relay::relay;
 use crate::stream::Link;

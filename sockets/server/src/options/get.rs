@@ -3,25 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use peersock::attach::Connection;
-use peersock_fd::option_table::{Access, Row};
-use peersock_fd::{Errno, PacketInfo, interface_index};
+use peersock_fd::{PacketInfo, interface_index};
 use peersock_stack::{CongestionControl, IcmpFilter, InterfaceId, TcpInfo};
 
 use super::value::number;
-use super::{DEFAULT_BUFFER_BYTES, Options, interface_name, table};
+use super::{DEFAULT_BUFFER_BYTES, Options, interface_name};
 
 /// The largest segment that every path carries (RFC 9293 3.7.1).
 const MIN_SEGMENT_BYTES: u16 = 536;
-
-/// Returns the value of an option, with the current state of `connection` if there is one.
-pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row) -> Result<Vec<u8>, Errno> {
-    Ok(match row.access {
-        Access::Kept(initial) => number(*options.kept.get(&(row.level, row.number)).unwrap_or(&initial)),
-        Access::Fixed(value) => number(value),
-        Access::Ignored => number(0),
-        _ => (table::find(row)?.get)(options, connection),
-    })
-}
 
 /// Encodes a `struct linger`.
 pub(super) fn linger(seconds: Option<u32>) -> Vec<u8> {

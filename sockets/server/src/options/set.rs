@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peersock_datapath::JoinedNetwork;
-use peersock_fd::option_table::{Access, Row};
 use peersock_fd::{Errno, PacketInfo};
 use peersock_stack::{CongestionControl, IcmpFilter, InterfaceId};
 
-use super::value::{self, InterfaceRef, flag, integer, small, within};
-use super::{Options, interface_name, table};
+use super::value::{self, InterfaceRef, flag, integer, within};
+use super::{Options, interface_name};
 
 /// The largest queue that an application may ask for, bytes.
 const MAX_BUFFER_BYTES: i32 = 64 << 20;
@@ -85,19 +84,6 @@ impl Interfaces {
         }
         let named = |network: &&JoinedNetwork| interface_name(network.interface).as_bytes() == name;
         self.0.iter().find(named).map(|network| Some(network.interface)).ok_or(Errno::NODEV)
-    }
-}
-
-/// Sets one option.
-pub(super) fn set(options: &mut Options, place: &Place<'_>, row: &Row, value: &[u8]) -> Result<(), Errno> {
-    match row.access {
-        Access::Kept(_) => {
-            let value = if row.level == libc::IPPROTO_IP { small(value)? } else { integer(value)? };
-            options.kept.insert((row.level, row.number), value);
-            Ok(())
-        }
-        Access::Ignored => integer(value).map(drop),
-        _ => (table::find(row)?.set)(options, place, value),
     }
 }
 

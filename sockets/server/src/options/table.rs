@@ -1,14 +1,14 @@
-//! Table of the options that the node keeps: for each the function that sets it, and the one that returns it.
+//! Table of the options that the node keeps: the function that sets each, and the one that returns it.
 //!
 //! A new option is a row of `peersock_fd::option_table`, which C, Python and the launcher read, and one here.
-//! Three kinds are not here: options without effect have no functions, groups are in [`groups`](super::groups),
+//! Three kinds are not here: options without effect have no functions, groups are in [`super::groups`],
 //! and the MTU of a path is the answer to a question.
 
 use std::num::NonZeroU16;
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
 use peersock::attach::Connection;
-use peersock_fd::option_table::{self as numbers, Row};
+use peersock_fd::option_table::{self as numbers, Access, Row};
 use peersock_fd::{Errno, HeaderKind};
 
 use super::set::{self, Place};
@@ -22,22 +22,45 @@ type Set = fn(&mut Options, &Place<'_>, &[u8]) -> Result<(), Errno>;
 type Get = fn(&Options, Option<&Connection>) -> Vec<u8>;
 
 /// One option.
-pub(super) struct Entry {
+struct Entry {
     level: i32,
     number: i32,
-    pub(super) set: Set,
-    pub(super) get: Get,
+    set: Set,
+    get: Get,
 }
 
 const fn entry(level: i32, number: i32, set: Set, get: Get) -> Entry {
     Entry { level, number, set, get }
 }
 
+/// Sets one option.
+pub(super) fn set(options: &mut Options, place: &Place<'_>, row: &Row, value: &[u8]) -> Result<(), Errno> {
+    match row.access {
+        Access::Kept(_) => {
+            let value = if row.level == IPPROTO_IP { small(value)? } else { integer(value)? };
+            options.kept.insert((row.level, row.number), value);
+            Ok(())
+        }
+        Access::Ignored => integer(value).map(drop),
+        _ => (find(row)?.set)(options, place, value),
+    }
+}
+
+/// Returns the value of an option, with the current state of `connection` if there is one.
+pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row) -> Result<Vec<u8>, Errno> {
+    Ok(match row.access {
+        Access::Kept(initial) => number(*options.kept.get(&(row.level, row.number)).unwrap_or(&initial)),
+        Access::Fixed(value) => number(value),
+        Access::Ignored => number(0),
+        _ => (find(row)?.get)(options, connection),
+    })
+}
+
 /// Returns an option's functions.
 ///
 /// # Errors
 /// ENOPROTOOPT if it has none.
-pub(super) fn find(row: &Row) -> Result<&'static Entry, Errno> {
+fn find(row: &Row) -> Result<&'static Entry, Errno> {
     let is_meant = |entry: &&Entry| (entry.level, entry.number) == (row.level, row.number);
     TABLE.iter().find(is_meant).ok_or(Errno::NOPROTOOPT)
 }
@@ -134,8 +157,6 @@ const TABLE: &[Entry] = &[
 
 #[cfg(test)]
 mod tests {
-    use peersock_fd::option_table::Access;
-
     use super::*;
     use crate::options::{groups, is_of_path};
 

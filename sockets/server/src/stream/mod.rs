@@ -22,7 +22,6 @@ use super::options::Options;
 use super::outbox::Outbox;
 use super::wakers::{self, Readiness};
 use crate::application_fd::Holder;
-use crate::listening::PLACE_TIMEOUT;
 use crate::process;
 use crate::resets::Resets;
 
@@ -33,6 +32,10 @@ const ROUNDS_PER_TURN: usize = 4;
 /// last time. Until then it waits for the application to accept it through the library.
 const FIRST_ACCEPT_CHECK: Duration = Duration::from_secs(2);
 const LAST_ACCEPT_CHECK: Duration = Duration::from_secs(60);
+
+/// Time for which a connection still counts as waiting after the application has accepted it unnoticed,
+/// without reading or writing.
+pub(crate) const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Events for which an application's descriptor is watched. Room is watched only while it is needed, because
 /// it would be reported whenever the application reads.

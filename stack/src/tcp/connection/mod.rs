@@ -28,7 +28,7 @@ use super::memory::{Charge, LEAST_BUFFER, Share};
 use super::options::Options;
 use super::receiver::Receiver;
 use super::segment::{Marking, Segment, header_len};
-use super::sender::Sender;
+use super::sender::{INITIAL_WINDOW, Sender};
 use super::sequence;
 use crate::State;
 use crate::host::clock::{Time, after, since};
@@ -54,9 +54,6 @@ const MIN_SEND_BUFFER: usize = 256 << 10;
 
 /// Maximum size of a buffer while memory is short, bytes.
 const PRESSED_BUFFER: usize = 64 << 10;
-
-/// Initial window, segments (RFC 6928).
-pub(crate) const INITIAL_WINDOW: u64 = 10;
 
 /// Maximum number of answers per second to segments outside the window and to probes (RFC 5961 section 7).
 const CHALLENGES: u16 = 100;
