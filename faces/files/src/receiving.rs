@@ -11,8 +11,8 @@ use crate::plan::{Compare, Plan, Want};
 use crate::stream::{Observer, Stream, Within, drain};
 use crate::wire::{self, Frame, FromReceiver, FromSender, WireError};
 
-/// Up to this number of entries, each file is synced separately. Beyond it, only files of at least [`LARGE_FILE_BYTES`]
-/// bytes are, and others are synced in groups of [`PARTS`] with the whole file system.
+/// Up to this number of entries, each file is synced separately. Beyond it, only files of at least
+/// [`LARGE_FILE_BYTES`] bytes are, and others are synced in groups of [`PARTS`] with the whole file system.
 const MAX_SYNCED_EACH: usize = 64;
 const LARGE_FILE_BYTES: u64 = 1 << 20;
 

@@ -240,8 +240,8 @@ impl<'a> Found<'a> {
     /// Writes the environment with the missing variables.
     ///
     /// # Safety
-    /// `list` has room for all variables, [`MAX_ADDED_VARIABLES`] more and the end. The joined text has room for
-    /// LD_PRELOAD with the other libraries.
+    /// `list` has room for all variables, [`MAX_ADDED_VARIABLES`] more and the end. The joined text has room
+    /// for LD_PRELOAD with the other libraries.
     unsafe fn write(
         &self,
         environment: Environment,

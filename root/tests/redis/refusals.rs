@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use peersock_overlay::wire::RootMessage;
 
 use crate::setup::{
-    Client, LAYOUT, PATIENCE, Proxy, Redis, Serving, config_at, config_of, hex, is_nobody, is_partial,
+    Client, LAYOUT, Proxy, Redis, Serving, TEST_TIMEOUT, config_at, config_of, hex, is_nobody, is_partial,
     wait_until,
 };
 
@@ -36,7 +36,7 @@ fn a_write_that_is_refused_costs_no_question_its_answer() {
     // More commands come than may be in flight, so writes and questions leave in one pipeline.
     proxy.delay(Duration::from_millis(100));
     redis.say("CONFIG SET maxmemory 1");
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TEST_TIMEOUT;
     loop {
         let before = a.traffic.directory_failures.get();
         let answers = ask_and_register(&mut seeker, &sought);
