@@ -1,6 +1,7 @@
-//! Sends a file with a progress bar on both sides: `cargo run -p peersock --example file_transfer -- receive FILE`, then
-//! `cargo run -p peersock --example file_transfer -- send FILE '[ADDRESS]:7002'` with the address that the first one
-//! prints.
+//! Sends a file with a progress bar on both sides:
+//! `cargo run -p peersock --example file_transfer -- receive FILE`, then
+//! `cargo run -p peersock --example file_transfer -- send FILE '[ADDRESS]:7002'` with the address that the
+//! first one prints.
 
 use std::error::Error;
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! Datagrams: `cargo run -p peersock --example udp` answers, `cargo run -p peersock --example udp -- '[ADDRESS]:7001'` asks.
+//! Datagrams: `cargo run -p peersock --example udp` answers, and
+//! `cargo run -p peersock --example udp -- '[ADDRESS]:7001'` asks.
 
 use std::error::Error;
 

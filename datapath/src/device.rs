@@ -12,7 +12,8 @@ use peersock_stack::{
 };
 
 use crate::addresses::{destination_address, source_address};
-use crate::egress::{Buffers, MAX_BATCH};
+use crate::egress::Buffers;
+use crate::gso::MAX_BATCH;
 use crate::networks::Known;
 use crate::route::Resolved;
 use crate::{Datapath, GsoBatch, ecn};

@@ -8,15 +8,13 @@ use std::time::Instant;
 use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Route, Sender, Session};
 use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply, fill_checksums};
 
-use crate::gso::GsoBatch;
+use crate::gso::{GsoBatch, MAX_BATCH};
 use crate::route::Resolved;
 use crate::socket::{PeerLink, SocketState};
 use crate::{Datapath, Transmit, ecn};
 
 /// Size of the largest IP packet, and so of the largest super-segment.
 const MAX_PACKET: usize = 65535;
-/// Size of the largest batch of datagrams that one UDP GSO call takes: an IPv4 packet's UDP payload.
-pub(super) const MAX_BATCH: usize = 65507;
 /// Size of an IPv6 and TCP header. IPv4's is 20 bytes shorter; they stay unused so that both families share
 /// one calculation.
 const TCP_HEADERS: usize = 60;

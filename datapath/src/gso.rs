@@ -7,10 +7,12 @@ use std::time::Instant;
 use peersock_overlay::{DATA_OVERHEAD, Route, Sender};
 use peersock_stack::{Batch, InterfaceId};
 
-use crate::egress::MAX_BATCH;
 use crate::route::Resolved;
 use crate::socket::SocketState;
 use crate::{Datapath, ecn};
+
+/// Size of the largest batch of datagrams that one UDP GSO call takes: an IPv4 packet's UDP payload.
+pub(super) const MAX_BATCH: usize = 65507;
 
 /// Batch of sealed packets of equal size; only the last one may be shorter. A caller that adds packets must
 /// send them with [`Datapath::send_gso`].

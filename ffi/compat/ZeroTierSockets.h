@@ -1,10 +1,10 @@
 /*
  * The socket, network, address and node calls of libzt, on top of libpeersock.
  *
- * A program that was written for libzt is compiled with this header instead of libzt's, and linked with -lpeersock. Names,
- * argument orders, error values and structures are those of libzt's C API; everything behind them is peersock's. What it
- * does not have, and where it differs, is in docs/use/LIBZT.md. The networks are peersock's: no node of ZeroTier is
- * reached.
+ * A program that was written for libzt is compiled with this header instead of libzt's, and linked with
+ * -lpeersock. Names, argument orders, error values and structures are those of libzt's C API; everything
+ * behind them is peersock's. What it does not have, and where it differs, is in docs/use/LIBZT.md. The
+ * networks are peersock's: no node of ZeroTier is reached.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */

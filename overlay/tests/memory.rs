@@ -9,9 +9,9 @@ use peersock_testnet::{Counting, Crowd};
 static ALLOCATOR: Counting = Counting;
 
 /// Maximum number of bytes of a session.
-const MOST: isize = 2400;
+const MAX_SESSION_BYTES: isize = 2400;
 /// Maximum number of bytes of a member that was never heard.
-const MOST_OF_MEMBER: isize = 3200;
+const MAX_MEMBER_BYTES: isize = 3200;
 
 #[test]
 fn a_member_and_its_session_cost_little_memory() {
@@ -24,8 +24,8 @@ fn a_member_and_its_session_cost_little_memory() {
         let session = (size_of_node(now, most, most) - members) / most as isize;
         let member = (members - empty) / most as isize;
         eprintln!("{most} members: {member} bytes each, and {session} with a session; {empty} without any");
-        assert!((500..=MOST).contains(&session), "{session} bytes");
-        assert!((500..=MOST_OF_MEMBER).contains(&member), "{member} bytes");
+        assert!((500..=MAX_SESSION_BYTES).contains(&session), "{session} bytes");
+        assert!((500..=MAX_MEMBER_BYTES).contains(&member), "{member} bytes");
     }
 }
 

@@ -6,7 +6,7 @@ use peersock_overlay::{NodeId, PublicIdentity, SessionIndex};
 
 use crate::Source;
 use crate::budget::Nanos;
-use crate::eviction::Worth;
+use crate::eviction::{ABSENT_SILENCE, Worth};
 use crate::roaming::Outstanding;
 use crate::session::Session;
 
@@ -82,9 +82,6 @@ pub(crate) const MAX_PENDING: usize = 4;
 
 /// Lifetime of such handshakes.
 pub(crate) const PENDING_LIFETIME: Nanos = Duration::from_secs(12).as_nanos() as Nanos;
-
-/// Silence after which a node counts as absent: it has missed three keepalives.
-pub(crate) const ABSENT_SILENCE: Nanos = Duration::from_secs(90).as_nanos() as Nanos;
 
 impl Client {
     pub(crate) fn new(identity: PublicIdentity, newest: Timestamp) -> Self {

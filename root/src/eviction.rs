@@ -7,14 +7,17 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use peersock_overlay::load::{prefix_of, provider_of};
 use peersock_primitives::Key;
 
 use crate::Limits;
 use crate::budget::Nanos;
-use crate::client::ABSENT_SILENCE;
 use crate::clients::Slot;
+
+/// Silence after which a node counts as absent: it has missed three keepalives.
+pub(crate) const ABSENT_SILENCE: Nanos = Duration::from_secs(90).as_nanos() as Nanos;
 
 pub(crate) struct Room {
     nodes: usize,

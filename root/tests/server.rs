@@ -23,7 +23,7 @@ mod node;
 use node::Node;
 
 /// Long enough for the slowest machine under the heaviest load.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn config() -> Config {
     let mut config = Config::new(Arc::new(Identity::from_seed(&[200; 32])));
@@ -80,7 +80,7 @@ impl Client {
 
     /// Waits for `count` frames; all frames of one call belong to one train.
     fn frames(&self, count: usize) -> Vec<Vec<u8>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let (mut memory, mut frames) = (vec![0; 1 << 16], Vec::new());
         while frames.len() < count {
             assert!(Instant::now() < deadline, "{} of {count} frames came", frames.len());
@@ -148,7 +148,7 @@ impl Serving {
     /// Waits until `count` datagrams have been counted, and no more, because a receiver may be faster than
     /// the counter.
     fn wait_until_sent(&self, count: u64) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while self.traffic.sent.get() < count && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -303,7 +303,7 @@ fn a_second_port_answers_stun_alone_and_for_the_first_one() {
     let root = std::thread::spawn(move || runtime.block_on(server.run(async { drop(ended.await) })));
 
     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    client.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    client.set_read_timeout(Some(TEST_TIMEOUT)).expect("a socket");
     let ask = |to: SocketAddr, request: &[u8]| {
         client.send_to(request, to).expect("sent");
         let mut room = [0; 100];
@@ -348,7 +348,7 @@ fn a_second_port_in_use_is_left_out() {
 
 /// Tries until the attempt returns a value.
 async fn repeat<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    for _ in 0..PATIENCE.as_secs() {
+    for _ in 0..TEST_TIMEOUT.as_secs() {
         if let Ok(Some(value)) = timeout(Duration::from_secs(1), attempt()).await {
             return value;
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use peersock_overlay::{DiscoveryKey, NetworkId};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::{ManagementError, request_within, was_cut};
 use crate::config::Network;
@@ -183,7 +183,7 @@ pub struct Probed {
 }
 
 /// Outcome of a probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ProbeOutcome {
@@ -199,27 +199,9 @@ pub enum ProbeOutcome {
     NotJoined,
     /// The node has joined the network with another secret or list of members.
     OtherNetwork,
-    /// Something else; `reason` says it.
+    /// Something else; `reason` says it. An outcome that a later version has added is read as this one.
+    #[serde(other)]
     Failed,
-}
-
-const OUTCOMES: [(&str, ProbeOutcome); 7] = [
-    ("answered", ProbeOutcome::Answered),
-    ("silent", ProbeOutcome::Silent),
-    ("path-too-small", ProbeOutcome::PathTooSmall),
-    ("no-such-member", ProbeOutcome::NoSuchMember),
-    ("not-joined", ProbeOutcome::NotJoined),
-    ("other-network", ProbeOutcome::OtherNetwork),
-    ("failed", ProbeOutcome::Failed),
-];
-
-impl<'de> Deserialize<'de> for ProbeOutcome {
-    /// Reads an outcome; one that a later version has added counts as a failure.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ProbeOutcome, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let known = OUTCOMES.iter().find(|(name, _)| *name == text);
-        Ok(known.map_or(ProbeOutcome::Failed, |(_, outcome)| *outcome))
-    }
 }
 
 impl From<ProbeOutcome> for Probed {
@@ -360,7 +342,16 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_and_what_a_later_node_adds_is_skipped() {
-        for (name, outcome) in OUTCOMES {
+        let outcomes = [
+            ("answered", ProbeOutcome::Answered),
+            ("silent", ProbeOutcome::Silent),
+            ("path-too-small", ProbeOutcome::PathTooSmall),
+            ("no-such-member", ProbeOutcome::NoSuchMember),
+            ("not-joined", ProbeOutcome::NotJoined),
+            ("other-network", ProbeOutcome::OtherNetwork),
+            ("failed", ProbeOutcome::Failed),
+        ];
+        for (name, outcome) in outcomes {
             let written = serde_json::to_string(&Probed::from(outcome)).unwrap();
             assert!(written.starts_with(&format!("{{\"outcome\":\"{name}\"")), "{written}");
             assert_eq!(serde_json::from_str::<Probed>(&written).unwrap().outcome, outcome);

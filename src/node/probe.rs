@@ -30,7 +30,7 @@ const BURST: usize = 32;
 const BURST_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Interval of looking at the members that were asked.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Hop limit of the requests, as of all packets that a node sends.
 const HOP_LIMIT: u8 = 64;
@@ -163,7 +163,7 @@ impl Task<'_> {
                 }
                 next_round = Instant::now() + SLICE;
             }
-            thread::sleep(LOOK.min(self.probe.timeout.saturating_sub(begin.elapsed())));
+            thread::sleep(CHECK_INTERVAL.min(self.probe.timeout.saturating_sub(begin.elapsed())));
         }
     }
 

@@ -12,7 +12,7 @@ use peersock::{JoinError, Joined, Network, NetworkId, Node};
 use crate::common::{PATIENCE, alone, network, pair, pattern};
 
 const THREADS: usize = 4;
-const ROUNDS: usize = 50;
+const JOINS_PER_THREAD: usize = 50;
 const USERS: usize = 2;
 
 #[test]
@@ -24,7 +24,7 @@ fn threads_join_and_leave_while_others_use_sockets() {
         // The first play makes all permanent resources.
         play(&nodes, shared, 1, &counts);
         let before = descriptors();
-        play(&nodes, shared, ROUNDS, &counts);
+        play(&nodes, shared, JOINS_PER_THREAD, &counts);
         let deadline = Instant::now() + PATIENCE;
         while descriptors() > before {
             assert!(Instant::now() < deadline, "{} descriptors, {before} before", descriptors());

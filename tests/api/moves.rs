@@ -32,7 +32,7 @@ const SLACK: Duration = Duration::from_secs(1);
 const FAR: Duration = Duration::from_millis(200);
 
 /// Number of tries, because the machine may be busy.
-const TRIES: usize = 3;
+const ATTEMPTS: usize = 3;
 
 /// Duration of the data flow before and after the change.
 const BEFORE: Duration = Duration::from_millis(700);
@@ -42,8 +42,8 @@ const AFTER: Duration = Duration::from_millis(4000);
 const LOST: Duration = Duration::from_secs(30);
 
 /// Pace of the sender.
-const CHUNK: usize = 6000;
-const PAUSE: Duration = Duration::from_millis(4);
+const CHUNK_BYTES: usize = 6000;
+const CHUNK_INTERVAL: Duration = Duration::from_millis(4);
 
 #[test]
 fn data_goes_on_when_a_machine_on_the_same_lan_gets_another_address() {
@@ -136,7 +136,7 @@ fn longest_packets_shrink(build: impl Fn() -> Option<Pair>) {
             let Some(pair) = build() else { return true };
             pair.stalls(&what, 0, |pair| pair.carry_at_most(longest)) <= pair.promised()
         };
-        assert!((0..TRIES).any(|_| is_kept()), "{what}");
+        assert!((0..ATTEMPTS).any(|_| is_kept()), "{what}");
     }
 }
 
@@ -239,7 +239,7 @@ impl Pair {
                 self.wait_direct();
                 stall <= self.promised()
             };
-            assert!((0..TRIES).any(|_| is_kept()), "{what}, {sender}");
+            assert!((0..ATTEMPTS).any(|_| is_kept()), "{what}, {sender}");
         }
     }
 
@@ -256,19 +256,19 @@ impl Pair {
         let mut out = TcpStream::connect_on(from, address).expect("connected");
         let (mut into, _) = listener.accept().expect("a connection");
         let (arrivals, stop) = (Mutex::new(vec![Instant::now()]), AtomicBool::new(false));
-        let data = pattern(9, CHUNK);
+        let data = pattern(9, CHUNK_BYTES);
         into.set_read_timeout(Some(LOST)).expect("a time");
         out.set_write_timeout(Some(LOST)).expect("a time");
         let (began, ended) = thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::SeqCst) {
                     out.write_all(&data).expect("no reset");
-                    thread::sleep(PAUSE);
+                    thread::sleep(CHUNK_INTERVAL);
                 }
                 out.shutdown(std::net::Shutdown::Write).expect("no reset");
             });
             scope.spawn(|| {
-                let (mut buf, mut at) = (vec![0; CHUNK], 0);
+                let (mut buf, mut at) = (vec![0; CHUNK_BYTES], 0);
                 loop {
                     let count = match into.read(&mut buf) {
                         Ok(0) => break,
@@ -278,7 +278,7 @@ impl Pair {
                     arrivals.lock().expect("no panic").push(Instant::now());
                     let expected = data[at..].iter().chain(&data).take(count);
                     assert!(buf[..count].iter().eq(expected), "wrong bytes");
-                    at = (at + count) % CHUNK;
+                    at = (at + count) % CHUNK_BYTES;
                 }
                 assert_eq!(at, 0, "the end is missing");
             });

@@ -19,7 +19,7 @@ use crate::process::{self, Process};
 const RESTARTS: usize = 4;
 
 /// Number of requests that succeed before and after each restart.
-const ENOUGH: usize = 20;
+const REQUESTS_PER_START: usize = 20;
 
 /// Timeout of a client for a connection, and for the next bytes of an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -122,7 +122,7 @@ impl Client {
     /// Waits until more requests have succeeded, including some made after this call.
     fn wait_for_answers(&self) {
         let deadline = Instant::now() + PATIENCE;
-        let wanted = self.answers.load(Ordering::Relaxed) + ENOUGH;
+        let wanted = self.answers.load(Ordering::Relaxed) + REQUESTS_PER_START;
         while self.answers.load(Ordering::Relaxed) < wanted {
             assert!(Instant::now() < deadline, "requests hang or fail: {:?}", self.failures());
             thread::sleep(Duration::from_millis(1));

@@ -16,7 +16,7 @@ use super::process::{self, Process};
 pub(crate) const PROMISED: Duration = Duration::from_secs(1);
 
 /// Timeout longer than anything takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A peer that accepts one connection, sends a byte, and is silent.
 pub(crate) struct Peer<'a> {
@@ -63,7 +63,7 @@ pub(crate) fn be_one() {
         Some(witness) => ask(&node, witness.parse().expect("an address")),
     }
     // The parent ends this process.
-    thread::sleep(2 * PATIENCE);
+    thread::sleep(2 * TEST_TIMEOUT);
 }
 
 fn serve_one(node: &Node, joined: &Joined) {
@@ -71,13 +71,13 @@ fn serve_one(node: &Node, joined: &Joined) {
     process::say(listener.local_addr().expect("an address"));
     let (mut stream, _) = listener.accept().expect("a connection");
     stream.write_all(b"x").expect("room");
-    thread::sleep(2 * PATIENCE);
+    thread::sleep(2 * TEST_TIMEOUT);
 }
 
 /// Pings the witness until it answers. An answer may go to the earlier instance while that exists.
 fn ask(node: &Node, witness: IpAddr) {
     let ping = Ping::open_on(node, witness).expect("a socket");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     let mut sequence = 0;
     while ping.ping(sequence, b"", Duration::from_millis(100)).is_err() {
         assert!(Instant::now() < deadline, "no answer from {witness}");

@@ -162,7 +162,7 @@ fn each_line(
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
     fn shell(script: &str) -> Process {
         let mut command = Command::new("sh");
@@ -173,14 +173,14 @@ mod tests {
     #[test]
     fn lines_come_one_by_one_and_the_last_one_is_the_result() {
         let mut process = shell("echo one; read x; echo got $x");
-        assert_eq!(process.line(SOON).expect("a line").1, "one");
+        assert_eq!(process.line(EXIT_TIMEOUT).expect("a line").1, "one");
         process.tell("two").expect("it reads");
-        assert_eq!(process.finish(SOON).expect("success"), "got two");
+        assert_eq!(process.finish(EXIT_TIMEOUT).expect("success"), "got two");
     }
 
     #[test]
     fn a_failure_tells_what_the_process_said() {
-        let e = shell("echo broken >&2; exit 3").finish(SOON).expect_err("it fails");
+        let e = shell("echo broken >&2; exit 3").finish(EXIT_TIMEOUT).expect_err("it fails");
         assert!(e.to_string().contains("broken"), "{e}");
     }
 
@@ -190,6 +190,6 @@ mod tests {
         assert!(process.line(Duration::from_millis(20)).is_err());
         let start = Instant::now();
         drop(process);
-        assert!(start.elapsed() < SOON);
+        assert!(start.elapsed() < EXIT_TIMEOUT);
     }
 }

@@ -25,8 +25,8 @@ const EVERY: Duration = Duration::from_millis(2500);
 const STEPS: usize = 16;
 
 /// Pace of the two programs.
-const CHUNK: usize = 2000;
-const PAUSE: Duration = Duration::from_millis(10);
+const CHUNK_BYTES: usize = 2000;
+const CHUNK_INTERVAL: Duration = Duration::from_millis(10);
 
 #[test]
 fn data_flows_on_whatever_fails_every_few_seconds() {
@@ -39,7 +39,7 @@ fn data_flows_on_whatever_fails_every_few_seconds() {
         assert!(Instant::now() < direct_by, "no direct path: {}", programs[0].said());
         thread::sleep(Duration::from_millis(20));
     }
-    let writers = write_to_both(&mut programs, CHUNK, PAUSE);
+    let writers = write_to_both(&mut programs, CHUNK_BYTES, CHUNK_INTERVAL);
     let record = Record::default();
     let steps = record.during(&programs, || {
         thread::sleep(EVERY);

@@ -12,17 +12,17 @@ use crate::nats::wait_for_status;
 
 /// Allowances for a busy machine: the number of measurements, an addition for the best of them, and one for
 /// each. The simulator needs none.
-const TRIES: usize = 3;
+const MEASUREMENTS: usize = 3;
 const PAUSES: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_secs(3);
 
 /// Duration of a fault, and time in which data is awaited after it.
-const AWAY: Duration = Duration::from_secs(6);
-const AGAIN: Duration = Duration::from_secs(3);
+const FAULT_TIME: Duration = Duration::from_secs(6);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Amount of data in one write, in bytes, and pause between two writes.
-const CHUNK: usize = 2000;
-const PAUSE: Duration = Duration::from_millis(10);
+const CHUNK_BYTES: usize = 2000;
+const CHUNK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Rule that drops all UDP that a box forwards, and the rule's removal.
 const NO_UDP: [&str; 2] = [
@@ -69,7 +69,7 @@ fn drop_udp(name: &str, kind: &str, sites: &[&str]) {
         let begin = Instant::now();
         sites.iter().for_each(|site| scene.nft(site, NO_UDP[0]));
         let cut = Instant::now();
-        thread::sleep(AWAY);
+        thread::sleep(FAULT_TIME);
         let end = Instant::now();
         sites.iter().for_each(|site| scene.nft(site, NO_UDP[1]));
         [begin, cut, end]
@@ -88,7 +88,7 @@ fn bytes_flow_by_roots_far_away_within_a_second_when_the_direct_path_is_cut() {
         let begin = Instant::now();
         ways.iter().for_each(|(from, to)| scene.block(SITES[0], *from, *to));
         let cut = Instant::now();
-        thread::sleep(AWAY);
+        thread::sleep(FAULT_TIME);
         let end = Instant::now();
         ways.iter().for_each(|(from, to)| scene.unblock(SITES[0], *from, *to));
         [begin, cut, end]
@@ -104,11 +104,11 @@ fn bytes_flow_again_within_a_second_when_all_roots_were_killed_and_one_is_back()
         let stalls = measure(&mut scene, false, |scene| {
             let killed = Instant::now();
             (0..roots.len()).for_each(|number| scene.kill_root(number));
-            thread::sleep(AWAY);
+            thread::sleep(FAULT_TIME);
             scene.start_root(0);
             let back = Instant::now();
             (1..roots.len()).for_each(|number| scene.start_root(number));
-            thread::sleep(AGAIN);
+            thread::sleep(RECOVERY_TIMEOUT);
             [killed, back, Instant::now()]
         });
         assert_is_back(&format!("{} killed", roots.join(" and ")), &stalls, promised(NEAR));
@@ -119,11 +119,11 @@ fn bytes_flow_again_within_a_second_when_all_roots_were_killed_and_one_is_back()
 /// began, from when the time counts, and until when data was awaited.
 fn measure(scene: &mut Scene, is_direct: bool, fault: impl Fn(&mut Scene) -> [Instant; 3]) -> Vec<Duration> {
     let mut programs = scene.connect();
-    let writers = write_to_both(&mut programs, CHUNK, PAUSE);
+    let writers = write_to_both(&mut programs, CHUNK_BYTES, CHUNK_INTERVAL);
     let record = Record::default();
     let stalls = record.during(&programs, || {
         let mut stalls = Vec::new();
-        for _ in 0..TRIES {
+        for _ in 0..MEASUREMENTS {
             for node in NODES {
                 wait_for_status(&scene.lab, node, |now| is_whole(now, is_direct));
             }

@@ -15,7 +15,7 @@ use crate::common::{Finished, PATIENCE, Running, lacks, peersock, run, signal, v
 use crate::nats::{start, start_root};
 
 /// Size of a file that takes a while to arrive.
-const LARGE: u64 = 160 << 20;
+const LARGE_FILE_BYTES: u64 = 160 << 20;
 
 /// Folders to send from and to receive into.
 struct Folders {
@@ -39,10 +39,10 @@ impl Folders {
         self.dir.path().join("to").join(path)
     }
 
-    /// Writes a sparse file of [`LARGE`] bytes.
+    /// Writes a sparse file of [`LARGE_FILE_BYTES`] bytes.
     fn write_large(&self, name: &str) {
         fs::write(self.from(name), format!("the beginning of {name}")).unwrap();
-        fs::OpenOptions::new().write(true).open(self.from(name)).unwrap().set_len(LARGE).unwrap();
+        fs::OpenOptions::new().write(true).open(self.from(name)).unwrap().set_len(LARGE_FILE_BYTES).unwrap();
     }
 
     /// Returns a command with an empty home.
@@ -92,7 +92,7 @@ impl Folders {
 
     #[track_caller]
     fn check_large(&self, name: &str) {
-        assert!(size(&self.to(name)) == LARGE && size(&self.from(name)) == LARGE);
+        assert!(size(&self.to(name)) == LARGE_FILE_BYTES && size(&self.from(name)) == LARGE_FILE_BYTES);
         let same = Command::new("cmp").arg(self.from(name)).arg(self.to(name)).status().unwrap();
         assert!(same.success());
     }
@@ -296,7 +296,7 @@ fn a_receiver_that_was_killed_goes_on_where_it_stopped() {
     vanish(Signal::KILL, receiver.id());
     drop(receiver);
     let there = size(&folders.to(".large.peersock-part"));
-    assert!((1..LARGE).contains(&there), "{there}");
+    assert!((1..LARGE_FILE_BYTES).contains(&there), "{there}");
     assert!(!folders.to("large").exists());
     signal(Signal::CONT, sender.id());
     let receiver = folders.received(&code, &[]).success();

@@ -10,15 +10,15 @@ use crate::common::{PATIENCE, Running};
 use crate::flow::{Record, SITES, Scene, Writer, assert_is_written, is_direct};
 
 /// Minimum percentages of the slower path's data in a second: if the old path works, and if it has died.
-const LEAST: [usize; 2] = [80, 70];
+const MIN_PERCENT: [usize; 2] = [80, 70];
 
 /// Number of measurements, because a busy machine may delay a program by tenths of a second.
-const TRIES: usize = 3;
+const MEASUREMENTS: usize = 3;
 
 /// Minimum rate of a path in bytes per second for a valid measurement; the lines carry at least 750,000.
-const LEAST_RATE: usize = 100_000;
+const MIN_BYTES_PER_SECOND: usize = 100_000;
 
-const STEP: Duration = Duration::from_millis(10);
+const CHUNK_INTERVAL: Duration = Duration::from_millis(10);
 const TENTH: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -35,7 +35,10 @@ fn little_goodput_is_lost_in_the_second_in_which_the_path_moves() {
         eprintln!("roots with {root_rate} Mbit/s: {ratios:.2?} of the lower path");
         for (way, what) in ["to the direct path", "to the relay"].iter().enumerate() {
             let best = ratios.iter().map(|both| both[way]).fold(0.0, f64::max);
-            assert!(best * 100.0 >= LEAST[way] as f64, "{what}, roots with {root_rate} Mbit/s: {ratios:.2?}");
+            assert!(
+                best * 100.0 >= MIN_PERCENT[way] as f64,
+                "{what}, roots with {root_rate} Mbit/s: {ratios:.2?}"
+            );
         }
     }
 }
@@ -53,7 +56,7 @@ fn measure(scene: &Scene) -> Vec<[f64; 2]> {
     let record = Record::default();
     let mut ratios = Vec::new();
     pass(&programs, &record, 6 * SECOND);
-    for _ in 0..TRIES {
+    for _ in 0..MEASUREMENTS {
         unblock();
         let there = until(&programs, &record, true);
         pass(&programs, &record, 8 * SECOND);
@@ -70,11 +73,11 @@ fn measure(scene: &Scene) -> Vec<[f64; 2]> {
             eprintln!("{before} B/s, then {after}; per 100 ms from a second before the move: {tenths:?}");
             let lower = before.min(after);
             // A lower rate means that the transfer has stopped.
-            if lower < LEAST_RATE { 0.0 } else { arrived(from, SECOND) as f64 / lower as f64 }
+            if lower < MIN_BYTES_PER_SECOND { 0.0 } else { arrived(from, SECOND) as f64 / lower as f64 }
         };
         ratios.push([share(there, there - SECOND / 2), share(back, back)]);
         let is_enough = |(share, least): (&f64, usize)| share * 100.0 >= least as f64;
-        if ratios.last().is_some_and(|both| both.iter().zip(LEAST).all(is_enough)) {
+        if ratios.last().is_some_and(|both| both.iter().zip(MIN_PERCENT).all(is_enough)) {
             break;
         }
     }
@@ -90,7 +93,7 @@ fn pass(programs: &[Running; 2], record: &Record, time: Duration) {
     let end = Instant::now() + time;
     while Instant::now() < end {
         record.note(programs);
-        thread::sleep(STEP);
+        thread::sleep(CHUNK_INTERVAL);
     }
 }
 
@@ -100,7 +103,7 @@ fn until(programs: &[Running; 2], record: &Record, wanted: bool) -> Instant {
     while is_direct(&programs[0].said()) != wanted {
         assert!(since.elapsed() < PATIENCE, "the path stays: {}", programs[0].said());
         record.note(programs);
-        thread::sleep(STEP);
+        thread::sleep(CHUNK_INTERVAL);
     }
     Instant::now()
 }

@@ -12,7 +12,7 @@ use crate::root::Root;
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// Time after which the start of a program or a connection has settled.
-const SETTLES: Duration = Duration::from_secs(3);
+const SETTLE_TIME: Duration = Duration::from_secs(3);
 
 #[test]
 fn a_listener_without_connections_wakes_for_nothing() {
@@ -53,7 +53,7 @@ fn an_idle_connection_is_looked_at_now_and_then() {
 /// Returns how often each thread of a process wakes within [`WATCHED`], except the engine's, which beacons of
 /// other tests' nodes wake.
 fn woken(process: u32) -> BTreeMap<String, u64> {
-    thread::sleep(SETTLES);
+    thread::sleep(SETTLE_TIME);
     let before = switches(process);
     thread::sleep(WATCHED);
     let since = |(name, after): (String, u64)| {

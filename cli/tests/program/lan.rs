@@ -55,7 +55,7 @@ fn a_stream_outlives_new_addresses_a_dead_cable_and_a_path_that_shrinks() {
         listener.wait_for_stdout(what);
         let waited = since.elapsed();
         eprintln!("{what}: {waited:?}");
-        assert!(waited < AGAIN, "{what}: {waited:?}");
+        assert!(waited < RECOVERY_TIMEOUT, "{what}: {waited:?}");
     };
     let changes = [["10.98.7.1/24", "10.98.7.11/24"], ["10.98.7.2/24", "10.98.7.12/24"]];
     for ([old, new], end) in changes.into_iter().zip(&cable.ends) {
@@ -149,7 +149,7 @@ fn a_root_on_the_cable_says_nothing_about_a_nat() {
 }
 
 /// Maximum time without data: the promised second, plus allowance for a busy machine.
-const AGAIN: Duration = Duration::from_secs(5);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn carries_a_conversation(cable: &Cable) {
     let lab = Lab::new();

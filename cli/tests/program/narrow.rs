@@ -10,7 +10,7 @@ use crate::cable::Cable;
 use crate::common::{Lab, PORT, address_of, lacks};
 
 /// Promised time limit.
-const TOLD: Duration = Duration::from_secs(15);
+const ERROR_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Maximum packet size in bytes that lets acknowledgments and keepalives pass.
 const BYTES: usize = 150;
@@ -36,7 +36,7 @@ fn dial_and_listen(name: &str, one_by_one: bool) {
     dialer.send(&[b'x'; 5000]);
     let said = ["the path carries too little", "5000 bytes were not acknowledged", "246 bytes"];
     dialer.wait_for_end().failure(1, &said);
-    assert!(began.elapsed() < TOLD, "{:?}", began.elapsed());
+    assert!(began.elapsed() < ERROR_TIMEOUT, "{:?}", began.elapsed());
     listener.finish().failure(1, &["the peer has reset it"]);
 
     // Starts over with the narrow cable.
@@ -72,9 +72,9 @@ fn ping_and_datagrams_do_not_hang_on_a_cable_that_carries_too_little() {
         sender.send(&[b'x'; 5000]);
         let (sent, said) = (Instant::now(), ["the path carries too little", "246 bytes"]);
         sender.finish().failure(1, &said);
-        assert!(sent.elapsed() < TOLD, "{:?}", sent.elapsed());
+        assert!(sent.elapsed() < ERROR_TIMEOUT, "{:?}", sent.elapsed());
         ping.wait_for_end().failure(1, &said);
-        assert!(began.elapsed() < TOLD, "{:?}", began.elapsed());
+        assert!(began.elapsed() < ERROR_TIMEOUT, "{:?}", began.elapsed());
         listener.interrupt();
     }
 }
@@ -150,7 +150,7 @@ fn programs(name: &str, one_by_one: bool, mode: &str) {
         let said = finished.text().lines().find_map(|line| line.strip_prefix(what)).expect("a line");
         let (error, took) = said.trim().split_once(' ').expect("two words");
         assert!(errors.contains(&error), "{what}: {said}; {}", finished.stderr);
-        assert!(took.parse::<f64>().expect("seconds") < TOLD.as_secs_f64(), "{what}: {said}");
+        assert!(took.parse::<f64>().expect("seconds") < ERROR_TIMEOUT.as_secs_f64(), "{what}: {said}");
         finished.stderr
     };
     // Without the library the kernel reports a reset, and SO_ERROR gives the reason.

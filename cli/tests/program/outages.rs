@@ -8,16 +8,16 @@ use crate::cable::Cable;
 use crate::common::{Lab, PATIENCE, PORT, Running, address_of, lacks};
 
 /// Outage after which TCP's retransmission timer has backed off to about 20 s.
-const SHORT: Duration = Duration::from_secs(30);
+const SHORT_OUTAGE: Duration = Duration::from_secs(30);
 
 /// Outage after which the timer has backed off to a minute, and a node considers its peer gone.
-const LONG: Duration = Duration::from_secs(130);
+const LONG_OUTAGE: Duration = Duration::from_secs(130);
 
 /// Interval of handshakes to a peer that does not answer.
 const HANDSHAKES: Duration = Duration::from_secs(1);
 
 /// Promised time from the first packet that is answered.
-const AGAIN: Duration = Duration::from_secs(1);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum delay that a busy machine adds to each of several connections.
 const SLACK: Duration = Duration::from_secs(3);
@@ -41,13 +41,13 @@ for line in sys.stdin: connection.sendall(line.encode())
 #[test]
 fn bytes_flow_within_a_second_of_the_first_answer_after_an_outage_of_thirty_seconds() {
     let test = "bytes_flow_within_a_second_of_the_first_answer_after_an_outage_of_thirty_seconds";
-    play(test, "outage", SHORT);
+    play(test, "outage", SHORT_OUTAGE);
 }
 
 #[test]
 fn bytes_flow_within_a_second_of_the_first_answer_after_an_outage_of_two_minutes() {
     let test = "bytes_flow_within_a_second_of_the_first_answer_after_an_outage_of_two_minutes";
-    play(test, "long", LONG);
+    play(test, "long", LONG_OUTAGE);
 }
 
 fn play(test: &str, name: &str, outage: Duration) {
@@ -104,6 +104,6 @@ fn play(test: &str, name: &str, outage: Duration) {
     });
     eprintln!("bytes again after {took:?}");
     // The machine may have been busy for some of them.
-    assert!(took.iter().min().is_some_and(|took| *took <= HANDSHAKES + AGAIN), "{took:?}");
-    assert!(took.iter().all(|took| *took <= HANDSHAKES + AGAIN + SLACK), "{took:?}");
+    assert!(took.iter().min().is_some_and(|took| *took <= HANDSHAKES + RECOVERY_TIMEOUT), "{took:?}");
+    assert!(took.iter().all(|took| *took <= HANDSHAKES + RECOVERY_TIMEOUT + SLACK), "{took:?}");
 }

@@ -13,7 +13,7 @@ const ANSWERED: Duration = Duration::from_secs(2);
 const SILENT: Duration = Duration::from_secs(30);
 
 /// Number of tries, because a machine may pause.
-const TRIES: usize = 3;
+const ATTEMPTS: usize = 3;
 
 /// Idle time before a process is killed.
 const IDLE: Duration = Duration::from_secs(4);
@@ -84,8 +84,8 @@ fn a_node_that_is_killed_on_another_machine_is_noticed_within_two_seconds() {
 
 /// Checks that one of the tries keeps the promise.
 fn is_noticed(kill: impl Fn() -> Option<Duration>) {
-    let took: Vec<_> = (0..TRIES).map_while(|_| kill().filter(|took| *took >= ANSWERED)).collect();
-    assert!(took.len() < TRIES, "{took:?}");
+    let took: Vec<_> = (0..ATTEMPTS).map_while(|_| kill().filter(|took| *took >= ANSWERED)).collect();
+    assert!(took.len() < ATTEMPTS, "{took:?}");
 }
 
 /// Returns the time until the other one notices. `None` if the test cannot run here.

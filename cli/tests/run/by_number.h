@@ -1,4 +1,5 @@
-/* Included before a program's own headers: has it make each call that the library takes by the call's number. */
+/* Included before a program's own headers: has it make each call that the library takes by the call's
+ * number. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <netdb.h>

@@ -193,7 +193,8 @@ static void shut_datagrams(void) {
             if (dissolved) SEE(connect(client, &none, sizeof none));
             SEE(connect(client, &other.any, size));
             SEE(send(client, "x", 1, MSG_NOSIGNAL));
-            /* Linux gives a port that it has chosen back when the socket is dissolved, and chooses another. */
+            /* Linux gives a port that it has chosen back when the socket is dissolved, and chooses
+             * another. */
             socklen_t length = sizeof own;
             MUST(getsockname(client, &own.any, &length));
             MUST(sendto(server, "back", 4, 0, &own.any, size));

@@ -1,4 +1,5 @@
-/* Observations at the edges of calls: what they refuse and in which order, and flags and options with their effect. */
+/* Observations at the edges of calls: what they refuse and in which order, and flags and options with their
+ * effect. */
 #include <netinet/udp.h>
 
 static void stream_edges(void) {

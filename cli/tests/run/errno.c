@@ -1,5 +1,5 @@
-/* Calls that succeed leave errno as it was, each of those that the preloaded library takes the place of, on sockets of both
- * networks: errno ADDRESS PORT, where a server echoes TCP and UDP */
+/* Calls that succeed leave errno as it was, each of those that the preloaded library takes the place of, on
+ * sockets of both networks: errno ADDRESS PORT, where a server echoes TCP and UDP */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
-/* Every flag of sending and receiving, and every control message that there may be, on sockets of the machine's own
- * network or of the overlay: flags ADDRESS. A line tells the way and the flag or the message, and behind " = " what
- * the call returned and what came of it. */
+/* Every flag of sending and receiving, and every control message that there may be, on sockets of the
+ * machine's own network or of the overlay: flags ADDRESS. A line tells the way and the flag or the message,
+ * and behind " = " what the call returned and what came of it. */
 #include "observations.h"
 
 static const struct { int level, last; } levels[] = {
@@ -32,7 +32,8 @@ static int comes(int fd) {
     return poll(&wanted, 1, PATIENCE) == 1;
 }
 
-/* Sends a "z" and receives until it is there. Datagrams have a "|" between them. Returns true if nothing was odd. */
+/* Sends a "z" and receives until it is there. Datagrams have a "|" between them. Returns true if nothing was
+ * odd. */
 static int show_what_comes(int type, int connects, int from, int to) {
     char bytes[100], all[120] = "";
     MUST(sendto(from, "z", 1, 0, connects ? NULL : &own.any, connects ? 0 : size));
@@ -113,7 +114,8 @@ static void receives(int type) {
         }
 }
 
-/* Sends a control message with each of these lengths, of zeros after a first 1 where it is that of a number. */
+/* Sends a control message with each of these lengths, of zeros after a first 1 where it is that of a
+ * number. */
 static void controls(int type) {
     static const int lengths[] = {0, 1, 4, 8, 12, 20};
     for (unsigned at = 0; at < sizeof levels / sizeof *levels; at++)

@@ -1,5 +1,5 @@
-/* Threads that put sockets into a set, and children that are forked meanwhile and do the same: no child waits for
-   a thread that it does not have. */
+/* Threads that put sockets into a set, and children that are forked meanwhile and do the same: no child waits
+ * for a thread that it does not have. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* What a program finds as the interfaces of its machine: interfaces IPv4 IPV6, two own addresses on the overlay.
-   Then it serves the overlay's IPv4 address only, as servers do that bind to each address of the machine. */
+/* What a program finds as the interfaces of its machine: interfaces IPv4 IPV6, two own addresses on the
+ * overlay. Then it serves the overlay's IPv4 address only, as servers do that bind to each address of the
+ * machine. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,4 +1,5 @@
-/* Errors that recvmmsg(2) meets after its first message: many serve ADDRESS PORT, many ask ADDRESS PORT CLOSED-PORT */
+/* Errors that recvmmsg(2) meets after its first message: many serve ADDRESS PORT, many ask ADDRESS PORT
+ * CLOSED-PORT */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,6 +1,7 @@
-/* Every option that there may be, on sockets of the machine's own network or of the overlay: options ADDRESS. A line
- * tells the type, the level, the number and how far the socket has come, and behind " = " what is asked for before and
- * after it is set to 1, what setting it says, and of a socket that is bound then what is asked for once more. */
+/* Every option that there may be, on sockets of the machine's own network or of the overlay: options ADDRESS.
+ * A line tells the type, the level, the number and how far the socket has come, and behind " = " what is
+ * asked for before and after it is set to 1, what setting it says, and of a socket that is bound then what is
+ * asked for once more. */
 #include "observations.h"
 
 static void show(char *to, int fd, int level, int number) {

@@ -77,7 +77,8 @@ for which, (name, _, delivered) in enumerate(PEERS):
         # Of half of one byte all is read.
         delivered_now = delivered or ("half" in name and size == 1)
         told = send(sys.argv[2], int(sys.argv[3]) + which * len(SIZES) + at, size)
-        # One that resets may do so before or after the last byte was read, and its end looks like the others'.
+        # One that resets may do so before or after the last byte was read, and its end looks like the
+        # others'.
         if delivered_now and "half" not in name and told != "delivered" or not delivered_now and told == "delivered":
             print(f"{name}, {size} bytes: {told}")
 print("done")

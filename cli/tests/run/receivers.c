@@ -1,5 +1,5 @@
-/* Threads that wait for datagrams when another one is the first to send from the socket, which has a copy or none:
-   receivers ADDRESS PORT */
+/* Threads that wait for datagrams when another one is the first to send from the socket, which has a copy or
+ * none: receivers ADDRESS PORT */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -49,7 +49,8 @@ static int is_asleep(void) {
     return state == 'S';
 }
 
-/* The socket goes on receiving after that, also by a copy that it had before, and has nothing where nothing came. */
+/* The socket goes on receiving after that, also by a copy that it had before, and has nothing where nothing
+ * came. */
 static void exchange(int from, int to) {
     char got[10] = "";
     CHECK(connect(from, (void *)&server, sizeof server) == 0 && send(from, "y", 1, 0) == 1);

@@ -15,7 +15,7 @@ use crate::lab::Lab;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connections that pass a forward at once.
-const MANY: usize = 100;
+const CONNECTIONS: usize = 100;
 
 impl Lab {
     /// Starts a forward. Returns it with the ports of its local places.
@@ -87,7 +87,7 @@ fn many_connections_pass_a_forward_into_the_network_and_out_of_it() {
     let beside = lab.listen("beta", &["7001"]);
     let data = lab.write_random("data", 100_000);
     thread::scope(|scope| {
-        for number in 0..MANY {
+        for number in 0..CONNECTIONS {
             let (port, data) = (ports[number % ports.len()], &data[number..]);
             scope.spawn(move || assert!(exchange(port, data) == data, "connection {number}"));
         }

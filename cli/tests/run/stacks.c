@@ -1,6 +1,6 @@
 /*
- * Each kind of call in a thread of its own with the smallest stack that there is: on the kernel none needs more, and
- * what a library needs is taken from there.
+ * Each kind of call in a thread of its own with the smallest stack that there is: on the kernel none needs
+ * more, and what a library needs is taken from there.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,4 +1,5 @@
-/* Children of vfork(2) that ask the node run in this program's memory, with descriptors of their own: vforks ADDRESS PORT */
+/* Children of vfork(2) that ask the node run in this program's memory, with descriptors of their own: vforks
+ * ADDRESS PORT */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -188,7 +188,8 @@ static void refused(void) {
     CHECK(shutdown(fd, SHUT_WR) == 0 && send(fd, "x", 1, 0) == -1 && errno == EPIPE && signals == 1);
 }
 
-/* Where there is no number left for a connection it stays in the queue; and what does not listen is no listener. */
+/* Where there is no number left for a connection it stays in the queue; and what does not listen is no
+ * listener. */
 static void full(void) {
     struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons(7102)};
     int listener = listening(7102), client = socket(AF_INET, SOCK_STREAM, 0);

@@ -8,7 +8,7 @@ use crate::common::{Running, run, signal};
 use crate::lab::{Lab, sha256};
 
 /// Size that fills every buffer on the path many times.
-const LARGE: usize = 100_000_000;
+const LARGE_BYTES: usize = 100_000_000;
 
 #[test]
 fn curl_and_wget_fetch_from_pythons_server_by_address_and_by_name() {
@@ -33,7 +33,7 @@ fn nginx_serves_large_files_to_http_1_and_http_2() {
     let Some(lab) = Lab::with("nginx_serves_large_files_to_http_1_and_http_2", &["nginx", "curl"]) else {
         return;
     };
-    let large = lab.write_random("large", LARGE);
+    let large = lab.write_random("large", LARGE_BYTES);
     let sum = sha256(&large);
     let _server = nginx(&lab, "alpha", "off", "root @DIR@;");
     let got = lab.bash(

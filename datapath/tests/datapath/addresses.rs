@@ -10,7 +10,7 @@ use peersock_stack::{Batch, Config, Error, Flow, TcpOptions, UdpOptions};
 use crate::net::{Net, Node};
 
 const PORT: u16 = 80;
-const PATIENCE: Duration = Duration::from_secs(2);
+const TEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Returns a net in which node 1 has both addresses, and node 0 knows only the first.
 fn pair() -> Net {
@@ -49,7 +49,7 @@ fn connect(net: &Net, to: IpAddr) -> Arc<Flow> {
 }
 
 fn is_established(net: &mut Net, flow: &Arc<Flow>) -> bool {
-    net.run(PATIENCE, |_| !flow.state().is_connecting()) && flow.write(net.now, b"x").is_ok()
+    net.run(TEST_TIMEOUT, |_| !flow.state().is_connecting()) && flow.write(net.now, b"x").is_ok()
 }
 
 #[test]

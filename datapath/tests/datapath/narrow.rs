@@ -17,7 +17,7 @@ const ANY: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT)
 const NARROW: usize = 130;
 
 /// Promised time until the sender gets the error.
-const TOLD: Duration = Duration::from_secs(15);
+const ERROR_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Returns two nodes; the second has a socket that is connected with the first one's, and has had an answer.
 fn pair() -> (Net, [Arc<UdpSocket>; 2]) {
@@ -65,13 +65,13 @@ fn who_waits_for_an_answer_to_one_datagram_is_told() {
     net.longest = NARROW;
     let sent = net.now;
     send(&net, &client);
-    assert!(net.run(TOLD, |_| client.readiness().contains(Ready::ERROR)), "nobody says anything");
+    assert!(net.run(ERROR_TIMEOUT, |_| client.readiness().contains(Ready::ERROR)), "nobody says anything");
     assert_eq!(client.recv_from(&mut [0; 10]), Err(Error::MessageSize));
-    assert!(net.now - sent < TOLD, "{:?}", net.now - sent);
+    assert!(net.now - sent < ERROR_TIMEOUT, "{:?}", net.now - sent);
     assert_eq!((size(&net), server.take_error()), (Some(SizeState::TooSmall), None));
     // A sender that continues gets the error again.
     send(&net, &client);
-    assert!(net.run(TOLD, |_| client.readiness().contains(Ready::ERROR)), "nobody says it again");
+    assert!(net.run(ERROR_TIMEOUT, |_| client.readiness().contains(Ready::ERROR)), "nobody says it again");
     assert_eq!(client.recv_from(&mut [0; 10]), Err(Error::MessageSize));
 
     // The path carries more again.

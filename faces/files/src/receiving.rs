@@ -11,10 +11,10 @@ use crate::plan::{Compare, Plan, Want};
 use crate::stream::{Observer, Stream, Within, drain};
 use crate::wire::{self, Frame, FromReceiver, FromSender, WireError};
 
-/// Up to this number of entries, each file is synced separately. Beyond it, only files of at least [`LARGE`]
-/// bytes are, and others are synced in groups of [`PARTS`] with the whole file system.
+/// Up to this number of entries, each file is synced separately. Beyond it, only files of at least
+/// [`LARGE_FILE_BYTES`] bytes are, and others are synced in groups of [`PARTS`] with the whole file system.
 const MAX_SYNCED_EACH: usize = 64;
-const LARGE: u64 = 1 << 20;
+const LARGE_FILE_BYTES: u64 = 1 << 20;
 
 /// Options of a receiver.
 #[derive(Debug, Clone, Copy, Default)]
@@ -211,7 +211,7 @@ impl<S: Stream> Receiver<'_, S> {
         let mut taken = Ok(());
         for want in wants {
             let at = entry(want.index);
-            taken = self.take_file(at, want, &mut buffer, is_few || at.size() >= LARGE);
+            taken = self.take_file(at, want, &mut buffer, is_few || at.size() >= LARGE_FILE_BYTES);
             if taken.is_err() {
                 break;
             }

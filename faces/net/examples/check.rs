@@ -12,7 +12,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 /// Timeout for the other end's answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of bytes per write.
 const PIECE: usize = 1000;
 
@@ -94,7 +94,7 @@ async fn came_back(check: Check, address: &str, path: &str, data: &[u8]) -> Resu
     let (client, server, to) = opened(check, address, path).await?;
     let mut is_same = true;
     for piece in data.chunks(PIECE) {
-        client.set_deadline(Instant::now() + PATIENCE)?;
+        client.set_deadline(Instant::now() + TIMEOUT)?;
         match &to {
             Some(to) => client.write_to(piece, &to.clone().into()).await?,
             None => client.write(piece).await?,

@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// Timeout for the other end's answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum size of a datagram, and of a read from a stream, in bytes.
 const PIECE: usize = 1 << 16;
 
@@ -125,7 +125,7 @@ async fn dial(
     let mut input = BufReader::new(input);
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line).await? > 0 {
-        conn.set_deadline(Instant::now() + PATIENCE)?;
+        conn.set_deadline(Instant::now() + TIMEOUT)?;
         conn.write(&line).await?;
         let mut left = line.len();
         while left > 0 {
@@ -143,7 +143,7 @@ async fn dial(
 }
 
 async fn dialed(options: &Options, node: Option<Node>) -> Result<Conn, SocketError> {
-    let dialer = node.iter().fold(Dialer::new().timeout(PATIENCE), |dialer, node| dialer.node(node));
+    let dialer = node.iter().fold(Dialer::new().timeout(TIMEOUT), |dialer, node| dialer.node(node));
     if options.network != Network::Unixgram {
         return dialer.dial(&options.address, options.network).await;
     }

@@ -28,8 +28,8 @@ pub struct CallbackId(u64);
 impl CallbackId {
     /// Returns an ID that differs from all earlier ones, because several pipes share a server's callbacks.
     pub(crate) fn next() -> CallbackId {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        CallbackId(NEXT.fetch_add(1, Ordering::Relaxed))
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        CallbackId(NEXT_ID.fetch_add(1, Ordering::Relaxed))
     }
 }
 

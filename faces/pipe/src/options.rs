@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::queue::Limits;
 
 /// Default number of messages in a queue.
-const DEFAULT_QUEUE: usize = 1024;
+const DEFAULT_QUEUED_MESSAGES: usize = 1024;
 
 /// The options of a pipe. A timeout of `None` waits forever.
 ///
@@ -44,7 +44,7 @@ impl Default for Options {
             dns_timeout: Some(Duration::from_secs(2)),
             con_timeout: Some(Duration::from_secs(2)),
             recv_timeout: Some(Duration::from_secs(2)),
-            max_qsize: DEFAULT_QUEUE,
+            max_qsize: DEFAULT_QUEUED_MESSAGES,
             max_qbytes: 4 << 20,
             enable_msg_ids: false,
             max_msg_ids: 1000,
@@ -89,7 +89,7 @@ impl Options {
 
     /// Sets the limit of messages in a queue. Default, and the meaning of 0: 1,024.
     pub fn max_qsize(mut self, messages: usize) -> Options {
-        self.max_qsize = if messages == 0 { DEFAULT_QUEUE } else { messages };
+        self.max_qsize = if messages == 0 { DEFAULT_QUEUED_MESSAGES } else { messages };
         self
     }
 

@@ -2,7 +2,7 @@
 //! allowed.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use peersock::Node;
@@ -10,7 +10,7 @@ use peersock_net::{Conn, Dialer, SocketError};
 
 use crate::datagrams::Datagrams;
 use crate::error::DialError;
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, unspecified};
 use crate::stream::Link;
 use crate::target::{Host, Target};
 
@@ -121,12 +121,4 @@ pub(crate) async fn dial_system(node: Option<&Node>, target: &Target) -> Result<
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let local = conn.local_addr().to_string().parse().unwrap_or(any);
     Ok(Dialed { link: Link::new(conn), local })
-}
-
-/// Returns the unspecified address of the same family, with port 0.
-pub(crate) fn unspecified(like: IpAddr) -> SocketAddr {
-    match like {
-        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    }
 }

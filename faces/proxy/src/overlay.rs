@@ -1,7 +1,7 @@
 //! The node over which members are reached: one in this process, or the one that programs share.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use peersock::attach::NodeHandle;
 use peersock::overlay::NodeId;
@@ -9,7 +9,6 @@ use peersock::{Joined, Node};
 use peersock_attached::{Member, tokio as attached};
 
 use crate::datagrams::Datagrams;
-use crate::gate::unspecified;
 use crate::listener::Listener;
 use crate::stream::Link;
 
@@ -155,5 +154,13 @@ impl Overlay {
             Overlay::Own(node) => peersock::UdpSocket::client_on(node, like).await.map(Datagrams::Overlay),
             Overlay::Shared(member) => attached::UdpSocket::client(member, like).map(Datagrams::Shared),
         }
+    }
+}
+
+/// Returns the unspecified address of the same family, with port 0.
+pub(crate) fn unspecified(like: IpAddr) -> SocketAddr {
+    match like {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }

@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Timeout of anything; tests do not depend on speed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_led_to_the_system_while_the_node_does_not_answer() {
@@ -63,7 +63,7 @@ async fn connect(proxy: SocketAddr, target: &str) -> String {
         client.read_exact(&mut status).await.expect("an answer");
         String::from_utf8_lossy(&status[9..]).into_owned()
     };
-    tokio::time::timeout(PATIENCE, asking).await.expect("an answer in time")
+    tokio::time::timeout(TEST_TIMEOUT, asking).await.expect("an answer in time")
 }
 
 /// Attaches to a server that this process has, as to a shared node.

@@ -17,10 +17,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
 /// Timeout, longer than anything takes; tests do not depend on speed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Places in total: a member gets half of them.
-const MOST: usize = 4;
+const MAX_PLACES: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_member_does_not_take_all_connections_of_a_forward() {
@@ -103,7 +103,7 @@ async fn clients_that_say_nothing_keep_out_nobody() {
     let credentials = Some(Credentials::parse("anna:pw").unwrap());
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
     let settings =
-        ProxySettings { listen, credentials, direct: true, most: MOST, ..ProxySettings::default() };
+        ProxySettings { listen, credentials, direct: true, most: MAX_PLACES, ..ProxySettings::default() };
     let tell = Arc::new(|_| {});
     let proxy = Proxy::listen(&members.here.0, settings, &mut Activated::none(), tell).await.unwrap();
     let place = proxy.places()[0].to_string();
@@ -115,12 +115,12 @@ async fn clients_that_say_nothing_keep_out_nobody() {
     user.write_all(connect.as_bytes()).await.unwrap();
     assert!(head(&mut user).await.starts_with("HTTP/1.1 200 "));
     let mut held = Vec::new();
-    for turn in 0..8 * MOST {
+    for turn in 0..8 * MAX_PLACES {
         let mut silent = tokio::net::TcpStream::connect(&place).await.unwrap();
         let said: &[u8] = [b"".as_slice(), b"CONNECT x", b"\x05", b"\x05\x01\x02\x01\x04anna"][turn % 4];
         silent.write_all(said).await.unwrap();
         held.push(silent);
-        if turn % MOST == MOST - 1 {
+        if turn % MAX_PLACES == MAX_PLACES - 1 {
             let mut new = tokio::net::TcpStream::connect(&place).await.unwrap();
             new.write_all(connect.as_bytes()).await.unwrap();
             assert!(head(&mut new).await.starts_with("HTTP/1.1 200 "), "{turn}");
@@ -156,7 +156,7 @@ async fn clients_of_a_forward_that_say_nothing_make_room() {
         user.write_all(b"hello").await.unwrap();
         assert_eq!(greeting(&mut user).await.unwrap(), *b"hello");
         let mut held = JoinSet::new();
-        for turn in 0..4 * MOST {
+        for turn in 0..4 * MAX_PLACES {
             // The reset may come before the client sees the connection.
             match soon(TcpStream::connect_on(&members.greedy.0, places[turn % 2])).await {
                 Ok(mut client) => drop(held.spawn(async move { client.read(&mut [0; 1]).await })),
@@ -165,7 +165,7 @@ async fn clients_of_a_forward_that_say_nothing_make_room() {
         }
         // Each place accepts separately. When only the user and one of these clients hold the member's
         // places, all have been accepted, and none can evict a client that comes now.
-        while held.len() > MOST / 2 - 1 {
+        while held.len() > MAX_PLACES / 2 - 1 {
             soon(held.join_next()).await;
         }
         let mut new = connected(&members.greedy, places[new_at]).await;
@@ -204,7 +204,7 @@ impl Members {
         };
         let [here, greedy, other] = [1, 2, 3].map(start);
         for one in [&greedy, &other] {
-            here.1.wait_peer(one.1.address().into(), PATIENCE).expect("they find each other");
+            here.1.wait_peer(one.1.address().into(), TEST_TIMEOUT).expect("they find each other");
         }
         Members { here, greedy, other }
     }
@@ -226,7 +226,7 @@ async fn forward(
     remote: &str,
 ) -> (Vec<SocketAddr>, UnboundedReceiver<Event>, Stopping) {
     let (forward, mut activated) = ([Forward::parse(local, remote).unwrap()], Activated::none());
-    let settings = ForwardSettings { most: MOST, ..ForwardSettings::default() };
+    let settings = ForwardSettings { most: MAX_PLACES, ..ForwardSettings::default() };
     let (told, events) = unbounded_channel();
     let tell = Arc::new(move |event| drop(told.send(event)));
     let listening = Forwards::listen(&members.here.0, &forward, settings, &mut activated, tell);
@@ -337,5 +337,5 @@ async fn associate(member: &(Node, Joined), place: SocketAddr) -> (TcpStream, u8
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("it does not take for ever")
+    tokio::time::timeout(TEST_TIMEOUT, what).await.expect("it does not take for ever")
 }

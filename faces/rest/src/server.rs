@@ -21,7 +21,7 @@ use peersock_proxy::{Activated, Host, ListenError, Place, Stopper, Tell};
 
 use crate::access::{Access, Admitted, Origin, Way, let_read};
 use crate::api::{Api, Presence, router};
-use crate::limits::{HEAD, MOST_FIELDS, MOST_OF_HEAD, MOST_OF_MEMBER};
+use crate::limits::{DEFAULT_CONNECTIONS_PER_MEMBER, HEAD_TIMEOUT, MAX_FIELDS, MAX_HEAD_BYTES};
 use crate::problem::Kind;
 use crate::token::Token;
 
@@ -61,7 +61,7 @@ impl Default for RestSettings {
             origins: Vec::new(),
             timeout: Duration::from_secs(15),
             most: 512,
-            most_of_member: MOST_OF_MEMBER,
+            most_of_member: DEFAULT_CONNECTIONS_PER_MEMBER,
         }
     }
 }
@@ -195,8 +195,8 @@ async fn serve(client: Client, way: Way, router: Router, access: Arc<Access>, st
         async move { Ok::<_, Infallible>(answer(request.map(Body::new), way, router, &access, &standing).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
-    builder.max_headers(MOST_FIELDS).max_buf_size(MOST_OF_HEAD);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.max_headers(MAX_FIELDS).max_buf_size(MAX_HEAD_BYTES);
     let mut serving =
         std::pin::pin!(builder.serve_connection(TokioIo::new(client.link), service).with_upgrades());
     let served = tokio::select! {

@@ -11,11 +11,11 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 /// Random bytes of a generated token, before encoding.
-const LENGTH: usize = 24;
+const GENERATED_BYTES: usize = 24;
 
 /// Shortest and longest accepted token.
-const SHORTEST: usize = 16;
-const LONGEST: usize = 255;
+const MIN_TOKEN_BYTES: usize = 16;
+const MAX_TOKEN_BYTES: usize = 255;
 
 /// The token that programs send with each request. It is wiped from memory when dropped, and never displayed.
 ///
@@ -31,7 +31,9 @@ pub struct Token(Zeroizing<String>);
 
 /// Error: a text is no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a token has {SHORTEST} to {LONGEST} letters, digits and signs of ._~+/=- and nothing else")]
+#[error(
+    "a token has {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES} letters, digits and signs of ._~+/=- and nothing else"
+)]
 pub struct TokenError;
 
 impl Token {
@@ -40,7 +42,7 @@ impl Token {
     /// # Errors
     /// If the system has no randomness.
     pub fn generate() -> io::Result<Token> {
-        let mut bytes = Zeroizing::new([0; LENGTH]);
+        let mut bytes = Zeroizing::new([0; GENERATED_BYTES]);
         getrandom::fill(bytes.as_mut_slice()).map_err(io::Error::other)?;
         Ok(Token(Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_slice()))))
     }
@@ -53,7 +55,8 @@ impl Token {
     pub fn parse(text: &str) -> Result<Token, TokenError> {
         let text = text.trim();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(&byte);
-        let is_token = (SHORTEST..=LONGEST).contains(&text.len()) && text.bytes().all(is_plain);
+        let is_token =
+            (MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(&text.len()) && text.bytes().all(is_plain);
         is_token.then(|| Token(Zeroizing::new(text.to_owned()))).ok_or(TokenError)
     }
 

@@ -1,8 +1,8 @@
 /* What programs written for libzt call beside sockets and networks, and what peersock has nothing of. Part of
  * ZeroTierSockets.h. */
 
-/* The address of a node in a network, by the first 40 bits of its ID: our own, or that of a peer that is known. Here
- * addresses follow from whole IDs, so they cannot be computed for strangers. */
+/* The address of a node in a network, by the first 40 bits of its ID: our own, or that of a peer that is
+ * known. Here addresses follow from whole IDs, so they cannot be computed for strangers. */
 ZTS_INLINE int zts_address_of(uint64_t net_id, uint64_t node_id, struct sockaddr_storage *found) {
     size_t known = 0, count, i;
     int error = ZTS_ERR_NO_RESULT;
@@ -46,7 +46,8 @@ ZTS_INLINE int zts_addr_compute_6plane_str(uint64_t net_id, uint64_t node_id, ch
     return zts_addr_compute_rfc4193_str(net_id, node_id, dst, len);
 }
 
-/* No frames are carried, so there is no such address; this one is made of the ID, for programs that show it. */
+/* No frames are carried, so there is no such address; this one is made of the ID, for programs that show
+ * it. */
 ZTS_INLINE uint64_t zts_net_get_mac(uint64_t net_id) {
     (void)net_id;
     return 0x020000000000ull | zts_node_get_id();
@@ -66,8 +67,8 @@ ZTS_INLINE int zts_net_get_mac_str(uint64_t net_id, char *dst, unsigned int len)
 
 #define zts_hostent hostent
 
-/* As libzt's: one result for all, which the next call replaces. Members come first, all other names as the system resolves
- * them. It is not asked when the node has ended or does not answer: h_errno is TRY_AGAIN. */
+/* As libzt's: one result for all, which the next call replaces. Members come first, all other names as the
+ * system resolves them. It is not asked when the node has ended or does not answer: h_errno is TRY_AGAIN. */
 ZTS_INLINE struct zts_hostent *zts_bsd_gethostbyname(const char *name) {
     static struct hostent host;
     static char text[256], address[16], *addresses[2] = {address, NULL}, *aliases[1] = {NULL};
@@ -159,9 +160,9 @@ typedef struct {
     char *endpoint_ip_str[ZTS_MAX_NUM_ROOTS][ZTS_MAX_ENDPOINTS_PER_ROOT];
 } zts_root_set_t;
 
-/* The text of peersock's roots, as PEERSOCK_ROOTS has it: what zts_util_sign_root_set() writes, and `peersock root`
- * prints. ZeroTier's own sets, which are binary, name roots that speak another protocol: they are accepted without
- * effect, so that programs go on. */
+/* The text of peersock's roots, as PEERSOCK_ROOTS has it: what zts_util_sign_root_set() writes, and
+ * `peersock root` prints. ZeroTier's own sets, which are binary, name roots that speak another protocol: they
+ * are accepted without effect, so that programs go on. */
 ZTS_INLINE int zts_init_set_roots(const void *roots_data, unsigned int len) {
     char text[sizeof zts_state.roots];
     const unsigned char *data = (const unsigned char *)roots_data;
@@ -189,8 +190,8 @@ ZTS_INLINE int zts_init_set_roots(const void *roots_data, unsigned int len) {
     return ZTS_ERR_OK;
 }
 
-/* One root as peersock writes it, from a key of peersock's and endpoints as libzt writes them: "192.0.2.1/7420". False if
- * there is no room, or the key is none of peersock's. */
+/* One root as peersock writes it, from a key of peersock's and endpoints as libzt writes them:
+ * "192.0.2.1/7420". False if there is no room, or the key is none of peersock's. */
 ZTS_INLINE int zts_write_root(const char *key, char *const *endpoints, char *out, size_t size) {
     size_t used, i;
     peersock_config *config;
@@ -212,8 +213,8 @@ ZTS_INLINE int zts_write_root(const char *key, char *const *endpoints, char *out
     return is_root;
 }
 
-/* Writes the text that zts_init_set_roots() takes. Roots have keys of their own, so the set as a whole has none, and is not
- * signed: the key buffers stay as they are. Roots of ZeroTier's are left out. */
+/* Writes the text that zts_init_set_roots() takes. Roots have keys of their own, so the set as a whole has
+ * none, and is not signed: the key buffers stay as they are. Roots of ZeroTier's are left out. */
 ZTS_INLINE int zts_util_sign_root_set(char *roots_out, unsigned int *roots_len, char *prev_key,
                                       unsigned int *prev_key_len, char *curr_key, unsigned int *curr_key_len,
                                       uint64_t id, uint64_t ts, zts_root_set_t *roots_spec) {

@@ -1,4 +1,5 @@
-/* What a program has set before its node starts; identities, the node, and events. Part of ZeroTierSockets.h. */
+/* What a program has set before its node starts; identities, the node, and events. Part of
+ * ZeroTierSockets.h. */
 
 struct zts_state {
     char storage[4096];

@@ -5,13 +5,13 @@
  *
  *  - node calls return a peersock_result, 0 for success, and give values through pointers;
  *    peersock_last_error() has the text of the calling thread's last failure;
- *  - socket calls (peersock_socket, peersock_connect, ...) follow POSIX: -1 and errno. They open file descriptors
- *    of the process: read, write, poll, select, epoll, fcntl, dup, fork and sendfile work on them.
+ *  - socket calls (peersock_socket, peersock_connect, ...) follow POSIX: -1 and errno. They open file
+ *    descriptors of the process: read, write, poll, select, epoll, fcntl, dup, fork and sendfile work on them.
  *
- * Several threads may call all functions at the same time. A forked child may continue to use sockets of its parent's
- * node, and open new ones; node calls fail there. The child may execute other programs, and so may posix_spawn, system
- * and popen. A process that has a node and executes another program in its own place, without fork, loses undelivered
- * data. It must close its sockets and call peersock_stop() before.
+ * Several threads may call all functions at the same time. A forked child may continue to use sockets of its
+ * parent's node, and open new ones; node calls fail there. The child may execute other programs, and so may
+ * posix_spawn, system and popen. A process that has a node and executes another program in its own place,
+ * without fork, loses undelivered data. It must close its sockets and call peersock_stop() before.
  *
  * Made from the library's source code by `cargo xtask header`: do not edit.
  *

@@ -9,7 +9,7 @@ use peersock_fd::{Kind, SocketFlags};
 
 use crate::hooks::overlay;
 use crate::kernel::{errno, hooked};
-use crate::waits::{NONE, missing, next_accept4};
+use crate::waits::{NO_ADDRESS, missing, next_accept4};
 
 /// # Safety
 /// As accept4(2).
@@ -30,7 +30,7 @@ pub(crate) unsafe extern "C-unwind" fn accept4(
     }
     loop {
         // SAFETY: there are no pointers.
-        let accepted = unsafe { next(fd, NONE.0, NONE.1, flags) };
+        let accepted = unsafe { next(fd, NO_ADDRESS.0, NO_ADDRESS.1, flags) };
         // SAFETY: the program's pointers, as it must pass them to accept4(2).
         if let Some(done) = unsafe { finish(&socket, accepted, (address, length), flags) } {
             return done;

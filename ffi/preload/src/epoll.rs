@@ -11,7 +11,7 @@ use crate::fork_lock::ForkLock;
 use crate::kernel::{borrow, int_option};
 
 /// Maximum number of registrations remembered; beyond it the oldest is forgotten, and looked up when needed.
-const MOST: usize = 4096;
+const MAX_REGISTRATIONS: usize = 4096;
 
 pub(crate) struct Registration {
     epoll: RawFd,
@@ -25,7 +25,7 @@ pub(crate) struct Registration {
 /// descriptor of the program.
 static HAS_FORGOTTEN: AtomicBool = AtomicBool::new(false);
 
-pub(crate) static KNOWN: ForkLock<Vec<Registration>> = ForkLock::new(Vec::new());
+pub(crate) static REGISTRATIONS: ForkLock<Vec<Registration>> = ForkLock::new(Vec::new());
 
 /// Notes a successful call of epoll_ctl(2).
 pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epoll_event>) {
@@ -33,7 +33,7 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
     // The type of the descriptor does not matter here, and some programs remove descriptors after each
     // message.
     if operation == libc::EPOLL_CTL_DEL {
-        return forget(&mut KNOWN.lock());
+        return forget(&mut REGISTRATIONS.lock());
     }
     let family = int_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN);
     if !matches!(family, Some(libc::AF_INET | libc::AF_INET6)) {
@@ -42,12 +42,12 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
     let Some(inode) = inode(fd) else { return };
     // A connected socket is never converted.
     let is_connected = borrow(fd).is_some_and(|fd| rustix::net::getpeername(fd).is_ok());
-    let mut known = KNOWN.lock();
+    let mut known = REGISTRATIONS.lock();
     forget(&mut known);
     if let Some(event) = event
         && !is_connected
     {
-        if known.len() >= MOST {
+        if known.len() >= MAX_REGISTRATIONS {
             known.remove(0);
             HAS_FORGOTTEN.store(true, Ordering::Relaxed);
         }
@@ -59,7 +59,7 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
 pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
     let Some(inode) = inode(fd) else { return Vec::new() };
     let mut taken = Vec::new();
-    KNOWN.lock().retain(|known| {
+    REGISTRATIONS.lock().retain(|known| {
         let mine = known.fd == fd;
         if mine && known.inode == inode {
             taken.push((known.epoll, known.event));

@@ -227,7 +227,7 @@ with_list!(execlp, execlp_with);
 with_list!(execle, execle_with);
 
 /// Number of arguments behind the first that are passed in registers.
-const IN_REGISTERS: usize = if cfg!(target_arch = "x86_64") { 5 } else { 7 };
+const REGISTER_ARGUMENTS: usize = if cfg!(target_arch = "x86_64") { 5 } else { 7 };
 
 /// execl(3).
 unsafe extern "C" fn execl_with(path: *const c_char, registers: Arguments, stack: Arguments) -> c_int {
@@ -260,7 +260,7 @@ impl List {
     unsafe fn at(&self, index: usize) -> *const c_char {
         // SAFETY: the caller's.
         unsafe {
-            match index.checked_sub(IN_REGISTERS) {
+            match index.checked_sub(REGISTER_ARGUMENTS) {
                 None => *self.0.add(index),
                 Some(index) => *self.1.add(index),
             }

@@ -71,10 +71,10 @@ impl<T> Drop for Guard<'_, T> {
 }
 
 /// The thread's signal mask before a fork, owned by the thread that holds all locks.
-static MASK: ForkLock<MaybeUninit<sigset_t>> = ForkLock::new(MaybeUninit::uninit());
+static SIGNAL_MASK: ForkLock<MaybeUninit<sigset_t>> = ForkLock::new(MaybeUninit::uninit());
 
 /// The locks that a fork takes, in this order.
-static ALL: OnceLock<&'static [&'static dyn Lock]> = OnceLock::new();
+static LOCKS_IN_ORDER: OnceLock<&'static [&'static dyn Lock]> = OnceLock::new();
 
 /// A lock over any type of value.
 pub(crate) trait Lock: Sync {
@@ -98,7 +98,7 @@ impl<T: Send> Lock for ForkLock<T> {
 /// Makes fork(2) take all these locks first and release them on both sides, so that their values are intact
 /// in the child. Call this once.
 pub(crate) fn survive_forks(all: &'static [&'static dyn Lock]) {
-    if ALL.set(all).is_ok() {
+    if LOCKS_IN_ORDER.set(all).is_ok() {
         // SAFETY: the functions exist as long as the library, which is never unloaded.
         unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
     }
@@ -106,17 +106,17 @@ pub(crate) fn survive_forks(all: &'static [&'static dyn Lock]) {
 
 extern "C" fn before() {
     let mask = block_signals();
-    MASK.take();
+    SIGNAL_MASK.take();
     // SAFETY: the lock is held.
-    unsafe { (*MASK.value.get()).write(mask) };
-    ALL.get().into_iter().copied().flatten().for_each(|lock| lock.take());
+    unsafe { (*SIGNAL_MASK.value.get()).write(mask) };
+    LOCKS_IN_ORDER.get().into_iter().copied().flatten().for_each(|lock| lock.take());
 }
 
 extern "C" fn after() {
-    ALL.get().into_iter().copied().flatten().rev().for_each(|lock| lock.give_back());
+    LOCKS_IN_ORDER.get().into_iter().copied().flatten().rev().for_each(|lock| lock.give_back());
     // SAFETY: `before` has taken the lock, on this thread, and has written the mask.
-    let mask = unsafe { (*MASK.value.get()).assume_init() };
-    MASK.give_back();
+    let mask = unsafe { (*SIGNAL_MASK.value.get()).assume_init() };
+    SIGNAL_MASK.give_back();
     unblock_signals(&mask);
 }
 

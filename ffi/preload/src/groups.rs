@@ -24,7 +24,7 @@ const MCAST_JOIN_SOURCE_GROUP: c_int = 46;
 const MCAST_LEAVE_SOURCE_GROUP: c_int = 47;
 
 /// Maximum number of memberships remembered; beyond it the oldest is forgotten.
-const MOST: usize = 1024;
+const MAX_MEMBERSHIPS: usize = 1024;
 
 /// A membership that names no interface.
 pub(crate) struct Membership {
@@ -35,7 +35,7 @@ pub(crate) struct Membership {
     value: Vec<u8>,
 }
 
-pub(crate) static KNOWN: ForkLock<Vec<Membership>> = ForkLock::new(Vec::new());
+pub(crate) static MEMBERSHIPS: ForkLock<Vec<Membership>> = ForkLock::new(Vec::new());
 
 /// Action of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub(crate) unsafe fn set(
 /// interface.
 pub(crate) fn repeat(old: RawFd, new: &Socket<'_>) {
     let Some(cookie) = cookie(old) else { return };
-    let mine: Vec<_> = KNOWN.lock().extract_if(.., |known| known.cookie == cookie).collect();
+    let mine: Vec<_> = MEMBERSHIPS.lock().extract_if(.., |known| known.cookie == cookie).collect();
     for Membership { level, join, value, .. } in mine {
         let length = value.len() as socklen_t;
         // SAFETY: the value is as long as the given length. Errors are ignored.
@@ -113,8 +113,8 @@ pub(crate) fn repeat(old: RawFd, new: &Socket<'_>) {
 fn remember(fd: RawFd, level: c_int, join: c_int, value: &[u8]) {
     let Some(cookie) = cookie(fd) else { return };
     let membership = Membership { cookie, level, join, value: value.to_vec() };
-    let mut known = KNOWN.lock();
-    if known.len() >= MOST {
+    let mut known = MEMBERSHIPS.lock();
+    if known.len() >= MAX_MEMBERSHIPS {
         known.remove(0);
     }
     known.push(membership);
@@ -122,7 +122,7 @@ fn remember(fd: RawFd, level: c_int, join: c_int, value: &[u8]) {
 
 fn forget(fd: RawFd, level: c_int, join: c_int, value: &[u8]) {
     let Some(cookie) = cookie(fd) else { return };
-    KNOWN.lock().retain(|known| {
+    MEMBERSHIPS.lock().retain(|known| {
         (known.cookie, known.level, known.join, &known.value[..]) != (cookie, level, join, value)
     });
 }

@@ -265,10 +265,10 @@ unsafe fn get(name: *const c_char, family: c_int) -> *mut hostent {
 
 /// Buffer of a thread, where a result lasts until the next call.
 #[repr(align(16))]
-struct Kept(hostent, [c_char; ROOM]);
+struct Kept(hostent, [c_char; BUFFER_BYTES]);
 
 /// Length of the buffer for a name and addresses, bytes.
-const ROOM: usize = 4096;
+const BUFFER_BYTES: usize = 4096;
 
 thread_local! {
     // The buffer is on the heap, because the static thread-local memory of all libraries reduces each
@@ -309,7 +309,7 @@ fn keep(room: &'static LocalKey<Room>, name: &CStr, family: c_int, addresses: &[
         // SAFETY: this thread's, and no other code uses it during the call.
         unsafe {
             let (entry, buf) = (&raw mut (*kept).0, (&raw mut (*kept).1).cast());
-            fill(name, family, addresses, entry, buf, ROOM).map(|()| entry)
+            fill(name, family, addresses, entry, buf, BUFFER_BYTES).map(|()| entry)
         }
     });
     // A thread that is ending no longer has the buffer.

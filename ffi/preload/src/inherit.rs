@@ -19,18 +19,18 @@ use crate::supervise::Taken;
 /// A program's environment: pointers to C strings, with a null pointer at the end.
 pub(crate) type Environment = *const *const c_char;
 
-const PRELOAD: &[u8] = b"LD_PRELOAD=";
-const NODE: &[u8] = b"PEERSOCK_NODE=";
-const RULES: &[u8] = b"PEERSOCK_RULES=";
+const PRELOAD_VARIABLE: &[u8] = b"LD_PRELOAD=";
+const NODE_VARIABLE: &[u8] = b"PEERSOCK_NODE=";
+const RULES_VARIABLE: &[u8] = b"PEERSOCK_RULES=";
 
 /// Maximum number of variables added.
-const MOST_ADDED: usize = 3;
+const MAX_ADDED_VARIABLES: usize = 3;
 
 /// Stack sizes for a small, a usual and a large environment, bytes, because a thread may have only 16 KiB. A
 /// larger environment gets separate pages.
-const SMALL: usize = 1 << 10;
-const USUAL: usize = 4 << 10;
-const LARGE: usize = 32 << 10;
+const SMALL_STACK_BYTES: usize = 1 << 10;
+const USUAL_STACK_BYTES: usize = 4 << 10;
+const LARGE_STACK_BYTES: usize = 32 << 10;
 
 static NEEDED: OnceLock<Option<Needed>> = OnceLock::new();
 
@@ -74,7 +74,7 @@ pub(crate) unsafe fn complete<T>(
     if found.is_complete(needed) {
         return Some(call(environment));
     }
-    let slots = found.count + MOST_ADDED + 1;
+    let slots = found.count + MAX_ADDED_VARIABLES + 1;
     let others = found.preload.map(|(_, others)| others).filter(|others| !others.is_empty());
     let text = others.map_or(0, |others| needed.preload.as_bytes().len() + others.len() + 2);
     with_room(slots * size_of::<*const c_char>() + text, |room| {
@@ -109,8 +109,8 @@ pub(crate) fn complete_own() {
     let rules = needed.rules.as_ref().filter(|_| !found.has_rules);
     let values = [
         (c"LD_PRELOAD", preload.as_deref()),
-        (c"PEERSOCK_NODE", node.map(|node| value(node, NODE))),
-        (c"PEERSOCK_RULES", rules.map(|rules| value(rules, RULES))),
+        (c"PEERSOCK_NODE", node.map(|node| value(node, NODE_VARIABLE))),
+        (c"PEERSOCK_RULES", rules.map(|rules| value(rules, RULES_VARIABLE))),
     ];
     for (name, value) in values {
         if let Some(value) = value {
@@ -138,9 +138,9 @@ impl Needed {
             let key = std::str::from_utf8(&name[..name.len() - 1]).ok()?;
             CString::new([name, &env::var_os(key)?.into_vec()].concat()).ok()
         };
-        let node = variable(NODE)?;
-        let preload = CString::new([PRELOAD, library.as_bytes()].concat()).ok()?;
-        Some(Self { library, preload, node, rules: variable(RULES) })
+        let node = variable(NODE_VARIABLE)?;
+        let preload = CString::new([PRELOAD_VARIABLE, library.as_bytes()].concat()).ok()?;
+        Some(Self { library, preload, node, rules: variable(RULES_VARIABLE) })
     }
 }
 
@@ -188,13 +188,13 @@ impl<'a> Found<'a> {
                 }
                 CStr::from_ptr(text).to_bytes()
             };
-            if let Some(value) = variable.strip_prefix(PRELOAD) {
+            if let Some(value) = variable.strip_prefix(PRELOAD_VARIABLE) {
                 // The loader takes the first of two.
                 found.preload.get_or_insert((found.count, value));
-            } else if variable.starts_with(NODE) {
+            } else if variable.starts_with(NODE_VARIABLE) {
                 found.has_node = true;
                 found.is_of_other_node |= variable != needed.node.as_bytes();
-            } else if variable.starts_with(RULES) {
+            } else if variable.starts_with(RULES_VARIABLE) {
                 found.has_rules = true;
             }
             found.count += 1;
@@ -224,7 +224,7 @@ impl<'a> Found<'a> {
             return Some(call(environment));
         };
         let pointers = (self.count + 1) * size_of::<*const c_char>();
-        with_room(pointers + PRELOAD.len() + value.len() + 2, |room| {
+        with_room(pointers + PRELOAD_VARIABLE.len() + value.len() + 2, |room| {
             let list = room.cast::<*const c_char>();
             let others = elf::preloaded(value).filter(|path| *path != needed.library.as_bytes());
             // SAFETY: the room is for all pointers with their end, and the variable's text behind them, which
@@ -240,8 +240,8 @@ impl<'a> Found<'a> {
     /// Writes the environment with the missing variables.
     ///
     /// # Safety
-    /// `list` has room for all variables, [`MOST_ADDED`] more and the end. The joined text has room for
-    /// LD_PRELOAD with the other libraries.
+    /// `list` has room for all variables, [`MAX_ADDED_VARIABLES`] more and the end. The joined text has room
+    /// for LD_PRELOAD with the other libraries.
     unsafe fn write(
         &self,
         environment: Environment,
@@ -251,7 +251,7 @@ impl<'a> Found<'a> {
     ) {
         let mut count = self.count;
         let mut add = |variable: *const c_char| {
-            // SAFETY: the caller's: at most `MOST_ADDED` are added.
+            // SAFETY: the caller's: at most `MAX_ADDED_VARIABLES` are added.
             unsafe { *list.add(count) = variable };
             count += 1;
         };
@@ -296,7 +296,7 @@ unsafe fn join<'a>(values: impl IntoIterator<Item = &'a [u8]>, room: *mut u8) ->
             end = end.add(text.len());
         }
     };
-    write(PRELOAD);
+    write(PRELOAD_VARIABLE);
     for (at, value) in values.into_iter().enumerate() {
         if at > 0 {
             write(b":");
@@ -318,14 +318,14 @@ struct Room<const SIZE: usize>(MaybeUninit<[u8; SIZE]>);
 
 /// Runs `body` with `bytes` bytes that are aligned for pointers. Returns `None` if the system has no memory.
 pub(crate) fn with_room<T>(bytes: usize, body: impl FnOnce(*mut u8) -> T) -> Option<T> {
-    if bytes <= SMALL {
-        return Some(on_stack::<SMALL, T>(body));
+    if bytes <= SMALL_STACK_BYTES {
+        return Some(on_stack::<SMALL_STACK_BYTES, T>(body));
     }
-    if bytes <= USUAL {
-        return Some(on_stack::<USUAL, T>(body));
+    if bytes <= USUAL_STACK_BYTES {
+        return Some(on_stack::<USUAL_STACK_BYTES, T>(body));
     }
-    if bytes <= LARGE {
-        return Some(on_stack::<LARGE, T>(body));
+    if bytes <= LARGE_STACK_BYTES {
+        return Some(on_stack::<LARGE_STACK_BYTES, T>(body));
     }
     // A child of vfork(2) in which `body` starts a program leaves the pages to its parent.
     with_pages(bytes, |room| body(room.as_mut_ptr()))

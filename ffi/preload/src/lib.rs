@@ -15,6 +15,7 @@ mod accept;
 mod by_number;
 mod convert;
 mod duplicates;
+mod empty_receive;
 mod ephemeral;
 mod epoll;
 mod exec;
@@ -28,7 +29,6 @@ mod kernel;
 mod messages;
 mod names;
 mod netlink;
-mod nothing;
 mod reach;
 mod read_write;
 mod spawn;
@@ -44,7 +44,7 @@ static RULES: OnceLock<Option<Rules>> = OnceLock::new();
 
 /// The locks of this library, in the order in which a fork takes them.
 static LOCKS: &[&dyn fork_lock::Lock] =
-    &[&epoll::KNOWN, &groups::KNOWN, &ephemeral::KNOWN, &netlink::PENDING];
+    &[&epoll::REGISTRATIONS, &groups::MEMBERSHIPS, &ephemeral::ANY_PORT_SOCKETS, &netlink::PENDING_ANSWERS];
 
 /// Returns the rules, or `None` if this process was not started by `peersock run`.
 fn rules() -> Option<&'static Rules> {

@@ -8,12 +8,12 @@ use peersock_bsd::Errno;
 use peersock_bsd::replaced;
 use peersock_fd::Kind;
 
+use crate::empty_receive::{Nothing, Sender, is_by_stranger, is_datagram, is_replaced, meaning_of_nothing};
 use crate::hooks::{choose_by_remote, overlay};
 use crate::kernel::{errno, hooked, quietly, set_errno};
 use crate::netlink;
-use crate::nothing::{Nothing, Sender, is_by_stranger, is_datagram, is_replaced, meaning_of_nothing};
 use crate::waits::{
-    NONE, by_side, missing, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
+    NO_ADDRESS, by_side, missing, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
     next_sendmsg, next_sendto, receive, receive_all, test_cancel,
 };
 
@@ -90,7 +90,7 @@ pub(crate) unsafe extern "C-unwind" fn recv(
             // A peek has removed nothing. The overlay's own call does.
             if flags & libc::MSG_PEEK != 0 {
                 // SAFETY: as above.
-                return unsafe { recvfrom(fd, buf, size, flags, NONE.0, NONE.1) };
+                return unsafe { recvfrom(fd, buf, size, flags, NO_ADDRESS.0, NO_ADDRESS.1) };
             }
             continue;
         }
@@ -104,7 +104,7 @@ pub(crate) unsafe extern "C-unwind" fn recv(
             // A peek has removed nothing. The overlay's own call knows what to drop.
             // SAFETY: as above.
             Nothing::Notice if flags & libc::MSG_PEEK != 0 => unsafe {
-                return recvfrom(fd, buf, size, flags, NONE.0, NONE.1);
+                return recvfrom(fd, buf, size, flags, NO_ADDRESS.0, NO_ADDRESS.1);
             },
             Nothing::Notice => {}
             Nothing::Datagram => return 0,
@@ -221,7 +221,7 @@ pub(crate) unsafe extern "C-unwind" fn recvfrom(
     let received = receive_all(&socket, flags, size, |received, flags| {
         let (rest, room) = (buf.wrapping_byte_add(received), size - received);
         // SAFETY: as above, less what has come already. TCP returns no address here.
-        match unsafe { next(fd, rest, room, flags, NONE.0, NONE.1) } {
+        match unsafe { next(fd, rest, room, flags, NO_ADDRESS.0, NO_ADDRESS.1) } {
             -1 => Err(Errno::from_raw_os_error(errno())),
             received => Ok(received),
         }

@@ -25,10 +25,10 @@ type GetNameInfo = unsafe extern "C" fn(
 /// Finds the C library's function of a name, once.
 macro_rules! next {
     ($type:ty, $name:literal) => {{
-        static NEXT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+        static FUNCTION: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
         // SAFETY: the name is a C string.
-        let address = *NEXT.get_or_init(|| unsafe { libc::dlsym(libc::RTLD_NEXT, $name.as_ptr()) } as usize);
-        let address = address as *mut libc::c_void;
+        let find = || unsafe { libc::dlsym(libc::RTLD_NEXT, $name.as_ptr()) } as usize;
+        let address = *FUNCTION.get_or_init(find) as *mut libc::c_void;
         // SAFETY: the C library's function of that name has this type.
         (!address.is_null()).then(|| unsafe { std::mem::transmute::<*mut libc::c_void, $type>(address) })
     }};

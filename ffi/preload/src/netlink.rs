@@ -21,21 +21,21 @@ use crate::rules;
 use crate::waits::{missing, next_recv, next_recvmsg};
 
 /// Maximum number of known routing sockets; beyond it the oldest gets only kernel answers.
-const MOST_SOCKETS: usize = 32;
+const MAX_SOCKETS: usize = 32;
 
 /// Maximum length inspected of one sent message, bytes.
-const MOST_ASKED: usize = 64 << 10;
+const MAX_INSPECTED_BYTES: usize = 64 << 10;
 
 /// The program's routing sockets: the descriptor number plus one, or 0. The number may be reused by now.
-static SOCKETS: [AtomicI32; MOST_SOCKETS] = [const { AtomicI32::new(0) }; MOST_SOCKETS];
+static SOCKETS: [AtomicI32; MAX_SOCKETS] = [const { AtomicI32::new(0) }; MAX_SOCKETS];
 
 /// A bit for each number ever used, modulo 64, so that calls on other descriptors cost almost nothing.
-static NUMBERS: AtomicU64 = AtomicU64::new(0);
+static USED_NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// Position for the next socket once all are used.
-static NEXT: AtomicUsize = AtomicUsize::new(0);
+static NEXT_SLOT: AtomicUsize = AtomicUsize::new(0);
 
-pub(crate) static PENDING: ForkLock<PendingAnswers> = ForkLock::new(PendingAnswers::new());
+pub(crate) static PENDING_ANSWERS: ForkLock<PendingAnswers> = ForkLock::new(PendingAnswers::new());
 
 impl SharedAnswers for ForkLock<PendingAnswers> {
     fn with<T>(&self, action: impl FnOnce(&mut PendingAnswers) -> T) -> T {
@@ -48,16 +48,16 @@ pub(crate) fn note_socket(fd: RawFd, domain: c_int, protocol: c_int) {
     if domain == libc::AF_NETLINK && protocol == libc::NETLINK_ROUTE {
         let number = fd.saturating_add(1);
         let holds = |wanted| SOCKETS.iter().find(|known| known.load(Ordering::Relaxed) == wanted);
-        let oldest = || &SOCKETS[NEXT.fetch_add(1, Ordering::Relaxed) % MOST_SOCKETS];
+        let oldest = || &SOCKETS[NEXT_SLOT.fetch_add(1, Ordering::Relaxed) % MAX_SOCKETS];
         let place = holds(number).or_else(|| holds(0)).unwrap_or_else(oldest);
         place.store(number, Ordering::Relaxed);
-        NUMBERS.fetch_or(bit(fd), Ordering::Relaxed);
+        USED_NUMBERS.fetch_or(bit(fd), Ordering::Relaxed);
     }
 }
 
 /// Returns true if a descriptor is a routing socket of the program.
 pub(crate) fn is_one(fd: RawFd) -> bool {
-    NUMBERS.load(Ordering::Relaxed) & bit(fd) != 0 && is_known(fd)
+    USED_NUMBERS.load(Ordering::Relaxed) & bit(fd) != 0 && is_known(fd)
 }
 
 fn bit(fd: RawFd) -> u64 {
@@ -86,7 +86,7 @@ fn is_known(fd: RawFd) -> bool {
 pub(crate) unsafe fn note_sent(fd: RawFd, data: *const c_void, size: size_t) {
     if is_one(fd) && !data.is_null() {
         // SAFETY: the caller's.
-        note(fd, unsafe { slice::from_raw_parts(data.cast(), size.min(MOST_ASKED)) });
+        note(fd, unsafe { slice::from_raw_parts(data.cast(), size.min(MAX_INSPECTED_BYTES)) });
     }
 }
 
@@ -102,7 +102,7 @@ pub(crate) unsafe fn note_pieces(fd: RawFd, pieces: *const iovec, count: usize) 
     for at in 0..if pieces.is_null() { 0 } else { count.min(libc::UIO_MAXIOV as usize) } {
         // SAFETY: the caller's.
         let iovec { iov_base, iov_len } = unsafe { *pieces.add(at) };
-        let length = iov_len.min(MOST_ASKED - sent.len());
+        let length = iov_len.min(MAX_INSPECTED_BYTES - sent.len());
         if !iov_base.is_null() {
             // SAFETY: as above.
             sent.extend_from_slice(unsafe { slice::from_raw_parts(iov_base.cast::<u8>(), length) });
@@ -140,7 +140,7 @@ pub(crate) unsafe fn note_messages(fd: RawFd, messages: *const mmsghdr, count: u
 fn note(fd: RawFd, sent: &[u8]) {
     if rules().is_some() {
         // Errors here must not change the program's errno.
-        quietly(|()| true, || routing::note(fd, &PENDING, sent, networks));
+        quietly(|()| true, || routing::note(fd, &PENDING_ANSWERS, sent, networks));
     }
 }
 
@@ -241,7 +241,7 @@ pub(crate) unsafe fn receive_message(fd: RawFd, message: *mut msghdr, flags: c_i
             return length;
         }
         // SAFETY: the caller's.
-        match quietly(|_| true, || unsafe { routing::receive(fd, &PENDING, message, flags) }) {
+        match quietly(|_| true, || unsafe { routing::receive(fd, &PENDING_ANSWERS, message, flags) }) {
             // SAFETY: as above.
             None => return unsafe { next(fd, message, flags) },
             // Another thread has taken it meanwhile.

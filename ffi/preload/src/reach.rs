@@ -18,16 +18,16 @@ use crate::kernel::quietly;
 /// Number of bytes at a file's beginning that are inspected; they contain the program headers, and Go's note.
 ///
 /// The buffer for them, and for a path, is in separate pages, because a thread may have only 16 KiB of stack.
-const HEAD: usize = 8 << 10;
+const HEAD_BYTES: usize = 8 << 10;
 
 /// Maximum depth of script interpreters that are scripts themselves, as in the kernel.
-const DEEPEST: usize = 5;
+const MAX_INTERPRETERS: usize = 5;
 
 /// Maximum length of a path, with its end (PATH_MAX), bytes.
-const MOST_PATH: usize = 4096;
+const MAX_PATH_BYTES: usize = 4096;
 
 /// Folders that the C library searches for programs if PATH is not set.
-const USUAL_PATH: &CStr = c"/bin:/usr/bin";
+const DEFAULT_PATH: &CStr = c"/bin:/usr/bin";
 
 /// Method by which a program's socket calls are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +81,8 @@ impl Reach {
         // SAFETY: the name is a C string; the result is one, which the program must not change meanwhile.
         let folders = unsafe { libc::getenv(c"PATH".as_ptr()) };
         // SAFETY: as above.
-        let folders = if folders.is_null() { USUAL_PATH } else { unsafe { CStr::from_ptr(folders) } };
-        let found = with_pages(MOST_PATH, |joined| {
+        let folders = if folders.is_null() { DEFAULT_PATH } else { unsafe { CStr::from_ptr(folders) } };
+        let found = with_pages(MAX_PATH_BYTES, |joined| {
             let mut folders = folders.to_bytes().split(|byte| *byte == b':');
             folders.find_map(|folder| Self::of_name_in(folder, name, joined))
         });
@@ -128,14 +128,16 @@ impl Reach {
     /// Returns the method for the program in an open file.
     pub(crate) fn of_file(file: BorrowedFd<'_>) -> Self {
         // With room for the end of an interpreter's path.
-        with_pages(HEAD + 1, |room| Self::of_file_read_into(file, room)).unwrap_or(Self::Library)
+        with_pages(HEAD_BYTES + 1, |room| Self::of_file_read_into(file, room)).unwrap_or(Self::Library)
     }
 
     fn of_file_read_into(file: BorrowedFd<'_>, room: &mut [u8]) -> Self {
         let mut interpreter: Option<OwnedFd> = None;
-        for _ in 0..=DEEPEST {
+        for _ in 0..=MAX_INTERPRETERS {
             let file = interpreter.as_ref().map_or(file, |interpreter| interpreter.as_fd());
-            let Ok(length) = rustix::io::pread(file, &mut room[..HEAD], 0) else { return Self::Library };
+            let Ok(length) = rustix::io::pread(file, &mut room[..HEAD_BYTES], 0) else {
+                return Self::Library;
+            };
             let head = &room[..length];
             let Some(path) = script_interpreter(head) else {
                 return match () {
@@ -157,7 +159,7 @@ impl Reach {
 }
 
 /// Name of the attribute with a file's capabilities (capabilities(7)).
-const CAPABILITIES: &CStr = c"security.capability";
+const CAPABILITIES_ATTRIBUTE: &CStr = c"security.capability";
 
 /// Returns true if a program has capabilities in its file and the user is not root. The loader then treats it
 /// as privileged, even if it gets no capabilities, and preloads only libraries in the system's folders.
@@ -165,7 +167,7 @@ fn has_capabilities(file: BorrowedFd<'_>) -> bool {
     // SAFETY: the name is a C string; nothing is written.
     let length = || unsafe {
         let (file, none) = (file.as_raw_fd(), std::ptr::null_mut::<u8>());
-        peersock_fd::syscall!(libc::SYS_fgetxattr, file, CAPABILITIES.as_ptr(), none, 0_usize)
+        peersock_fd::syscall!(libc::SYS_fgetxattr, file, CAPABILITIES_ATTRIBUTE.as_ptr(), none, 0_usize)
     };
     !rustix::process::getuid().is_root() && check(length()).is_ok()
 }
@@ -175,7 +177,13 @@ fn has_capabilities_at(path: &CStr) -> bool {
     // SAFETY: both are C strings; nothing is written.
     let length = || unsafe {
         let none = std::ptr::null_mut::<u8>();
-        peersock_fd::syscall!(libc::SYS_getxattr, path.as_ptr(), CAPABILITIES.as_ptr(), none, 0_usize)
+        peersock_fd::syscall!(
+            libc::SYS_getxattr,
+            path.as_ptr(),
+            CAPABILITIES_ATTRIBUTE.as_ptr(),
+            none,
+            0_usize
+        )
     };
     !rustix::process::getuid().is_root() && check(length()).is_ok()
 }

@@ -10,12 +10,12 @@ use libc::{c_int, c_void, iovec, off_t, off64_t, size_t, ssize_t};
 
 use peersock_bsd::{Errno, replaced};
 
+use crate::empty_receive::{is_replaced, told_without_sender};
 use crate::hooks::overlay;
 use crate::kernel::{errno, hooked, quietly, set_errno};
 use crate::messages::{is_long_datagram, meaning, sendto};
 use crate::names::next;
 use crate::netlink;
-use crate::nothing::{is_replaced, told_without_sender};
 use crate::waits::missing;
 
 type Read = unsafe extern "C-unwind" fn(RawFd, *mut c_void, size_t) -> ssize_t;

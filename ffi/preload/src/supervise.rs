@@ -21,7 +21,7 @@ use crate::reach::{Reach, say_nowhere};
 use crate::rules;
 
 /// Maximum number of instructions of an accepted filter.
-const MOST_INSTRUCTIONS: usize = 512;
+const MAX_INSTRUCTIONS: usize = 512;
 
 /// Address of the launcher; the inner value is `None` if no launcher takes the calls. Not set if this process
 /// must not be on the overlay.
@@ -166,10 +166,10 @@ fn supervise() -> Result<bool, Errno> {
     let (challenge, count) = hello.split_at(16);
     let challenge = challenge.first_chunk().map_or(0, |bytes| u128::from_ne_bytes(*bytes));
     let count = count.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes)) as usize;
-    if count == 0 || count > MOST_INSTRUCTIONS {
+    if count == 0 || count > MAX_INSTRUCTIONS {
         return Err(Errno::AGAIN);
     }
-    let mut program = [const { MaybeUninit::<sock_filter>::zeroed() }; MOST_INSTRUCTIONS];
+    let mut program = [const { MaybeUninit::<sock_filter>::zeroed() }; MAX_INSTRUCTIONS];
     let size = count * size_of::<sock_filter>();
     // SAFETY: the array has room for this many bytes, which are zeros; every bit pattern is an instruction.
     let bytes = unsafe { slice::from_raw_parts_mut(program.as_mut_ptr().cast::<u8>(), size) };

@@ -155,4 +155,4 @@ pub(crate) fn missing<T: From<i8>>() -> T {
 }
 
 /// Null pointers for no address.
-pub(crate) const NONE: (*mut sockaddr, *mut socklen_t) = (ptr::null_mut(), ptr::null_mut());
+pub(crate) const NO_ADDRESS: (*mut sockaddr, *mut socklen_t) = (ptr::null_mut(), ptr::null_mut());

@@ -9,7 +9,7 @@ use crate::call::Pointers;
 use crate::target::Target;
 
 /// Length of a `sockaddr_storage`, bytes: no address is longer.
-const LONGEST: usize = size_of::<libc::sockaddr_storage>();
+const MAX_ADDRESS_BYTES: usize = size_of::<libc::sockaddr_storage>();
 
 /// An address that was passed; none if the pointer was null.
 #[derive(Debug)]
@@ -22,7 +22,8 @@ impl Address {
         if at == 0 {
             return Ok(Self(None));
         }
-        let length = usize::try_from(length).ok().filter(|length| *length <= LONGEST).ok_or(Errno::INVAL)?;
+        let length =
+            usize::try_from(length).ok().filter(|length| *length <= MAX_ADDRESS_BYTES).ok_or(Errno::INVAL)?;
         let mut bytes = vec![0; length];
         target.read(at, &mut bytes)?;
         Ok(Self(Some(bytes)))
@@ -61,7 +62,7 @@ pub(crate) struct Answer {
     at: u64,
     length_at: u64,
     room: usize,
-    bytes: [u8; LONGEST],
+    bytes: [u8; MAX_ADDRESS_BYTES],
     length: socklen_t,
 }
 
@@ -76,8 +77,8 @@ impl Answer {
         if i32::try_from(room).is_err() {
             return Err(Errno::INVAL);
         }
-        let room = (room as usize).min(LONGEST);
-        Ok(Self { at, length_at, room, bytes: [0; LONGEST], length: room as socklen_t })
+        let room = (room as usize).min(MAX_ADDRESS_BYTES);
+        Ok(Self { at, length_at, room, bytes: [0; MAX_ADDRESS_BYTES], length: room as socklen_t })
     }
 
     pub(crate) fn pointers(&mut self) -> Pointers {

@@ -81,14 +81,14 @@ enum Operation {
 }
 
 /// Maximum number of operations.
-const MOST: usize = 200;
+const MAX_OPERATIONS: usize = 200;
 
 /// Number of requests that the server may still answer.
-const MOST_REQUESTS: usize = 64;
+const MAX_REQUESTS: usize = 64;
 
 /// Maximum number of client messages at once: a request for each permission and channel, the datagrams that
 /// wait for permissions, and a little more.
-const MOST_SENT: usize = 64 + 256 + 2 * 64 + 8;
+const MAX_SENT: usize = 64 + 256 + 2 * 64 + 8;
 
 /// Checks a client of a TURN server. Whatever the server sends, the client comes to rest, accepts datagrams
 /// only from peers it has sent to, and does nothing after its end.
@@ -99,7 +99,7 @@ pub fn turn(data: &[u8]) {
     let mut requests: Vec<Vec<u8>> = Vec::new();
     let mut known = BTreeSet::new();
     let mut has_ended = false;
-    for operation in sequence::<Operation>(data, MOST) {
+    for operation in sequence::<Operation>(data, MAX_OPERATIONS) {
         let from_server = match operation {
             Operation::Send { peer, port, length } => {
                 let peer = peer_at(peer, port);
@@ -148,9 +148,9 @@ pub fn turn(data: &[u8]) {
             assert!(known.contains(&received.peer.ip()), "nobody has sent to {}", received.peer);
         }
         let sent: Vec<_> = std::iter::from_fn(|| client.poll_transmit()).collect();
-        assert!(sent.len() <= MOST_SENT, "{} datagrams", sent.len());
+        assert!(sent.len() <= MAX_SENT, "{} datagrams", sent.len());
         requests.extend(sent);
-        requests.drain(..requests.len().saturating_sub(MOST_REQUESTS));
+        requests.drain(..requests.len().saturating_sub(MAX_REQUESTS));
         while let Some(event) = client.poll_event() {
             has_ended |= matches!(event, Event::Ended(_));
         }

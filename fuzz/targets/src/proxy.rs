@@ -5,7 +5,7 @@ use peersock_proxy::{Credentials, Forward, Place, Target, Ticket};
 use peersock_streams::socks::{Address, DatagramHeader, Greeting, Login, Reply, Request};
 
 /// Length of the longest SOCKS message, a login.
-const LONGEST: usize = 513;
+const MAX_MESSAGE_BYTES: usize = 513;
 
 /// Checks messages of SOCKS 5, of both sides. A complete message needs no bytes after its end, and no prefix
 /// of it is complete. A written message reads as intended.
@@ -33,7 +33,7 @@ pub fn socks_messages(data: &[u8]) {
 
 fn ends_where_it_says(data: &[u8], length: impl Fn(&[u8]) -> Option<usize>) {
     let Some(end) = length(data) else { return };
-    assert!(end <= LONGEST && end <= data.len());
+    assert!(end <= MAX_MESSAGE_BYTES && end <= data.len());
     assert_eq!(length(&data[..end]), Some(end));
     assert_eq!(length(&data[..end - 1]), None);
 }

@@ -16,7 +16,7 @@ use peersock_testnet::{Adversary, Credit, Heard, Random};
 use crate::input::{Damage, damaged, instant, pick, sequence};
 
 /// Maximum number of operations in one input.
-const MOST: usize = 100;
+const MAX_OPERATIONS: usize = 100;
 
 /// Nicknames that members claim.
 const NAMES: [&str; 2] = ["alice", "bob"];
@@ -124,7 +124,7 @@ struct World {
 /// address, send strangers anything, or pass on a frame in another member's name.
 pub fn root_ops(data: &[u8]) {
     let mut world = World::new();
-    for operation in sequence::<Operation>(data, MOST) {
+    for operation in sequence::<Operation>(data, MAX_OPERATIONS) {
         world.run(operation);
         world.pass(Duration::ZERO);
         assert!(world.root.registered() <= world.members.len() && world.root.nodes() <= world.members.len());

@@ -10,11 +10,11 @@ pub fn root_list(data: &[u8]) {
     };
     let its = peersock::listed_in(answer, Some(question));
     let Some((roots, ttl)) = peersock::listed_in(answer, None) else { return assert_eq!(its, None) };
-    assert!(!roots.is_empty() && roots.len() <= MOST_LISTED);
+    assert!(!roots.is_empty() && roots.len() <= MAX_LISTED);
     assert!((60..=24 * 3600).contains(&ttl.as_secs()), "{ttl:?}");
     assert!(roots.iter().all(|root| root.token().is_none()));
     assert!(its.is_none_or(|its| its == (roots, ttl)));
 }
 
 /// Maximum number of roots of one domain that a node uses.
-const MOST_LISTED: usize = 8;
+const MAX_LISTED: usize = 8;

@@ -10,7 +10,7 @@ use crate::input::{Damage, damaged, pick, sequence};
 use crate::overlay::{LISTED, Net};
 
 /// Maximum number of operations in one input, far fewer packets than the replay window holds.
-const MOST: usize = 200;
+const MAX_OPERATIONS: usize = 200;
 
 #[derive(Debug, Arbitrary)]
 enum Operation {
@@ -45,7 +45,7 @@ fn run(net: &Net, ends: &[Arc<Session>; 2], data: &[u8]) {
     let before = refused(net);
     let mut refusals = [0, 0];
     let mut packets: Vec<Packet> = Vec::new();
-    for operation in sequence::<Operation>(data, MOST) {
+    for operation in sequence::<Operation>(data, MAX_OPERATIONS) {
         match operation {
             Operation::Seal { first, len, fill } => {
                 let plaintext = vec![fill; len.into()];

@@ -92,16 +92,16 @@ fn little_is_relayed_before_a_usual_pair_is_direct() {
         }
     }
     let mean = relayed.iter().sum::<u64>() / relayed.len() as u64;
-    assert!(mean <= MOST_RELAYED, "{mean} bytes are relayed before the path is direct");
+    assert!(mean <= MAX_RELAYED_BYTES, "{mean} bytes are relayed before the path is direct");
 }
 
 /// Mean number of bytes that roots carry for a pair whose path becomes direct. The two programs write 4,000
 /// at first, half of which takes the direct path. Nodes behind a NAT64 show a voucher for each family.
-const MOST_RELAYED: u64 = 4000;
+const MAX_RELAYED_BYTES: u64 = 4000;
 
 /// The same mean where the nodes try many ports. The programs write some 5,400 of it until a port is found.
 /// If the roots were compared meanwhile, it would be 8,410.
-const MOST_RELAYED_MEANWHILE: u64 = 8400;
+const MAX_RELAYED_BYTES_MANY_PORTS: u64 = 8400;
 
 /// Median time to the first byte: half a second, a query and its answer by the relay, 0.3 s until the other
 /// side has its mappings, and 175 ports at 800 a second.
@@ -141,5 +141,5 @@ fn a_port_that_nobody_can_guess_is_found_among_many() {
         assert!(times[times.len() - 1] <= DIRECT_ALWAYS, "{names:?}: {times:?}");
     }
     let mean = relayed.iter().sum::<u64>() / relayed.len() as u64;
-    assert!(mean <= MOST_RELAYED_MEANWHILE, "{mean} bytes are relayed before the path is direct");
+    assert!(mean <= MAX_RELAYED_BYTES_MANY_PORTS, "{mean} bytes are relayed before the path is direct");
 }

@@ -216,10 +216,10 @@ fn a_root_that_registers_a_node_again_and_again_causes_little() {
         net.roots[0].root.fake().register_again(&id(0))
     });
     let [events, told, registrations] = since(caused(&net), before);
-    assert!(events <= MOST, "{events} events");
+    assert!(events <= MAX_EFFECTIVE_MESSAGES, "{events} events");
     // Each contact involves a question, which may be repeated, and the answer to the peer's own.
-    assert!(told <= 3 * MOST, "{told} contacts told to a peer");
-    assert!(registrations <= MOST, "{registrations} registrations");
+    assert!(told <= 3 * MAX_EFFECTIVE_MESSAGES, "{told} contacts told to a peer");
+    assert!(registrations <= MAX_EFFECTIVE_MESSAGES, "{registrations} registrations");
     // Its last message takes effect soon.
     let last = ([203, 0, 113, 66], 7).into();
     net.roots[0].root.lies().seen_at = Some(last);
@@ -237,14 +237,14 @@ fn a_root_that_forgets_a_node_again_and_again_is_asked_now_and_then() {
     let notice = RootMessage::Notice { code: NoticeCode::NotRegistered, channel: Channel(0) };
     flood(&mut net, |net| net.roots[0].root.fake().say(&id(0), &notice));
     let [events, told, registrations] = since(caused(&net), before);
-    assert!(events + told + registrations <= MOST, "{events}, {told}, {registrations}");
+    assert!(events + told + registrations <= MAX_EFFECTIVE_MESSAGES, "{events}, {told}, {registrations}");
     net.run(10 * SECOND);
     assert_eq!(net.nodes[0].endpoint.roots(net.now)[0].state, RootState::Registered);
 }
 
 /// Maximum number of a root's unasked messages in half a minute that have an effect: ten at once, and one in
 /// three seconds.
-const MOST: usize = 10 + 30 / 3 + 1;
+const MAX_EFFECTIVE_MESSAGES: usize = 10 + 30 / 3 + 1;
 
 /// Creates two nodes with a relaying root that can lie.
 fn relayed_by_a_liar() -> Net {

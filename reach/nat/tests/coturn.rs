@@ -9,7 +9,7 @@ use peersock_nat::turn::{Client, Event, Failure, Sent, TurnServer};
 use peersock_testnet::find_in_path;
 
 /// Timeout of all waits, much longer than needed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[test]
 fn coturn_grants_an_address_and_passes_datagrams_both_ways() {
@@ -18,7 +18,7 @@ fn coturn_grants_an_address_and_passes_datagrams_both_ways() {
     let Event::Allocated(relayed) = run.event() else { panic!("it is refused") };
     assert!(relayed.ip().is_loopback() && relayed != server.address);
     let peer = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    peer.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    peer.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
     let at = peer.local_addr().expect("an address");
     let mut buffer = [0; 2000];
 
@@ -93,7 +93,7 @@ impl Run {
     }
 
     fn step_until(&mut self, is_so: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !is_so(self) {
             assert!(Instant::now() < deadline, "{:?}", self.client);
             self.step();
@@ -107,7 +107,7 @@ impl Run {
     }
 
     fn event(&mut self) -> Event {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             if let Some(event) = self.client.poll_event() {
                 return event;
@@ -159,7 +159,7 @@ impl Coturn {
         let server = Self { child, address };
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             let request = binding_request(TransactionId::new(1), AnswerFrom::Same);
             socket.send_to(&request, address).expect("it leaves");

@@ -24,10 +24,10 @@ use tokio::net::{TcpListener, TcpStream};
 const LENGTH: usize = 1400;
 /// Largest number of datagrams in flight.
 const WINDOW: u64 = (128 << 10) / LENGTH as u64;
-const ROUNDS: usize = 5;
+const MEASUREMENTS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 /// Longest wait for an acknowledgement, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const TRANSPORTS: [Transport; 3] = [Transport::Tcp, Transport::Tls, Transport::WebSocket];
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
     let mut ours = TRANSPORTS.map(|transport| (transport, Vec::new()));
     let rounds = match std::env::args().nth(1) {
         Some(rounds) => rounds.parse::<NonZero<usize>>()?.get(),
-        None => ROUNDS,
+        None => MEASUREMENTS,
     };
     for _ in 0..rounds {
         plain.push(plain_tcp().await?);
@@ -114,7 +114,7 @@ async fn datagrams(transport: Transport) -> Result<f64> {
             sender.send(chunk.clone())?;
             sent += 1;
         }
-        let answer = tokio::time::timeout(PATIENCE, receiver.recv()).await??;
+        let answer = tokio::time::timeout(TIMEOUT, receiver.recv()).await??;
         acknowledged = u64::from_be_bytes(answer[..].try_into()?);
     }
     drop(receiver);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use peersock_overlay::wire::RootMessage;
 
 use crate::setup::{
-    Client, LAYOUT, PATIENCE, Proxy, Redis, Serving, config_at, config_of, hex, is_nobody, is_partial,
+    Client, LAYOUT, Proxy, Redis, Serving, TEST_TIMEOUT, config_at, config_of, hex, is_nobody, is_partial,
     wait_until,
 };
 
@@ -36,7 +36,7 @@ fn a_write_that_is_refused_costs_no_question_its_answer() {
     // More commands come than may be in flight, so writes and questions leave in one pipeline.
     proxy.delay(Duration::from_millis(100));
     redis.say("CONFIG SET maxmemory 1");
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TEST_TIMEOUT;
     loop {
         let before = a.traffic.directory_failures.get();
         let answers = ask_and_register(&mut seeker, &sought);
@@ -54,7 +54,7 @@ fn a_write_that_is_refused_costs_no_question_its_answer() {
 
 #[test]
 fn what_others_write_to_redis_is_never_read_in_full_and_keeps_nobody_from_being_found() {
-    const LONG: usize = 8 << 20;
+    const LONG_VALUE_BYTES: usize = 8 << 20;
     let Some(redis) = Redis::start(None) else { return };
     let [a, b] = [201, 202].map(|seed| Serving::start(config_of(seed), redis.config()));
     let (mut seeker, sought) = (Client::register(1, &a, b""), Client::register(2, &b, b""));
@@ -65,11 +65,13 @@ fn what_others_write_to_redis_is_never_read_in_full_and_keeps_nobody_from_being_
         [("string.rep('f', ARGV[1])", "'v'"), ("string.rep('f', 64)", "string.rep('v', ARGV[1])")]
     {
         let write = format!("redis.call('HSET', KEYS[1], {field}, {value})");
-        redis.say(&format!("EVAL \"{write}\" 1 {claims} {LONG}"));
+        redis.say(&format!("EVAL \"{write}\" 1 {claims} {LONG_VALUE_BYTES}"));
     }
     let record = format!("{LAYOUT}:root:{}", hex(b.config.identity.node_id().as_bytes()));
     redis.say(&format!("RENAME {record} kept"));
-    redis.say(&format!("EVAL \"redis.call('SET', KEYS[1], string.rep('r', ARGV[1]))\" 1 {record} {LONG}"));
+    redis.say(&format!(
+        "EVAL \"redis.call('SET', KEYS[1], string.rep('r', ARGV[1]))\" 1 {record} {LONG_VALUE_BYTES}"
+    ));
     assert_eq!(redis.say(&format!("HLEN {claims}")), ":3\r\n");
 
     let before = bytes_sent(&redis);

@@ -23,7 +23,7 @@ mod node;
 use node::Node;
 
 /// Long enough for the slowest machine under the heaviest load.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Lifetime of registrations, in seconds.
 const LIFETIME: u32 = 600;
@@ -76,7 +76,7 @@ impl Client {
 
     pub(crate) fn register_for(seed: u8, root: &Serving, access: &[u8], lifetime: u32) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a time");
+        socket.set_read_timeout(Some(TEST_TIMEOUT)).expect("a time");
         let remote = socket.local_addr().expect("an address");
         let mut world = World { now: Instant::now(), socket, root: root.address };
         let mut node = Node::new(seed, Source::Udp { socket: 0, remote });
@@ -134,7 +134,7 @@ impl Client {
 
     /// Asks until the answer is of that kind.
     pub(crate) fn wait_for(&mut self, other: &Self, is_it: impl Fn(&RootMessage) -> bool) -> RootMessage {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TEST_TIMEOUT;
         loop {
             let answer = self.look_up(other);
             if is_it(&answer) {
@@ -252,7 +252,7 @@ impl Redis {
         command.args(password.iter().flat_map(|password| ["--requirepass", password]));
         let child = command.stdout(Stdio::null()).spawn().expect("redis-server starts");
         let mut redis = Self { child, port, password };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TEST_TIMEOUT;
         while redis.child.try_wait().expect("its status").is_none() {
             assert!(Instant::now() < end, "redis-server does not answer");
             if redis.try_say("PING").is_ok_and(|answer| answer.contains("PONG")) {
@@ -270,7 +270,7 @@ impl Redis {
     /// Runs one command, and returns the first part of the answer.
     fn try_say(&self, command: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TEST_TIMEOUT))?;
         if let Some(password) = self.password {
             stream.write_all(format!("AUTH {password}\r\n").as_bytes())?;
             let mut answer = [0; 5];
@@ -301,7 +301,7 @@ fn free_port() -> u16 {
 
 /// Starts a redis-server at a port that another one has just left.
 pub(crate) fn restart(port: u16, password: Option<&'static str>) -> Redis {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TEST_TIMEOUT;
     loop {
         match Redis::start_at(port, password, &[]) {
             Some(redis) => return redis,
@@ -398,7 +398,7 @@ impl Drop for Folder {
 
 /// Waits until a condition holds, and panics with its description otherwise.
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TEST_TIMEOUT;
     while !is_so() {
         assert!(Instant::now() < end, "never: {what}");
         std::thread::sleep(Duration::from_millis(20));

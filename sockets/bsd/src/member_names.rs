@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use peersock_fd::{Client, Errno, Reply, Request};
 
 /// Length of the longest name that the DNS knows, with dots (RFC 1035 3.1).
-const LONGEST: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 
 /// Returns the addresses of the member with this name, or none if no member has it, as for literal addresses.
 ///
@@ -13,7 +13,7 @@ const LONGEST: usize = 255;
 /// The node has not answered. The name may be a member's, so no other resolver must be asked about it: it
 /// would learn the name, and may know another host by it. `localhost` is no such name (RFC 6761 6.3).
 pub fn addresses_of(client: &Client, name: &str) -> Result<Vec<IpAddr>, Errno> {
-    if name.is_empty() || name.len() > LONGEST || name.parse::<IpAddr>().is_ok() {
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.parse::<IpAddr>().is_ok() {
         return Ok(Vec::new());
     }
     match client.ask(Request::Resolve(name.to_owned())) {

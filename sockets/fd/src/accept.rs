@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags};
 
 use crate::name::{Kind, Name};
-use crate::socket::{Socket, UNSEEN, enlarge, name_of};
+use crate::socket::{QUIET_SEND, Socket, enlarge, name_of};
 use crate::{passed, private};
 
 impl Socket<'_> {
@@ -58,7 +58,7 @@ impl Socket<'_> {
                 // The write wakes the node, so it comes last: the program's next message may then find the
                 // node awake.
                 let name = name.to_string();
-                let written = rustix::net::send(&fd, name.as_bytes(), UNSEEN);
+                let written = rustix::net::send(&fd, name.as_bytes(), QUIET_SEND);
                 if written == Err(Errno::PIPE) && self.is_down() {
                     return Err(Errno::NETDOWN);
                 }

@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// Size of the mapping, enough for one number; the kernel gives a whole page.
-const LENGTH: usize = 4096;
+const MAPPING_BYTES: usize = 4096;
 
 /// The process that owns this memory, 0 before the first check. Forked children find 0 there
 /// (MADV_WIPEONFORK), and children of vfork(2) their parent.
@@ -26,12 +26,12 @@ fn owner() -> Option<&'static AtomicI32> {
     if known.is_null() {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: the kernel chooses an unused address.
-        let page = unsafe { libc::mmap(ptr::null_mut(), LENGTH, access, kind, -1, 0) };
+        let page = unsafe { libc::mmap(ptr::null_mut(), MAPPING_BYTES, access, kind, -1, 0) };
         if page == libc::MAP_FAILED {
             return None;
         }
         // SAFETY: the whole mapping that was made above.
-        let is_wiped = unsafe { libc::madvise(page, LENGTH, libc::MADV_WIPEONFORK) } == 0;
+        let is_wiped = unsafe { libc::madvise(page, MAPPING_BYTES, libc::MADV_WIPEONFORK) } == 0;
         let new = page.cast::<AtomicI32>();
         let stored = match is_wiped {
             true => OWNER.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire),
@@ -40,7 +40,7 @@ fn owner() -> Option<&'static AtomicI32> {
         known = stored.map_or_else(|other| other, |_| new);
         if known != new {
             // SAFETY: the whole mapping that was made above, which no other thread knows.
-            unsafe { libc::munmap(page, LENGTH) };
+            unsafe { libc::munmap(page, MAPPING_BYTES) };
         }
     }
     // SAFETY: a page of zeros is a valid number, it is aligned, and it is never unmapped once it is stored.

@@ -18,7 +18,7 @@ use rustix::net::{
 use rustix::process::Pid;
 
 use crate::borrowed_memory::is_borrowed;
-use crate::encoding::{Encoded, SHORT, decode};
+use crate::encoding::{Encoded, INLINE_BYTES, decode};
 use crate::high_fd::high_copy;
 use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
@@ -28,20 +28,20 @@ use crate::requests::{Interface, MAX_MESSAGE, Message, Reply, Request, VERSION, 
 use crate::sys::{Credentials, Identity, identity, peer_credentials};
 
 /// Time for a node to prove its identity.
-const PROOF: Duration = Duration::from_secs(10);
+const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for a node to accept a request, and to reply if the request does not wait for a peer. It counts as
 /// ended afterwards. A busy node needs milliseconds, so it was stopped or hangs.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Interval of the checks for a reply. A pause of this process counts as one interval, because the node may
 /// have paused with it.
-const LOOK: Duration = Duration::from_secs(1);
-const LOOK_TIMESPEC: Timespec = Timespec { tv_sec: LOOK.as_secs() as i64, tv_nsec: 0 };
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_TIMESPEC: Timespec = Timespec { tv_sec: CHECK_INTERVAL.as_secs() as i64, tv_nsec: 0 };
 
 /// Maximum number of idle connections kept for later requests. Threads with concurrent requests have one
 /// each.
-const MOST_IDLE: usize = 8;
+const MAX_IDLE_CONNECTIONS: usize = 8;
 
 /// All clients of this process.
 static KNOWN: KnownClients = KnownClients::new();
@@ -109,7 +109,7 @@ impl Client {
         // Claim the memory for this process, unless it was checked before.
         is_borrowed();
         // Reserve the capacity now, because a signal handler that has interrupted malloc(3) must not grow it.
-        let (idle, known_sizes) = (Mutex::new(Vec::with_capacity(MOST_IDLE)), Mutex::default());
+        let (idle, known_sizes) = (Mutex::new(Vec::with_capacity(MAX_IDLE_CONNECTIONS)), Mutex::default());
         let (name_key, has_name_key) = (Default::default(), AtomicBool::new(false));
         Self { tag, token, node: AtomicU64::new(0), name_key, has_name_key, idle, known_sizes }
     }
@@ -145,7 +145,7 @@ impl Client {
     /// # Errors
     /// Like [`ask`](Self::ask).
     pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
-        self.ask_within(ANSWER, request, fd)
+        self.ask_within(ANSWER_TIMEOUT, request, fd)
     }
 
     fn ask_within(
@@ -395,7 +395,7 @@ impl Client {
         }
         // A child that was forked while another thread held the lock opens a connection for each request.
         if let Ok(mut idle) = self.idle.try_lock()
-            && idle.len() < MOST_IDLE
+            && idle.len() < MAX_IDLE_CONNECTIONS
         {
             idle.push(connection);
         }
@@ -455,7 +455,7 @@ impl Client {
         let challenge = u128::from_ne_bytes(challenge);
         let request = Request::Prove(challenge);
         connection.send(&Encoded::new(&Message { version: VERSION, token: Token::NONE, request }))?;
-        connection.await_reply(PROOF)?;
+        connection.await_reply(PROOF_TIMEOUT)?;
         match connection.short_reply(false)? {
             Ok(Reply::Proof(answer)) if is_proof(self.token, challenge, answer) => Ok(()),
             _ => Err(Errno::NETDOWN),
@@ -486,8 +486,8 @@ impl Connection {
         let mut waited = Duration::ZERO;
         while waited < time {
             let begin = Instant::now();
-            match rustix::event::poll(&mut fds, Some(&LOOK_TIMESPEC)) {
-                Ok(0) | Err(Errno::INTR) => waited += begin.elapsed().min(LOOK),
+            match rustix::event::poll(&mut fds, Some(&CHECK_TIMESPEC)) {
+                Ok(0) | Err(Errno::INTR) => waited += begin.elapsed().min(CHECK_INTERVAL),
                 ready => return ready.map(drop),
             }
         }
@@ -499,7 +499,7 @@ impl Connection {
     /// # Errors
     /// Like [`reply`](Self::reply).
     fn quick_reply(&self) -> Result<Result<Reply, Errno>, Errno> {
-        self.await_reply(ANSWER)?;
+        self.await_reply(ANSWER_TIMEOUT)?;
         self.short_reply(false)
     }
 
@@ -520,7 +520,7 @@ impl Connection {
     /// # Errors
     /// Like [`reply`](Self::reply), and EINTR if `waits` is true, for requests that may take long.
     fn short_reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
-        let mut reply = [0; SHORT];
+        let mut reply = [0; INLINE_BYTES];
         let length =
             self.receive(waits, || rustix::net::recv(self.fd(), &mut reply[..], RecvFlags::empty()))?;
         meaning(reply.get(..length.0).unwrap_or_default())
@@ -574,7 +574,7 @@ fn pack(credentials: Credentials) -> u64 {
 
 /// Limits the time in which a socket connects and sends (unix(7)).
 fn limit_sending(socket: BorrowedFd<'_>) -> Result<(), Errno> {
-    sockopt::set_socket_timeout(socket, sockopt::Timeout::Send, Some(ANSWER))
+    sockopt::set_socket_timeout(socket, sockopt::Timeout::Send, Some(ANSWER_TIMEOUT))
 }
 
 /// Sends one packet, optionally with a descriptor; never raises SIGPIPE.
@@ -665,7 +665,7 @@ mod tests {
         let (own, _its) = rustix::net::socketpair(family, kind, flags, None).expect("a pair");
         limit_sending(own.as_fd()).expect("an option");
         let limit = sockopt::socket_timeout(&own, sockopt::Timeout::Send).expect("an option");
-        assert_eq!(limit, Some(ANSWER));
+        assert_eq!(limit, Some(ANSWER_TIMEOUT));
         let short = Some(Duration::from_millis(10));
         sockopt::set_socket_timeout(&own, sockopt::Timeout::Send, short).expect("an option");
         let (process, identity) = (rustix::process::getpid(), identity(own.as_fd()).expect("it is open"));

@@ -14,16 +14,16 @@ use crate::filling::Filling;
 use crate::high_fd::high_copy;
 use crate::name::{Kind, Name};
 use crate::requests::{Reply, Request};
-use crate::socket::{Socket, UNSEEN, enlarge};
+use crate::socket::{QUIET_SEND, Socket, enlarge};
 
 /// Smallest SO_SNDBUF, which a socket has while it connects, so that it is soon full.
-const LEAST_BUFFER: usize = 1;
+const MIN_SEND_BUFFER: usize = 1;
 
 /// Time for the node to close its end of an attempt that has failed before it began.
-const CLOSES: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+const CLOSE_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// Number of attempts, 1 ms apart, while the node is too busy to accept another connection.
-const BUSY_TRIES: u32 = 1000;
+const BUSY_ATTEMPTS: u32 = 1000;
 
 impl Socket<'_> {
     /// Connects as connect(2) does. `None` dissolves a datagram socket's association (AF_UNSPEC).
@@ -89,7 +89,7 @@ impl Socket<'_> {
                 if left == Err(Errno::INPROGRESS) {
                     let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::empty())];
                     // After a signal the outcome is visible a moment later.
-                    let _ = rustix::event::poll(&mut fds, Some(&CLOSES));
+                    let _ = rustix::event::poll(&mut fds, Some(&CLOSE_TIMEOUT));
                 }
                 left
             }
@@ -146,12 +146,12 @@ impl Socket<'_> {
 
     /// Makes the socket unwritable until the attempt has an outcome.
     fn leave_pending(&self, error: Errno) -> Result<(), Errno> {
-        sockopt::set_socket_send_buffer_size(self.fd(), LEAST_BUFFER)?;
+        sockopt::set_socket_send_buffer_size(self.fd(), MIN_SEND_BUFFER)?;
         let filling = Filling::new()?;
         self.attach()?;
         // Send piece by piece: the node takes all but the last byte, and only a message that was read whole
         // makes room.
-        while retry_on_intr(|| rustix::net::send(self.fd(), &filling.bytes(), UNSEEN)).is_ok() {}
+        while retry_on_intr(|| rustix::net::send(self.fd(), &filling.bytes(), QUIET_SEND)).is_ok() {}
         self.client().tell(Request::Filled(self.opened(), filling), Some(self.fd()))?;
         Err(error)
     }
@@ -159,7 +159,7 @@ impl Socket<'_> {
     /// Writes the library's piece. Until the node takes it, the node's death does not look like the end of
     /// the stream.
     fn write_first(&self, piece: Filling) {
-        let send = || rustix::net::send(self.fd(), &piece.bytes(), UNSEEN);
+        let send = || rustix::net::send(self.fd(), &piece.bytes(), QUIET_SEND);
         // Other threads may have written until the descriptor was full. The piece is not needed if the
         // connection has ended already.
         while retry_on_intr(send) == Err(Errno::AGAIN) {
@@ -171,7 +171,7 @@ impl Socket<'_> {
     /// Connects the application's end to the node.
     fn attach(&self) -> Result<(), Errno> {
         let node = address(&Name::Data(self.tag()));
-        for _ in 0..BUSY_TRIES {
+        for _ in 0..BUSY_ATTEMPTS {
             match rustix::net::connect(self.fd(), &node) {
                 Ok(()) => return Ok(()),
                 // Its backlog is full.

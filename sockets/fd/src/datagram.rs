@@ -4,7 +4,6 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg, sendmsg_addr};
@@ -16,16 +15,7 @@ use crate::name::{Details, Family, Kind, Name, PacketInfo, Remote};
 use crate::remote_names;
 use crate::requests::{Reply, Report, Request};
 use crate::socket::{Socket, name_of};
-use crate::sys::{self, Datagram};
-
-/// Time at which the kernel took a datagram over from the node: SO_TIMESTAMP, SO_TIMESTAMPNS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timestamp {
-    /// The time of day, since 1970.
-    pub time: Duration,
-    /// True for SO_TIMESTAMPNS, false for SO_TIMESTAMP.
-    pub is_precise: bool,
-}
+use crate::sys::{self, Datagram, Timestamp};
 
 /// A datagram for the application.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use crate::option_table::{IPV6_DSTOPTS, IPV6_HOPOPTS, IPV6_RTHDR, IPV6_RTHDRDSTO
 
 /// Maximum length of the data in a descriptor beside a datagram, bytes: more than the eight headers that a
 /// node accepts.
-const LONGEST: usize = 32 << 10;
+const MAX_HEADERS_BYTES: usize = 32 << 10;
 /// Length that suffices for most, bytes.
-const USUAL: usize = 128;
+const USUAL_HEADERS_BYTES: usize = 128;
 
 /// Kind of an extension header, which corresponds to a socket option and a type of ancillary data.
 ///
@@ -95,13 +95,13 @@ impl AncillaryData {
 
     /// Reads the data in a descriptor.
     pub(crate) fn read(fd: &OwnedFd) -> Option<Self> {
-        let mut buf = [0; USUAL];
+        let mut buf = [0; USUAL_HEADERS_BYTES];
         // The same open file accompanies many datagrams, so its position must not move.
         let length = rustix::io::pread(fd.as_fd(), &mut buf[..], 0).ok()?;
-        if length < USUAL {
+        if length < USUAL_HEADERS_BYTES {
             return Self::decode(&buf[..length]);
         }
-        let mut buf = vec![0; LONGEST];
+        let mut buf = vec![0; MAX_HEADERS_BYTES];
         let length = rustix::io::pread(fd.as_fd(), &mut buf[..], 0).ok()?;
         Self::decode(&buf[..length])
     }

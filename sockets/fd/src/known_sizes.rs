@@ -14,9 +14,9 @@ pub const ALWAYS_WHOLE: usize = 1200 - 28 - 48;
 pub const ALWAYS_FITS: usize = 65_535 - 20 - 8;
 
 /// Lifetime of an answer. A path that gets narrower meanwhile costs datagrams, as on any network.
-const GOOD_FOR: Duration = Duration::from_secs(1);
+const ANSWER_LIFETIME: Duration = Duration::from_secs(1);
 /// Maximum number of destinations remembered.
-const MOST: usize = 256;
+const MAX_DESTINATIONS: usize = 256;
 
 /// The longest datagrams that sockets are known to send to their destinations.
 #[derive(Debug, Default)]
@@ -28,10 +28,10 @@ impl KnownSizes {
     }
 
     pub(crate) fn note(&mut self, now: Instant, to: (SocketId, SocketAddr), length: usize) {
-        if self.0.len() >= MOST && !self.0.contains_key(&to) {
+        if self.0.len() >= MAX_DESTINATIONS && !self.0.contains_key(&to) {
             self.0.clear();
         }
-        self.0.insert(to, (length, now + GOOD_FOR));
+        self.0.insert(to, (length, now + ANSWER_LIFETIME));
     }
 
     pub(crate) fn clear(&mut self) {
@@ -51,10 +51,10 @@ mod tests {
         sizes.note(now, to, 1300);
         assert!(sizes.contains(now, to, 1300) && !sizes.contains(now, to, 1301));
         assert!(!sizes.contains(now, (SocketId(2), to.1), 1300));
-        assert!(!sizes.contains(now + GOOD_FOR, to, 1300));
+        assert!(!sizes.contains(now + ANSWER_LIFETIME, to, 1300));
         for id in 2..1000 {
             sizes.note(now, (SocketId(id), to.1), 1300);
         }
-        assert!(sizes.0.len() <= MOST);
+        assert!(sizes.0.len() <= MAX_DESTINATIONS);
     }
 }

@@ -26,11 +26,11 @@ pub struct SocketId(pub u64);
 
 impl SocketId {
     /// Mask of an ID's bits.
-    const MASK: u64 = (1 << 48) - 1;
+    const NUMBER_MASK: u64 = (1 << 48) - 1;
 
     /// Makes an ID of random bits.
     pub fn new(bits: u64) -> Self {
-        Self(bits & Self::MASK)
+        Self(bits & Self::NUMBER_MASK)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::headers::Header;
 use crate::name::{Details, Remote, SocketId};
 
 /// Contexts that separate the uses of the hash.
-const CONTEXT: &[u8] = b"peersock descriptors: the node's proof";
+const NODE_CONTEXT: &[u8] = b"peersock descriptors: the node's proof";
 const ADMISSION_CONTEXT: &[u8] = b"peersock descriptors: a program's proof to its launcher";
 const DIGEST_CONTEXT: &[u8] = b"peersock descriptors: extension headers of a datagram";
 const SEAL_CONTEXT: &[u8] = b"peersock descriptors: the seal of a name";
@@ -51,7 +51,7 @@ impl fmt::Debug for Token {
 /// assert_ne!(proof(token, 1), proof(Token(8), 1));
 /// ```
 pub fn proof(token: Token, challenge: u128) -> u128 {
-    mac(token.0, CONTEXT, &challenge.to_le_bytes())
+    mac(token.0, NODE_CONTEXT, &challenge.to_le_bytes())
 }
 
 /// Like [`proof`], for a program that wants its launcher to take calls. It is a different hash, so a proof

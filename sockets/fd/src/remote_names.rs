@@ -15,7 +15,7 @@ type Parts = (NodeTag, NameKey, SocketId, SocketAddr, Option<Details>);
 
 thread_local! {
     /// Taken out during use, because a signal handler may send, too.
-    static LAST: Cell<Option<(Parts, SocketAddrUnix)>> = const { Cell::new(None) };
+    static LAST_ADDRESS: Cell<Option<(Parts, SocketAddrUnix)>> = const { Cell::new(None) };
 }
 
 /// Returns the address of the node's end for datagrams to `remote`.
@@ -27,14 +27,14 @@ pub(crate) fn address_of(
     details: Option<Details>,
 ) -> SocketAddrUnix {
     let parts = (tag, key, id, remote, details);
-    let kept = LAST.try_with(Cell::take).ok().flatten();
+    let kept = LAST_ADDRESS.try_with(Cell::take).ok().flatten();
     let kept = kept.filter(|(of, _)| *of == parts);
     let (_, made) = kept.unwrap_or_else(|| {
         let name = Name::Remote(tag, key.remote(id, remote, details));
         (parts, address(&name))
     });
     // A thread that is ending no longer has the variable.
-    let _ = LAST.try_with(|last| last.set(Some((parts, made.clone()))));
+    let _ = LAST_ADDRESS.try_with(|last| last.set(Some((parts, made.clone()))));
     made
 }
 

@@ -13,22 +13,22 @@ use rustix::net::{
 };
 
 use crate::client::{Client, address};
+use crate::error_delay;
 use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
-use crate::pause;
 use crate::requests::{Reply, Request, Which};
 
 /// Buffer size of each end in the kernel, bytes, within the system's limit (net.core.wmem_max).
 pub const BUFFER: usize = 1 << 20;
 
 /// The largest backlog, the default of net.core.somaxconn.
-const MOST_BACKLOG: u32 = 4096;
+const MAX_BACKLOG: u32 = 4096;
 
 /// Time for which shutdown(2) may wait for acknowledgements after the peer's end, and interval of the checks.
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(500);
-const ACKNOWLEDGED_LOOK: Duration = Duration::from_millis(1);
+const ACKNOWLEDGEMENT_TIMEOUT: Duration = Duration::from_millis(500);
+const ACKNOWLEDGEMENT_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Flags with which the library itself writes to a descriptor of the application.
-pub(crate) const UNSEEN: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+pub(crate) const QUIET_SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// A descriptor of an overlay socket.
 ///
@@ -175,7 +175,7 @@ impl<'fd> Socket<'fd> {
             return Err(Errno::OPNOTSUPP);
         }
         // As listen(2), which takes a negative number for the maximum.
-        let most = (backlog as u32).min(MOST_BACKLOG);
+        let most = (backlog as u32).min(MAX_BACKLOG);
         // The application's end listens first, because the node connects to it at once if a connection is
         // waiting.
         rustix::net::listen(self.fd, most as i32)?;
@@ -258,10 +258,10 @@ impl<'fd> Socket<'fd> {
         if !has_ended || rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK) {
             return Ok(());
         }
-        let until = Instant::now() + ACKNOWLEDGED_WITHIN;
+        let until = Instant::now() + ACKNOWLEDGEMENT_TIMEOUT;
         loop {
             match self.unacknowledged() {
-                Ok(1..) if Instant::now() < until => std::thread::sleep(ACKNOWLEDGED_LOOK),
+                Ok(1..) if Instant::now() < until => std::thread::sleep(ACKNOWLEDGEMENT_CHECK_INTERVAL),
                 Err(Errno::NOTCONN) => return Err(Errno::NOTCONN),
                 _ => return Ok(()),
             }
@@ -345,12 +345,12 @@ impl<'fd> Socket<'fd> {
 
     /// Returns ENETDOWN if the node has ended the socket: it was stopped, or has left the network that the
     /// socket is bound to. Returns `None` while there may be something to wait for, and after the
-    /// application's own shutdown(2). Delays a program that asks repeatedly, see the module `pause`.
+    /// application's own shutdown(2). Delays a program that asks repeatedly, see the module `error_delay`.
     pub fn end(&self) -> Option<Errno> {
         if !self.is_shut() || !self.is_down() {
             return None;
         }
-        pause::before_error();
+        error_delay::before_error();
         Some(Errno::NETDOWN)
     }
 

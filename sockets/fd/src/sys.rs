@@ -9,7 +9,14 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
-use crate::datagram::Timestamp;
+/// Time at which the kernel took a datagram over from the node: SO_TIMESTAMP, SO_TIMESTAMPNS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timestamp {
+    /// The time of day, since 1970.
+    pub time: Duration,
+    /// True for SO_TIMESTAMPNS, false for SO_TIMESTAMP.
+    pub is_precise: bool,
+}
 
 /// The process and the user at the other end of a connected AF_UNIX socket, at the time it connected or
 /// listened.
@@ -143,7 +150,7 @@ pub(crate) struct Datagram {
 struct Ancillary([u8; 96]);
 
 /// Length of a control message's header with the padding before its data, bytes.
-const HEADER: usize = {
+const CONTROL_HEADER_BYTES: usize = {
     // SAFETY: it only computes.
     (unsafe { libc::CMSG_LEN(0) }) as usize
 };
@@ -189,7 +196,7 @@ pub(crate) fn receive_datagram(
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                 // The field's type differs between C libraries.
                 #[allow(clippy::unnecessary_cast)]
-                let bytes = (header.cmsg_len as usize).saturating_sub(HEADER);
+                let bytes = (header.cmsg_len as usize).saturating_sub(CONTROL_HEADER_BYTES);
                 // Any program can send to an abstract name, with as many descriptors as fit; unwanted ones
                 // are closed.
                 for at in 0..bytes / size_of::<i32>() {

@@ -17,7 +17,7 @@ use crate::state::{Entry, ServerState};
 use crate::wakers::Key;
 
 /// Time from the arrival of the copy to the first search, and from one search to the next.
-pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Budget of these searches.
 static SEARCHES: Searches = Searches::new();

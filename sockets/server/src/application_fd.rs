@@ -15,9 +15,9 @@ use crate::process::numbers_in;
 use crate::searches::Searches;
 
 /// Maximum number of descriptors inspected per search, because peers decide how often a search runs.
-const MOST: usize = 4096;
+const MAX_DESCRIPTORS_PER_SEARCH: usize = 4096;
 /// The same limit for the end of a node, which happens once.
-const ALL: usize = 1 << 20;
+const MAX_DESCRIPTORS_AT_END: usize = 1 << 20;
 
 /// Budget of this process's searches.
 static SEARCHES: Searches = Searches::new();
@@ -83,7 +83,7 @@ pub(crate) fn poison_named(wanted: &Names, holder: Holder) -> bool {
 
 /// Does the same as [`poison`] for all connections of a process to a node whose ends are closed next.
 pub(crate) fn poison_all(tag: NodeTag, process: i32) {
-    for fd in sockets(process, &mut { ALL }) {
+    for fd in sockets(process, &mut { MAX_DESCRIPTORS_AT_END }) {
         let is_connection = Socket::of(fd.as_fd()).is_some_and(|socket| {
             socket.tag() == tag
                 && socket.kind() == Kind::Stream
@@ -104,7 +104,7 @@ fn has_ended(fd: BorrowedFd<'_>) -> bool {
 /// Returns a copy of the application's descriptor of a connection. It searches the process, its descendants,
 /// and the launcher's.
 fn find(wanted: &Names, Holder { process, launcher }: Holder) -> Option<OwnedFd> {
-    let mut left = MOST;
+    let mut left = MAX_DESCRIPTORS_PER_SEARCH;
     let is_users = |candidate| candidate != launcher || process == launcher;
     let mut processes = vec![launcher, process];
     let mut seen = Vec::new();
@@ -165,7 +165,7 @@ pub(crate) fn break_everywhere(tag: NodeTag) {
 /// Returns the processes that have sockets of the node.
 pub(crate) fn holders(tag: NodeTag) -> Vec<u32> {
     let has_some = |process: &i32| {
-        sockets(*process, &mut { ALL })
+        sockets(*process, &mut { MAX_DESCRIPTORS_AT_END })
             .any(|fd| Socket::of(fd.as_fd()).is_some_and(|socket| socket.tag() == tag))
     };
     numbers_in("/proc").unwrap_or_default().into_iter().filter(has_some).map(i32::cast_unsigned).collect()
@@ -184,7 +184,7 @@ pub(crate) fn shut_one(tag: NodeTag, opened: Opened, process: i32) {
 /// Shuts the sockets that `wanted` accepts. Returns true if the process has any.
 fn shut_where(process: i32, wanted: impl Fn(&Socket<'_>) -> bool) -> bool {
     let mut has_some = false;
-    for fd in sockets(process, &mut { ALL }) {
+    for fd in sockets(process, &mut { MAX_DESCRIPTORS_AT_END }) {
         let Some(socket) = Socket::of(fd.as_fd()).filter(|socket| wanted(socket)) else { continue };
         has_some = true;
         let waits = socket.kind() != Kind::Stream || sockopt::socket_acceptconn(&fd).unwrap_or(false);

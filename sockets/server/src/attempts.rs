@@ -15,7 +15,7 @@ use crate::state::{Entry, ServerState};
 use crate::wakers::Key;
 
 /// Number of descriptors accepted before other sockets have their turn.
-const MOST_ACCEPTS: usize = 64;
+const ACCEPTS_PER_TURN: usize = 64;
 
 impl ServerState {
     /// Begins an attempt. Returns the reply, or `None` if the asker gets it when the outcome is known.
@@ -145,7 +145,7 @@ impl ServerState {
 
     /// Accepts a descriptor that an application has connected.
     pub(crate) fn accept_data(&mut self, listener: &OwnedFd) {
-        for _ in 0..MOST_ACCEPTS {
+        for _ in 0..ACCEPTS_PER_TURN {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let (fd, from) = match rustix::net::acceptfrom_with(listener, flags) {
                 Ok(accepted) => accepted,
@@ -163,7 +163,7 @@ impl ServerState {
                 attempt.attach(fd);
                 self.advance(key);
                 // Most connections come alone, and the kernel reports further ones again. So strangers do not
-                // get all `MOST_ACCEPTS` turns.
+                // get all `ACCEPTS_PER_TURN` turns.
                 return;
             }
             passed_fds::close_apart(fd);

@@ -16,10 +16,10 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 pub(crate) type Watch = i32;
 
 /// The last close of a file, whatever it was open for.
-const CLOSED: WatchFlags = WatchFlags::CLOSE_WRITE.union(WatchFlags::CLOSE_NOWRITE);
+const LAST_CLOSE: WatchFlags = WatchFlags::CLOSE_WRITE.union(WatchFlags::CLOSE_NOWRITE);
 
 /// Size of the buffer for events, bytes.
-const EVENTS: usize = 4096;
+const EVENTS_BUFFER_BYTES: usize = 4096;
 
 /// The watched sockets, and those already closed.
 pub(crate) struct Closings {
@@ -48,7 +48,7 @@ impl Closings {
     pub(crate) fn watch(&mut self, socket: SocketId, fd: BorrowedFd<'_>) -> Option<Watch> {
         // Use thread-self because the node's threads may have a separate descriptor table.
         let path = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
-        let watch = inotify::add_watch(self.inotify.as_ref()?, path, CLOSED);
+        let watch = inotify::add_watch(self.inotify.as_ref()?, path, LAST_CLOSE);
         let watch = watch.inspect_err(|error| tracing::debug!(%error, "a socket is not watched")).ok()?;
         self.watched.insert(watch, socket);
         Some(watch)
@@ -90,7 +90,7 @@ impl Closings {
 
     fn read(&mut self) {
         let Some(inotify) = &self.inotify else { return };
-        let mut buf = [MaybeUninit::uninit(); EVENTS];
+        let mut buf = [MaybeUninit::uninit(); EVENTS_BUFFER_BYTES];
         let mut events = Reader::new(inotify, &mut buf);
         while let Ok(event) = events.next() {
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {

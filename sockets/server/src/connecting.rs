@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, sockopt};
 
-use crate::abandoned::PAUSE;
+use crate::abandoned::SEARCH_INTERVAL;
 use crate::context::Context;
 use crate::options::Options;
 use crate::outbox::Outbox;
@@ -24,11 +24,11 @@ use crate::stream::{self, Origin, Stream};
 use crate::wakers::{self, Key};
 
 /// Time for an application to connect its descriptor after the connection is established.
-const PATIENCE: Duration = Duration::from_secs(10);
+const APPLICATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Number of bytes that other threads may write before the library's first piece. The library waits for room
 /// when more are pending.
-const MAX_WRITTEN_FIRST: usize = 16 * BUFFER;
+const MAX_EARLY_BYTES: usize = 16 * BUFFER;
 
 /// A client that waits for the outcome of an attempt.
 #[derive(Debug, Clone, Copy)]
@@ -215,7 +215,7 @@ impl Connecting {
 
     /// Sets the time of the next search.
     pub(crate) fn search_later(&mut self, now: Instant, key: Key, context: &mut Context) {
-        self.search_at = self.held().map(|_| now + PAUSE);
+        self.search_at = self.held().map(|_| now + SEARCH_INTERVAL);
         if let Some(at) = self.search_at {
             context.set_timer(at, key);
         }
@@ -292,7 +292,7 @@ impl Connecting {
         }
         let Some(outcome) = self.outcome else { return (replies, Step::Waits) };
         if !self.is_here(key, context) {
-            let until = *self.until.get_or_insert(now + PATIENCE);
+            let until = *self.until.get_or_insert(now + APPLICATION_TIMEOUT);
             if until <= now {
                 self.tell_joined(&failed(Errno::TIMEDOUT), &mut replies);
                 return (replies, Step::GivenUp);
@@ -355,7 +355,7 @@ impl Connecting {
             // The application has closed its descriptor.
             Ok(_) | Err(_) => return true,
         }
-        if self.written.len() > MAX_WRITTEN_FIRST {
+        if self.written.len() > MAX_EARLY_BYTES {
             return false;
         }
         // Nothing comes behind an end that is here before the data is taken.

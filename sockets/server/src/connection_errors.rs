@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Errno, SocketId};
 
 /// Number of connections remembered; beyond it the oldest is forgotten. Most applications never ask.
-const MOST: usize = 4096;
+const MAX_CONNECTIONS: usize = 4096;
 
 /// Age up to which a connection closed before a drain counts as closed by the process's exit. The kernel
 /// closes a process's descriptors before it reports the process's end.
-const EXIT: Duration = Duration::from_secs(1);
+const EXIT_TIME: Duration = Duration::from_secs(1);
 
 /// Record of a broken connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Endings {
         if ending.when == When::Closed && ending.lost.is_some_and(|bytes| bytes > 0) {
             self.closed_last.push_back((now, id));
         }
-        if self.order.len() == MOST
+        if self.order.len() == MAX_CONNECTIONS
             && let Some(oldest) = self.order.pop_front()
         {
             // A later failed call can no longer be attributed to it.
@@ -102,7 +102,7 @@ impl Endings {
 
     fn forget_closed(&mut self, now: Instant) {
         while let Some((at, _)) = self.closed_last.front()
-            && (now.duration_since(*at) > EXIT || self.closed_last.len() > MOST)
+            && (now.duration_since(*at) > EXIT_TIME || self.closed_last.len() > MAX_CONNECTIONS)
         {
             self.closed_last.pop_front();
         }
@@ -244,12 +244,12 @@ mod tests {
         let closed = |lost| Ending { when: When::Closed, ..ending(Errno::CONNRESET, Some(lost)) };
         let [long_ago, acknowledged, now, unseen] = [1, 2, 3, 4].map(SocketId::new);
         endings.note(begin, long_ago, closed(1));
-        let later = begin + 2 * EXIT;
+        let later = begin + 2 * EXIT_TIME;
         endings.note(later, acknowledged, closed(0));
         endings.note(later, now, closed(5));
         endings.note(later, unseen, Ending { is_noticed: true, ..closed(7) });
         assert_eq!(endings.lost_at_drain(), Losses::default());
-        endings.begin_drain(later + EXIT / 2);
+        endings.begin_drain(later + EXIT_TIME / 2);
         assert_eq!(endings.lost_at_drain(), Losses { connections: 2, bytes: 12 });
         assert_eq!(endings.closed, Losses { connections: 2, bytes: 1 });
     }
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn each_error_is_told_once_and_the_oldest_is_forgotten() {
         let mut endings = Endings::default();
-        for bits in 0..=MOST as u64 {
+        for bits in 0..=MAX_CONNECTIONS as u64 {
             let lost = (bits % 2 == 1).then_some(bits);
             endings.note(Instant::now(), SocketId::new(bits), ending(Errno::PIPE, lost));
         }
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(endings.take_error(SocketId::new(1)), None);
         assert_eq!(endings.loss(SocketId::new(1)), Some(Errno::PIPE));
         assert_eq!(endings.loss(SocketId::new(2)), None);
-        assert_eq!((endings.order.len(), endings.known.len()), (MOST, MOST));
+        assert_eq!((endings.order.len(), endings.known.len()), (MAX_CONNECTIONS, MAX_CONNECTIONS));
     }
 
     #[test]

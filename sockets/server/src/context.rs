@@ -20,7 +20,7 @@ use crate::addresses::{canonical, shown};
 use crate::application_fd::Holder;
 use crate::closings::{Closings, Watch};
 use crate::end_index::EndIndex;
-use crate::ipv4_aliases::{Aliases, RANGE};
+use crate::ipv4_aliases::{ALIAS_RANGE, Aliases};
 use crate::name_holders::NameHolders;
 use crate::refusals::Refusals;
 use crate::resets::Resets;
@@ -29,10 +29,10 @@ use crate::unix::unix;
 use crate::wakers::{self, Key, ReadyQueue};
 
 /// Number of bytes moved for one stream before other streams have their turn.
-const BUFFER: usize = 256 << 10;
+const BYTES_PER_TURN: usize = 256 << 10;
 
 /// Maximum length of a datagram, bytes: a whole IPv4 packet of a raw socket.
-pub(crate) const LONGEST: usize = 65535;
+pub(crate) const MAX_DATAGRAM_BYTES: usize = 65535;
 
 /// The most recent key. Keys are unique across servers, so events of a descriptor inherited from a dropped
 /// server match no entity.
@@ -95,8 +95,8 @@ impl Context {
             poller: Arc::clone(node.poller()),
             timers: BTreeSet::new(),
             aliases: Aliases::default(),
-            buf: vec![0; BUFFER],
-            arrived: vec![0; LONGEST],
+            buf: vec![0; BYTES_PER_TURN],
+            arrived: vec![0; MAX_DATAGRAM_BYTES],
             headers: ReceivedHeaders::default(),
             gso: GsoBatch::default(),
             unsent: Vec::new(),
@@ -250,7 +250,7 @@ impl Context {
     /// is valid even before it was shown to any program. Raw sockets keep the address, because their headers
     /// belong to the family they name.
     pub(crate) fn meant_here(&mut self, socket: peersock_fd::Opened, address: SocketAddr) -> SocketAddr {
-        let is_alias = address.is_ipv4() && RANGE.contains(address.ip());
+        let is_alias = address.is_ipv4() && ALIAS_RANGE.contains(address.ip());
         let is_own = || self.networks().iter().any(|network| network.addresses.contains(&address.ip()));
         if !is_alias || matches!(socket.kind, Kind::Raw(_)) || is_own() {
             return address;

@@ -15,7 +15,7 @@ use peersock_stack::{Error, ReceivedHeaders};
 
 use crate::addresses::errno;
 use crate::ancillary::{DatagramOptions, descriptor, hand_over};
-use crate::context::{Context, LONGEST};
+use crate::context::{Context, MAX_DATAGRAM_BYTES};
 use crate::datagram_ends::{self, End, Ends, Place};
 use crate::options::Options;
 use crate::socket_table::Opened;
@@ -23,14 +23,14 @@ use crate::transport::{Arrived, Transport};
 use crate::wakers::{self, Key};
 
 /// Number of datagrams moved for one socket before other sockets have their turn.
-pub(crate) const ROUNDS: usize = 64;
+pub(crate) const DATAGRAMS_PER_TURN: usize = 64;
 
 /// Interval of the sweep for sockets the application has closed, where the kernel does not report it. Grows
 /// by 1 ms per socket, so the cost is bounded.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum age of the list of name holders when a datagram is about to be sent to a name.
-const LISTED: Duration = Duration::from_millis(10);
+const NAME_LIST_MAX_AGE: Duration = Duration::from_millis(10);
 
 /// Events for which an end is watched.
 const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::ET);
@@ -143,7 +143,7 @@ impl Datagrams {
         self.entry.begin();
         let now = Instant::now();
         if self.sweep.is_some_and(|sweep| sweep <= now) {
-            if !context.is_open(opened, SWEEP) {
+            if !context.is_open(opened, SWEEP_INTERVAL) {
                 return Step::Closed;
             }
             let next = next_sweep(now, others);
@@ -233,7 +233,9 @@ impl Datagrams {
             // The application has connected elsewhere and back; the kernel reports that once.
             Err(Errno::CONNRESET) => send(),
             // When this end was made, the application's end was connected to another.
-            Err(Errno::NOTCONN) if context.is_taken_over(opened, LISTED) => return Delivery::Closed,
+            Err(Errno::NOTCONN) if context.is_taken_over(opened, NAME_LIST_MAX_AGE) => {
+                return Delivery::Closed;
+            }
             Err(Errno::NOTCONN) if end.connect(context.tag, socket).is_ok() => send(),
             sent => sent,
         };
@@ -295,14 +297,15 @@ impl Datagrams {
         let plain = DatagramOptions::plain(place.1);
         let asked = end.asked.as_deref().unwrap_or(&plain);
         let send_options = context.send_options(options, target.ip(), asked);
-        let segment = asked.segment().or(options.segment()).map_or(LONGEST, |segment| segment.get().into());
+        let segment =
+            asked.segment().or(options.segment()).map_or(MAX_DATAGRAM_BYTES, |segment| segment.get().into());
         let tag = context.tag;
         let Context { buf, gso, .. } = context;
         let (mut is_too_long, mut has_more) = (false, true);
-        for round in 0..ROUNDS {
+        for round in 0..DATAGRAMS_PER_TURN {
             match end.receive((tag, self.socket), buf) {
                 // A longer one fits in no packet.
-                Ok(length) if length.is_none_or(|length| length > LONGEST) => {}
+                Ok(length) if length.is_none_or(|length| length > MAX_DATAGRAM_BYTES) => {}
                 Ok(length) => {
                     let mut left = &buf[..length.unwrap_or(0)];
                     // The first leaves at once, because usually it is the only one.
@@ -357,11 +360,11 @@ impl Datagrams {
             self.ends.note_use(key, &mut context.ends);
             return Ok(key);
         }
-        if self.ends.len() >= datagram_ends::MOST_PER_SOCKET {
+        if self.ends.len() >= datagram_ends::MAX_ENDS_PER_SOCKET {
             for end in datagram_ends::least_used(self.ends.uses().collect()) {
                 self.give_up_end(end, context, &opened.options);
             }
-        } else if context.ends.len() >= datagram_ends::MOST && !is_room_made {
+        } else if context.ends.len() >= datagram_ends::MAX_ENDS && !is_room_made {
             return Err(NoEnd::Room);
         }
         let name = context.name_key.remote(self.socket.id, place.0, place.1);
@@ -370,7 +373,7 @@ impl Datagrams {
             error => NoEnd::Failed(error),
         })?;
         // It may be connected to a new owner of the name.
-        if context.is_taken_over(opened, LISTED) {
+        if context.is_taken_over(opened, NAME_LIST_MAX_AGE) {
             return Err(NoEnd::Failed(Errno::CONNREFUSED));
         }
         let key = context.new_key();
@@ -410,7 +413,7 @@ impl Datagrams {
 }
 
 fn next_sweep(now: Instant, others: usize) -> Instant {
-    now + SWEEP + Duration::from_millis(others as u64)
+    now + SWEEP_INTERVAL + Duration::from_millis(others as u64)
 }
 
 /// Returns true if two addresses agree in IP and port; scopes are ignored.

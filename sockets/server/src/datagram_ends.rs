@@ -15,9 +15,9 @@ use crate::unix::unix;
 use crate::wakers::Key;
 
 /// Maximum number of ends per socket; beyond it the least recently used ends go. They are remade when needed.
-pub(crate) const MOST_PER_SOCKET: usize = 1024;
+pub(crate) const MAX_ENDS_PER_SOCKET: usize = 1024;
 /// Maximum number of ends of all sockets together.
-pub(crate) const MOST: usize = 8192;
+pub(crate) const MAX_ENDS: usize = 8192;
 
 /// Content of an end's name: a remote address as the application names it, and details.
 pub(crate) type Place = (SocketAddr, Option<Details>);

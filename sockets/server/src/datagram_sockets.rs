@@ -10,7 +10,7 @@ use peersock_stack::GroupChange;
 use crate::addresses::{canonical, errno};
 use crate::ancillary::DatagramOptions;
 use crate::context::Context;
-use crate::datagram::{Datagrams, NoEnd, ROUNDS, Step};
+use crate::datagram::{DATAGRAMS_PER_TURN, Datagrams, NoEnd, Step};
 use crate::datagram_ends::{Place, least_used};
 use crate::options::Membership;
 use crate::socket_table::{Opened, Phase};
@@ -19,7 +19,7 @@ use crate::transport::{self, Binding, Transport};
 use crate::wakers::{Key, Readiness};
 
 /// Maximum number of datagrams in an end with default kernel buffers, reached by empty datagrams.
-const MOST_HELD: usize = 320;
+const MAX_HELD_DATAGRAMS: usize = 320;
 
 impl ServerState {
     /// Registers a socket that receives without being bound.
@@ -191,7 +191,7 @@ impl ServerState {
 
     /// Delivers received datagrams to the application.
     pub(crate) fn deliver_datagrams(&mut self, key: Key) {
-        let (mut left, mut is_room_made) = (ROUNDS, false);
+        let (mut left, mut is_room_made) = (DATAGRAMS_PER_TURN, false);
         loop {
             let others = self.sockets.len();
             let Some((datagrams, opened, context)) = self.datagrams_at(key) else { return };
@@ -246,7 +246,7 @@ impl ServerState {
     /// Does the same for one datagram socket.
     pub(crate) fn send_all_of(&mut self, key: Key) {
         if let Some((datagrams, opened, context)) = self.datagrams_at(key) {
-            datagrams.send_all(MOST_HELD.div_ceil(ROUNDS), context, &opened.options);
+            datagrams.send_all(MAX_HELD_DATAGRAMS.div_ceil(DATAGRAMS_PER_TURN), context, &opened.options);
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use peersock_stack::Error;
 
 /// Number of attempts to find a port that is free in both families.
-const PORT_TRIES: usize = 16;
+const FREE_PORT_ATTEMPTS: usize = 16;
 
 /// Binds an address with `bind`: once, or for IPv6's wildcard address once per family at the same port, IPv6
 /// first. `undo` frees the first if the port is taken in the other family.
@@ -19,7 +19,7 @@ pub(crate) fn bind_families<T>(
     if local.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED) || v6_only {
         return Ok(vec![bind(local)?]);
     }
-    let tries = if local.port() == 0 { PORT_TRIES } else { 1 };
+    let tries = if local.port() == 0 { FREE_PORT_ATTEMPTS } else { 1 };
     let mut bound = Err(Error::AddrInUse);
     // Hold failed ports until the end; otherwise the same port could be chosen each time.
     let mut in_vain = Vec::new();

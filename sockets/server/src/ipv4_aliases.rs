@@ -11,13 +11,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use peersock_fd::Route;
 
 /// Range of the aliases.
-pub(crate) const RANGE: Route = Route { address: IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)), prefix: 15 };
+pub(crate) const ALIAS_RANGE: Route = Route { address: IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)), prefix: 15 };
 
 /// Mask of the free bits of an alias.
-const MASK: u32 = (1 << 17) - 1;
+const FREE_BITS: u32 = (1 << 17) - 1;
 
 /// Maximum number of aliases. Identities cost nothing, so one party could have many in an open network.
-const MOST: usize = 1 << 15;
+const MAX_ALIASES: usize = 1 << 15;
 
 /// The aliases given out; they last as long as the node.
 #[derive(Debug, Default)]
@@ -32,13 +32,15 @@ impl Aliases {
         if let Some(alias) = self.by_v6.get(&ip) {
             return Some(*alias);
         }
-        if self.by_v6.len() >= MOST {
+        if self.by_v6.len() >= MAX_ALIASES {
             return None;
         }
         let wanted = ip.to_bits() as u32;
         // At most a quarter of the range is taken. The first and the last address are not valid host
         // addresses.
-        let free = (0..=MASK).map(|step| wanted.wrapping_add(step) & MASK).filter(|low| *low % MASK != 0);
+        let free = (0..=FREE_BITS)
+            .map(|step| wanted.wrapping_add(step) & FREE_BITS)
+            .filter(|low| *low % FREE_BITS != 0);
         let alias = free
             .map(|low| Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() | low))
             .find(|alias| !self.by_v4.contains_key(alias))?;
@@ -74,7 +76,7 @@ mod tests {
         for (ip, alias) in ips.into_iter().zip(given) {
             assert_eq!(aliases.of(ip), Some(alias), "it stays");
             assert_eq!(aliases.meant(alias.into()), IpAddr::from(ip));
-            assert!(RANGE.contains(alias.into()) && alias != Ipv4Addr::new(198, 18, 0, 0), "{alias}");
+            assert!(ALIAS_RANGE.contains(alias.into()) && alias != Ipv4Addr::new(198, 18, 0, 0), "{alias}");
         }
         assert_eq!(given[0], Ipv4Addr::new(198, 18, 0, 1));
         let other = IpAddr::from([10, 0, 0, 1]);

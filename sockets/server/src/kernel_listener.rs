@@ -15,11 +15,11 @@ use rustix::net::{SocketFlags, sockopt};
 
 use crate::ancillary::hand_over;
 use crate::context::Context;
-use crate::listening::{LAST_RETRY, Listening};
+use crate::listening::{Listening, MAX_RETRY_INTERVAL};
 use crate::wakers::Key;
 
 /// Number of connections accepted before other sockets have their turn.
-const ROUNDS: usize = 64;
+const ACCEPTS_PER_TURN: usize = 64;
 
 /// Events for which the kernel listener is watched.
 pub(crate) const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
@@ -51,7 +51,7 @@ impl Alongside {
     /// Begins a turn.
     pub(crate) fn begin(&mut self, news: bool) {
         self.is_ready |= news;
-        self.left = ROUNDS;
+        self.left = ACCEPTS_PER_TURN;
     }
 
     /// Repeats listen(2).
@@ -94,7 +94,7 @@ impl Listening {
                 // The connection stays in the queue until descriptors are free. The kernel does not report
                 // that, so retry by timer.
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    context.set_timer(Instant::now() + LAST_RETRY, key);
+                    context.set_timer(Instant::now() + MAX_RETRY_INTERVAL, key);
                     return None;
                 }
                 // The listener no longer listens.

@@ -9,10 +9,11 @@ use peersock_fd::{Errno, Kind, Name, SocketId, name_of, peer_credentials};
 use rustix::net::{AddressFamily, ipproto, sockopt};
 
 use crate::kernel_listener::{Alongside, EVENTS};
-use crate::listening::{Accepting, HOLDS_PLACE, Listening, Step, places};
+use crate::listening::{Accepting, Listening, Step, places};
 use crate::private_name::PrivateName;
 use crate::socket_table::{Opened, Phase};
 use crate::state::{Entry, ServerState};
+use crate::stream::PLACE_TIMEOUT;
 use crate::transport::{Both, Transport};
 use crate::wakers::{Key, Readiness};
 
@@ -187,7 +188,7 @@ impl ServerState {
             self.sockets.note_accepted(id, key);
             let wake = stream.waker();
             if stream.has_place() {
-                self.context.set_timer(Instant::now() + HOLDS_PLACE, key);
+                self.context.set_timer(Instant::now() + PLACE_TIMEOUT, key);
             }
             self.insert(key, Entry::Stream(stream));
             wake.wake();

@@ -14,10 +14,10 @@ use rustix::net::SocketType;
 
 use crate::context::Context;
 use crate::kernel_listener::{Alongside, Incoming};
+use crate::log_limit::LogLimit;
 use crate::outbox::Outbox;
 use crate::passed_fds;
 use crate::private_name::PrivateName;
-use crate::seldom::Seldom;
 use crate::socket_table::Opened;
 use crate::stream::{self, Origin, Stream};
 use crate::unix::unix;
@@ -25,11 +25,11 @@ use crate::wakers::{self, Key, Readiness};
 
 /// Shortest and longest interval before an application whose accept queue was full is tried again. The kernel
 /// does not report room.
-const FIRST_RETRY: Duration = Duration::from_millis(1);
-pub(crate) const LAST_RETRY: Duration = Duration::from_millis(50);
+const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(1);
+pub(crate) const MAX_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Interval of the sweep for listeners the application has closed, where the kernel does not report it.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A listening socket.
 pub(crate) struct Listening {
@@ -53,22 +53,18 @@ pub(crate) struct Listening {
     sweep: Option<Instant>,
     /// Connections reset for lack of a descriptor. Its warnings are rate-limited, because peers open as many
     /// as they like.
-    refused: Seldom,
+    refused: LogLimit,
 }
 
 /// Largest number of places that is counted exactly, because an application that asks for a small backlog
 /// means it. For larger ones it suffices that the kernel queue and the stack's queue both keep the limit.
-const FEW: usize = 16;
-
-/// Time for which a connection still counts as waiting after the application has accepted it unnoticed,
-/// without reading or writing.
-pub(crate) const HOLDS_PLACE: Duration = Duration::from_secs(10);
+const MAX_EXACT_PLACES: usize = 16;
 
 /// Returns the number of connections that may wait (as in Linux one more than the backlog), and whether the
 /// node counts them exactly.
 pub(crate) fn places(backlog: u32) -> (usize, bool) {
     let places = backlog as usize + 1;
-    (places, places <= FEW)
+    (places, places <= MAX_EXACT_PLACES)
 }
 
 /// An incoming connection.
@@ -116,7 +112,7 @@ impl Listening {
         context: &mut Context,
     ) -> Self {
         let (waker, entry) = context.waker(key);
-        let sweep = (!is_watched).then(|| Instant::now() + SWEEP);
+        let sweep = (!is_watched).then(|| Instant::now() + SWEEP_INTERVAL);
         if let Some(sweep) = sweep {
             context.set_timer(sweep, key);
         }
@@ -133,7 +129,7 @@ impl Listening {
             kernel_first: false,
             retry: None,
             sweep,
-            refused: Seldom::default(),
+            refused: LogLimit::default(),
         }
     }
 
@@ -169,11 +165,11 @@ impl Listening {
         }
         let now = Instant::now();
         if self.sweep.is_some_and(|sweep| sweep <= now) {
-            if !context.is_open(opened, SWEEP) {
+            if !context.is_open(opened, SWEEP_INTERVAL) {
                 return Step::Closed;
             }
-            self.sweep = Some(now + SWEEP);
-            context.set_timer(now + SWEEP, key);
+            self.sweep = Some(now + SWEEP_INTERVAL);
+            context.set_timer(now + SWEEP_INTERVAL, key);
         }
         let mut step = Step::Waits;
         loop {
@@ -200,8 +196,8 @@ impl Listening {
                     let wait = match self.retry {
                         // The retry is not due yet; an event of another connection led here.
                         Some((at, _)) if at > now => return step,
-                        Some((_, wait)) => (2 * wait).min(LAST_RETRY),
-                        None => FIRST_RETRY,
+                        Some((_, wait)) => (2 * wait).min(MAX_RETRY_INTERVAL),
+                        None => MIN_RETRY_INTERVAL,
                     };
                     self.retry = Some((now + wait, wait));
                     context.set_timer(now + wait, key);

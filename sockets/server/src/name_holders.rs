@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Name, NodeTag, Opened};
 
 /// Minimum interval between reads, as a multiple of a read's duration, unless a caller demands a fresh list.
-const SHARE: u32 = 20;
+const READ_TIME_MULTIPLE: u32 = 20;
 
 /// The list of names as last read.
 pub(crate) struct NameHolders {
@@ -30,7 +30,7 @@ impl NameHolders {
     pub(crate) fn inode(&mut self, socket: Opened, age: Duration) -> Option<u64> {
         let now = Instant::now();
         let is_fresh = |(at, took): (Instant, Duration)| {
-            !age.is_zero() && now.duration_since(at) < age.max(took.saturating_mul(SHARE))
+            !age.is_zero() && now.duration_since(at) < age.max(took.saturating_mul(READ_TIME_MULTIPLE))
         };
         if !self.read.is_some_and(is_fresh) {
             self.read();

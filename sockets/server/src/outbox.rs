@@ -14,13 +14,13 @@ use rustix::net::{RecvAncillaryBuffer, RecvMsg, ReturnFlags, sockopt};
 
 /// Maximum number of bytes that are peeked before they are taken. Peeking copies them twice but saves two
 /// system calls.
-const SHORT: usize = 4 << 10;
+const PEEKED_BYTES: usize = 4 << 10;
 
 /// The node's end.
 pub(crate) struct Outbox {
     fd: OwnedFd,
     front: Front,
-    /// True if more than [`SHORT`] bytes were pending at the last take.
+    /// True if more than [`PEEKED_BYTES`] bytes were pending at the last take.
     is_long: bool,
     /// True if the application sends urgent bytes. The kernel then returns the data before an urgent byte in
     /// one call, and the rest in the next.
@@ -177,7 +177,7 @@ impl Outbox {
             return taken;
         }
         let waiting = self.waiting();
-        self.is_long = waiting > SHORT;
+        self.is_long = waiting > PEEKED_BYTES;
         if waiting == 0 {
             return if ended { self.end() } else { Taken::Nothing };
         }
@@ -218,7 +218,7 @@ impl Outbox {
 
     /// Takes the bytes behind the held byte if they are few. Returns `None` if they are many, or none.
     fn take_short(&mut self, buf: &mut [u8]) -> Option<Taken> {
-        let room = buf.len().min(SHORT);
+        let room = buf.len().min(PEEKED_BYTES);
         let seen = self.receive_with_front(&mut buf[..room], RecvFlags::PEEK).ok()?;
         // If descriptors are among the data, the kernel shows only the bytes before them.
         if seen.bytes < 2 || seen.bytes > room || seen.flags.contains(ReturnFlags::CTRUNC) {

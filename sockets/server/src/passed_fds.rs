@@ -15,10 +15,10 @@ use rustix::net::{RecvAncillaryBuffer, ReturnFlags};
 use crate::process::set_pass_rights;
 
 /// Maximum number of threads that close descriptors for the node.
-const MOST: usize = 256;
+const MAX_CLOSING_THREADS: usize = 256;
 
 /// Number of such threads now.
-static CLOSING: AtomicUsize = AtomicUsize::new(0);
+static CLOSING_THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes a socket refuse descriptors, where the system supports it. A listener's setting applies to later
 /// connections.
@@ -44,16 +44,16 @@ pub(crate) fn has_some(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
 pub(crate) fn close_apart(fd: OwnedFd) {
     // Later messages are refused, and have no room.
     let _ = rustix::net::shutdown(fd.as_fd(), rustix::net::Shutdown::Both);
-    if CLOSING.fetch_add(1, Ordering::Relaxed) < MOST {
+    if CLOSING_THREADS.fetch_add(1, Ordering::Relaxed) < MAX_CLOSING_THREADS {
         let close = Builder::new().name("peersock-close".into()).stack_size(64 << 10).spawn(|| {
             drop(fd);
-            CLOSING.fetch_sub(1, Ordering::Relaxed);
+            CLOSING_THREADS.fetch_sub(1, Ordering::Relaxed);
         });
         if close.is_ok() {
             return;
         }
     }
-    CLOSING.fetch_sub(1, Ordering::Relaxed);
+    CLOSING_THREADS.fetch_sub(1, Ordering::Relaxed);
 }
 
 #[cfg(test)]

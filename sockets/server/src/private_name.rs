@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 use crate::unix::unix;
 
 /// Flags for opening a folder in which others are made.
-const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const FOLDER_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// A file to which an application's socket is bound, and which no longer has a name.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ fn folders() -> impl Iterator<Item = PathBuf> {
 
 /// Binds a socket to a file in a folder within `folder`, and removes both. Returns the file.
 fn bind_in(folder: &PathBuf, socket: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Errno> {
-    let folder = rustix::fs::open(folder, FOLDER, Mode::empty())?;
+    let folder = rustix::fs::open(folder, FOLDER_FLAGS, Mode::empty())?;
     let bits = getrandom::u64().map_err(|_| Errno::IO)?;
     let inner = format!(".peersock-{bits:016x}");
     rustix::fs::mkdirat(&folder, &inner, Mode::RWXU)?;
@@ -100,7 +100,7 @@ fn bind_inside(
     socket: BorrowedFd<'_>,
     file: &str,
 ) -> Result<OwnedFd, Errno> {
-    let inner = rustix::fs::openat(folder, inner, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+    let inner = rustix::fs::openat(folder, inner, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty())?;
     let stat = rustix::fs::fstat(&inner)?;
     // The owner of the outer folder may have replaced the inner one.
     if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {

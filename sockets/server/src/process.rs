@@ -16,14 +16,14 @@ use rustix::net::sockopt;
 use crate::requester;
 
 /// Maximum number of other processes' descriptors inspected, which takes a second or two.
-const MANY_DESCRIPTORS: usize = 1 << 19;
+const MAX_INSPECTED_DESCRIPTORS: usize = 1 << 19;
 
 /// Time for a forked child to execute another program, and interval of the checks.
-const EXECUTES: Duration = Duration::from_millis(500);
-const LOOK: Duration = Duration::from_millis(5);
+const EXECUTE_TIMEOUT: Duration = Duration::from_millis(500);
+const EXECUTE_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The first descriptor that is not standard input, output or error.
-const FIRST: RawFd = 3;
+const FIRST_BEHIND_STANDARD: RawFd = 3;
 
 /// Returns the memory used by data that an AF_UNIX socket's peer has not read, bytes (SIOCOUTQ).
 pub(crate) fn unread_by_peer(fd: BorrowedFd<'_>) -> usize {
@@ -83,7 +83,7 @@ pub fn leave_descriptors() -> io::Result<()> {
     let result = unsafe {
         libc::syscall(
             libc::SYS_close_range,
-            FIRST as libc::c_uint,
+            FIRST_BEHIND_STANDARD as libc::c_uint,
             libc::c_uint::MAX,
             libc::CLOSE_RANGE_UNSHARE as libc::c_uint,
         )
@@ -95,7 +95,7 @@ pub fn leave_descriptors() -> io::Result<()> {
     // would go there.
     loop {
         let file = placeholder()?;
-        if file.as_raw_fd() >= FIRST {
+        if file.as_raw_fd() >= FIRST_BEHIND_STANDARD {
             return Ok(());
         }
         let _ = file.into_raw_fd();
@@ -115,16 +115,16 @@ pub(crate) fn placeholder() -> io::Result<OwnedFd> {
 /// Returns `None` without proc(5).
 ///
 /// A child about to execute another program holds them until then, so this function waits for it, up to
-/// [`EXECUTES`].
+/// [`EXECUTE_TIMEOUT`].
 pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
     let mut own = own_streams()?;
     let begun = Instant::now();
     let mut others = if own.is_empty() { Vec::new() } else { others() };
     while !others.is_empty() {
-        let has_time = begun.elapsed() < EXECUTES;
+        let has_time = begun.elapsed() < EXECUTE_TIMEOUT;
         others = take_held(&mut own, &others, has_time);
         if !others.is_empty() {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(EXECUTE_CHECK_INTERVAL);
         }
     }
     Some(own.into_values().collect())
@@ -150,7 +150,7 @@ fn own_streams() -> Option<BTreeMap<u64, SocketId>> {
 /// Removes the sockets from `own` that any of the processes has. With `spares_executing`, sockets stay that a
 /// process would lose by executing another program; such processes are returned.
 fn take_held(own: &mut BTreeMap<u64, SocketId>, processes: &[RawFd], spares_executing: bool) -> Vec<RawFd> {
-    let (mut executing, mut left) = (Vec::new(), MANY_DESCRIPTORS);
+    let (mut executing, mut left) = (Vec::new(), MAX_INSPECTED_DESCRIPTORS);
     for &process in processes {
         let table = format!("/proc/{process}/fd");
         for fd in numbers_in(&table).unwrap_or_default() {
@@ -204,7 +204,7 @@ pub(crate) fn retain_closed(inodes: &mut BTreeMap<u64, RawFd>, copies: &BTreeSet
     // Most node threads have a separate descriptor table, in which the application's numbers mean nothing.
     let none = BTreeSet::new();
     let own_copies = if has_common_table() { copies } else { &none };
-    let mut left = MANY_DESCRIPTORS;
+    let mut left = MAX_INSPECTED_DESCRIPTORS;
     for process in processes {
         if inodes.is_empty() {
             return;
@@ -275,7 +275,7 @@ fn leave_descriptors_singly() -> io::Result<()> {
     if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    for fd in numbers_in("/proc/thread-self/fd")?.into_iter().filter(|fd| *fd >= FIRST) {
+    for fd in numbers_in("/proc/thread-self/fd")?.into_iter().filter(|fd| *fd >= FIRST_BEHIND_STANDARD) {
         // SAFETY: the table is this thread's alone, and nothing on it owns a descriptor. The descriptor of
         // the listing is closed already, and closing its number again is harmless.
         unsafe { libc::close(fd) };

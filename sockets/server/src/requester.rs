@@ -16,7 +16,7 @@ use crate::wakers::Key;
 
 /// Maximum number of connections of other users that have not shown the token. Beyond it the oldest go;
 /// processes with the token show it at once.
-const MOST_STRANGERS: usize = 64;
+const MAX_STRANGERS: usize = 64;
 
 /// Owner of everything from users that this user namespace does not know.
 const OVERFLOW_UID: u32 = 65534;
@@ -137,7 +137,7 @@ impl Strangers {
     /// Adds a connection. Returns the oldest if there are too many.
     pub(crate) fn add(&mut self, key: Key) -> Option<Key> {
         self.0.push_back(key);
-        if self.0.len() > MOST_STRANGERS { self.0.pop_front() } else { None }
+        if self.0.len() > MAX_STRANGERS { self.0.pop_front() } else { None }
     }
 }
 

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use crate::addresses::{errno, route, routes};
 use crate::ancillary::DatagramOptions;
 use crate::connecting::Asker;
-use crate::ipv4_aliases::RANGE;
+use crate::ipv4_aliases::ALIAS_RANGE;
 use crate::options::{interface_index, interface_name};
 use crate::passed_fds;
 use crate::requester::{Received, Requester, failed, id};
@@ -27,7 +27,7 @@ use crate::wakers::Key;
 use peersock_datapath::JoinedNetwork;
 
 /// Number of request connections accepted before other sockets have their turn.
-const MOST: usize = 64;
+const ACCEPTS_PER_TURN: usize = 64;
 
 /// The largest error number of Linux.
 const LAST_ERRNO: i32 = 4095;
@@ -35,7 +35,7 @@ const LAST_ERRNO: i32 = 4095;
 impl ServerState {
     /// Accepts applications' connections to the request socket.
     pub(crate) fn accept_requester(&mut self, listener: &OwnedFd) {
-        for _ in 0..MOST {
+        for _ in 0..ACCEPTS_PER_TURN {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let fd = match rustix::net::accept_with(listener, flags) {
                 Ok(fd) => fd,
@@ -204,7 +204,7 @@ impl ServerState {
                 }
             },
             Request::Routes => {
-                let aliases = self.context.has_no_ipv4().then_some(RANGE);
+                let aliases = self.context.has_no_ipv4().then_some(ALIAS_RANGE);
                 Some(Reply::Routes(self.context.networks().iter().flat_map(routes).chain(aliases).collect()))
             }
             Request::Resolve(name) => Some(self.resolve(&name).map_or_else(failed, Reply::Resolved)),

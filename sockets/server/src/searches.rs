@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use peersock_primitives::sync;
 
-/// Searches take at most one part in `PARTS` of the time.
-const PARTS: u32 = 10;
+/// Searches take at most one part in `TIME_DIVISOR` of the time.
+const TIME_DIVISOR: u32 = 10;
 
 /// Total duration of searches that may follow each other without a pause.
-const BURST: Duration = Duration::from_millis(100);
+const BURST_TIME: Duration = Duration::from_millis(100);
 
 /// Time at which the searches so far have used up their share; `None` at first.
 pub(crate) struct Searches(Mutex<Option<Instant>>);
@@ -27,13 +27,13 @@ impl Searches {
     pub(crate) fn begin(&self, now: Instant) -> Option<Search> {
         let paid_at = *sync::lock(&self.0);
         let debt = paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        (debt <= PARTS * BURST).then_some(Search(now))
+        (debt <= TIME_DIVISOR * BURST_TIME).then_some(Search(now))
     }
 
     /// Ends a search.
     pub(crate) fn end(&self, search: Search, now: Instant) {
         let mut paid_at = sync::lock(&self.0);
-        let cost = PARTS * now.saturating_duration_since(search.0);
+        let cost = TIME_DIVISOR * now.saturating_duration_since(search.0);
         *paid_at = Some(paid_at.map_or(now, |at| at.max(now)) + cost);
     }
 }
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn searches_take_a_tenth_of_the_time_but_for_a_burst() {
         let minute = Duration::from_secs(60);
-        let tenth = minute / 10 + BURST;
+        let tenth = minute / 10 + BURST_TIME;
         for millis in [1, 10, 85] {
             let each = Duration::from_millis(millis);
             let spent = each * searches(each, minute);

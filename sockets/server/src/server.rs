@@ -18,7 +18,7 @@ use crate::application_fd;
 use crate::context::Context;
 use crate::passed_fds;
 use crate::resets::Resets;
-use crate::state::{Entry, LOOK, ServerState};
+use crate::state::{DELIVERY_CHECK_INTERVAL, Entry, ServerState};
 use crate::stream::Stream;
 use crate::undelivered::Outstanding;
 use crate::unix::unix;
@@ -28,11 +28,11 @@ use crate::wakers::{Key, ReadyQueue};
 const BACKLOG: i32 = 4096;
 
 /// Interval of the checks whether peers still acknowledge data. A waiter is woken when nothing is left.
-const PATIENCE_LOOK: Duration = Duration::from_millis(10);
+const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Time for a process to exit after its node has ended, before its threads see the end. A thread that writes
 /// would get SIGPIPE, which changes how the process ends.
-const LEAVE: Duration = Duration::from_secs(1);
+const EXIT_TIME: Duration = Duration::from_secs(1);
 
 /// The server as the engine thread runs it.
 pub(crate) struct Server {
@@ -135,7 +135,11 @@ impl Server {
             }
             // Poll, because no event reports that the peer of an open connection has acknowledged everything.
             let is_asked = state.draining == Some(Unclosed::Finish);
-            state = sync::wait_timeout(&self.drained, state, if is_asked { PATIENCE_LOOK } else { LOOK });
+            state = sync::wait_timeout(
+                &self.drained,
+                state,
+                if is_asked { DRAIN_CHECK_INTERVAL } else { DELIVERY_CHECK_INTERVAL },
+            );
         }
     }
 
@@ -278,7 +282,7 @@ fn keep(kept: Vec<OwnedFd>) {
     if !kept.is_empty() {
         let holder = std::thread::Builder::new().name("peersock-kept".into());
         let hold = move || {
-            std::thread::sleep(LEAVE);
+            std::thread::sleep(EXIT_TIME);
             drop(kept);
         };
         // Without a thread they are closed now.

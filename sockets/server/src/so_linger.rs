@@ -11,12 +11,12 @@ use crate::requester::failed;
 use crate::wakers::Key;
 
 /// Interval of the checks whether everything is acknowledged, while an application waits.
-const LOOK: Duration = Duration::from_millis(2);
+const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// Time for which a closed descriptor may still seem open, because another node of the process may hold
 /// copies while it searches for its own.
-const SHARED: Duration = Duration::from_millis(5);
+const SHARED_COPY_TIME: Duration = Duration::from_millis(5);
 /// Key of a timer that only wakes the server.
-pub(crate) const NOBODY: Key = 0;
+pub(crate) const WAKE_ONLY: Key = 0;
 
 /// The waiting applications.
 #[derive(Default)]
@@ -65,7 +65,7 @@ impl Lingering {
         let now = Instant::now();
         // Clamp, because a longer time could overflow.
         let until = now + time.min(Duration::from_secs(u32::MAX.into()));
-        self.waiting.push(Waiting { requester, which, flow, until, shared_until: now + SHARED });
+        self.waiting.push(Waiting { requester, which, flow, until, shared_until: now + SHARED_COPY_TIME });
     }
 
     /// Removes the applications that have waited long enough, and returns their replies. For a connection,
@@ -91,7 +91,7 @@ impl Lingering {
         if self.waiting.is_empty() || self.look.is_some_and(|look| look > now) {
             return None;
         }
-        self.look = Some(now + LOOK);
+        self.look = Some(now + CHECK_INTERVAL);
         self.look
     }
 }

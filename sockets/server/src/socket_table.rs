@@ -16,7 +16,7 @@ use crate::transport::Transport;
 use crate::wakers::Key;
 
 /// Number of opened sockets below which none are swept.
-const LEAST_SWEPT: usize = 64;
+const MIN_SWEPT_SOCKETS: usize = 64;
 
 /// A socket that an application has opened and announced.
 pub(crate) struct Opened {
@@ -103,7 +103,7 @@ pub(crate) struct Sockets {
 
 impl Default for Sockets {
     fn default() -> Self {
-        Self { opened: HashMap::new(), accepted: HashMap::new(), sweep_at: LEAST_SWEPT }
+        Self { opened: HashMap::new(), accepted: HashMap::new(), sweep_at: MIN_SWEPT_SOCKETS }
     }
 }
 
@@ -121,7 +121,7 @@ impl Sockets {
 
     /// Notes that closed sockets were swept.
     pub(crate) fn note_sweep(&mut self) {
-        self.sweep_at = LEAST_SWEPT.max(2 * self.opened.len());
+        self.sweep_at = MIN_SWEPT_SOCKETS.max(2 * self.opened.len());
     }
 
     pub(crate) fn get(&self, id: SocketId) -> Option<&Opened> {

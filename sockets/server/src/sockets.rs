@@ -15,7 +15,7 @@ use crate::socket_table::{Opened, Phase};
 use crate::state::{Entry, ServerState};
 
 /// Maximum age of the list of name holders when closed sockets are searched to save memory.
-const LISTED: Duration = Duration::from_secs(1);
+const SWEEP_LIST_MAX_AGE: Duration = Duration::from_secs(1);
 
 impl ServerState {
     /// Returns the socket, registered if it is new.
@@ -31,7 +31,7 @@ impl ServerState {
     fn sweep_unused(&mut self) {
         let fresh = self.sockets.values().filter(|opened| opened.phase == Phase::Fresh);
         let fresh = fresh.map(|opened| opened.socket).collect();
-        self.forget_dead(fresh, LISTED);
+        self.forget_dead(fresh, SWEEP_LIST_MAX_AGE);
         self.sockets.note_sweep();
     }
 
@@ -150,7 +150,7 @@ impl ServerState {
             let watched: Vec<_> = watched.map(|opened| opened.socket.id).collect();
             for id in watched {
                 let opened = self.sockets.get(id);
-                if opened.is_some_and(|opened| !self.context.seems_open(opened, LISTED)) {
+                if opened.is_some_and(|opened| !self.context.seems_open(opened, SWEEP_LIST_MAX_AGE)) {
                     any = true;
                     self.note_closed(id);
                 }
@@ -187,7 +187,7 @@ impl ServerState {
         };
         let candidates =
             self.sockets.values().filter(bound).filter(idle).map(|opened| opened.socket).collect();
-        self.forget_dead(candidates, if port == 0 { LISTED } else { Duration::ZERO }) || any
+        self.forget_dead(candidates, if port == 0 { SWEEP_LIST_MAX_AGE } else { Duration::ZERO }) || any
     }
 
     /// Forgets the candidates that no process has open any more. Returns true if there were any.

@@ -15,8 +15,8 @@ use crate::connection_errors::Endings;
 use crate::context::Context;
 use crate::datagram::Datagrams;
 use crate::listening::Listening;
+use crate::log_limit::LogLimit;
 use crate::requester::{Requester, Strangers};
-use crate::seldom::Seldom;
 use crate::so_linger::Lingering;
 use crate::socket_table::Sockets;
 use crate::stream::{Outcome, Stream};
@@ -25,10 +25,10 @@ use crate::wakers::{Key, Readiness};
 
 /// Maximum number of connections whose data waits in one turn to be sent together: as many as fit into one
 /// call.
-const MOST_UNSENT: usize = 64;
+const MAX_UNSENT_CONNECTIONS: usize = 64;
 
 /// Interval of the checks whether everything is delivered, before open connections are reset.
-pub(crate) const LOOK: Duration = Duration::from_millis(2);
+pub(crate) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The complete state of a server.
 pub(crate) struct ServerState {
@@ -39,7 +39,7 @@ pub(crate) struct ServerState {
     keys: Vec<Key>,
     /// Released for a moment when descriptors run out, see [`ServerState::without_spare`].
     spare: Option<OwnedFd>,
-    turned_away: Seldom,
+    turned_away: LogLimit,
     pub(crate) delivering: Delivering,
     pub(crate) endings: Endings,
     pub(crate) lingering: Lingering,
@@ -88,7 +88,7 @@ impl ServerState {
             sockets: Sockets::default(),
             keys: Vec::new(),
             spare: spare(),
-            turned_away: Seldom::default(),
+            turned_away: LogLimit::default(),
             delivering: Delivering::default(),
             endings: Endings::default(),
             lingering: Lingering::default(),
@@ -206,7 +206,7 @@ impl ServerState {
                 let outcome = stream.pump(readiness, buf, unsent, self.draining.is_some(), resets);
                 // One stream with much data must not delay others, and a reset must not overtake written
                 // data.
-                if outcome != Outcome::Waits || unsent.len() >= MOST_UNSENT {
+                if outcome != Outcome::Waits || unsent.len() >= MAX_UNSENT_CONNECTIONS {
                     self.context.send_unsent();
                 }
                 if let Some((fd, events)) = stream.changed_events() {
@@ -217,7 +217,9 @@ impl ServerState {
                 match outcome {
                     Outcome::Waits => {}
                     Outcome::Taken if stays() => {}
-                    Outcome::WaitsForDelivery => self.context.set_timer(Instant::now() + LOOK, key),
+                    Outcome::WaitsForDelivery => {
+                        self.context.set_timer(Instant::now() + DELIVERY_CHECK_INTERVAL, key)
+                    }
                     Outcome::WaitsForAccept(until) => self.context.set_timer(until, key),
                     Outcome::HasMore => self.context.set_timer(Instant::now(), key),
                     Outcome::Taken | Outcome::Ended => self.end_stream(key),

@@ -9,7 +9,7 @@ use peersock_stack::Flow;
 use crate::Unclosed;
 use crate::connection_errors::{Ending, When};
 use crate::requester::id;
-use crate::so_linger::NOBODY;
+use crate::so_linger::WAKE_ONLY;
 use crate::state::{Entry, ServerState, is_reset_if_open};
 use crate::stream::{Origin, Stream};
 use crate::undelivered::Outstanding;
@@ -113,7 +113,7 @@ impl ServerState {
             self.reply(requester, &reply);
         }
         if let Some(look) = self.lingering.next_look(now) {
-            self.context.set_timer(look, NOBODY);
+            self.context.set_timer(look, WAKE_ONLY);
         }
     }
 

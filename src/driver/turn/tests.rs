@@ -20,7 +20,7 @@ const RELAYED_ADDRESS: u16 = 0x0016;
 const FAMILY: u16 = 0x0017;
 
 /// Longer than any wait.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Fields of a request that the tests need.
 struct Request {
@@ -77,7 +77,7 @@ impl Server {
     }
 
     fn allocate(&self) -> Request {
-        let request = self.request(ALLOCATE, PATIENCE).expect("the node asks for an allocation");
+        let request = self.request(ALLOCATE, TEST_TIMEOUT).expect("the node asks for an allocation");
         self.grant(&request);
         request
     }
@@ -100,7 +100,7 @@ fn node(server: &Server) -> (Node, Arc<Driver>) {
 }
 
 fn wait_for(what: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     while !what() {
         assert!(Instant::now() < until, "waited in vain");
         std::thread::sleep(Duration::from_millis(1));
@@ -132,7 +132,7 @@ fn the_way_to_the_server_is_looked_up_on_the_interface_that_the_socket_is_bound_
 fn an_allocation_that_is_granted_while_the_node_stops_is_given_back() {
     let server = Server::start();
     let (node, driver) = node(&server);
-    let request = server.request(ALLOCATE, PATIENCE).expect("the node asks for an allocation");
+    let request = server.request(ALLOCATE, TEST_TIMEOUT).expect("the node asks for an allocation");
     let stopping = std::thread::spawn(move || driver.stop_turn());
     wait_for(|| node.inner.driver.turn.is_stopped());
     // The thread notices that no answer has come yet.

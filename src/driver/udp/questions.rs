@@ -83,7 +83,7 @@ impl Questions {
 
     /// Waits for answers, at most until a time; returns all that came since the last call.
     pub(super) fn wait(&self, until: Instant) -> Vec<OutsideAnswer> {
-        let patience = until.saturating_duration_since(Instant::now()).min(LONGEST);
+        let patience = until.saturating_duration_since(Instant::now()).min(MAX_INTERVAL);
         let state = sync::lock(&self.state);
         let mut state =
             sync::wait_timeout_while(&self.arrived, state, patience, |state| state.answers.is_empty());
@@ -97,7 +97,7 @@ fn is_of_the_overlay(datagram: &[u8]) -> bool {
     peersock_overlay::wire::MessageType::of(datagram).is_some()
 }
 
-const LONGEST: Duration = Duration::from_secs(60);
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -115,7 +115,7 @@ mod tests {
         assert!(!questions.take(0, server, &[1; MAX_BYTES + 1]));
         assert!(questions.take(1, server, b"d1:"));
         let answer = OutsideAnswer { socket: 1, from: server, datagram: b"d1:".to_vec() };
-        assert_eq!(questions.wait(Instant::now() + LONGEST), [answer]);
+        assert_eq!(questions.wait(Instant::now() + MAX_INTERVAL), [answer]);
         for _ in 0..2 * MAX_ANSWERS {
             questions.take(0, server, b"flood");
         }

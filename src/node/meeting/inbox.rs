@@ -97,7 +97,7 @@ impl Inbox {
 
     /// Returns the next note; waits for it until `until`.
     pub(super) fn next(&self, until: Instant) -> Option<Note> {
-        let patience = until.saturating_duration_since(Instant::now()).min(LONGEST);
+        let patience = until.saturating_duration_since(Instant::now()).min(MAX_INTERVAL);
         let waiting = sync::lock(&self.waiting);
         let mut waiting =
             sync::wait_timeout_while(&self.filled, waiting, patience, |waiting| waiting.is_empty());
@@ -144,4 +144,4 @@ impl Waiting {
     }
 }
 
-const LONGEST: Duration = Duration::from_secs(3600);
+const MAX_INTERVAL: Duration = Duration::from_secs(3600);

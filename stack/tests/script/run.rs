@@ -21,7 +21,7 @@ pub(crate) const PORT: u16 = 80;
 const PEER_PORTS: u16 = 7000;
 
 /// Number of segments at one time from which a flow counts as endless.
-const ENOUGH: usize = 5000;
+const ENDLESS_SEGMENTS: usize = 5000;
 
 /// Number of timers in one wait from which the stack counts as restless.
 const RESTLESS: usize = 20_000;
@@ -267,7 +267,7 @@ impl Runner {
                 let packet = packet.to_vec();
                 self.emitted(&packet, limits.checksums)?;
             }
-            if self.pending.len() > before + ENOUGH {
+            if self.pending.len() > before + ENDLESS_SEGMENTS {
                 return Err("it does not stop sending".to_owned());
             }
         }

@@ -26,7 +26,7 @@ const SHOWN: [(Quantity, bool); 9] = [
 const MARGIN: usize = 20;
 const COLUMN: usize = 440;
 /// Height of the title and the lines below it.
-const HEAD: usize = 92;
+const HEAD_HEIGHT: usize = 92;
 /// Height of a quantity's name and the gap below its bars.
 const PANEL: usize = 42;
 const ROW: usize = 20;
@@ -53,7 +53,7 @@ pub(crate) fn svg(figures: &Figures, machine: &str, conditions: &str) -> String 
         .filter(|(_, _, rows)| !rows.is_empty())
         .collect();
     let mut body = String::new();
-    let mut top = HEAD;
+    let mut top = HEAD_HEIGHT;
     for pair in panels.chunks(2) {
         for ((quantity, more, rows), left) in pair.iter().zip([MARGIN, MARGIN + COLUMN]) {
             body.push_str(&panel(*quantity, *more, rows, left, top));

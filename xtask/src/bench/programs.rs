@@ -24,7 +24,7 @@ const FILE_SIZE: u64 = 256 << 20;
 /// Requests in one run of redis-benchmark.
 const REQUESTS: &str = "60000";
 /// Time within which a server has to answer, and a client has to finish.
-const PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time within which a server must end after the request to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 const HTTP_PORT: u16 = 8080;
@@ -239,7 +239,7 @@ impl Bench {
             _ => address,
         };
         // The first attempts may come before the servers are up.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             match self.attempt(work, way, address) {
                 Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(300)),
@@ -289,7 +289,7 @@ impl Bench {
             }
         };
         let command = self.command(Side::A, way, "client", &arguments);
-        let last = Process::spawn(&format!("{}, {way:?}", arguments[0]), command)?.finish(PATIENCE)?;
+        let last = Process::spawn(&format!("{}, {way:?}", arguments[0]), command)?.finish(START_TIMEOUT)?;
         let bad = || format!("cannot read {last:?}");
         match work {
             Work::Fetch => {

@@ -143,7 +143,7 @@ impl fmt::Display for Case {
 
 /// Time within which a server has to be ready, and a client has to finish. It includes a thousand connections
 /// on a machine that builds at the same time.
-const PATIENCE: Duration = Duration::from_secs(240);
+const READY_TIMEOUT: Duration = Duration::from_secs(240);
 /// Time that busy threads poll for packets, in microseconds.
 const BUSY_POLL: &str = "50";
 /// Time for which an idle process is watched.
@@ -213,7 +213,7 @@ impl<'a> Session<'a> {
             Case::Start => {
                 let start = Instant::now();
                 let client = self.spawn(contender, "first-byte", &[])?;
-                let (at, _) = client.line(PATIENCE)?;
+                let (at, _) = client.line(READY_TIMEOUT)?;
                 vec![(Quantity::FirstByte, milliseconds(at - start))]
             }
             Case::Recovery => vec![(Quantity::Recovery, milliseconds(self.recovery(contender)?))],
@@ -245,14 +245,14 @@ impl<'a> Session<'a> {
     /// successor.
     fn recovery(&mut self, contender: Contender) -> Result<Duration> {
         let mut client = self.spawn(contender, "recover", &[])?;
-        client.line(PATIENCE)?;
+        client.line(READY_TIMEOUT)?;
         let Server { process, address } = self.servers.remove(&contender).ok_or("its server does not run")?;
         drop(process);
         let start = Instant::now();
         client.tell("again")?;
         let server = self.serve(contender, Some(address))?;
         self.servers.insert(contender, server);
-        let (at, _) = client.line(PATIENCE)?;
+        let (at, _) = client.line(READY_TIMEOUT)?;
         Ok(at - start)
     }
 
@@ -273,7 +273,7 @@ impl<'a> Session<'a> {
             command.args(["serve", &again.unwrap_or(any.to_string())]);
         }
         let process = Process::spawn(&format!("{contender} server"), command)?;
-        let (_, line) = process.line(PATIENCE)?;
+        let (_, line) = process.line(READY_TIMEOUT)?;
         let ready: Value = serde_json::from_str(&line)?;
         let address = ready["address"].as_str().ok_or("the server names no address")?.to_owned();
         Ok(Server { process, address })
@@ -281,7 +281,7 @@ impl<'a> Session<'a> {
 
     /// Runs a client to its end and parses its output.
     fn client(&self, contender: Contender, workload: &str, options: &[&str]) -> Result<Value> {
-        let output = self.spawn(contender, workload, options)?.finish(PATIENCE)?;
+        let output = self.spawn(contender, workload, options)?.finish(READY_TIMEOUT)?;
         Ok(serde_json::from_str(&output)?)
     }
 

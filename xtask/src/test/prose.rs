@@ -1,8 +1,10 @@
 //! Rules of prose that can be counted, for comments and doc comments.
 //!
+//! Comments that are no documentation give reasons, so the cores have a minimum of them.
+//!
 //! A first sentence has a subject and a verb, so it begins with no question word. Phrases that hide who does
-//! what are left out. A comment fits into 110 columns, but for code and tables in it. Python's docstrings and
-//! comments are held to the same words; ruff limits their columns.
+//! what are left out. A comment fits into 110 columns, but for code and tables in it, and so does a line of a
+//! document. Python's docstrings and comments are held to the same words; ruff limits their columns.
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,8 +35,17 @@ const BANNED: [&str; 12] = [
     "those of them",
 ];
 
-/// Columns of a comment.
+/// The crates that decide about protocols, whose reasons nothing else tells.
+const CORES: [&str; 3] = ["peersock-datapath", "peersock-overlay", "peersock-stack"];
+
+/// Share of a core's lines, without tests, that are comments on reasons, percent.
+const REASONS_PERCENT: usize = 3;
+
+/// Columns of a comment, and of a document's line.
 const COLUMNS: usize = 110;
+
+/// The documents, from the workspace's root.
+const DOCUMENTS: [&str; 5] = ["CHANGELOG.md", "CONTRIBUTING.md", "README.md", "changes", "docs"];
 
 /// Returns where a crate's comments break the rules.
 /// Fails if a file cannot be read.
@@ -44,7 +55,31 @@ pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     for source in ["src", "tests"].map(|part| folder.join(part)).iter().filter(|part| part.is_dir()) {
         all.extend(rust_files(source)?);
     }
-    complaints_in(&all, &package.name, "doc comments", |text| Counts::of(text, COLUMNS))
+    let mut complaints =
+        complaints_in(&all, &package.name, "doc comments", |text| Counts::of(text, COLUMNS))?;
+    if CORES.contains(&package.name.as_str()) {
+        let source = rust_files(&folder.join("src"))?;
+        let texts = source.iter().map(fs::read_to_string).collect::<std::io::Result<Vec<_>>>()?;
+        let (lines, reasons) = texts.iter().map(|text| reasons_in(text)).fold((0, 0), |sum, part| {
+            let ((lines, reasons), (more_lines, more_reasons)) = (sum, part);
+            (lines + more_lines, reasons + more_reasons)
+        });
+        if reasons * 100 < lines * REASONS_PERCENT {
+            complaints.push(format!("{}: {reasons} comments in {lines} lines are few reasons", package.name));
+        }
+    }
+    Ok(complaints)
+}
+
+/// Returns the number of lines in front of a file's tests, and of comments among them that are no
+/// documentation.
+fn reasons_in(text: &str) -> (usize, usize) {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
+    let is_reason = |line: &&str| {
+        let bare = line.trim_start();
+        bare.starts_with("//") && !bare.starts_with("///") && !bare.starts_with("//!")
+    };
+    (text.lines().count(), text.lines().filter(is_reason).count())
 }
 
 /// Returns where the comments of the Python package, its tests and its examples break the rules.
@@ -52,6 +87,35 @@ pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
 pub(super) fn python_complaints() -> Result<Vec<String>> {
     let all = files(&root().join("bindings/python"), &["py"], &|_| false)?;
     complaints_in(&all, "Python", "docstrings", |text| Counts::of(&as_rust(text), usize::MAX))
+}
+
+/// Returns the lines of documents that are too long, outside of code and tables.
+/// Fails if a file cannot be read.
+pub(super) fn document_complaints() -> Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    for place in DOCUMENTS {
+        let path = root().join(place);
+        let all = if path.is_dir() { files(&path, &["md"], &|_| false)? } else { vec![path] };
+        for file in all {
+            let text = fs::read_to_string(&file)?;
+            let name = file.strip_prefix(root()).unwrap_or(&file).display();
+            complaints.extend(
+                long_lines(&text).map(|line| format!("{name}:{line}: a line over {COLUMNS} columns")),
+            );
+        }
+    }
+    Ok(complaints)
+}
+
+/// Returns the numbers, from 1, of a document's lines that are too long and neither code nor a table's.
+fn long_lines(text: &str) -> impl Iterator<Item = usize> {
+    let mut in_code = false;
+    text.lines().enumerate().filter_map(move |(at, line)| {
+        let bare = line.trim_start();
+        in_code ^= bare.starts_with("```");
+        let is_prose = !in_code && !bare.starts_with('|');
+        (is_prose && line.chars().count() > COLUMNS).then_some(at + 1)
+    })
 }
 
 /// Returns the complaints about some files, and one if too many of their doc comments begin with questions.
@@ -169,6 +233,20 @@ mod tests {
             "/// Text.\n/// ```\n/// {wide}\n/// ```\n/// | {wide} |\n/// {wide}\nlet code = {wide};\n"
         );
         assert_eq!(Counts::of(&text, COLUMNS).complaints.len(), 1);
+    }
+
+    #[test]
+    fn comments_on_reasons_are_counted_in_front_of_the_tests() {
+        let text =
+            "//! What.\n\n/// It.\nfn f() {\n    // Because.\n}\n#[cfg(test)]\nmod tests {\n// No.\n}\n";
+        assert_eq!(reasons_in(text), (6, 1));
+    }
+
+    #[test]
+    fn code_and_tables_in_documents_may_be_long() {
+        let wide = "x".repeat(COLUMNS + 1);
+        let text = format!("{}\n{wide}\n```sh\n{wide}\n```\n| {wide} |\n- {wide}\n", &wide[1..]);
+        assert_eq!(long_lines(&text).collect::<Vec<_>>(), [2, 7]);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! explain the origin of network files ([`network_files`]). Log fields have the same names everywhere
 //! ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). The reason of an ignored test
 //! names what runs the test ([`slow`]). The library inside the program is never an old one
-//! ([`preload_sources`]). Comments keep the rules of prose ([`prose`]), and folders have the names of their
-//! crates ([`folders`]). The list of other interfaces' features is complete ([`faces`]).
+//! ([`preload_sources`]). Comments and documents keep the rules of prose ([`prose`]), and folders have the
+//! names of their crates ([`folders`]). The list of other interfaces' features is complete ([`faces`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,6 +90,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         note(prose::complaints(package)?);
     }
     note(prose::python_complaints()?);
+    note(prose::document_complaints()?);
     note(folders::complaints(workspace)?);
     note(network_files::complaints(workspace)?);
     note(log_fields::complaints(workspace)?);

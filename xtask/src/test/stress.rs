@@ -26,7 +26,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask stress --times 200 -E 'test(=connect::shutdown_ends_an_attempt_that_is_waited_for)'";
 
 /// Duration below which tests are repeated often.
-const SHORT: Duration = Duration::from_secs(1);
+const MAX_SHORT_TEST: Duration = Duration::from_secs(1);
 
 /// Options of `stress`.
 #[derive(Args)]
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut failures = BTreeMap::new();
     let _busy = (0..options.busy).map(|_| busy_process()).collect::<io::Result<Vec<_>>>()?;
     let first = round(options, &options.filter, &mut failures)?;
-    let is_long = |seconds: f64| seconds >= SHORT.as_secs_f64();
+    let is_long = |seconds: f64| seconds >= MAX_SHORT_TEST.as_secs_f64();
     let long: Vec<_> =
         first.durations.iter().filter(|(_, time)| is_long(*time)).map(|(name, _)| exact(name)).collect();
     let long = if long.is_empty() { "none()".to_owned() } else { long.join(" + ") };

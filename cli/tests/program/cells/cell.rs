@@ -20,8 +20,8 @@ use crate::common::{Lab, PATIENCE, PORT, Running, address_of, http, peersock, ru
 const RESULTS: &str = "PEERSOCK_CELLS";
 
 /// Numbers of bytes that each side writes at first and then repeatedly, as in the simulator.
-const FIRST: usize = 2000;
-const AGAIN: usize = 200;
+const FIRST_BYTES: usize = 2000;
+const REPEATED_BYTES: usize = 200;
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Time limit for a direct path: 5 s after the call to dial, and the rest for a busy machine.
@@ -29,7 +29,7 @@ const DIRECT_BY: Duration = Duration::from_secs(5 + 10);
 /// Time limit if many ports are searched: at most 3 s more. A busy machine also sends late.
 const LIKELY_BY: Duration = Duration::from_secs(15 + 15);
 /// Number of tries. A search fails twice in a hundred times, and practically never three times in a row.
-const TRIES: usize = 3;
+const ATTEMPTS: usize = 3;
 /// Time for which a path that stays relayed is watched.
 const WATCHED: Duration = Duration::from_secs(6);
 /// Number of writes over the path that was found.
@@ -44,8 +44,8 @@ pub(super) fn of_kinds(kinds: [&str; 2]) {
         return;
     }
     // `None` means that the lab cannot be built on this machine.
-    let is_found = (0..TRIES).any(|_| run_once(kinds, expected).unwrap_or(true));
-    assert!(is_found, "no direct path in {TRIES} tries");
+    let is_found = (0..ATTEMPTS).any(|_| run_once(kinds, expected).unwrap_or(true));
+    assert!(is_found, "no direct path in {ATTEMPTS} tries");
 }
 
 /// Runs the cell once. Returns true if the path was direct in the end.
@@ -187,7 +187,7 @@ impl Meeting {
             ready: None,
             direct: None,
         };
-        talk.write(FIRST);
+        talk.write(FIRST_BYTES);
         while talk.first_byte.is_none() {
             assert!(since.elapsed() < PATIENCE, "no byte arrives; {}", talk.logs());
             talk.wait(POLL);
@@ -229,7 +229,7 @@ impl Talk {
             _ => self.since.elapsed() + WATCHED,
         };
         while self.direct.is_none() && self.since.elapsed() < limit {
-            self.write(AGAIN);
+            self.write(REPEATED_BYTES);
             self.wait(INTERVAL);
         }
     }
@@ -237,7 +237,7 @@ impl Talk {
     /// Writes this many more times.
     pub(super) fn write_for(&mut self, times: usize) {
         for _ in 0..times {
-            self.write(AGAIN);
+            self.write(REPEATED_BYTES);
             self.wait(INTERVAL);
         }
     }

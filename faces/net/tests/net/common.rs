@@ -10,11 +10,11 @@ use peersock::{IdentitySource, Interfaces, Joined, Network, Node, Seed};
 use peersock_net::{self as net, Conn, Dialer, ListenConfig, Listener};
 
 /// Timeout longer than any operation takes; tests do not depend on speed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Fails if a future does not complete within the timeout.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("it does not take for ever")
+    tokio::time::timeout(TEST_TIMEOUT, what).await.expect("it does not take for ever")
 }
 
 /// Addresses at which kernel connections are tested.
@@ -94,7 +94,7 @@ impl Members {
         };
         let members = Members { here: member(1), there: member(2) };
         let there = members.there.1.address().into();
-        members.here.1.wait_peer(there, PATIENCE).expect("they find each other");
+        members.here.1.wait_peer(there, TEST_TIMEOUT).expect("they find each other");
         members
     }
 

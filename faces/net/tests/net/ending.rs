@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peersock_net::{self as net, Conn, Dialer, Listener, SocketError, TcpAddr, UdpAddr};
 use tokio::task::JoinHandle;
 
-use crate::common::{Members, PATIENCE, dialed, listening, soon};
+use crate::common::{Members, TEST_TIMEOUT, dialed, listening, soon};
 
 /// A call that blocks until another task ends it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -166,7 +166,7 @@ async fn an_expired_deadline_fails_also_where_something_is_there() {
         // Writes have a separate deadline.
         assert_eq!(server.write(b"x").await, Ok(1));
         // Reads work again with a new deadline, or without one.
-        server.set_read_deadline(Instant::now() + PATIENCE).expect("it is open");
+        server.set_read_deadline(Instant::now() + TEST_TIMEOUT).expect("it is open");
         assert_eq!(soon(server.read(2)).await, Ok(b"he".to_vec()));
         server.set_deadline(Instant::now()).expect("it is open");
         server.set_deadline(None).expect("it is open");
@@ -181,7 +181,7 @@ async fn an_expired_deadline_fails_also_where_something_is_there() {
 #[tokio::test]
 async fn a_later_deadline_counts_for_who_waits() {
     each(async |ends| {
-        ends.client.set_read_deadline(Instant::now() + PATIENCE).expect("it is open");
+        ends.client.set_read_deadline(Instant::now() + TEST_TIMEOUT).expect("it is open");
         let told = ends.waiting(Call::Read).await;
         ends.client.set_read_deadline(None).expect("it is open");
         ends.server.write(b"late").await.expect("room");

@@ -21,10 +21,10 @@ use crate::{Message, Options, Pipe, PipeError, Proto};
 pub const NODE_PORT: u16 = 10001;
 
 /// Default time for which a node looks for another one.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEFAULT_FIND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for which a thread waits for a node in one step, so that a cancelled call blocks no thread for
 /// longer.
-const STEP: Duration = Duration::from_millis(250);
+const WAIT_STEP: Duration = Duration::from_millis(250);
 
 /// Settings of a [`P2pNode`].
 ///
@@ -293,7 +293,7 @@ impl P2pNode {
     /// [`PipeError::NoCommonNetwork`], [`PipeError::NotFound`], the other node refuses the connection, or
     /// this node is closed.
     pub async fn connect(&self, to: &NodeAddress) -> Result<Pipe, PipeError> {
-        self.connect_within(to, PATIENCE).await
+        self.connect_within(to, DEFAULT_FIND_TIMEOUT).await
     }
 
     /// Connects as [`connect`](Self::connect) does, with this search time; `Duration::MAX` means no limit.
@@ -380,13 +380,13 @@ async fn find(joined: &Joined, address: IpAddr, timeout: Duration) -> Result<(),
     let deadline = Instant::now().checked_add(timeout);
     loop {
         let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-        let (joined, step) = (joined.clone(), left.min(STEP));
+        let (joined, step) = (joined.clone(), left.min(WAIT_STEP));
         match blocking(move || joined.wait_peer(address, step)).await.flatten() {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() != std::io::ErrorKind::TimedOut => {
                 return Err(of_system("find the node", &error).into());
             }
-            Err(_) if left <= STEP => return Err(PipeError::NotFound),
+            Err(_) if left <= WAIT_STEP => return Err(PipeError::NotFound),
             Err(_) => {}
         }
     }

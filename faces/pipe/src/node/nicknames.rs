@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use peersock::{NamedNode, Nickname, NicknameError, NicknameText};
 use peersock_primitives::{blocking, sync};
 
-use super::{P2pNode, PATIENCE, STEP, find};
+use super::{DEFAULT_FIND_TIMEOUT, P2pNode, WAIT_STEP, find};
 use crate::error::of_system;
 use crate::{Pipe, PipeError};
 
 /// Timeout of the roots' answers.
-const ROOTS: Duration = Duration::from_secs(10);
+const ROOTS_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl P2pNode {
     /// Claims a nickname at the roots of the node. Returns the text for
@@ -33,7 +33,7 @@ impl P2pNode {
             }
         }
         let (node, claimed, port) = (self.node.clone(), nickname.clone(), self.port());
-        let outcome = in_steps(ROOTS, move |step| node.nickname(&claimed, port, step)).await;
+        let outcome = in_steps(ROOTS_TIMEOUT, move |step| node.nickname(&claimed, port, step)).await;
         let mut own = sync::lock(&self.own);
         if outcome.is_err() || own.is_closed {
             own.nicknames.retain(|known| known != nickname);
@@ -54,7 +54,7 @@ impl P2pNode {
     /// # Errors
     /// [`PipeError::Nickname`], and the errors of [`connect`](Self::connect).
     pub async fn connect_nickname(&self, text: &NicknameText) -> Result<Pipe, PipeError> {
-        self.connect_nickname_within(text, PATIENCE).await
+        self.connect_nickname_within(text, DEFAULT_FIND_TIMEOUT).await
     }
 
     /// Connects as [`connect_nickname`](Self::connect_nickname) does, with this search time; `Duration::MAX`
@@ -73,7 +73,7 @@ impl P2pNode {
         // A deadline beyond the clock's range means no limit.
         let deadline = Instant::now().checked_add(timeout);
         let (node, name) = (self.node.clone(), text.clone());
-        let found = in_steps(timeout.min(ROOTS), move |step| node.find_nickname(&name, step)).await?;
+        let found = in_steps(timeout.min(ROOTS_TIMEOUT), move |step| node.find_nickname(&name, step)).await?;
         let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
         let dest = self.place_of(&found, left).await?;
         self.open(dest).await
@@ -90,12 +90,12 @@ impl P2pNode {
         loop {
             for joined in &networks {
                 let address = joined.id().address_of(&id).into();
-                match find(joined, address, STEP).await {
+                match find(joined, address, WAIT_STEP).await {
                     Ok(()) => return Ok(SocketAddr::new(address, found.port)),
                     Err(PipeError::NotFound) => {}
                     // The node has left the network, or no member can have the address.
                     Err(error) if networks.len() == 1 => return Err(error),
-                    Err(_) => tokio::time::sleep(STEP).await,
+                    Err(_) => tokio::time::sleep(WAIT_STEP).await,
                 }
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -113,9 +113,9 @@ async fn in_steps<T: Send + 'static>(
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let (call, step) = (call.clone(), left.min(STEP));
+        let (call, step) = (call.clone(), left.min(WAIT_STEP));
         match blocking(move || call(step)).await.map_err(|error| of_system("ask the roots", &error))? {
-            Err(NicknameError::NoAnswer | NicknameError::NoRoots) if left > STEP => {}
+            Err(NicknameError::NoAnswer | NicknameError::NoRoots) if left > WAIT_STEP => {}
             outcome => return Ok(outcome?),
         }
     }

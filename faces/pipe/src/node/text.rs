@@ -18,10 +18,10 @@ use serde_json::Value;
 /// Beginning of a text; the number is the version of the form.
 const PREFIX: &str = "peersock-node:1:";
 /// Limits of a text, and of the dictionary in it, in bytes.
-const LONGEST: usize = 16 << 10;
-const LARGEST: usize = 64 << 10;
+const MAX_TEXT_BYTES: usize = 16 << 10;
+const MAX_DICTIONARY_BYTES: usize = 64 << 10;
 /// Limit of the entries of a list.
-const MOST: usize = 64;
+const MAX_LIST_ENTRIES: usize = 64;
 
 /// The address of a node. Only the key determines the identity. Overlay addresses follow from it, so a forged
 /// text leads to no other node.
@@ -67,7 +67,7 @@ pub struct NodeAddress {
 #[non_exhaustive]
 pub enum NodeAddressError {
     /// The text has another prefix, or is too long.
-    #[error("a node's address begins with {PREFIX} and has at most {LONGEST} characters")]
+    #[error("a node's address begins with {PREFIX} and has at most {MAX_TEXT_BYTES} characters")]
     Form,
     /// The text is cut off, or contains wrong characters.
     #[error("the node's address is damaged: copy the whole line once more")]
@@ -94,13 +94,13 @@ impl NodeAddress {
     pub(super) fn bounded(mut self) -> NodeAddress {
         let mut seen = std::collections::HashSet::new();
         self.candidates.retain(|candidate| seen.insert(*candidate));
-        self.candidates.truncate(MOST);
-        self.interfaces.truncate(MOST);
-        self.roots.truncate(MOST);
-        while self.networks.len() > MOST {
+        self.candidates.truncate(MAX_LIST_ENTRIES);
+        self.interfaces.truncate(MAX_LIST_ENTRIES);
+        self.roots.truncate(MAX_LIST_ENTRIES);
+        while self.networks.len() > MAX_LIST_ENTRIES {
             self.networks.pop_last();
         }
-        self.networks.values_mut().for_each(|addresses| addresses.truncate(MOST));
+        self.networks.values_mut().for_each(|addresses| addresses.truncate(MAX_LIST_ENTRIES));
         while !self.has_room() && self.interfaces.pop().is_some() {}
         if !self.has_room() {
             // The first address follows from the key, and connections use it.
@@ -111,8 +111,8 @@ impl NodeAddress {
 
     /// Returns true if the text is short enough for others.
     fn has_room(&self) -> bool {
-        let json = self.json().ok().filter(|json| json.len() <= LARGEST);
-        json.and_then(|json| packed(&json).ok()).is_some_and(|text| text.len() <= LONGEST)
+        let json = self.json().ok().filter(|json| json.len() <= MAX_DICTIONARY_BYTES);
+        json.and_then(|json| packed(&json).ok()).is_some_and(|text| text.len() <= MAX_TEXT_BYTES)
     }
 
     /// Encodes the dictionary.
@@ -137,7 +137,7 @@ impl NodeAddress {
 
         let lists = [dict.candidates.len(), dict.interfaces.len(), dict.roots.len(), dict.networks.len()];
         let longest = lists.into_iter().chain(dict.networks.values().map(Vec::len)).max();
-        if longest.is_some_and(|longest| longest > MOST) {
+        if longest.is_some_and(|longest| longest > MAX_LIST_ENTRIES) {
             return Err(Content("a list has more than 64 entries"));
         }
         let id: NodeId = exact(&dict.id).ok_or(Content("its id is none"))?;
@@ -206,14 +206,15 @@ impl FromStr for NodeAddress {
 
     /// Parses a text, with optional white space around it. Unknown keys of the dictionary are ignored.
     fn from_str(text: &str) -> Result<NodeAddress, NodeAddressError> {
-        let packed = text.trim().strip_prefix(PREFIX).filter(|rest| PREFIX.len() + rest.len() <= LONGEST);
+        let packed =
+            text.trim().strip_prefix(PREFIX).filter(|rest| PREFIX.len() + rest.len() <= MAX_TEXT_BYTES);
         let packed = packed.ok_or(NodeAddressError::Form)?;
         let packed = BASE64URL_NOPAD.decode(packed.as_bytes()).map_err(|_| NodeAddressError::Damaged)?;
-        let mut unpacker = ZlibDecoder::new(&packed[..]).take(LARGEST as u64 + 1);
+        let mut unpacker = ZlibDecoder::new(&packed[..]).take(MAX_DICTIONARY_BYTES as u64 + 1);
         let mut json = Vec::new();
         unpacker.read_to_end(&mut json).map_err(|_| NodeAddressError::Damaged)?;
         let is_whole = unpacker.into_inner().into_inner().is_empty();
-        if json.len() > LARGEST || !is_whole {
+        if json.len() > MAX_DICTIONARY_BYTES || !is_whole {
             return Err(NodeAddressError::Damaged);
         }
         let value: Value = serde_json::from_slice(&json).map_err(|_| NodeAddressError::Damaged)?;

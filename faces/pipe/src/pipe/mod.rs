@@ -28,7 +28,7 @@ use crate::callbacks;
 use crate::{Message, Opening, Options, PipeError};
 
 /// Time that closing waits for sent data to leave, and for the callbacks of the end.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A protocol.
 ///
@@ -278,7 +278,7 @@ impl Pipe {
         inner.shut();
         inner.reached(Phase::Gone).await;
         if !callbacks::is_within() {
-            let _ = timeout(CLOSE_PATIENCE, inner.reached(Phase::Over)).await;
+            let _ = timeout(CLOSE_TIMEOUT, inner.reached(Phase::Over)).await;
         }
     }
 

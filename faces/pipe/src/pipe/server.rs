@@ -17,7 +17,7 @@ use super::{Pipe, User};
 use crate::{Options, PipeError, Proto, callbacks};
 
 /// Pause of a server when the system lacks resources for a connection.
-const PAUSE: Duration = Duration::from_secs(1);
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_secs(1);
 
 /// The clients of a server.
 #[derive(Default)]
@@ -212,7 +212,7 @@ async fn accept_all(inner: &Arc<Inner>, server: &Server, listener: &TcpListener)
             Err(error) if is_of_client(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::queue::{Buffer, Queue};
 use crate::{Filter, Message, Options, PipeError, Proto};
 
 /// Limit of datagrams that asynchronous callbacks of one pipe work on at the same time.
-const DATAGRAMS_AT_ONCE: usize = 64;
+const MAX_CONCURRENT_DATAGRAMS: usize = 64;
 
 /// The callbacks, subscriptions and relays of a pipe, and the messages that wait for callbacks.
 pub(crate) struct State {
@@ -59,7 +59,7 @@ impl State {
             dropped: 0,
             waiting: Buffer::new(options.limits("the queue of the callbacks")),
             running: 0,
-            at_once: if proto == Proto::Udp { DATAGRAMS_AT_ONCE } else { 1 },
+            at_once: if proto == Proto::Udp { MAX_CONCURRENT_DATAGRAMS } else { 1 },
             ended: None,
             is_over: false,
         }

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::inner::{Inner, Kind, Phase};
-use super::{CLOSE_PATIENCE, Pipe};
+use super::{CLOSE_TIMEOUT, Pipe};
 use crate::error::of_system;
 use crate::{Message, Options, PipeError, Proto};
 
@@ -177,7 +177,7 @@ async fn drive(inner: Arc<Inner>, wire: Wire, mut outgoing: mpsc::Receiver<Outgo
                     () = async { wire.discard().await; pending().await } => End::Ours,
                 }
             };
-            match timeout(CLOSE_PATIENCE, leaving).await {
+            match timeout(CLOSE_TIMEOUT, leaving).await {
                 Ok(End::Failed(error)) => end = End::Failed(error),
                 Ok(_) => {}
                 Err(_) => {
@@ -200,8 +200,8 @@ async fn drive(inner: Arc<Inner>, wire: Wire, mut outgoing: mpsc::Receiver<Outgo
     };
     let leaving = async {
         // TLS cannot send its end to a peer that does not read.
-        if ends && timeout(CLOSE_PATIENCE, wire.end()).await.is_ok() && lingers {
-            let _ = timeout(CLOSE_PATIENCE, wire.discard()).await;
+        if ends && timeout(CLOSE_TIMEOUT, wire.end()).await.is_ok() && lingers {
+            let _ = timeout(CLOSE_TIMEOUT, wire.discard()).await;
         }
         if is_cut_off {
             // The other end must not mistake its part for the whole.

@@ -13,9 +13,9 @@ use super::Pipe;
 use super::inner::{Inner, Kind, Phase};
 use crate::{Message, Options, PipeError, Proto};
 
-const LONGEST: usize = 1 << 16;
+const MAX_DATAGRAM_BYTES: usize = 1 << 16;
 /// Pause in reading after an error that concerns one datagram.
-const PAUSE: Duration = Duration::from_millis(10);
+const DATAGRAM_ERROR_PAUSE: Duration = Duration::from_millis(10);
 
 /// Makes a pipe of a socket: `prepare` adds callbacks and queues before the first message.
 pub(crate) fn start(
@@ -68,7 +68,7 @@ pub(crate) async fn send(
 async fn read(inner: &Arc<Inner>, socket: &UdpConn) -> PipeError {
     let mut seen = Seen::new(inner.options.max_msg_ids);
     loop {
-        match socket.read_from(LONGEST).await {
+        match socket.read_from(MAX_DATAGRAM_BYTES).await {
             Ok((data, sender)) => {
                 let Ok(sender) = sender.to_socket_addr() else { continue };
                 if !inner.options.enable_msg_ids || seen.is_new(sender, &data, &inner.repeated) {
@@ -79,7 +79,7 @@ async fn read(inner: &Arc<Inner>, socket: &UdpConn) -> PipeError {
             Err(error) if is_of_socket(&error) => return PipeError::Failed(error),
             Err(error) => {
                 tracing::debug!(%error, "a datagram was not received");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(DATAGRAM_ERROR_PAUSE).await;
             }
         }
     }

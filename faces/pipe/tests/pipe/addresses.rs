@@ -4,10 +4,10 @@ use std::io::ErrorKind;
 
 use peersock_pipe::{Address, Pipe, Proto};
 
-use crate::common::{PATIENCE, PLACES, PROTOS, listening, open, patient, received, soon};
+use crate::common::{LOOPBACK_PLACES, PROTOS, TEST_TIMEOUT, listening, open, patient, received, soon};
 
 fn address(host: &str, port: u16) -> Address {
-    Address::new(host, port).dns_timeout(PATIENCE)
+    Address::new(host, port).dns_timeout(TEST_TIMEOUT)
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn addresses_have_a_text_and_what_they_are_resolved_to() {
 #[tokio::test]
 async fn destinations_are_texts_and_addresses() {
     for proto in PROTOS {
-        let server = listening(proto, PLACES[0]).await;
+        let server = listening(proto, LOOPBACK_PLACES[0]).await;
         let port = server.local_addr().port();
         let texts = [
             server.local_addr().to_string(),
@@ -43,7 +43,7 @@ async fn destinations_are_texts_and_addresses() {
         ];
         for text in texts {
             // The server listens on IPv4 only, and datagrams use the name's first address.
-            let route = PLACES[0].parse().expect("an address");
+            let route = LOOPBACK_PLACES[0].parse().expect("an address");
             let client = open(Pipe::connect(proto, text).options(patient()).route(route)).await;
             client.send("hello").await.expect("a way");
             let other = soon(server.accept()).await.expect("it is open");
@@ -69,7 +69,7 @@ async fn what_is_no_destination_is_refused() {
 
 #[tokio::test]
 async fn nobody_there() {
-    let server = listening(Proto::Tcp, PLACES[0]).await;
+    let server = listening(Proto::Tcp, LOOPBACK_PLACES[0]).await;
     let at = server.local_addr();
     soon(server.close()).await;
     let opened = soon(Pipe::connect(Proto::Tcp, at).options(patient()).into_future()).await;

@@ -7,13 +7,13 @@ use peersock_net as net;
 use peersock_pipe::{Filter, Message, Pipe, PipeError, Proto};
 
 use crate::common::{
-    Notes, PLACES, PROTOS, close, connected, echo, large, listening, open, pair, patient, read, received,
-    soon, until,
+    LOOPBACK_PLACES, Notes, PROTOS, close, connected, echo, large, listening, open, pair, patient, read,
+    received, soon, until,
 };
 
 #[tokio::test]
 async fn one_object_for_all_by_await() {
-    for (proto, place) in PROTOS.into_iter().flat_map(|proto| PLACES.map(|place| (proto, place))) {
+    for (proto, place) in PROTOS.into_iter().flat_map(|proto| LOOPBACK_PLACES.map(|place| (proto, place))) {
         let server = listening(proto, place).await;
         let client = connected(&server).await;
         let other = soon(server.accept()).await.expect("it is open");
@@ -33,7 +33,7 @@ async fn one_object_for_all_by_await() {
 
 #[tokio::test]
 async fn one_object_for_all_by_callbacks() {
-    for (proto, place) in PROTOS.into_iter().flat_map(|proto| PLACES.map(|place| (proto, place))) {
+    for (proto, place) in PROTOS.into_iter().flat_map(|proto| LOOPBACK_PLACES.map(|place| (proto, place))) {
         let plain = |message: Message, pipe: Pipe| drop(tokio::spawn(echo(message, pipe)));
         for server in
             [Pipe::listen(proto, place).msg_cb(plain), Pipe::listen(proto, place).async_msg_cb(echo)]
@@ -63,7 +63,7 @@ async fn one_object_for_all_by_callbacks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_are_whole_and_in_order_whatever_their_size() {
-    let server = open(Pipe::listen(Proto::Tcp, PLACES[0]).async_msg_cb(echo)).await;
+    let server = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).async_msg_cb(echo)).await;
     let client = connected(&server).await;
     let data = large(5_000_000);
     let (sender, sent) = (client.clone(), data.clone());
@@ -75,7 +75,8 @@ async fn streams_are_whole_and_in_order_whatever_their_size() {
 
 #[tokio::test]
 async fn datagrams_may_be_empty_and_go_to_several() {
-    let (first, second) = (listening(Proto::Udp, PLACES[0]).await, listening(Proto::Udp, PLACES[0]).await);
+    let (first, second) =
+        (listening(Proto::Udp, LOOPBACK_PLACES[0]).await, listening(Proto::Udp, LOOPBACK_PLACES[0]).await);
     let client = connected(&first).await;
     assert_eq!(client.send("").await, Ok(0));
     assert_eq!(received(&first).await, b"");
@@ -105,7 +106,7 @@ async fn a_server_without_an_address_takes_both_families() {
 
 #[tokio::test]
 async fn routes_are_bound_to() {
-    for (proto, place) in PROTOS.into_iter().flat_map(|proto| PLACES.map(|place| (proto, place))) {
+    for (proto, place) in PROTOS.into_iter().flat_map(|proto| LOOPBACK_PLACES.map(|place| (proto, place))) {
         let server = open(Pipe::listen(proto, place).async_msg_cb(echo)).await;
         let route: SocketAddr = place.parse().expect("an address");
         let client = open(Pipe::connect(proto, server.local_addr()).options(patient()).route(route)).await;
@@ -120,14 +121,15 @@ async fn routes_are_bound_to() {
 
 #[tokio::test]
 async fn sockets_and_streams_become_pipes() {
-    let server = open(Pipe::listen(Proto::Tcp, PLACES[0]).async_msg_cb(echo)).await;
+    let server = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).async_msg_cb(echo)).await;
     let conn = net::dial(&server.local_addr().to_string(), "tcp").await.expect("it listens");
     let client = Pipe::of_conn(conn, patient()).expect("it is of TCP");
     assert_eq!(client.remote_addr(), Some(server.local_addr()));
     client.send("hello").await.expect("a way");
     assert_eq!(received(&client).await, b"hello");
-    let socket =
-        net::listen_udp(Some(&PLACES[0].parse().expect("an address")), "udp").await.expect("a free port");
+    let socket = net::listen_udp(Some(&LOOPBACK_PLACES[0].parse().expect("an address")), "udp")
+        .await
+        .expect("a free port");
     let datagrams = Pipe::of_conn(socket, patient()).expect("it is of UDP");
     datagrams.send_to("to itself", datagrams.local_addr()).await.expect("a way");
     assert_eq!(received(&datagrams).await, b"to itself");
@@ -138,12 +140,12 @@ async fn sockets_and_streams_become_pipes() {
     assert_eq!(received(&datagrams).await, b"from it");
     connected.send_to("again", datagrams.local_addr()).await.expect("a way");
     assert_eq!(received(&datagrams).await, b"again");
-    let nobody = PLACES[0].parse().expect("an address");
+    let nobody = LOOPBACK_PLACES[0].parse().expect("an address");
     let elsewhere = PipeError::Elsewhere { dest: datagrams.local_addr(), asked: nobody };
     assert_eq!(connected.send_to("x", nobody).await, Err(elsewhere));
     // For example a stream of TLS.
     let (one, two) = tokio::io::duplex(100);
-    let at = PLACES.map(|place| place.parse().expect("an address"));
+    let at = LOOPBACK_PLACES.map(|place| place.parse().expect("an address"));
     let (one, two) =
         (Pipe::of_stream(one, at[0], at[1], patient()), Pipe::of_stream(two, at[1], at[0], patient()));
     one.send(large(1000)).await.expect("room");
@@ -185,7 +187,7 @@ async fn accepting_gives_one_client_after_the_other() {
         server.send_to("heard", client.local_addr()).await.expect("a client");
         assert_eq!(received(client).await, b"heard");
     }
-    let nobody = PLACES[0].parse().expect("an address");
+    let nobody = LOOPBACK_PLACES[0].parse().expect("an address");
     assert_eq!(server.send_to("x", nobody).await, Err(PipeError::NoClient(nobody)));
     assert_eq!(server.send("x").await, Err(PipeError::NoDestination));
     let elsewhere = PipeError::Elsewhere { dest: server.local_addr(), asked: nobody };
@@ -206,7 +208,7 @@ async fn accepting_gives_one_client_after_the_other() {
 
 #[tokio::test]
 async fn a_client_that_is_gone_before_it_was_accepted_has_not_been_lost() {
-    let server = listening(Proto::Tcp, PLACES[0]).await;
+    let server = listening(Proto::Tcp, LOOPBACK_PLACES[0]).await;
     let client = connected(&server).await;
     client.send("last words").await.expect("a way");
     soon(client.close()).await;
@@ -218,7 +220,7 @@ async fn a_client_that_is_gone_before_it_was_accepted_has_not_been_lost() {
 
 #[tokio::test]
 async fn a_server_of_streams_can_be_subscribed_to_as_one_of_datagrams() {
-    let server = listening(Proto::Tcp, PLACES[0]).await;
+    let server = listening(Proto::Tcp, LOOPBACK_PLACES[0]).await;
     let mut all = server.subscribe(Filter::all());
     let client = connected(&server).await;
     client.send("ping").await.expect("a way");
@@ -236,7 +238,7 @@ async fn up_callbacks_come_first_and_end_callbacks_last_and_once() {
         move |_: Pipe| notes.add(what)
     };
     let heard = notes.clone();
-    let server = Pipe::listen(Proto::Tcp, PLACES[0]).up_cb(note("up"));
+    let server = Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).up_cb(note("up"));
     let server = open(server.msg_cb(move |_, _| heard.add("message"))).await;
     server.add_end_cb(note("end"));
     let client = Pipe::connect(Proto::Tcp, server.local_addr()).options(patient()).up_cb(note("client up"));

@@ -10,13 +10,13 @@ use peersock::{IdentitySource, Interfaces, Joined, Network, Node, Seed};
 use peersock_pipe::{Message, Opening, Options, Pipe, PipeError, Proto};
 
 /// Timeout, longer than anything takes; tests do not depend on speed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const PROTOS: [Proto; 2] = [Proto::Tcp, Proto::Udp];
-pub(crate) const PLACES: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
+pub(crate) const LOOPBACK_PLACES: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
 
 /// Fails if `what` takes forever.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("it does not take for ever")
+    tokio::time::timeout(TEST_TIMEOUT, what).await.expect("it does not take for ever")
 }
 
 /// Waits until a condition is true.
@@ -38,7 +38,7 @@ pub(crate) async fn settle() {
 
 /// Returns options with which nothing fails for being slow.
 pub(crate) fn patient() -> Options {
-    Options::new().con_timeout(PATIENCE).recv_timeout(PATIENCE).dns_timeout(PATIENCE)
+    Options::new().con_timeout(TEST_TIMEOUT).recv_timeout(TEST_TIMEOUT).dns_timeout(TEST_TIMEOUT)
 }
 
 pub(crate) async fn open(opening: Opening) -> Pipe {
@@ -55,7 +55,7 @@ pub(crate) async fn connected(server: &Pipe) -> Pipe {
 
 /// Makes a server, a client of it, and the server's end of the connection; for UDP that is the server.
 pub(crate) async fn pair(proto: Proto) -> [Pipe; 3] {
-    let server = listening(proto, PLACES[0]).await;
+    let server = listening(proto, LOOPBACK_PLACES[0]).await;
     let client = connected(&server).await;
     let accepted = soon(server.accept()).await.expect("it is open");
     [server, client, accepted]
@@ -122,7 +122,7 @@ pub(crate) struct Members {
     pub(crate) there: (Node, Joined),
 }
 
-pub(crate) const THERE: &str = "10.77.0.2";
+pub(crate) const PEER_ADDRESS: &str = "10.77.0.2";
 
 impl Members {
     pub(crate) fn new() -> Members {
@@ -135,7 +135,7 @@ impl Members {
         let file = format!(
             "network = \"fe{:014x}\"\n\
              [[member]]\nkey = \"{}\"\nname = \"here\"\naddresses = [\"10.77.0.1\"]\n\
-             [[member]]\nkey = \"{}\"\nname = \"there\"\naddresses = [\"{THERE}\"]\n",
+             [[member]]\nkey = \"{}\"\nname = \"there\"\naddresses = [\"{PEER_ADDRESS}\"]\n",
             random >> 8,
             key(1),
             key(2)
@@ -148,13 +148,13 @@ impl Members {
         };
         let members = Members { here: member(1), there: member(2) };
         let there = members.there.1.address().into();
-        members.here.1.wait_peer(there, PATIENCE).expect("they find each other");
+        members.here.1.wait_peer(there, TEST_TIMEOUT).expect("they find each other");
         members
     }
 
     /// Returns the other member's addresses.
     pub(crate) fn hosts(&self) -> [IpAddr; 2] {
-        [THERE.parse().expect("an address"), self.there.1.address().into()]
+        [PEER_ADDRESS.parse().expect("an address"), self.there.1.address().into()]
     }
 
     /// Makes a server of the other member.

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 
 use crate::common::{
-    Notes, PATIENCE, PLACES, PROTOS, close, connected, echo, large, listening, open, pair, patient, read,
-    received, settle, soon, until,
+    LOOPBACK_PLACES, Notes, PROTOS, TEST_TIMEOUT, close, connected, echo, large, listening, open, pair,
+    patient, read, received, settle, soon, until,
 };
 
 #[tokio::test]
@@ -22,7 +22,8 @@ async fn callbacks_that_panic_leave_the_pipe_going() {
         let plain = |_: Message, _: Pipe| panic!("this is part of the test");
         let later = |_: Message, _: Pipe| async { panic!("this is part of the test") };
         let up = |_: Pipe| async { panic!("this is part of the test") };
-        let server = Pipe::listen(proto, PLACES[0]).msg_cb(plain).async_msg_cb(later).async_up_cb(up);
+        let server =
+            Pipe::listen(proto, LOOPBACK_PLACES[0]).msg_cb(plain).async_msg_cb(later).async_up_cb(up);
         let server = open(server.async_msg_cb(echo)).await;
         server.add_end_cb(|_| panic!("this is part of the test"));
         let client = connected(&server).await;
@@ -36,7 +37,7 @@ async fn callbacks_that_panic_leave_the_pipe_going() {
 
 #[tokio::test]
 async fn a_peer_that_resets_ends_the_pipe_once() {
-    let server = listening(Proto::Tcp, PLACES[0]).await;
+    let server = listening(Proto::Tcp, LOOPBACK_PLACES[0]).await;
     let resetting = Pipe::connect(Proto::Tcp, server.local_addr()).options(patient().linger(Duration::ZERO));
     let client = open(resetting).await;
     let other = soon(server.accept()).await.expect("a client");
@@ -55,7 +56,7 @@ async fn a_peer_that_resets_ends_the_pipe_once() {
 
 /// Makes a connection whose other end reads nothing. Also returns that end.
 async fn stuck() -> (Pipe, Pipe, net::TcpConn) {
-    let listener = net::listen_tcp(Some(&PLACES[0].parse().expect("an address")), "tcp").await;
+    let listener = net::listen_tcp(Some(&LOOPBACK_PLACES[0].parse().expect("an address")), "tcp").await;
     let listener = listener.expect("a free port");
     let client = open(Pipe::connect(Proto::Tcp, listener.addr()).options(patient())).await;
     let other = soon(listener.accept()).await.expect("it was dialed");
@@ -112,7 +113,7 @@ async fn a_client_that_sends_no_more_still_gets_its_answers() {
         let back: Vec<u8> = message.iter().rev().copied().collect();
         pipe.send(back).await.expect("it is open");
     };
-    let server = open(Pipe::listen(Proto::Tcp, PLACES[0]).async_msg_cb(slow)).await;
+    let server = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).async_msg_cb(slow)).await;
     let conn = net::dial(&server.local_addr().to_string(), "tcp").await.expect("it listens");
     conn.write(b"abc").await.expect("room");
     conn.close_write().expect("it is connected");
@@ -245,7 +246,7 @@ impl AsyncWrite for Endless {
 #[tokio::test]
 async fn a_stream_that_cannot_be_ended_is_dropped() {
     let held = Arc::new(());
-    let [local, remote] = PLACES.map(|place| place.parse().expect("an address"));
+    let [local, remote] = LOOPBACK_PLACES.map(|place| place.parse().expect("an address"));
     let pipe = Pipe::of_stream(Endless { _held: Arc::clone(&held) }, local, remote, patient());
     pipe.send("hello").await.expect("room");
     soon(pipe.close()).await;
@@ -265,7 +266,8 @@ async fn a_close_that_is_given_up_has_closed() {
 
 #[tokio::test]
 async fn too_many_clients_wait() {
-    let server = Pipe::listen(Proto::Tcp, PLACES[0]).options(patient().max_clients(2)).async_msg_cb(echo);
+    let server =
+        Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).options(patient().max_clients(2)).async_msg_cb(echo);
     let server = open(server).await;
     let mut clients = Vec::new();
     for _ in 0..4 {
@@ -287,7 +289,7 @@ async fn too_many_clients_wait() {
 
 #[tokio::test]
 async fn a_server_that_is_read_from_alone_goes_on_after_many_clients() {
-    let server = open(Pipe::listen(Proto::Tcp, PLACES[0]).options(patient().max_clients(2))).await;
+    let server = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).options(patient().max_clients(2))).await;
     let mut all = server.subscribe(peersock_pipe::Filter::all());
     for _ in 0..6 {
         let client = connected(&server).await;
@@ -303,7 +305,8 @@ async fn a_server_that_has_only_an_up_callback_goes_on_after_many_clients() {
         let _ = pipe.recv().await;
         let _ = pipe.send("heard").await;
     };
-    let server = Pipe::listen(Proto::Tcp, PLACES[0]).options(patient().max_clients(2)).async_up_cb(answer);
+    let server =
+        Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).options(patient().max_clients(2)).async_up_cb(answer);
     let server = open(server).await;
     for _ in 0..6 {
         let client = connected(&server).await;
@@ -321,10 +324,10 @@ async fn a_message_callback_that_never_ends_does_not_keep_close_waiting() {
         let gate = Arc::clone(&held);
         async move { gate.acquire().await.expect("it is open").forget() }
     };
-    let server = open(Pipe::listen(Proto::Udp, PLACES[0]).async_msg_cb(stuck)).await;
+    let server = open(Pipe::listen(Proto::Udp, LOOPBACK_PLACES[0]).async_msg_cb(stuck)).await;
     server.send_to("hello", server.local_addr()).await.expect("a way");
     settle().await;
-    tokio::time::timeout(PATIENCE, server.close()).await.expect("it takes five seconds");
+    tokio::time::timeout(TEST_TIMEOUT, server.close()).await.expect("it takes five seconds");
     assert_eq!(server.error(), Some(PipeError::Closed));
     gate.add_permits(1);
 }

@@ -9,7 +9,7 @@ use peersock::interfaces::Interface;
 use peersock_pipe::{Message, NodeAddress, P2pNode, Pipe, PipeError};
 use serde_json::json;
 
-use crate::common::{Members, Notes, PATIENCE, node, patient, received, soon, until};
+use crate::common::{Members, Notes, TEST_TIMEOUT, node, patient, received, soon, until};
 
 async fn started(node: &peersock::Node) -> P2pNode {
     soon(P2pNode::builder(node).port(0).options(patient()).start()).await.expect("a free port")
@@ -199,6 +199,6 @@ async fn what_leads_nowhere_is_said() {
     for addresses in changed.networks.values_mut() {
         *addresses = vec![members.here.1.address().into()];
     }
-    let pipe = soon(here.connect_within(&changed, PATIENCE)).await.expect("it is there");
+    let pipe = soon(here.connect_within(&changed, TEST_TIMEOUT)).await.expect("it is there");
     assert_eq!(pipe.remote_addr().map(|addr| addr.ip()), Some(members.there.1.address().into()));
 }

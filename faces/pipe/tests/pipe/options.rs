@@ -7,7 +7,7 @@ use std::time::Duration;
 use peersock_net as net;
 use peersock_pipe::{Options, Pipe, PipeError, Proto};
 
-use crate::common::{PLACES, connected, listening, open, patient, received, soon, until};
+use crate::common::{LOOPBACK_PLACES, connected, listening, open, patient, received, soon, until};
 
 #[tokio::test]
 async fn con_timeout_ends_what_nobody_answers() {
@@ -41,7 +41,7 @@ async fn dns_timeout_ends_what_is_not_resolved() {
 #[tokio::test]
 async fn datagrams_that_come_again_are_dropped() {
     let options = patient().enable_msg_ids(true).max_msg_ids(2);
-    let server = open(Pipe::listen(Proto::Udp, PLACES[0]).options(options)).await;
+    let server = open(Pipe::listen(Proto::Udp, LOOPBACK_PLACES[0]).options(options)).await;
     let (client, other) = (connected(&server).await, connected(&server).await);
     for text in ["a", "a", "b", "a", "c", "a"] {
         client.send(text).await.expect("a way");
@@ -60,17 +60,17 @@ async fn datagrams_that_come_again_are_dropped() {
 
 #[tokio::test]
 async fn broadcast_is_allowed_if_it_is_asked_for() {
-    let server = listening(Proto::Udp, PLACES[0]).await;
+    let server = listening(Proto::Udp, LOOPBACK_PLACES[0]).await;
     let dest = (Ipv4Addr::new(127, 255, 255, 255), server.local_addr().port()).into();
     server.send_to("x", dest).await.expect_err("the system wants to be asked");
     let options = patient().broadcast(true);
-    let sender = open(Pipe::listen(Proto::Udp, PLACES[0]).options(options)).await;
+    let sender = open(Pipe::listen(Proto::Udp, LOOPBACK_PLACES[0]).options(options)).await;
     sender.send_to("x", dest).await.expect("it is allowed");
 }
 
 #[tokio::test]
 async fn linger_holds_the_close_until_all_is_taken() {
-    let listener = net::listen_tcp(Some(&PLACES[0].parse().expect("an address")), "tcp").await;
+    let listener = net::listen_tcp(Some(&LOOPBACK_PLACES[0].parse().expect("an address")), "tcp").await;
     let listener = listener.expect("a free port");
     // Less than a second is not rounded to none.
     for linger in [Duration::from_secs(30), Duration::from_millis(500)] {
@@ -86,7 +86,7 @@ async fn linger_holds_the_close_until_all_is_taken() {
 
 #[tokio::test]
 async fn reader_limit_is_the_longest_message_of_a_stream() {
-    let server = open(Pipe::listen(Proto::Tcp, PLACES[0]).options(patient().reader_limit(3))).await;
+    let server = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).options(patient().reader_limit(3))).await;
     let client = connected(&server).await;
     client.send("0123456789").await.expect("a way");
     let other = soon(server.accept()).await.expect("a client");
@@ -102,7 +102,7 @@ async fn reader_limit_is_the_longest_message_of_a_stream() {
 #[tokio::test]
 async fn numbers_out_of_range_are_the_nearest_ones() {
     let options = patient().max_qsize(0).reader_limit(0).max_clients(0).max_msg_ids(0).max_qbytes(0);
-    let server = open(Pipe::listen(Proto::Tcp, PLACES[0]).options(options)).await;
+    let server = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).options(options)).await;
     let client = connected(&server).await;
     client.send("ab").await.expect("a way");
     let other = soon(server.accept()).await.expect("a client");

@@ -7,7 +7,8 @@ use peersock_net::Side;
 use peersock_pipe::{Address, Pipe, PipeError, Proto};
 
 use crate::common::{
-    Members, Notes, PLACES, PROTOS, close, echo, large, listening, open, patient, read, received, soon, until,
+    LOOPBACK_PLACES, Members, Notes, PROTOS, close, echo, large, listening, open, patient, read, received,
+    soon, until,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,8 +140,8 @@ async fn routes_and_sides() {
         assert_eq!(received(&client).await, b"hello");
     }
     // One network does not lead to the other.
-    let local: SocketAddr = PLACES[0].parse().expect("an address");
-    let kernel = listening(Proto::Udp, PLACES[0]).await;
+    let local: SocketAddr = LOOPBACK_PLACES[0].parse().expect("an address");
+    let kernel = listening(Proto::Udp, LOOPBACK_PLACES[0]).await;
     for (dest, route) in
         [((members.hosts()[0], 9).into(), local), (kernel.local_addr(), ([10, 77, 0, 1], 0).into())]
     {

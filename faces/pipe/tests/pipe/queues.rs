@@ -12,8 +12,8 @@ use peersock_pipe::{Filter, Message, Options, Pipe, PipeError, Proto, Subscripti
 use tokio::sync::Semaphore;
 
 use crate::common::{
-    Notes, PLACES, PROTOS, close, connected, listening, open, pair, patient, read, received, settle, soon,
-    until,
+    LOOPBACK_PLACES, Notes, PROTOS, close, connected, listening, open, pair, patient, read, received, settle,
+    soon, until,
 };
 
 fn filter(pattern: &str) -> Filter {
@@ -58,7 +58,7 @@ async fn each_subscription_has_its_own_queue() {
 
 #[tokio::test]
 async fn a_subscription_keeps_the_pipe_open() {
-    let server = listening(Proto::Udp, PLACES[0]).await;
+    let server = listening(Proto::Udp, LOOPBACK_PLACES[0]).await;
     let at = server.local_addr();
     let mut all = server.subscribe(Filter::all());
     drop(server);
@@ -141,7 +141,7 @@ fn patterns_are_of_bytes() {
 
 #[tokio::test]
 async fn a_receiver_whose_queue_is_removed_while_it_waits_is_told() {
-    let pipe = listening(Proto::Udp, PLACES[0]).await;
+    let pipe = listening(Proto::Udp, LOOPBACK_PLACES[0]).await;
     let waiting: Vec<_> = (0..3)
         .map(|_| {
             let pipe = pipe.clone();
@@ -181,7 +181,8 @@ async fn a_recv_that_is_given_up_has_taken_nothing() {
 
 #[tokio::test]
 async fn full_queues_of_datagrams_drop_the_oldest_and_say_so() {
-    let server = open(Pipe::listen(Proto::Udp, PLACES[0]).options(Options::new().max_qsize(10))).await;
+    let server =
+        open(Pipe::listen(Proto::Udp, LOOPBACK_PLACES[0]).options(Options::new().max_qsize(10))).await;
     let client = connected(&server).await;
     let odd = server.subscribe(filter("[13579]$"));
     let mut seen = server.subscribe(Filter::all());
@@ -202,7 +203,7 @@ async fn full_queues_of_datagrams_drop_the_oldest_and_say_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_receiver_of_a_stream_stops_the_sender_and_loses_nothing() {
     let options = patient().max_qbytes(100_000).reader_limit(5000);
-    let server = open(Pipe::listen(Proto::Tcp, PLACES[0]).options(options)).await;
+    let server = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).options(options)).await;
     let client = connected(&server).await;
     let other = soon(server.accept()).await.expect("a client");
     let data: Vec<u8> = (0..3_000_000).flat_map(|number: u32| format!("{number:07} ").into_bytes()).collect();
@@ -233,7 +234,7 @@ async fn a_slow_receiver_of_a_stream_stops_the_sender_and_loses_nothing() {
 
 #[tokio::test]
 async fn who_does_not_read_does_not_stop_who_does() {
-    let server = open(Pipe::listen(Proto::Tcp, PLACES[0]).options(patient().max_qsize(4))).await;
+    let server = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).options(patient().max_qsize(4))).await;
     let client = connected(&server).await;
     let other = soon(server.accept()).await.expect("a client");
     // The pipe's own queue exists and is never read.
@@ -269,7 +270,8 @@ async fn slow_callbacks_are_bounded_too() {
             }
         }
     };
-    let server = Pipe::listen(Proto::Udp, PLACES[0]).options(patient().max_qsize(10)).async_msg_cb(slow);
+    let server =
+        Pipe::listen(Proto::Udp, LOOPBACK_PLACES[0]).options(patient().max_qsize(10)).async_msg_cb(slow);
     let server = open(server).await;
     let mut seen = server.subscribe(Filter::all());
     let client = connected(&server).await;
@@ -304,7 +306,7 @@ async fn callbacks_of_a_stream_have_one_message_after_the_other() {
         }
     };
     let options = patient().max_qsize(3).reader_limit(10);
-    let server = open(Pipe::listen(Proto::Tcp, PLACES[0]).options(options).async_msg_cb(slow)).await;
+    let server = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).options(options).async_msg_cb(slow)).await;
     let client = connected(&server).await;
     let data: String = (0..100).map(|number| format!("{number:05}")).collect();
     for piece in data.as_bytes().chunks(50) {
@@ -320,7 +322,7 @@ async fn callbacks_of_a_stream_have_one_message_after_the_other() {
 #[tokio::test]
 async fn recv_waits_as_long_as_it_is_told() {
     let options = Options::new().recv_timeout(Duration::from_millis(10));
-    let pipe = open(Pipe::listen(Proto::Udp, PLACES[0]).options(options)).await;
+    let pipe = open(Pipe::listen(Proto::Udp, LOOPBACK_PLACES[0]).options(options)).await;
     assert_eq!(soon(pipe.recv()).await, Ok(None));
     let forever = || {
         let pipe = pipe.clone();
@@ -357,7 +359,7 @@ async fn requests_are_repeated() {
             }
         }
     };
-    let server = open(Pipe::listen(Proto::Udp, PLACES[0]).async_msg_cb(deaf)).await;
+    let server = open(Pipe::listen(Proto::Udp, LOOPBACK_PLACES[0]).async_msg_cb(deaf)).await;
     let client = |times, wait| {
         let options = Options::new().send_retry(times).recv_timeout(wait);
         open(Pipe::connect(Proto::Udp, server.local_addr()).options(options))
@@ -365,7 +367,7 @@ async fn requests_are_repeated() {
     let impatient = client(1, Duration::from_millis(10)).await;
     assert_eq!(soon(impatient.request("request")).await, Ok(None));
     until(|| asked.load(Ordering::SeqCst) == 2).await;
-    let patient = client(3, crate::common::PATIENCE).await;
+    let patient = client(3, crate::common::TEST_TIMEOUT).await;
     assert_eq!(soon(patient.request("request")).await.expect("a way").as_deref(), Some(&b"at last"[..]));
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }

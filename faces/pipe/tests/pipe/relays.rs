@@ -6,12 +6,13 @@ use peersock_net as net;
 use peersock_pipe::{Filter, Pipe, PipeError, Proto};
 
 use crate::common::{
-    Notes, PLACES, close, connected, echo, large, listening, open, pair, patient, read, received, soon, until,
+    LOOPBACK_PLACES, Notes, close, connected, echo, large, listening, open, pair, patient, read, received,
+    soon, until,
 };
 
 #[tokio::test]
 async fn two_streams_become_a_relay() {
-    let target = open(Pipe::listen(Proto::Tcp, PLACES[0]).async_msg_cb(echo)).await;
+    let target = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).async_msg_cb(echo)).await;
     let [relay, client, inner] = pair(Proto::Tcp).await;
     // Messages queued before go first.
     client.send("1").await.expect("a way");
@@ -40,8 +41,8 @@ async fn two_streams_become_a_relay() {
 
 #[tokio::test]
 async fn two_sockets_of_datagrams_become_a_relay() {
-    let target = open(Pipe::listen(Proto::Udp, PLACES[0]).async_msg_cb(echo)).await;
-    let client = listening(Proto::Udp, PLACES[0]).await;
+    let target = open(Pipe::listen(Proto::Udp, LOOPBACK_PLACES[0]).async_msg_cb(echo)).await;
+    let client = listening(Proto::Udp, LOOPBACK_PLACES[0]).await;
     let inner = open(Pipe::connect(Proto::Udp, client.local_addr()).options(patient())).await;
     let outer = connected(&target).await;
     inner.add_pipe(&outer).expect("it is open");
@@ -54,7 +55,8 @@ async fn two_sockets_of_datagrams_become_a_relay() {
 
 #[tokio::test]
 async fn datagrams_that_are_queued_all_go_to_the_relay() {
-    let [target, client] = [listening(Proto::Udp, PLACES[0]).await, listening(Proto::Udp, PLACES[0]).await];
+    let [target, client] =
+        [listening(Proto::Udp, LOOPBACK_PLACES[0]).await, listening(Proto::Udp, LOOPBACK_PLACES[0]).await];
     let inner = open(Pipe::connect(Proto::Udp, client.local_addr()).options(patient())).await;
     let outer = connected(&target).await;
     let notes = Notes::default();
@@ -81,7 +83,7 @@ async fn datagrams_that_are_queued_all_go_to_the_relay() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_is_as_slow_as_its_other_end_and_loses_nothing() {
-    let listener = net::listen_tcp(Some(&PLACES[0].parse().expect("an address")), "tcp").await;
+    let listener = net::listen_tcp(Some(&LOOPBACK_PLACES[0].parse().expect("an address")), "tcp").await;
     let listener = listener.expect("a free port");
     let outer = open(Pipe::connect(Proto::Tcp, listener.addr()).options(patient())).await;
     let slow = soon(listener.accept()).await.expect("it was dialed");
@@ -104,7 +106,7 @@ async fn a_relay_is_as_slow_as_its_other_end_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_relay_that_nobody_holds_goes_on_until_one_end_is_gone() {
-    let target = open(Pipe::listen(Proto::Tcp, PLACES[0]).async_msg_cb(echo)).await;
+    let target = open(Pipe::listen(Proto::Tcp, LOOPBACK_PLACES[0]).async_msg_cb(echo)).await;
     let [server, client, inner] = pair(Proto::Tcp).await;
     let outer = connected(&target).await;
     inner.add_pipe(&outer).expect("it is open");

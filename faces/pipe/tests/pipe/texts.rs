@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 const PREFIX: &str = "peersock-node:1:";
 /// The table of claims, which Python's tests play, too.
-const TABLE: &str = include_str!("../../../../tests/claims/node_addresses.txt");
+const CLAIMS: &str = include_str!("../../../../tests/claims/node_addresses.txt");
 
 /// Returns the rest of each row of a claim.
 fn rows(claim: &str) -> Vec<&'static str> {
-    let rows: Vec<_> = TABLE.lines().filter_map(|line| line.strip_prefix(claim).map(str::trim)).collect();
+    let rows: Vec<_> = CLAIMS.lines().filter_map(|line| line.strip_prefix(claim).map(str::trim)).collect();
     assert!(!rows.is_empty(), "{claim}");
     rows
 }

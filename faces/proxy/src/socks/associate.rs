@@ -23,10 +23,10 @@ use crate::stream::Link;
 use crate::target::{Host, Target};
 
 /// Limit of addresses whose answers an association accepts. Beyond it the oldest one is forgotten.
-const MOST_PEERS: usize = 1024;
+const MAX_PEERS: usize = 1024;
 
 /// Limit of names whose addresses an association keeps, and their lifetime.
-const MOST_NAMES: usize = 64;
+const MAX_NAMES: usize = 64;
 const NAME_LASTS: Duration = Duration::from_secs(60);
 
 /// Timeout of the system's resolver.
@@ -171,7 +171,7 @@ impl Association<'_> {
             return Some(*place);
         }
         let place = *timeout(RESOLVE, target.resolve()).await.ok()?.ok()?.first()?;
-        if self.names.len() >= MOST_NAMES {
+        if self.names.len() >= MAX_NAMES {
             self.names.clear();
         }
         self.names.insert(target.clone(), (Instant::now(), place));
@@ -213,7 +213,7 @@ impl Peers {
         let ip = ip.to_canonical();
         if self.known.insert(ip) {
             self.order.push_back(ip);
-            if self.order.len() > MOST_PEERS
+            if self.order.len() > MAX_PEERS
                 && let Some(first) = self.order.pop_front()
             {
                 self.known.remove(&first);
@@ -265,9 +265,9 @@ mod tests {
     fn the_first_of_many_peers_is_forgotten() {
         let mut peers = Peers::default();
         let ip = |number: usize| IpAddr::from((number as u128).to_be_bytes());
-        (0..=MOST_PEERS).for_each(|number| peers.add(ip(number + 16)));
-        peers.add(ip(MOST_PEERS + 16));
-        assert!(!peers.have(ip(16)) && peers.have(ip(17)) && peers.have(ip(MOST_PEERS + 16)));
-        assert_eq!((peers.order.len(), peers.known.len()), (MOST_PEERS, MOST_PEERS));
+        (0..=MAX_PEERS).for_each(|number| peers.add(ip(number + 16)));
+        peers.add(ip(MAX_PEERS + 16));
+        assert!(!peers.have(ip(16)) && peers.have(ip(17)) && peers.have(ip(MAX_PEERS + 16)));
+        assert_eq!((peers.order.len(), peers.known.len()), (MAX_PEERS, MAX_PEERS));
     }
 }

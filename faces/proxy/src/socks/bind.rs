@@ -9,18 +9,19 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::timeout;
 
 use super::send;
-use crate::gate::{Route, unspecified};
+use crate::gate::Route;
 use crate::listener::{Accepted, Listener};
+use crate::overlay::unspecified;
 use crate::proxy::{Client, Shared};
 use crate::relay::relay;
 use crate::stream::Link;
 use crate::target::{Host, Target};
 
 /// Time for the target to connect.
-const PATIENCE: Duration = Duration::from_secs(120);
+const BIND_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Limit in bytes of the data that a client may send before the target connects.
-const MOST_AHEAD: usize = 64 << 10;
+const MAX_READ_AHEAD_BYTES: usize = 64 << 10;
 
 /// Listens, sends the address, and relays the target's connection. If the request is refused, returns the
 /// client's link with the reply to send.
@@ -34,7 +35,7 @@ pub(super) async fn serve(mut client: Client, target: &Target, shared: &Shared) 
         return Ok(());
     }
     let came = tokio::select! {
-        came = timeout(PATIENCE, accept(&listener, &expected)) => came,
+        came = timeout(BIND_TIMEOUT, accept(&listener, &expected)) => came,
         () = gone(&mut client.link) => return Ok(()),
         () = shared.stop.cut() => {
             client.link.reset();
@@ -99,5 +100,5 @@ async fn accept(listener: &Listener, expected: &[IpAddr]) -> io::Result<(Link, S
 
 /// Waits until the client is gone, or has sent more than the limit.
 async fn gone(link: &mut Link) {
-    while link.early().len() < MOST_AHEAD && link.fill().await.unwrap_or(false) {}
+    while link.early().len() < MAX_READ_AHEAD_BYTES && link.fill().await.unwrap_or(false) {}
 }

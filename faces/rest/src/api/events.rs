@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::extract::Query;
 use super::{Api, text};
-use crate::limits::KEEP_ALIVE;
+use crate::limits::EVENTS_KEEPALIVE_INTERVAL;
 use crate::problem::Problem;
 
 pub(super) async fn events(State(api): State<Api>, query: Query) -> Result<Response<Body>, Problem> {
@@ -32,7 +32,7 @@ pub(super) async fn events(State(api): State<Api>, query: Query) -> Result<Respo
 async fn next(api: &Api, events: &Events) -> Option<String> {
     let event = tokio::select! {
         event = events.recv() => event,
-        () = tokio::time::sleep(KEEP_ALIVE) => {
+        () = tokio::time::sleep(EVENTS_KEEPALIVE_INTERVAL) => {
             return (!events.is_over()).then(|| ": still here\n\n".to_owned());
         }
         () = api.stop.draining() => return None,

@@ -20,8 +20,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::Api;
-use crate::limits::{BODY, MOST_OF_BODY, MOST_PATIENCE, PATIENCE};
-use crate::pipe::{ALL, Taken, addresses_of, parse_name};
+use crate::limits::{BODY_TIMEOUT, DEFAULT_WAIT_SECONDS, MAX_BODY_BYTES, MAX_WAIT_SECONDS};
+use crate::pipe::{ALL_MESSAGES, Taken, addresses_of, parse_name};
 use crate::problem::{Kind, Problem};
 
 /// The decoded parts of the path.
@@ -123,7 +123,7 @@ impl Query {
 
     /// Returns the name of the subscription.
     pub(super) fn subscription(&self) -> Result<String, Problem> {
-        self.0.get("subscription").map_or_else(|| Ok(ALL.to_owned()), |name| parse_name(name))
+        self.0.get("subscription").map_or_else(|| Ok(ALL_MESSAGES.to_owned()), |name| parse_name(name))
     }
 
     /// Returns the destination of a message.
@@ -141,12 +141,13 @@ impl Query {
 
 /// Returns the time `seconds` from now.
 pub(super) fn deadline(seconds: Option<&str>) -> Result<Instant, Problem> {
-    let seconds = seconds.map_or(Ok(PATIENCE), str::parse);
+    let seconds = seconds.map_or(Ok(DEFAULT_WAIT_SECONDS), str::parse);
     let wrong = || {
-        Kind::BadRequest.because(format_args!("a timeout is a number of seconds from 0 to {MOST_PATIENCE}"))
+        Kind::BadRequest
+            .because(format_args!("a timeout is a number of seconds from 0 to {MAX_WAIT_SECONDS}"))
     };
     let seconds: f64 =
-        seconds.ok().filter(|seconds| (0.0..=MOST_PATIENCE).contains(seconds)).ok_or_else(wrong)?;
+        seconds.ok().filter(|seconds| (0.0..=MAX_WAIT_SECONDS).contains(seconds)).ok_or_else(wrong)?;
     Ok(Instant::now() + Duration::from_secs_f64(seconds))
 }
 
@@ -154,23 +155,23 @@ pub(super) fn deadline(seconds: Option<&str>) -> Result<Instant, Problem> {
 pub(super) async fn whole(fields: &HeaderMap, mut body: Body) -> Result<Bytes, Problem> {
     let too_large = || {
         Kind::TooLarge.because(format_args!(
-            "this body has {MOST_OF_BODY} bytes at most; the route `stream` takes as much as comes"
+            "this body has {MAX_BODY_BYTES} bytes at most; the route `stream` takes as much as comes"
         ))
     };
     let announced = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MOST_OF_BODY as u64) {
+    if announced.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(too_large());
     }
     let mut all = BytesMut::new();
     loop {
-        let frame = tokio::time::timeout(BODY, body.frame()).await.map_err(|_| {
-            let seconds = BODY.as_secs();
+        let frame = tokio::time::timeout(BODY_TIMEOUT, body.frame()).await.map_err(|_| {
+            let seconds = BODY_TIMEOUT.as_secs();
             Kind::TooSlow.because(format_args!("nothing of the body has come for {seconds} s"))
         })?;
         let Some(frame) = frame else { return Ok(all.freeze()) };
         let frame = frame.map_err(|error| broken_body(&error))?;
         let Ok(data) = frame.into_data() else { continue };
-        if all.len() + data.len() > MOST_OF_BODY {
+        if all.len() + data.len() > MAX_BODY_BYTES {
             return Err(too_large());
         }
         all.extend_from_slice(&data);

@@ -14,7 +14,7 @@ use super::{Api, OPENAPI, json, text};
 use crate::problem::{Kind, Problem};
 
 /// Limit of peers with separate numbers in the text for Prometheus, as in `peersock status`.
-const MOST_PEERS: usize = 50;
+const MAX_NAMED_PEERS: usize = 50;
 
 type Answer = Result<Response<Body>, Problem>;
 
@@ -80,5 +80,5 @@ pub(super) async fn status(State(api): State<Api>, query: Query) -> Answer {
 
 pub(super) async fn metrics(State(api): State<Api>, query: Query) -> Answer {
     query.only(&[])?;
-    Ok(text(StatusCode::OK, "text/plain; version=0.0.4", api.node.status().prometheus(MOST_PEERS)))
+    Ok(text(StatusCode::OK, "text/plain; version=0.0.4", api.node.status().prometheus(MAX_NAMED_PEERS)))
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::extract::{Presence, Query, Segments, deadline, hand_over, whole};
 use super::pipes::OCTETS;
 use super::{Api, json, node, streams};
-use crate::pipe::{ALL, Pipe, open as open_pipe, parse_name, parse_target};
+use crate::pipe::{ALL_MESSAGES, Pipe, open as open_pipe, parse_name, parse_target};
 use crate::problem::{Kind, Problem};
 
 /// The author in P2PD's form of the version.
@@ -209,7 +209,7 @@ impl Options {
             }
             *place = Some(value.ok_or_else(|| unknown(key))?);
         }
-        let subscription = subscription.map_or_else(|| Ok(ALL.to_owned()), parse_name)?;
+        let subscription = subscription.map_or_else(|| Ok(ALL_MESSAGES.to_owned()), parse_name)?;
         Ok(Options { subscription, deadline: deadline(timeout)? })
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::extract::{Query, Segments, broken_body};
 use super::pipes::OCTETS;
 use super::{Api, json, nothing, text};
-use crate::limits::PIECE;
+use crate::limits::MAX_STREAM_MESSAGE_BYTES;
 use crate::pipe::{Pipe, Reading};
 use crate::problem::{Kind, Problem};
 
@@ -154,7 +154,7 @@ async fn relay(link: Link, reading: &Reading) -> Result<(), Ended> {
         // A stream without bounds: other senders wait until it has ended.
         let _turn = pipe.turn().await;
         pipe.begin();
-        let mut piece = vec![0; PIECE];
+        let mut piece = vec![0; MAX_STREAM_MESSAGE_BYTES];
         loop {
             match from.read(&mut piece).await.map_err(|_| Ended::Client)? {
                 0 => {

@@ -25,27 +25,27 @@ use super::extract::{Query, Segments};
 use super::progress::{Counted, Progress};
 use super::streams::{asks_for, switch, upgraded};
 use crate::access::protocols;
-use crate::limits::{MOST_OF_BODY, MOST_OF_PONGS};
+use crate::limits::{MAX_BODY_BYTES, MAX_WAITING_PONG_BYTES};
 use crate::pipe::{Pipe, Reading};
 use crate::problem::{Kind, Problem};
 
 /// The protocol that is chosen if the client offers it, because a browser that offers protocols requires a
 /// choice.
-const PROTOCOL: &str = "peersock";
+const SUBPROTOCOL: &str = "peersock";
 
 /// Time for a client to close, and limit of the time in which it takes none of the data still being sent.
-const CLOSING: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time after which a client that takes no answers to its pings is given up, and the pause between pings that
 /// are still read meanwhile.
-const STALLED: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(10);
+const PONG_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_READ_PAUSE: Duration = Duration::from_millis(10);
 
 /// Longest reason in a close frame in bytes (RFC 6455, 5.5).
-const MOST_OF_REASON: usize = 123;
+const MAX_REASON_BYTES: usize = 123;
 
 /// Overhead of the shortest frame in bytes (RFC 6455, 5.2).
-const FRAME: usize = 2;
+const MIN_FRAME_BYTES: usize = 2;
 
 type Socket<T> = WebSocketStream<Counted<T>>;
 
@@ -67,8 +67,8 @@ pub(super) async fn open(
     let mut response = switch("websocket");
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
     response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept.expect("it is Base64"));
-    if protocols(fields).any(|offered| offered == PROTOCOL) {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    if protocols(fields).any(|offered| offered == SUBPROTOCOL) {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     let reading = Reading::begin(&pipe)?;
     tokio::spawn(async move {
@@ -99,10 +99,10 @@ fn key(fields: &HeaderMap) -> Result<String, Problem> {
 
 /// Makes the server's end of a WebSocket, after its handshake.
 async fn accept<T: AsyncRead + AsyncWrite + Unpin>(link: T) -> (Socket<T>, Progress) {
-    let bound = Some(MOST_OF_BODY);
+    let bound = Some(MAX_BODY_BYTES);
     let config = WebSocketConfig::default().max_message_size(bound).max_frame_size(bound);
     // One message, one write buffer, and the pending answers to pings.
-    let most = config.write_buffer_size + MOST_OF_BODY + 2 * MOST_OF_PONGS;
+    let most = config.write_buffer_size + MAX_BODY_BYTES + 2 * MAX_WAITING_PONG_BYTES;
     let config = config.max_write_buffer_size(most);
     let link = Counted::new(link);
     let progress = link.progress();
@@ -130,13 +130,13 @@ async fn serve(link: Link, reading: &Reading, stop: &Stop) {
         let mut sent = None;
         while is_there && sent != Some(pipe.sent()) {
             sent = Some(pipe.sent());
-            if tokio::time::timeout(CLOSING, &mut there).await.is_ok() {
+            if tokio::time::timeout(CLOSE_TIMEOUT, &mut there).await.is_ok() {
                 break;
             }
         }
     }
     let closed = async { while let Some(Ok(_)) = from.next().await {} };
-    let _ = tokio::time::timeout(CLOSING, closed).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
     if let Ok(socket) = to.reunite(from) {
         let _ = socket.into_inner().shutdown().await;
     }
@@ -152,7 +152,7 @@ async fn tell(
     let mut told = pin!(to.send(close(farewell)));
     loop {
         let taken = progress.taken();
-        match tokio::time::timeout(CLOSING, &mut told).await {
+        match tokio::time::timeout(CLOSE_TIMEOUT, &mut told).await {
             Ok(told) => return told.is_ok(),
             Err(_) if progress.taken() == taken => return false,
             Err(_) => {}
@@ -164,7 +164,7 @@ async fn tell(
 fn close((code, reason): (CloseCode, String)) -> Message {
     let reason = reason.chars().scan(0, |length, c| {
         *length += c.len_utf8();
-        (*length <= MOST_OF_REASON).then_some(c)
+        (*length <= MAX_REASON_BYTES).then_some(c)
     });
     Message::Close(Some(CloseFrame { code, reason: reason.collect::<String>().into() }))
 }
@@ -218,13 +218,13 @@ async fn message<T: AsyncRead + AsyncWrite + Unpin>(
                 if progress.taken() != pings.taken {
                     *pings = Pings::new(progress);
                 }
-                pings.bytes += data.len() + FRAME;
-                if pings.bytes > MOST_OF_PONGS {
-                    if pings.since.get_or_insert_with(Instant::now).elapsed() >= STALLED {
+                pings.bytes += data.len() + MIN_FRAME_BYTES;
+                if pings.bytes > MAX_WAITING_PONG_BYTES {
+                    if pings.since.get_or_insert_with(Instant::now).elapsed() >= PONG_TIMEOUT {
                         return Err(Some((CloseCode::Policy, "no answer to a ping is taken".to_owned())));
                     }
                     // Each further ping that is read retries sending the answers.
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(PING_READ_PAUSE).await;
                 }
             }
             Ok(_) => {}

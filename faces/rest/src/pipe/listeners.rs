@@ -16,14 +16,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::open::{bind_all, connected};
 use super::{Pipe, Pipes};
-use crate::limits::{MOST_LISTENERS, MOST_OF_NAME, MOST_WAITING};
+use crate::limits::{MAX_LISTENERS, MAX_NAME_BYTES, MAX_WAITING_CONNECTIONS};
 use crate::problem::{Kind, Problem};
 
 /// Pause after a failure to accept.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Length that the number of a connection adds to the name of its listener, in bytes.
-const NUMBER: usize = 16;
+const NUMBER_BYTES: usize = 16;
 
 /// The listeners of a server, by name.
 #[derive(Debug, Default)]
@@ -64,8 +64,8 @@ impl Listeners {
         name: &str,
         port: u16,
     ) -> Result<Arc<Listener>, Problem> {
-        if name.len() > MOST_OF_NAME - NUMBER {
-            let most = MOST_OF_NAME - NUMBER;
+        if name.len() > MAX_NAME_BYTES - NUMBER_BYTES {
+            let most = MAX_NAME_BYTES - NUMBER_BYTES;
             return Err(Kind::BadRequest.because(format_args!(
                 "a listener's name has {most} bytes at most: its pipes are called NAME.1, NAME.2, ..."
             )));
@@ -124,9 +124,9 @@ fn check_room(all: &BTreeMap<String, Arc<Listener>>, name: &str) -> Result<(), P
         return Err(Kind::NameTaken
             .because(format_args!("there is a listener {name}: close it, or take another name")));
     }
-    if all.len() >= MOST_LISTENERS {
+    if all.len() >= MAX_LISTENERS {
         return Err(
-            Kind::TooMany.because(format_args!("all {MOST_LISTENERS} listeners are in use: close one"))
+            Kind::TooMany.because(format_args!("all {MAX_LISTENERS} listeners are in use: close one"))
         );
     }
     Ok(())
@@ -204,7 +204,7 @@ impl Listener {
             changed.as_mut().enable();
             {
                 let mut state = self.state();
-                if state.waiting.len() < MOST_WAITING {
+                if state.waiting.len() < MAX_WAITING_CONNECTIONS {
                     state.count += 1;
                     return format!("{}.{}", self.name, state.count);
                 }
@@ -234,7 +234,7 @@ async fn accept(listener: Weak<Listener>, node: Node, socket: TcpListener, pipes
             }
             Err(error) => {
                 tracing::debug!(%error, "a connection was not accepted");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
                 continue;
             }
         };
@@ -257,7 +257,7 @@ async fn accept(listener: Weak<Listener>, node: Node, socket: TcpListener, pipes
                 // All pipes are in use: the connection waits.
                 Err(problem) => {
                     tracing::debug!(error = %problem, "a connection waits for a pipe");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
                 }
             }
         };
@@ -298,7 +298,7 @@ mod tests {
             // Each request has seen that there was room before it bound its port.
             listeners.insert(name, &listener(name)).map_err(|problem| problem.kind())
         };
-        for number in 0..MOST_LISTENERS {
+        for number in 0..MAX_LISTENERS {
             assert_eq!(kind(&number.to_string()), Ok(()));
         }
         assert_eq!(kind("0"), Err(Kind::NameTaken));

@@ -30,8 +30,8 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::limits::{
-    MESSAGE_COST, MOST_MESSAGES, MOST_OF_NAME, MOST_OF_PATTERN, MOST_OF_PROGRAM, MOST_QUEUED,
-    MOST_SUBSCRIPTIONS,
+    MAX_NAME_BYTES, MAX_PATTERN_BYTES, MAX_PATTERN_MEMORY_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES,
+    MAX_SUBSCRIPTIONS, MESSAGE_OVERHEAD_BYTES,
 };
 use crate::problem::{Kind, Problem};
 pub(crate) use listeners::Listeners;
@@ -42,10 +42,10 @@ use table::Reserved;
 pub(crate) use take::{Reading, Taken};
 
 /// Interval of keepalive probes to a silent peer.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The name of the queue of all messages; the others belong to subscriptions.
-pub(crate) const ALL: &str = "";
+pub(crate) const ALL_MESSAGES: &str = "";
 
 /// A pipe.
 pub(crate) struct Pipe {
@@ -105,7 +105,7 @@ pub(crate) struct Message {
 
 impl Queued for Message {
     fn cost(&self) -> usize {
-        self.data.len() + MESSAGE_COST
+        self.data.len() + MESSAGE_OVERHEAD_BYTES
     }
 }
 
@@ -120,7 +120,7 @@ struct Subscription {
 impl Subscription {
     fn new(pattern: Option<Regex>, budget: &Budget) -> Subscription {
         let (budget, what) = (Some(budget.clone()), "the queue of a pipe");
-        let limits = Limits { messages: MOST_MESSAGES, bytes: MOST_QUEUED, budget, what };
+        let limits = Limits { messages: MAX_QUEUED_MESSAGES, bytes: MAX_QUEUED_BYTES, budget, what };
         Subscription { pattern, queue: Arc::new(Queue::new(limits)) }
     }
 
@@ -167,7 +167,7 @@ impl End {
 impl Pipe {
     fn new(reserved: &Reserved, sender: Sender, ends: (SocketAddr, Option<SocketAddr>)) -> Pipe {
         let budget = reserved.budget();
-        let by_name = BTreeMap::from([(ALL.to_owned(), Subscription::new(None, &budget))]);
+        let by_name = BTreeMap::from([(ALL_MESSAGES.to_owned(), Subscription::new(None, &budget))]);
         Pipe {
             name: reserved.name().to_owned(),
             local: ends.0,
@@ -219,9 +219,9 @@ impl Pipe {
                 self.name
             )));
         }
-        if queues.by_name.len() > MOST_SUBSCRIPTIONS {
+        if queues.by_name.len() > MAX_SUBSCRIPTIONS {
             return Err(Kind::TooMany.because(format_args!(
-                "pipe {} has {MOST_SUBSCRIPTIONS} subscriptions, and has no more: remove one",
+                "pipe {} has {MAX_SUBSCRIPTIONS} subscriptions, and has no more: remove one",
                 self.name
             )));
         }
@@ -235,7 +235,7 @@ impl Pipe {
 
     /// Removes a subscription with its queued messages.
     pub(crate) fn unsubscribe(&self, name: &str) -> Result<(), Problem> {
-        let removed = if name == ALL { None } else { self.queues().by_name.remove(name) };
+        let removed = if name == ALL_MESSAGES { None } else { self.queues().by_name.remove(name) };
         let removed = removed.ok_or_else(|| no_subscription(&self.name, name))?;
         removed.queue.end(());
         removed.queue.clear();
@@ -313,7 +313,7 @@ impl Pipe {
                 "waiting": one.queue.waiting(),
             })
         };
-        let named = queues.by_name.iter().filter(|(name, _)| *name != ALL);
+        let named = queues.by_name.iter().filter(|(name, _)| *name != ALL_MESSAGES);
         let subscriptions: Vec<_> = named.map(|(name, one)| queue(name, one)).collect();
         json!({
             "name": &self.name,
@@ -326,7 +326,7 @@ impl Pipe {
             "age_s": self.opened.elapsed().as_secs_f64(),
             "sent_bytes": self.sent(),
             "received_bytes": self.received.load(Ordering::Relaxed),
-            "queue": queue(ALL, &queues.by_name[ALL]),
+            "queue": queue(ALL_MESSAGES, &queues.by_name[ALL_MESSAGES]),
             "subscriptions": subscriptions,
         })
     }
@@ -345,13 +345,13 @@ impl Drop for Pipe {
 /// Parses the name of a pipe, a subscription or a listener: letters, digits and `_.-`.
 pub(crate) fn parse_name(text: &str) -> Result<String, Problem> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    let is_name = (1..=MOST_OF_NAME).contains(&text.len()) && text.bytes().all(is_plain);
+    let is_name = (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_plain);
     // Clients would resolve these names away in a URL.
     if is_name && !matches!(text, "." | "..") {
         return Ok(text.to_owned());
     }
     Err(Kind::BadRequest.because(format_args!(
-        "a name has 1 to {MOST_OF_NAME} letters, digits and signs of _.- and nothing else"
+        "a name has 1 to {MAX_NAME_BYTES} letters, digits and signs of _.- and nothing else"
     )))
 }
 
@@ -360,11 +360,11 @@ pub(crate) fn parse_pattern(text: &str) -> Result<Regex, Problem> {
     let wrong = |why: &dyn std::fmt::Display| {
         Kind::BadRequest.because(format_args!("the regular expression cannot be used: {why}"))
     };
-    if text.len() > MOST_OF_PATTERN {
-        return Err(wrong(&format_args!("it has more than {MOST_OF_PATTERN} bytes")));
+    if text.len() > MAX_PATTERN_BYTES {
+        return Err(wrong(&format_args!("it has more than {MAX_PATTERN_BYTES} bytes")));
     }
     let mut builder = RegexBuilder::new(text);
-    builder.size_limit(MOST_OF_PROGRAM).dfa_size_limit(MOST_OF_PROGRAM);
+    builder.size_limit(MAX_PATTERN_MEMORY_BYTES).dfa_size_limit(MAX_PATTERN_MEMORY_BYTES);
     builder.build().map_err(|error| wrong(&error))
 }
 
@@ -393,10 +393,10 @@ mod tests {
 
     #[test]
     fn names_are_what_a_url_can_have() {
-        for name in ["a", "con_name", "A-1.b", &"x".repeat(MOST_OF_NAME)] {
+        for name in ["a", "con_name", "A-1.b", &"x".repeat(MAX_NAME_BYTES)] {
             assert_eq!(parse_name(name).expect(name), name);
         }
-        for name in ["", ".", "..", "a/b", "a b", "a%20b", "\u{e9}", "a\0", &"x".repeat(MOST_OF_NAME + 1)] {
+        for name in ["", ".", "..", "a/b", "a b", "a%20b", "\u{e9}", "a\0", &"x".repeat(MAX_NAME_BYTES + 1)] {
             assert_eq!(parse_name(name).map_err(|problem| problem.kind()), Err(Kind::BadRequest), "{name}");
         }
     }
@@ -405,7 +405,7 @@ mod tests {
     fn patterns_are_bounded() {
         assert!(parse_pattern("[hH]e[l]+o").expect("it is one").is_match(b"say hello"));
         assert!(parse_pattern("").expect("it is one").is_match(b"\xff"));
-        for pattern in ["(", "x{1000}{1000}", &"x".repeat(MOST_OF_PATTERN + 1)] {
+        for pattern in ["(", "x{1000}{1000}", &"x".repeat(MAX_PATTERN_BYTES + 1)] {
             let problem = parse_pattern(pattern).expect_err(pattern);
             assert_eq!(problem.kind(), Kind::BadRequest, "{problem}");
         }

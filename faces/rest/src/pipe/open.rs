@@ -13,14 +13,14 @@ use tokio::time::timeout;
 
 use super::send::Sender;
 use super::table::Reserved;
-use super::{Datagrams, KEEPALIVE, Pipe, Receivers, echo, receive};
+use super::{Datagrams, KEEPALIVE_INTERVAL, Pipe, Receivers, echo, receive};
 use crate::problem::{Kind, Problem};
 
 /// Number of attempts to choose a port that is free at all addresses.
-const MOST_TRIES: usize = 16;
+const FREE_PORT_ATTEMPTS: usize = 16;
 
 /// Number of allowed ports that are tried one by one after that.
-const MOST_PORTS: usize = 64;
+const MAX_PORTS_TRIED: usize = 64;
 
 /// The destination of a pipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,8 +112,8 @@ pub(super) async fn bind_all<T, F: Future<Output = io::Result<T>>>(
     let mut failed = Kind::Down.because("the node is in no network");
     // A port that the node chooses may be in use at another address; in a short range this may repeat.
     let networks = node.networks();
-    let allowed = networks.iter().take(1).flat_map(|network| network.allowed_ports().take(MOST_PORTS));
-    for port in std::iter::repeat_n(0, MOST_TRIES).chain(allowed) {
+    let allowed = networks.iter().take(1).flat_map(|network| network.allowed_ports().take(MAX_PORTS_TRIED));
+    for port in std::iter::repeat_n(0, FREE_PORT_ATTEMPTS).chain(allowed) {
         match bind_at(node, port, &bind, &address).await {
             Err(problem) => failed = problem,
             bound => return bound,
@@ -155,7 +155,7 @@ pub(super) fn connected(
     stream: TcpStream,
     peer: SocketAddr,
 ) -> Result<Arc<Pipe>, Problem> {
-    let prepared = stream.set_nodelay(true).and_then(|()| stream.set_keepalive(Some(KEEPALIVE)));
+    let prepared = stream.set_nodelay(true).and_then(|()| stream.set_keepalive(Some(KEEPALIVE_INTERVAL)));
     let local = prepared.and_then(|()| stream.local_addr());
     let local = local.map_err(|error| Problem::of_io(&error, "the connection has broken at once"))?;
     let (reading, writing) = stream.into_split();

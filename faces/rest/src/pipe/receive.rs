@@ -19,15 +19,15 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::{Datagrams, End, Message, Pipe, Subscription, why};
-use crate::limits::{LAST_WORDS, PIECE};
+use crate::limits::{DISCARD_TIMEOUT, MAX_STREAM_MESSAGE_BYTES};
 
 /// Limit of consecutive errors of a UDP socket. An error may mean only that an earlier datagram found no
 /// receiver.
-const MOST_ERRORS: u32 = 64;
+const MAX_CONSECUTIVE_ERRORS: u32 = 64;
 
 thread_local! {
     /// Read buffer shared by all pipes of a thread, so that a waiting pipe needs no buffer.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_STREAM_MESSAGE_BYTES].into_boxed_slice());
 }
 
 /// Receives until the other end sends no more. If the pipe is closed earlier, it reads and discards data for
@@ -47,7 +47,7 @@ pub(super) async fn connection(
         let discard = async {
             while poll_fn(|cx| poll_read(cx, &mut half)).await.is_ok_and(|data| !data.is_empty()) {}
         };
-        let _ = timeout(LAST_WORDS, discard).await;
+        let _ = timeout(DISCARD_TIMEOUT, discard).await;
     }
 }
 
@@ -72,7 +72,7 @@ async fn fill(pipe: &Weak<Pipe>, half: &mut OwnedReadHalf, from: SocketAddr) -> 
 }
 
 fn poll_read(cx: &mut Context<'_>, half: &mut OwnedReadHalf) -> Poll<io::Result<Bytes>> {
-    SCRATCH.with_borrow_mut(|scratch| {
+    READ_BUFFER.with_borrow_mut(|scratch| {
         let mut piece = ReadBuf::new(scratch);
         ready!(Pin::new(half).poll_read(cx, &mut piece))?;
         Poll::Ready(Ok(Bytes::copy_from_slice(piece.filled())))
@@ -113,7 +113,7 @@ pub(super) async fn datagrams(pipe: Weak<Pipe>, datagrams: Arc<Datagrams>, socke
                 errors = 0;
                 pipe.deliver(from, data);
             }
-            Err(error) if error.kind() != io::ErrorKind::NetworkDown && errors < MOST_ERRORS => {
+            Err(error) if error.kind() != io::ErrorKind::NetworkDown && errors < MAX_CONSECUTIVE_ERRORS => {
                 tracing::debug!(%error, "a datagram was not received");
                 errors += 1;
             }
@@ -123,7 +123,7 @@ pub(super) async fn datagrams(pipe: Weak<Pipe>, datagrams: Arc<Datagrams>, socke
 }
 
 fn poll_receive(cx: &mut Context<'_>, socket: &UdpSocket) -> Poll<io::Result<(Bytes, SocketAddr)>> {
-    SCRATCH.with_borrow_mut(|scratch| {
+    READ_BUFFER.with_borrow_mut(|scratch| {
         // The call takes no datagram before one is ready, and its registered waker stays.
         let (length, from) = ready!(pin!(socket.recv_from(scratch)).poll(cx))?;
         Poll::Ready(Ok((Bytes::copy_from_slice(&scratch[..length]), from)))

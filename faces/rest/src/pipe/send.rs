@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Datagrams, End, Half, Pipe, why};
-use crate::limits::MOST_OF_DATAGRAM;
+use crate::limits::MAX_DATAGRAM_BYTES;
 use crate::problem::{Kind, Problem};
 
 /// The sending side.
@@ -128,9 +128,9 @@ impl Pipe {
     }
 
     fn check_datagram(&self, data: &[u8], is_connected: bool, to: Option<SocketAddr>) -> Result<(), Problem> {
-        if data.len() > MOST_OF_DATAGRAM {
+        if data.len() > MAX_DATAGRAM_BYTES {
             return Err(
-                Kind::TooLarge.because(format_args!("a datagram has {MOST_OF_DATAGRAM} bytes at most"))
+                Kind::TooLarge.because(format_args!("a datagram has {MAX_DATAGRAM_BYTES} bytes at most"))
             );
         }
         match (is_connected, to) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use peersock_proxy::serving::Owner;
 
 use super::{Budget, Pipe};
-use crate::limits::{MOST_PIPES, MOST_QUEUED_IN_ALL};
+use crate::limits::{MAX_PIPES, MAX_QUEUED_BYTES_OF_ALL};
 use crate::problem::{Kind, Problem};
 
 /// The pipes of a server.
@@ -34,7 +34,7 @@ pub(crate) struct Reserved {
 
 impl Pipes {
     pub(crate) fn new(most_of_member: usize) -> Pipes {
-        Pipes { entries: Arc::default(), most_of_member, budget: Budget::new(MOST_QUEUED_IN_ALL) }
+        Pipes { entries: Arc::default(), most_of_member, budget: Budget::new(MAX_QUEUED_BYTES_OF_ALL) }
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -64,14 +64,14 @@ impl Pipes {
             let most = self.most_of_member;
             return Err(Kind::TooMany.because(format_args!("a member has {most} pipes, and has no more")));
         }
-        if entries.len() >= MOST_PIPES {
+        if entries.len() >= MAX_PIPES {
             let over = |entry: &Entry| matches!(entry, Entry::Open(pipe) if pipe.is_over());
             let names: Vec<_> =
                 entries.iter().filter(|(_, entry)| over(entry)).map(|(name, _)| name.clone()).collect();
             gone.extend(names.iter().filter_map(|name| entries.remove(name)));
         }
-        if entries.len() >= MOST_PIPES {
-            return Err(Kind::TooMany.because(format_args!("all {MOST_PIPES} pipes are in use: close one")));
+        if entries.len() >= MAX_PIPES {
+            return Err(Kind::TooMany.because(format_args!("all {MAX_PIPES} pipes are in use: close one")));
         }
         entries.insert(name.to_owned(), Entry::Reserved(owner));
         // Connections close without the lock.
@@ -179,7 +179,7 @@ mod tests {
         let first = pipes.reserve("first").expect("it is free");
         assert_eq!(kind(pipes.reserve("first")), Err(Kind::NameTaken));
         assert_eq!(pipes.find("first").map(drop).map_err(|problem| problem.kind()), Err(Kind::NoPipe));
-        let rest: Vec<_> = (1..MOST_PIPES).map(|at| pipes.reserve(&at.to_string()).expect("room")).collect();
+        let rest: Vec<_> = (1..MAX_PIPES).map(|at| pipes.reserve(&at.to_string()).expect("room")).collect();
         assert_eq!(kind(pipes.reserve("more")), Err(Kind::TooMany));
         drop(first);
         assert_eq!(kind(pipes.reserve("more")), Ok(()));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use peersock_pipe::queue::Buffer;
 use tokio::time::{Instant, timeout_at};
 
-use super::{ALL, Message, Pipe, Queue, no_subscription};
+use super::{ALL_MESSAGES, Message, Pipe, Queue, no_subscription};
 use crate::problem::{Kind, Problem};
 
 /// A taken message, which goes back into its queue unless it is delivered.
@@ -142,7 +142,7 @@ impl Reading {
 
     /// Returns the next message of the queue of all messages; `None` at a clean end.
     pub(crate) async fn next(&self) -> Result<Option<Taken>, Problem> {
-        match self.0.take(ALL, None).await {
+        match self.0.take(ALL_MESSAGES, None).await {
             Err(problem) if self.0.queues().end == Some(super::End::Complete) => {
                 tracing::trace!(error = %problem, "a stream has ended");
                 Ok(None)
@@ -168,7 +168,7 @@ mod tests {
     use super::super::send::Sender;
     use super::super::{Datagrams, Pipes, Subscription};
     use super::*;
-    use crate::limits::MOST_QUEUED_IN_ALL;
+    use crate::limits::MAX_QUEUED_BYTES_OF_ALL;
 
     /// Makes a pipe without any socket.
     fn pipe(pipes: &Pipes, sender: Sender) -> Arc<Pipe> {
@@ -184,10 +184,10 @@ mod tests {
         pipe.deliver(pipe.local, Bytes::from_static(b"x"));
         // Others do so while the task of this pipe waits for data.
         let other = Subscription::new(None, &pipes.budget);
-        let data = vec![0; MOST_QUEUED_IN_ALL].into();
+        let data = vec![0; MAX_QUEUED_BYTES_OF_ALL].into();
         other.queue.put(Message { number: 1, from: pipe.local, data }, true);
         pipe.deliver(pipe.local, Bytes::from_static(b"y"));
-        assert_eq!((pipe.dropped(ALL), pipe.queues().by_name[ALL].queue.len()), (0, 2));
+        assert_eq!((pipe.dropped(ALL_MESSAGES), pipe.queues().by_name[ALL_MESSAGES].queue.len()), (0, 2));
     }
 
     #[test]
@@ -199,14 +199,14 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..100_000 {
-                    let kept = pipe.peek(ALL, None).now_or_never().expect("it is there");
+                    let kept = pipe.peek(ALL_MESSAGES, None).now_or_never().expect("it is there");
                     assert_eq!(kept.expect("no end").map(|message| message.number), Some(1));
                 }
                 is_over.store(true, Ordering::SeqCst);
             });
             let mut missing = 0;
             while !is_over.load(Ordering::SeqCst) {
-                missing += usize::from(pipe.queues().by_name[ALL].queue.len() != 1);
+                missing += usize::from(pipe.queues().by_name[ALL_MESSAGES].queue.len() != 1);
             }
             assert_eq!(missing, 0);
         });

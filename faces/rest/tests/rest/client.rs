@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::scene::{PATIENCE, TOKEN};
+use crate::scene::{TEST_TIMEOUT, TOKEN};
 
 /// A connection.
 pub(crate) struct Client {
@@ -64,13 +64,13 @@ impl Reply {
 impl Client {
     pub(crate) fn connect(at: SocketAddr) -> Client {
         let stream = TcpStream::connect(at).expect("the server listens");
-        stream.set_patience(PATIENCE);
+        stream.set_patience(TEST_TIMEOUT);
         Client { stream: BufReader::new(Box::new(stream)), host: at.to_string() }
     }
 
     pub(crate) fn connect_path(path: &Path) -> Client {
         let stream = UnixStream::connect(path).expect("the server listens");
-        stream.set_patience(PATIENCE);
+        stream.set_patience(TEST_TIMEOUT);
         Client { stream: BufReader::new(Box::new(stream)), host: "localhost".to_owned() }
     }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use peersock::blocking::TcpStream;
 
 use crate::client::Client;
-use crate::scene::{PATIENCE, Scene, TOKEN, large};
+use crate::scene::{Scene, TEST_TIMEOUT, TOKEN, large};
 
 /// Time for the server to make a mistake. Without it a test may miss the mistake, but never fails wrongly.
-const A_WHILE: Duration = Duration::from_millis(300);
+const OBSERVATION_TIME: Duration = Duration::from_millis(300);
 
 /// Opens a tunnel to a pipe.
 fn tunnel(scene: &Scene, path: &str) -> Client {
@@ -31,7 +31,7 @@ fn a_tunnel_is_the_connection_and_passes_ends_on() {
         there.write_all(b"early").expect("room");
         scene.wait_pipe("one", |pipe| pipe["queue"]["messages"] == 1);
         let socket = std::net::TcpStream::connect(scene.at).expect("it listens");
-        socket.set_read_timeout(Some(PATIENCE)).expect("some time");
+        socket.set_read_timeout(Some(TEST_TIMEOUT)).expect("some time");
         let head = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\nConnection: Upgrade\r\n\
              Upgrade: tcp\r\n\r\nright behind the head",
@@ -67,7 +67,7 @@ fn a_tunnel_is_the_connection_and_passes_ends_on() {
         // The pipe has ended with the tunnel.
         let begin = std::time::Instant::now();
         while scene.ask("GET", "/v1/pipes/one", b"").status != 404 {
-            assert!(begin.elapsed() < PATIENCE);
+            assert!(begin.elapsed() < TEST_TIMEOUT);
         }
     }
 }
@@ -185,7 +185,7 @@ fn closing_ends_what_waits() {
         let begin = std::time::Instant::now();
         let mut last = None;
         // The request is stuck when the count stops growing.
-        while begin.elapsed() < PATIENCE {
+        while begin.elapsed() < TEST_TIMEOUT {
             let sent = scene.ask("GET", "/v1/pipes/one", b"").json()["sent_bytes"].as_u64();
             if sent > Some(0) && sent == last {
                 break;
@@ -225,7 +225,7 @@ fn a_body_that_breaks_off_does_not_end_the_stream() {
     let begin = std::time::Instant::now();
     // The turn of the stream ends when the server has noticed that its client is gone.
     while scene.ask("POST", "/v1/pipes/one/messages", b"whole").status != 200 {
-        assert!(begin.elapsed() < PATIENCE);
+        assert!(begin.elapsed() < TEST_TIMEOUT);
     }
     let mut whole = [0; 5];
     there.read_exact(&mut whole).expect("it has come");
@@ -286,7 +286,7 @@ fn the_end_is_not_told_in_the_middle_of_a_body() {
     let mut part = [0; 4];
     there.read_exact(&mut part).expect("it is sent as it comes");
     let mut ending = scene.begin("DELETE", "/v1/pipes/one/stream", false);
-    std::thread::sleep(A_WHILE);
+    std::thread::sleep(OBSERVATION_TIME);
     client.chunk(b"rest");
     client.chunk(b"");
     let sent = client.reply();
@@ -312,7 +312,7 @@ fn nothing_of_others_comes_between_what_a_tunnel_sends() {
     let mut other = scene.begin("PUT", "/v1/pipes/one/stream", true);
     other.chunk(b"other");
     other.chunk(b"");
-    std::thread::sleep(A_WHILE);
+    std::thread::sleep(OBSERVATION_TIME);
     (&socket).write_all(b"two").expect("room");
     socket.shutdown(Shutdown::Write).expect("it is open");
     let mut rest = Vec::new();
@@ -350,7 +350,7 @@ fn the_end_of_the_server_ends_what_waits_and_lets_go_on_what_does_not() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| scene.ask("GET", "/v1/pipes/two/messages?timeout=3600", b""));
         scene.wait_pipe("two", |pipe| pipe["queue"]["waiting"] == 1);
-        let stopping = scope.spawn(|| scene.stop(PATIENCE));
+        let stopping = scope.spawn(|| scene.stop(TEST_TIMEOUT));
         let reply = waiting.join().expect("no panic");
         assert!(matches!(reply.status, 503), "{reply:?}");
         // The tunnel continues.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::scene::{PATIENCE, Scene, TOKEN};
+use crate::scene::{Scene, TEST_TIMEOUT, TOKEN};
 
 #[test]
 fn what_makes_no_sense_is_answered() {
@@ -145,7 +145,7 @@ fn there_are_only_so_many_connections() {
         if std::io::Read::read(&mut client.stream, &mut first).is_ok_and(|count| count == 1) {
             return;
         }
-        assert!(begin.elapsed() < PATIENCE, "there is no room again");
+        assert!(begin.elapsed() < TEST_TIMEOUT, "there is no room again");
     }
 }
 

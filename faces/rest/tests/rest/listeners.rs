@@ -13,7 +13,7 @@ use peersock_rest::{Rest, RestSettings, Token};
 use serde_json::json;
 
 use crate::client::Client;
-use crate::scene::{PATIENCE, Scene, TOKEN};
+use crate::scene::{Scene, TEST_TIMEOUT, TOKEN};
 
 #[test]
 fn each_connection_becomes_a_pipe() {
@@ -25,7 +25,7 @@ fn each_connection_becomes_a_pipe() {
     assert_eq!(none.status, 204);
     for number in 1..=2 {
         let mut there = TcpStream::connect_on(&scene.there.0, ("10.78.0.1", port)).expect("it listens");
-        there.set_read_timeout(Some(PATIENCE)).expect("it is open");
+        there.set_read_timeout(Some(TEST_TIMEOUT)).expect("it is open");
         let pipe = scene.ask("GET", "/v1/listeners/web/next?timeout=60", b"");
         let name = format!("web.{number}");
         assert_eq!((pipe.status, &pipe.json()["name"]), (200, &json!(name)));
@@ -80,7 +80,7 @@ fn a_client_that_has_vanished_takes_no_connection() {
     let _connected = TcpStream::connect_on(&scene.there.0, ("10.78.0.1", port)).expect("it listens");
     let begin = std::time::Instant::now();
     while scene.ask("GET", "/v1/listeners", b"").json()[0]["accepted"] != 1 {
-        assert!(begin.elapsed() < PATIENCE);
+        assert!(begin.elapsed() < TEST_TIMEOUT);
     }
     std::thread::sleep(Duration::from_millis(300));
     let next = scene.ask("GET", "/v1/listeners/web/next?timeout=60", b"");
@@ -148,7 +148,7 @@ fn no_member_takes_all_places() {
     let hosts = ["10.78.0.1".parse().expect("an address"), IpAddr::from(scene.here.1.address())];
     let connect = |number: usize| -> std::io::Result<TcpStream> {
         let greedy = TcpStream::connect_on(&scene.there.0, (hosts[number % 2], port))?;
-        greedy.set_read_timeout(Some(PATIENCE))?;
+        greedy.set_read_timeout(Some(TEST_TIMEOUT))?;
         Ok(greedy)
     };
     let is_refused = |number| {
@@ -205,7 +205,7 @@ fn wait_listener(scene: &Scene, count: &str, wanted: u64) {
         if listener[count] == wanted {
             return;
         }
-        assert!(begin.elapsed() < PATIENCE, "{count}: {wanted} is wanted of {listener}");
+        assert!(begin.elapsed() < TEST_TIMEOUT, "{count}: {wanted} is wanted of {listener}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

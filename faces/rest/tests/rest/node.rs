@@ -1,6 +1,6 @@
 //! The state that the node reports.
 
-use crate::scene::{PATIENCE, Scene, TOKEN};
+use crate::scene::{Scene, TEST_TIMEOUT, TOKEN};
 
 #[test]
 fn the_state_is_that_of_the_node() {
@@ -37,7 +37,7 @@ fn events_are_told_as_they_happen() {
     assert_eq!((head.status, head.field("content-type")), (200, Some("text/event-stream")));
     assert_eq!(client.next_chunk(), Some(b": events\n\n".to_vec()));
     // The other member says goodbye once it has heard that the session is established.
-    scene.there.1.wait_peer(scene.here.1.address().into(), PATIENCE).expect("they find each other");
+    scene.there.1.wait_peer(scene.here.1.address().into(), TEST_TIMEOUT).expect("they find each other");
     scene.there.1.leave();
     let lost = format!("event: peer-lost\ndata: {{\"id\":\"{}\"}}\n\n", scene.there.0.id());
     loop {
@@ -46,6 +46,6 @@ fn events_are_told_as_they_happen() {
             break;
         }
     }
-    assert_eq!(scene.stop(PATIENCE), 0, "they end with the server");
+    assert_eq!(scene.stop(TEST_TIMEOUT), 0, "they end with the server");
     assert_eq!(client.next_chunk(), None);
 }

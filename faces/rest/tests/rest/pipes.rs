@@ -6,7 +6,7 @@ use peersock::blocking::UdpSocket;
 use serde_json::json;
 
 use crate::client::Reply;
-use crate::scene::{PATIENCE, Scene, THERE, large};
+use crate::scene::{PEER_ADDRESS, Scene, TEST_TIMEOUT, large};
 
 fn take(scene: &Scene, name: &str, query: &str) -> Reply {
     scene.ask("GET", &format!("/v1/pipes/{name}/messages?timeout=60{query}"), b"")
@@ -218,7 +218,7 @@ fn scene_reads_again(scene: &Scene, there: &mut peersock::blocking::TcpStream) {
             assert_eq!(next.next_chunk(), Some(b"next".to_vec()));
             return;
         }
-        assert!(begin.elapsed() < PATIENCE, "the first reader is not gone");
+        assert!(begin.elapsed() < TEST_TIMEOUT, "the first reader is not gone");
     }
 }
 
@@ -226,7 +226,7 @@ fn scene_reads_again(scene: &Scene, there: &mut peersock::blocking::TcpStream) {
 fn datagrams_keep_their_bounds() {
     let scene = Scene::new();
     let there = UdpSocket::bind_on(&scene.there.0, (scene.there.1.address(), 0)).expect("a free port");
-    there.set_read_timeout(Some(PATIENCE)).expect("it is open");
+    there.set_read_timeout(Some(TEST_TIMEOUT)).expect("it is open");
     let port = there.local_addr().expect("it is bound").port();
     let opened =
         scene.ask_json("POST", "/v1/pipes", &json!({"name": "d", "to": format!("udp:there:{port}")}));
@@ -260,8 +260,8 @@ fn a_udp_port_takes_datagrams_of_all_and_says_whose_they_are() {
     assert_eq!(opened.status, 201, "{opened:?}");
     let local = opened.json()["local"].as_str().expect("an address").to_owned();
     let port: u16 = local.rsplit_once(':').expect("a port").1.parse().expect("a number");
-    let there = UdpSocket::bind_on(&scene.there.0, (THERE, 0)).expect("a free port");
-    there.set_read_timeout(Some(PATIENCE)).expect("it is open");
+    let there = UdpSocket::bind_on(&scene.there.0, (PEER_ADDRESS, 0)).expect("a free port");
+    there.set_read_timeout(Some(TEST_TIMEOUT)).expect("it is open");
     there.send_to(b"ping", ("10.78.0.1", port)).expect("room");
     let ping = take(&scene, "port", "");
     let from = ping.field("peersock-from").expect("a sender").to_owned();
@@ -285,7 +285,7 @@ fn datagrams_that_nobody_takes_push_out_the_oldest() {
     let opened = scene.ask_json("POST", "/v1/pipes", &json!({"name": "port", "udp_port": 0}));
     let local = opened.json()["local"].as_str().expect("an address").to_owned();
     let port: u16 = local.rsplit_once(':').expect("a port").1.parse().expect("a number");
-    let there = UdpSocket::bind_on(&scene.there.0, (THERE, 0)).expect("a free port");
+    let there = UdpSocket::bind_on(&scene.there.0, (PEER_ADDRESS, 0)).expect("a free port");
     let begin = std::time::Instant::now();
     // Some datagrams may be lost, so send as many as it takes.
     for number in 0_u64.. {
@@ -297,7 +297,7 @@ fn datagrams_that_nobody_takes_push_out_the_oldest() {
                 break;
             }
         }
-        assert!(begin.elapsed() < PATIENCE);
+        assert!(begin.elapsed() < TEST_TIMEOUT);
     }
     let first = take(&scene, "port", "");
     assert!(first.field("peersock-dropped").and_then(|dropped| dropped.parse::<u64>().ok()) > Some(0));

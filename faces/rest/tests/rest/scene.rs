@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use crate::client::{Client, Reply};
 
 /// Timeout, longer than anything takes; tests do not depend on speed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The token of every server.
 pub(crate) const TOKEN: &str = "a-token-of-the-tests";
@@ -24,7 +24,7 @@ pub(crate) const TOKEN: &str = "a-token-of-the-tests";
 pub(crate) const ORIGIN: &str = "https://app.example";
 
 /// The address of the other member.
-pub(crate) const THERE: &str = "10.78.0.2";
+pub(crate) const PEER_ADDRESS: &str = "10.78.0.2";
 
 /// Two members of a separate static network, named `here` and `there`, and a third that starts when it is
 /// needed. The server runs on the first one.
@@ -56,7 +56,7 @@ impl Scene {
         let file = format!(
             "network = \"fe{:014x}\"\n\
              [[member]]\nkey = \"{}\"\nname = \"here\"\naddresses = [\"10.78.0.1\"]\n\
-             [[member]]\nkey = \"{}\"\nname = \"there\"\naddresses = [\"{THERE}\"]\n\
+             [[member]]\nkey = \"{}\"\nname = \"there\"\naddresses = [\"{PEER_ADDRESS}\"]\n\
              [[member]]\nkey = \"{}\"\nname = \"third\"\naddresses = [\"10.78.0.3\"]\n",
             random >> 8,
             key(1),
@@ -64,13 +64,13 @@ impl Scene {
             key(3)
         );
         let [here, there] = [1, 2].map(|number| member(Seed(seed(number)), &file));
-        here.1.wait_peer(there.1.address().into(), PATIENCE).expect("they find each other");
+        here.1.wait_peer(there.1.address().into(), TEST_TIMEOUT).expect("they find each other");
         let folder = tempfile::tempdir().expect("a folder");
         let socket = Place::Unix(folder.path().join("socket"));
         let mut settings = RestSettings {
             listen: vec!["127.0.0.1:0".parse().expect("a place"), socket],
             origins: vec![Origin::parse(ORIGIN).expect("an origin")],
-            timeout: PATIENCE,
+            timeout: TEST_TIMEOUT,
             ..RestSettings::default()
         };
         change(&mut settings);
@@ -88,7 +88,7 @@ impl Scene {
     /// Starts the third member.
     pub(crate) fn third(&self) -> (Node, Joined) {
         let third = member(self.third.clone(), &self.file);
-        third.1.wait_peer(self.here.1.address().into(), PATIENCE).expect("they find each other");
+        third.1.wait_peer(self.here.1.address().into(), TEST_TIMEOUT).expect("they find each other");
         third
     }
 
@@ -110,7 +110,7 @@ impl Scene {
 
     /// Makes a listener of the other member.
     pub(crate) fn listen(&self) -> blocking::TcpListener {
-        blocking::TcpListener::bind_on(&self.there.0, (THERE, 0)).expect("a free port")
+        blocking::TcpListener::bind_on(&self.there.0, (PEER_ADDRESS, 0)).expect("a free port")
     }
 
     /// Opens a pipe to the other member. Returns the other end.
@@ -120,7 +120,7 @@ impl Scene {
         let opened = self.ask_json("POST", "/v1/pipes", &serde_json::json!({"name": name, "to": to}));
         assert_eq!(opened.status, 201, "{opened:?}");
         let (stream, _) = listener.accept().expect("it was connected to");
-        stream.set_read_timeout(Some(PATIENCE)).expect("it is open");
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("it is open");
         stream
     }
 
@@ -144,7 +144,7 @@ impl Scene {
             if is_so(&pipe) {
                 return pipe;
             }
-            assert!(begin.elapsed() < PATIENCE, "{pipe}");
+            assert!(begin.elapsed() < TEST_TIMEOUT, "{pipe}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 
-use crate::scene::{ORIGIN, PATIENCE, Scene, TOKEN, large};
+use crate::scene::{ORIGIN, Scene, TEST_TIMEOUT, TOKEN, large};
 
 fn request(scene: &Scene, name: &str, query: &str) -> Request {
     let url = format!("ws://{}/v1/pipes/{name}/websocket{query}", scene.at);
@@ -18,7 +18,7 @@ fn request(scene: &Scene, name: &str, query: &str) -> Request {
 
 fn open(scene: &Scene, request: Request) -> WebSocket<TcpStream> {
     let stream = TcpStream::connect(scene.at).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("some time");
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("some time");
     client(request, stream).expect("it is accepted").0
 }
 
@@ -65,7 +65,7 @@ fn much_goes_both_ways_at_once() {
     // block.
     let url = request(&scene, "echo", &format!("?token={TOKEN}"));
     let stream = TcpStream::connect(scene.at).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("some time");
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("some time");
     let reading = stream.try_clone().expect("another handle");
     let (mut socket, _) = client(url, stream).expect("it is accepted");
     let count = 200;
@@ -107,7 +107,7 @@ fn a_client_that_pings_and_reads_nothing_is_given_up() {
     let scene = Scene::new();
     let _there = scene.pipe("one");
     let mut socket = with_token(&scene, "one");
-    socket.get_ref().set_write_timeout(Some(PATIENCE)).expect("some time");
+    socket.get_ref().set_write_timeout(Some(TEST_TIMEOUT)).expect("some time");
     let ping = Message::Ping(vec![7; 125].into());
     // More than the buffers of the system and the server hold together, in both directions.
     let most = 2 * (largest_buffer("rmem") + largest_buffer("wmem")) + (16 << 20);

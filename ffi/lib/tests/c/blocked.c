@@ -1,5 +1,5 @@
-// Who waits for room to write when the network is left, or the node is stopped: each call is told at once, and nobody
-// uses a processor, neither before nor afterwards.
+// Who waits for room to write when the network is left, or the node is stopped: each call is told at once,
+// and nobody uses a processor, neither before nor afterwards.
 #include "common.h"
 #include <signal.h>
 #include <stdatomic.h>
@@ -59,8 +59,8 @@ static void wait_until_still(void) {
     }
 }
 
-// Everything that this process uses of the processors in two seconds of waiting is a small part of them. Valgrind and
-// the sanitizers have work of their own.
+// Everything that this process uses of the processors in two seconds of waiting is a small part of them.
+// Valgrind and the sanitizers have work of their own.
 static void nobody_is_busy(void) {
     for (int tries = 0; tries < 30; tries++) {
         double before = now(CLOCK_PROCESS_CPUTIME_ID);

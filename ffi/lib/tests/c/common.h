@@ -44,8 +44,8 @@ static inline peersock_config *settings(void) {
     return config;
 }
 
-// Makes keys of two members, `alpha` and `beta`, and a file for their network, fe00000000000001, whose path it gives.
-// Each has an address of IPv4 besides its own of IPv6: 10.7.0.1 and 10.7.0.2.
+// Makes keys of two members, `alpha` and `beta`, and a file for their network, fe00000000000001, whose path
+// it gives. Each has an address of IPv4 besides its own of IPv6: 10.7.0.1 and 10.7.0.2.
 static inline void describe_members(const char *folder, uint8_t seeds[2][PEERSOCK_SEED_SIZE], char path[4096]) {
     char keys[2][PEERSOCK_KEY_SIZE];
     for (int i = 0; i < 2; i++) {

@@ -1,4 +1,5 @@
-// Threads that join and leave networks while others use sockets of the same nodes: nothing hangs or stays behind.
+// Threads that join and leave networks while others use sockets of the same nodes: nothing hangs or stays
+// behind.
 #include "common.h"
 #include <dirent.h>
 #include <stdatomic.h>
@@ -76,8 +77,8 @@ static void come_and_go(peersock_node node, int thread, int round) {
     CHECK(peersock_leave(node, network) == PEERSOCK_OK);
     CHECK(peersock_leave(node, network) == PEERSOCK_E_NOT_FOUND);
     if (waits) CHECK(pthread_join(waiting, NULL) == 0);
-    // The node ends the descriptors a moment later. poll(2) may meet the end half done: Linux looks whether the peer has
-    // closed before it looks for the error, and then tells the error alone.
+    // The node ends the descriptors a moment later. poll(2) may meet the end half done: Linux looks whether
+    // the peer has closed before it looks for the error, and then tells the error alone.
     if (!(wait_for(client, POLLIN) & POLLHUP)) usleep(1000);
     CHECK(wait_for(client, POLLIN) & POLLHUP);
     CHECK(peersock_send(client, &byte, 1, MSG_NOSIGNAL) == -1 && errno == ENETDOWN);
@@ -143,7 +144,8 @@ int main(void) {
     int before = descriptors(), now = 0;
     // Whatever checks the program makes it slower.
     play(getenv("PEERSOCK_TEST_CHECKED") == NULL ? 50 : 5);
-    // What was closed goes a moment later. One that each round leaves behind would be twice as many as are allowed.
+    // What was closed goes a moment later. One that each round leaves behind would be twice as many as are
+    // allowed.
     int most = before + THREADS * rounds / 2;
     for (int i = 0; i < 3000 && (now = descriptors()) > most; i++) usleep(10000);
     fprintf(stderr, "%d descriptors, %d before; %d answers\n", now, before, answers);

@@ -1,5 +1,5 @@
-// A process that returns from main with much still to be delivered: as long as its peer reads nothing is lost,
-// and otherwise a line on stderr says how much.
+// A process that returns from main with much still to be delivered: as long as its peer reads nothing is
+// lost, and otherwise a line on stderr says how much.
 #include "common.h"
 #include <time.h>
 

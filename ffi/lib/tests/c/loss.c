@@ -98,8 +98,9 @@ int main(void) {
             for (int lingers = 0; lingers < 2; lingers++) {
                 int fd = peersock_node_socket(other, AF_INET6, SOCK_STREAM, 0);
                 bool is_well = try(fd, listener, &to, task, lingers);
-                // Closing can tell of what is not acknowledged. A peer's machine may acknowledge as much as it has room for, the
-                // end included, before its program closes without reading; and room grows while its program reads.
+                // Closing can tell of what is not acknowledged. A peer's machine may acknowledge as much as
+                // it has room for, the end included, before its program closes without reading; and room
+                // grows while its program reads.
                 bool has_room = sizes[at] < MUCH || peer == CLOSES_AFTER_HALF;
                 if (lingers && peer != READS_ALL && has_room) continue;
                 if (is_well != (peer == READS_ALL)) {

@@ -1,4 +1,5 @@
-// What network the machine is in, by the loopback interface, with a STUN server and a root of the program's own.
+// What network the machine is in, by the loopback interface, with a STUN server and a root of the program's
+// own.
 #include "common.h"
 
 #include <signal.h>
@@ -24,7 +25,8 @@ static void start_root(const char *program, char *line, size_t size) {
     CHECK(close(ends[0]) == 0);
 }
 
-// Answers one binding request (RFC 8489) after the other with where it came from, until a short datagram comes.
+// Answers one binding request (RFC 8489) after the other with where it came from, until a short datagram
+// comes.
 static void *serve(void *context) {
     int fd = *(int *)context;
     uint8_t packet[2048];

@@ -92,8 +92,8 @@ static void check_roots(const char *directory) {
     peersock_config_free(config);
 }
 
-// Whether the node's status names a TURN server so, within some seconds: the servers are asked by and by. NULL:
-// none at all.
+// Whether the node's status names a TURN server so, within some seconds: the servers are asked by and by.
+// NULL: none at all.
 static bool has_turn(peersock_node node, const char *wanted) {
     for (int i = 0; i < 1000; i++) {
         char *status;

@@ -74,8 +74,8 @@ static int is_none(int error, int is_stream) {
     return is_stream ? error == EINVAL || error == EOPNOTSUPP : error == EAGAIN;
 }
 
-// There is no way for urgent data: it is refused, and none ever comes. What receives datagrams does not look at the flag,
-// as in Linux.
+// There is no way for urgent data: it is refused, and none ever comes. What receives datagrams does not look
+// at the flag, as in Linux.
 static void urgent_data(int fd, int is_stream) {
     struct iovec piece = {(char *)"!", 1};
     struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};

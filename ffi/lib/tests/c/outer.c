@@ -1,5 +1,5 @@
-// What has started a program is in the network of the same ID without a secret: the program is not let into the one
-// with a secret, nor the reverse.
+// What has started a program is in the network of the same ID without a secret: the program is not let into
+// the one with a secret, nor the reverse.
 #include "common.h"
 
 int main(void) {

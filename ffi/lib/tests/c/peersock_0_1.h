@@ -1,4 +1,5 @@
-// What a program knows that was built with the header of version 0.1. Never changed: later libraries are tried with it.
+// What a program knows that was built with the header of version 0.1. Never changed: later libraries are
+// tried with it.
 #ifndef PEERSOCK_0_1_H
 #define PEERSOCK_0_1_H
 

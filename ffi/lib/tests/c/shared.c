@@ -1,5 +1,5 @@
-// Shares the node that runs in a state directory: shared STATE NETWORK. It says its address once a listener is at
-// port 7000, echoes one connection, and says so. Then the test kills the node.
+// Shares the node that runs in a state directory: shared STATE NETWORK. It says its address once a listener
+// is at port 7000, echoes one connection, and says so. Then the test kills the node.
 #include "common.h"
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -1,4 +1,5 @@
-// Everything at the same time from many threads: starting, connecting, asking, callbacks that come and go, stopping.
+// Everything at the same time from many threads: starting, connecting, asking, callbacks that come and go,
+// stopping.
 #include "common.h"
 #include <stdatomic.h>
 

@@ -1,5 +1,5 @@
-// Waits for what ends a connection on which a peer has sent one byte: waiter NETWORK ADDRESS PORT. It says its
-// own address once the byte is there, and then the name of the error. It ends with its stdin.
+// Waits for what ends a connection on which a peer has sent one byte: waiter NETWORK ADDRESS PORT. It says
+// its own address once the byte is there, and then the name of the error. It ends with its stdin.
 #include "common.h"
 
 #include <arpa/inet.h>

@@ -14,7 +14,7 @@ pub(crate) use node::LISTED;
 use operation::Operation;
 
 /// Maximum number of operations in one input.
-const MOST: usize = 150;
+const MAX_OPERATIONS: usize = 150;
 
 /// Runs three nodes, five networks and an adversary who drops, repeats, reorders, alters and invents
 /// datagrams. The adversary is also a member of one network, and sends authentic messages of every kind from
@@ -26,7 +26,7 @@ const MOST: usize = 150;
 /// has left, nodes that share a network find each other.
 pub fn overlay_ops(data: &[u8]) {
     let mut net = Net::new(3);
-    for operation in sequence::<Operation>(data, MOST) {
+    for operation in sequence::<Operation>(data, MAX_OPERATIONS) {
         operation.run(&mut net);
         net.check();
     }

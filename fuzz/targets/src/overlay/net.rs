@@ -11,13 +11,13 @@ use super::node::{self, GROUP, LISTED, Node, identity, network};
 use crate::input::instant;
 
 /// Maximum number of datagrams kept under way, and kept of the past. Excess ones are lost.
-const MOST_DATAGRAMS: usize = 256;
+const MAX_DATAGRAMS: usize = 256;
 /// Handles of peers kept per node.
-const MOST_KNOWN: usize = 8;
+const MAX_KNOWN: usize = 8;
 /// Sessions and handshakes of a node: a few for each of two peers in three networks at a time.
-const MOST_SESSIONS: usize = 64;
+const MAX_SESSIONS: usize = 64;
 /// Candidates of one peer: eight, and the configured ones.
-const MOST_CANDIDATES: usize = 9;
+const MAX_CANDIDATES: usize = 9;
 
 /// A datagram under way, for the node that has this address when it arrives.
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ impl Net {
 
     /// Puts a datagram of a node under way.
     pub(crate) fn put(&mut self, datagram: Datagram) {
-        if self.in_flight.len() < MOST_DATAGRAMS {
+        if self.in_flight.len() < MAX_DATAGRAMS {
             self.in_flight.push_back(datagram);
         }
     }
@@ -163,7 +163,7 @@ impl Net {
             }
         };
         assert_eq!(*peer.id(), identity(to).node_id());
-        if node.known.len() == MOST_KNOWN {
+        if node.known.len() == MAX_KNOWN {
             node.known.remove(0);
         }
         node.known.push(peer.clone());
@@ -234,7 +234,7 @@ impl Net {
         for target in targets {
             let datagram =
                 Datagram { from: source, to: target, multicast: to == group, bytes: bytes.clone() };
-            if self.past.len() == MOST_DATAGRAMS {
+            if self.past.len() == MAX_DATAGRAMS {
                 self.past.pop_front();
             }
             self.past.push_back(datagram.clone());
@@ -248,7 +248,7 @@ impl Net {
             self.drain(number);
             let node = &self.nodes[number];
             let sessions = node.endpoint.sessions().len();
-            assert!(sessions <= MOST_SESSIONS, "{sessions} sessions");
+            assert!(sessions <= MAX_SESSIONS, "{sessions} sessions");
             let peers = node.endpoint.peers();
             // The other nodes, and the adversary.
             assert!(peers.len() <= node.joined.len() * self.nodes.len());
@@ -259,7 +259,7 @@ impl Net {
                         "the path leads to a third party"
                     );
                 }
-                assert!(peer.candidates.len() <= MOST_CANDIDATES, "{:?}", peer.candidates);
+                assert!(peer.candidates.len() <= MAX_CANDIDATES, "{:?}", peer.candidates);
                 assert!(node.joined.values().any(|&index| index == peer.peer.network()));
             }
         }

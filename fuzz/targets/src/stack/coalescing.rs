@@ -12,7 +12,7 @@ use super::host::{A, B, Travel, address, host, listen};
 use crate::input::{instant, sequence};
 
 /// Maximum number of operations in one input.
-const MOST: usize = 200;
+const MAX_PACKETS: usize = 200;
 
 /// Minimum segment length in bytes. Shorter segments could leave more gaps in the data under way than a
 /// receiver tracks, and then coalesced ones would rightly advance further.
@@ -63,7 +63,7 @@ enum Operation {
 /// return to the sender. Both receivers must read the same.
 pub fn coalescer(data: &[u8]) {
     let mut world = World::new(data.first().is_some_and(|byte| byte & 1 == 1));
-    for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MOST) {
+    for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MAX_PACKETS) {
         world.run(operation);
     }
     world.flush();

@@ -12,7 +12,7 @@ use super::pair::Pair;
 use crate::input::{pick, sequence};
 
 /// Maximum number of operations in one input.
-const MOST: usize = 300;
+const MAX_OPERATIONS: usize = 300;
 
 /// Time after the last forged segment within which all data has arrived, if all forged segments were
 /// harmless.
@@ -85,7 +85,7 @@ enum Options {
 /// forged *data* could be in the window. If all forged segments lie outside the window, everything arrives.
 pub fn connection(data: &[u8]) {
     let mut world = World::new(data.first().copied().unwrap_or_default());
-    for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MOST) {
+    for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MAX_OPERATIONS) {
         world.run(operation);
         world.settle();
     }

@@ -17,7 +17,7 @@ pub(super) const PORT: u16 = 80;
 pub(super) const SEND_BUFFER: usize = 16 << 10;
 pub(super) const RECEIVE_BUFFER: usize = 64 << 10;
 /// Maximum number of flows of one stack.
-pub(super) const MOST_FLOWS: usize = 64;
+pub(super) const MAX_FLOWS: usize = 64;
 
 /// Way that packets travel. Packets with checksums cannot be coalesced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) fn host(side: usize, now: Instant, travel: Travel) -> StackHost {
         send_buffer: SEND_BUFFER,
         receive_buffer: RECEIVE_BUFFER,
         user_timeout: Duration::from_secs(100),
-        max_flows: MOST_FLOWS,
+        max_flows: MAX_FLOWS,
         ..Config::default()
     };
     let cidr = |ipv6| Cidr::new(address(side, ipv6).ip(), 8).expect("a prefix");

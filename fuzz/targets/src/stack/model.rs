@@ -10,7 +10,7 @@ use super::host::A;
 
 /// Age at which a connection may have run into a timeout if the network was bad. The shortest timeout is
 /// three times as long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One direction of a connection.
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Connection {
 
     /// Drops the guarantees of a connection that has spent this much time on a bad network.
     pub(super) fn grow_old(&mut self, now: Instant) {
-        self.excused |= now > self.opened + PATIENCE;
+        self.excused |= now > self.opened + DELIVERY_TIMEOUT;
     }
 
     /// Records that a stranger's data may be mixed with host `side`'s data from now on.

@@ -13,8 +13,8 @@ use super::pair::Pair;
 use crate::input::sequence;
 
 /// Maximum numbers of operations and connections in one input.
-const MOST: usize = 300;
-const MOST_CONNECTIONS: usize = 8;
+const MAX_OPERATIONS: usize = 300;
+const MAX_CONNECTIONS: usize = 8;
 
 /// Time after the adversary has left within which everything has arrived, whatever the timers' backoff.
 const RECOVERY: Duration = Duration::from_secs(120);
@@ -107,7 +107,7 @@ pub fn stack_ops(data: &[u8]) {
     let kind = data.first().copied().unwrap_or_default();
     let travels = [Travel::Plain, Travel::Coalesced, Travel::Checked];
     let mut world = World::new(travels[usize::from(kind >> 1) % travels.len()], kind & 1 == 1);
-    for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MOST) {
+    for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MAX_OPERATIONS) {
         world.run(operation);
         world.kick();
         if world.gave_cookies() {
@@ -185,7 +185,7 @@ impl World {
     }
 
     fn connect(&mut self, side: usize, nodelay: bool) {
-        if self.connections.len() == MOST_CONNECTIONS {
+        if self.connections.len() == MAX_CONNECTIONS {
             return;
         }
         let StackHost { stack, net, .. } = &self.pair.hosts[side];
@@ -283,7 +283,7 @@ impl World {
     }
 
     fn accept_all(&mut self, side: usize) {
-        (0..MOST_CONNECTIONS).for_each(|_| self.accept(side));
+        (0..MAX_CONNECTIONS).for_each(|_| self.accept(side));
     }
 
     /// Closes both ends of all connections and checks that no state remains.

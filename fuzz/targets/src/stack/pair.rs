@@ -11,7 +11,7 @@ use super::host::{A, B, Travel, address, host, listen};
 use crate::input::instant;
 
 /// Maximum number of packets under way. Further ones are lost.
-const MOST_PACKETS: usize = 512;
+const MAX_PACKETS: usize = 512;
 
 /// A packet under way to one of the hosts.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ impl Pair {
 }
 
 fn put(wire: &mut VecDeque<Packet>, to: usize, bytes: &[u8]) {
-    if wire.len() < MOST_PACKETS {
+    if wire.len() < MAX_PACKETS {
         wire.push_back(Packet { to, bytes: bytes.to_vec() });
     }
 }

@@ -16,10 +16,10 @@ use super::pair::Pair;
 use crate::input::{Damage, damaged, pick, sequence};
 
 /// Maximum number of packets in one input.
-const MOST: usize = 200;
+const MAX_PACKETS: usize = 200;
 
 /// Maximum number of answers. Duplicate acknowledgements represent the coalesced segments, up to this number.
-const MOST_ANSWERS: usize = 3;
+const MAX_ANSWERS: usize = 3;
 
 #[derive(Debug, Arbitrary)]
 enum Arriving {
@@ -144,7 +144,7 @@ pub fn packets(data: &[u8]) {
             stack.raw_open(None, ipv6, protocol, options).expect("an interface")
         });
 
-    for arriving in sequence::<Arriving>(data, MOST) {
+    for arriving in sequence::<Arriving>(data, MAX_PACKETS) {
         let packet = match arriving {
             Arriving::Anything { bytes } => bytes,
             Arriving::Addressed { ipv6, protocol, hop_limit, bytes } => {
@@ -176,7 +176,7 @@ pub fn packets(data: &[u8]) {
         }
         pair.hosts[B].receive(pair.now, &packet);
         pair.finish();
-        assert!(pair.wire.len() <= MOST_ANSWERS);
+        assert!(pair.wire.len() <= MAX_ANSWERS);
         for answer in pair.wire.drain(..) {
             assert_eq!((answer.to, destination(&answer.bytes)), (A, source(&packet)));
         }
@@ -398,7 +398,7 @@ pub fn segments(data: &[u8]) {
     let samples =
         [A, B].map(|to| pair.wire.iter().find(|packet| packet.to == to).expect("data").bytes.clone());
 
-    for segment in sequence::<Segment>(data, MOST) {
+    for segment in sequence::<Segment>(data, MAX_PACKETS) {
         match segment {
             Segment::Altered { to_b, seq, ack, flags, window, options, payload } => {
                 let packet =

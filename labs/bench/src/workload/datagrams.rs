@@ -13,7 +13,7 @@ pub(crate) const DATAGRAM_SIZE: usize = 1200;
 
 /// The first byte: begin a transfer, data, or ask for the result. The answers to the first and the last begin
 /// with the same byte, and a result follows it.
-const BEGIN: u8 = 0;
+const BEGIN_BYTE: u8 = 0;
 const DATA: u8 = 1;
 const RESULT: u8 = 2;
 
@@ -34,10 +34,10 @@ pub(super) fn count<D: Datagrams>(socket: &D) {
             Err(e) => return eprintln!("datagrams: {e}"),
         };
         let answer = match buf[0] {
-            BEGIN => {
+            BEGIN_BYTE => {
                 (start, before) = (Instant::now(), Usage::now());
                 received = Received::default();
-                vec![BEGIN]
+                vec![BEGIN_BYTE]
             }
             DATA => {
                 received.bytes += length as u64;
@@ -59,7 +59,7 @@ pub(super) fn count<D: Datagrams>(socket: &D) {
 /// Sends for `secs` seconds. Only the datagrams that arrive count.
 pub(super) fn send<T: Transport>(transport: &T, address: SocketAddr, secs: f64) -> io::Result<Report> {
     let socket = transport.bind(any_port(address))?;
-    ask(&socket, BEGIN, address)?;
+    ask(&socket, BEGIN_BYTE, address)?;
     let (start, before) = (Instant::now(), Usage::now());
     let datagram = [DATA; DATAGRAM_SIZE];
     let mut sent = 0;

@@ -15,11 +15,11 @@ use crate::SECOND;
 use crate::lab::{Lab, PORT, node_config, open_network, wire};
 
 /// Longest round trip for which a handshake works, in seconds.
-const LONGEST: u64 = 10;
+const MAX_ROUND_TRIP_SECONDS: u64 = 10;
 
 #[test]
 fn who_was_never_heard_of_is_found_by_asking() {
-    for seconds in [1, 3, 6, LONGEST] {
+    for seconds in [1, 3, 6, MAX_ROUND_TRIP_SECONDS] {
         let mut lab = strangers(seconds);
         lab.world.converse(Arc::new(lab.greeting(0, 1))).expect("a connection");
         // Beacon and hello, initiation and response, SYN and its answer, the greeting and its answer, the two
@@ -31,7 +31,7 @@ fn who_was_never_heard_of_is_found_by_asking() {
 
 #[test]
 fn one_datagram_is_enough_to_make_a_session() {
-    for seconds in [1, 3, 6, LONGEST] {
+    for seconds in [1, 3, 6, MAX_ROUND_TRIP_SECONDS] {
         let mut lab = strangers(seconds);
         let network = lab.networks[0].id();
         lab.world.exchange(network, (0, 1), PORT, 1, SECOND).expect("an exchange");
@@ -46,7 +46,7 @@ fn one_datagram_is_enough_to_make_a_session() {
 
 #[test]
 fn who_is_reached_at_a_configured_endpoint_needs_no_discovery() {
-    for seconds in [1, 3, 6, LONGEST] {
+    for seconds in [1, 3, 6, MAX_ROUND_TRIP_SECONDS] {
         let mut lab = configured(seconds);
         let network = lab.networks[0].id();
         lab.world.exchange(network, (0, 1), PORT, 1, SECOND).expect("an exchange");
@@ -63,12 +63,12 @@ fn who_is_reached_at_a_configured_endpoint_needs_no_discovery() {
 #[test]
 fn a_connection_to_nobody_fails_as_soon_as_ever_and_to_somebody_silent_as_tcps_do() {
     // Node 1 is off. The address alone is asked for: three seconds, as in a kernel's search for a neighbour.
-    let mut lab = strangers(LONGEST);
+    let mut lab = strangers(MAX_ROUND_TRIP_SECONDS);
     lab.world.crash(1);
     expect_failure_after(&mut lab, 3 * SECOND, SECOND / 10);
     // It is listed with an endpoint: it may be busy or on its way, and is waited for as long as Linux repeats
     // a SYN, six times.
-    let mut lab = configured(LONGEST);
+    let mut lab = configured(MAX_ROUND_TRIP_SECONDS);
     lab.world.crash(1);
     expect_failure_after(&mut lab, 127 * SECOND, 10 * SECOND);
 }

@@ -17,8 +17,8 @@ use crate::homes::Homes;
 use crate::lab::{Lab, open_network};
 
 /// Least percentage of the slower path's rate: when the old path works, and when it has died.
-const LEAST: u64 = 80;
-const LEAST_AFTER_DEATH: u64 = 70;
+const MIN_PERCENT: u64 = 80;
+const MIN_PERCENT_AFTER_DEATH: u64 = 70;
 
 const STEP: Duration = Duration::from_millis(10);
 
@@ -135,8 +135,8 @@ impl Record {
 
     fn judge(&self, around: Around, moved: Duration, what: &str) {
         let (from, least) = match around {
-            Around::Middle => (moved - SECOND / 2, LEAST),
-            Around::Begin => (self.next_arrival(moved), LEAST_AFTER_DEATH),
+            Around::Middle => (moved - SECOND / 2, MIN_PERCENT),
+            Around::Begin => (self.next_arrival(moved), MIN_PERCENT_AFTER_DEATH),
         };
         let [before, after] = [moved - 4 * SECOND, moved + 6 * SECOND].map(|from| self.second(from));
         let (here, lower) = (self.second(from), before.min(after));

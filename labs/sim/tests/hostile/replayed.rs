@@ -58,14 +58,15 @@ fn tape(siege: &Siege) -> Vec<Recorded> {
     let counts =
         |kind| matches!(kind, Some(MessageType::Data | MessageType::Initiation | MessageType::Response));
     let all = siege.recording().into_iter();
-    let tape: Vec<Recorded> =
-        all.filter(|recorded| counts(recorded.kind()) && recorded.payload.len() <= LARGEST).collect();
+    let tape: Vec<Recorded> = all
+        .filter(|recorded| counts(recorded.kind()) && recorded.payload.len() <= MAX_DATAGRAM_BYTES)
+        .collect();
     assert!(tape.len() > 100, "there was traffic");
     tape
 }
 
 /// Largest datagram that fits into the link's 1500 bytes.
-const LARGEST: usize = 1472;
+const MAX_DATAGRAM_BYTES: usize = 1472;
 
 /// Gives every datagram once more to its receiver, from its source and from elsewhere.
 fn play(siege: &mut Siege, tape: &[Recorded]) {

@@ -27,7 +27,7 @@ use self::reference::Reference;
 pub(crate) const PREFIXES: [&str; 2] = ["engine_", "idle_flow_bytes/"];
 
 /// Number of measurements of each figure.
-const ROUNDS: usize = 9;
+const MEASUREMENTS: usize = 9;
 /// Exchanges per measurement.
 const EXCHANGES: usize = 200_000;
 /// Exchanges of a flow per turn.
@@ -94,8 +94,8 @@ pub(crate) fn run(cases: &[Case]) -> Vec<Figure> {
     let mut subjects = Subjects::default();
     let mut values = vec![Vec::new(); cases.len()];
     let mut packets = vec![0.0; cases.len()];
-    for round in 1..=ROUNDS {
-        eprintln!("costs: round {round} of {ROUNDS}");
+    for round in 1..=MEASUREMENTS {
+        eprintln!("costs: round {round} of {MEASUREMENTS}");
         for ((case, values), packets) in cases.iter().zip(&mut values).zip(&mut packets) {
             match case.load {
                 Load::Idle { used } => {

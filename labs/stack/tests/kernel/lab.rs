@@ -29,7 +29,7 @@ pub(crate) struct Lab {
 }
 
 /// Longest wait for anything; it ends a hang.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Kernel counters that grow only when a peer breaks the rules.
 const COMPLAINTS: &[(&str, &str)] = &[
@@ -86,15 +86,15 @@ impl Lab {
                 (kernel, ours)
             }
         };
-        kernel.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        kernel.set_write_timeout(Some(PATIENCE)).expect("a socket");
+        kernel.set_read_timeout(Some(TEST_TIMEOUT)).expect("a socket");
+        kernel.set_write_timeout(Some(TEST_TIMEOUT)).expect("a socket");
         let family = if ipv6 { "IPv6" } else { "IPv4" };
         Pair { kernel, ours, what: format!("{family}, opened by the {opener:?}") }
     }
 
     /// Connects from the kernel.
     pub(crate) fn connect(&self, remote: SocketAddr) -> io::Result<TcpStream> {
-        self.namespace.run(|| TcpStream::connect_timeout(&remote, PATIENCE))
+        self.namespace.run(|| TcpStream::connect_timeout(&remote, TEST_TIMEOUT))
     }
 
     /// Listens in the kernel.

@@ -38,7 +38,7 @@ use sending::Sending;
 pub(crate) const MAX_SOCKETS: usize = 256;
 
 /// Minimum number of sockets for a search; with 64, 64 of 100 tries succeed.
-const LEAST_SOCKETS: usize = 64;
+const MIN_SOCKETS: usize = 64;
 
 /// Maximum number of ports that one try sends to.
 pub(crate) const MAX_GUESSES: usize = 1024;
@@ -265,7 +265,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         let Stage::Opening { to, wanted, pace, .. } = &run.stage else { return };
         let sockets: Vec<_> =
             wanted.iter().filter(|one| open.clone().any(|index| index == one.index)).copied().collect();
-        if sockets.len() < LEAST_SOCKETS {
+        if sockets.len() < MIN_SOCKETS {
             // The driver will not get more of them, so end the search now.
             if let Stage::Opening { until, .. } = &mut run.stage {
                 *until = now;

@@ -47,7 +47,7 @@ fn sockets_are_given_up_if_nothing_is_heard() {
 
 #[test]
 fn a_few_sockets_are_not_enough() {
-    for (count, is_enough) in [(LEAST_SOCKETS, true), (LEAST_SOCKETS - 1, false), (0, false)] {
+    for (count, is_enough) in [(MIN_SOCKETS, true), (MIN_SOCKETS - 1, false), (0, false)] {
         let mut run = Run::new();
         run.open(count);
         let due = run.due();

@@ -7,7 +7,7 @@ use super::*;
 use crate::reach::SocketIndex;
 use crate::testing::instant;
 
-const LARGEST: usize = 65_507;
+const MAX_DATAGRAM_BYTES: usize = 65_507;
 const V4: &str = "192.0.2.1:7";
 const V6: &str = "[2001:db8::1]:7";
 const LOOPBACK: &str = "127.0.0.1:7";
@@ -15,15 +15,15 @@ const LOOPBACK: &str = "127.0.0.1:7";
 #[test]
 fn reaches_what_the_link_carries() {
     for (remote, max, link, expected) in [
-        (V4, LARGEST, 1472, 1472),
-        (V6, LARGEST, 1452, 1452),
-        (V4, LARGEST, 8972, 8972),
-        (V6, LARGEST, 8952, 8952),
+        (V4, MAX_DATAGRAM_BYTES, 1472, 1472),
+        (V6, MAX_DATAGRAM_BYTES, 1452, 1452),
+        (V4, MAX_DATAGRAM_BYTES, 8972, 8972),
+        (V6, MAX_DATAGRAM_BYTES, 8952, 8952),
         // Except on loopback, the search ends at jumbo frames.
-        (V4, LARGEST, LARGEST, 8972),
-        (LOOPBACK, LARGEST, LARGEST, LARGEST),
-        (LOOPBACK, 16_000, LARGEST, 16_000),
-        (V4, 1400, LARGEST, 1400),
+        (V4, MAX_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES, 8972),
+        (LOOPBACK, MAX_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES),
+        (LOOPBACK, 16_000, MAX_DATAGRAM_BYTES, 16_000),
+        (V4, 1400, MAX_DATAGRAM_BYTES, 1400),
         (V4, 1000, 1000, 1000),
     ] {
         let mut path = Run::new(remote, max);
@@ -35,7 +35,7 @@ fn reaches_what_the_link_carries() {
 #[test]
 fn searches_between_the_usual_sizes() {
     for (link, at_least) in [(1200, 1200), (1372, 1350), (1464, 1440), (8868, 8500)] {
-        let mut path = Run::new(V4, LARGEST);
+        let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
         path.finish(link);
         let found = path.mtud.current();
         assert!((at_least..=link).contains(&found), "{link}: {found}");
@@ -45,7 +45,7 @@ fn searches_between_the_usual_sizes() {
 #[test]
 fn a_path_that_carries_less_than_the_base_is_used_as_it_is() {
     for link in [1199, 1172, 1152, 900, 548, 547, 300, Initiation::MIN] {
-        let mut path = Run::new(V4, LARGEST);
+        let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
         let start = path.now;
         while path.mtud.current() > link {
             assert!(path.step(link), "{link}: it rests at {}", path.mtud.current());
@@ -62,7 +62,7 @@ fn a_path_that_carries_less_than_the_base_is_used_as_it_is() {
 
 #[test]
 fn ethernet_costs_few_lost_probes() {
-    let mut path = Run::new(V4, LARGEST);
+    let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
     path.finish(1472);
     // Two sizes above Ethernet's are given up, and then the search ends.
     assert_eq!(path.lost, 2 * MAX_PROBES);
@@ -71,7 +71,7 @@ fn ethernet_costs_few_lost_probes() {
 #[test]
 fn a_black_hole_falls_back_and_then_finds_the_new_size() {
     for link in [1350, 1190] {
-        let mut path = Run::new(V4, LARGEST);
+        let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
         path.finish(8972);
         path.now += CONFIRM_SPACING;
         path.mtud.confirm(true);
@@ -90,7 +90,7 @@ fn a_black_hole_falls_back_and_then_finds_the_new_size() {
 fn each_size_that_no_longer_passes_costs_a_round_trip_and_a_half_once_it_is_suspected() {
     let rtt = Duration::from_millis(200);
     for (link, sizes) in [(1350, 1), (1000, 2), (300, 3)] {
-        let mut path = Run::new(V4, LARGEST);
+        let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
         path.finish(1472);
         path.now += CONFIRM_SPACING;
         path.mtud.confirm(true);
@@ -105,8 +105,9 @@ fn each_size_that_no_longer_passes_costs_a_round_trip_and_a_half_once_it_is_susp
             }
             path.id += 2;
             if let Some(size) = path.mtud.poll(path.now, Some(rtt), path.id) {
-                let passes =
-                    [(path.id, size), (path.id + 1, SMALL)].into_iter().filter(|(_, size)| *size <= link);
+                let passes = [(path.id, size), (path.id + 1, COMPANION_BYTES)]
+                    .into_iter()
+                    .filter(|(_, size)| *size <= link);
                 answers.extend(passes.map(|(id, _)| (path.now + rtt, id)));
             }
         }
@@ -117,11 +118,11 @@ fn each_size_that_no_longer_passes_costs_a_round_trip_and_a_half_once_it_is_susp
 #[test]
 fn one_lost_confirmation_is_not_a_black_hole() {
     for suspected in [true, false] {
-        let mut path = Run::new(V4, LARGEST);
+        let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
         path.finish(1472);
         path.mtud.confirm(suspected);
         path.step(0);
-        path.step(SMALL);
+        path.step(COMPANION_BYTES);
         path.finish(1472);
         assert_eq!(path.mtud.current(), 1472);
     }
@@ -129,7 +130,7 @@ fn one_lost_confirmation_is_not_a_black_hole() {
 
 #[test]
 fn a_path_that_is_down_keeps_its_size() {
-    let mut path = Run::new(V4, LARGEST);
+    let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
     path.finish(1472);
     for _ in 0..3 {
         path.mtud.confirm(true);
@@ -144,7 +145,7 @@ fn a_path_that_is_down_keeps_its_size() {
 
 #[test]
 fn confirms_only_when_due() {
-    let mut path = Run::new(V4, LARGEST);
+    let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
     path.finish(1472);
     path.mtud.confirm_if_due(path.now);
     assert_eq!(path.poll(path.now), None);
@@ -155,7 +156,7 @@ fn confirms_only_when_due() {
 
 #[test]
 fn confirms_twice_a_second_while_much_is_sent() {
-    let mut path = Run::new(V4, LARGEST);
+    let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
     path.finish(1472);
     let mut total = 0;
     let mut probes = 0;
@@ -172,7 +173,7 @@ fn confirms_twice_a_second_while_much_is_sent() {
 
 #[test]
 fn a_search_is_begun_again_while_the_size_is_confirmed() {
-    let mut path = Run::new(V4, LARGEST);
+    let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
     path.finish(1300);
     let before = path.mtud.current();
     path.now += RAISE_INTERVAL;
@@ -183,7 +184,7 @@ fn a_search_is_begun_again_while_the_size_is_confirmed() {
 
 #[test]
 fn suspicion_interrupts_a_search_and_does_not_end_it() {
-    let mut path = Run::new(V4, LARGEST);
+    let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
     path.step(1472);
     path.step(1472);
     assert_eq!(path.mtud.current(), 1472);
@@ -202,7 +203,7 @@ proptest! {
     ) {
         let mut path = Run::new(LOOPBACK, max);
         for n in 0..64 {
-            let passes = if dead >> n & 1 == 1 { 0 } else { SMALL };
+            let passes = if dead >> n & 1 == 1 { 0 } else { COMPANION_BYTES };
             path.step(if losses >> n & 1 == 1 { passes } else { link });
         }
         path.mtud.confirm(true);
@@ -212,12 +213,12 @@ proptest! {
 }
 
 /// Size that lets companions pass, but no probe.
-const SMALL: usize = 35;
+const COMPANION_BYTES: usize = 35;
 
 // A silent peer does not get large datagrams because of its silence.
 #[test]
 fn silence_costs_a_test_in_fifteen_seconds() {
-    let mut path = Run::new(V4, LARGEST);
+    let mut path = Run::new(V4, MAX_DATAGRAM_BYTES);
     path.finish(1472);
     let (mut probes, end) = (0, path.now + Duration::from_secs(60));
     while path.now < end {
@@ -249,7 +250,7 @@ impl Run {
             self.now = self.now.max(deadline);
         }
         let Some(size) = self.poll(self.now) else { return false };
-        if link >= SMALL {
+        if link >= COMPANION_BYTES {
             self.now += Duration::from_millis(1);
             self.mtud.acknowledged(self.id + 1, self.now);
         }

@@ -17,7 +17,7 @@ use peersock_dht::{
 use peersock_overlay::{DiscoveryKey, Identity, NetworkId, Psk, PublicIdentity};
 
 /// Timeout of the tests, far longer than anything takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A node that meets others.
 pub(crate) struct Node {
@@ -61,7 +61,7 @@ impl Node {
 
     /// Waits for an event that `wanted` accepts.
     pub(crate) fn wait<T>(&self, what: &str, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TEST_TIMEOUT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.events.recv_timeout(left) {

@@ -14,7 +14,7 @@ const ANSWERS_IN: Duration = Duration::from_millis(250);
 /// Wait after the first failure; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(4);
 /// RFC 6887 (11.2.1): renewals are at least four seconds apart, even for a short lifetime.
-const LEAST_WAIT: Duration = Duration::from_secs(4);
+const MIN_WAIT: Duration = Duration::from_secs(4);
 /// Longest wait: routers appear and come back, and one attempt every ten minutes costs a few packets.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
@@ -36,7 +36,7 @@ impl Schedule {
         self.failures = 0;
         // A mapping without end is renewed too, because the router may restart.
         let lifetime = lifetime.min(LONGEST_WAIT * 2);
-        self.next = now + (lifetime / 2).max(LEAST_WAIT);
+        self.next = now + (lifetime / 2).max(MIN_WAIT);
         self.ends = Some(now + lifetime);
     }
 

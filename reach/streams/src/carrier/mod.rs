@@ -127,8 +127,8 @@ impl Carrier {
 pub(crate) struct BatchSize(usize);
 
 impl BatchSize {
-    const SMALL: usize = 8 << 10;
-    const LARGE: usize = 64 << 10;
+    const SMALL_BUFFER_BYTES: usize = 8 << 10;
+    const LARGE_BUFFER_BYTES: usize = 64 << 10;
 
     pub(crate) fn bytes(self) -> usize {
         self.0
@@ -136,17 +136,17 @@ impl BatchSize {
 
     /// Shrinks the batch, because the stream blocked in the middle of one.
     pub(crate) fn blocked(&mut self) {
-        self.0 = Self::SMALL;
+        self.0 = Self::SMALL_BUFFER_BYTES;
     }
 
     /// Grows the batch, because one left without waiting.
     pub(crate) fn left(&mut self) {
-        self.0 = (self.0 * 2).min(Self::LARGE);
+        self.0 = (self.0 * 2).min(Self::LARGE_BUFFER_BYTES);
     }
 }
 
 impl Default for BatchSize {
     fn default() -> Self {
-        Self(Self::SMALL)
+        Self(Self::SMALL_BUFFER_BYTES)
     }
 }

@@ -9,8 +9,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::certificate_error::CertificateError;
 use super::provider;
-use super::server::CertificateError;
 
 /// A certificate in PEM files, as ACME clients write them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,6 +18,8 @@
 //! bytes. A client of a root learns the root's public key from such a certificate; observers do not, because
 //! TLS 1.3 encrypts it.
 
+#[cfg(feature = "server")]
+mod certificate_error;
 pub(crate) mod client;
 mod expected;
 #[cfg(feature = "server")]
@@ -27,11 +29,13 @@ mod self_signed;
 #[cfg(feature = "server")]
 mod server;
 
+#[cfg(feature = "server")]
+pub use certificate_error::CertificateError;
 pub(crate) use expected::Expected;
 #[cfg(feature = "server")]
 pub use self_signed::RootKey;
 #[cfg(feature = "server")]
-pub use server::{CertificateError, CertificateFiles, ServerTls};
+pub use server::{CertificateFiles, ServerTls};
 
 use std::sync::Arc;
 

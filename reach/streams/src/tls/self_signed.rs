@@ -9,7 +9,7 @@ use rustls::SignatureScheme;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 
-use super::server::CertificateError;
+use super::certificate_error::CertificateError;
 
 /// The Ed25519 half of a root's identity, as TLS needs it: the public key, and a function that signs.
 ///

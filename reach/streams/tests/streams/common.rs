@@ -11,7 +11,7 @@ use peersock_streams::{
 use tokio::time::timeout;
 
 /// Timeout against hangs, longer than anything takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn transports() -> [Transport; 3] {
     [Transport::Tcp, Transport::Tls, Transport::WebSocket]
@@ -28,7 +28,7 @@ pub(crate) fn root_key() -> RootKey {
 
 /// Returns options with which no datagram gets too old, so that a busy machine makes no difference.
 pub(crate) fn patient_server(options: ServerOptions) -> ServerOptions {
-    let limits = Limits { inbox_age: PATIENCE, ..options.limits };
+    let limits = Limits { inbox_age: TEST_TIMEOUT, ..options.limits };
     ServerOptions { limits, send_queue: patient(options.send_queue), ..options }
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn patient_client(options: ConnectOptions) -> ConnectOptions {
 }
 
 fn patient(limits: QueueLimits) -> QueueLimits {
-    QueueLimits { age: PATIENCE, ..limits }
+    QueueLimits { age: TEST_TIMEOUT, ..limits }
 }
 
 pub(crate) struct Bench {
@@ -82,7 +82,7 @@ impl Bench {
     pub(crate) async fn connect_stranger(&mut self, transport: Transport) -> (Connection, ConnectionId) {
         let (connector, target) = (self.connector(), self.target(transport));
         let connection =
-            timeout(PATIENCE, connector.connect(&target)).await.expect("in time").expect("connected");
+            timeout(TEST_TIMEOUT, connector.connect(&target)).await.expect("in time").expect("connected");
         match self.event().await {
             ServerEvent::Opened { id, transport: found, .. } if found == transport => (connection, id),
             event => panic!("{event:?} instead of a connection by {transport}"),
@@ -96,7 +96,7 @@ impl Bench {
     }
 
     pub(crate) async fn event(&mut self) -> ServerEvent {
-        timeout(PATIENCE, self.server.recv()).await.expect("in time")
+        timeout(TEST_TIMEOUT, self.server.recv()).await.expect("in time")
     }
 
     pub(crate) async fn datagram(&mut self, from: ConnectionId) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::{Bench, PATIENCE};
+use crate::common::{Bench, TEST_TIMEOUT};
 use peersock_streams::{Closed, Limits, MAX_DATAGRAM, ServerEvent, ServerOptions, Timing, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -145,7 +145,7 @@ async fn who_begins_no_session_keeps_out_nobody() {
     }
     for transport in [Transport::Tls, Transport::WebSocket] {
         let (connector, target) = (bench.connector(), bench.target(transport));
-        let connecting = timeout(PATIENCE, connector.connect(&target)).await.expect("in time");
+        let connecting = timeout(TEST_TIMEOUT, connector.connect(&target)).await.expect("in time");
         let _connection = connecting.expect("there is room");
         // Others open and end in the meantime.
         while !matches!(bench.event().await, ServerEvent::Opened { transport: of, .. } if of == transport) {}
@@ -205,7 +205,7 @@ async fn who_sends_byte_by_byte_is_not_alive() {
         }
     });
     assert_eq!(bench.closed(id).await, Closed::Silent(timing.dead_after));
-    timeout(PATIENCE, dripping).await.expect("the connection ends").expect("no panic");
+    timeout(TEST_TIMEOUT, dripping).await.expect("the connection ends").expect("no panic");
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn opened(bench: &mut Bench) -> peersock_streams::ConnectionId {
 /// Reads until the other side ends the connection, in an orderly way or by a reset.
 async fn until_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an end");
+    let _ = timeout(TEST_TIMEOUT, stream.read_to_end(&mut bytes)).await.expect("an end");
     bytes
 }
 
@@ -262,5 +262,5 @@ async fn eventually(condition: impl Fn() -> bool) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, waiting).await.expect("it becomes true");
+    timeout(TEST_TIMEOUT, waiting).await.expect("it becomes true");
 }

@@ -23,7 +23,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::common::PATIENCE;
+use crate::common::TEST_TIMEOUT;
 
 pub(crate) const PROXY: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 1);
 pub(crate) const ROOT: Ipv4Addr = Ipv4Addr::new(10, 99, 2, 2);
@@ -91,7 +91,7 @@ impl Office {
         command.arg(self.file("hosts")).arg(find_in_path(program).expect("it was there")).args(words);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log);
         self.programs.push(command.spawn().expect("it starts"));
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TEST_TIMEOUT;
         while self.at_client(|| TcpStream::connect((PROXY, port))).is_err() {
             let log = fs::read_to_string(self.file("log")).unwrap_or_default();
             assert!(Instant::now() < give_up, "{program} does not listen: {log}");

@@ -11,7 +11,7 @@ use peersock_streams::{
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::common::{PATIENCE, identity, patient_client, patient_server, root_key};
+use crate::common::{TEST_TIMEOUT, identity, patient_client, patient_server, root_key};
 use crate::office::{NAME, Office, PROXY, ROOT, skip};
 
 #[test]
@@ -150,10 +150,10 @@ fn a_cable_that_is_cut_is_noticed_on_both_sides() {
             connect(&settings, &target(Transport::WebSocket, NAME)).await.expect("connected");
         exchange(&mut connection).await;
         office.cut();
-        timeout(PATIENCE, connection.recv()).await.expect("it is noticed")
+        timeout(TEST_TIMEOUT, connection.recv()).await.expect("it is noticed")
     });
     assert_eq!(reason, Err(Closed::Silent(timing().dead_after)));
-    let closed = root.closed.recv_timeout(PATIENCE).expect("the root notices, too");
+    let closed = root.closed.recv_timeout(TEST_TIMEOUT).expect("the root notices, too");
     assert_eq!(
         closed,
         Closed::Silent(timing().dead_after),
@@ -204,7 +204,7 @@ impl Root {
             }
             handle.counters().opened.get()
         });
-        ready.recv_timeout(PATIENCE).expect("the root listens");
+        ready.recv_timeout(TEST_TIMEOUT).expect("the root listens");
         Root { serving, stop, closed }
     }
 
@@ -250,7 +250,7 @@ fn timing() -> Timing {
 
 async fn connect(proxy: &ProxySettings, target: &Target) -> Result<Connection, ConnectError> {
     let options = ConnectOptions { proxy: proxy.clone(), timing: timing(), ..ConnectOptions::default() };
-    timeout(PATIENCE, Connector::new(patient_client(options)).connect(target)).await.expect("in time")
+    timeout(TEST_TIMEOUT, Connector::new(patient_client(options)).connect(target)).await.expect("in time")
 }
 
 async fn converse(proxy: &ProxySettings, target: &Target) {
@@ -264,7 +264,7 @@ async fn converse(proxy: &ProxySettings, target: &Target) {
 async fn exchange(connection: &mut Connection) {
     for length in [1, 1400, 16_000] {
         connection.send(vec![length as u8; length]).expect("open");
-        let answer = timeout(PATIENCE, connection.recv()).await.expect("in time").expect("open");
+        let answer = timeout(TEST_TIMEOUT, connection.recv()).await.expect("in time").expect("open");
         assert_eq!(answer, vec![length as u8; length]);
     }
 }

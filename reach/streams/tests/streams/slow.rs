@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::{Bench, PATIENCE, transports};
+use crate::common::{Bench, TEST_TIMEOUT, transports};
 use peersock_streams::{
     Closed, ConnectOptions, Connection, Connector, QueueLimits, ServerEvent, ServerOptions, Target, Timing,
     Transport,
@@ -90,7 +90,7 @@ async fn what_has_waited_too_long_is_not_sent() {
             }
         }
     };
-    timeout(PATIENCE, reading).await.expect("a new one arrives");
+    timeout(TEST_TIMEOUT, reading).await.expect("a new one arrives");
     let counters = connection.counters();
     assert!(counters.send_dropped_old.get() > 50, "{counters:?}");
     let taken = bytes.iter().filter(|byte| **byte == 1).count() / LENGTH;
@@ -100,7 +100,7 @@ async fn what_has_waited_too_long_is_not_sent() {
 #[tokio::test]
 async fn a_program_that_does_not_read_loses_the_oldest() {
     let mut bench = Bench::start(ServerOptions::default()).await;
-    let receive_queue = QueueLimits { bytes: 10 * (100 + QueueLimits::OVERHEAD), age: PATIENCE };
+    let receive_queue = QueueLimits { bytes: 10 * (100 + QueueLimits::OVERHEAD), age: TEST_TIMEOUT };
     bench.options.receive_queue = receive_queue;
     let (mut connection, id) = bench.connect(Transport::Tcp).await;
     for number in 0..50u8 {
@@ -111,7 +111,7 @@ async fn a_program_that_does_not_read_loses_the_oldest() {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(PATIENCE, all_here).await.expect("the task reads on");
+    timeout(TEST_TIMEOUT, all_here).await.expect("the task reads on");
     assert_eq!(connection.counters().receive_dropped_full.get(), 40);
     for number in 40..50u8 {
         assert_eq!(connection.recv().await.expect("open"), vec![number; 100]);
@@ -155,7 +155,7 @@ async fn a_doubted_end_that_answers_is_kept() {
         let (sender, mut receiver) = connection.split();
         let answered = sender.counters().keepalives_received.get();
         for round in 1..=3 {
-            sender.probe(PATIENCE);
+            sender.probe(TEST_TIMEOUT);
             while sender.counters().keepalives_received.get() < answered + round {
                 sleep(Duration::from_millis(1)).await;
             }
@@ -218,7 +218,7 @@ async fn a_client_that_never_reads_is_given_up() {
         }
     });
     assert_eq!(bench.closed(id).await, Closed::Stalled(timing.dead_after));
-    timeout(PATIENCE, async { (talking.await, flooding.await) })
+    timeout(TEST_TIMEOUT, async { (talking.await, flooding.await) })
         .await
         .expect("both end")
         .0
@@ -287,5 +287,5 @@ async fn slow_listener(options: ConnectOptions) -> (Arc<TcpListener>, Connection
 }
 
 async fn recv(connection: &mut Connection) -> Result<Vec<u8>, Closed> {
-    timeout(PATIENCE, connection.recv()).await.expect("in time").map(|datagram| datagram.to_vec())
+    timeout(TEST_TIMEOUT, connection.recv()).await.expect("in time").map(|datagram| datagram.to_vec())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::{Bench, PATIENCE, transports};
+use crate::common::{Bench, TEST_TIMEOUT, transports};
 use peersock_streams::{
     Closed, Limits, MAX_DATAGRAM, SendError, ServerEvent, ServerOptions, Target, Transport,
 };
@@ -128,7 +128,8 @@ async fn a_name_is_resolved_and_loopback_has_no_proxy() {
     let target = Target::new(Transport::Tcp, "localhost", bench.address.port());
     let connector = bench.connector();
     let connecting = connector.connect(&target);
-    let connection = tokio::time::timeout(PATIENCE, connecting).await.expect("in time").expect("connected");
+    let connection =
+        tokio::time::timeout(TEST_TIMEOUT, connecting).await.expect("in time").expect("connected");
     connection.send(&b"hello"[..]).expect("open");
     let ServerEvent::Opened { remote, transport, .. } = bench.server.recv().await else {
         panic!("a connection")

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::common::{PATIENCE, patient_client};
+use crate::common::{TEST_TIMEOUT, patient_client};
 
 /// A STUN message without attributes.
 const STUN: &[u8] = b"\x01\x01\x00\x00\x21\x12\xa4\x42transaction!";
@@ -116,7 +116,7 @@ async fn connect(target: &TurnTarget) -> Result<Connection, ConnectError> {
 /// Sends a message and returns the server's echo.
 async fn echo(mut connection: Connection) -> Vec<u8> {
     connection.send(STUN).expect("open");
-    timeout(PATIENCE, connection.recv()).await.expect("in time").expect("open").to_vec()
+    timeout(TEST_TIMEOUT, connection.recv()).await.expect("in time").expect("open").to_vec()
 }
 
 async fn listen() -> (SocketAddr, TcpListener) {

@@ -11,8 +11,8 @@ use crate::{Result, kernel};
 
 /// Maximum number of pending answers of one socket and of all; beyond it the oldest answer that was not begun
 /// is forgotten.
-const MOST_EACH: usize = 16;
-const MOST: usize = 256;
+const MAX_ANSWERS_PER_SOCKET: usize = 16;
+const MAX_ANSWERS: usize = 256;
 
 /// The pending answers of all routing sockets.
 ///
@@ -73,8 +73,9 @@ impl PendingAnswers {
         let is_same = |old: &Pending| old.socket == socket && old.answer.sequence() == answer.sequence();
         self.0.retain(|old| !is_same(old) || !old.parts.is_empty());
         let own = self.0.iter().filter(|old| old.socket == socket).count();
-        let may_go = |old: &Pending| old.parts.is_empty() && (own < MOST_EACH || old.socket == socket);
-        if own >= MOST_EACH || self.0.len() >= MOST {
+        let may_go =
+            |old: &Pending| old.parts.is_empty() && (own < MAX_ANSWERS_PER_SOCKET || old.socket == socket);
+        if own >= MAX_ANSWERS_PER_SOCKET || self.0.len() >= MAX_ANSWERS {
             // If all have been begun, the program does not read on, so drop this answer.
             let Some(oldest) = self.0.iter().position(may_go) else { return };
             self.0.remove(oldest);
@@ -317,16 +318,16 @@ mod tests {
     #[test]
     fn what_nobody_reads_is_bounded() {
         let mut pending = PendingAnswers::new();
-        for sequence in 0..3 * MOST as u32 {
+        for sequence in 0..3 * MAX_ANSWERS as u32 {
             let [question] = &questions(&asked(sequence), || false)[..] else { panic!() };
             pending.add(1, question.answer(&networks()).expect("there are networks"));
             pending.add(1, question.answer(&networks()).expect("there are networks"));
         }
-        assert_eq!(pending.0.len(), MOST_EACH);
-        for socket in 0..2 * MOST as u64 {
+        assert_eq!(pending.0.len(), MAX_ANSWERS_PER_SOCKET);
+        for socket in 0..2 * MAX_ANSWERS as u64 {
             let [question] = &questions(&asked(1), || false)[..] else { panic!() };
             pending.add(socket, question.answer(&networks()).expect("there are networks"));
         }
-        assert_eq!(pending.0.len(), MOST);
+        assert_eq!(pending.0.len(), MAX_ANSWERS);
     }
 }

@@ -14,7 +14,7 @@ use super::{Host, down};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Time for which the node's side waits for the caller, which connects at once.
-const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+const CALLER_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// Connects the caller with a node thread that sends it the events.
 ///
@@ -62,7 +62,7 @@ fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
     loop {
         let mut fds = [PollFd::new(listener, PollFlags::IN)];
         // After an interruption or a timeout `revents` is empty.
-        let waited = poll(&mut fds, Some(&PATIENCE));
+        let waited = poll(&mut fds, Some(&CALLER_TIMEOUT));
         if waited == Err(Errno::INTR) {
             continue;
         }

@@ -14,11 +14,11 @@ use super::thread::Ending;
 use crate::{Unclosed, process};
 
 /// Time for a node to begin its shutdown; its thread may be busy with another job.
-const BEGIN: Duration = Duration::from_secs(5);
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the hosts to end, slightly more than the maximum of [`Linger::Exit`].
-const END: Duration = Duration::from_secs(605);
+const END_TIMEOUT: Duration = Duration::from_secs(605);
 /// Number of attempts to lock the list of hosts, 1 ms apart.
-const LOOKS: u32 = 100;
+const LOCK_ATTEMPTS: u32 = 100;
 
 static HOSTS: Mutex<Vec<Weak<dyn Stops>>> = Mutex::new(Vec::new());
 static AT_EXIT: Once = Once::new();
@@ -57,7 +57,7 @@ pub(super) fn remember<H: Stops + 'static>(hosted: &Arc<H>) {
 
 /// Returns the hosts, or `None` in a child that was forked while another thread held the lock.
 fn hosts() -> Option<MutexGuard<'static, Vec<Weak<dyn Stops>>>> {
-    for _ in 0..LOOKS {
+    for _ in 0..LOCK_ATTEMPTS {
         match HOSTS.try_lock() {
             Ok(hosts) => return Some(hosts),
             Err(TryLockError::Poisoned(hosts)) => return Some(hosts.into_inner()),
@@ -119,16 +119,18 @@ impl Unclosed {
 
 /// Waits for the end of a node. Returns the number of lost bytes, or `None` if nothing was lost.
 fn loss(stop: &mpsc::Receiver<Ending>, is_ending: &AtomicBool, begun: Instant) -> Option<u64> {
-    let mut deadline = begun + BEGIN;
+    let mut deadline = begun + BEGIN_TIMEOUT;
     loop {
         match stop.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(Ending::Begun) => deadline = begun + END,
+            Ok(Ending::Begun) => deadline = begun + END_TIMEOUT,
             Ok(Ending::Over(lost)) => return lost,
             // Another thread has stopped the node and received the result.
             Err(RecvTimeoutError::Disconnected) => return None,
             // Another thread requested the stop earlier, so the wait is as long as that thread's.
-            Err(RecvTimeoutError::Timeout) if is_ending.load(Ordering::Relaxed) && begun.elapsed() < END => {
-                deadline = begun + END;
+            Err(RecvTimeoutError::Timeout)
+                if is_ending.load(Ordering::Relaxed) && begun.elapsed() < END_TIMEOUT =>
+            {
+                deadline = begun + END_TIMEOUT;
             }
             // The loss is unknown.
             Err(RecvTimeoutError::Timeout) => return Some(0),

@@ -11,10 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 /// Time limit of flushing; a peer may have no room for the last bytes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit while a thread waits for input and holds that stream's lock. Streams are flushed from the
 /// newest to standard input, which is the oldest.
-const PATIENCE_BESIDE_A_READER: Duration = Duration::from_millis(100);
+const FLUSH_TIMEOUT_BESIDE_READER: Duration = Duration::from_millis(100);
 
 unsafe extern "C" {
     static stdin: *mut libc::FILE;
@@ -34,7 +34,7 @@ pub(super) fn at_exit(handler: extern "C" fn()) {
 
 /// Writes out the buffers of all streams (fflush(3)).
 pub(super) fn flush() {
-    let patience = if is_input_awaited() { PATIENCE_BESIDE_A_READER } else { PATIENCE };
+    let patience = if is_input_awaited() { FLUSH_TIMEOUT_BESIDE_READER } else { FLUSH_TIMEOUT };
     let (done, is_done) = mpsc::channel();
     let flushing = thread::Builder::new().name("flush".into()).spawn(move || {
         // SAFETY: a null pointer means all streams, and each is locked meanwhile.

@@ -18,7 +18,7 @@ use crate::Unclosed;
 use crate::process;
 
 /// Time for which a stopping host waits for the jobs that run apart. They end when the node is shut down.
-const APART_PATIENCE: Duration = Duration::from_secs(2);
+const SEPARATE_JOBS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Owner of a program's sockets, which lives in threads with a separate descriptor table, without signals.
 pub trait Resident: Sized + 'static {
@@ -241,7 +241,7 @@ fn serve<R: Resident>(resident: R, todo: &mpsc::Receiver<Job<R>>, is_ending: &At
             Job::Stop(linger, unclosed, done) => {
                 is_ending.store(true, Ordering::Relaxed);
                 let _ = done.try_send(Ending::Begun);
-                let lost = resident.end(linger, unclosed, || apart.wait(APART_PATIENCE));
+                let lost = resident.end(linger, unclosed, || apart.wait(SEPARATE_JOBS_TIMEOUT));
                 let _ = done.try_send(Ending::Over(lost));
                 return;
             }

@@ -10,7 +10,7 @@ use super::value::{self, InterfaceRef};
 use peersock_fd::option_table::{self as table, Row};
 
 /// Maximum number of groups of an unbound socket, the same as the stack's.
-const MOST: usize = 20;
+const MAX_GROUPS: usize = 20;
 
 /// A group that was joined before the socket was bound.
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ pub(super) fn change_later(
     let member = at.map(|at| groups[at].filter.clone());
     match (at, change.apply(member)?) {
         (Some(at), Some(filter)) => groups[at].filter = filter,
-        (None, Some(_)) if groups.len() == MOST => return Err(Error::OutOfMemory),
+        (None, Some(_)) if groups.len() == MAX_GROUPS => return Err(Error::OutOfMemory),
         (None, Some(filter)) => groups.push(Membership { interface, group, filter }),
         (Some(at), None) => drop(groups.remove(at)),
         (None, None) => {}

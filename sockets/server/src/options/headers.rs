@@ -5,10 +5,10 @@ use peersock_fd::{Errno, Header, HeaderKind};
 use peersock_stack::{ExtensionHeaders, HeaderParts, ReceivedHeaders};
 
 /// The longest value that Linux accepts, bytes.
-const LONGEST: usize = 8 * 255;
+const MAX_VALUE_BYTES: usize = 8 * 255;
 /// Segment routing (RFC 8754): the one type for which Linux requires that the value is no longer than the
 /// header.
-const SEGMENTS: u8 = 4;
+const SEGMENT_ROUTING: u8 = 4;
 
 /// Protocol numbers of received headers.
 const HOP_BY_HOP: u8 = 0;
@@ -49,11 +49,11 @@ impl StickyHeaders {
 
 /// Returns the header at the front of a value, which may be longer.
 fn whole(kind: HeaderKind, value: &[u8]) -> Result<&[u8], Errno> {
-    if !value.len().is_multiple_of(8) || value.len() > LONGEST {
+    if !value.len().is_multiple_of(8) || value.len() > MAX_VALUE_BYTES {
         return Err(Errno::INVAL);
     }
     let whole = value.get(..8 * (1 + usize::from(value[1]))).ok_or(Errno::INVAL)?;
-    let must_fill = kind == HeaderKind::Routing && value[2] == SEGMENTS;
+    let must_fill = kind == HeaderKind::Routing && value[2] == SEGMENT_ROUTING;
     if must_fill && whole.len() < value.len() { Err(Errno::INVAL) } else { Ok(whole) }
 }
 
@@ -136,10 +136,12 @@ mod tests {
             assert_eq!(sticky.get(HeaderKind::Destination), PAD);
         }
         sticky.set(HeaderKind::Destination, &long).expect("as long as may be");
-        let segments = [&[0, 2, SEGMENTS, 0, 0, 0, 0, 0][..], &[0xfd; 16]].concat();
-        for (kind, filled, expected) in
-            [(SEGMENTS, true, Ok(())), (SEGMENTS, false, Err(Errno::INVAL)), (0, true, Err(Errno::INVAL))]
-        {
+        let segments = [&[0, 2, SEGMENT_ROUTING, 0, 0, 0, 0, 0][..], &[0xfd; 16]].concat();
+        for (kind, filled, expected) in [
+            (SEGMENT_ROUTING, true, Ok(())),
+            (SEGMENT_ROUTING, false, Err(Errno::INVAL)),
+            (0, true, Err(Errno::INVAL)),
+        ] {
             let mut value = segments.clone();
             value[2] = kind;
             value.resize(if filled { 24 } else { 32 }, 0);

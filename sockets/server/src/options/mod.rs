@@ -5,6 +5,7 @@ mod groups;
 mod headers;
 mod requests;
 mod set;
+mod table;
 mod tcp_info;
 mod value;
 
@@ -14,7 +15,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use peersock::attach::Connection;
-use peersock_fd::option_table::Row;
+use peersock_fd::option_table::{self as numbers, Row};
 use peersock_fd::{Details, Family, Header, PacketInfo};
 use peersock_stack::{
     CongestionControl, ExtensionHeaders, Fragmentation, IcmpFilter, InterfaceId, IpOptions, KeepAlive,
@@ -30,9 +31,9 @@ pub(super) use value::{index as interface_index, interface_name};
 /// Packet size that every IPv6 path carries, bytes (RFC 8200 5).
 const MIN_MTU: usize = 1280;
 /// Linux's default hop limit.
-const HOPS: u8 = 64;
+const DEFAULT_HOPS: u8 = 64;
 /// Linux's default size of a socket's queues, bytes.
-const BUFFER: usize = 212_992;
+const DEFAULT_BUFFER_BYTES: usize = 212_992;
 
 /// The options that an application has set.
 #[derive(Debug, Clone)]
@@ -97,7 +98,7 @@ struct Side {
 impl Default for Side {
     fn default() -> Self {
         Self {
-            hops: HOPS,
+            hops: DEFAULT_HOPS,
             class: 0,
             discover: libc::IP_PMTUDISC_WANT,
             dont_fragment: false,
@@ -306,4 +307,12 @@ impl Options {
 
 fn is_tcp_info(row: &Row) -> bool {
     (row.level, row.number) == (libc::IPPROTO_TCP, libc::TCP_INFO)
+}
+
+/// Returns true if the option concerns the path to the peer.
+fn is_of_path(row: &Row) -> bool {
+    matches!(
+        (row.level, row.number),
+        (libc::IPPROTO_IP, libc::IP_MTU) | (libc::IPPROTO_IPV6, libc::IPV6_MTU | numbers::IPV6_PATHMTU)
+    )
 }

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6};
 use peersock::attach::Connection;
-use peersock_fd::option_table::{self as table, Access, Row};
+use peersock_fd::option_table::{self as numbers, Access, Row};
 use peersock_fd::{Errno, Family, Which};
 use peersock_stack::{Error, GroupChange};
 
 use super::set::Interfaces;
 use super::value::{InterfaceRef, index, number};
-use super::{Options, get, groups, is_tcp_info, set, tcp_info};
+use super::{Options, get, groups, is_of_path, is_tcp_info, set, table, tcp_info};
 use crate::addresses::errno;
 use crate::socket_table::{Opened, Phase};
 use crate::state::ServerState;
@@ -43,7 +43,7 @@ impl ServerState {
         if let Some(stream) = self.stream_mut(which) {
             let mut options = stream.options.clone();
             let place = set::Place { is_bound: true, is_stream: true, interfaces: &interfaces };
-            set::set(&mut options, &place, row, value)?;
+            table::set(&mut options, &place, row, value)?;
             follow(&stream.connection, &options, row);
             stream.options = options;
             return Ok(());
@@ -52,13 +52,13 @@ impl ServerState {
             // The connection has ended, so nothing is applied. Linux accepts the options of such a socket,
             // too.
             let place = set::Place { is_bound: true, is_stream: true, interfaces: &interfaces };
-            return set::set(&mut Options::default(), &place, row, value);
+            return table::set(&mut Options::default(), &place, row, value);
         };
         let opened = self.socket(socket);
         let is_bound = opened.bound().is_some() || opened.phase != Phase::Fresh;
         let mut options = opened.options.clone();
         let is_stream = socket.kind == peersock_fd::Kind::Stream;
-        set::set(&mut options, &set::Place { is_bound, is_stream, interfaces: &interfaces }, row, value)?;
+        table::set(&mut options, &set::Place { is_bound, is_stream, interfaces: &interfaces }, row, value)?;
         if let Some((_, attempt)) = self.attempt_of(socket) {
             follow(attempt.connection(), &options, row);
         }
@@ -90,19 +90,19 @@ impl ServerState {
         if !has_value {
             return Err(Errno::NOPROTOOPT);
         }
-        let mut value = match get::is_of_path(row) {
+        let mut value = match is_of_path(row) {
             true => self.path_option(which, row)?,
             false => match (self.stream(which), which) {
-                (Some(stream), _) => get::get(&stream.options, Some(&stream.connection), row)?,
+                (Some(stream), _) => table::get(&stream.options, Some(&stream.connection), row)?,
                 (None, Which::Opened(socket)) => {
                     let opened = self.socket(socket);
                     if is_tcp_info(row) && matches!(opened.phase, Phase::Listening(_)) {
                         tcp_info::of_listener()
                     } else {
-                        get::get(&opened.options, None, row)?
+                        table::get(&opened.options, None, row)?
                     }
                 }
-                (None, Which::Accepted(_)) => get::get(&Options::default(), None, row)?,
+                (None, Which::Accepted(_)) => table::get(&Options::default(), None, row)?,
             },
         };
         if (row.level, row.number) == (IPPROTO_IPV6, libc::IPV6_V6ONLY) && self.is_bound_to_v6(which) {
@@ -121,7 +121,7 @@ impl ServerState {
             // Its name has the family, which the stream does not know.
             Which::Accepted(_) => (peersock_fd::Kind::Stream, Family::V6),
         };
-        let row = table::find(kind, family, level, name).ok_or(Errno::NOPROTOOPT)?;
+        let row = numbers::find(kind, family, level, name).ok_or(Errno::NOPROTOOPT)?;
         if row.access == Access::Refused {
             tracing::debug!(option = row.name, reason = row.what, "an option was refused");
         }
@@ -137,7 +137,7 @@ impl ServerState {
         let Which::Opened(socket) = which else { return Err(Errno::NOTCONN) };
         let peer = self.peer_of(socket).ok_or(Errno::NOTCONN)?;
         let mtu = self.path_mtu(peer.ip())?;
-        if row.number != table::IPV6_PATHMTU || row.level != IPPROTO_IPV6 {
+        if row.number != numbers::IPV6_PATHMTU || row.level != IPPROTO_IPV6 {
             return Ok(number(mtu as i64));
         }
         Ok([get::sockaddr_in6(peer), number(mtu as i64)].concat())

@@ -1,23 +1,21 @@
-//! setsockopt(2).
+//! setsockopt(2): the context of a call, and the parsers of values that are no plain numbers.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
-use peersock_fd::{Errno, HeaderKind, PacketInfo};
-use peersock_stack::{IcmpFilter, InterfaceId};
-
-use super::value::{self, InterfaceRef, flag, integer, octet, small, within};
-use super::{HOPS, Options, Side, interface_name};
 use peersock_datapath::JoinedNetwork;
-use peersock_fd::option_table::{self as table, Access, Row};
+use peersock_fd::{Errno, PacketInfo};
+use peersock_stack::{CongestionControl, IcmpFilter, InterfaceId};
+
+use super::value::{self, InterfaceRef, flag, integer, within};
+use super::{Options, interface_name};
 
 /// The largest queue that an application may ask for, bytes.
-const MOST_BUFFER: i32 = 64 << 20;
+const MAX_BUFFER_BYTES: i32 = 64 << 20;
 /// The smallest queue of a socket, bytes, as in Linux.
-const LEAST_BUFFER: usize = 2304;
+const MIN_BUFFER_BYTES: usize = 2304;
 
 /// Context in which an option is set.
 pub(super) struct Place<'a> {
@@ -30,7 +28,7 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     /// Returns the part of a traffic class that a program may choose.
-    fn class(&self, wanted: u8) -> u8 {
+    pub(super) fn class(&self, wanted: u8) -> u8 {
         if self.is_stream { wanted & !3 } else { wanted }
     }
 }
@@ -53,7 +51,7 @@ impl Interfaces {
     }
 
     /// Parses the source of datagrams, which must be the node's own (RFC 3542 6.2).
-    fn packet_info(&self, value: &[u8]) -> Result<Option<PacketInfo>, Errno> {
+    pub(super) fn packet_info(&self, value: &[u8]) -> Result<Option<PacketInfo>, Errno> {
         let (local, wanted) = value::packet_info(value)?;
         let interface = self.find(wanted)?;
         if local.is_unspecified() && interface.is_none() {
@@ -71,7 +69,7 @@ impl Interfaces {
         Ok(Some(PacketInfo { local: local.into(), interface }))
     }
 
-    fn by_index(&self, index: i32) -> Result<Option<InterfaceId>, Errno> {
+    pub(super) fn by_index(&self, index: i32) -> Result<Option<InterfaceId>, Errno> {
         match index {
             ..0 => Err(Errno::INVAL),
             0 => Ok(None),
@@ -79,7 +77,7 @@ impl Interfaces {
         }
     }
 
-    fn by_name(&self, name: &[u8]) -> Result<Option<InterfaceId>, Errno> {
+    pub(super) fn by_name(&self, name: &[u8]) -> Result<Option<InterfaceId>, Errno> {
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         if name.is_empty() {
             return Ok(None);
@@ -89,194 +87,102 @@ impl Interfaces {
     }
 }
 
-/// Sets one option.
-pub(super) fn set(options: &mut Options, place: &Place<'_>, row: &Row, value: &[u8]) -> Result<(), Errno> {
-    match row.access {
-        Access::Kept(_) => {
-            let value = if row.level == IPPROTO_IP { small(value)? } else { integer(value)? };
-            options.kept.insert((row.level, row.number), value);
-            return Ok(());
-        }
-        Access::Ignored => return integer(value).map(drop),
-        _ => {}
-    }
-    match row.level {
-        SOL_SOCKET => set_socket(options, place, row.number, value),
-        IPPROTO_TCP => set_tcp(options, row.number, value),
-        IPPROTO_UDP => {
-            options.segment = NonZeroU16::new(u16::try_from(integer(value)?).map_err(|_| Errno::INVAL)?);
-            Ok(())
-        }
-        IPPROTO_IP if row.number == libc::IP_HDRINCL => {
-            options.header_included = flag(value)?;
-            Ok(())
-        }
-        IPPROTO_IP => set_ip(&mut options.v4, place, row.number, value),
-        IPPROTO_IPV6 if row.number == libc::IPV6_V6ONLY => {
-            if place.is_bound {
-                return Err(Errno::INVAL);
-            }
-            options.v6_only = flag(value)?;
-            Ok(())
-        }
-        IPPROTO_IPV6 if row.number == libc::IPV6_PKTINFO => {
-            options.sticky = place.interfaces.packet_info(value)?;
-            Ok(())
-        }
-        IPPROTO_IPV6 if set_headers(options, row.number, value)? => Ok(()),
-        IPPROTO_RAW if row.number == table::ICMP_FILTER => {
-            let mask = integer(value)? as u32;
-            options.icmp_filter = IcmpFilter::default();
-            (0..32).filter(|kind| mask >> kind & 1 == 1).for_each(|kind| options.icmp_filter.block(kind));
-            Ok(())
-        }
-        IPPROTO_IPV6 | IPPROTO_RAW if row.number == table::IPV6_CHECKSUM => {
-            let offset = integer(value)?;
-            options.checksum = match u16::try_from(offset) {
-                Ok(offset) if offset % 2 == 0 => Some(offset),
-                _ if offset < 0 => None,
-                _ => return Err(Errno::INVAL),
-            };
-            Ok(())
-        }
-        IPPROTO_ICMPV6 => {
-            // Eight words; a set bit blocks.
-            let words = value.get(..32).ok_or(Errno::INVAL)?;
-            let word = |kind: u8| integer(&words[usize::from(kind >> 5) * 4..]).map(|word| word as u32);
-            let mut filter = IcmpFilter::default();
-            for kind in 0..=255 {
-                if word(kind)? >> (kind & 31) & 1 == 1 {
-                    filter.block(kind);
-                }
-            }
-            options.icmp_filter = filter;
-            Ok(())
-        }
-        _ => set_ipv6(&mut options.v6, place, row.number, value),
-    }
-}
-
-/// Sets an option about extension headers. Returns `false` if it is a different option.
-fn set_headers(options: &mut Options, number: i32, value: &[u8]) -> Result<bool, Errno> {
-    let wanted = &mut options.wanted_headers;
-    match number {
-        table::IPV6_RECVHOPOPTS => wanted.hop_by_hop = flag(value)?,
-        table::IPV6_RECVRTHDR => wanted.routing = flag(value)?,
-        table::IPV6_RECVDSTOPTS => wanted.destination = flag(value)?,
-        _ => match HeaderKind::of_option(number) {
-            Some(kind) => options.headers.set(kind, value)?,
-            None => return Ok(false),
-        },
-    }
-    Ok(true)
-}
-
-fn set_socket(options: &mut Options, place: &Place<'_>, number: i32, value: &[u8]) -> Result<(), Errno> {
-    match number {
-        libc::SO_REUSEADDR => options.reuse_address = flag(value)?,
-        libc::SO_REUSEPORT => options.reuse_port = flag(value)?,
-        libc::SO_KEEPALIVE => options.keepalive.on = flag(value)?,
-        libc::SO_BROADCAST => options.broadcast = flag(value)?,
-        libc::SO_LINGER => {
-            let (on, seconds) = (integer(value)?, integer(value.get(4..).ok_or(Errno::INVAL)?)?);
-            options.linger = (on != 0).then_some(seconds.max(0) as u32);
-        }
-        libc::SO_RCVBUF => options.receive_buffer = Some(buffer(value)?),
-        libc::SO_SNDBUF => options.send_buffer = Some(buffer(value)?),
-        libc::SO_BINDTODEVICE | table::SO_BINDTOIFINDEX => {
-            let device = match number {
-                table::SO_BINDTOIFINDEX => place.interfaces.by_index(integer(value)?)?,
-                _ => place.interfaces.by_name(value)?,
-            };
-            if place.is_bound && device != options.device {
-                return Err(Errno::INVAL);
-            }
-            options.device = device;
-        }
-        _ => return Err(Errno::NOPROTOOPT),
-    }
-    Ok(())
+/// Parses SO_LINGER.
+pub(super) fn linger(value: &[u8]) -> Result<Option<u32>, Errno> {
+    let (on, seconds) = (integer(value)?, integer(value.get(4..).ok_or(Errno::INVAL)?)?);
+    Ok((on != 0).then_some(seconds.max(0) as u32))
 }
 
 /// Doubles the requested size, as Linux does to cover its bookkeeping.
-fn buffer(value: &[u8]) -> Result<usize, Errno> {
-    let asked = integer(value)?.clamp(0, MOST_BUFFER) as usize;
-    Ok((2 * asked).max(LEAST_BUFFER))
+pub(super) fn buffer(value: &[u8]) -> Result<Option<usize>, Errno> {
+    let asked = integer(value)?.clamp(0, MAX_BUFFER_BYTES) as usize;
+    Ok(Some((2 * asked).max(MIN_BUFFER_BYTES)))
 }
 
-fn set_tcp(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Errno> {
-    let seconds = |most| Ok(Duration::from_secs(within(integer(value)?, 1..=most)? as u64));
-    match number {
-        libc::TCP_NODELAY => options.nodelay = flag(value)?,
-        libc::TCP_CORK => options.cork = flag(value)?,
-        libc::TCP_QUICKACK => options.quick_ack = flag(value)?,
-        libc::TCP_MAXSEG => {
-            let size = integer(value)?;
-            options.max_segment = if size == 0 { None } else { Some(within(size, 88..=32767)? as u16) };
-        }
-        libc::TCP_KEEPIDLE => options.keepalive.idle = seconds(32767)?,
-        libc::TCP_KEEPINTVL => options.keepalive.interval = seconds(32767)?,
-        libc::TCP_KEEPCNT => options.keepalive.probes = within(integer(value)?, 1..=127)? as u32,
-        libc::TCP_DEFER_ACCEPT => {
-            let seconds = u64::try_from(integer(value)?).unwrap_or(0);
-            options.defer_accept = (seconds > 0).then(|| Duration::from_secs(seconds));
-        }
-        libc::TCP_USER_TIMEOUT => {
-            let milliseconds = u64::try_from(integer(value)?).map_err(|_| Errno::INVAL)?;
-            options.user_timeout = (milliseconds > 0).then(|| Duration::from_millis(milliseconds));
-        }
-        libc::TCP_CONGESTION => {
-            let name = std::str::from_utf8(value).map_err(|_| Errno::NOENT)?.trim_end_matches('\0');
-            options.congestion = name.parse().map_err(|_| Errno::NOENT)?;
-        }
-        _ => return Err(Errno::NOPROTOOPT),
+/// Sets SO_BINDTODEVICE. A bound socket keeps its interface.
+pub(super) fn device(
+    options: &mut Options,
+    place: &Place<'_>,
+    device: Result<Option<InterfaceId>, Errno>,
+) -> Result<(), Errno> {
+    let device = device?;
+    if place.is_bound && device != options.device {
+        return Err(Errno::INVAL);
     }
+    options.device = device;
     Ok(())
 }
 
-fn set_ip(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Result<(), Errno> {
-    match number {
-        libc::IP_TTL => side.hops = octet(small(value)?, HOPS, 1)?,
-        libc::IP_TOS => side.class = place.class((small(value)? & 0xff) as u8),
-        libc::IP_MTU_DISCOVER => {
-            side.discover = within(small(value)?, libc::IP_PMTUDISC_DONT..=libc::IP_PMTUDISC_OMIT)?;
-        }
-        libc::IP_MULTICAST_TTL => side.multicast_hops = octet(small(value)?, 1, 0)?,
-        libc::IP_MULTICAST_LOOP => side.multicast_loop = small(value)? != 0,
-        libc::IP_MULTICAST_IF => {
-            side.multicast_interface = place.interfaces.find(value::multicast_interface(value)?)?;
-        }
-        table::IP_MULTICAST_ALL if small(value)? == 0 => {}
-        libc::IP_PKTINFO => side.wants_info = small(value)? != 0,
-        libc::IP_RECVTTL => side.wants_hops = small(value)? != 0,
-        libc::IP_RECVTOS => side.wants_class = small(value)? != 0,
-        libc::IP_RECVERR => side.wants_errors = small(value)? != 0,
-        _ => return Err(Errno::NOPROTOOPT),
+/// Parses TCP_MAXSEG; 0 lets the path decide.
+pub(super) fn max_segment(value: &[u8]) -> Result<Option<u16>, Errno> {
+    let size = integer(value)?;
+    if size == 0 { Ok(None) } else { Ok(Some(within(size, 88..=32767)? as u16)) }
+}
+
+/// Parses TCP_KEEPIDLE and TCP_KEEPINTVL.
+pub(super) fn seconds(value: &[u8]) -> Result<Duration, Errno> {
+    Ok(Duration::from_secs(within(integer(value)?, 1..=32767)? as u64))
+}
+
+/// Parses TCP_DEFER_ACCEPT.
+pub(super) fn defer_accept(value: &[u8]) -> Result<Option<Duration>, Errno> {
+    let seconds = u64::try_from(integer(value)?).unwrap_or(0);
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+/// Parses TCP_USER_TIMEOUT.
+pub(super) fn user_timeout(value: &[u8]) -> Result<Option<Duration>, Errno> {
+    let milliseconds = u64::try_from(integer(value)?).map_err(|_| Errno::INVAL)?;
+    Ok((milliseconds > 0).then(|| Duration::from_millis(milliseconds)))
+}
+
+/// Parses TCP_CONGESTION.
+pub(super) fn congestion(value: &[u8]) -> Result<CongestionControl, Errno> {
+    let name = std::str::from_utf8(value).map_err(|_| Errno::NOENT)?.trim_end_matches('\0');
+    name.parse().map_err(|_| Errno::NOENT)
+}
+
+/// Parses UDP_SEGMENT.
+pub(super) fn segment(value: &[u8]) -> Result<Option<NonZeroU16>, Errno> {
+    Ok(NonZeroU16::new(u16::try_from(integer(value)?).map_err(|_| Errno::INVAL)?))
+}
+
+/// Sets IPV6_V6ONLY, which a bound socket keeps.
+pub(super) fn v6_only(options: &mut Options, place: &Place<'_>, value: &[u8]) -> Result<(), Errno> {
+    if place.is_bound {
+        return Err(Errno::INVAL);
     }
+    options.v6_only = flag(value)?;
     Ok(())
 }
 
-fn set_ipv6(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Result<(), Errno> {
-    match number {
-        libc::IPV6_UNICAST_HOPS => side.hops = octet(integer(value)?, HOPS, 1)?,
-        libc::IPV6_MULTICAST_HOPS => side.multicast_hops = octet(integer(value)?, 1, 0)?,
-        libc::IPV6_MULTICAST_LOOP => side.multicast_loop = within(integer(value)?, 0..=1)? != 0,
-        libc::IPV6_MULTICAST_IF => {
-            side.multicast_interface = place.interfaces.find(value::multicast_interface_v6(value)?)?;
-        }
-        table::IPV6_MULTICAST_ALL if integer(value)? == 0 => {}
-        libc::IPV6_TCLASS => side.class = place.class(octet(integer(value)?, 0, 0)?),
-        libc::IPV6_RECVPKTINFO => side.wants_info = flag(value)?,
-        libc::IPV6_RECVHOPLIMIT => side.wants_hops = flag(value)?,
-        libc::IPV6_RECVTCLASS => side.wants_class = flag(value)?,
-        libc::IPV6_RECVERR => side.wants_errors = flag(value)?,
-        table::IPV6_RECVPATHMTU => side.wants_path_mtu = flag(value)?,
-        libc::IPV6_MTU_DISCOVER => {
-            side.discover = within(integer(value)?, libc::IP_PMTUDISC_DONT..=libc::IP_PMTUDISC_OMIT)?;
-        }
-        libc::IPV6_DONTFRAG => side.dont_fragment = flag(value)?,
-        table::IPV6_USE_MIN_MTU => side.use_min_mtu = within(integer(value)?, -1..=1)?,
-        _ => return Err(Errno::NOPROTOOPT),
+/// Parses IPV6_CHECKSUM.
+pub(super) fn checksum(value: &[u8]) -> Result<Option<u16>, Errno> {
+    let offset = integer(value)?;
+    match u16::try_from(offset) {
+        Ok(offset) if offset % 2 == 0 => Ok(Some(offset)),
+        _ if offset < 0 => Ok(None),
+        _ => Err(Errno::INVAL),
     }
-    Ok(())
+}
+
+/// Parses ICMP_FILTER, a mask of the first 32 types.
+pub(super) fn icmp_filter(value: &[u8]) -> Result<IcmpFilter, Errno> {
+    let mask = integer(value)? as u32;
+    let mut filter = IcmpFilter::default();
+    (0..32).filter(|kind| mask >> kind & 1 == 1).for_each(|kind| filter.block(kind));
+    Ok(filter)
+}
+
+/// Parses ICMP6_FILTER: eight words, in which a set bit blocks.
+pub(super) fn icmp6_filter(value: &[u8]) -> Result<IcmpFilter, Errno> {
+    let words = value.get(..32).ok_or(Errno::INVAL)?;
+    let word = |kind: u8| integer(&words[usize::from(kind >> 5) * 4..]).map(|word| word as u32);
+    let mut filter = IcmpFilter::default();
+    for kind in 0..=255 {
+        if word(kind)? >> (kind & 31) & 1 == 1 {
+            filter.block(kind);
+        }
+    }
+    Ok(filter)
 }

@@ -6,9 +6,9 @@ use peersock::attach::Connection;
 use peersock_stack::State;
 
 /// Length of the structure up to and including `tcpi_snd_wnd`, bytes.
-const LENGTH: usize = 232;
+const TCP_INFO_BYTES: usize = 232;
 /// TCP_LISTEN.
-const LISTEN: u8 = 10;
+const LISTEN_STATE: u8 = 10;
 
 /// Returns Linux's number of a state.
 fn state(state: State) -> u8 {
@@ -31,7 +31,7 @@ fn state(state: State) -> u8 {
 pub(super) fn tcp_info(connection: Option<&Connection>) -> Vec<u8> {
     let info = connection.and_then(|connection| connection.info().ok());
     let Some(info) = info else { return only_state(state(State::Closed)) };
-    let mut out = Fields(Vec::with_capacity(LENGTH));
+    let mut out = Fields(Vec::with_capacity(TCP_INFO_BYTES));
     let path_mtu = connection.and_then(|connection| connection.flow().path_mtu()).unwrap_or(0);
     let segments = |bytes: u64| bytes.div_ceil(info.mss.max(1));
     let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
@@ -69,11 +69,11 @@ pub(super) fn tcp_info(connection: Option<&Connection>) -> Vec<u8> {
 
 /// Builds the structure for a listening socket.
 pub(super) fn of_listener() -> Vec<u8> {
-    only_state(LISTEN)
+    only_state(LISTEN_STATE)
 }
 
 fn only_state(state: u8) -> Vec<u8> {
-    let mut info = vec![0; LENGTH];
+    let mut info = vec![0; TCP_INFO_BYTES];
     info[0] = state;
     info
 }

@@ -87,7 +87,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let length = prop_oneof![1..20_usize, SHORT - 2..SHORT + 3, 1..3 * SHORT];
+    let length = prop_oneof![1..20_usize, PEEKED_BYTES - 2..PEEKED_BYTES + 3, 1..3 * PEEKED_BYTES];
     prop_oneof![
         4 => length.clone().prop_map(Step::Write),
         1 => length.clone().prop_map(Step::WriteWithDescriptor),
@@ -132,7 +132,7 @@ proptest! {
             }
             prop_assert!(outbox.is_reset_on_close());
         }
-        taken.extend(take_all(&mut outbox, SHORT));
+        taken.extend(take_all(&mut outbox, PEEKED_BYTES));
         prop_assert_eq!(taken, written);
         prop_assert!(outbox.is_reset_on_close());
         prop_assert!(outbox.release());

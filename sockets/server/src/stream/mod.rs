@@ -1,7 +1,7 @@
 //! One connection and the application's descriptor for it: moves bytes between them in both directions.
 
-mod inward;
-mod outward;
+mod to_application;
+mod to_peer;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,17 +22,20 @@ use super::options::Options;
 use super::outbox::Outbox;
 use super::wakers::{self, Readiness};
 use crate::application_fd::Holder;
-use crate::listening::HOLDS_PLACE;
 use crate::process;
 use crate::resets::Resets;
 
 /// Number of consecutive rounds of a stream before other streams have their turn.
-const ROUNDS: usize = 4;
+const ROUNDS_PER_TURN: usize = 4;
 
 /// Times after which a broken connection is checked for acceptance by a direct call, once and then for the
 /// last time. Until then it waits for the application to accept it through the library.
-const FIRST_ACCEPT_LOOK: Duration = Duration::from_secs(2);
-const LAST_ACCEPT_LOOK: Duration = Duration::from_secs(60);
+const FIRST_ACCEPT_CHECK: Duration = Duration::from_secs(2);
+const LAST_ACCEPT_CHECK: Duration = Duration::from_secs(60);
+
+/// Time for which a connection still counts as waiting after the application has accepted it unnoticed,
+/// without reading or writing.
+pub(crate) const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Events for which an application's descriptor is watched. Room is watched only while it is needed, because
 /// it would be reported whenever the application reads.
@@ -83,8 +86,8 @@ pub(super) struct Stream {
     /// Set if the application closed the descriptor with unread data.
     left_unread: bool,
     /// States of the directions from the application and to the application.
-    outward: Way,
-    inward: Way,
+    to_peer: Way,
+    to_application: Way,
     /// Data read from the application that did not fit.
     left: Vec<u8>,
     broken: Option<Break>,
@@ -173,8 +176,8 @@ impl Stream {
             draining: false,
             hung_up: false,
             left_unread: false,
-            outward: Way::Open,
-            inward: Way::Open,
+            to_peer: Way::Open,
+            to_application: Way::Open,
             left: Vec::new(),
             broken: None,
             end_until: None,
@@ -189,7 +192,7 @@ impl Stream {
 
     /// Gives it a place among its listener's waiting connections until the application accepts it.
     pub(super) fn in_place(mut self, place: Option<Place>) -> Self {
-        self.place = place.map(|place| (place, Instant::now() + HOLDS_PLACE));
+        self.place = place.map(|place| (place, Instant::now() + PLACE_TIMEOUT));
         self
     }
 
@@ -231,7 +234,7 @@ impl Stream {
 
     /// Returns the events to watch from now on, if they have changed.
     pub(super) fn changed_events(&mut self) -> Option<(BorrowedFd<'_>, EventFlags)> {
-        let is_waiting = !self.writable && self.inward == Way::Open;
+        let is_waiting = !self.writable && self.to_application == Way::Open;
         if is_waiting == self.watches_room || (!is_waiting && !self.is_told_of_known_room) {
             return None;
         }
@@ -282,19 +285,21 @@ impl Stream {
         }
         self.look_at_place();
         let mut last = (Progress::More, Progress::More);
-        for _ in 0..ROUNDS {
+        for _ in 0..ROUNDS_PER_TURN {
             self.look_for_errors();
             // Data that arrived before the connection broke is still delivered.
-            let outward = if self.broken.is_some() { self.discard(buf) } else { self.pump_out(buf, unsent) };
-            let inward = if self.hung_up { Progress::Blocked } else { self.pump_in() };
-            last = (outward, inward);
+            let to_peer = if self.broken.is_some() { self.discard(buf) } else { self.pump_out(buf, unsent) };
+            let to_application = if self.hung_up { Progress::Blocked } else { self.pump_in() };
+            last = (to_peer, to_application);
             if !matches!(last, (Progress::More, _) | (_, Progress::More)) {
                 break;
             }
         }
         match last {
             (Progress::Broken, _) | (_, Progress::Broken) => self.end_broken(resets),
-            _ if self.broken.is_some() && (self.hung_up || self.inward == Way::Ended) => Outcome::Ended,
+            _ if self.broken.is_some() && (self.hung_up || self.to_application == Way::Ended) => {
+                Outcome::Ended
+            }
             (Progress::More, _) | (_, Progress::More) => Outcome::HasMore,
             // The peer gets nothing but the reset, which does not wait for written data.
             _ if self.hung_up && self.options.resets_on_close() => {
@@ -303,7 +308,7 @@ impl Stream {
                 }
                 Outcome::Ended
             }
-            _ if self.hung_up && self.outward == Way::Ended => {
+            _ if self.hung_up && self.to_peer == Way::Ended => {
                 // The application had shut down its direction before it closed the descriptor.
                 self.reset_if_unread();
                 Outcome::Ended
@@ -323,7 +328,7 @@ impl Stream {
             }
             _ if self.holds_end => Outcome::WaitsForDelivery,
             _ => {
-                if self.inward == Way::Ended {
+                if self.to_application == Way::Ended {
                     // Only a reset can arrive, which the application must see at its next write.
                     self.connection.waiters().register(Interest::Read, &self.waker);
                     if self.connection.flow().readiness().contains(Ready::ERROR) {
@@ -343,7 +348,7 @@ impl Stream {
             return Outcome::Ended;
         }
         let now = Instant::now();
-        let (look, is_last) = *self.accept_look.get_or_insert((now + FIRST_ACCEPT_LOOK, false));
+        let (look, is_last) = *self.accept_look.get_or_insert((now + FIRST_ACCEPT_CHECK, false));
         if now < look {
             return Outcome::WaitsForAccept(look);
         }
@@ -351,7 +356,7 @@ impl Stream {
         if is_last || resets.show_early(self.unix.as_fd(), self.holder, self.origin.id()) {
             return Outcome::Ended;
         }
-        let last = now + LAST_ACCEPT_LOOK;
+        let last = now + LAST_ACCEPT_CHECK;
         self.accept_look = Some((last, true));
         Outcome::WaitsForAccept(last)
     }
@@ -410,7 +415,7 @@ impl Stream {
         if self.hung_up {
             return Some(broken);
         }
-        let is_told = if self.inward == Way::Open || broken.lost.is_some() {
+        let is_told = if self.to_application == Way::Open || broken.lost.is_some() {
             resets.show(self.unix.as_fd(), self.holder, self.origin.id())
         } else {
             // An application that has seen an orderly end, and lost nothing, gets no other.
@@ -445,7 +450,7 @@ impl Stream {
     /// Returns true if the application has received the peer's orderly end, and the peer has all of the
     /// application's data.
     fn is_complete(&self) -> bool {
-        self.inward == Way::Ended
+        self.to_application == Way::Ended
             && self.broken.is_none()
             && self.not_taken() == 0
             && self.connection.flow().unacked() == 0
@@ -469,7 +474,7 @@ impl Stream {
 
     /// Returns true if everything the application has written is on its way, as far as known.
     pub(super) fn is_taken(&self) -> bool {
-        self.outward == Way::Ended || self.broken.is_some() || (!self.readable && self.left.is_empty())
+        self.to_peer == Way::Ended || self.broken.is_some() || (!self.readable && self.left.is_empty())
     }
 
     /// Returns true if the peer has everything the application had written when the drain began. Before that,
@@ -495,7 +500,7 @@ impl Stream {
     /// Returns true if data has arrived that the application, which has closed its descriptor, will not read.
     /// As in TCP, the connection is then reset (RFC 1122 4.2.2.13). Registers for data that arrives later.
     fn has_unread(&mut self) -> bool {
-        if self.inward == Way::Ended {
+        if self.to_application == Way::Ended {
             return false;
         }
         self.connection.waiters().register(Interest::Read, &self.waker);
@@ -532,6 +537,6 @@ impl Stream {
     fn break_by(&mut self, error: &io::Error) -> Progress {
         self.note_break(Errno::from_io_error(error).unwrap_or(Errno::IO));
         // Data that arrived before can still be read.
-        if self.inward == Way::Open && !self.hung_up { Progress::More } else { Progress::Broken }
+        if self.to_application == Way::Open && !self.hung_up { Progress::More } else { Progress::Broken }
     }
 }

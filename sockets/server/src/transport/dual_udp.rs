@@ -23,7 +23,7 @@ use crate::wakers::Key;
 use peersock_datapath::GsoBatch;
 
 /// Maximum age of the list of overlay addresses.
-const LIFETIME: Duration = Duration::from_secs(1);
+const ADDRESS_LIST_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// See the module. The node's epoll set reports events of the kernel socket.
 pub(crate) struct Both {
@@ -68,7 +68,7 @@ impl Both {
     /// Returns the side that an address belongs to. Multicast groups belong to the overlay.
     fn side_of(&self, ip: IpAddr) -> Side {
         let mut state = self.lock();
-        let fresh = state.routes.as_ref().is_some_and(|(asked, _)| asked.elapsed() < LIFETIME);
+        let fresh = state.routes.as_ref().is_some_and(|(asked, _)| asked.elapsed() < ADDRESS_LIST_MAX_AGE);
         if !fresh {
             let networks = self.node.networks();
             state.routes = Some((Instant::now(), networks.iter().flat_map(routes).collect()));
@@ -98,7 +98,7 @@ impl Both {
                         length: length.min(buf.len()),
                         remote: canonical(remote),
                         local: self.overlay.local().ip(),
-                        interface: Arrived::OUTSIDE,
+                        interface: Arrived::OUTSIDE_INTERFACE,
                         hop_limit: 0,
                         traffic_class: TrafficClass(0),
                     });

@@ -19,7 +19,7 @@ use crate::options::Options;
 use peersock_datapath::{GsoBatch, SocketState};
 
 /// Length of type, code, checksum, identifier and sequence number, bytes.
-const HEADER: usize = 8;
+const HEADER_BYTES: usize = 8;
 /// Maximum number of reports kept for an application that wants them but does not read them.
 const MAX_REPORTS: usize = 64;
 
@@ -87,7 +87,7 @@ impl Echo {
         headers: &mut ReceivedHeaders,
     ) -> Result<Arrived, Error> {
         loop {
-            let reply = socket.recv_with_headers(&mut buf[HEADER..], headers)?;
+            let reply = socket.recv_with_headers(&mut buf[HEADER_BYTES..], headers)?;
             let mut state = self.lock();
             if let (Some(error), Some(about)) = (reply.error, &reply.report) {
                 // Errors of the peer's datagrams are returned at once; others only to applications that want
@@ -105,11 +105,11 @@ impl Echo {
             if state.peer.is_some_and(|peer| peer != reply.source) {
                 continue;
             }
-            buf[..HEADER].copy_from_slice(&[self.types()[1], 0, 0, 0, 0, 0, 0, 0]);
+            buf[..HEADER_BYTES].copy_from_slice(&[self.types()[1], 0, 0, 0, 0, 0, 0, 0]);
             buf[4..6].copy_from_slice(&socket.ident().to_be_bytes());
             buf[6..8].copy_from_slice(&reply.sequence.to_be_bytes());
             return Ok(Arrived {
-                length: HEADER + reply.len,
+                length: HEADER_BYTES + reply.len,
                 remote: SocketAddr::new(reply.source, 0),
                 local: reply.destination,
                 interface: reply.interface,
@@ -157,7 +157,7 @@ impl Transport for Echo {
         let route = socket.route(remote.ip(), options)?;
         let mtu = mtu_to(&self.node, route.interface, remote.ip(), options);
         // The length includes the header.
-        socket.check_length(&route, length.saturating_sub(HEADER), options, mtu)
+        socket.check_length(&route, length.saturating_sub(HEADER_BYTES), options, mtu)
     }
 
     fn send(
@@ -168,7 +168,7 @@ impl Transport for Echo {
         _: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         // As Linux's ping_supported: only echo requests.
-        let (header, payload) = data.split_at_checked(HEADER).ok_or(Error::InvalidInput)?;
+        let (header, payload) = data.split_at_checked(HEADER_BYTES).ok_or(Error::InvalidInput)?;
         if header[0] != self.types()[0] || header[1] != 0 {
             return Err(Error::InvalidInput);
         }

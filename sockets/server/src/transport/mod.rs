@@ -104,11 +104,11 @@ pub(super) struct Arrived {
 
 impl Arrived {
     /// Interface of datagrams from the machine's own network, of which nothing else is known.
-    const OUTSIDE: InterfaceId = InterfaceId(0);
+    const OUTSIDE_INTERFACE: InterfaceId = InterfaceId(0);
 
     /// Returns true if it came over the overlay, so that its header is known.
     pub(super) fn is_overlays(&self) -> bool {
-        self.interface != Self::OUTSIDE
+        self.interface != Self::OUTSIDE_INTERFACE
     }
 
     /// Creates the record of a datagram from `remote`, as the application names it.
@@ -199,7 +199,7 @@ pub(super) fn report(of: &ErrorReport, quoted: &[u8]) -> Report {
 }
 
 /// Maximum number of bytes of a datagram that an error report quotes.
-const MAX_QUOTED: usize = 1280;
+const MAX_QUOTED_BYTES: usize = 1280;
 
 /// Applies settings to a socket of the stack, which refuses only a hop limit of 0. Options never have that.
 fn follow(set: impl FnOnce(IpOptions) -> Result<(), Error>, options: IpOptions) {

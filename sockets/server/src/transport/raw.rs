@@ -10,7 +10,7 @@ use peersock_fd::Report;
 use peersock_primitives::wait::Interest;
 use peersock_stack::{Error, GroupChange, InterfaceId, RawOptions, RawSocket, ReceivedHeaders, SendOptions};
 
-use super::{Arrived, MAX_QUOTED, Transport, mtu_to, reachable, report};
+use super::{Arrived, MAX_QUOTED_BYTES, Transport, mtu_to, reachable, report};
 use crate::options::Options;
 use peersock_datapath::{GsoBatch, SocketState};
 
@@ -88,7 +88,7 @@ impl Transport for Raw {
     }
 
     fn take_report(&self) -> Option<Report> {
-        let mut quoted = [0; MAX_QUOTED];
+        let mut quoted = [0; MAX_QUOTED_BYTES];
         self.socket.recv_error(&mut quoted).ok().map(|found| report(&found, &quoted))
     }
 

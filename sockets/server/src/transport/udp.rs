@@ -13,7 +13,7 @@ use peersock_primitives::sync;
 use peersock_primitives::wait::Interest;
 use peersock_stack::{Error, GroupChange, InterfaceId, ReceivedHeaders, SendOptions, UdpSocket};
 
-use super::{Arrived, Binding, MAX_QUOTED, Transport, follow, mtu_to, reachable, report};
+use super::{Arrived, Binding, MAX_QUOTED_BYTES, Transport, follow, mtu_to, reachable, report};
 use crate::families::{bind_aliased, bind_families};
 use crate::options::Options;
 use peersock_datapath::{GsoBatch, SocketState};
@@ -146,7 +146,7 @@ impl Transport for Udp {
     }
 
     fn take_report(&self) -> Option<Report> {
-        let mut quoted = [0; MAX_QUOTED];
+        let mut quoted = [0; MAX_QUOTED_BYTES];
         let found = self.sockets.iter().find_map(|socket| socket.recv_error(&mut quoted).ok());
         found.map(|found| report(&found, &quoted))
     }

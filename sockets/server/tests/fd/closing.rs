@@ -202,7 +202,7 @@ fn datagrams_of_a_closed_socket_arrive() {
 #[test]
 #[ignore = "cargo xtask test --only slow: 200,000 sockets of each kind"]
 fn many_closed_sockets_leave_nothing() {
-    const MANY: usize = 200_000;
+    const MANY_SOCKETS: usize = 200_000;
     let served = Served::new("ff0001ffff000000");
     let mut grew = Vec::new();
     let uses = USES.map(|(kind, make)| (kind, Box::new(move |served: &Served| drop(make(served))) as Box<_>));
@@ -212,10 +212,10 @@ fn many_closed_sockets_leave_nothing() {
         wait_turn(&served);
         let before = resident();
         let begun = std::time::Instant::now();
-        (0..MANY).for_each(|_| make(&served));
+        (0..MANY_SOCKETS).for_each(|_| make(&served));
         wait_turn(&served);
         let grown = resident().saturating_sub(before);
-        eprintln!("{kind}: {grown} KiB more, {:?} for each", begun.elapsed() / MANY as u32);
+        eprintln!("{kind}: {grown} KiB more, {:?} for each", begun.elapsed() / MANY_SOCKETS as u32);
         if grown >= 4096 {
             grew.push(format!("{kind}: {grown} KiB more"));
         }

@@ -185,13 +185,13 @@ pub(crate) fn port() -> u16 {
     // sockets may share it. It is per thread because each test has a separate thread, and must not meet other
     // tests' nodes.
     thread_local! {
-        static HELD: UdpSocket = {
+        static HELD_SOCKET: UdpSocket = {
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
             rustix::net::sockopt::set_socket_reuseaddr(&socket, true).expect("an option");
             socket
         };
     }
-    HELD.with(|held| held.local_addr().expect("it is bound").port())
+    HELD_SOCKET.with(|held| held.local_addr().expect("it is bound").port())
 }
 
 /// Makes a stream private, as binding by a program does.

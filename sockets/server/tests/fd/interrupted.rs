@@ -20,7 +20,7 @@ use crate::requests::{FORKS, SIGNALS, is_the_same};
 use crate::tracer::{Again, Signals, Steps, is_allowed};
 use crate::world::World;
 
-const SENT: &[u8; 100] = &[b'a'; 100];
+const SENT_BYTES: &[u8; 100] = &[b'a'; 100];
 
 /// The bytes that another call writes.
 const WRITTEN_BETWEEN: &[u8; 3] = b"bbb";
@@ -169,10 +169,10 @@ impl Echoed {
         if self.3.0.action != Action::WritesAndEnds {
             assert_eq!(world.names(fd).1, *remote);
         }
-        let send = || rustix::net::send(fd, SENT, SendFlags::NOSIGNAL);
+        let send = || rustix::net::send(fd, SENT_BYTES, SendFlags::NOSIGNAL);
         let sent = match retry_on_intr(send) {
-            Err(Errno::PIPE) if self.3.has_ended() => &SENT[..0],
-            sent => &SENT[..sent?],
+            Err(Errno::PIPE) if self.3.has_ended() => &SENT_BYTES[..0],
+            sent => &SENT_BYTES[..sent?],
         };
         match world.shut_writing(fd) {
             Err(_) if self.3.has_ended() => {}
@@ -245,13 +245,13 @@ impl Accepts {
         assert_eq!(world.connect(&client, address), Err(Errno::INPROGRESS));
         poll(&client, PollFlags::OUT);
         world.take_error(&client)?;
-        retry_on_intr(|| rustix::io::write(&client, SENT))?;
+        retry_on_intr(|| rustix::io::write(&client, SENT_BYTES))?;
         world.shut_writing(&client)?;
         let accepted = retry_on_intr(|| world.accept(&listener))?;
         assert_eq!(world.names(&accepted), (address, world.names(&client).0));
         let mut came = Vec::new();
         std::fs::File::from(accepted).read_to_end(&mut came).expect("it comes and ends");
-        if came == SENT { Ok("all came".into()) } else { Ok(format!("{came:?} came")) }
+        if came == SENT_BYTES { Ok("all came".into()) } else { Ok(format!("{came:?} came")) }
     }
 }
 

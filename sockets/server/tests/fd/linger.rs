@@ -10,7 +10,7 @@ use peersock_fd::{Errno, SocketFlags};
 
 use crate::common::{Served, overlay, set_bytes};
 
-const DATA: usize = 300_000;
+const DATA_BYTES: usize = 300_000;
 
 fn set_linger(fd: &OwnedFd, seconds: i32) {
     let value = [1i32.to_ne_bytes(), seconds.to_ne_bytes()].concat();
@@ -53,14 +53,14 @@ fn what_was_written_has_arrived_when_closing_returns() {
     let (client, mut server) = a.connect(&b);
     let fd = OwnedFd::from(client);
     set_linger(&fd, 60);
-    File::from(fd.try_clone().expect("a copy")).write_all(&[7; DATA]).expect("room");
+    File::from(fd.try_clone().expect("a copy")).write_all(&[7; DATA_BYTES]).expect("room");
     let reader = std::thread::spawn(move || {
         let mut all = Vec::new();
         server.read_to_end(&mut all).map(|_| all.len())
     });
     close(fd);
     a.node().shutdown(Duration::ZERO);
-    assert_eq!(reader.join().expect("no panic").expect("no error"), DATA);
+    assert_eq!(reader.join().expect("no panic").expect("no error"), DATA_BYTES);
 }
 
 #[test]

@@ -54,7 +54,7 @@ const PEERS: [Peer; 9] = [
     Peer::AnswersUnread,
 ];
 
-const SIZES: [usize; 4] = [1, 4000, 300_000, 10_000_000];
+const DATA_SIZES: [usize; 4] = [1, 4000, 300_000, 10_000_000];
 
 /// Result that a sender sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,7 +166,7 @@ fn kernels() -> (File, File) {
 fn whoever_sends_is_told_of_what_was_not_delivered() {
     let (a, b) = Served::pair();
     for peer in PEERS {
-        for size in SIZES {
+        for size in DATA_SIZES {
             for round in 0..5 {
                 let what = format!("{peer:?}, {size} bytes, round {round}");
                 let (kernel, _) = Side::Kernel.run(kernels(), peer, size);

@@ -19,10 +19,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::common::{Served, overlay};
 
 /// The promised time limit.
-const TOLD: Duration = Duration::from_secs(15);
+const ERROR_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Acknowledgements and keepalives still pass.
-const BYTES: u32 = 150;
+const MESSAGE_BYTES: u32 = 150;
 
 #[test]
 fn a_path_that_carries_too_little_is_told_within_fifteen_seconds() {
@@ -49,15 +49,15 @@ fn who_sends_is_told(test: &str, one_by_one: bool) {
         stream.write_all(&[7; 5000]).expect("room");
         accepted.read_exact(&mut [0; 5000]).expect("it comes");
 
-        place.carry_at_most(BYTES);
+        place.carry_at_most(MESSAGE_BYTES);
         let began = Instant::now();
         rustix::io::write(&client, &[7; 5000]).expect("room");
         stream.write_all(&[7; 5000]).expect("room");
-        stream.set_read_timeout(Some(2 * TOLD)).expect("a timeout");
+        stream.set_read_timeout(Some(2 * ERROR_TIMEOUT)).expect("a timeout");
         let error = stream.read(&mut [0]).expect_err("nothing comes");
         let took = began.elapsed();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE), "{error}");
-        assert!(took <= TOLD, "the library: {took:?}");
+        assert!(took <= ERROR_TIMEOUT, "the library: {took:?}");
 
         let wait = |fd: &std::os::fd::OwnedFd| {
             let timeout = Timespec { tv_sec: 30, tv_nsec: 0 };
@@ -68,7 +68,7 @@ fn who_sends_is_told(test: &str, one_by_one: bool) {
         let error = wait(&client);
         let took = began.elapsed();
         assert_eq!((error, overlay(&client).stream_error(error)), (Errno::CONNRESET, Errno::MSGSIZE));
-        assert!(took <= TOLD, "descriptors: {took:?}");
+        assert!(took <= ERROR_TIMEOUT, "descriptors: {took:?}");
         // The error is reported once.
         assert_eq!(overlay(&client).take_error(), Ok(None));
         // The peer sees a reset, after the data that has come.

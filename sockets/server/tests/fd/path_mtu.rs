@@ -11,7 +11,7 @@ use crate::common::{Served, errno, get, overlay, receive, send_to, set};
 const IPV6_RECVPATHMTU: i32 = 60;
 
 /// The longest possible datagrams, longer than any packet of the overlay.
-const LONG: usize = 65_527;
+const LONG_BYTES: usize = 65_527;
 const LONG_V4: usize = 65_507;
 
 /// Returns a socket at `a` that forbids fragmentation, after a datagram has found the path to `address`.
@@ -28,7 +28,7 @@ fn what_is_too_long_and_must_not_be_cut_is_refused() {
     let (a, b) = Served::pair();
     let (server, address) = b.bound();
     let client = whole_only(&a, &server, address);
-    assert_eq!(errno(send_to(&client, &[0; LONG], address)), Errno::MSGSIZE);
+    assert_eq!(errno(send_to(&client, &[0; LONG_BYTES], address)), Errno::MSGSIZE);
     send_to(&client, b"small", address).expect("it is sent");
     assert_eq!(receive(&server).0, b"small");
     // Also on a connected socket, and with both kinds of calls.
@@ -39,16 +39,16 @@ fn what_is_too_long_and_must_not_be_cut_is_refused() {
     let mtu = get(&client, IPPROTO_IPV6, libc::IPV6_MTU).expect("a path") as usize;
     assert_eq!(send(mtu - 48), Ok(mtu - 48));
     assert_eq!(receive(&server).0.len(), mtu - 48);
-    assert_eq!(errno(send(LONG)), Errno::MSGSIZE);
+    assert_eq!(errno(send(LONG_BYTES)), Errno::MSGSIZE);
     set(&client, IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0).expect("an option");
-    assert_eq!(send(LONG), Ok(LONG));
-    assert_eq!(receive(&server).0.len(), LONG);
+    assert_eq!(send(LONG_BYTES), Ok(LONG_BYTES));
+    assert_eq!(receive(&server).0.len(), LONG_BYTES);
     for discover in [libc::IPV6_PMTUDISC_DO, libc::IPV6_PMTUDISC_PROBE] {
         set(&client, IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, discover).expect("an option");
-        assert_eq!(errno(send(LONG)), Errno::MSGSIZE);
+        assert_eq!(errno(send(LONG_BYTES)), Errno::MSGSIZE);
     }
     set(&client, IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT).expect("an option");
-    assert_eq!(send(LONG), Ok(LONG));
+    assert_eq!(send(LONG_BYTES), Ok(LONG_BYTES));
 }
 
 #[test]
@@ -73,14 +73,14 @@ fn the_path_s_mtu_is_told_to_who_has_asked() {
     let client = whole_only(&a, &server, address);
     set(&client, IPPROTO_IPV6, IPV6_RECVPATHMTU, 1).expect("an option");
     assert_eq!(get(&client, IPPROTO_IPV6, IPV6_RECVPATHMTU), Ok(1));
-    assert_eq!(errno(send_to(&client, &[0; LONG], address)), Errno::MSGSIZE);
+    assert_eq!(errno(send_to(&client, &[0; LONG_BYTES], address)), Errno::MSGSIZE);
     let (data, received) = receive(&client);
     let mtu = received.details.and_then(|details| details.path_mtu).expect("it has asked");
     assert_eq!((data.len(), received.remote), (0, Some(SocketAddr::new(b.ip(), 0))));
     assert!((1000..65_536).contains(&mtu), "{mtu}");
     // A datagram that bypasses the library is dropped, but still reported.
     overlay(&client).connect(Some(address)).expect("it is known where");
-    rustix::io::write(&client, &[0; LONG]).expect("it is taken");
+    rustix::io::write(&client, &[0; LONG_BYTES]).expect("it is taken");
     let (data, received) = receive(&client);
     assert_eq!(data.len(), 0);
     // It may have grown.

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketType, sockopt};
 
 use crate::common::{Served, errno, overlay, poll, poll_for};
 
-const TRIES: usize = 200;
+const ATTEMPTS: usize = 200;
 
 /// Returns a socket that connects to a closed port, and that `polls` has found writable.
 fn refused(
@@ -86,7 +86,7 @@ fn who_reads_first_is_told_of_a_refusal_once_as_by_the_kernel() {
         [(None, kernels), (Some(&a), SocketAddr::new(a.ip(), 9)), (Some(&a), SocketAddr::new(b.ip(), 9))];
     for (world, remote) in worlds {
         for polls in [sleeps, spins] {
-            for tried in 0..TRIES {
+            for tried in 0..ATTEMPTS {
                 let (fd, _) = refused(world, remote, polls);
                 let told = reads(world, &fd);
                 assert_eq!(told, [Err(Errno::CONNREFUSED), Ok(0), Ok(0)], "{remote}, try {tried}");
@@ -104,7 +104,7 @@ fn a_refusal_by_the_own_node_has_all_the_events_of_the_kernels() {
     let all = PollFlags::OUT | PollFlags::ERR | PollFlags::HUP;
     for (world, remote) in [(None, kernels), (Some(&a), SocketAddr::new(a.ip(), 9))] {
         for polls in [sleeps, spins] {
-            for _ in 0..TRIES {
+            for _ in 0..ATTEMPTS {
                 assert_eq!(refused(world, remote, polls).1, all, "{remote}");
             }
         }
@@ -131,7 +131,7 @@ fn a_descriptor_that_blocks_does_so_after_a_refusal_too() {
 fn what_another_thread_writes_while_the_descriptor_is_filled_arrives() {
     let (a, b) = Served::pair();
     for of in [&a, &b] {
-        (0..TRIES).for_each(|_| write_beside_filling(&a, of, 2, 100_000));
+        (0..ATTEMPTS).for_each(|_| write_beside_filling(&a, of, 2, 100_000));
     }
 }
 
@@ -140,7 +140,7 @@ fn what_another_thread_writes_while_the_descriptor_is_filled_arrives() {
 fn so_does_what_it_writes_to_a_buffer_that_it_has_enlarged() {
     let (a, b) = Served::pair();
     for of in [&a, &b] {
-        (0..TRIES / 4).for_each(|_| write_beside_filling(&a, of, 50_000, 600_000));
+        (0..ATTEMPTS / 4).for_each(|_| write_beside_filling(&a, of, 50_000, 600_000));
     }
 }
 

@@ -16,7 +16,7 @@ use crate::common::{Served, errno, overlay, poll, send_to};
 use crate::world::World;
 
 /// Time after which a call certainly waits.
-const WAITS: Duration = Duration::from_millis(200);
+const WAIT_TIME: Duration = Duration::from_millis(200);
 
 #[test]
 fn a_process_without_a_free_descriptor_goes_on_with_the_sockets_that_it_has() {
@@ -70,13 +70,13 @@ fn the_attempt_of_a_process_that_is_killed_ends() {
 fn another_thread_may_close_a_descriptor_while_it_connects() {
     let a = Served::new("ff0001ffff000000");
     let fd = a.socket(SocketFlags::empty());
-    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(2 * WAITS)).expect("an option");
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(2 * WAIT_TIME)).expect("an option");
     let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
     let other = rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK, None).expect("a socket");
     let connected = thread::scope(|scope| {
         // The second one waits for the attempt of the first one.
         let connecting = [(); 2].map(|()| scope.spawn(|| overlay(&fd).connect(Some(a.silent()))));
-        thread::sleep(WAITS);
+        thread::sleep(WAIT_TIME);
         // SAFETY: the number stays open, and belongs to a socket that nothing else uses.
         let mut number = unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) };
         rustix::io::dup2(&other, &mut number).expect("the number is open");
@@ -105,7 +105,7 @@ fn another_thread_may_close_a_descriptor_while_a_second_connect_waits() {
     assert!(poll(&other, PollFlags::IN).contains(PollFlags::ERR));
     let connected = thread::scope(|scope| {
         let connecting = scope.spawn(|| overlay(&fd).connect(Some(a.silent())));
-        thread::sleep(WAITS);
+        thread::sleep(WAIT_TIME);
         // SAFETY: the number stays open, and belongs to a socket that nothing else uses.
         let mut number = unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) };
         rustix::io::dup2(&other, &mut number).expect("the number is open");
@@ -143,7 +143,7 @@ fn a_handler_that_restarts_calls_interrupts_a_connect_with_a_time_limit() {
             assert_eq!(world.connect(&fd, remote), Err(Errno::INTR));
         });
         // Before the child has its handler, the signal ends it.
-        thread::sleep(2 * WAITS);
+        thread::sleep(2 * WAIT_TIME);
         // SAFETY: no pointers. The child has not been waited for.
         unsafe { libc::kill(child.0, libc::SIGUSR1) };
         assert_eq!(child.wait(), 0, "{remote}");

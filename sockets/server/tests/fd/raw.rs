@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 use crate::common::{Served, errno, get_bytes, overlay, poll_for, receive, send_to, set, set_bytes};
 
 /// A protocol for experiments (RFC 3692).
-const EXPERIMENT: u8 = 253;
+const EXPERIMENTAL_PROTOCOL: u8 = 253;
 
 fn at(ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, 0)
@@ -17,13 +17,19 @@ fn at(ip: IpAddr) -> SocketAddr {
 #[test]
 fn ipv4_packets_come_with_their_header_and_ipv6_s_without() {
     let (a, b) = Served::pair_with_ipv4();
-    let (server, client) =
-        (b.open_in(Family::V4, Kind::Raw(EXPERIMENT)), a.open_in(Family::V4, Kind::Raw(EXPERIMENT)));
+    let (server, client) = (
+        b.open_in(Family::V4, Kind::Raw(EXPERIMENTAL_PROTOCOL)),
+        a.open_in(Family::V4, Kind::Raw(EXPERIMENTAL_PROTOCOL)),
+    );
     assert_eq!(send_to(&client, b"four", at(b.v4())), Ok(4));
     let (packet, received) = receive(&server);
-    assert_eq!((packet.len(), packet[0], packet[9], &packet[20..]), (24, 0x45, EXPERIMENT, &b"four"[..]));
+    assert_eq!(
+        (packet.len(), packet[0], packet[9], &packet[20..]),
+        (24, 0x45, EXPERIMENTAL_PROTOCOL, &b"four"[..])
+    );
     assert_eq!(received.remote, Some(at(a.v4())));
-    let (server, client) = (b.open(Kind::Raw(EXPERIMENT)), a.open(Kind::Raw(EXPERIMENT)));
+    let (server, client) =
+        (b.open(Kind::Raw(EXPERIMENTAL_PROTOCOL)), a.open(Kind::Raw(EXPERIMENTAL_PROTOCOL)));
     assert_eq!(send_to(&client, b"six", at(b.ip())), Ok(3));
     let (packet, received) = receive(&server);
     assert_eq!((&packet[..], received.remote), (&b"six"[..], Some(at(a.ip()))));
@@ -37,11 +43,11 @@ fn ipv4_packets_come_with_their_header_and_ipv6_s_without() {
 #[test]
 fn a_header_may_be_the_application_s_own() {
     let (a, b) = Served::pair_with_ipv4();
-    let server = b.open_in(Family::V4, Kind::Raw(EXPERIMENT));
-    let client = a.open_in(Family::V4, Kind::Raw(EXPERIMENT));
+    let server = b.open_in(Family::V4, Kind::Raw(EXPERIMENTAL_PROTOCOL));
+    let client = a.open_in(Family::V4, Kind::Raw(EXPERIMENTAL_PROTOCOL));
     set(&client, libc::IPPROTO_IP, libc::IP_HDRINCL, 1).expect("an option");
     let (IpAddr::V4(from), IpAddr::V4(to)) = (a.v4(), b.v4()) else { panic!("IPv4") };
-    let mut packet = vec![0x45, 0x20, 0, 0, 0, 0, 0, 0, 17, EXPERIMENT, 0, 0];
+    let mut packet = vec![0x45, 0x20, 0, 0, 0, 0, 0, 0, 17, EXPERIMENTAL_PROTOCOL, 0, 0];
     packet.extend(from.octets());
     packet.extend(to.octets());
     packet.extend(b"own header");
@@ -72,7 +78,8 @@ fn a_filter_decides_which_icmp_messages_are_received() {
 #[test]
 fn a_checksum_is_filled_in_where_the_socket_says() {
     let (a, b) = Served::pair();
-    let (server, client) = (b.open(Kind::Raw(EXPERIMENT)), a.open(Kind::Raw(EXPERIMENT)));
+    let (server, client) =
+        (b.open(Kind::Raw(EXPERIMENTAL_PROTOCOL)), a.open(Kind::Raw(EXPERIMENTAL_PROTOCOL)));
     let at_two = |value| set(&client, libc::IPPROTO_IPV6, 7, value);
     assert_eq!(errno(at_two(3)), Errno::INVAL);
     at_two(2).expect("an even number");
@@ -85,7 +92,8 @@ fn a_checksum_is_filled_in_where_the_socket_says() {
 #[test]
 fn a_bound_raw_socket_receives_what_comes_to_its_address() {
     let (a, b) = Served::pair();
-    let (server, client) = (b.open(Kind::Raw(EXPERIMENT)), a.open(Kind::Raw(EXPERIMENT)));
+    let (server, client) =
+        (b.open(Kind::Raw(EXPERIMENTAL_PROTOCOL)), a.open(Kind::Raw(EXPERIMENTAL_PROTOCOL)));
     overlay(&server).bind(at(b.ip())).expect("an own address");
     assert_eq!(overlay(&server).local_addr(), Ok(at(b.ip())));
     assert_eq!(errno(overlay(&server).bind(at(a.ip()))), Errno::ADDRNOTAVAIL);

@@ -76,7 +76,7 @@ requests! {
 }
 
 /// Limit of rounds of a test until each of its requests was sent.
-const MOST_ROUNDS: usize = 10;
+const MAX_ROUNDS: usize = 10;
 
 pub(crate) const SIGNALS: [Signals; 3] = [Signals::One, Signals::OneThenWait, Signals::Storm];
 pub(crate) const FORKS: [Signals; 3] =
@@ -99,7 +99,7 @@ pub(crate) fn is_the_same_by(
     let mut missing: Vec<&str> = table.map(|(request, ..)| *request).collect();
     let mut sent = BTreeSet::new();
     // On a busy machine an attempt may have ended before the call that asks for it again.
-    for _ in 0..MOST_ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         sent.extend(requests_of(all, &trace, wanted));
         missing.retain(|name| !sent.contains(name));
         if missing.is_empty() {

@@ -15,10 +15,10 @@ use rustix::event::PollFlags;
 
 use crate::common::{Served, errno, overlay, poll_for, receive, send_to, set_bytes};
 
-const HOME: &str = "ff0002ffff000000";
+const SECOND_NETWORK: &str = "ff0002ffff000000";
 
 /// A protocol for experiments (RFC 3692).
-const EXPERIMENT: u8 = 253;
+const EXPERIMENTAL_PROTOCOL: u8 = 253;
 
 fn accept(listener: &OwnedFd) -> File {
     overlay(listener).accept(SocketFlags::empty()).expect("a connection").0.into()
@@ -77,7 +77,8 @@ fn programs_share_the_ports_of_their_node_and_end_one_by_one() {
 #[test]
 fn a_program_sees_its_networks_and_no_others() {
     let (base, remote) = Served::pair();
-    let joined = |node: &Node| node.join(Network::ad_hoc(HOME.parse().expect("an ID"))).expect("a network");
+    let joined =
+        |node: &Node| node.join(Network::ad_hoc(SECOND_NETWORK.parse().expect("an ID"))).expect("a network");
     let (home, far_home) = (joined(base.node()), joined(remote.node()));
     home.wait_peer(far_home.address().into(), Duration::from_secs(20)).expect("they find each other");
     let at_work = base.within(&[&base.network]);
@@ -93,7 +94,7 @@ fn a_program_sees_its_networks_and_no_others() {
     let listeners = [&at_work, &at_home].map(|program| wildcard(program, Kind::Stream, 7000));
     listeners.iter().for_each(|listener| overlay(listener).listen(4).expect("it listens"));
     let datagrams = [&at_work, &at_home].map(|program| wildcard(program, Kind::Datagram, 7000));
-    let raw = [&at_work, &at_home].map(|program| program.open(Kind::Raw(EXPERIMENT)));
+    let raw = [&at_work, &at_home].map(|program| program.open(Kind::Raw(EXPERIMENTAL_PROTOCOL)));
     for (at, network) in [&base.network, &home].into_iter().enumerate() {
         let to = SocketAddr::new(ip(network), 7000);
         let connection = connected(&remote, to);
@@ -101,7 +102,8 @@ fn a_program_sees_its_networks_and_no_others() {
         let text = [at as u8; 5];
         send_to(&remote.open(Kind::Datagram), &text, to).expect("it is sent");
         assert_eq!(receive(&datagrams[at]).0, text);
-        send_to(&remote.open(Kind::Raw(EXPERIMENT)), &text, SocketAddr::new(to.ip(), 0)).expect("it is sent");
+        send_to(&remote.open(Kind::Raw(EXPERIMENTAL_PROTOCOL)), &text, SocketAddr::new(to.ip(), 0))
+            .expect("it is sent");
         assert_eq!(receive(&raw[at]).0, text);
     }
     let all = listeners.iter().chain(&datagrams).chain(&raw);
@@ -112,7 +114,7 @@ fn a_program_sees_its_networks_and_no_others() {
     for to in hidden {
         let refused = overlay(&at_work.socket(SocketFlags::empty())).connect(Some(to));
         assert_eq!(errno(refused), Errno::NETUNREACH, "{to}");
-        for kind in [Kind::Datagram, Kind::Echo, Kind::Raw(EXPERIMENT)] {
+        for kind in [Kind::Datagram, Kind::Echo, Kind::Raw(EXPERIMENTAL_PROTOCOL)] {
             let request = [128, 0, 0, 0, 0, 0, 0, 1];
             assert_eq!(errno(send_to(&at_work.open(kind), &request, to)), Errno::NETUNREACH, "{kind:?} {to}");
         }
@@ -188,7 +190,7 @@ fn a_network_that_is_joined_later_takes_no_port_and_one_that_is_left_ends_quiet_
 
 #[test]
 fn programs_come_and_go_while_another_one_transfers() {
-    const BYTES: usize = 16 << 20;
+    const STREAM_BYTES: usize = 16 << 20;
     let (one, other) = Served::pair();
     let (mut from, mut to) = one.connect(&other);
     let (node, is_over) = (one.node().clone(), AtomicBool::new(false));
@@ -206,12 +208,12 @@ fn programs_come_and_go_while_another_one_transfers() {
         });
         scope.spawn(move || {
             let piece: Vec<u8> = (0..=255).cycle().take(1 << 16).collect();
-            (0..BYTES / piece.len()).for_each(|_| from.write_all(&piece).expect("room"));
+            (0..STREAM_BYTES / piece.len()).for_each(|_| from.write_all(&piece).expect("room"));
         });
         let mut read = Vec::new();
         to.read_to_end(&mut read).expect("all of it");
         is_over.store(true, Ordering::SeqCst);
-        assert_eq!(read.len(), BYTES);
+        assert_eq!(read.len(), STREAM_BYTES);
         assert!(read.iter().zip((0..=255).cycle()).all(|(byte, expected)| *byte == expected));
         assert!(coming.join().expect("no panic") > 0);
     });

@@ -97,18 +97,19 @@ fn requests_that_come_together_are_all_answered_in_their_order() {
 
 #[test]
 fn the_connections_of_users_without_the_token_are_limited() {
-    const MANY: usize = 300;
+    const MANY_STRANGERS: usize = 300;
     let served = Served::new("ff0001ffff000000");
     let tag = served.client.tag();
     as_stranger(|| {
-        let held: Vec<_> = (0..MANY).map(|_| connect(tag).expect("everybody may connect")).collect();
+        let held: Vec<_> =
+            (0..MANY_STRANGERS).map(|_| connect(tag).expect("everybody may connect")).collect();
         // The node has accepted all once it answers a later one.
         let last = connect(tag).expect("everybody may connect");
         assert!(matches!(ask(&last, Token::NONE, Request::Prove(1)), Some(Reply::Proof(_))));
         let open =
             held.iter().filter(|fd| receive(fd.as_fd(), &mut [0]).is_err_and(|error| error == Errno::AGAIN));
         let open = open.count();
-        assert!(open <= 64, "{open} of {MANY} are still open");
+        assert!(open <= 64, "{open} of {MANY_STRANGERS} are still open");
     });
     let (fd, _) = served.bound();
     drop(fd);
@@ -147,9 +148,9 @@ fn who_takes_the_name_of_a_node_that_is_gone_is_not_taken_for_it() {
 
 #[test]
 fn sockets_that_are_closed_give_up_their_ports_unasked() {
-    const MANY: usize = 400;
+    const MANY_STRANGERS: usize = 400;
     let served = Served::new("ff0001ffff000000");
-    let ports: Vec<_> = (0..MANY)
+    let ports: Vec<_> = (0..MANY_STRANGERS)
         .map(|_| {
             let fd = served.open(Kind::Stream);
             let socket: Socket<'_> = overlay(&fd);
@@ -160,7 +161,7 @@ fn sockets_that_are_closed_give_up_their_ports_unasked() {
     let is_free =
         |local: &&SocketAddr| peersock::blocking::TcpListener::bind_on(served.node(), **local).is_ok();
     let free = ports.iter().filter(is_free).count();
-    assert!(free >= MANY / 2, "only {free} of {MANY} ports are free again");
+    assert!(free >= MANY_STRANGERS / 2, "only {free} of {MANY_STRANGERS} ports are free again");
 }
 
 /// Strangers that connect to a listener's name would fill its backlog, and make the application accept
@@ -392,11 +393,11 @@ fn who_is_there_before_the_node_gets_no_datagram() {
 }
 
 /// Names the node to the child of the test below, which sees no process of its parent's namespace.
-const NODE: &str = "PEERSOCK_TEST_NODE";
+const NODE_VARIABLE: &str = "PEERSOCK_TEST_NODE";
 
 #[test]
 fn where_the_nodes_process_cannot_be_seen_nobody_else_is_taken_for_it() {
-    if let Ok(node) = std::env::var(NODE) {
+    if let Ok(node) = std::env::var(NODE_VARIABLE) {
         return receive_in_another_namespace(&node);
     }
     let (a, b) = Served::pair();
@@ -405,7 +406,7 @@ fn where_the_nodes_process_cannot_be_seen_nobody_else_is_taken_for_it() {
     let mut child = Command::new("unshare");
     child.args(["--pid", "--fork"]).arg(std::env::current_exe().expect("this program"));
     child.args(["--exact", &name, "--nocapture"]).stdout(Stdio::piped());
-    child.env(NODE, format!("{},{},{}", a.client.tag().0, a.server.token().0, a.ip()));
+    child.env(NODE_VARIABLE, format!("{},{},{}", a.client.tag().0, a.server.token().0, a.ip()));
     let mut child = match child.spawn() {
         Ok(child) => child,
         Err(error) => return eprintln!("SKIP {name}: unshare: {error}"),

@@ -18,20 +18,20 @@ use crate::child::Child;
 use crate::requests::name_of;
 
 /// Signal that marks the begin and the end of the interrupted part; the child raises it.
-const MARK: libc::c_int = libc::SIGUSR2;
+const END_SIGNAL: libc::c_int = libc::SIGUSR2;
 
 /// The signal that interrupts; calls are not restarted.
 const SIGNAL: libc::c_int = libc::SIGUSR1;
 
 /// Maximum number of consecutive calls that get a signal.
-const STORM: usize = 8;
+const STORM_SIGNALS: usize = 8;
 
 /// Number of requests of one kind in a run that get signals. A socket that replaces another repeats dozens of
 /// options, each in the same way.
-const OFTEN: usize = 6;
+const MAX_RESTARTS: usize = 6;
 
 /// The system calls by which the library asks the node about a socket.
-const ASKING: [libc::c_long; 7] = [
+const WAITING_CALLS: [libc::c_long; 7] = [
     libc::SYS_sendmsg,
     libc::SYS_recvfrom,
     libc::SYS_getsockname,
@@ -42,7 +42,7 @@ const ASKING: [libc::c_long; 7] = [
 ];
 
 /// Time long enough for a node to answer, and for two to connect.
-const SETTLES: Duration = Duration::from_millis(15);
+const SETTLE_TIME: Duration = Duration::from_millis(15);
 
 /// The system calls that get a signal as they begin, relative to a given call.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +74,7 @@ pub(crate) enum Forked {
 static HANDLED: OnceLock<Again> = OnceLock::new();
 
 /// The number of times that the handler has run.
-static TIMES: AtomicU32 = AtomicU32::new(0);
+static HANDLED_COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Signals {
     fn handling(self, again: Option<Again>) -> Again {
@@ -242,7 +242,7 @@ impl Traced {
             let stopped_by = child.wait_for_stop();
             let mut passed_on = 0;
             match stopped_by {
-                MARK => return calls,
+                END_SIGNAL => return calls,
                 stop if stop == libc::SIGTRAP | 0x80 => match child.call() {
                     Call::Begins(libc::SYS_rt_sigreturn, _) => {}
                     Call::Begins(number, message) => {
@@ -252,9 +252,9 @@ impl Traced {
                         };
                         if let Some(request) = request {
                             *requests.entry(request).or_insert(0) += 1;
-                            is_repeated = requests[request] > OFTEN;
+                            is_repeated = requests[request] > MAX_RESTARTS;
                         }
-                        if is_repeated && ASKING.contains(&number) {
+                        if is_repeated && WAITING_CALLS.contains(&number) {
                             has_signal = false;
                             child.resume(libc::PTRACE_SYSCALL, 0);
                             continue;
@@ -263,7 +263,7 @@ impl Traced {
                             Signals::One | Signals::OneThenWait | Signals::Fork(_) | Signals::Again => {
                                 calls == first
                             }
-                            Signals::Storm => (first..first + STORM).contains(&calls),
+                            Signals::Storm => (first..first + STORM_SIGNALS).contains(&calls),
                         };
                         if has_signal {
                             // SAFETY: no pointers.
@@ -272,7 +272,7 @@ impl Traced {
                         calls += 1;
                     }
                     Call::IsInterrupted if has_signal && matches!(signals, Signals::OneThenWait) => {
-                        std::thread::sleep(SETTLES);
+                        std::thread::sleep(SETTLE_TIME);
                     }
                     Call::IsInterrupted | Call::Ends => {}
                 },
@@ -285,7 +285,7 @@ impl Traced {
 
 fn run_child(signals: Signals, steps: &mut impl Steps, tells: &mut impl Write) {
     extern "C" fn handle(_: libc::c_int) {
-        TIMES.fetch_add(1, Ordering::Relaxed);
+        HANDLED_COUNT.fetch_add(1, Ordering::Relaxed);
         HANDLED.get().inspect(|handled| handled());
     }
     HANDLED.get_or_init(|| signals.handling(steps.again()));
@@ -306,14 +306,14 @@ fn run_child(signals: Signals, steps: &mut impl Steps, tells: &mut impl Write) {
         let seen = steps.interrupted(&mut prepared);
         mark();
         let seen = format!("{seen}; {}", steps.after(prepared));
-        let numbers = [seen.len() as u32, TIMES.load(Ordering::Relaxed)].map(u32::to_ne_bytes);
+        let numbers = [seen.len() as u32, HANDLED_COUNT.load(Ordering::Relaxed)].map(u32::to_ne_bytes);
         tells.write_all(&[numbers.as_flattened(), seen.as_bytes()].concat()).expect("it is listened to");
     }
 }
 
 fn mark() {
     // SAFETY: no pointers. The tracer suppresses the signal.
-    unsafe { libc::raise(MARK) };
+    unsafe { libc::raise(END_SIGNAL) };
 }
 
 impl Child {
@@ -334,7 +334,7 @@ impl Child {
     fn run_to_mark(&self) {
         loop {
             match self.wait_for_stop() {
-                MARK => return,
+                END_SIGNAL => return,
                 other => self.resume(libc::PTRACE_CONT, other),
             }
         }

@@ -36,7 +36,7 @@ impl Server {
 
     fn accept(&self) -> Connection {
         let (stream, _) = self.0.accept().expect("a client");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
         Connection(stream)
     }
 

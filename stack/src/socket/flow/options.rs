@@ -7,7 +7,7 @@ use crate::tcp::Marking;
 use crate::{Error, IpOptions, KeepAlive};
 
 /// Minimum time between two keep-alives: the resolution of timers.
-const LEAST_KEEPALIVE: Duration = Duration::from_millis(1);
+const MIN_KEEPALIVE: Duration = Duration::from_millis(1);
 
 impl Flow {
     /// Returns the settings of its IP headers.
@@ -89,6 +89,6 @@ impl Flow {
 /// Returns settings with positive times and at least one probe.
 pub(super) fn sane(keepalive: KeepAlive) -> KeepAlive {
     let KeepAlive { on, idle, interval, probes } = keepalive;
-    let [idle, interval] = [idle, interval].map(|time| time.max(LEAST_KEEPALIVE));
+    let [idle, interval] = [idle, interval].map(|time| time.max(MIN_KEEPALIVE));
     KeepAlive { on, idle, interval, probes: probes.max(1) }
 }

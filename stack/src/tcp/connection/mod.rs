@@ -28,7 +28,7 @@ use super::memory::{Charge, LEAST_BUFFER, Share};
 use super::options::Options;
 use super::receiver::Receiver;
 use super::segment::{Marking, Segment, header_len};
-use super::sender::Sender;
+use super::sender::{INITIAL_WINDOW, Sender};
 use super::sequence;
 use crate::State;
 use crate::host::clock::{Time, after, since};
@@ -43,20 +43,17 @@ const DEFAULT_MSS_V4: u16 = 536;
 const DEFAULT_MSS_V6: u16 = 1220;
 
 /// Minimum segment size that a peer may request. Smaller segments would cost both ends mostly headers.
-const LEAST_MSS: u16 = 48;
+const MIN_MSS: u16 = 48;
 
 /// Minimum segment size that an application may request, as in Linux (TCP_MIN_MSS).
-const LEAST_OWN_MSS: u16 = 88;
+const MIN_OWN_MSS: u16 = 88;
 
 /// Size of an automatic send buffer in congestion windows, and its minimum in bytes.
 const WINDOWS: u64 = 3;
-const LEAST_SEND_BUFFER: usize = 256 << 10;
+const MIN_SEND_BUFFER: usize = 256 << 10;
 
 /// Maximum size of a buffer while memory is short, bytes.
 const PRESSED_BUFFER: usize = 64 << 10;
-
-/// Initial window, segments (RFC 6928).
-pub(crate) const INITIAL_WINDOW: u64 = 10;
 
 /// Maximum number of answers per second to segments outside the window and to probes (RFC 5961 section 7).
 const CHALLENGES: u16 = 100;
@@ -244,7 +241,7 @@ impl Connection {
         // RFC 6691: the MSS option counts no options, so the payload is smaller by theirs.
         let options = if self.timestamps.is_some() { 12 } else { 0 };
         // The path's segment is always smaller than u16::MAX.
-        let own = self.settings.max_segment.map_or(u16::MAX, |wanted| wanted.max(LEAST_OWN_MSS));
+        let own = self.settings.max_segment.map_or(u16::MAX, |wanted| wanted.max(MIN_OWN_MSS));
         u64::from(self.segment.min(own).min(self.peer_mss)).saturating_sub(options).max(1)
     }
 
@@ -253,7 +250,7 @@ impl Connection {
         let Options { mss, window_scale, sack_permitted, timestamps, .. } = syn.options;
         self.irs = syn.seq;
         // A peer that asks for a tiny segment would make this end send mostly headers.
-        self.peer_mss = mss.unwrap_or(self.peer_mss).max(LEAST_MSS);
+        self.peer_mss = mss.unwrap_or(self.peer_mss).max(MIN_MSS);
         self.sender.sack = sack_permitted;
         if let Some(scale) = window_scale {
             self.peer_scale = scale;
@@ -483,7 +480,7 @@ impl Connection {
         }
         let wanted = usize::try_from(WINDOWS * self.sender.window()).unwrap_or(usize::MAX);
         // The lower bound must not exceed the upper one, or `clamp` panics.
-        wanted.clamp(LEAST_SEND_BUFFER.min(most), most)
+        wanted.clamp(MIN_SEND_BUFFER.min(most), most)
     }
 
     /// Returns the bytes that the application can queue.
@@ -578,7 +575,7 @@ fn millis(time: Time) -> u32 {
 /// the application wants less.
 fn own_mss(local: SocketAddr, wanted: Option<u16>) -> u16 {
     let largest = (MAX_PACKET - header_len(local)) as u16;
-    wanted.map_or(largest, |wanted| wanted.clamp(LEAST_OWN_MSS, largest))
+    wanted.map_or(largest, |wanted| wanted.clamp(MIN_OWN_MSS, largest))
 }
 
 impl Drop for Connection {

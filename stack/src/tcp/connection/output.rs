@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{ALL_READ, Connection, INITIAL_WINDOW, own_mss};
+use super::{ALL_READ, Connection, own_mss};
 use crate::State;
 use crate::host::clock::{Time, after, earlier, since};
 use crate::ip::MAX_PACKET;
 use crate::socket::flow::Egress;
 use crate::tcp::options::{MAX_BLOCKS, Options};
 use crate::tcp::segment::{ECT0, Outgoing};
-use crate::tcp::sender::Plan;
+use crate::tcp::sender::{INITIAL_WINDOW, Plan};
 use crate::tcp::sequence;
 
 /// Timeout of the first SYN (RFC 6298 2.1), which doubles with each further try, and its maximum.

@@ -22,12 +22,14 @@ use self::timers::Timer;
 use super::byte_queue::ByteQueue;
 use super::chunk_pool::ChunkPool;
 use super::congestion::{Algorithm, CongestionControl, Controller, Phase, View};
-use super::connection::INITIAL_WINDOW;
 use super::rack::Rack;
 use super::rate::Sampler;
 use super::rtt::Rtt;
 use super::scoreboard::Scoreboard;
 use crate::host::clock::Time;
+
+/// Initial window, segments (RFC 6928).
+pub(crate) const INITIAL_WINDOW: u64 = 10;
 
 /// Sending half of a connection. Offsets are stream offsets: data begins at 1.
 pub(crate) struct Sender {

@@ -34,7 +34,7 @@ use rival::{Kind, Rival};
 use tunnel::Tunnel;
 
 /// Time within which a rival has to be up, and a client has to finish.
-const PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Cases for every rival, in the order of a round.
 const CASES: [Case; 4] = [Case::Stream1, Case::Stream8, Case::PingPong, Case::Connections];
 
@@ -213,7 +213,7 @@ impl Lab {
         command.args(["client", &runner.address, workload]).args(options);
         let before = runner.tunnel.processor_time()?;
         let client = Process::spawn(&format!("the client, {}", runner.rival), command)?;
-        let report: Value = serde_json::from_str(&client.finish(PATIENCE)?)?;
+        let report: Value = serde_json::from_str(&client.finish(START_TIMEOUT)?)?;
         let used = runner.tunnel.processor_time()? - before;
         let mut values = figures(case, &report)?;
         for (_, value) in values.iter_mut().filter(|(quantity, _)| *quantity == Quantity::BothCpu) {

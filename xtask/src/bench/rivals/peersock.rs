@@ -1,7 +1,7 @@
 //! The peersock rivals.
 
 use super::tunnel::Tunnel;
-use super::{Lab, PATIENCE};
+use super::{Lab, START_TIMEOUT};
 use crate::Result;
 use crate::bench::network::Side;
 use crate::process::Process;
@@ -25,7 +25,7 @@ pub(super) fn up(lab: &Lab) -> Result<Tunnel> {
         command.args(["up", "-n", UP_NETWORK, "--name", DEVICE, "--mtu", MTU, "--state"]);
         command.arg(lab.folder.path().join(format!("state-{side:?}")));
         let carrier = Process::spawn(&format!("peersock up, {side:?}"), command)?;
-        let (_, line) = carrier.line(PATIENCE)?;
+        let (_, line) = carrier.line(START_TIMEOUT)?;
         address = Some(line.trim().parse()?);
         carriers.push(carrier);
     }

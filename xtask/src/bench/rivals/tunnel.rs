@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{PATIENCE, Rival, peersock};
+use super::{Rival, START_TIMEOUT, peersock};
 use crate::Result;
 use crate::bench::network::{Side, Testbed};
 use crate::bench::processor_time;
@@ -59,7 +59,7 @@ impl Tunnel {
 /// Starts a rival's server behind a tunnel. Returns the server and its address.
 pub(super) fn serve(rival: Rival, tunnel: &Tunnel, load: impl Fn() -> Command) -> Result<(Process, String)> {
     // The interface may get its address a moment later.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + START_TIMEOUT;
     loop {
         let mut command = load();
         match rival {
@@ -68,7 +68,7 @@ pub(super) fn serve(rival: Rival, tunnel: &Tunnel, load: impl Fn() -> Command) -
             _ => command.args(["serve", &SocketAddr::new(tunnel.host, tunnel.port).to_string()]),
         };
         let server = Process::spawn(&format!("the server, {rival}"), command)?;
-        match server.line(PATIENCE) {
+        match server.line(START_TIMEOUT) {
             Ok((_, line)) => {
                 let ready: Value = serde_json::from_str(&line)?;
                 let address = ready["address"].as_str().ok_or("the server names no address")?;
@@ -82,7 +82,7 @@ pub(super) fn serve(rival: Rival, tunnel: &Tunnel, load: impl Fn() -> Command) -
 
 /// Runs a command on one side until it succeeds, because an interface may come up a moment later.
 pub(super) fn try_until(network: &Testbed, side: Side, words: &[&str]) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + START_TIMEOUT;
     loop {
         let mut command = network.command(side, Path::new(words[0]));
         let output = command.args(&words[1..]).stdin(Stdio::null()).output()?;

@@ -39,7 +39,7 @@ const SETTLED: Duration = Duration::from_millis(700);
 /// Time in seconds that a stream runs beyond the sampling. perf finishes its own work in that time.
 const AROUND: f64 = 3.0;
 /// Time after the planned end within which a client has to finish.
-const PATIENCE: Duration = Duration::from_secs(60);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Contenders that carry one stream, sampled unless others are named.
 const USUAL: [Contender; 4] =
     [Contender::Peersock, Contender::PeersockFd, Contender::Limit, Contender::Kernel];
@@ -138,9 +138,9 @@ fn profile(session: &Session<'_>, contender: Contender, secs: f64, folder: &Fold
     let (begin, before) = (Instant::now(), sent_packets(client.id())?);
     thread::sleep(Duration::from_secs_f64(secs));
     let packets_per_s = (sent_packets(client.id())? - before) as f64 / begin.elapsed().as_secs_f64();
-    perf.finish(PATIENCE)?;
+    perf.finish(FINISH_TIMEOUT)?;
     let sender = client.id();
-    let report: Value = serde_json::from_str(&client.finish(PATIENCE)?)?;
+    let report: Value = serde_json::from_str(&client.finish(FINISH_TIMEOUT)?)?;
     let gbps = report["gbps"].as_f64().ok_or("the client says no goodput")?;
     let samples = read(&file)?;
     let each = 1e9 / f64::from(FREQUENCY) / (packets_per_s * looked_at);

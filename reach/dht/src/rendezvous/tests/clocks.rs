@@ -3,7 +3,7 @@
 use super::*;
 
 /// Time to settle: the epochs are checked every half minute, and reading and writing take a few seconds.
-const SETTLES: Duration = Duration::from_secs(45);
+const SETTLE_TIME: Duration = Duration::from_secs(45);
 const HOUR: i64 = 3600;
 
 /// Asserts that both nodes find each other, and that knocks arrive, in either direction.
@@ -33,7 +33,7 @@ fn pair(off: [i64; 2]) -> World {
         let node = world.add(off);
         world.publish(node, address);
     }
-    world.run(SETTLES);
+    world.run(SETTLE_TIME);
     world
 }
 
@@ -47,7 +47,7 @@ fn a_clock_that_jumps_by_hours_and_back_leaves_nothing_behind() {
             world.jump(1, hours * HOUR);
             world.run(minutes * 60 * SECOND);
             world.jump(1, -hours * HOUR);
-            world.run(SETTLES);
+            world.run(SETTLE_TIME);
             assert_they_meet(&mut world, &when);
         }
     }
@@ -62,7 +62,7 @@ fn clocks_that_are_set_right_one_after_the_other_meet_when_both_are() {
         world.jump(0, -hours * HOUR);
         world.run(60 * SECOND);
         world.jump(1, -hours * HOUR);
-        world.run(SETTLES);
+        world.run(SETTLE_TIME);
         assert_they_meet(&mut world, &when);
     }
 }

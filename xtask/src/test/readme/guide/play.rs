@@ -20,7 +20,7 @@ use crate::cleanup::Guard;
 use crate::{Result, root};
 
 /// Maximum time for a line to come, and for a command to end. Only a hang takes as long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 const WAIT_STEP: Duration = Duration::from_millis(5);
 
 /// Last printed line of a tour that matches the guide.
@@ -123,7 +123,7 @@ impl Player {
     fn see(&mut self, terminal: &str, expected: &[String], then: Then) -> Result<()> {
         let names = self.names.clone();
         let running = self.running(terminal)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + STEP_TIMEOUT;
         loop {
             let has_ended = running.has_ended()?;
             let lines = running.lines(has_ended);

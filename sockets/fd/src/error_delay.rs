@@ -11,24 +11,24 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Number of errors per second that a process gets at once, enough for all its sockets when they end.
-const AT_ONCE: u32 = 10;
+const UNDELAYED_PER_SECOND: u32 = 10;
 
 /// Delay of each further error.
-const PAUSE: Duration = Duration::from_millis(100);
+const ERROR_DELAY: Duration = Duration::from_millis(100);
 
 /// The current second, and the number of errors in it. They are atomic because a process may fork while
 /// another thread is here. A few errors counted wrongly do not matter.
-static SECOND: AtomicI64 = AtomicI64::new(0);
-static COUNT: AtomicU32 = AtomicU32::new(0);
+static CURRENT_SECOND: AtomicI64 = AtomicI64::new(0);
+static ERRORS_IN_SECOND: AtomicU32 = AtomicU32::new(0);
 
 /// Call this before returning ENETDOWN for a socket that a program waits on.
 pub(crate) fn before_error() {
     let second = clock_gettime(ClockId::Monotonic).tv_sec;
-    if SECOND.swap(second, Ordering::Relaxed) != second {
-        COUNT.store(0, Ordering::Relaxed);
+    if CURRENT_SECOND.swap(second, Ordering::Relaxed) != second {
+        ERRORS_IN_SECOND.store(0, Ordering::Relaxed);
     }
-    if COUNT.fetch_add(1, Ordering::Relaxed) >= AT_ONCE {
-        thread::sleep(PAUSE);
+    if ERRORS_IN_SECOND.fetch_add(1, Ordering::Relaxed) >= UNDELAYED_PER_SECOND {
+        thread::sleep(ERROR_DELAY);
     }
 }
 
@@ -45,6 +45,6 @@ mod tests {
             before_error();
         }
         // If a second ends in between, more errors come at once.
-        assert!(begin.elapsed() >= 5 * PAUSE, "{:?}", begin.elapsed());
+        assert!(begin.elapsed() >= 5 * ERROR_DELAY, "{:?}", begin.elapsed());
     }
 }

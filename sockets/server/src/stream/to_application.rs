@@ -13,13 +13,13 @@ use super::{Progress, Stream, Way};
 
 /// Time for which the peer's end is held back beyond two round trips, and maximum in total. A peer on a busy
 /// machine may take a while to refuse data.
-const END_PATIENCE: Duration = Duration::from_millis(500);
-const MOST_END_PATIENCE: Duration = Duration::from_secs(1);
+const END_HOLD_TIME: Duration = Duration::from_millis(500);
+const MAX_END_HOLD_TIME: Duration = Duration::from_secs(1);
 
 impl Stream {
     /// Moves data from the connection to the application.
     pub(super) fn pump_in(&mut self) -> Progress {
-        if self.inward == Way::Ended || !self.writable {
+        if self.to_application == Way::Ended || !self.writable {
             return Progress::Blocked;
         }
         let mut shown = 0;
@@ -46,7 +46,7 @@ impl Stream {
                 Progress::Blocked
             }
             (Ok(0), Ok(_)) if shown == 0 => {
-                self.inward = Way::Ended;
+                self.to_application = Way::Ended;
                 // The application may have closed it meanwhile.
                 let _ = rustix::net::shutdown(&self.unix, rustix::net::Shutdown::Write);
                 Progress::Blocked
@@ -63,7 +63,7 @@ impl Stream {
             (Ok(_), Err(Errno::INTR)) => Progress::More,
             // SHUT_RD or closed by the application: received data is discarded.
             (Ok(_), Err(_)) => {
-                self.inward = Way::Ended;
+                self.to_application = Way::Ended;
                 let _ = self.connection.shutdown(Shutdown::Read);
                 Progress::Blocked
             }
@@ -81,7 +81,7 @@ impl Stream {
         let now = Instant::now();
         let until = *self.end_until.get_or_insert_with(|| {
             let round_trip = flow.info().and_then(|info| info.rtt).unwrap_or_default();
-            now + (2 * round_trip + END_PATIENCE).min(MOST_END_PATIENCE)
+            now + (2 * round_trip + END_HOLD_TIME).min(MAX_END_HOLD_TIME)
         });
         // An event for data that the application has just written may still be pending.
         let is_waiting = flow.unacked() > 0 || self.not_taken() > 0;

@@ -11,12 +11,12 @@ use super::{Progress, Stream, Way};
 use crate::outbox::Taken;
 
 /// Maximum number of written bytes that wait for the data of other streams in the same turn.
-const LITTLE: usize = 4 << 10;
+const MAX_DEFERRED_BYTES: usize = 4 << 10;
 
 impl Stream {
     /// Moves data from the application to the connection.
     pub(super) fn pump_out(&mut self, buf: &mut [u8], unsent: &mut Vec<Arc<Flow>>) -> Progress {
-        if self.outward == Way::Ended {
+        if self.to_peer == Way::Ended {
             return Progress::Blocked;
         }
         if !self.left.is_empty() {
@@ -41,11 +41,11 @@ impl Stream {
             Taken::End if self.is_closed() => {
                 // Closing the connection sends its end, or a reset if data is unread. An end before the reset
                 // would look like the end of the data.
-                (self.outward, self.hung_up) = (Way::Ended, true);
+                (self.to_peer, self.hung_up) = (Way::Ended, true);
                 Progress::Blocked
             }
             Taken::End => {
-                self.outward = Way::Ended;
+                self.to_peer = Way::Ended;
                 match self.connection.shutdown(Shutdown::Write) {
                     Err(error) if error.kind() != io::ErrorKind::NotConnected => self.break_by(&error),
                     _ => Progress::Blocked,
@@ -73,7 +73,7 @@ impl Stream {
             Taken::Reset => {
                 self.left_unread = true;
                 self.connection.flow().set_reset_on_close(true);
-                (self.outward, self.hung_up) = (Way::Ended, true);
+                (self.to_peer, self.hung_up) = (Way::Ended, true);
                 Progress::Blocked
             }
         }
@@ -82,7 +82,7 @@ impl Stream {
     /// Writes to the connection. Short data is not sent yet, so that it leaves by one call with the data of
     /// other streams in the same turn.
     fn write(&self, data: &[u8], unsent: &mut Vec<Arc<Flow>>) -> io::Result<usize> {
-        if data.len() > LITTLE {
+        if data.len() > MAX_DEFERRED_BYTES {
             return self.connection.write(data);
         }
         let written = self.connection.write_unsent(data)?;
