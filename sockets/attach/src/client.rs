@@ -159,7 +159,8 @@ impl Attached {
                 Ok((_, Reply::Refused(refusal))) => return Err(AttachError::Refused(refusal)),
                 Ok((_, Reply::InUse { holder })) => {
                     let since = *in_use_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > SOCKET_SOON {
+                    let is_own = holder == Some(std::process::id());
+                    if is_own || since.elapsed() > SOCKET_SOON {
                         return Err(AttachError::InUse { path: state.into(), holder });
                     }
                 }
@@ -173,6 +174,8 @@ impl Attached {
                         return Err(AttachError::Start(error));
                     }
                 }
+                // The program is none that starts a node.
+                Err(error) if is_timeout(&error) && is_started => return Err(AttachError::Start(error)),
                 Err(error) if is_timeout(&error) => break,
                 Err(source) => return Err(AttachError::Io { path, source }),
             }

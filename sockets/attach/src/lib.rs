@@ -35,5 +35,5 @@ pub use messages::{Ask, Joining, Network, Refusal, Reply, Setting, VERSION, Wish
 pub use place::Namespaces;
 pub use program_node::{JoinFailure, NodeError, ProgramNode};
 pub use questions::{Answer, Question, STEP};
-pub use start::Launch;
+pub use start::{Launch, may_start_node};
 pub use variables::{persist, wants_own_node};

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,7 +19,8 @@ use crate::client::{AttachError, Attached, Told};
 use crate::messages::{self, Refusal, Setting, VERSION, Wish};
 use crate::place::Namespaces;
 use crate::program_node::{JoinFailure, NodeError};
-use crate::variables::{persist, wants_own_node};
+use crate::start::Launch;
+use crate::variables::persist;
 
 /// Time beyond its limit for which the end of the attachment waits for an answer of the node.
 const GRACE: Duration = Duration::from_secs(2);
@@ -63,18 +64,22 @@ struct Attachment {
 }
 
 impl SharedNode {
-    /// Attaches to the node in the state directory that the settings name. Returns `None` if none runs there,
-    /// or if the program's node is to be its own.
+    /// Attaches to the node in a state directory. Starts one with `launch`, if given, if none runs. Returns
+    /// `None` if no node that has the program's settings runs there or can be started.
     pub(crate) fn open(
+        path: &Path,
         settings: &NodeBuilder,
+        launch: Option<Launch>,
         has_unseen_calls: bool,
     ) -> Result<Option<SharedNode>, NodeError> {
-        let is_shared = |path: &PathBuf| !wants_own_node() && Attached::is_offered(path);
-        let Some(path) = settings.state_path()?.filter(is_shared) else {
+        // Before anything is read for the node: a pipe with a token can be read once.
+        if launch.is_none() && !Attached::is_offered(path) {
             return Ok(None);
-        };
-        let wish = wish(settings)?;
-        match Hosted::start(move || Attachment::open(&path, wish, has_unseen_calls)) {
+        }
+        let (path, wish) = (path.to_owned(), wish(settings)?);
+        // A setting that is no option is one that only a node in this process has.
+        let launch = launch.filter(|_| wish.settings.iter().all(|setting| setting.option.starts_with("--")));
+        match Hosted::start(move || Attachment::open(&path, launch.as_ref(), wish, has_unseen_calls)) {
             Ok((hosted, about)) => {
                 Ok(Some(SharedNode { hosted: Some(hosted), about, networks: Mutex::default() }))
             }
@@ -250,7 +255,12 @@ impl Drop for SharedNode {
 }
 
 impl Attachment {
-    fn open(path: &Path, wish: Wish, has_unseen_calls: bool) -> Result<(Attachment, About), NodeError> {
+    fn open(
+        path: &Path,
+        launch: Option<&Launch>,
+        wish: Wish,
+        has_unseen_calls: bool,
+    ) -> Result<(Attachment, About), NodeError> {
         let [is_ending, has_ended] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let (ends, ended) = (Arc::clone(&is_ending), Arc::clone(&has_ended));
         let tell = move |told| match told {
@@ -264,7 +274,7 @@ impl Attachment {
                 }
             }
         };
-        let attached = Arc::new(Attached::open(path, None, wish, tell)?);
+        let attached = Arc::new(Attached::open(path, launch, wish, tell)?);
         if has_unseen_calls {
             attached.note_unseen_calls();
         }
@@ -406,7 +416,7 @@ mod tests {
             }
         });
         let settings = Node::builder().identity(IdentitySource::StateDir(place.to_owned()));
-        let shared = SharedNode::open(&settings, false).expect("no refusal").expect("a node");
+        let shared = SharedNode::open(place, &settings, None, false).expect("no refusal").expect("a node");
         (shared, kept.recv().expect("a connection"))
     }
 
