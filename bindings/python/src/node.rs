@@ -152,8 +152,7 @@ impl Node {
 
     /// Returns a descriptor from which each read returns one event as JSON.
     fn event_fd(&self, py: Python<'_>) -> PyResult<RawFd> {
-        let host = self.own(py, "reports no events")?;
-        let fd = py.detach(|| host.event_socket(encode)).map_err(|error| io_error(py, error))?;
+        let fd = py.detach(|| self.node.event_socket(encode)).map_err(|error| io_error(py, error))?;
         Ok(fd.into_raw_fd())
     }
 

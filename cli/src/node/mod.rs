@@ -2,6 +2,7 @@
 
 mod about;
 mod background;
+mod events;
 mod host;
 mod networks;
 mod notes;

@@ -20,6 +20,7 @@
 
 mod client;
 mod connection;
+mod events;
 mod frame;
 mod messages;
 mod place;
@@ -31,6 +32,7 @@ mod variables;
 
 pub use client::{AttachError, Attached, Told};
 pub use connection::Connection;
+pub use events::{PassedEvent, ProgramEvents};
 pub use messages::{Ask, Joining, Network, Refusal, Reply, Setting, VERSION, Wish};
 pub use place::Namespaces;
 pub use program_node::{JoinFailure, NodeError, ProgramNode};

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,11 +11,14 @@ use peersock::attach::{Linger, NodeHandle, loss_text};
 use peersock::overlay::NodeId;
 use peersock::settings::VariableError;
 use peersock::state::StateError;
-use peersock::{JoinError, Joined, Network, NetworkId, Node, NodeBuilder, PeerStatus, StartError, Status};
+use peersock::{
+    Event, JoinError, Joined, Network, NetworkId, Node, NodeBuilder, PeerStatus, StartError, Status,
+};
 use peersock_fd::{NodeTag, Token};
 use peersock_socket_server::{Host, Outer, SecretMismatch};
 
 use crate::client::AttachError;
+use crate::events::{ProgramEvents, Source};
 use crate::messages::Refusal;
 use crate::shared_node::{SharedNode, refusal_text};
 use crate::start::Launch;
@@ -183,6 +187,29 @@ impl ProgramNode {
         match &self.inner {
             Inner::Own(host) => Ok(host),
             Inner::Shared(_) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+        }
+    }
+
+    /// Returns the events of the node from now on. Of a shared node, they are about the members of this
+    /// program's networks.
+    ///
+    /// # Errors
+    /// ENETDOWN if the node has ended, or this is a forked child.
+    pub fn events(&self) -> io::Result<ProgramEvents> {
+        Ok(ProgramEvents(match &self.inner {
+            Inner::Own(host) => Source::Own(host.run(Node::events)?),
+            Inner::Shared(shared) => Source::Shared(shared.events()?),
+        }))
+    }
+
+    /// Returns a descriptor from which they can be read: see [`Host::event_socket`].
+    ///
+    /// # Errors
+    /// ENETDOWN if the node has ended, or this is a forked child; errors of socket(2).
+    pub fn event_socket(&self, encode: impl Fn(&Event) -> Vec<u8> + Send + 'static) -> io::Result<OwnedFd> {
+        match &self.inner {
+            Inner::Own(host) => host.event_socket(encode),
+            Inner::Shared(shared) => shared.event_socket(encode),
         }
     }
 
