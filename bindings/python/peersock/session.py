@@ -34,10 +34,10 @@ class Session:
 
     If a shared node runs in the directory of ``identity``, as that of ``peersock node`` and of the programs under
     ``peersock run``, the process uses it: it has the same identity and addresses, and its ports are that node's. It
-    sees the networks of its own sessions only. If none runs there, the installed program ``peersock`` starts one, which
-    the variable ``PEERSOCK_PROGRAM`` names or which is in ``PATH``. When the shared node ends, calls fail with ENETDOWN,
-    and the next session starts anew. `node_process` tells which node it is. The variable ``PEERSOCK_OWN_NODE``, if it is
-    not empty, keeps the node in this process, and so does a process in which no such program can be started.
+    sees the networks of its own sessions only. If none runs there, the installed program ``peersock`` starts one: the
+    one that the variable ``PEERSOCK_PROGRAM`` names, or the first in ``PATH``. When the shared node ends, calls fail
+    with ENETDOWN, and the next session starts anew. `node_process` tells which node it is. The node is in this process
+    where no such program can be started, or if the variable ``PEERSOCK_OWN_NODE`` is not empty.
 
     The first session starts the node, the last one that is closed stops it, unless it was asked to keep it. While there
     is one, the sockets of `peersock.socket` that go to addresses of the networks are the overlay's. A session is open

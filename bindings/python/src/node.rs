@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use peersock::{Event, JoinError, NetworkId, StartError};
 use peersock_attach::{AttachError, JoinFailure, NodeError, ProgramNode};
-use peersock_socket_server::Host;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
@@ -215,15 +214,8 @@ impl Node {
 }
 
 impl Node {
-    /// Returns the node of this process, for what a shared one does not do.
-    pub(crate) fn own(&self, py: Python<'_>, does_not: &str) -> PyResult<&Host> {
-        let text = || {
-            format!(
-                "the node that programs share {does_not}: give this one its own, by PEERSOCK_OWN_NODE=1 and \
-                 another identity"
-            )
-        };
-        self.node.own().map_err(|_| described(py, libc::EOPNOTSUPP, text()))
+    pub(crate) fn program_node(&self) -> &ProgramNode {
+        &self.node
     }
 
     fn join(&self, py: Python<'_>, network: peersock::Network) -> PyResult<u64> {

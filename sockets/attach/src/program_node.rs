@@ -12,7 +12,8 @@ use peersock::overlay::NodeId;
 use peersock::settings::VariableError;
 use peersock::state::StateError;
 use peersock::{
-    Event, JoinError, Joined, Network, NetworkId, Node, NodeBuilder, PeerStatus, StartError, Status,
+    Event, JoinError, Joined, Network, NetworkId, Nickname, NicknameText, Node, NodeBuilder, PeerStatus,
+    StartError, Status,
 };
 use peersock_fd::{NodeTag, Token};
 use peersock_socket_server::{Host, Outer, SecretMismatch};
@@ -20,6 +21,7 @@ use peersock_socket_server::{Host, Outer, SecretMismatch};
 use crate::client::AttachError;
 use crate::events::{ProgramEvents, Source};
 use crate::messages::Refusal;
+use crate::nicknames::{self, NicknameRefusal};
 use crate::shared_node::{SharedNode, refusal_text};
 use crate::start::Launch;
 use crate::variables::wants_own_node;
@@ -179,17 +181,6 @@ impl ProgramNode {
         }
     }
 
-    /// Returns the node of this process.
-    ///
-    /// # Errors
-    /// `Unsupported` (EOPNOTSUPP) for a shared node.
-    pub fn own(&self) -> io::Result<&Host> {
-        match &self.inner {
-            Inner::Own(host) => Ok(host),
-            Inner::Shared(_) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
-        }
-    }
-
     /// Returns the events of the node from now on. Of a shared node, they are about the members of this
     /// program's networks.
     ///
@@ -210,6 +201,58 @@ impl ProgramNode {
         match &self.inner {
             Inner::Own(host) => host.event_socket(encode),
             Inner::Shared(shared) => shared.event_socket(encode),
+        }
+    }
+
+    /// Claims a nickname, as [`Node::nickname`] does. The node keeps it until it ends or a program releases it.
+    ///
+    /// # Errors
+    /// See [`NicknameRefusal`].
+    pub fn nickname(
+        &self,
+        nickname: Nickname,
+        port: u16,
+        within: Duration,
+    ) -> Result<String, NicknameRefusal> {
+        match &self.inner {
+            Inner::Own(host) => {
+                let claimed = host.run_apart(move |node| node.nickname(&nickname, port, within))??;
+                Ok(claimed.to_string())
+            }
+            Inner::Shared(shared) => {
+                shared.ask_roots(move |attached| nicknames::claim(attached, &nickname, port, within))
+            }
+        }
+    }
+
+    /// Returns the ID of the node that has a nickname, and its port: see [`Node::find_nickname`].
+    ///
+    /// # Errors
+    /// See [`NicknameRefusal`].
+    pub fn find_nickname(
+        &self,
+        text: NicknameText,
+        within: Duration,
+    ) -> Result<(String, u16), NicknameRefusal> {
+        match &self.inner {
+            Inner::Own(host) => {
+                let found = host.run_apart(move |node| node.find_nickname(&text, within))??;
+                Ok((found.identity.node_id().to_string(), found.port))
+            }
+            Inner::Shared(shared) => {
+                shared.ask_roots(move |attached| nicknames::find(attached, &text, within))
+            }
+        }
+    }
+
+    /// Releases a nickname. Returns false if it was not claimed.
+    ///
+    /// # Errors
+    /// ENETDOWN if the node has ended, or this is a forked child.
+    pub fn release_nickname(&self, nickname: Nickname) -> io::Result<bool> {
+        match &self.inner {
+            Inner::Own(host) => host.run(move |node| node.release_nickname(&nickname)),
+            Inner::Shared(shared) => shared.release_nickname(nickname),
         }
     }
 

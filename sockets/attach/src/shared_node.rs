@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, Patience};
 use peersock::overlay::{NodeId, PublicIdentity};
-use peersock::{Event, JoinError, Network, NetworkId, NodeBuilder, Status};
+use peersock::{Event, JoinError, Network, NetworkId, Nickname, NodeBuilder, Status};
 use peersock_fd::{NodeTag, Token};
 use peersock_socket_server::{FdServer, Hosted, Resident, Unclosed};
 use zeroize::Zeroizing;
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::client::{AttachError, Attached, Told};
 use crate::events::EventQueue;
 use crate::messages::{self, Refusal, Setting, VERSION, Wish};
+use crate::nicknames::{self, NicknameRefusal};
 use crate::place::Namespaces;
 use crate::program_node::{JoinFailure, NodeError};
 use crate::start::Launch;
@@ -168,6 +169,18 @@ impl SharedNode {
     /// Waits for the member with an address, in any network of this program.
     pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration) -> io::Result<()> {
         self.ask(move |attached| attached.find(address, within))?
+    }
+
+    /// Asks the node about nicknames, in a thread that has the connection.
+    pub(crate) fn ask_roots<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Attached) -> Result<T, NicknameRefusal> + Send + 'static,
+    ) -> Result<T, NicknameRefusal> {
+        self.ask(ask)?
+    }
+
+    pub(crate) fn release_nickname(&self, nickname: Nickname) -> io::Result<bool> {
+        self.ask(move |attached| nicknames::release(attached, &nickname))?.ok_or_else(down)
     }
 
     /// Returns the events of the members of the program's networks from now on.
