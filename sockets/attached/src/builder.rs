@@ -49,3 +49,18 @@ impl Attach for NodeBuilder {
         Ok(Member::new(Arc::new(Attached::of(&self, &networks)?))?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use peersock::{IdentitySource, Node};
+    use peersock_attach::AttachError;
+
+    use super::*;
+
+    #[test]
+    fn a_node_without_a_state_directory_is_not_shared() {
+        let settings = Node::builder().identity(IdentitySource::Ephemeral);
+        let absent = settings.attach([]).expect_err("no program finds such a node");
+        assert!(matches!(absent, NodeError::Attach(AttachError::Absent)), "{absent}");
+    }
+}
