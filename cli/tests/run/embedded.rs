@@ -1,7 +1,7 @@
 //! Rust programs that attach to the shared node by one call.
 
 use std::env;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -70,7 +70,7 @@ fn the_program() {
     let member = settings().attach([network]).expect("a node is started");
     let own = SocketAddr::new(member.addresses()[0], 7000);
     let listener = TcpListener::bind(&member, own).expect("a free port");
-    println!("node: {} {own}", member.attached().process());
+    writeln!(io::stdout(), "node: {} {own}", member.attached().process()).expect("a reader");
     let differs = settings().port(7421).attach([]).expect_err("the node has another port");
     assert!(differs.to_string().contains("without --overlay-port"), "{differs}");
     let (stream, _) = listener.accept().expect("a connection");
@@ -78,5 +78,5 @@ fn the_program() {
     (&stream).read_exact(&mut word).expect("the word");
     (&stream).write_all(&word).expect("room");
     // Until the other side has read it.
-    let _ = std::io::stdin().read(&mut [0]);
+    let _ = io::stdin().read(&mut [0]);
 }

@@ -13,9 +13,9 @@ use crate::questions::{Answer, Question};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct NicknameRefusal {
-    /// The reason as an `errno`: ETIMEDOUT if no root has answered in time, or there is none; ENOENT if no node
-    /// or several have the nickname; EADDRINUSE if another node has it; EDQUOT if there are too many; EACCES for
-    /// other refusals; ENETDOWN if the node has ended.
+    /// The reason as an `errno`: ETIMEDOUT if no root has answered in time, or there is none; ENOENT if no
+    /// node or several have the nickname; EADDRINUSE if another node has it; EDQUOT if there are too many;
+    /// EACCES for other refusals; ENETDOWN if the node has ended.
     pub errno: i32,
     /// Reason for people.
     pub text: String,

@@ -142,7 +142,8 @@ impl ProgramNode {
         let shared = settings.state_path()?.filter(|_| !wants_own_node());
         let mut launch = shared.as_deref().and_then(launch);
         if launch.is_some() {
-            // Read here once, because a pipe with a token can be, and a node of this process may need them, too.
+            // Read here once, because a pipe with a token can be, and a node of this process may need them,
+            // too.
             settings = settings.clone().roots(settings.named_roots()?);
         }
         let begun = Instant::now();
@@ -204,7 +205,8 @@ impl ProgramNode {
         }
     }
 
-    /// Claims a nickname, as [`Node::nickname`] does. The node keeps it until it ends or a program releases it.
+    /// Claims a nickname, as [`Node::nickname`] does. The node keeps it until it ends or a program releases
+    /// it.
     ///
     /// # Errors
     /// See [`NicknameRefusal`].

@@ -319,8 +319,9 @@ impl Attachment {
 }
 
 impl Attached {
-    /// Attaches to the node in the state directory of these settings, for the program's networks. Starts one by
-    /// the installed program if none runs. The log has what the node says; its end ends the program's sockets.
+    /// Attaches to the node in the state directory of these settings, for the program's networks. Starts one
+    /// by the installed program if none runs. The log has what the node says; its end ends the program's
+    /// sockets.
     ///
     /// # Errors
     /// [`AttachError::Absent`] if no node runs and none can be started, the identity is not that of a state

@@ -68,9 +68,9 @@ impl Launch {
         Launch { program, arguments: vec!["node".into(), "--background".into(), named] }
     }
 
-    /// Returns the command with the installed program: the one that `PEERSOCK_PROGRAM` names, or else the first
-    /// `peersock` in `PATH`. Relative paths do not count. Returns `None` if there is no such program, or this
-    /// process may start no node.
+    /// Returns the command with the installed program: the one that `PEERSOCK_PROGRAM` names, or else the
+    /// first `peersock` in `PATH`. Relative paths do not count. Returns `None` if there is no such program,
+    /// or this process may start no node.
     pub fn installed(state: &Path) -> Option<Launch> {
         // Whoever has started a program with more rights than theirs has chosen the variables.
         if has_more_rights() || !may_start_node() {
