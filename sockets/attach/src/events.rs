@@ -211,7 +211,7 @@ mod tests {
 
     fn event(number: u8) -> Event {
         let id = format!("{number:064x}").parse().expect("an ID");
-        Event::PeerReachable { id, relayed: number % 2 == 0, turn: true }
+        Event::PeerReachable { id, relayed: number.is_multiple_of(2), turn: true }
     }
 
     #[test]
