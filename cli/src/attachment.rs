@@ -1,20 +1,11 @@
 //! Attachment of this process to the node that programs share.
 
-use std::env;
-
 use peersock::Network;
-use peersock_attach::{AttachError, Attached, Namespaces, Told, VERSION, Wish};
-use rustix::process::{Resource, child_subreaper, geteuid, getpid, getrlimit};
+use peersock_attach::{AttachError, Attached, Namespaces, Told, VERSION, Wish, may_start_node};
 
 use crate::args::SharedNodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::{config, log, node};
-
-/// Limit of processes below which this process starts no node for others, which takes threads for each.
-const MIN_PROCESSES: u64 = 1024;
-
-/// Limit of descriptors below which this process starts no node for others.
-const MIN_DESCRIPTORS: u64 = 1024;
 
 /// Attaches to the node that is shared in the state directory, and starts it if none runs. `name` is the one
 /// for other users of the node. Returns `None` if this process has to keep the node: because its user wants
@@ -39,20 +30,6 @@ pub(crate) fn open(
         Err(AttachError::Absent) => Ok(None),
         attached => attached.map(Some).map_err(not_attached),
     }
-}
-
-/// Returns true if this process may start a node for others. The limits of one program would end it, and an
-/// outer `peersock run`, or this process if it adopts orphans, would wait for it.
-fn may_start_node() -> bool {
-    let limits = [Resource::Cpu, Resource::As, Resource::Data, Resource::Fsize];
-    let has_descriptors = getrlimit(Resource::Nofile).maximum.is_none_or(|limit| limit >= MIN_DESCRIPTORS);
-    let has_processes = getrlimit(Resource::Nproc).current.is_none_or(|limit| limit >= MIN_PROCESSES);
-    let adopts = getpid().is_init() || child_subreaper().is_ok_and(|reaper| reaper.is_some());
-    !adopts
-        && has_descriptors
-        && (has_processes || geteuid().is_root())
-        && limits.into_iter().all(|limit| getrlimit(limit).current.is_none())
-        && env::var_os(peersock_socket_server::ENVIRONMENT).is_none_or(|value| value.is_empty())
 }
 
 /// Returns the needs of a program with this name.

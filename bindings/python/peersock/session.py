@@ -34,9 +34,10 @@ class Session:
 
     If a shared node runs in the directory of ``identity``, as that of ``peersock node`` and of the programs under
     ``peersock run``, the process uses it: it has the same identity and addresses, and its ports are that node's. It
-    sees the networks of its own sessions only. When the shared node ends, calls fail with ENETDOWN, and the next
-    session starts anew. `node_process` tells which node it is; `events()` and nicknames need one of this process. The
-    variable ``PEERSOCK_OWN_NODE``, if it is not empty, keeps the node in this process.
+    sees the networks of its own sessions only. If none runs there, the installed program ``peersock`` starts one: the
+    one that the variable ``PEERSOCK_PROGRAM`` names, or the first in ``PATH``. When the shared node ends, calls fail
+    with ENETDOWN, and the next session starts anew. `node_process` tells which node it is. The node is in this process
+    where no such program can be started, or if the variable ``PEERSOCK_OWN_NODE`` is not empty.
 
     The first session starts the node, the last one that is closed stops it, unless it was asked to keep it. While there
     is one, the sockets of `peersock.socket` that go to addresses of the networks are the overlay's. A session is open
@@ -343,11 +344,8 @@ class Session:
         return look(self._open().settings, given.stun(stun))
 
     def events(self) -> Events:
-        """Returns the events from now on, for a ``for`` or an ``async for`` loop.
-
-        Raises:
-            OSError: EOPNOTSUPP: the node is a shared one, which reports no events.
-        """
+        """Returns the events from now on, for a ``for`` or an ``async for`` loop. A shared node reports those of the
+        members of this process's networks."""
         return Events(self._own().event_fd())
 
     def wait_ready(self, timeout: float | None = None) -> bool:

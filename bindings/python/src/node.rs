@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use peersock::{Event, JoinError, NetworkId, StartError};
 use peersock_attach::{AttachError, JoinFailure, NodeError, ProgramNode};
-use peersock_socket_server::Host;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
@@ -152,8 +151,7 @@ impl Node {
 
     /// Returns a descriptor from which each read returns one event as JSON.
     fn event_fd(&self, py: Python<'_>) -> PyResult<RawFd> {
-        let host = self.own(py, "reports no events")?;
-        let fd = py.detach(|| host.event_socket(encode)).map_err(|error| io_error(py, error))?;
+        let fd = py.detach(|| self.node.event_socket(encode)).map_err(|error| io_error(py, error))?;
         Ok(fd.into_raw_fd())
     }
 
@@ -216,15 +214,8 @@ impl Node {
 }
 
 impl Node {
-    /// Returns the node of this process, for what a shared one does not do.
-    pub(crate) fn own(&self, py: Python<'_>, does_not: &str) -> PyResult<&Host> {
-        let text = || {
-            format!(
-                "the node that programs share {does_not}: give this one its own, by PEERSOCK_OWN_NODE=1 and \
-                 another identity"
-            )
-        };
-        self.node.own().map_err(|_| described(py, libc::EOPNOTSUPP, text()))
+    pub(crate) fn program_node(&self) -> &ProgramNode {
+        &self.node
     }
 
     fn join(&self, py: Python<'_>, network: peersock::Network) -> PyResult<u64> {

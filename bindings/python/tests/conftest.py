@@ -24,6 +24,9 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
+# An installed program starts no node for tests, unless they ask for it.
+os.environ["PEERSOCK_PROGRAM"] = "none"
+
 #: The module that the other process runs.
 PEER = f"{__package__}.peer"
 #: The folder from which it is found.

@@ -278,9 +278,9 @@ SESSION = textwrap.dedent(
 def test_a_session_with_a_secret_and_a_launcher_without_one_do_not_mix(place: Place, by_program: bool) -> None:
     run, inside = place.run, [place.write("session.py", SESSION), place.network]
     if by_program:
-        program = os.environ.get("PEERSOCK_PROGRAM")
+        program = os.environ.get("PEERSOCK_TEST_PROGRAM")
         if program is None:
-            pytest.skip("PEERSOCK_PROGRAM does not name the program peersock")
+            pytest.skip("PEERSOCK_TEST_PROGRAM does not name the program peersock")
         run = [program, "run", "-n", place.network, "--interface", "lo", "--ephemeral"]
         inside = ["--", sys.executable, *inside]
     done = place.ask(*run, *inside, "horse", "")

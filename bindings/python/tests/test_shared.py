@@ -16,7 +16,7 @@ from .conftest import run_python
 
 #: A session in a state directory, whose arguments are the directory and a network.
 SESSION = """
-import errno, os, sys, threading
+import errno, os, select, sys, threading
 import peersock
 from peersock import socket
 state, network = sys.argv[1:3]
@@ -44,9 +44,9 @@ class Shared:
     """A node that programs share, with its network."""
 
     def __init__(self, folder: Path) -> None:
-        program = os.environ.get("PEERSOCK_PROGRAM")
+        program = os.environ.get("PEERSOCK_TEST_PROGRAM")
         if program is None:
-            pytest.skip("PEERSOCK_PROGRAM does not name the program peersock")
+            pytest.skip("PEERSOCK_TEST_PROGRAM does not name the program peersock")
         self.program, self.state = program, str(folder / "state")
         self.network = f"ff{random.randrange(1, 0x1000):04x}ffff000000"
         hidden = ("PEERSOCK_NODE", "PEERSOCK_STATE", "PEERSOCK_NETWORK")
@@ -69,9 +69,9 @@ class Shared:
         self.processes.append(process)
         return process
 
-    def python(self, code: str, own_node: str = "") -> str:
+    def python(self, code: str, own_node: str = "", **environment: str) -> str:
         """Runs a program with a session in the state directory."""
-        return run_python(SESSION + code, self.state, self.network, PEERSOCK_OWN_NODE=own_node)
+        return run_python(SESSION + code, self.state, self.network, PEERSOCK_OWN_NODE=own_node, **environment)
 
     def close(self) -> None:
         """Ends everything."""
@@ -103,7 +103,11 @@ with session() as own, socket.create_connection((own.address, 7000)) as connecti
     with socket.socket(socket.AF_INET6) as other:
         assert refused(other.bind, (own.address, 7000)).errno == errno.EADDRINUSE
         other.bind((own.address, 7001))
-    assert refused(own.events).errno == errno.EOPNOTSUPP
+    events = own.events()
+    assert select.select([events], [], [], 0)[0] == []
+    events.close()
+    assert own._own().nickname("alice", 7, 0.0) is None, "no root keeps it"
+    assert own._own().release_nickname("alice") and not own._own().release_nickname("alice")
     print(own.node_process)
 """
     )
@@ -135,6 +139,30 @@ with session() as own:
 """
     )
     assert said == "True\n"
+
+
+def test_the_first_session_starts_the_node_by_the_installed_program(shared: Shared) -> None:
+    shared.node.kill()
+    shared.node.wait()
+    code = """
+import subprocess
+with session() as own:
+    assert own.node_process not in (0, os.getpid())
+    code = (
+        "import sys, peersock\\n"
+        "with peersock.Session(sys.argv[2], identity=sys.argv[1], interfaces='loopback') as own:\\n"
+        "    print(own.node_process, own.id)"
+    )
+    environment = {name: text for name, text in os.environ.items() if name != "PEERSOCK_NODE"}
+    said = subprocess.check_output([sys.executable, "-c", code, state, network], env=environment, text=True)
+    assert said.split() == [str(own.node_process), own.id]
+    try: os.waitpid(-1, 0)
+    except ChildProcessError: print("no child is left")
+"""
+    said = shared.python(code, PEERSOCK_PROGRAM=shared.program, PEERSOCK_PERSIST="0")
+    assert said == "no child is left\n"
+    # Without the program, the node is in the process.
+    shared.python("with session() as own: assert own.node_process == os.getpid()")
 
 
 def test_other_settings_are_refused_with_the_program_that_has_set_them(shared: Shared) -> None:

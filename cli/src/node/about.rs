@@ -1,14 +1,16 @@
 //! Answers to a program's questions about the members of its networks.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use peersock::attach::NodeHandle;
 use peersock::overlay::Prefix;
 use peersock::{Joined, Network, Node};
-use peersock_attach::{Answer, Question, STEP};
+use peersock_attach::{Answer, NicknameRefusal, Question, STEP};
 use rustix::io::Errno;
 
 use crate::reach::{self, NamedServers};
@@ -44,6 +46,20 @@ impl About {
                 let ids = networks.iter().map(Network::id).collect::<Vec<_>>();
                 let handle = NodeHandle::of(&self.node).within(&ids);
                 Answer::Member(handle.member_at(address).map(|id| id.to_string()))
+            }
+            Question::Nickname { nickname, port, within } => {
+                let claim = |nickname| self.node.nickname(&nickname, port, within.min(STEP));
+                let claimed = parsed(&nickname).and_then(|nickname| Ok(claim(nickname)?.to_string()));
+                Answer::Nickname(claimed)
+            }
+            Question::Nicknamed { text, within } => {
+                let find = |text| self.node.find_nickname(&text, within.min(STEP));
+                let found = parsed(&text).and_then(|text| Ok(find(text)?));
+                Answer::Nicknamed(found.map(|found| (found.identity.node_id().to_string(), found.port)))
+            }
+            Question::Release(nickname) => {
+                let release = |nickname| self.node.release_nickname(&nickname);
+                Answer::Released(parsed(&nickname).is_ok_and(release))
             }
         }
     }
@@ -94,6 +110,13 @@ impl About {
     }
 }
 
+/// Reads a nickname of a program.
+fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, NicknameRefusal> {
+    let refused =
+        |error: T::Err| NicknameRefusal { errno: Errno::INVAL.raw_os_error(), text: error.to_string() };
+    text.parse().map_err(refused)
+}
+
 fn errno(error: &io::Error) -> Errno {
     match error.kind() {
         _ if error.raw_os_error().is_some() => Errno::from_io_error(error).unwrap_or(Errno::IO),
@@ -135,6 +158,22 @@ mod tests {
             let asked = about.answer(&networks, Question::Path { address, begins: true });
             assert_eq!(asked, Answer::Found(answer), "{address}");
         }
+        let begun = Instant::now();
+        let within = Duration::from_secs(3600);
+        let claim = Question::Nickname { nickname: "alice".to_owned(), port: 7, within };
+        let Answer::Nickname(Err(refused)) = about.answer(&networks, claim) else {
+            panic!("a node without roots claims no nickname")
+        };
+        assert_eq!(refused.errno, Errno::TIMEDOUT.raw_os_error());
+        let wrong = Question::Nicknamed { text: "two words".to_owned(), within };
+        let Answer::Nicknamed(Err(refused)) = about.answer(&networks, wrong) else {
+            panic!("it is no nickname")
+        };
+        assert_eq!(refused.errno, Errno::INVAL.raw_os_error());
+        let release = |nickname: &str| about.answer(&networks, Question::Release(nickname.to_owned()));
+        assert_eq!(release("alice"), Answer::Released(true));
+        assert_eq!(release("alice"), Answer::Released(false));
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
         let heard = about.answer(&networks, Question::Heard(vec![silent, own, foreign]));
         assert_eq!(heard, Answer::Heard(vec![(own, Duration::ZERO)]));
     }

@@ -2,6 +2,7 @@
 
 mod about;
 mod background;
+mod events;
 mod host;
 mod networks;
 mod notes;
@@ -9,8 +10,6 @@ mod program;
 mod resets;
 mod roots;
 mod settings;
-
-use std::ffi::OsString;
 
 use peersock::state::StateDir;
 use peersock_attach::Launch;
@@ -69,8 +68,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 /// Returns the command that starts a shared node in the background. It has the settings of the first message.
 pub(crate) fn launch(args: &NodeArgs) -> Outcome<Launch> {
-    let mut arguments: Vec<OsString> = vec!["node".into(), "--background".into(), "--state".into()];
-    arguments.push(args.state.path()?.into());
-    arguments.extend((0..log::verbosity()).map(|_| "-v".into()));
-    Ok(Launch { program: "/proc/self/exe".into(), arguments })
+    let mut launch = Launch::new("/proc/self/exe".into(), &args.state.path()?);
+    launch.arguments.extend((0..log::verbosity()).map(|_| "-v".into()));
+    Ok(launch)
 }

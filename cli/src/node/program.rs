@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use peersock::overlay::NetworkId;
 use peersock::{Network, Node, ProgramStatus, Unanswered};
-use peersock_attach::{Ask, Connection, Reply, Wish};
+use peersock_attach::{Ask, Connection, PassedEvent, Reply, Wish};
 use peersock_socket_server::{FdServer, Launcher};
 
 use super::about::About;
+use super::events::PassedEvents;
 use super::host::{Stay, refusal};
 use super::notes::{Notes, Unsent};
 use super::resets::{Asked, Asking};
@@ -111,6 +112,11 @@ impl Program {
         self.connection.close();
     }
 
+    /// Passes an event on, unless the program has not read many earlier ones.
+    pub(super) fn pass(&self, event: PassedEvent) {
+        self.notes.send(Reply::Event(event));
+    }
+
     /// Sends a line to the program's user.
     pub(super) fn tell(&self, line: &str) {
         self.notes.tell(line);
@@ -184,6 +190,7 @@ impl Service {
     /// Answers the program. Returns true once it detaches, and false if it is gone.
     fn answer(&self, connection: &Connection, stay: &Stay<'_>) -> io::Result<bool> {
         let (server, program) = (&self.server, &stay.program);
+        let mut events = None;
         while let Some(ask) = connection.ask()? {
             match ask {
                 Ask::Attach(_) | Ask::Yield => return Err(io::ErrorKind::InvalidData.into()),
@@ -206,6 +213,13 @@ impl Service {
                 Ask::About(question) => {
                     let networks = program.networks().clone();
                     connection.send(&Reply::About(self.about.answer(&networks, question)))?;
+                }
+                Ask::Events => {
+                    // Before the answer, after which the program misses none.
+                    if events.is_none() {
+                        events = Some(PassedEvents::start(stay)?);
+                    }
+                    connection.send(&Reply::Done)?;
                 }
                 Ask::Join(joining) => {
                     let joined = stay.join(&joining);

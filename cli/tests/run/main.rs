@@ -12,6 +12,7 @@ mod common;
 mod copies;
 mod data;
 mod delivery;
+mod embedded;
 mod ending;
 mod errno;
 mod forks;

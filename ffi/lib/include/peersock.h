@@ -326,10 +326,12 @@ const char *peersock_version(void);
 // `peersock run`, this program uses it: it has the same identity and addresses, its ports are that node's,
 // and the networks are those that it joins itself. Settings that differ from the shared node's are
 // `PEERSOCK_E_INVALID`, with a text that names the program that has set them. When the shared node ends, all
-// calls fail with ENETDOWN (`PEERSOCK_E_DOWN`), and the default node can be started again. Without a state
-// directory, or with the variable `PEERSOCK_OWN_NODE` not empty, the node is in this process.
-// `peersock_process()` tells which it is. `peersock_on_event()` and `peersock_event_fd()` need a node in
-// this process.
+// calls fail with ENETDOWN (`PEERSOCK_E_DOWN`), and the default node can be started again.
+//
+// If no node runs there, this program starts one by the installed program `peersock`: the one that the
+// variable `PEERSOCK_PROGRAM` names, or else the first in `PATH`. That node ends some seconds after its last
+// program. If none can be started, without a state directory, or with the variable `PEERSOCK_OWN_NODE` not
+// empty, the node is in this process. `peersock_process()` tells which it is.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`; `node` is NULL or has room for a handle.
@@ -680,7 +682,7 @@ int peersock_listen_at(peersock_node node,
 //
 // A callback that is more than 1024 events behind misses the oldest.
 //
-// A shared node reports no events: the result is PEERSOCK_E_SYSTEM, and `errno` is EOPNOTSUPP.
+// A shared node reports the events of the members of this program's networks.
 //
 // Pointers:
 // `callback` may be called with `context` from another thread until this function is called again, or the
@@ -690,7 +692,7 @@ peersock_result peersock_on_event(peersock_node node, peersock_event_callback ca
 // Opens a descriptor that becomes readable (poll(2), epoll(7)) when an event occurs. One read(2) of
 // `sizeof(peersock_event)` bytes returns one event; a smaller read drops the rest of it. The descriptor is
 // non-blocking and closed on exec, and the caller closes it. A read of zero bytes means that the node was
-// stopped. Returns -1 and `errno` on failure: EOPNOTSUPP on a shared node, which reports no events.
+// stopped. Returns -1 and `errno` on failure.
 int peersock_event_fd(peersock_node node);
 
 // Makes a new secret seed from the operating system's randomness. `size` must be `PEERSOCK_SEED_SIZE`.

@@ -7,7 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use libc::{c_char, c_void};
-use peersock::{Event, Events};
+use peersock::Event;
+use peersock_attach::ProgramEvents;
 use peersock_primitives::sync;
 
 use crate::boundary::{answer, guarded_or, posix_with_text};
@@ -61,7 +62,7 @@ pub type peersock_event_callback =
 ///
 /// A callback that is more than 1024 events behind misses the oldest.
 ///
-/// A shared node reports no events: the result is PEERSOCK_E_SYSTEM, and `errno` is EOPNOTSUPP.
+/// A shared node reports the events of the members of this program's networks.
 ///
 /// # Safety
 /// `callback` may be called with `context` from another thread until this function is called again, or the
@@ -76,7 +77,7 @@ pub unsafe extern "C" fn peersock_on_event(
         let node = find(node)?;
         node.replace_callback(None);
         let Some(callback) = callback else { return Ok(()) };
-        let events = Arc::new(node.node.own()?.run(|node| node.events())?);
+        let events = Arc::new(node.node.events()?);
         // Another thread may have set one meanwhile.
         node.replace_callback(Some(Callback::start(events, Target { callback, context })?));
         Ok(())
@@ -86,18 +87,18 @@ pub unsafe extern "C" fn peersock_on_event(
 /// Opens a descriptor that becomes readable (poll(2), epoll(7)) when an event occurs. One read(2) of
 /// `sizeof(peersock_event)` bytes returns one event; a smaller read drops the rest of it. The descriptor is
 /// non-blocking and closed on exec, and the caller closes it. A read of zero bytes means that the node was
-/// stopped. Returns -1 and `errno` on failure: EOPNOTSUPP on a shared node, which reports no events.
+/// stopped. Returns -1 and `errno` on failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_event_fd(node: peersock_node) -> RawFd {
     posix_with_text(|| {
         let encode = |event: &Event| bytes(&describe(event)).to_vec();
-        Ok(find(node)?.node.own()?.event_socket(encode)?.into_raw_fd())
+        Ok(find(node)?.node.event_socket(encode)?.into_raw_fd())
     })
 }
 
 /// A callback in use.
 pub(crate) struct Callback {
-    events: Arc<Events>,
+    events: Arc<ProgramEvents>,
     /// Set once it was removed: it gets no more events, not even that the node was stopped.
     is_out: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -112,7 +113,7 @@ struct Target {
 unsafe impl Send for Target {}
 
 impl Callback {
-    fn start(events: Arc<Events>, target: Target) -> std::io::Result<Callback> {
+    fn start(events: Arc<ProgramEvents>, target: Target) -> std::io::Result<Callback> {
         let is_out = Arc::new(AtomicBool::new(false));
         let theirs = (Arc::clone(&events), Arc::clone(&is_out));
         // A thread of the process starts it, so it sees the process's descriptors.
@@ -153,7 +154,7 @@ impl Running {
     }
 }
 
-fn serve(events: &Events, is_out: &AtomicBool, target: &Target) {
+fn serve(events: &ProgramEvents, is_out: &AtomicBool, target: &Target) {
     while !events.is_over() {
         let event = events.next_timeout(Duration::from_secs(3600));
         if let Some(event) = event.filter(|_| !is_out.load(Ordering::SeqCst)) {

@@ -32,10 +32,12 @@ pub extern "C" fn peersock_version() -> *const c_char {
 /// `peersock run`, this program uses it: it has the same identity and addresses, its ports are that node's,
 /// and the networks are those that it joins itself. Settings that differ from the shared node's are
 /// `PEERSOCK_E_INVALID`, with a text that names the program that has set them. When the shared node ends, all
-/// calls fail with ENETDOWN (`PEERSOCK_E_DOWN`), and the default node can be started again. Without a state
-/// directory, or with the variable `PEERSOCK_OWN_NODE` not empty, the node is in this process.
-/// `peersock_process()` tells which it is. `peersock_on_event()` and `peersock_event_fd()` need a node in
-/// this process.
+/// calls fail with ENETDOWN (`PEERSOCK_E_DOWN`), and the default node can be started again.
+///
+/// If no node runs there, this program starts one by the installed program `peersock`: the one that the
+/// variable `PEERSOCK_PROGRAM` names, or else the first in `PATH`. That node ends some seconds after its last
+/// program. If none can be started, without a state directory, or with the variable `PEERSOCK_OWN_NODE` not
+/// empty, the node is in this process. `peersock_process()` tells which it is.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`; `node` is NULL or has room for a handle.

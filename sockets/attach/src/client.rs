@@ -15,6 +15,7 @@ use peersock::state::StateDir;
 use peersock_fd::NodeTag;
 use peersock_socket_server::{FdServer, Outstanding, Unclosed};
 
+use crate::events::{EventQueue, EventReaders};
 use crate::frame;
 use crate::messages::{Ask, Joining, Network, Refusal, Reply, Wish};
 use crate::start::Launch;
@@ -58,6 +59,7 @@ pub struct Attached {
     networks: Vec<Network>,
     /// Answers, from the thread that reads. Held during a question.
     answers: Mutex<Receiver<Reply>>,
+    events: Arc<EventReaders>,
     has_ended: Arc<AtomicBool>,
 }
 
@@ -159,7 +161,8 @@ impl Attached {
                 Ok((_, Reply::Refused(refusal))) => return Err(AttachError::Refused(refusal)),
                 Ok((_, Reply::InUse { holder })) => {
                     let since = *in_use_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > SOCKET_SOON {
+                    let is_own = holder == Some(std::process::id());
+                    if is_own || since.elapsed() > SOCKET_SOON {
                         return Err(AttachError::InUse { path: state.into(), holder });
                     }
                 }
@@ -173,6 +176,8 @@ impl Attached {
                         return Err(AttachError::Start(error));
                     }
                 }
+                // The program is none that starts a node.
+                Err(error) if is_timeout(&error) && is_started => return Err(AttachError::Start(error)),
                 Err(error) if is_timeout(&error) => break,
                 Err(source) => return Err(AttachError::Io { path, source }),
             }
@@ -206,6 +211,8 @@ impl Attached {
         let (mut reading, ending) = (stream, Arc::clone(&writer));
         let has_ended = Arc::<AtomicBool>::default();
         let ended = Arc::clone(&has_ended);
+        let event_readers = Arc::<EventReaders>::default();
+        let readers = Arc::clone(&event_readers);
         let reader = move || {
             while let Ok(Some(reply)) = frame::read(&mut reading) {
                 match reply {
@@ -213,10 +220,12 @@ impl Attached {
                     Reply::Note(note) => drop(events.try_send(Told::Note(note))),
                     Reply::Log(line) => drop(events.try_send(Told::Log(line))),
                     Reply::Show { .. } | Reply::Break => helper.help(reply),
+                    Reply::Event(event) => event.event().iter().for_each(|event| readers.pass(event)),
                     reply => drop(answer.send(reply)),
                 }
             }
             ended.store(true, Ordering::SeqCst);
+            readers.end();
             // Before the event, so that nobody waits for an answer once it is known.
             drop(answer);
             // In this thread, because a line may wait for a reader of standard error.
@@ -226,7 +235,8 @@ impl Attached {
         };
         thread::Builder::new().name("attached".into()).spawn(reader)?;
         let (answers, Place { environment, process, public_key, networks }) = (Mutex::new(answers), place);
-        Ok(Attached { writer, environment, tag, process, public_key, networks, answers, has_ended })
+        let events = event_readers;
+        Ok(Attached { writer, environment, tag, process, public_key, networks, answers, events, has_ended })
     }
 
     /// Returns the value of the variable `PEERSOCK_NODE` for processes that use the program's sockets. It
@@ -282,6 +292,15 @@ impl Attached {
     /// Begins the delivery, with a choice for connections that are open.
     pub fn begin_drain_with(&self, unclosed: Unclosed) {
         self.say(&Ask::Drain(unclosed));
+    }
+
+    /// Returns the events of the members of the program's networks from now on; `None` if the node has ended.
+    pub(crate) fn events(&self) -> Option<Arc<EventQueue>> {
+        let (queue, has_to_ask) = self.events.add();
+        match !has_to_ask || matches!(self.question(&Ask::Events), Some(Reply::Done)) {
+            true => Some(queue),
+            false => None,
+        }
     }
 
     /// Asks for one more network.

@@ -20,8 +20,10 @@
 
 mod client;
 mod connection;
+mod events;
 mod frame;
 mod messages;
+mod nicknames;
 mod place;
 mod program_node;
 mod questions;
@@ -31,9 +33,11 @@ mod variables;
 
 pub use client::{AttachError, Attached, Told};
 pub use connection::Connection;
+pub use events::{PassedEvent, ProgramEvents};
 pub use messages::{Ask, Joining, Network, Refusal, Reply, Setting, VERSION, Wish};
+pub use nicknames::NicknameRefusal;
 pub use place::Namespaces;
 pub use program_node::{JoinFailure, NodeError, ProgramNode};
 pub use questions::{Answer, Question, STEP};
-pub use start::Launch;
+pub use start::{Launch, may_start_node};
 pub use variables::{persist, wants_own_node};

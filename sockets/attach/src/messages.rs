@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Namespaces;
+use crate::events::PassedEvent;
 use crate::questions::{Answer, Question};
 
 /// Version of the protocol. A node refuses other versions, because both sides are one program's.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Message of a program.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub enum Ask {
     Broken,
     /// Asks about a member of the program's networks. The answer is [`Reply::About`].
     About(Question),
+    /// Asks for events of the members of the program's networks, from now on. The answer is [`Reply::Done`];
+    /// then come [`Reply::Event`]s.
+    Events,
     /// Asks for one more network. The answer is [`Reply::Joined`] or [`Reply::Refused`].
     Join(Joining),
     /// Gives up a network, by its ID. The answer is [`Reply::Left`].
@@ -145,8 +149,10 @@ pub enum Reply {
     Left(bool),
     /// Answer to [`Ask::Status`]: a [`peersock::Status`] as JSON.
     Status(String),
-    /// Answer to [`Ask::UnseenCalls`].
+    /// Answer to [`Ask::UnseenCalls`] and [`Ask::Events`].
     Done,
+    /// Event of a member.
+    Event(PassedEvent),
     /// Answer to [`Ask::Contacts`].
     Contacts(u64),
     /// Answer to [`Ask::Outstanding`].
@@ -212,6 +218,7 @@ impl fmt::Debug for Reply {
             Reply::Left(had) => f.debug_tuple("Left").field(had).finish(),
             Reply::Status(_) => f.write_str("Status"),
             Reply::Done => f.write_str("Done"),
+            Reply::Event(event) => event.fmt(f),
             Reply::Contacts(count) => f.debug_tuple("Contacts").field(count).finish(),
             Reply::Outstanding(outstanding) => outstanding.fmt(f),
             Reply::About(answer) => answer.fmt(f),

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,13 +11,19 @@ use peersock::attach::{Linger, NodeHandle, loss_text};
 use peersock::overlay::NodeId;
 use peersock::settings::VariableError;
 use peersock::state::StateError;
-use peersock::{JoinError, Joined, Network, NetworkId, Node, NodeBuilder, PeerStatus, StartError, Status};
+use peersock::{
+    Event, JoinError, Joined, Network, NetworkId, Nickname, NicknameText, Node, NodeBuilder, PeerStatus,
+    StartError, Status,
+};
 use peersock_fd::{NodeTag, Token};
 use peersock_socket_server::{Host, Outer, SecretMismatch};
 
 use crate::client::AttachError;
+use crate::events::{ProgramEvents, Source};
 use crate::messages::Refusal;
+use crate::nicknames::{self, NicknameRefusal};
 use crate::shared_node::{SharedNode, refusal_text};
+use crate::start::Launch;
 use crate::variables::wants_own_node;
 
 /// Time after which a state directory that is in use, by a process without a socket, counts as another
@@ -27,8 +35,10 @@ const RETRY: Duration = Duration::from_millis(20);
 
 /// Node that a program's sockets use.
 ///
-/// A program whose identity is in a state directory shares the node that runs there. If none does, its
-/// identity is not kept, or `PEERSOCK_OWN_NODE` is set, the node runs in its process, as a [`Host`] does.
+/// A program whose identity is in a state directory shares the node that runs there. If none does, it starts
+/// one by the installed program `peersock`, which ends some time after its last program. The node runs in the
+/// program's process, as a [`Host`] does, if no program is installed that can hold it, the identity is not
+/// kept, or `PEERSOCK_OWN_NODE` is set.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -104,12 +114,13 @@ impl From<io::Error> for NodeError {
 }
 
 impl ProgramNode {
-    /// Shares the node in the state directory, or starts one.
+    /// Shares the node in the state directory, which the installed program holds if none runs, or starts one
+    /// in this process. See [`Launch::installed`] for the program.
     ///
     /// # Errors
     /// See [`NodeError`].
     pub fn start(settings: NodeBuilder) -> Result<ProgramNode, NodeError> {
-        ProgramNode::start_with(settings, false)
+        ProgramNode::start_with(settings, false, Launch::installed)
     }
 
     /// Like [`ProgramNode::start`], for a process that reads and writes by direct kernel calls: see
@@ -118,35 +129,132 @@ impl ProgramNode {
     /// # Errors
     /// Errors of [`ProgramNode::start`].
     pub fn start_with_unseen_calls(settings: NodeBuilder) -> Result<ProgramNode, NodeError> {
-        ProgramNode::start_with(settings, true)
+        ProgramNode::start_with(settings, true, Launch::installed)
     }
 
-    fn start_with(settings: NodeBuilder, has_unseen_calls: bool) -> Result<ProgramNode, NodeError> {
+    /// Starts it; `launch` returns the command for a shared node.
+    fn start_with(
+        mut settings: NodeBuilder,
+        has_unseen_calls: bool,
+        launch: impl FnOnce(&Path) -> Option<Launch>,
+    ) -> Result<ProgramNode, NodeError> {
         let outer = Outer::of_environment();
+        let shared = settings.state_path()?.filter(|_| !wants_own_node());
+        let mut launch = shared.as_deref().and_then(launch);
+        if launch.is_some() {
+            // Read here once, because a pipe with a token can be, and a node of this process may need them,
+            // too.
+            settings = settings.clone().roots(settings.named_roots()?);
+        }
         let begun = Instant::now();
+        let mut refused = None;
         loop {
-            if let Some(shared) = SharedNode::open(&settings, has_unseen_calls)? {
-                return Ok(ProgramNode { inner: Inner::Shared(shared), outer });
+            if let Some(path) = &shared {
+                let may_start = launch.is_some();
+                match SharedNode::open(path, &settings, launch.take(), has_unseen_calls) {
+                    Ok(Some(shared)) => return Ok(ProgramNode { inner: Inner::Shared(shared), outer }),
+                    Ok(None) => {}
+                    // The started program may be of another version, or no program that holds a node.
+                    Err(NodeError::Attach(error)) if may_start => {
+                        tracing::debug!(error = attach_text(&error), "no shared node was started");
+                        refused = Some(error).filter(|error| matches!(error, AttachError::Refused(_)));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             let own = match has_unseen_calls {
                 true => Host::start_with_unseen_calls(settings.clone()),
                 false => Host::start(settings.clone()),
             };
+            if let Err(error) = &own
+                && is_of_another(error)
+                && let Some(refusal) = refused.take()
+            {
+                // It came from the node of other programs.
+                return Err(refusal.into());
+            }
             match own {
-                Err(error) if may_end_soon(&error) && begun.elapsed() < SOCKET_SOON => thread::sleep(RETRY),
+                Err(error) if shared.is_some() && is_of_another(&error) && begun.elapsed() < SOCKET_SOON => {
+                    thread::sleep(RETRY)
+                }
                 own => return Ok(ProgramNode { inner: Inner::Own(own?), outer }),
             }
         }
     }
 
-    /// Returns the node of this process.
+    /// Returns the events of the node from now on. Of a shared node, they are about the members of this
+    /// program's networks.
     ///
     /// # Errors
-    /// `Unsupported` (EOPNOTSUPP) for a shared node.
-    pub fn own(&self) -> io::Result<&Host> {
+    /// ENETDOWN if the node has ended, or this is a forked child.
+    pub fn events(&self) -> io::Result<ProgramEvents> {
+        Ok(ProgramEvents(match &self.inner {
+            Inner::Own(host) => Source::Own(host.run(Node::events)?),
+            Inner::Shared(shared) => Source::Shared(shared.events()?),
+        }))
+    }
+
+    /// Returns a descriptor from which they can be read: see [`Host::event_socket`].
+    ///
+    /// # Errors
+    /// ENETDOWN if the node has ended, or this is a forked child; errors of socket(2).
+    pub fn event_socket(&self, encode: impl Fn(&Event) -> Vec<u8> + Send + 'static) -> io::Result<OwnedFd> {
         match &self.inner {
-            Inner::Own(host) => Ok(host),
-            Inner::Shared(_) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+            Inner::Own(host) => host.event_socket(encode),
+            Inner::Shared(shared) => shared.event_socket(encode),
+        }
+    }
+
+    /// Claims a nickname, as [`Node::nickname`] does. The node keeps it until it ends or a program releases
+    /// it.
+    ///
+    /// # Errors
+    /// See [`NicknameRefusal`].
+    pub fn nickname(
+        &self,
+        nickname: Nickname,
+        port: u16,
+        within: Duration,
+    ) -> Result<String, NicknameRefusal> {
+        match &self.inner {
+            Inner::Own(host) => {
+                let claimed = host.run_apart(move |node| node.nickname(&nickname, port, within))??;
+                Ok(claimed.to_string())
+            }
+            Inner::Shared(shared) => {
+                shared.ask_roots(move |attached| nicknames::claim(attached, &nickname, port, within))
+            }
+        }
+    }
+
+    /// Returns the ID of the node that has a nickname, and its port: see [`Node::find_nickname`].
+    ///
+    /// # Errors
+    /// See [`NicknameRefusal`].
+    pub fn find_nickname(
+        &self,
+        text: NicknameText,
+        within: Duration,
+    ) -> Result<(String, u16), NicknameRefusal> {
+        match &self.inner {
+            Inner::Own(host) => {
+                let found = host.run_apart(move |node| node.find_nickname(&text, within))??;
+                Ok((found.identity.node_id().to_string(), found.port))
+            }
+            Inner::Shared(shared) => {
+                shared.ask_roots(move |attached| nicknames::find(attached, &text, within))
+            }
+        }
+    }
+
+    /// Releases a nickname. Returns false if it was not claimed.
+    ///
+    /// # Errors
+    /// ENETDOWN if the node has ended, or this is a forked child.
+    pub fn release_nickname(&self, nickname: Nickname) -> io::Result<bool> {
+        match &self.inner {
+            Inner::Own(host) => host.run(move |node| node.release_nickname(&nickname)),
+            Inner::Shared(shared) => shared.release_nickname(nickname),
         }
     }
 
@@ -402,11 +510,10 @@ impl ProgramNode {
 
 /// Returns true if another process has the state directory, which may be that of a node that just ends or
 /// begins.
-fn may_end_soon(error: &StartError) -> bool {
+fn is_of_another(error: &StartError) -> bool {
     let own = std::process::id();
     let is_other = |holder: &Option<u32>| *holder != Some(own);
-    let is_held = matches!(error, StartError::State(StateError::InUse { holder, .. }) if is_other(holder));
-    is_held && !wants_own_node()
+    matches!(error, StartError::State(StateError::InUse { holder, .. }) if is_other(holder))
 }
 
 /// Returns the reason in one line, with the advice of the node.
@@ -438,7 +545,7 @@ mod tests {
         });
         let identity = IdentitySource::StateDir(place.path().to_owned());
         let settings = Node::builder().identity(identity).interfaces(Interfaces::Loopback);
-        let node = ProgramNode::start(settings).expect("the directory is free soon");
+        let node = ProgramNode::start_with(settings, false, |_| None).expect("the directory is free soon");
         assert_eq!(node.process(), std::process::id());
         leaving.join().expect("no panic");
     }

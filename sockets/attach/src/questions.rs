@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::Attached;
 use crate::messages::{Ask, Reply};
+use crate::nicknames::NicknameRefusal;
 
 /// Longest wait for one answer, so that other questions, and the end of the attachment, wait shortly. The
 /// node waits no longer, whatever a program asks for.
@@ -39,6 +40,25 @@ pub enum Question {
     },
     /// Asks which member it is. The answer is [`Answer::Member`].
     Member(IpAddr),
+    /// Claims a nickname, for this time and [`STEP`] at most. The answer is [`Answer::Nickname`].
+    Nickname {
+        /// The nickname.
+        nickname: String,
+        /// Port for its users; 0 for none.
+        port: u16,
+        /// Time for the roots to answer.
+        within: Duration,
+    },
+    /// Asks for the owner of a nickname, for this time and [`STEP`] at most. The answer is
+    /// [`Answer::Nicknamed`].
+    Nicknamed {
+        /// The nickname, with or without digits of its owner.
+        text: String,
+        /// Time for the roots to answer.
+        within: Duration,
+    },
+    /// Releases a nickname. The answer is [`Answer::Released`].
+    Release(String),
 }
 
 /// Answer to a [`Question`].
@@ -54,6 +74,12 @@ pub enum Answer {
     Heard(Vec<(IpAddr, Duration)>),
     /// ID of the member, if known.
     Member(Option<String>),
+    /// Text by which others find the node.
+    Nickname(Result<String, NicknameRefusal>),
+    /// ID of the node that has a nickname, and its port.
+    Nicknamed(Result<(String, u16), NicknameRefusal>),
+    /// True if the nickname was claimed.
+    Released(bool),
 }
 
 impl Attached {
@@ -117,7 +143,7 @@ impl Attached {
         }
     }
 
-    fn about(&self, question: Question) -> Option<Answer> {
+    pub(crate) fn about(&self, question: Question) -> Option<Answer> {
         match self.question(&Ask::About(question)) {
             Some(Reply::About(answer)) => Some(answer),
             _ => None,

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -10,15 +11,18 @@ use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, Patience};
 use peersock::overlay::{NodeId, PublicIdentity};
-use peersock::{JoinError, Network, NetworkId, NodeBuilder, Status};
+use peersock::{Event, JoinError, Network, NetworkId, Nickname, NodeBuilder, Status};
 use peersock_fd::{NodeTag, Token};
 use peersock_socket_server::{FdServer, Hosted, Resident, Unclosed};
 use zeroize::Zeroizing;
 
 use crate::client::{AttachError, Attached, Told};
+use crate::events::EventQueue;
 use crate::messages::{self, Refusal, Setting, VERSION, Wish};
+use crate::nicknames::{self, NicknameRefusal};
 use crate::place::Namespaces;
 use crate::program_node::{JoinFailure, NodeError};
+use crate::start::Launch;
 use crate::variables::{persist, wants_own_node};
 
 /// Time beyond its limit for which the end of the attachment waits for an answer of the node.
@@ -63,18 +67,21 @@ struct Attachment {
 }
 
 impl SharedNode {
-    /// Attaches to the node in the state directory that the settings name. Returns `None` if none runs there,
-    /// or if the program's node is to be its own.
+    /// Attaches to the node in a state directory. Starts one with `launch`, if given, if none runs. Returns
+    /// `None` if no node that has the program's settings runs there or can be started.
     pub(crate) fn open(
+        path: &Path,
         settings: &NodeBuilder,
+        launch: Option<Launch>,
         has_unseen_calls: bool,
     ) -> Result<Option<SharedNode>, NodeError> {
-        let is_shared = |path: &PathBuf| !wants_own_node() && Attached::is_offered(path);
-        let Some(path) = settings.state_path()?.filter(is_shared) else {
+        // Before anything is read for the node: a pipe with a token can be read once.
+        if launch.is_none() && !Attached::is_offered(path) {
             return Ok(None);
-        };
-        let wish = wish(settings)?;
-        match Hosted::start(move || Attachment::open(&path, wish, has_unseen_calls)) {
+        }
+        let (path, wish) = (path.to_owned(), wish(settings, &[])?);
+        let launch = launch.filter(|_| can_be_started(&wish));
+        match Hosted::start(move || Attachment::open(&path, launch.as_ref(), wish, has_unseen_calls)) {
             Ok((hosted, about)) => {
                 Ok(Some(SharedNode { hosted: Some(hosted), about, networks: Mutex::default() }))
             }
@@ -164,6 +171,32 @@ impl SharedNode {
         self.ask(move |attached| attached.find(address, within))?
     }
 
+    /// Asks the node about nicknames, in a thread that has the connection.
+    pub(crate) fn ask_roots<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Attached) -> Result<T, NicknameRefusal> + Send + 'static,
+    ) -> Result<T, NicknameRefusal> {
+        self.ask(ask)?
+    }
+
+    pub(crate) fn release_nickname(&self, nickname: Nickname) -> io::Result<bool> {
+        self.ask(move |attached| nicknames::release(attached, &nickname))?.ok_or_else(down)
+    }
+
+    /// Returns the events of the members of the program's networks from now on.
+    pub(crate) fn events(&self) -> io::Result<Arc<EventQueue>> {
+        self.ask(Attached::events)?.ok_or_else(down)
+    }
+
+    /// Returns a descriptor from which they can be read.
+    pub(crate) fn event_socket(
+        &self,
+        encode: impl Fn(&Event) -> Vec<u8> + Send + 'static,
+    ) -> io::Result<OwnedFd> {
+        self.check_up()?;
+        self.hosted().event_socket(|attached| attached.events().ok_or_else(down), encode)
+    }
+
     pub(crate) fn member_at(&self, address: IpAddr) -> io::Result<Option<String>> {
         self.ask(move |attached| attached.member_at(address))
     }
@@ -250,21 +283,22 @@ impl Drop for SharedNode {
 }
 
 impl Attachment {
-    fn open(path: &Path, wish: Wish, has_unseen_calls: bool) -> Result<(Attachment, About), NodeError> {
+    fn open(
+        path: &Path,
+        launch: Option<&Launch>,
+        wish: Wish,
+        has_unseen_calls: bool,
+    ) -> Result<(Attachment, About), NodeError> {
         let [is_ending, has_ended] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let (ends, ended) = (Arc::clone(&is_ending), Arc::clone(&has_ended));
-        let tell = move |told| match told {
-            Told::Note(note) => tracing::info!("{note}"),
-            Told::Log(line) => tracing::warn!("of the shared node: {line}"),
-            Told::Lost(tag) => {
-                ended.store(true, Ordering::SeqCst);
-                if !ends.load(Ordering::SeqCst) {
-                    tracing::warn!("the node that programs share has ended, so this program has no network");
-                    FdServer::end_sockets_of(tag);
-                }
+        let tell = move |told| {
+            let is_lost = matches!(told, Told::Lost(_));
+            ended.fetch_or(is_lost, Ordering::SeqCst);
+            if !is_lost || !ends.load(Ordering::SeqCst) {
+                log(told);
             }
         };
-        let attached = Arc::new(Attached::open(path, None, wish, tell)?);
+        let attached = Arc::new(Attached::open(path, launch, wish, tell)?);
         if has_unseen_calls {
             attached.note_unseen_calls();
         }
@@ -281,6 +315,39 @@ impl Attachment {
             has_ended,
         };
         Ok((Attachment { attached, is_ending }, about))
+    }
+}
+
+impl Attached {
+    /// Attaches to the node in the state directory of these settings, for the program's networks. Starts one
+    /// by the installed program if none runs. The log has what the node says; its end ends the program's
+    /// sockets.
+    ///
+    /// # Errors
+    /// [`AttachError::Absent`] if no node runs and none can be started, the identity is not that of a state
+    /// directory, or `PEERSOCK_OWN_NODE` is set. Otherwise see [`NodeError`].
+    pub fn of(settings: &NodeBuilder, networks: &[Network]) -> Result<Attached, NodeError> {
+        let shared = settings.state_path()?.filter(|_| !wants_own_node());
+        let path = shared.ok_or(AttachError::Absent)?;
+        let launch = Launch::installed(&path);
+        if launch.is_none() && !Attached::is_offered(&path) {
+            return Err(AttachError::Absent.into());
+        }
+        let wish = wish(settings, networks)?;
+        let launch = launch.filter(|_| can_be_started(&wish));
+        Ok(Attached::open(&path, launch.as_ref(), wish, log)?)
+    }
+}
+
+/// Logs an event of an attachment. Sockets of a node that has ended end.
+fn log(told: Told) {
+    match told {
+        Told::Note(note) => tracing::info!("{note}"),
+        Told::Log(line) => tracing::warn!("of the shared node: {line}"),
+        Told::Lost(tag) => {
+            tracing::warn!("the node that programs share has ended, so this program has no network");
+            FdServer::end_sockets_of(tag);
+        }
     }
 }
 
@@ -335,20 +402,27 @@ fn deliver(attached: &Attached, linger: Linger) -> Option<u64> {
     }
 }
 
-/// Returns the needs of this program, without networks, which it joins later.
-fn wish(settings: &NodeBuilder) -> Result<Wish, NodeError> {
+/// Returns true if a node can be started that has the program's settings. One that is no option is a setting
+/// that only a node in this process has.
+fn can_be_started(wish: &Wish) -> bool {
+    wish.settings.iter().all(|setting| setting.option.starts_with("--"))
+}
+
+/// Returns the needs of this program, with its first networks.
+fn wish(settings: &NodeBuilder, networks: &[Network]) -> Result<Wish, NodeError> {
     let named = settings.named_settings()?;
     let setting = |(option, value): &(&'static str, Zeroizing<String>)| Setting {
         option: (*option).to_owned(),
         value: value.to_string(),
     };
-    let roots = settings.named_roots()?;
+    let of_files = networks.iter().flat_map(|network| network.roots().to_vec());
+    let roots = settings.named_roots()?.into_iter().chain(of_files);
     Ok(Wish {
         version: VERSION,
         package: env!("CARGO_PKG_VERSION").to_owned(),
         name: program_name(),
-        networks: Vec::new(),
-        roots: roots.iter().map(|root| root.to_portable().to_string()).collect(),
+        networks: networks.iter().map(|network| network.to_portable().to_string()).collect(),
+        roots: roots.map(|root| root.to_portable().to_string()).collect(),
         settings: named.iter().map(setting).collect(),
         is_verbose: false,
         persist: persist()?,
@@ -406,7 +480,7 @@ mod tests {
             }
         });
         let settings = Node::builder().identity(IdentitySource::StateDir(place.to_owned()));
-        let shared = SharedNode::open(&settings, false).expect("no refusal").expect("a node");
+        let shared = SharedNode::open(place, &settings, None, false).expect("no refusal").expect("a node");
         (shared, kept.recv().expect("a connection"))
     }
 

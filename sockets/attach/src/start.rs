@@ -1,13 +1,37 @@
 //! Start of the node by the first program.
 
-use std::ffi::OsString;
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use peersock::settings::{BUSY_POLL_VARIABLE, DHT_VARIABLE, ROOTS_VARIABLE, STUN_VARIABLE, TURN_VARIABLE};
+use rustix::process::{Resource, child_subreaper, getegid, geteuid, getgid, getpid, getrlimit, getuid};
+
+/// Variable that names the program `peersock` for programs that start a node by it.
+const PROGRAM: &str = "PEERSOCK_PROGRAM";
+
+/// Name of the program in the folders of `PATH`.
+const NAME: &str = "peersock";
+
+/// Limit of processes below which this process starts no node for others, which takes threads for each.
+const MIN_PROCESSES: u64 = 1024;
+
+/// Limit of descriptors below which this process starts no node for others.
+const MIN_DESCRIPTORS: u64 = 1024;
+
+/// Time in which the started process hands over to the node's, which takes milliseconds.
+const HANDOVER: Duration = Duration::from_secs(10);
+
+/// Intervals of checks whether it has: the first, and the longest.
+const FIRST_LOOK: Duration = Duration::from_micros(500);
+const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// Variables that a node does not inherit: the first program's libraries and secret, the node of an outer
 /// program, and settings, which the first message has.
@@ -37,11 +61,30 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// Returns the command by which a program starts the node in a state directory.
+    pub fn new(program: PathBuf, state: &Path) -> Launch {
+        let mut named = OsString::from("--state=");
+        named.push(state);
+        Launch { program, arguments: vec!["node".into(), "--background".into(), named] }
+    }
+
+    /// Returns the command with the installed program: the one that `PEERSOCK_PROGRAM` names, or else the
+    /// first `peersock` in `PATH`. Relative paths do not count. Returns `None` if there is no such program,
+    /// or this process may start no node.
+    pub fn installed(state: &Path) -> Option<Launch> {
+        // Whoever has started a program with more rights than theirs has chosen the variables.
+        if has_more_rights() || !may_start_node() {
+            return None;
+        }
+        let program = find_program(env::var_os(PROGRAM).as_deref(), env::var_os("PATH").as_deref())?;
+        Some(Launch::new(program, state))
+    }
+
     /// Starts the node's process, which serves the returned connection first. The process is no child of this
     /// one when this returns, so it is not waited for, and its end is not noticed.
     ///
     /// # Errors
-    /// The program cannot be started.
+    /// The program cannot be started, or is none that starts a node.
     pub(crate) fn start(&self) -> io::Result<UnixStream> {
         let (own, its) = UnixStream::pair()?;
         let mut command = Command::new(&self.program);
@@ -49,13 +92,119 @@ impl Launch {
         for variable in FOREIGN {
             command.env_remove(variable);
         }
-        let mut child = command.spawn()?;
-        // The child ends at once, and its own child is the node. If SIGCHLD is ignored, the status is lost.
-        match child.wait() {
-            Ok(status) if !status.success() => {
-                Err(io::Error::other(format!("the node's process has ended at once: {status}")))
+        wait_for_handover(command.spawn()?, HANDOVER)?;
+        Ok(own)
+    }
+}
+
+/// Waits for the started process, which ends at once: its own child is the node.
+fn wait_for_handover(mut child: Child, within: Duration) -> io::Result<()> {
+    let (begun, mut look) = (Instant::now(), FIRST_LOOK);
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if !status.success() => {
+                return Err(io::Error::other(format!("the node's process has ended at once: {status}")));
             }
-            _ => Ok(own),
+            // If SIGCHLD is ignored, or another thread waits for any child, the status is lost.
+            Ok(Some(_)) | Err(_) => return Ok(()),
+            Ok(None) if begun.elapsed() >= within => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the program starts no node"));
+            }
+            Ok(None) => thread::sleep(look),
         }
+        look = LAST_LOOK.min(look * 2);
+    }
+}
+
+/// Returns true if this process may start a node for others. The limits of one program would end it, and an
+/// outer `peersock run`, or this process if it adopts orphans, would wait for it.
+pub fn may_start_node() -> bool {
+    let limits = [Resource::Cpu, Resource::As, Resource::Data, Resource::Fsize];
+    let has_descriptors = getrlimit(Resource::Nofile).maximum.is_none_or(|limit| limit >= MIN_DESCRIPTORS);
+    let has_processes = getrlimit(Resource::Nproc).current.is_none_or(|limit| limit >= MIN_PROCESSES);
+    let adopts = getpid().is_init() || child_subreaper().is_ok_and(|reaper| reaper.is_some());
+    !adopts
+        && has_descriptors
+        && (has_processes || geteuid().is_root())
+        && limits.into_iter().all(|limit| getrlimit(limit).current.is_none())
+        && env::var_os(peersock_socket_server::ENVIRONMENT).is_none_or(|value| value.is_empty())
+}
+
+/// Returns true if this process has rights that its starter lacks, or has put some of its own aside.
+fn has_more_rights() -> bool {
+    peersock_socket_server::is_secure_execution() || getuid() != geteuid() || getgid() != getegid()
+}
+
+/// Returns the program that a variable names, or else the first one in the folders of `path`.
+fn find_program(named: Option<&OsStr>, path: Option<&OsStr>) -> Option<PathBuf> {
+    if let Some(named) = named.filter(|named| !named.is_empty()) {
+        let named = PathBuf::from(named);
+        return is_program(&named).then_some(named);
+    }
+    env::split_paths(path?).map(|folder| folder.join(NAME)).find(|program| is_program(program))
+}
+
+fn is_program(path: &Path) -> bool {
+    let is_executable = |file: std::fs::Metadata| file.is_file() && file.permissions().mode() & 0o111 != 0;
+    path.is_absolute() && path.metadata().is_ok_and(is_executable)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_program_is_the_named_one_or_the_first_in_the_path_and_never_a_relative_one() {
+        let place = tempfile::tempdir().expect("room");
+        let folders = ["empty", "first", "second", "plain"].map(|name| place.path().join(name));
+        folders.iter().for_each(|folder| fs::create_dir(folder).expect("a new folder"));
+        let [empty, first, second, plain] = folders;
+        for (folder, mode) in [(&first, 0o755), (&second, 0o700), (&plain, 0o644)] {
+            let program = folder.join(NAME);
+            fs::write(&program, "").expect("room");
+            fs::set_permissions(&program, fs::Permissions::from_mode(mode)).expect("an own file");
+        }
+        fs::create_dir(empty.join(NAME)).expect("a new folder");
+        let path = |folders: &[&Path]| env::join_paths(folders).expect("no colons");
+        let in_path = |folders: &[&Path]| find_program(None, Some(&path(folders)));
+        assert_eq!(in_path(&[&empty, &plain, &second, &first]), Some(second.join(NAME)));
+        assert_eq!(in_path(&[&empty, &plain]), None);
+        assert_eq!(find_program(None, None), None);
+        // A relative path to the same file.
+        let here = env::current_dir().expect("a folder");
+        let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+        let relative = up.join(first.strip_prefix("/").expect("it is absolute"));
+        assert!(relative.join(NAME).is_file(), "the file is found by it");
+        assert_eq!(in_path(&[&relative, Path::new(""), Path::new(".")]), None);
+        let all = path(&[&first]);
+        let named = |named: &Path| find_program(Some(named.as_os_str()), Some(&all));
+        assert_eq!(named(&second.join(NAME)), Some(second.join(NAME)));
+        assert_eq!(named(Path::new("")), Some(first.join(NAME)), "an empty variable names none");
+        for wrong in [relative.join(NAME), plain.join(NAME), place.path().join("none"), NAME.into()] {
+            assert_eq!(named(&wrong), None, "{}", wrong.display());
+        }
+    }
+
+    #[test]
+    fn a_program_that_does_not_hand_over_is_ended() {
+        let program = || Command::new("sleep").arg("1000").spawn().expect("it is installed");
+        let child = program();
+        let process = child.id();
+        let error = wait_for_handover(child, Duration::from_millis(50)).expect_err("it goes on");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(!Path::new(&format!("/proc/{process}")).exists(), "it has ended, and was waited for");
+    }
+
+    #[test]
+    fn a_program_that_fails_starts_no_node() {
+        let launch = Launch::new("/bin/false".into(), Path::new("/nowhere"));
+        assert_eq!(launch.arguments, ["node", "--background", "--state=/nowhere"]);
+        let error = launch.start().expect_err("it ends with 1");
+        assert!(error.to_string().contains("exit status: 1"), "{error}");
+        assert!(Launch::new("/none/such".into(), Path::new("/nowhere")).start().is_err());
     }
 }

@@ -4,10 +4,12 @@
 //! thread of this program. The kernel knows only that the node has ended a connection; the sockets here ask
 //! the node why, also at the end of a stream, which a reset or the end of the node can look like.
 //!
-//! * [`Member`]: the program's place at the node;
+//! * [`Attach`]: the call that gives a program its place at the node;
+//! * [`Member`]: that place;
 //! * [`TcpStream`], [`TcpListener`], [`UdpSocket`]: blocking sockets;
 //! * [`tokio`]: the same sockets for tasks.
 
+mod builder;
 mod datagrams;
 mod listener;
 mod member;
@@ -15,6 +17,7 @@ mod stream;
 mod sys;
 pub mod tokio;
 
+pub use builder::Attach;
 pub use datagrams::UdpSocket;
 pub use listener::TcpListener;
 pub use member::Member;

@@ -67,8 +67,8 @@ use peersock_fd::{NodeTag, SocketId, Token};
 use serde::{Deserialize, Serialize};
 
 use application_fd::Holder;
-pub use host::{Host, Hosted, Outer, Resident, SecretMismatch};
-pub use process::{leave_descriptors, unblock_signals};
+pub use host::{EventSource, Host, Hosted, Outer, Resident, SecretMismatch};
+pub use process::{is_secure_execution, leave_descriptors, unblock_signals};
 use resets::Resets;
 pub use resets::{Launcher, PendingReset, Shown};
 use server::Server;

@@ -72,6 +72,13 @@ pub fn unblock_signals() {
     }
 }
 
+/// Returns true if the kernel has given this process rights that its starter lacks, by set-user-ID or file
+/// capabilities (AT_SECURE).
+pub fn is_secure_execution() -> bool {
+    // SAFETY: a read of a value that does not change; 0 for an unknown key.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// Gives the calling thread, and the threads it starts, a separate descriptor table. It keeps only the
 /// process's standard input, output and error.
 ///

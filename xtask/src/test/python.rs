@@ -119,7 +119,7 @@ fn pytest(python: &Path, folder: &Path, workspace: &Workspace) -> Result<Outcome
     let mut command = tests(python, folder)?;
     command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--numprocesses"]).arg(workers());
     command.args(["--dist", "worksteal", "--junitxml"]).arg(&junit);
-    command.env("PEERSOCK_PROGRAM", workspace.target.join("debug/peersock"));
+    command.env("PEERSOCK_TEST_PROGRAM", workspace.target.join("debug/peersock"));
     let (success, _) = run(command)?;
     let xml = fs::read_to_string(junit).map_err(|_| "pytest did not run")?;
     let mut outcome = Outcome::from_pytest(&xml)?;

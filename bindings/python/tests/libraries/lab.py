@@ -179,7 +179,7 @@ class Lab:
 def launcher() -> str:
     """The program ``peersock``. Tests that need it are skipped where it is not built."""
     target = os.environ.get("CARGO_TARGET_DIR", Path(__file__).resolve().parents[4] / "target")
-    places = [os.environ.get("PEERSOCK_PROGRAM"), f"{target}/release/peersock", f"{target}/debug/peersock"]
+    places = [os.environ.get("PEERSOCK_TEST_PROGRAM"), f"{target}/release/peersock", f"{target}/debug/peersock"]
     for place in places:
         if place and Path(place).is_file():
             return place

@@ -143,6 +143,31 @@ static void ask_for_names_after_the_end(struct sockaddr_in6 own, const char *tex
     CHECK(peersock_lookup(PEERSOCK_DEFAULT, machine, &found) == PEERSOCK_E_DOWN);
 }
 
+static _Atomic unsigned reached, stopped;
+
+static void note_event(const peersock_event *event, void *context) {
+    CHECK(context == NULL && event->size == sizeof *event);
+    if (event->kind == PEERSOCK_PEER_REACHABLE) reached++;
+    if (event->kind == PEERSOCK_NODE_STOPPED) stopped++;
+}
+
+// The callback and the descriptor tell of the other member, and of the end of the node.
+static void read_events(int events, int are_over) {
+    peersock_event event = {.kind = 0};
+    while (!are_over && event.kind != PEERSOCK_PEER_REACHABLE) {
+        CHECK(wait_for(events, POLLIN) == POLLIN);
+        CHECK(read(events, &event, sizeof event) == sizeof event);
+        CHECK(event.size == sizeof event && strlen(event.peer) == PEERSOCK_ID_SIZE - 1);
+    }
+    for (int i = 0; i < 60000 && (are_over ? stopped : reached) == 0; i++) usleep(1000);
+    CHECK(are_over ? stopped == 1 : reached > 0);
+    if (are_over) {
+        do CHECK(wait_for(events, POLLIN) & POLLIN);
+        while (read(events, &event, sizeof event) > 0);
+        CHECK(close(events) == 0);
+    }
+}
+
 int main(int count, char **words) {
     CHECK(count == 3);
     network = strtoull(words[2], NULL, 16);
@@ -163,8 +188,9 @@ int main(int count, char **words) {
     peersock_string_free(status);
     uint16_t port = 0;
     CHECK(peersock_udp_port(PEERSOCK_DEFAULT, &port) == PEERSOCK_OK && port != 0);
-    CHECK(peersock_event_fd(PEERSOCK_DEFAULT) == -1 && errno == EOPNOTSUPP);
-    CHECK(peersock_on_event(PEERSOCK_DEFAULT, NULL, NULL) == PEERSOCK_OK);
+    int events = peersock_event_fd(PEERSOCK_DEFAULT);
+    CHECK(events >= 0);
+    CHECK(peersock_on_event(PEERSOCK_DEFAULT, note_event, NULL) == PEERSOCK_OK);
     ask_for_other_settings(words[1]);
 
     struct sockaddr_in6 own = own_address(PEERSOCK_DEFAULT, 7000);
@@ -185,6 +211,7 @@ int main(int count, char **words) {
     ssize_t got;
     while ((got = read(fd, data, sizeof data)) > 0) write_all(fd, data, (size_t)got);
     CHECK(got == 0 && close(fd) == 0);
+    read_events(events, 0);
     puts("echoed");
     fflush(stdout);
 
@@ -192,6 +219,7 @@ int main(int count, char **words) {
     CHECK(peersock_accept(listener, NULL, NULL) == -1 && errno == ENETDOWN);
     CHECK(peersock_id(PEERSOCK_DEFAULT, id, sizeof id) == PEERSOCK_E_DOWN && errno == ENETDOWN);
     CHECK(!peersock_is_running(PEERSOCK_DEFAULT));
+    read_events(events, 1);
     CHECK(peersock_socket(AF_INET6, SOCK_STREAM, 0) == -1 && errno == ENETDOWN);
     ask_for_names_after_the_end(own, text);
     // The next one is in this process, because nobody shares any more.

@@ -9,6 +9,7 @@ mod restarted;
 mod router;
 mod run;
 mod shared;
+mod starter;
 mod versions;
 
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -15,6 +15,8 @@ pub(crate) fn check(program: Program, mode: Mode) {
     let Some(built) = program.build(mode) else { return };
     let mut command = command(&program, &built, mode);
     command.env("PEERSOCK_TEST_PORT", port().to_string());
+    // Each process is a machine.
+    command.env("PEERSOCK_OWN_NODE", "1");
     command.env("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0");
     match mode {
         Mode::Plain => {}

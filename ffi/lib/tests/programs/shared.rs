@@ -30,7 +30,7 @@ fn peersock(words: &[&str], state: &Path) -> Command {
 }
 
 /// Returns an ad-hoc network that no other test uses.
-fn network() -> String {
+pub(crate) fn network() -> String {
     format!("ff{:04x}ffff000000", run::port() % 6000 + 1)
 }
 
@@ -50,6 +50,8 @@ fn a_c_program_shares_a_node_and_is_told_when_it_is_killed() {
     let (state, network) = (program.folder.path().join("state"), network());
     let mut node = start_node(&state);
     let mut sharing = Command::new(&program.path);
+    // After the end of the node it starts none by an installed program.
+    sharing.env("PEERSOCK_PROGRAM", "none").env_remove("PEERSOCK_OWN_NODE");
     let mut sharing = Ended(sharing.arg(&state).arg(&network).stdout(Stdio::piped()).spawn().expect("built"));
     let mut lines = BufReader::new(sharing.0.stdout.take().expect("a pipe")).lines();
     let address = lines.next().expect("its address").expect("text");

@@ -6,37 +6,70 @@ use std::sync::{Arc, mpsc};
 use std::task::Waker;
 
 use peersock::attach::Wakeup;
-use peersock::{Event, Node};
+use peersock::{Event, Events};
 use peersock_fd::{Errno, peer_credentials};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{Host, down};
+use super::{Hosted, Resident, down};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Time for which the node's side waits for the caller, which connects at once.
 const CALLER_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
-/// Connects the caller with a node thread that sends it the events.
+/// Source of a program's events.
+pub trait EventSource {
+    /// Returns the next event, if one is available now. Otherwise the next event, or the end, wakes `waker`.
+    fn poll_next(&self, waker: &Waker) -> Option<Event>;
+
+    /// Returns true if the source has ended and all events were read.
+    fn is_over(&self) -> bool;
+}
+
+impl EventSource for Events {
+    fn poll_next(&self, waker: &Waker) -> Option<Event> {
+        Events::poll_next(self, waker)
+    }
+
+    fn is_over(&self) -> bool {
+        Events::is_over(self)
+    }
+}
+
+impl<S: EventSource> EventSource for Arc<S> {
+    fn poll_next(&self, waker: &Waker) -> Option<Event> {
+        (**self).poll_next(waker)
+    }
+
+    fn is_over(&self) -> bool {
+        (**self).is_over()
+    }
+}
+
+/// Connects the caller with a resident's thread that sends it the events.
 ///
 /// The two descriptor tables cannot exchange descriptors, so both ends meet at a socket name that the system
 /// chooses.
-pub(super) fn socket(
-    host: &Host,
+pub(super) fn socket<R: Resident, S: EventSource>(
+    hosted: &Hosted<R>,
+    events: impl FnOnce(&R::Shared) -> io::Result<S> + Send + 'static,
     encode: impl Fn(&Event) -> Vec<u8> + Send + 'static,
 ) -> io::Result<OwnedFd> {
     let (done, name) = mpsc::sync_channel(1);
-    host.hosted().send(move |own, apart| {
+    hosted.send(move |resident, apart| {
         let (listener, name) = match listen() {
             Ok(listening) => listening,
-            Err(error) => return drop(done.send(Err(error))),
+            Err(error) => return drop(done.send(Err(io::Error::from(error)))),
         };
         // The caller connects as soon as it knows the name; the connection waits in the backlog.
-        apart.spawn(&own.node, move |node| {
-            let events = node.events();
+        apart.spawn(resident.shared(), move |shared| {
+            let events = match events(shared) {
+                Ok(events) => events,
+                Err(error) => return drop(done.send(Err(error))),
+            };
             let _ = done.send(Ok(name));
             if let Some(end) = accept(&listener) {
                 drop(listener);
-                forward(node, &events, &end, encode);
+                forward(&events, &end, encode);
             }
         });
     })?;
@@ -77,8 +110,8 @@ fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
     }
 }
 
-/// Sends events until the node or the reader ends.
-fn forward(_: &Node, events: &peersock::Events, end: &OwnedFd, encode: impl Fn(&Event) -> Vec<u8>) {
+/// Sends events until their source or the reader ends.
+fn forward(events: &impl EventSource, end: &OwnedFd, encode: impl Fn(&Event) -> Vec<u8>) {
     let Ok(wakeup) = Wakeup::new() else { return };
     let wakeup = Arc::new(wakeup);
     let waker = Waker::from(Arc::clone(&wakeup));

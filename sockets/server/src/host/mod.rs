@@ -18,6 +18,7 @@ use peersock::{Event, Network, Node, NodeBuilder, StartError};
 use peersock_fd::{NodeTag, Token};
 
 use super::{FdServer, Unclosed};
+pub use events::EventSource;
 pub use outer::{Outer, SecretMismatch};
 pub use thread::{Hosted, Resident};
 
@@ -231,7 +232,7 @@ impl Host {
     /// # Errors
     /// Errors of [`Host::run`] and of socket(2).
     pub fn event_socket(&self, encode: impl Fn(&Event) -> Vec<u8> + Send + 'static) -> io::Result<OwnedFd> {
-        events::socket(self, encode)
+        self.hosted().event_socket(|node| Ok(node.events()), encode)
     }
 
     /// Takes what was written so far, waits up to `linger` until everything is delivered, and ends the node.

@@ -2,16 +2,19 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use peersock::Event;
 use peersock::attach::Linger;
 use peersock_primitives::sync;
 use rustix::process::Pid;
 
+use super::events::{self, EventSource};
 use super::exit::Stops as _;
 use super::{down, exit, received};
 use crate::Unclosed;
@@ -144,6 +147,19 @@ impl<R: Resident> Hosted<R> {
             });
         })?;
         received(&result)
+    }
+
+    /// Returns a descriptor of the caller's from which `events` of the resident can be read: see
+    /// [`Host::event_socket`](crate::Host::event_socket).
+    ///
+    /// # Errors
+    /// Errors of [`Hosted::run_apart`], of socket(2), and of `events`.
+    pub fn event_socket<S: EventSource>(
+        &self,
+        events: impl FnOnce(&R::Shared) -> io::Result<S> + Send + 'static,
+        encode: impl Fn(&Event) -> Vec<u8> + Send + 'static,
+    ) -> io::Result<OwnedFd> {
+        events::socket(self, events, encode)
     }
 
     /// Sends a job, which may begin others apart.
