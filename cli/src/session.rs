@@ -129,7 +129,7 @@ impl Session {
             ),
             StartError::State(StateError::InUse { path, holder }) => Failure::new(
                 format_args!("{}", AttachError::InUse { path, holder }),
-                "end that process, start `peersock node`, which `run`, `dial`, `listen`, `forward` and `proxy` \
+                "end that process, start `peersock node`, which `run`, `dial`, `listen`, `forward`, `proxy` and `rest` \
                  share, and then both; or give --state DIR or --ephemeral",
             ),
             error => error.into(),

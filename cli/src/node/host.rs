@@ -95,6 +95,11 @@ impl Host {
             changed: Condvar::new(),
         }));
         host.tell_unanswered()?;
+        let inner = Arc::downgrade(&host.0);
+        host.0.node.set_programs(move || {
+            let programs = inner.upgrade().map(|host| lock(&host.programs).all()).unwrap_or_default();
+            programs.iter().map(|program| program.status()).collect()
+        });
         Ok(host)
     }
 
@@ -280,7 +285,7 @@ impl Host {
                 drop(programs);
                 return connection.send(&Reply::Ending);
             }
-            programs.add(&self.0.node, Arc::clone(&stay.program));
+            programs.add(Arc::clone(&stay.program));
         }
         let attached = Reply::Attached {
             environment: service.environment(),
@@ -400,7 +405,6 @@ impl Stay<'_> {
         let id = network.id();
         self.program.networks().push(network);
         self.use_roots(Some(id), roots);
-        lock(&host.programs).name(&host.node);
         Ok(entered(&joined))
     }
 
@@ -413,7 +417,6 @@ impl Stay<'_> {
         let unused: Vec<_> = of_network.map(|(_, root)| root).collect();
         drop(roots);
         lock(&host.roots).leave(&host.node, &unused);
-        lock(&host.programs).name(&host.node);
     }
 
     /// Uses roots: until the program leaves a network, or as long as it is attached.
@@ -433,7 +436,7 @@ impl Stay<'_> {
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
         let host = &self.host.0;
-        lock(&host.programs).remove(&host.node, &self.program);
+        lock(&host.programs).remove(&self.program);
         let ids: Vec<_> = self.program.networks().iter().map(Network::id).collect();
         lock(&host.networks).leave(&host.node, &ids);
         let roots: Vec<_> = lock(&self.roots).drain(..).map(|(_, root)| root).collect();

@@ -12,6 +12,9 @@ use peersock_attach::{Connection, Reply};
 /// Limit of lines that wait for one program, and of lines of the log before the first program.
 const MAX_LINES: usize = 64;
 
+/// Limit of events that wait for one program.
+const MAX_EVENTS: usize = 1024;
+
 /// Limit of questions that wait for one program.
 const MAX_QUESTIONS: usize = 1024;
 
@@ -26,6 +29,7 @@ pub(super) struct Notes {
 #[derive(Default)]
 struct Waiting {
     lines: AtomicUsize,
+    events: AtomicUsize,
     questions: AtomicUsize,
 }
 
@@ -34,6 +38,7 @@ impl Waiting {
     fn of(&self, reply: &Reply) -> (&AtomicUsize, usize) {
         match reply {
             Reply::Note(_) | Reply::Log(_) => (&self.lines, MAX_LINES),
+            Reply::Event(_) => (&self.events, MAX_EVENTS),
             _ => (&self.questions, MAX_QUESTIONS),
         }
     }

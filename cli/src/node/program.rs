@@ -1,15 +1,16 @@
 //! A program that is attached to a shared node.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::NetworkId;
-use peersock::{Network, Node, ProgramStatus, Unanswered};
+use peersock::{Event, Events, Network, Node, ProgramStatus, Unanswered};
 use peersock_attach::{Ask, Connection, Reply, Wish};
-use peersock_socket_server::{FdServer, Launcher};
+use peersock_socket_server::{FdServer, Launcher, Meter};
 
 use super::about::About;
 use super::host::{Stay, refusal};
@@ -22,6 +23,9 @@ use crate::unanswered::UnansweredMessages;
 
 /// Limit of the time for which a node waits for another program, which must not overflow.
 const MAX_PERSIST: Duration = Duration::from_secs(365 * 86400);
+
+/// Longest wait for one event; the end of the events ends it.
+const EVENT_WAIT: Duration = Duration::from_secs(3600);
 
 /// An attached program.
 pub(super) struct Program {
@@ -37,6 +41,8 @@ pub(super) struct Program {
     unanswered: Mutex<UnansweredMessages>,
     /// Its server, while there is one.
     server: Mutex<Weak<FdServer>>,
+    /// Use of that server.
+    meter: Mutex<Meter>,
     /// Set before the node's end drops connections, after which nothing is known of what they had to deliver.
     is_cut_off: Arc<AtomicBool>,
 }
@@ -47,6 +53,8 @@ pub(super) struct Service {
     asking: Asking,
     about: About,
     is_cut_off: Arc<AtomicBool>,
+    /// The node's events, once the program has asked for them.
+    events: OnceLock<Arc<Events>>,
     _roots: RootWatch,
 }
 
@@ -67,15 +75,20 @@ impl Program {
             notes,
             unanswered: Mutex::default(),
             server: Mutex::default(),
+            meter: Mutex::default(),
             is_cut_off: Arc::default(),
         };
         (program, unsent)
     }
 
     /// Returns the program as the node's status names it.
-    fn status(&self) -> ProgramStatus {
+    pub(super) fn status(&self) -> ProgramStatus {
         let networks = self.networks().iter().map(|network| network.id().to_string()).collect();
-        ProgramStatus::new(self.name.clone(), self.process, networks)
+        used(ProgramStatus::new(self.name.clone(), self.process, networks), &self.meter())
+    }
+
+    fn meter(&self) -> MutexGuard<'_, Meter> {
+        lock(&self.meter)
     }
 
     /// Returns the program's networks.
@@ -92,6 +105,8 @@ impl Program {
         let (mut status, ids) = (node.status(), self.network_ids());
         status.peers.retain(|peer| ids.contains(&peer.network));
         status.networks.retain(|network| ids.contains(&network.id));
+        // The ID of an open network is all that its members need.
+        status.programs = vec![self.status()];
         Ok(serde_json::to_string(&status)?)
     }
 
@@ -134,10 +149,10 @@ impl Program {
         }
     }
 
-    /// Says that a member does not answer, if the program has its network.
+    /// Says that a member does not answer, if the program has its network and has tried to reach it.
     pub(super) fn tell_unanswered(&self, node: &Node, named: &NamedServers, one: Unanswered) {
         let network = self.networks().iter().find(|network| network.id() == one.network).cloned();
-        let Some(network) = network else { return };
+        let Some(network) = network.filter(|_| self.meter().concerns(one.address)) else { return };
         if let Some(line) = self.messages().tell_about(node, &network, named, one) {
             self.notes.tell(line);
         }
@@ -154,6 +169,7 @@ impl Program {
         let launcher: Arc<dyn Launcher> = asking.0.clone();
         let server = Arc::new(FdServer::start_within(node, &networks, self.process, Some(launcher))?);
         *lock(&self.server) = Arc::downgrade(&server);
+        *self.meter() = server.meter();
         let (refusals, notes) = (server.refusals(), self.notes.clone());
         let tell = move || refusals.iter().for_each(|refusal| notes.tell(refusal));
         thread::Builder::new().name("refusals".into()).spawn(tell)?;
@@ -161,7 +177,41 @@ impl Program {
         let roots = root_watch::start_for(node, move |note| notes.tell(note))?;
         let about = About::new(node, named);
         let is_cut_off = Arc::clone(&self.is_cut_off);
-        Ok(Service { server, asking, about, is_cut_off, _roots: roots })
+        Ok(Service { server, asking, about, is_cut_off, events: OnceLock::new(), _roots: roots })
+    }
+
+    /// Sends the events about members of the program's networks, until `events` end.
+    fn pass_events(&self, node: &Node, events: &Events) {
+        // A member that is lost may have no address any more by which its network could be found.
+        let mut passed = HashSet::new();
+        while !events.is_over() {
+            let Some(event) = events.next_timeout(EVENT_WAIT) else { continue };
+            let id = match event {
+                Event::PeerFound { id }
+                | Event::PeerReachable { id, .. }
+                | Event::PathChanged { id, .. }
+                | Event::PeerLost { id }
+                | Event::PeerUnreachable { id } => id,
+                _ => continue,
+            };
+            let mut networks = self.network_ids().into_iter().filter_map(|network| node.network(network));
+            let is_member =
+                networks.any(|network| network.peer_at(network.id().address_of(&id).into()) == Some(id));
+            let is_gone = matches!(event, Event::PeerLost { .. });
+            if is_member || passed.contains(&id) {
+                match is_gone {
+                    true => passed.remove(&id),
+                    false => passed.insert(id),
+                };
+                self.notes.send(Reply::Event(event));
+            }
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.events.get().into_iter().for_each(|events| events.end());
     }
 }
 
@@ -179,6 +229,18 @@ impl Service {
             self.server.end_everywhere();
         }
         detached.map(drop)
+    }
+
+    /// Starts to send the node's events, once.
+    fn pass_events(&self, stay: &Stay<'_>) -> io::Result<()> {
+        if self.events.get().is_some() {
+            return Ok(());
+        }
+        let events = Arc::new(stay.node().events());
+        let _ = self.events.set(Arc::clone(&events));
+        let (program, node) = (Arc::clone(&stay.program), stay.node().clone());
+        let pass = move || program.pass_events(&node, &events);
+        thread::Builder::new().name("events".into()).spawn(pass).map(drop)
     }
 
     /// Answers the program. Returns true once it detaches, and false if it is gone.
@@ -225,12 +287,28 @@ impl Service {
                     }
                     connection.send(&Reply::Left(left.is_some()))?;
                 }
+                Ask::Events => {
+                    self.pass_events(stay)?;
+                    connection.send(&Reply::Done)?;
+                }
                 Ask::Status => connection.send(&Reply::Status(program.status_of(stay.node())?))?,
                 Ask::Detach => return Ok(true),
             }
         }
         Ok(false)
     }
+}
+
+/// Adds a program's sockets and bytes.
+pub(crate) fn used(mut program: ProgramStatus, meter: &Meter) -> ProgramStatus {
+    let usage = meter.usage();
+    program.streams = usage.streams;
+    program.listeners = usage.listeners;
+    program.datagram_sockets = usage.datagram_sockets;
+    program.peers = usage.peers;
+    program.sent_bytes = usage.sent_bytes;
+    program.received_bytes = usage.received_bytes;
+    program
 }
 
 /// Returns the name of a program and of its process, for people.
@@ -259,16 +337,14 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn add(&mut self, node: &Node, program: Arc<Program>) {
+    pub(super) fn add(&mut self, program: Arc<Program>) {
         self.attached.push(program);
         self.had_some = true;
-        self.name(node);
     }
 
-    pub(super) fn remove(&mut self, node: &Node, program: &Arc<Program>) {
+    pub(super) fn remove(&mut self, program: &Arc<Program>) {
         self.attached.retain(|other| !Arc::ptr_eq(other, program));
         self.waits_until = self.waits_until.max(Some(Instant::now() + program.persist.min(MAX_PERSIST)));
-        self.name(node);
     }
 
     /// Returns true once the last program has ended. A connection alone keeps no node.
@@ -280,11 +356,6 @@ impl Programs {
     pub(super) fn time_left(&self) -> Duration {
         let until = self.waits_until.filter(|_| self.is_idle());
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
-    }
-
-    /// Names the programs in the node's status.
-    pub(super) fn name(&self, node: &Node) {
-        node.set_programs(self.attached.iter().map(|program| program.status()).collect());
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Program>> {

@@ -1,22 +1,23 @@
 //! The program's side of an attachment.
 
+use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::NetworkId;
 use peersock::management::{connect_own, is_absent, with_short_path};
 use peersock::state::StateDir;
+use peersock::{Event, NetworkId, Status};
 use peersock_fd::NodeTag;
 use peersock_socket_server::{FdServer, Outstanding, Unclosed};
 
 use crate::frame;
-use crate::messages::{Ask, Joining, Network, Refusal, Reply, Wish};
+use crate::messages::{Ask, Joining, Network, Refusal, Reply, Wish, port_refusal};
 use crate::start::Launch;
 
 /// Timeout of a start: another node may be ending meanwhile.
@@ -48,7 +49,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Attachment of this program to the shared node.
 ///
 /// Dropping it ends the program's sockets as [`Attached::detach`] does.
-#[derive(Debug)]
 pub struct Attached {
     writer: Arc<Writer>,
     environment: String,
@@ -58,8 +58,12 @@ pub struct Attached {
     networks: Vec<Network>,
     /// Answers, from the thread that reads. Held during a question.
     answers: Mutex<Receiver<Reply>>,
+    subscribers: Arc<Mutex<Subscribers>>,
     has_ended: Arc<AtomicBool>,
 }
+
+/// Receivers of the node's events, each until it returns false; `None` once the node has ended.
+type Subscribers = Option<Vec<Box<dyn FnMut(&Event) -> bool + Send>>>;
 
 /// Event of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,17 +210,25 @@ impl Attached {
         let (mut reading, ending) = (stream, Arc::clone(&writer));
         let has_ended = Arc::<AtomicBool>::default();
         let ended = Arc::clone(&has_ended);
+        let subscribers = Arc::new(Mutex::new(Subscribers::Some(Vec::new())));
+        let of_events = Arc::clone(&subscribers);
         let reader = move || {
             while let Ok(Some(reply)) = frame::read(&mut reading) {
                 match reply {
                     // Dropped while nobody reads them, so that answers do not wait for people.
                     Reply::Note(note) => drop(events.try_send(Told::Note(note))),
                     Reply::Log(line) => drop(events.try_send(Told::Log(line))),
+                    Reply::Event(event) => {
+                        let mut subscribers = lock(&of_events);
+                        subscribers.iter_mut().for_each(|all| all.retain_mut(|take| take(&event)));
+                    }
                     Reply::Show { .. } | Reply::Break => helper.help(reply),
                     reply => drop(answer.send(reply)),
                 }
             }
             ended.store(true, Ordering::SeqCst);
+            let none = lock(&of_events).take();
+            drop(none);
             // Before the event, so that nobody waits for an answer once it is known.
             drop(answer);
             // In this thread, because a line may wait for a reader of standard error.
@@ -226,7 +238,17 @@ impl Attached {
         };
         thread::Builder::new().name("attached".into()).spawn(reader)?;
         let (answers, Place { environment, process, public_key, networks }) = (Mutex::new(answers), place);
-        Ok(Attached { writer, environment, tag, process, public_key, networks, answers, has_ended })
+        Ok(Attached {
+            writer,
+            environment,
+            tag,
+            process,
+            public_key,
+            networks,
+            answers,
+            subscribers,
+            has_ended,
+        })
     }
 
     /// Returns the value of the variable `PEERSOCK_NODE` for processes that use the program's sockets. It
@@ -253,6 +275,11 @@ impl Attached {
     /// Returns the program's first networks, in the order of the request.
     pub fn networks(&self) -> &[Network] {
         &self.networks
+    }
+
+    /// Returns the reason why members cannot reach a listener at a port in the first networks.
+    pub fn port_refusal(&self, port: u16) -> Option<String> {
+        port_refusal(self.networks.iter(), port)
     }
 
     /// Returns true once the node has ended, or the program is detached.
@@ -313,6 +340,27 @@ impl Attached {
         }
     }
 
+    /// Returns the [status](Self::status), parsed.
+    ///
+    /// # Errors
+    /// `NetworkDown` if the node has ended; `InvalidData`.
+    pub fn read_status(&self) -> io::Result<Status> {
+        Ok(serde_json::from_str(&self.status().ok_or(io::ErrorKind::NetworkDown)?)?)
+    }
+
+    /// Passes future events about members of the program's networks to `take`, until it returns false or the
+    /// node has ended. It must not block, because answers wait meanwhile.
+    ///
+    /// # Errors
+    /// `NetworkDown` if the node has ended.
+    pub fn subscribe(&self, take: impl FnMut(&Event) -> bool + Send + 'static) -> io::Result<()> {
+        lock(&self.subscribers).as_mut().ok_or(io::ErrorKind::NetworkDown)?.push(Box::new(take));
+        match self.question(&Ask::Events) {
+            Some(Reply::Done) => Ok(()),
+            _ => Err(io::ErrorKind::NetworkDown.into()),
+        }
+    }
+
     /// Returns the data that is not delivered yet, or never will be; `None` if the node has ended, or has not
     /// answered before `is_over`.
     pub fn outstanding(&self, is_over: impl Fn() -> bool) -> Option<Outstanding> {
@@ -352,6 +400,13 @@ impl Attached {
     /// Sends a message without an answer. If the node has ended, the thread that reads says so.
     fn say(&self, ask: &Ask) {
         let _ = self.writer.write(ask);
+    }
+}
+
+impl fmt::Debug for Attached {
+    /// Leaves out the environment, which contains a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached").field("process", &self.process).finish_non_exhaustive()
     }
 }
 
@@ -455,6 +510,10 @@ fn first_answer(stream: UnixStream, ask: &Ask) -> io::Result<(UnixStream, Reply)
     let reply = frame::read(&mut &stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     stream.set_read_timeout(None)?;
     Ok((stream, reply))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_timeout(error: &io::Error) -> bool {

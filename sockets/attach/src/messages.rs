@@ -12,7 +12,7 @@ use crate::Namespaces;
 use crate::questions::{Answer, Question};
 
 /// Version of the protocol. A node refuses other versions, because both sides are one program's.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Message of a program.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,6 +51,9 @@ pub enum Ask {
     /// Asks for the node's status, and about the members of the program's networks. The answer is
     /// [`Reply::Status`].
     Status,
+    /// Asks for the events about members of the program's networks, as [`Reply::Event`] from now on. The
+    /// answer is [`Reply::Done`].
+    Events,
     /// Ends the attachment. The node closes the connection afterwards. If it waits for no other program, it
     /// has ended by then.
     Detach,
@@ -145,7 +148,7 @@ pub enum Reply {
     Left(bool),
     /// Answer to [`Ask::Status`]: a [`peersock::Status`] as JSON.
     Status(String),
-    /// Answer to [`Ask::UnseenCalls`].
+    /// Answer to [`Ask::UnseenCalls`] and [`Ask::Events`].
     Done,
     /// Answer to [`Ask::Contacts`].
     Contacts(u64),
@@ -153,6 +156,8 @@ pub enum Reply {
     Outstanding(Outstanding),
     /// Answer to [`Ask::About`].
     About(Answer),
+    /// An event about a member.
+    Event(peersock::Event),
     /// A line for people.
     Note(String),
     /// A line of the node's log, as it is.
@@ -168,6 +173,21 @@ pub struct Network {
     pub addresses: Vec<IpAddr>,
     /// First and last port that it allows.
     pub ports: (u16, u16),
+}
+
+/// Returns the reason why members cannot reach a listener at a port in any of these networks.
+pub(crate) fn port_refusal<'a>(
+    networks: impl Iterator<Item = &'a Network> + Clone,
+    port: u16,
+) -> Option<String> {
+    let is_allowed = networks.clone().any(|joined| (joined.ports.0..=joined.ports.1).contains(&port));
+    let allowed = networks.map(|joined| {
+        let (first, last) = joined.ports;
+        format!("network {} allows ports {first} to {last}", joined.id)
+    });
+    let allowed: Vec<_> = allowed.collect();
+    let is_refused = !is_allowed && !allowed.is_empty();
+    is_refused.then(|| format!("port {port} is not allowed: {}", allowed.join(", ")))
 }
 
 /// Reason why a node does not serve a program, for people.
@@ -215,6 +235,7 @@ impl fmt::Debug for Reply {
             Reply::Contacts(count) => f.debug_tuple("Contacts").field(count).finish(),
             Reply::Outstanding(outstanding) => outstanding.fmt(f),
             Reply::About(answer) => answer.fmt(f),
+            Reply::Event(event) => event.fmt(f),
             Reply::Note(note) => f.debug_tuple("Note").field(note).finish(),
             Reply::Log(line) => f.debug_tuple("Log").field(line).finish(),
         }

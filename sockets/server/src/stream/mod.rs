@@ -25,6 +25,7 @@ use crate::application_fd::Holder;
 use crate::listening::HOLDS_PLACE;
 use crate::process;
 use crate::resets::Resets;
+use crate::usage::Moved;
 
 /// Number of consecutive rounds of a stream before other streams have their turn.
 const ROUNDS: usize = 4;
@@ -87,6 +88,8 @@ pub(super) struct Stream {
     inward: Way,
     /// Data read from the application that did not fit.
     left: Vec<u8>,
+    /// Bytes moved since they were counted last.
+    moved: Moved,
     broken: Option<Break>,
     /// Deadline for passing on the peer's end, once the peer has ended its direction.
     end_until: Option<Instant>,
@@ -176,6 +179,7 @@ impl Stream {
             outward: Way::Open,
             inward: Way::Open,
             left: Vec::new(),
+            moved: Moved::default(),
             broken: None,
             end_until: None,
             holds_end: false,
@@ -254,6 +258,13 @@ impl Stream {
     /// Returns its end of the application's descriptor, and closes the connection.
     pub(super) fn into_fd(self) -> OwnedFd {
         self.unix.into_fd()
+    }
+
+    /// Adds the bytes moved since the last call.
+    pub(super) fn count_moved(&mut self, all: &mut Moved) {
+        let Moved { sent, received } = std::mem::take(&mut self.moved);
+        all.sent += sent;
+        all.received += received;
     }
 
     /// Moves pending data, up to a bound. With `drain`, data the application has not written by now does not
