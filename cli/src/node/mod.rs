@@ -18,7 +18,7 @@ use peersock_attach::Launch;
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::{log, stdio};
-use host::Host;
+pub(crate) use host::{Beside, Host};
 pub(crate) use program::used;
 
 /// Keep the node that the programs of this user share
