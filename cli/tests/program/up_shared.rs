@@ -90,7 +90,7 @@ fn programs_share_the_node_of_an_interface_beside_the_kernel_s_programs() {
     dial.wait_for_stdout("still\n");
     // A second interface is refused, and so is a program with a node of its own.
     run(office.up_command(0))
-        .failure(1, &["a node runs with", "used by `peersock dial", "end these programs"]);
+        .failure(1, &["a node runs with", "used by peersock dial (process ", "end these programs"]);
     run(office.member(0, &["dial", "--own-node", "two:7001"]))
         .failure(1, &["whose node other programs share"]);
     // The end of the command is told.
@@ -163,8 +163,9 @@ fn only_the_user_of_the_directory_shares_the_node_that_root_has_started() {
         let words = ["curl", "-sS", "--max-time", "60", "--unix-socket", path, "http://node/"];
         run(as_user(user, &words)).status.code()
     };
-    // An empty answer, or a reset; the user gets one, which is no HTTP.
-    assert!(matches!(knock("65533"), Some(52 | 56)), "{:?}", knock("65533"));
+    // An empty answer, or a reset while it sends or later; the user gets one, which is no HTTP.
+    let foreign = knock("65533");
+    assert!(matches!(foreign, Some(52 | 55 | 56)), "{foreign:?}");
     assert_eq!(knock(nobody), Some(1));
     up.interrupt().failure(130, &[]);
     listening.wait_for_end();
