@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use peersock::attach::NodeHandle;
 use peersock::blocking::{TcpListener, TcpStream, UdpSocket};
-use peersock::{Network, Node, Status};
+use peersock::{Network, Status};
 use peersock_proxy::Overlay;
 use peersock_proxy::serving::Owner;
 
@@ -130,7 +130,7 @@ impl Member {
     fn status(&self) -> Option<Status> {
         match self {
             Member::Own(session, _) => Some(session.node.status()),
-            Member::Shared(shared) => serde_json::from_str(&shared.member.attached().status()?).ok(),
+            Member::Shared(shared) => shared.member.attached().read_status().ok(),
         }
     }
 
@@ -224,14 +224,6 @@ impl Member {
                     id.map_or(Owner::Address(peer), Owner::Member)
                 })
             }
-        }
-    }
-
-    /// Returns the node, if it is this process's own.
-    pub(crate) fn own_node(&self) -> Option<&Node> {
-        match self {
-            Member::Own(session, _) => Some(&session.node),
-            Member::Shared(_) => None,
         }
     }
 

@@ -1,19 +1,24 @@
 //! `peersock rest`
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use peersock::state::read_secret_file;
 use peersock_proxy::Place;
 use peersock_rest::{Origin, Rest, RestError, RestSettings, Token};
 
-use crate::args::{NetworkArgs, NodeArgs};
+use crate::args::{NetworkArgs, SharedNodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
 use crate::{open_network, output, stdio};
 
 /// Name of the token's file in the state directory.
 const TOKEN_FILE: &str = "rest-token";
+
+/// Name of the file that servers with this token lock.
+const LOCK_FILE: &str = "rest-lock";
 
 /// Offer the node over HTTP to programs of this machine: its state, and pipes to members
 ///
@@ -38,7 +43,7 @@ pub(crate) struct Args {
     network: NetworkArgs,
 
     #[command(flatten)]
-    node: NodeArgs,
+    node: SharedNodeArgs,
 
     /// Listen at PLACE; may be repeated [default: the sockets of systemd, or else 127.0.0.1:12333]
     #[arg(short, long, value_name = "PLACE")]
@@ -70,12 +75,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     output::check_open()?;
-    let mut serving = Serving::open_own(&args.serving, &args.node, &args.network)?;
+    let mut serving = Serving::open("rest", &args.serving, &args.node, &args.network)?;
     let listen = places(args, &serving);
     let needs_token = !args.no_token && listen.iter().any(|place| !matches!(place, Place::Unix(_)));
-    let (token, file) = match needs_token {
-        true => token(args).map(|(token, path)| (Some(token), Some(path)))?,
-        false => (None, None),
+    let shown = if needs_token { Some(token(args)?) } else { None };
+    let (token, file, _lock) = match shown {
+        Some(Shown { token, path, lock }) => (Some(token), Some(path), lock),
+        None => (None, None, None),
     };
     let settings = RestSettings {
         listen,
@@ -85,8 +91,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         most: args.serving.most(),
         most_of_member: args.max_clients_of_member.into(),
     };
-    let node = serving.member.own_node().expect("`open_own` has started one").clone();
-    let rest = serving.begin(async |_, activated| Rest::listen(&node, settings, activated, tell()).await);
+    let rest =
+        serving.begin(async |overlay, activated| Rest::listen(overlay, settings, activated, tell()).await);
     let rest = rest.map_err(failure)?;
     let lines: Vec<_> = rest.places().iter().map(url).collect();
     let stopper = rest.stopper();
@@ -122,34 +128,60 @@ fn url(place: &Place) -> String {
     }
 }
 
-/// Returns the token and the path of its file.
-fn token(args: &Args) -> Outcome<(Token, PathBuf)> {
+/// The token, and the path of its file.
+struct Shown {
+    token: Token,
+    path: PathBuf,
+    /// Held while the token of the state directory is used.
+    lock: Option<File>,
+}
+
+fn token(args: &Args) -> Outcome<Shown> {
     match &args.token_file {
-        Some(path) if path.exists() => {
-            let text = read_secret_file(path).map_err(|error| {
-                Failure::file(
-                    error,
-                    "write the token into a file of mode 0600, or name one that does not exist",
-                )
-            })?;
-            let token = Token::parse(&text).map_err(|error| {
-                Failure::usage(
-                    format_args!("{}: {error}", path.display()),
-                    "name a file that does not exist: it is created with a new token",
-                )
-            })?;
-            Ok((token, path.clone()))
-        }
+        Some(path) if path.exists() => existing_token(path),
         Some(path) => new_token(path),
         None if args.node.state.ephemeral => Err(Failure::usage(
             "a node with an ephemeral identity has no place for the token",
             "give a file with --token-file FILE, or --no-token if every user of this machine may use it",
         )),
-        None => new_token(&args.node.state.path()?.join(TOKEN_FILE)),
+        None => token_of_state(&args.node.state.path()?),
     }
 }
 
-fn new_token(path: &Path) -> Outcome<(Token, PathBuf)> {
+/// Returns the token of the state directory: a new one, unless another server of the directory uses one.
+fn token_of_state(state: &Path) -> Outcome<Shown> {
+    let (path, locked) = (state.join(TOKEN_FILE), state.join(LOCK_FILE));
+    let unusable = |error: io::Error| {
+        Failure::new(
+            format_args!("cannot lock {}: {error}", locked.display()),
+            "check that the directory belongs to you, or give a file with --token-file FILE",
+        )
+    };
+    let mut options = File::options();
+    let lock =
+        options.write(true).create(true).truncate(false).mode(0o600).open(&locked).map_err(unusable)?;
+    if lock.try_lock().is_ok() {
+        new_token(&path)?;
+    }
+    // A server that starts in between may have replaced the token, so it is read behind this lock only.
+    lock.lock_shared().map_err(unusable)?;
+    Ok(Shown { lock: Some(lock), ..existing_token(&path)? })
+}
+
+fn existing_token(path: &Path) -> Outcome<Shown> {
+    let text = read_secret_file(path).map_err(|error| {
+        Failure::file(error, "write the token into a file of mode 0600, or name one that does not exist")
+    })?;
+    let token = Token::parse(&text).map_err(|error| {
+        Failure::usage(
+            format_args!("{}: {error}", path.display()),
+            "name a file that does not exist: it is created with a new token",
+        )
+    })?;
+    Ok(Shown { token, path: path.to_owned(), lock: None })
+}
+
+fn new_token(path: &Path) -> Outcome<Shown> {
     let token = Token::generate()?;
     token.write(path).map_err(|error: io::Error| {
         Failure::new(
@@ -157,7 +189,7 @@ fn new_token(path: &Path) -> Outcome<(Token, PathBuf)> {
             "give a file in a folder that can be written to with --token-file FILE",
         )
     })?;
-    Ok((token, path.to_owned()))
+    Ok(Shown { token, path: path.to_owned(), lock: None })
 }
 
 /// Returns the failure if clients cannot connect.

@@ -279,7 +279,7 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) => return error,
             };
-            let owner = Some(Owner::of_member(&self.node, address.ip()));
+            let owner = Some(Owner::of_member(&(&self.node).into(), address.ip()));
             let Some(place) = self.served.take(owner) else {
                 let line = || {
                     format!(

@@ -13,7 +13,7 @@ use peersock_proxy::{Activated, Event, ListenError, Overlay, Stopper, Tell};
 use rustix::process::Resource;
 use tokio::runtime::Runtime;
 
-use crate::args::{NetworkArgs, NodeArgs, SharedNodeArgs, UnderlayArgs, parse_seconds};
+use crate::args::{NetworkArgs, SharedNodeArgs, UnderlayArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
 use crate::member::{Member, node_has_ended};
@@ -101,14 +101,6 @@ impl Serving {
     ) -> Outcome<Serving> {
         let open = |farewell| Member::open_in_until(command, node, network, farewell);
         let serving = Serving::open_with(args, open)?;
-        serving.member.warn_of_other_port(node.overlay_port);
-        Ok(serving)
-    }
-
-    /// Starts a node of this process alone, which [`member`](Self::member) has.
-    pub(crate) fn open_own(args: &ServingArgs, node: &NodeArgs, network: &NetworkArgs) -> Outcome<Serving> {
-        let serving =
-            Serving::open_with(args, |farewell| Member::open_own(node, network.resolve()?, farewell))?;
         serving.member.warn_of_other_port(node.overlay_port);
         Ok(serving)
     }

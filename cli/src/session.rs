@@ -54,18 +54,20 @@ impl Session {
         Session::open_with(args, node, network, Node::join, farewell)
     }
 
-    /// Prepares a node for devices: reads all it needs, but does not start it. `own` are the devices'
+    /// Prepares a node with these roots for devices: reads all it needs, but does not start it. `own` are the devices'
     /// interfaces, over which no peer is reached.
     pub(crate) fn prepare_for_devices(
         args: &NodeArgs,
         identity: IdentitySource,
         own: Vec<String>,
+        roots: Vec<RootSource>,
     ) -> Outcome<NodeBuilder> {
         let allowed = match interfaces(&args.interfaces) {
             Interfaces::All => Interfaces::Except(own),
             named => named,
         };
-        builder(args, identity, allowed)
+        let node = Node::builder().identity(identity).interfaces(allowed).port(args.overlay_port);
+        Ok(args.without_roots(node)?.roots(roots))
     }
 
     /// Starts a node for a device, to which [`join_device`](Self::join_device) can add more. On Ctrl-C,
@@ -129,7 +131,7 @@ impl Session {
             ),
             StartError::State(StateError::InUse { path, holder }) => Failure::new(
                 format_args!("{}", AttachError::InUse { path, holder }),
-                "end that process, start `peersock node`, which `run`, `dial`, `listen`, `forward` and `proxy` \
+                "end that process, start `peersock node`, which `run`, `dial`, `listen`, `forward`, `proxy` and `rest` \
                  share, and then both; or give --state DIR or --ephemeral",
             ),
             error => error.into(),

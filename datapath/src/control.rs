@@ -27,8 +27,8 @@ impl Datapath {
         self.join_for(now, config, None, batch)
     }
 
-    /// Joins a network in the overlay alone: `device` takes its packets, and [`Datapath::send_from_device`]
-    /// sends packets that come from the device.
+    /// Joins a network for a device beside the stack's sockets: it takes the packets that no socket takes, and
+    /// [`Datapath::send_from_device`] sends packets that come from the device.
     /// Errors: as [`Datapath::join`].
     pub fn join_device(
         &self,
@@ -56,15 +56,15 @@ impl Datapath {
             let mut endpoint = self.control();
             let index = endpoint.join(self.clock.overlay(now), config)?;
             let addresses = endpoint.addresses(index);
-            let routes = routes(&prefixes, &addresses);
-            let prefixes: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
-            // The stack gets no route to a network whose packets a device takes, so its sockets cannot reach
-            // it.
-            let in_stack = |cidrs: &[Cidr]| if device.is_none() { cidrs.to_vec() } else { Vec::new() };
+            // A default route leads to an exit, for the packets of a device alone.
+            let mut routes = routes(&prefixes, &addresses);
+            routes.retain(|route| route.prefix() > 0);
+            let of_network: Vec<_> = prefixes.into_iter().filter(|prefix| prefix.length() > 0).collect();
+            let prefixes: Vec<Cidr> = addresses.iter().map(|address| within(*address, &of_network)).collect();
             let interface = self.stack.add_interface(InterfaceConfig {
                 name: id.to_string(),
-                addresses: in_stack(&prefixes),
-                routes: in_stack(&routes),
+                addresses: prefixes.clone(),
+                routes: routes.clone(),
                 ports: ports.clone(),
                 // The session authenticates every byte, so inner checksums are redundant.
                 checksums: false,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use peersock_overlay::wire::MessageType;
 use peersock_overlay::{Attention, DATA_OVERHEAD, Opened, RecvMeta, RelayReader, Session, data_index};
-use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId, may_pass};
+use peersock_stack::{Batch, Claim, Coalescer, Flushed, InterfaceId, may_pass};
 
 use crate::addresses::{destination_address, source_address};
 use crate::networks::Known;
@@ -154,6 +154,7 @@ impl Datapath {
             return true;
         };
         let interface = network.interface;
+        let mut claim = Claim::Sockets;
         if network.device.is_some() {
             let destination = destination_address(packet);
             if last.reached.is_none() || last.reached != destination {
@@ -169,6 +170,7 @@ impl Datapath {
                 self.counters.device_port_refused.increment();
                 return true;
             }
+            claim = self.stack.claim(interface, packet);
         }
         if let Some(group) = group_of(packet) {
             self.note_group_packet(now, interface, last.session.peer(), (group, packet), &mut ingress.batch);
@@ -179,12 +181,14 @@ impl Datapath {
             self.counters.inner_congested.increment();
             return true;
         }
-        let has_device = network.device.is_some();
+        if claim == Claim::Both {
+            self.stack.receive(now, interface, &mut slot[..length].to_vec(), &mut ingress.batch);
+        }
         let Ingress { coalescer, batch, device, .. } = ingress;
         let key = u64::from(interface.0);
-        let flushed = match has_device {
-            false => coalescer.commit(key, length),
-            true => coalescer.commit_even(key | TO_DEVICE, length),
+        let flushed = match claim {
+            Claim::Sockets => coalescer.commit(key, length),
+            Claim::Other | Claim::Both => coalescer.commit_even(key | TO_DEVICE, length),
         };
         if let Some(flushed) = flushed {
             self.hand_over(now, flushed, device, batch);

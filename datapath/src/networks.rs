@@ -27,7 +27,7 @@ pub struct JoinedNetwork {
     pub routes: Vec<Cidr>,
     /// TCP and UDP ports on which services may be offered and reached.
     pub ports: RangeInclusive<u16>,
-    /// Receiver of its packets in place of the stack; then the interface has no address in the stack.
+    /// Receiver of its packets that no socket of the stack takes.
     pub device: Option<Arc<dyn Device>>,
 }
 

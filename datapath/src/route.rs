@@ -61,9 +61,11 @@ impl Datapath {
     /// node's own.
     pub fn interface_to(&self, now: Instant, scope: &Scope, address: IpAddr) -> Option<InterfaceId> {
         let networks = self.networks();
-        // The stack has no address in a network whose packets a device takes.
-        let mut in_stack =
-            networks.iter().filter(|network| network.device.is_none() && scope.admits(network.interface));
+        // An exit, to which all other addresses lead, is for the packets of a device alone.
+        let mut in_stack = networks.iter().filter(|network| {
+            let is_near = || network.routes.iter().any(|route| route.contains(address));
+            scope.admits(network.interface) && (network.device.is_none() || is_near())
+        });
         let found = in_stack.find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute))?;
         Some(found.interface)
     }

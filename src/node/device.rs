@@ -1,4 +1,4 @@
-//! Networks whose packets a device of the machine takes, in place of this node's sockets.
+//! Networks whose packets a device of the machine takes, beside this node's sockets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,8 +13,12 @@ use crate::config::Network;
 
 impl Node {
     /// Joins a network for a device. `device` takes the packets that peers send to this node, or to a block
-    /// of addresses behind it. [`Joined::device_sender`] sends packets of the device's IP stack. Sockets of
-    /// this node are not in the network.
+    /// of addresses behind it. [`Joined::device_sender`] sends packets of the device's IP stack.
+    ///
+    /// Sockets of this node are in the network, too. The packets of a connection, a listener or a datagram
+    /// socket go there, and not to the device. Fragments, and packets with IP options or extension headers,
+    /// go to the device. A socket and the device's IP stack do not reach each other at this node's own
+    /// addresses, and they do not know each other's ports.
     ///
     /// ```
     /// use std::sync::Arc;

@@ -8,6 +8,9 @@ use std::time::Duration;
 use peersock_overlay::{NodeId, Peer, Place};
 
 use peersock_datapath::Subscription;
+use serde::{Deserialize, Serialize};
+
+use super::status::text;
 
 /// Change of a node's peers.
 ///
@@ -25,17 +28,19 @@ use peersock_datapath::Subscription;
 /// }
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Event {
     /// A member of a network was found.
     PeerFound {
         /// Node ID of the peer.
+        #[serde(with = "text")]
         id: NodeId,
     },
     /// A session with the peer exists: packets flow.
     PeerReachable {
         /// Node ID of the peer.
+        #[serde(with = "text")]
         id: NodeId,
         /// True if a root relays, as far as is known when the event is read.
         relayed: bool,
@@ -46,6 +51,7 @@ pub enum Event {
     /// relaying.
     PathChanged {
         /// Node ID of the peer.
+        #[serde(with = "text")]
         id: NodeId,
         /// True if a root relays, as far as is known when the event is read.
         relayed: bool,
@@ -55,11 +61,13 @@ pub enum Event {
     /// The session has ended: the peer left, or was silent for minutes.
     PeerLost {
         /// Node ID of the peer.
+        #[serde(with = "text")]
         id: NodeId,
     },
     /// The peer does not answer. The node keeps trying while sockets have data to send.
     PeerUnreachable {
         /// Node ID of the peer.
+        #[serde(with = "text")]
         id: NodeId,
     },
 }

@@ -111,7 +111,7 @@ pub(crate) struct Inner {
     /// Last results of the lists of roots.
     root_lists: Mutex<Vec<RootListStatus>>,
     /// Programs, for the status.
-    programs: Mutex<Vec<ProgramStatus>>,
+    programs: Mutex<Option<Programs>>,
     /// State of the managed networks.
     managed: Mutex<BTreeMap<NetworkId, Arc<managed::Shared>>>,
     /// IPv4 addresses under which programs see members that have none, for the status.
@@ -119,6 +119,9 @@ pub(crate) struct Inner {
     /// State directory, kept for its lock.
     state: Option<StateDir>,
 }
+
+/// List of the programs that use a node.
+type Programs = Arc<dyn Fn() -> Vec<ProgramStatus> + Send + Sync>;
 
 impl Node {
     /// Returns settings for a node.
@@ -223,9 +226,9 @@ impl Node {
         self.inner.root_sources.get().is_some_and(|lists| lists.add(&self.inner, sources))
     }
 
-    /// Sets the programs that the [status](Node::status) names.
-    pub fn set_programs(&self, programs: Vec<ProgramStatus>) {
-        *sync::lock(&self.inner.programs) = programs;
+    /// Sets the function that lists the programs for each [status](Node::status). It must not call the node.
+    pub fn set_programs(&self, programs: impl Fn() -> Vec<ProgramStatus> + Send + Sync + 'static) {
+        *sync::lock(&self.inner.programs) = Some(Arc::new(programs));
     }
 
     /// Stops using roots that were named by their keys. Lists of roots (`dns:DOMAIN`, `lan`) stay.

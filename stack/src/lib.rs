@@ -122,6 +122,7 @@ pub use group::membership::MembershipChange;
 pub use group::report::{membership_report, read_membership_report};
 pub use group::source_filter::{GroupChange, SourceChange, SourceFilter};
 pub use host::batch::{Batch, Reply};
+pub use host::beside::Claim;
 pub use host::config::{
     Cidr, Config, InterfaceConfig, InterfaceId, KeepAlive, ParseCidrError, TcpOptions, UdpOptions,
 };

@@ -300,19 +300,6 @@ fn two_hosts_have_one_network() {
     }
 }
 
-#[test]
-fn sockets_are_not_in_a_network_that_a_device_has() {
-    let id = network();
-    let host = Host::start(id);
-    let (other, away) = member(id);
-    let listener = TcpListener::bind_on(&other, (away.address(), 1700)).expect("a port");
-    let address = listener.local_addr().expect("it is bound");
-    TcpStream::connect_on(&host.node, address).expect_err("no way there");
-    UdpSocket::bind_on(&host.node, (host.joined.address(), 1700)).expect_err("the address is the device's");
-    assert!(away.device_sender().is_none());
-    assert!(host.node.leave(id));
-}
-
 /// Routers behind a gateway have addresses outside the network. A member without a gateway has no such
 /// routers. If accepted, it could make another machine's kernel believe in a router's error.
 #[test]
@@ -334,4 +321,48 @@ fn a_member_does_not_speak_for_routers_that_it_has_not() {
         let (packet, _) = host.next_of_any(PATIENCE).expect("a packet");
         assert_eq!((packet[6], &packet[8..24]), (protocol, &forger.joined.address().octets()[..]));
     }
+}
+
+#[test]
+fn sockets_of_the_node_take_their_packets_and_the_device_all_others() {
+    let id = network();
+    let mut host = Host::start(id);
+    let (other, away, socket) = member_with_socket(id);
+    let to = socket.local_addr().expect("it is bound");
+    let mut buf = [0; 2000];
+    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    host.greet(to, || socket.recv_from(&mut buf).is_ok());
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let own = |port: u16| SocketAddr::new(host.joined.address().into(), port);
+    // Without a socket, a datagram is the device's; with one, it is the socket's.
+    let (there, pattern_of) = (own(1801), pattern(7, 300));
+    socket.send_to(&pattern_of, there).expect("a session");
+    assert!(host.next(UDP).0.ends_with(&pattern_of), "nobody else takes it");
+    let beside = UdpSocket::bind_on(&host.node, there).expect("a port");
+    beside.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.send_to(&pattern_of, there).expect("a session");
+    assert_eq!(beside.recv_from(&mut buf).expect("a datagram"), (300, to));
+    beside.send_to(b"back", to).expect("a session");
+    while socket.recv_from(&mut buf).expect("a datagram") != (4, there) {}
+    // Connections of both kinds, in both directions, at once.
+    let listener = TcpListener::bind_on(&host.node, own(1802)).expect("a port");
+    let mut client = TcpStream::connect_on(&other, own(1802)).expect("it listens");
+    let (mut served, _) = listener.accept().expect("a connection");
+    client.write_all(&pattern(8, 100_000)).expect("it is read");
+    let mut got = vec![0; 100_000];
+    served.read_exact(&mut got).expect("all of it");
+    assert!(got == pattern(8, 100_000));
+    let far = TcpListener::bind_on(&other, (away.address(), 1803)).expect("a port");
+    let mut dialed = TcpStream::connect_on(&host.node, (away.address(), 1803)).expect("it listens");
+    let (mut accepted, _) = far.accept().expect("a connection");
+    accepted.write_all(b"from afar").expect("it is read");
+    dialed.read_exact(&mut got[..9]).expect("all of it");
+    assert_eq!(&got[..9], b"from afar");
+    assert!(host.next_within(TCP, Duration::ZERO).is_none(), "the device has seen nothing of it");
+    let refused = SocketAddr::new(host.joined.address().into(), 1804);
+    let attempt = std::thread::spawn(move || TcpStream::connect_on(&other, refused).map(drop));
+    let (syn, _) = host.next(TCP);
+    assert_eq!((syn[IP + 13], u16::from_be_bytes([syn[IP + 2], syn[IP + 3]])), (2, 1804));
+    drop((dialed, accepted, listener, far));
+    drop(attempt);
 }

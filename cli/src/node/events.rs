@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use peersock::overlay::{NetworkId, NodeId};
 use peersock::{Event, Events, Node};
-use peersock_attach::PassedEvent;
 
 use super::host::Stay;
 use super::program::Program;
@@ -44,8 +43,8 @@ fn pass(node: &Node, program: &Program, events: &Events) {
             networks = networks_of_peers(node);
         }
         let is_member = networks.get(id).is_some_and(|its| its.iter().any(|network| program.has(*network)));
-        if let Some(passed) = PassedEvent::new(&event).filter(|_| is_member) {
-            program.pass(passed);
+        if is_member {
+            program.pass(event);
         }
     }
 }

@@ -19,7 +19,7 @@ use super::notes::{Log, Unsent};
 use super::program::{Program, Programs, Service, called};
 use super::roots::Roots;
 use super::settings;
-use crate::args::UnderlayArgs;
+use crate::args::{NodeArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
 use crate::reach::NamedServers;
@@ -44,7 +44,7 @@ const MIN_DESCRIPTORS: u64 = 32;
 
 /// A node and the programs that share it.
 #[derive(Clone)]
-pub(super) struct Host(Arc<Inner>);
+pub(crate) struct Host(Arc<Inner>);
 
 struct Inner {
     node: Node,
@@ -64,7 +64,35 @@ struct Inner {
     changed: Condvar,
 }
 
+/// A node that runs for another purpose, and that programs share.
+pub(crate) struct Beside {
+    pub(crate) node: Node,
+    /// Directory of its identity, and the socket there.
+    pub(crate) state: StateDir,
+    pub(crate) socket: (UnixListener, SocketFile),
+    /// Its own networks, as their files describe them, and its own roots.
+    pub(crate) networks: Vec<(Network, Joined)>,
+    pub(crate) roots: Vec<RootSource>,
+    /// Name of its command.
+    pub(crate) command: &'static str,
+}
+
 impl Host {
+    /// Lets programs share a node that runs already, until [`end`](Self::end). Its own networks and roots
+    /// stay when programs end.
+    pub(crate) fn beside(beside: Beside, args: &NodeArgs) -> Outcome<Host> {
+        let Beside { node, state, socket, networks, roots, command } = beside;
+        let (mut used, mut joined) = (Roots::default(), Networks::default());
+        used.enter(&node, &roots);
+        joined.keep(networks);
+        let (settings, named) = (args.named_settings()?, NamedServers::of(args));
+        let host = Host::of((node, state, socket), (settings, named), (joined, used), None)?;
+        let _ = host.0.starter.set(called(command, std::process::id()));
+        let accepting = host.clone();
+        thread::Builder::new().name("accept".into()).spawn(move || accepting.accept())?;
+        Ok(host)
+    }
+
     /// Starts the node, and listens for programs. A node with a `log` ends after its last program.
     pub(super) fn start(
         settings: Vec<Setting>,
@@ -73,11 +101,21 @@ impl Host {
         log: Option<Log>,
     ) -> Outcome<Host> {
         // The socket first: programs that find the directory in use wait only shortly for it.
-        let (listener, file) = state.bind_node_socket()?;
+        let socket = state.bind_node_socket()?;
         let options = settings::options(&settings)?;
         let node = start_node(&options, &state)?;
         let mut used = Roots::default();
         used.enter(&node, &roots);
+        let named = NamedServers::of(&options);
+        Host::of((node, state, socket), (settings, named), (Networks::default(), used), log)
+    }
+
+    fn of(
+        (node, state, (listener, file)): (Node, StateDir, (UnixListener, SocketFile)),
+        (settings, named): (Vec<Setting>, NamedServers),
+        (networks, roots): (Networks, Roots),
+        log: Option<Log>,
+    ) -> Outcome<Host> {
         FdServer::raise_descriptor_limit();
         check_descriptors()?;
         let host = Host(Arc::new(Inner {
@@ -86,15 +124,20 @@ impl Host {
             listener,
             file: Mutex::new(Some(file)),
             settings,
-            named: NamedServers::of(&options),
+            named,
             starter: OnceLock::new(),
-            networks: Mutex::default(),
-            roots: Mutex::new(used),
+            networks: Mutex::new(networks),
+            roots: Mutex::new(roots),
             programs: Mutex::default(),
             log,
             changed: Condvar::new(),
         }));
         host.tell_unanswered()?;
+        let inner = Arc::downgrade(&host.0);
+        host.0.node.set_programs(move || {
+            let programs = inner.upgrade().map(|host| lock(&host.programs).all()).unwrap_or_default();
+            programs.iter().map(|program| program.status()).collect()
+        });
         Ok(host)
     }
 
@@ -154,7 +197,7 @@ impl Host {
 
     /// Ends the node for a signal. Programs that run have no network any more; their sockets end first, so
     /// that none of them takes the end for that of its data.
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut programs = self.programs();
         programs.is_ending = true;
         if self.0.log.is_some() {
@@ -280,7 +323,7 @@ impl Host {
                 drop(programs);
                 return connection.send(&Reply::Ending);
             }
-            programs.add(&self.0.node, Arc::clone(&stay.program));
+            programs.add(Arc::clone(&stay.program));
         }
         let attached = Reply::Attached {
             environment: service.environment(),
@@ -400,7 +443,6 @@ impl Stay<'_> {
         let id = network.id();
         self.program.networks().push(network);
         self.use_roots(Some(id), roots);
-        lock(&host.programs).name(&host.node);
         Ok(entered(&joined))
     }
 
@@ -413,7 +455,6 @@ impl Stay<'_> {
         let unused: Vec<_> = of_network.map(|(_, root)| root).collect();
         drop(roots);
         lock(&host.roots).leave(&host.node, &unused);
-        lock(&host.programs).name(&host.node);
     }
 
     /// Uses roots: until the program leaves a network, or as long as it is attached.
@@ -433,7 +474,7 @@ impl Stay<'_> {
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
         let host = &self.host.0;
-        lock(&host.programs).remove(&host.node, &self.program);
+        lock(&host.programs).remove(&self.program);
         let ids: Vec<_> = self.program.networks().iter().map(Network::id).collect();
         lock(&host.networks).leave(&host.node, &ids);
         let roots: Vec<_> = lock(&self.roots).drain(..).map(|(_, root)| root).collect();

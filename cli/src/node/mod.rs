@@ -17,12 +17,13 @@ use peersock_attach::Launch;
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::{log, stdio};
-use host::Host;
+pub(crate) use host::{Beside, Host};
+pub(crate) use program::used;
 
 /// Keep the node that the programs of this user share
 ///
 /// Programs under `peersock run` with the same state directory use this node, and so do `dial`, `listen`,
-/// `forward` and `proxy`: one identity, one set of addresses and names. It stays until Ctrl-C or SIGTERM;
+/// `forward`, `proxy` and `rest`: one identity, one set of addresses and names. It stays until Ctrl-C or SIGTERM;
 /// programs that run then have no network. Without it, the first program starts a node in the background,
 /// which ends 5 seconds after the last (see --persist there).
 ///

@@ -18,6 +18,12 @@ struct Shared {
 }
 
 impl Networks {
+    /// Keeps networks that the node has joined for its own user.
+    pub(super) fn keep(&mut self, joined: Vec<(Network, Joined)>) {
+        let shared = |(network, joined)| Shared { network, joined, programs: 1 };
+        self.0.extend(joined.into_iter().map(|own| (own.1.id(), shared(own))));
+    }
+
     /// Joins the networks of a program that are not joined yet. All or none count as the program's.
     ///
     /// # Errors

@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::NetworkId;
-use peersock::{Network, Node, ProgramStatus, Unanswered};
-use peersock_attach::{Ask, Connection, PassedEvent, Reply, Wish};
-use peersock_socket_server::{FdServer, Launcher};
+use peersock::{Event, Network, Node, ProgramStatus, Unanswered};
+use peersock_attach::{Ask, Connection, Reply, Wish};
+use peersock_socket_server::{FdServer, Launcher, Meter};
 
 use super::about::About;
 use super::events::PassedEvents;
@@ -38,6 +38,8 @@ pub(super) struct Program {
     unanswered: Mutex<UnansweredMessages>,
     /// Its server, while there is one.
     server: Mutex<Weak<FdServer>>,
+    /// Use of that server.
+    meter: Mutex<Meter>,
     /// Set before the node's end drops connections, after which nothing is known of what they had to deliver.
     is_cut_off: Arc<AtomicBool>,
 }
@@ -68,15 +70,20 @@ impl Program {
             notes,
             unanswered: Mutex::default(),
             server: Mutex::default(),
+            meter: Mutex::default(),
             is_cut_off: Arc::default(),
         };
         (program, unsent)
     }
 
     /// Returns the program as the node's status names it.
-    fn status(&self) -> ProgramStatus {
+    pub(super) fn status(&self) -> ProgramStatus {
         let networks = self.networks().iter().map(|network| network.id().to_string()).collect();
-        ProgramStatus::new(self.name.clone(), self.process, networks)
+        used(ProgramStatus::new(self.name.clone(), self.process, networks), &self.meter())
+    }
+
+    fn meter(&self) -> MutexGuard<'_, Meter> {
+        lock(&self.meter)
     }
 
     /// Returns the program's networks.
@@ -93,6 +100,8 @@ impl Program {
         let (mut status, ids) = (node.status(), self.network_ids());
         status.peers.retain(|peer| ids.contains(&peer.network));
         status.networks.retain(|network| ids.contains(&network.id));
+        // The ID of an open network is all that its members need.
+        status.programs = vec![self.status()];
         Ok(serde_json::to_string(&status)?)
     }
 
@@ -113,7 +122,7 @@ impl Program {
     }
 
     /// Passes an event on, unless the program has not read many earlier ones.
-    pub(super) fn pass(&self, event: PassedEvent) {
+    pub(super) fn pass(&self, event: Event) {
         self.notes.send(Reply::Event(event));
     }
 
@@ -140,10 +149,10 @@ impl Program {
         }
     }
 
-    /// Says that a member does not answer, if the program has its network.
+    /// Says that a member does not answer, if the program has its network and has tried to reach it.
     pub(super) fn tell_unanswered(&self, node: &Node, named: &NamedServers, one: Unanswered) {
         let network = self.networks().iter().find(|network| network.id() == one.network).cloned();
-        let Some(network) = network else { return };
+        let Some(network) = network.filter(|_| self.meter().concerns(one.address)) else { return };
         if let Some(line) = self.messages().tell_about(node, &network, named, one) {
             self.notes.tell(line);
         }
@@ -160,6 +169,7 @@ impl Program {
         let launcher: Arc<dyn Launcher> = asking.0.clone();
         let server = Arc::new(FdServer::start_within(node, &networks, self.process, Some(launcher))?);
         *lock(&self.server) = Arc::downgrade(&server);
+        *self.meter() = server.meter();
         let (refusals, notes) = (server.refusals(), self.notes.clone());
         let tell = move || refusals.iter().for_each(|refusal| notes.tell(refusal));
         thread::Builder::new().name("refusals".into()).spawn(tell)?;
@@ -247,6 +257,18 @@ impl Service {
     }
 }
 
+/// Adds a program's sockets and bytes.
+pub(crate) fn used(mut program: ProgramStatus, meter: &Meter) -> ProgramStatus {
+    let usage = meter.usage();
+    program.streams = usage.streams;
+    program.listeners = usage.listeners;
+    program.datagram_sockets = usage.datagram_sockets;
+    program.peers = usage.peers;
+    program.sent_bytes = usage.sent_bytes;
+    program.received_bytes = usage.received_bytes;
+    program
+}
+
 /// Returns the name of a program and of its process, for people.
 pub(super) fn called(name: &str, process: u32) -> String {
     format!("`{}` (process {process})", escape(name))
@@ -273,16 +295,14 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn add(&mut self, node: &Node, program: Arc<Program>) {
+    pub(super) fn add(&mut self, program: Arc<Program>) {
         self.attached.push(program);
         self.had_some = true;
-        self.name(node);
     }
 
-    pub(super) fn remove(&mut self, node: &Node, program: &Arc<Program>) {
+    pub(super) fn remove(&mut self, program: &Arc<Program>) {
         self.attached.retain(|other| !Arc::ptr_eq(other, program));
         self.waits_until = self.waits_until.max(Some(Instant::now() + program.persist.min(MAX_PERSIST)));
-        self.name(node);
     }
 
     /// Returns true once the last program has ended. A connection alone keeps no node.
@@ -294,11 +314,6 @@ impl Programs {
     pub(super) fn time_left(&self) -> Duration {
         let until = self.waits_until.filter(|_| self.is_idle());
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
-    }
-
-    /// Names the programs in the node's status.
-    pub(super) fn name(&self, node: &Node) {
-        node.set_programs(self.attached.iter().map(|program| program.status()).collect());
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Program>> {

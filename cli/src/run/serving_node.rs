@@ -18,6 +18,7 @@ use peersock_socket_server::{FdServer, Outstanding};
 use super::children::Requests;
 use super::{Args, refused};
 use crate::failure::{Failure, Outcome};
+use crate::node::used;
 use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
 use crate::session::interfaces;
@@ -238,10 +239,12 @@ impl OwnNode {
             }
         }
         let ids = networks.iter().map(|network| network.id().to_string()).collect();
-        node.set_programs(vec![ProgramStatus::new(program_name(args), std::process::id(), ids)]);
         let roots = root_watch::start(&node)?;
         let server =
             FdServer::start(&node).map_err(|error| refused("socket and socketpair of AF_UNIX", error))?;
+        let program = ProgramStatus::new(program_name(args), std::process::id(), ids);
+        let meter = server.meter();
+        node.set_programs(move || vec![used(program.clone(), &meter)]);
         let refusals = server.refusals();
         let saying = thread::Builder::new().name("refusals".into());
         let refusals = saying.spawn(move || refusals.iter().for_each(stdio::note))?;

@@ -36,6 +36,9 @@ impl fmt::Display for Report<'_> {
         if !answer.programs.is_empty() {
             let programs: Vec<_> = answer.programs.iter().map(program).collect();
             write!(f, "\n  programs: {}", list(&programs))?;
+            for program in &answer.programs {
+                write!(f, "\n    {}", ProgramLine(program))?;
+            }
         }
         for root in &answer.roots {
             write!(f, "\n{}", RootLine(root))?;
@@ -358,7 +361,35 @@ pub(crate) fn age(seconds: f64) -> String {
 }
 
 /// Returns a program's name, with the process that has started it.
-fn program(program: &ProgramStatus) -> String {
+/// The sockets of a program.
+struct ProgramLine<'a>(&'a ProgramStatus);
+
+impl fmt::Display for ProgramLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used = self.0;
+        write!(f, "{}: {}", program(used), sockets(used))?;
+        write!(f, "; {} in, {} out", bytes(used.received_bytes), bytes(used.sent_bytes))?;
+        match &used.networks[..] {
+            [] => f.write_str("; in no network"),
+            networks => write!(f, "; in {}", list(networks)),
+        }
+    }
+}
+
+/// Returns the numbers of a program's sockets.
+pub(crate) fn sockets(program: &ProgramStatus) -> String {
+    let mut text = counted(program.streams as usize, "stream");
+    if program.datagram_sockets > 0 {
+        text += &format!(", {}", counted(program.datagram_sockets as usize, "datagram socket"));
+    }
+    if !program.listeners.is_empty() {
+        let ports: Vec<_> = program.listeners.iter().collect();
+        text += &format!(", listens on {}", list(&ports));
+    }
+    text
+}
+
+pub(crate) fn program(program: &ProgramStatus) -> String {
     format!("{} (process {})", escape(&program.name), program.process)
 }
 

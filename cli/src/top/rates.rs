@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use peersock::{NetworkId, NodeId, Traffic};
+use peersock::{NetworkId, NodeId, ProgramStatus, Traffic};
 
 use crate::status::Look;
 
@@ -23,6 +23,7 @@ pub(super) struct Rates {
     pub(super) node: Option<Rate>,
     networks: HashMap<NetworkId, Rate>,
     peers: HashMap<(NetworkId, NodeId), Rate>,
+    programs: HashMap<(String, u32), Rate>,
     counters: HashMap<Cow<'static, str>, f64>,
 }
 
@@ -51,6 +52,17 @@ impl Rates {
                     Some((key, rate(peers.get(&key)?, &peer.total_traffic, seconds)?))
                 })
                 .collect(),
+            programs: now
+                .programs
+                .iter()
+                .filter_map(|program| {
+                    let before = before.programs.iter().find(|one| key(one) == key(program))?;
+                    let moved = |now: u64, before: u64| Some(now.checked_sub(before)? as f64 / seconds);
+                    let received = moved(program.received_bytes, before.received_bytes)?;
+                    let sent = moved(program.sent_bytes, before.sent_bytes)?;
+                    Some((key(program), Rate { received, sent, loss: None }))
+                })
+                .collect(),
             counters: now
                 .counters
                 .iter()
@@ -70,10 +82,19 @@ impl Rates {
         self.peers.get(&(network, id)).copied()
     }
 
+    pub(super) fn program(&self, program: &ProgramStatus) -> Option<Rate> {
+        self.programs.get(&key(program)).copied()
+    }
+
     /// Returns the growth per second of one or several counters.
     pub(super) fn counters(&self, names: &[&str]) -> Option<f64> {
         names.iter().map(|name| self.counters.get(*name)).sum()
     }
+}
+
+/// Returns what tells a program from others. A process may have attached twice.
+fn key(program: &ProgramStatus) -> (String, u32) {
+    (program.name.clone(), program.process)
 }
 
 /// Returns the rate, or `None` if a counter went back, as for a peer that was forgotten and found again.

@@ -3,12 +3,14 @@
 use std::cmp::Ordering;
 
 use anstyle::Style;
-use peersock::{NetworkId, NetworkStatus, NodeId, PeerStatus, Presence, RootState, Status};
+use peersock::{NetworkId, NetworkStatus, NodeId, PeerStatus, Presence, ProgramStatus, RootState, Status};
 use peersock_primitives::is_deceptive;
 
 use super::rates::{Rate, Rates};
 use crate::standing::{Counts, DIM, ONLINE, Standing};
-use crate::status::{Look, age, bytes, conflict, counted, path_words, shown_name, summary, via};
+use crate::status::{
+    Look, age, bytes, conflict, counted, path_words, program, shown_name, sockets, summary, via,
+};
 use crate::style::{BOLD, ERROR, paint};
 
 const HEADS: Style = Style::new().invert();
@@ -158,6 +160,7 @@ fn head(look: &Look, rates: &Rates) -> Vec<Line> {
         lines.push(Line(style, text));
     }
     lines.extend(answer.networks.iter().map(|network| network_line(answer, network, rates)));
+    lines.extend(answer.programs.iter().map(|program| program_line(program, rates)));
     lines
 }
 
@@ -173,10 +176,24 @@ fn network_line(answer: &Status, network: &NetworkStatus, rates: &Rates) -> Line
     Line(Style::new(), text)
 }
 
+fn program_line(used: &ProgramStatus, rates: &Rates) -> Line {
+    let rate = rates.program(used);
+    let (received, sent) = (speed(rate.map(|rate| rate.received)), speed(rate.map(|rate| rate.sent)));
+    Line(Style::new(), format!("program {}: {}; {received} in, {sent} out", program(used), sockets(used)))
+}
+
+/// Returns the programs that have a connection with a peer.
+fn programs_of(answer: &Status, peer: &PeerStatus) -> Option<String> {
+    let has_it = |used: &&ProgramStatus| peer.addresses.iter().any(|address| used.peers.contains(address));
+    let names: Vec<_> = answer.programs.iter().filter(has_it).map(program).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 /// A peer with its rate.
 struct Row<'a> {
     peer: &'a PeerStatus,
     rate: Option<Rate>,
+    programs: Option<String>,
 }
 
 fn sorted<'a>(look: &'a Look, rates: &Rates, form: Form) -> Vec<Row<'a>> {
@@ -186,7 +203,11 @@ fn sorted<'a>(look: &'a Look, rates: &Rates, form: Form) -> Vec<Row<'a>> {
         .peers
         .iter()
         .filter(wanted)
-        .map(|peer| Row { peer, rate: rates.peer(peer.network, peer.id) })
+        .map(|peer| Row {
+            peer,
+            rate: rates.peer(peer.network, peer.id),
+            programs: programs_of(&look.answer, peer),
+        })
         .collect();
     rows.sort_by(|a, b| {
         let order = order(form.sort, a, b);
@@ -231,6 +252,9 @@ fn order(sort: Sort, a: &Row<'_>, b: &Row<'_>) -> Ordering {
 const COLUMNS: [&str; 12] =
     ["PEER", "PATH", "RTT", "IN/s", "OUT/s", "SESSION", "LOSS", "SEEN", "IN", "OUT", "STATE", "VIA"];
 
+/// Head of the column with the programs of each peer, if any program is known.
+const PROGRAMS: &str = "PROGRAMS";
+
 /// Separator of columns.
 const GAP: &str = "  ";
 
@@ -245,7 +269,11 @@ fn rows(peers: &[Row<'_>], with_network: bool, most: usize) -> Vec<Line> {
     if with_network {
         cells[0].push("NETWORK".to_owned());
     }
-    for Row { peer, rate } in peers {
+    let with_programs = peers.iter().any(|row| row.programs.is_some());
+    if with_programs {
+        cells[0].push(PROGRAMS.to_owned());
+    }
+    for Row { peer, rate, programs } in peers {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let mut row = vec![
             shortened(&shown_name(peer), name_width),
@@ -263,6 +291,9 @@ fn rows(peers: &[Row<'_>], with_network: bool, most: usize) -> Vec<Line> {
         ];
         if with_network {
             row.push(peer.network.to_string());
+        }
+        if with_programs {
+            row.push(or_dash(programs.clone()));
         }
         cells.push(row);
     }
@@ -383,6 +414,27 @@ mod tests {
             text.contains("never seen") && !text.contains("offline   ") && !text.contains("?\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn programs_have_lines_and_peers_name_theirs() {
+        let at = Instant::now();
+        let of = |uptime: f64, received: u64| {
+            let mut status = status(uptime, 1000);
+            status["programs"] = json!([
+                {"name": "nginx", "process": 7, "networks": ["ff01"], "streams": 2, "listeners": [80, 443],
+                 "peers": ["fd00::2"], "sent_bytes": 2 * received, "received_bytes": received},
+                {"name": "peersock rest", "process": 8, "networks": [], "datagram_sockets": 1},
+            ]);
+            status
+        };
+        let looks = (look(at, of(10.0, 0)), look(at + Duration::from_secs(1), of(11.0, 1024)));
+        let text = plain(&looks, FORM, None);
+        let line = "program nginx (process 7): 2 streams, listens on 80, 443; 1.0 KiB/s in, 2.0 KiB/s out";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("program peersock rest (process 8): 0 streams, 1 datagram socket; "), "{text}");
+        let row = text.lines().find(|line| line.starts_with("fd00::2")).expect("a peer");
+        assert!(row.ends_with(" nginx (process 7)"), "{row}");
     }
 
     #[test]

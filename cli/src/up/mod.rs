@@ -10,16 +10,19 @@ mod resolved;
 mod user;
 
 use std::io;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
-use peersock::{IdentitySource, Joined, Network, PublicIdentity, Seed};
+use peersock::state::{SocketFile, StateDir};
+use peersock::{IdentitySource, Joined, Network, PublicIdentity, RootSource, Seed};
 use peersock_tun::{ExitRoutes, Filter, OpenError, Tun, Upkeep, give_up_privileges};
 
 use crate::args::{NetworksArgs, NodeArgs, StateArgs};
 use crate::failure::{Failure, Outcome};
+use crate::node::{Beside, Host};
 use crate::open_network;
 use crate::root_watch;
 use crate::session::Session;
@@ -48,6 +51,9 @@ use user::{GoesOnAs, OwnState};
 /// other programs remove addresses, routes, the MTU or the rules of an exit, this process sets them again,
 /// and a line says so. When packets are passed on, stdout shows the addresses, one per line and in the order
 /// of the networks. The command ends when one of the interfaces is gone.
+///
+/// Programs with the same state directory share the node: `run`, `dial`, `listen`, `forward`, `proxy` and
+/// `rest`.
 ///
 /// With --exit, all traffic outside the local network goes to a member, from which it reaches the Internet. A
 /// remote login to this machine then breaks, because its answers would go through the exit.
@@ -102,7 +108,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let named = args.exit.user()?;
     let own_state = OwnState::of(named, &args.node.state)?;
     let user = GoesOnAs::of(named, &own_state)?;
-    let (mut networks, (source, identity)) = described(args, &own_state, &user)?;
+    let Opened { mut networks, source, identity, roots, shared } = described(args, &own_state, &user)?;
+    // As their files describe them, because programs name them so.
+    let plain = networks.clone();
     let mut chosen = args.exit.choose(&mut networks, &identity)?;
     args.exit_names.check(chosen.as_ref(), args.dns)?;
     let mut plans = plan::of(&networks, &identity, &args.names, args.mtu)?;
@@ -129,7 +137,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         exit::check_filters()?;
     }
     let own: Vec<_> = tuns.iter().map(|tun| tun.name().to_owned()).collect();
-    let node = user.acting(|| Session::prepare_for_devices(&args.node, source, own))?;
+    let node = user.acting(|| Session::prepare_for_devices(&args.node, source, own, roots.clone()))?;
     // Handles signals now, because an earlier one would leave the rules and block the machine's traffic.
     let noted = chosen.is_some().then(signals::note).transpose()?;
     let routes = chosen.as_mut().zip(user.goes_on_as()).map(|(chosen, user)| {
@@ -138,6 +146,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     });
     let upkeep = keep_up(&plans, &tuns, filters, routes)?;
     let closing = Closing(Arc::new(Mutex::new(Some(begin(upkeep, routes, &user)?))));
+    let programs = Programs::default();
     // Changes the user now, because other threads would keep their privileges.
     user.become_it().and_then(|()| give_up_privileges()).map_err(|error| {
         Failure::new(
@@ -151,9 +160,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let described = networks.clone();
     let mut wanted = networks.into_iter().zip(&tuns);
     let (network, tun) = wanted.next().expect("no network is an error above");
-    let ending = closing.0.clone();
+    let (ending, told) = (closing.0.clone(), programs.clone());
     let farewell = move |signal| {
         open_again(&ending);
+        told.end();
         128 + signal
     };
     let session = Session::open_for_device(&args.node, node, network, tun.clone(), farewell)?;
@@ -170,9 +180,19 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     open_network::tell(&described);
     if let Some(chosen) = &chosen {
-        let roots = described.iter().flat_map(Network::roots).cloned();
-        let roots: Vec<_> = args.node.named_roots().into_iter().chain(roots).collect();
+        let roots: Vec<_> = args.node.named_roots().into_iter().chain(roots_of(&described)).collect();
         chosen.describe(&roots, args.exit_names.servers());
+    }
+    if let Some((state, socket)) = shared {
+        let beside = Beside {
+            node: session.node.clone(),
+            state,
+            socket,
+            networks: plain.iter().cloned().zip(joined().cloned()).collect(),
+            roots: roots.into_iter().chain(roots_of(&plain)).collect(),
+            command: "peersock up",
+        };
+        programs.start(Host::beside(beside, &args.node)?);
     }
     let addresses = joined().flat_map(Joined::addresses);
     addresses.filter(|address| has_ipv6 || address.is_ipv4()).try_for_each(print)?;
@@ -190,6 +210,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         guard.note_up();
     }
     let (tun, id, error) = first_end.recv().expect("this has a sender itself");
+    programs.end();
     // Leaves the rules, because traffic for the exit must not go elsewhere when the interface is gone.
     if let Some(guard) = closing.lock().take() {
         guard.leave();
@@ -198,6 +219,27 @@ pub(crate) fn run(args: &Args) -> Outcome {
         format_args!("the interface {} is gone, and with it network {id}: {error}", tun.name()),
         "check which program removes it (`ip monitor link` shows when), and start the command again",
     ))
+}
+
+fn roots_of(networks: &[Network]) -> impl Iterator<Item = RootSource> {
+    networks.iter().flat_map(|network| network.roots().to_vec())
+}
+
+/// The programs that share the node, told of its end when this is dropped or before.
+#[derive(Clone, Default)]
+struct Programs(Arc<Mutex<Option<Host>>>);
+
+impl Programs {
+    fn start(&self, host: Host) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(host);
+    }
+
+    fn end(&self) {
+        let host = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(host) = host {
+            host.end();
+        }
+    }
 }
 
 /// The exit's rules, removed when the command ends by itself or by a signal.
@@ -247,15 +289,21 @@ fn begin(upkeep: Upkeep, routes: Leads<'_>, user: &GoesOnAs) -> Outcome<Guard> {
     Ok(guard)
 }
 
-/// Returns the networks and the identity, reading their files as their owner.
-fn described(
-    args: &Args,
-    own: &OwnState,
-    user: &GoesOnAs,
-) -> Outcome<(Vec<Network>, (IdentitySource, PublicIdentity))> {
+/// The files that a node needs.
+struct Opened {
+    networks: Vec<Network>,
+    source: IdentitySource,
+    identity: PublicIdentity,
+    roots: Vec<RootSource>,
+    /// The state directory, and the socket for programs there; `None` if the identity is ephemeral.
+    shared: Option<(StateDir, (UnixListener, SocketFile))>,
+}
+
+/// Reads the files as their owner.
+fn described(args: &Args, own: &OwnState, user: &GoesOnAs) -> Outcome<Opened> {
     user.acting(|| {
         own.check_free()?;
-        let read = args.networks.resolve().and_then(|networks| Ok((networks, identity(&own.state, user)?)));
+        let read = args.networks.resolve().and_then(|networks| opened(args, networks, &own.state, user));
         read.map_err(|failure| args.exit.explain(failure))
     })
 }
@@ -265,19 +313,21 @@ fn open(plan: &Plan) -> Outcome<Arc<Tun>> {
     Tun::open(&plan.settings).map(Arc::new).map_err(|error| explain(&plan.settings.name, &error))
 }
 
-/// Returns the identity before a node exists, because the interface needs its addresses and is created first.
-fn identity(state: &StateArgs, user: &GoesOnAs) -> Outcome<(IdentitySource, PublicIdentity)> {
+/// Opens the identity before a node exists, because the interface needs its addresses and is created first.
+fn opened(args: &Args, networks: Vec<Network>, state: &StateArgs, user: &GoesOnAs) -> Outcome<Opened> {
+    let roots = args.node.roots_with_tokens()?;
     if state.ephemeral {
         let seed = Seed::generate().map_err(Failure::no_randomness)?;
         let identity = seed.public_identity();
-        return Ok((IdentitySource::Seed(seed), identity));
+        return Ok(Opened { networks, source: IdentitySource::Seed(seed), identity, roots, shared: None });
     }
-    let (identity, opened) = user.open_state(state)?;
-    let source = match opened {
-        Some(state) => IdentitySource::Opened(state),
-        None => IdentitySource::StateDir(state.path()?),
-    };
-    Ok((source, identity))
+    let state = user.open_state(state)?;
+    let identity = *state.identity()?.public();
+    let source = IdentitySource::Opened(state.clone());
+    // Now, because the user that the process changes to may not make files there, and because programs wait
+    // only shortly for the socket of a directory in use.
+    let socket = state.bind_node_socket()?;
+    Ok(Opened { networks, source, identity, roots, shared: Some((state, socket)) })
 }
 
 /// Returns true if new interfaces have no IPv6, which most containers disable and some kernels lack.

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::{env, io};
 
-use peersock::PublicIdentity;
 use peersock::state::StateDir;
 use peersock_tun::{User, is_privileged_for_all};
 use rustix::process::geteuid;
@@ -12,7 +11,7 @@ use super::PRIVILEGE;
 use crate::args::{STATE_VARIABLE, StateArgs};
 use crate::failure::{Failure, Outcome};
 use crate::running::RunningNode;
-use crate::stdio;
+use crate::{status, stdio};
 
 /// State directory for the command: as the options say, or that of the user who has called sudo.
 ///
@@ -67,16 +66,31 @@ impl OwnState {
         if running.has_left() {
             return Ok(());
         }
-        Err(Failure::new(
-            format_args!(
-                "a node runs with {} already, and `peersock up` needs a node of its own",
-                running.path.display()
-            ),
-            "end it first (`peersock status` names the programs that use it), and give this command again: \
-             then all programs use the interface, without `peersock run`; or give --state DIR with another \
-             member's identity",
-        ))
+        Err(held(&running))
     }
+}
+
+/// Returns the failure if others hold the directory.
+fn held(running: &RunningNode) -> Failure {
+    let programs: Vec<_> = running.status.programs.iter().map(status::program).collect();
+    let by = match &programs[..] {
+        [] => String::new(),
+        programs => format!(", used by {}", programs.join(", ")),
+    };
+    let what = match programs.is_empty() {
+        true => "end it first (`peersock status` shows it)",
+        false => "end these programs first",
+    };
+    Failure::new(
+        format_args!(
+            "a node runs with {} already{by}, and `peersock up` has to start the node itself",
+            running.path.display()
+        ),
+        format_args!(
+            "{what}, and start them again after this command, whose node they share then; or give --state DIR \
+             with another member's identity"
+        ),
+    )
 }
 
 /// The user that the program changes to once the interfaces exist. It does not stay root, because root
@@ -145,11 +159,13 @@ impl GoesOnAs {
         opened
     }
 
-    /// Returns the identity in a state directory, and the directory if the node could not open it later.
-    pub(super) fn open_state(&self, state: &StateArgs) -> Outcome<(PublicIdentity, Option<StateDir>)> {
-        let GoesOnAs::Unlisted(_) = self else { return Ok((state.public_identity()?, None)) };
-        let opened = StateDir::open(&state.path()?)?.for_later()?;
-        Ok((*opened.identity()?.public(), Some(opened)))
+    /// Opens a state directory, which the node may not be able to open later.
+    pub(super) fn open_state(&self, state: &StateArgs) -> Outcome<StateDir> {
+        let opened = StateDir::open(&state.path()?)?;
+        match self {
+            GoesOnAs::Unlisted(_) => Ok(opened.for_later()?),
+            GoesOnAs::Itself | GoesOnAs::Owner(_) => Ok(opened),
+        }
     }
 
     pub(super) fn become_it(&self) -> io::Result<()> {

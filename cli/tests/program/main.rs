@@ -65,6 +65,7 @@ mod up_office;
 mod up_outsiders;
 mod up_privileges;
 mod up_resolved;
+mod up_shared;
 mod up_site;
 mod vanishing;
 mod verbose;

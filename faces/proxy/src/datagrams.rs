@@ -24,9 +24,12 @@ thread_local! {
 
 /// A UDP socket.
 #[derive(Debug)]
-pub(crate) enum Datagrams {
+pub enum Datagrams {
+    /// On the overlay.
     Overlay(peersock::UdpSocket),
+    /// On the overlay, by the node that programs share.
     Shared(attached::UdpSocket),
+    /// On the system's network.
     System(tokio::net::UdpSocket),
 }
 
@@ -36,7 +39,11 @@ impl Datagrams {
         !matches!(self, Datagrams::System(_))
     }
 
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+    /// Returns the local address.
+    ///
+    /// # Errors
+    /// `NetworkDown`.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Datagrams::Overlay(socket) => socket.local_addr(),
             Datagrams::Shared(socket) => socket.local_addr(),
@@ -44,7 +51,11 @@ impl Datagrams {
         }
     }
 
-    pub(crate) async fn connect(&self, to: SocketAddr) -> io::Result<()> {
+    /// Sends to, and receives from, this address only.
+    ///
+    /// # Errors
+    /// Errors of connect(2).
+    pub async fn connect(&self, to: SocketAddr) -> io::Result<()> {
         match self {
             Datagrams::Overlay(socket) => socket.connect(to).await,
             Datagrams::Shared(socket) => socket.connect(to),
@@ -54,22 +65,26 @@ impl Datagrams {
 
     /// Sends to the connected peer. A datagram that cannot be sent is lost, like any other.
     pub(crate) async fn send(&self, data: &[u8]) {
-        let sent = match self {
-            Datagrams::Overlay(socket) => socket.send(data).await,
-            Datagrams::Shared(socket) => socket.send(data, None).await,
-            Datagrams::System(socket) => socket.send(data).await,
-        };
-        note(sent);
+        note(self.try_send(data, None).await);
     }
 
     /// Sends to an address as [`Datagrams::send`] does.
     pub(crate) async fn send_to(&self, data: &[u8], to: SocketAddr) {
-        let sent = match self {
-            Datagrams::Overlay(socket) => socket.send_to(data, to).await,
-            Datagrams::Shared(socket) => socket.send(data, Some(to)).await,
-            Datagrams::System(socket) => socket.send_to(data, to).await,
-        };
-        note(sent);
+        note(self.try_send(data, Some(to)).await);
+    }
+
+    /// Sends to an address, or to the connected peer.
+    ///
+    /// # Errors
+    /// Errors of send(2), also of earlier datagrams.
+    pub async fn try_send(&self, data: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
+        match (self, to) {
+            (Datagrams::Overlay(socket), None) => socket.send(data).await,
+            (Datagrams::Overlay(socket), Some(to)) => socket.send_to(data, to).await,
+            (Datagrams::Shared(socket), to) => socket.send(data, to).await,
+            (Datagrams::System(socket), None) => socket.send(data).await,
+            (Datagrams::System(socket), Some(to)) => socket.send_to(data, to).await,
+        }
     }
 
     /// Waits for a datagram. Returns it with its sender.
@@ -91,7 +106,11 @@ impl Datagrams {
         }
     }
 
-    fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
+    /// Receives a datagram. Returns it with its sender.
+    ///
+    /// # Errors
+    /// Errors of recv(2), also of earlier datagrams.
+    pub fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
         SCRATCH.with_borrow_mut(|scratch| match self {
             Datagrams::Overlay(socket) => {
                 // The call takes no datagram before one is ready, and its registered waker stays.

@@ -71,8 +71,8 @@ impl Gate {
         let connect = async {
             match self.route(target)? {
                 Route::Overlay(addresses) => {
-                    let (link, local) = self.overlay.connect(&addresses).await?;
-                    Ok(Dialed { link, local })
+                    let (connection, local) = self.overlay.connect(&addresses).await?;
+                    Ok(Dialed { link: Link::new(connection), local })
                 }
                 Route::System => self.dial_elsewhere(target).await,
             }
@@ -88,8 +88,8 @@ impl Gate {
             let found = target.resolve().await.map_err(|_| DialError::UnknownName)?;
             let members: Vec<_> = found.into_iter().filter(|at| self.overlay.contains(at.ip())).collect();
             if !members.is_empty() {
-                let (link, local) = self.overlay.connect(&members).await?;
-                return Ok(Dialed { link, local });
+                let (connection, local) = self.overlay.connect(&members).await?;
+                return Ok(Dialed { link: Link::new(connection), local });
             }
         }
         dial_system(node, target).await

@@ -17,6 +17,7 @@
 
 mod activation;
 mod attempts;
+mod connection;
 mod credentials;
 mod datagrams;
 mod error;
@@ -42,7 +43,10 @@ mod ticket;
 /// stable interface.
 #[doc(hidden)]
 pub mod serving {
+    pub use crate::connection::{Connection, Reading, Writing};
+    pub use crate::datagrams::Datagrams;
     pub use crate::listener::{Listener, listen};
+    pub use crate::overlay::OverlayEvents;
     pub use crate::owner::Owner;
     pub use crate::serve::{Client, Reception, called};
     pub use crate::slots::{Slot, Slots, Standing};

@@ -11,6 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::activation::Activated;
+use crate::connection::Connection;
 use crate::datagrams::Datagrams;
 use crate::overlay::Overlay;
 use crate::place::Place;
@@ -54,15 +55,10 @@ impl Listener {
     /// Waits for a connection.
     pub(crate) async fn accept(&self) -> io::Result<Accepted> {
         Ok(match self {
-            Listener::Overlay(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                let local = stream.local_addr().ok();
-                Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: true }
-            }
-            Listener::Shared(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                let local = stream.get_ref().local_addr().ok();
-                Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: true }
+            Listener::Overlay(_) | Listener::Shared(_) => {
+                let (connection, peer) = self.accept_member().await?;
+                let local = connection.local_addr().ok();
+                Accepted { link: Link::new(connection), peer: Some(peer), local, is_overlay: true }
             }
             Listener::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
@@ -76,8 +72,29 @@ impl Listener {
         })
     }
 
+    /// Waits for a connection of a member. Returns it with the member's address.
+    ///
+    /// # Errors
+    /// Errors of accept(2), `NetworkDown`; `Unsupported` if the listener is not on the overlay.
+    pub async fn accept_member(&self) -> io::Result<(Connection, SocketAddr)> {
+        match self {
+            Listener::Overlay(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Connection::Own(stream), peer))
+            }
+            Listener::Shared(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Connection::Shared(stream), peer))
+            }
+            Listener::Tcp(_) | Listener::Unix { .. } => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Returns the listener's address.
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+    ///
+    /// # Errors
+    /// `NetworkDown`; `Unsupported` at a path.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Listener::Overlay(listener) => listener.local_addr(),
             Listener::Shared(listener) => listener.local_addr(),

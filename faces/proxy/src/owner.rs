@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use peersock::Node;
 use peersock::overlay::{NodeId, Prefix};
 
 use crate::overlay::Overlay;
@@ -18,11 +17,7 @@ pub enum Owner {
 
 impl Owner {
     /// Returns the owner of an overlay address.
-    pub fn of_member(node: &Node, address: IpAddr) -> Owner {
-        Owner::on(&node.into(), address)
-    }
-
-    fn on(overlay: &Overlay, address: IpAddr) -> Owner {
+    pub fn of_member(overlay: &Overlay, address: IpAddr) -> Owner {
         overlay.member_at(address).map_or(Owner::Address(address), Owner::Member)
     }
 
@@ -30,7 +25,7 @@ impl Owner {
     /// programs of this machine, because they share one address and cannot exclude other clients.
     pub(crate) fn of_client(overlay: &Overlay, is_overlay: bool, address: IpAddr) -> Option<Owner> {
         match is_overlay {
-            true => Some(Owner::on(overlay, address)),
+            true => Some(Owner::of_member(overlay, address)),
             false => (!address.to_canonical().is_loopback()).then(|| Owner::Address(host_of(address))),
         }
     }
@@ -48,7 +43,7 @@ pub(crate) fn host_of(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use peersock::{IdentitySource, Interfaces};
+    use peersock::{IdentitySource, Interfaces, Node};
 
     use super::*;
 

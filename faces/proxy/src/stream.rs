@@ -7,16 +7,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use peersock_attached::tokio as attached;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
+use crate::connection::{Connection, KEEPALIVE};
 use crate::slots::Slot;
-
-/// Interval of keepalive probes to a silent peer. An overlay connection fails after eight unanswered probes,
-/// a system connection as the system is configured.
-const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Idle time of a system connection before its first probe.
 const SYSTEM_KEEPALIVE: Duration = Duration::from_secs(60);
@@ -57,28 +53,13 @@ impl Probe {
     }
 }
 
-impl Stream for peersock::TcpStream {
+impl Stream for Connection {
     fn reset_when_dropped(&self) {
-        let _ = self.set_linger(Some(Duration::ZERO));
+        Connection::reset_when_dropped(self);
     }
 
     fn prepare(&self) {
-        let _ = self.set_nodelay(true);
-        let _ = self.set_keepalive(Some(KEEPALIVE));
-    }
-}
-
-impl Stream for attached::TcpStream {
-    fn reset_when_dropped(&self) {
-        let _ = attached::in_place(|| self.get_ref().reset_on_close(true));
-    }
-
-    fn prepare(&self) {
-        let stream = self.get_ref();
-        // Also if this process is killed: the node lives on.
-        let set = || stream.reset_on_close(true).and_then(|()| stream.set_nodelay(true));
-        // Fails if the connection has ended.
-        let _ = attached::in_place(|| set().and_then(|()| stream.set_keepalive(KEEPALIVE)));
+        Connection::prepare(self);
     }
 }
 

@@ -15,9 +15,8 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use peersock::Node;
 use peersock_proxy::serving::{Client, Listener, Reception, Slots, Standing, Stop, listen};
-use peersock_proxy::{Activated, Host, ListenError, Place, Stopper, Tell};
+use peersock_proxy::{Activated, Host, ListenError, Overlay, Place, Stopper, Tell};
 
 use crate::access::{Access, Admitted, Origin, Way, let_read};
 use crate::api::{Api, Presence, router};
@@ -118,18 +117,18 @@ impl Rest {
     /// # Errors
     /// [`RestError`]; then no listener stays open.
     pub async fn listen(
-        node: &Node,
+        node: impl Into<Overlay>,
         settings: RestSettings,
         activated: &mut Activated,
         tell: Tell,
     ) -> Result<Rest, RestError> {
-        let mut listeners = Vec::new();
+        let (overlay, mut listeners) = (node.into(), Vec::new());
         for place in &settings.listen {
             if matches!(place, Place::Overlay { .. } | Place::System { host: None, .. }) {
                 return Err(RestError::Exposed(place.to_string()));
             }
             let refused = |source| ListenError::Refused { place: place.to_string(), source };
-            let found = listen(&node.into(), place, activated).await.map_err(refused)?;
+            let found = listen(&overlay, place, activated).await.map_err(refused)?;
             if found.iter().any(Listener::is_exposed) {
                 return Err(RestError::Exposed(place.to_string()));
             }
@@ -137,10 +136,10 @@ impl Rest {
         }
         let slots = Slots::with_reserve(settings.most);
         let (stopper, stop) = Stopper::new(slots.clone());
-        let api = Api::new(node, stop.clone(), settings.timeout, settings.most_of_member);
+        let api = Api::new(&overlay, stop.clone(), settings.timeout, settings.most_of_member);
         let router = router(api.clone());
         let access = Arc::new(Access { token: settings.token, origins: settings.origins });
-        let reception = Arc::new(Reception { overlay: node.into(), slots, stop, tell, asks_for_proof: true });
+        let reception = Arc::new(Reception { overlay, slots, stop, tell, asks_for_proof: true });
         Ok(Rest { listeners, reception, stopper, access, api, router })
     }
 

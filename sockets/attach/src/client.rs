@@ -1,5 +1,6 @@
 //! The program's side of an attachment.
 
+use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -9,15 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::NetworkId;
 use peersock::management::{connect_own, is_absent, with_short_path};
 use peersock::state::StateDir;
+use peersock::{Event, NetworkId, Status};
 use peersock_fd::NodeTag;
 use peersock_socket_server::{FdServer, Outstanding, Unclosed};
 
 use crate::events::{EventQueue, EventReaders};
 use crate::frame;
-use crate::messages::{Ask, Joining, Network, Refusal, Reply, Wish};
+use crate::messages::{Ask, Joining, Network, Refusal, Reply, Wish, port_refusal};
 use crate::start::Launch;
 
 /// Timeout of a start: another node may be ending meanwhile.
@@ -49,7 +50,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Attachment of this program to the shared node.
 ///
 /// Dropping it ends the program's sockets as [`Attached::detach`] does.
-#[derive(Debug)]
 pub struct Attached {
     writer: Arc<Writer>,
     environment: String,
@@ -219,8 +219,8 @@ impl Attached {
                     // Dropped while nobody reads them, so that answers do not wait for people.
                     Reply::Note(note) => drop(events.try_send(Told::Note(note))),
                     Reply::Log(line) => drop(events.try_send(Told::Log(line))),
+                    Reply::Event(event) => readers.pass(&event),
                     Reply::Show { .. } | Reply::Break => helper.help(reply),
-                    Reply::Event(event) => event.event().iter().for_each(|event| readers.pass(event)),
                     reply => drop(answer.send(reply)),
                 }
             }
@@ -263,6 +263,11 @@ impl Attached {
     /// Returns the program's first networks, in the order of the request.
     pub fn networks(&self) -> &[Network] {
         &self.networks
+    }
+
+    /// Returns the reason why members cannot reach a listener at a port in the first networks.
+    pub fn port_refusal(&self, port: u16) -> Option<String> {
+        port_refusal(self.networks.iter(), port)
     }
 
     /// Returns true once the node has ended, or the program is detached.
@@ -332,6 +337,27 @@ impl Attached {
         }
     }
 
+    /// Returns the [status](Self::status), parsed.
+    ///
+    /// # Errors
+    /// `NetworkDown` if the node has ended; `InvalidData`.
+    pub fn read_status(&self) -> io::Result<Status> {
+        Ok(serde_json::from_str(&self.status().ok_or(io::ErrorKind::NetworkDown)?)?)
+    }
+
+    /// Passes future events about members of the program's networks to `take`, until it returns false or the
+    /// node has ended. It must not block, because answers wait meanwhile.
+    ///
+    /// # Errors
+    /// `NetworkDown` if the node has ended.
+    pub fn subscribe(&self, take: impl FnMut(&Event) -> bool + Send + 'static) -> io::Result<()> {
+        let has_to_ask = self.events.add_taker(Box::new(take)).ok_or(io::ErrorKind::NetworkDown)?;
+        match !has_to_ask || matches!(self.question(&Ask::Events), Some(Reply::Done)) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NetworkDown.into()),
+        }
+    }
+
     /// Returns the data that is not delivered yet, or never will be; `None` if the node has ended, or has not
     /// answered before `is_over`.
     pub fn outstanding(&self, is_over: impl Fn() -> bool) -> Option<Outstanding> {
@@ -371,6 +397,13 @@ impl Attached {
     /// Sends a message without an answer. If the node has ended, the thread that reads says so.
     fn say(&self, ask: &Ask) {
         let _ = self.writer.write(ask);
+    }
+}
+
+impl fmt::Debug for Attached {
+    /// Leaves out the environment, which contains a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached").field("process", &self.process).finish_non_exhaustive()
     }
 }
 
@@ -475,6 +508,7 @@ fn first_answer(stream: UnixStream, ask: &Ask) -> io::Result<(UnixStream, Reply)
     stream.set_read_timeout(None)?;
     Ok((stream, reply))
 }
+
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)

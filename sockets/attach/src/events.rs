@@ -1,63 +1,16 @@
-//! Events of the shared node: as a message, and as the program reads them.
+//! Events of the shared node, as the program reads them.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock::{Event, Events};
 use peersock_socket_server::EventSource;
-use serde::{Deserialize, Serialize};
 
 /// Limit of events that wait to be read, as for [`Events`].
 const MAX_WAITING: usize = 1024;
-
-/// [`Event`] as a message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PassedEvent {
-    kind: Kind,
-    /// ID of the peer.
-    id: String,
-    relayed: bool,
-    turn: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Kind {
-    Found,
-    Reachable,
-    PathChanged,
-    Lost,
-    Unreachable,
-}
-
-impl PassedEvent {
-    /// Returns the message for an event; `None` for a kind of later versions.
-    pub fn new(event: &Event) -> Option<PassedEvent> {
-        let (kind, id, relayed, turn) = match event {
-            Event::PeerFound { id } => (Kind::Found, id, false, false),
-            Event::PeerReachable { id, relayed, turn } => (Kind::Reachable, id, *relayed, *turn),
-            Event::PathChanged { id, relayed, turn } => (Kind::PathChanged, id, *relayed, *turn),
-            Event::PeerLost { id } => (Kind::Lost, id, false, false),
-            Event::PeerUnreachable { id } => (Kind::Unreachable, id, false, false),
-            _ => return None,
-        };
-        Some(PassedEvent { kind, id: id.to_string(), relayed, turn })
-    }
-
-    /// Returns the event; `None` if the ID is malformed.
-    pub(crate) fn event(&self) -> Option<Event> {
-        let id = self.id.parse().ok()?;
-        let PassedEvent { relayed, turn, .. } = *self;
-        Some(match self.kind {
-            Kind::Found => Event::PeerFound { id },
-            Kind::Reachable => Event::PeerReachable { id, relayed, turn },
-            Kind::PathChanged => Event::PathChanged { id, relayed, turn },
-            Kind::Lost => Event::PeerLost { id },
-            Kind::Unreachable => Event::PeerUnreachable { id },
-        })
-    }
-}
 
 /// Events of a program's node, in order. A reader that falls more than 1024 events behind misses the oldest.
 #[derive(Debug)]
@@ -96,12 +49,16 @@ impl ProgramEvents {
 }
 
 /// The readers of an attachment's events.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct EventReaders(Mutex<Readers>);
 
-#[derive(Debug, Default)]
+/// Receiver of events, until it returns false.
+pub(crate) type Take = Box<dyn FnMut(&Event) -> bool + Send>;
+
+#[derive(Default)]
 struct Readers {
     queues: Vec<Weak<EventQueue>>,
+    takers: Vec<Take>,
     /// Set once the node passes events.
     are_asked_for: bool,
     /// Set once the attachment has ended.
@@ -121,8 +78,20 @@ impl EventReaders {
         (queue, !std::mem::replace(&mut readers.are_asked_for, true))
     }
 
+    /// Adds a receiver. Returns true if the node has to be asked for events; `None` if it has ended.
+    pub(crate) fn add_taker(&self, take: Take) -> Option<bool> {
+        let mut readers = lock(&self.0);
+        if readers.are_over {
+            return None;
+        }
+        readers.takers.push(take);
+        Some(!std::mem::replace(&mut readers.are_asked_for, true))
+    }
+
     pub(crate) fn pass(&self, event: &Event) {
-        lock(&self.0).queues.iter().filter_map(Weak::upgrade).for_each(|queue| queue.push(event.clone()));
+        let mut readers = lock(&self.0);
+        readers.queues.iter().filter_map(Weak::upgrade).for_each(|queue| queue.push(event.clone()));
+        readers.takers.retain_mut(|take| take(event));
     }
 
     /// Ends all events, with the attachment.
@@ -130,6 +99,13 @@ impl EventReaders {
         let mut readers = lock(&self.0);
         readers.are_over = true;
         readers.queues.iter().filter_map(Weak::upgrade).for_each(|queue| queue.end());
+        readers.takers.clear();
+    }
+}
+
+impl fmt::Debug for EventReaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventReaders").finish_non_exhaustive()
     }
 }
 
@@ -229,11 +205,25 @@ mod tests {
             Event::PeerUnreachable { id },
         ];
         for event in all {
-            let passed = PassedEvent::new(&event).expect("a known kind");
-            let text = serde_json::to_string(&passed).expect("JSON");
-            let read: PassedEvent = serde_json::from_str(&text).expect("JSON");
-            assert_eq!(read.event(), Some(event));
+            let text = serde_json::to_string(&event).expect("JSON");
+            assert_eq!(serde_json::from_str::<Event>(&text).expect("JSON"), event);
         }
+    }
+
+    #[test]
+    fn a_receiver_has_events_until_it_wants_no_more() {
+        let readers = EventReaders::default();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let mut left = 2;
+        let take = move |event: &Event| {
+            left -= 1;
+            sender.send(event.clone()).is_ok() && left > 0
+        };
+        assert_eq!(readers.add_taker(Box::new(take)), Some(true));
+        (1..=3).for_each(|number| readers.pass(&event(number)));
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), [event(1), event(2)]);
+        readers.end();
+        assert_eq!(readers.add_taker(Box::new(|_| true)), None);
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod variables;
 
 pub use client::{AttachError, Attached, Told};
 pub use connection::Connection;
-pub use events::{PassedEvent, ProgramEvents};
+pub use events::ProgramEvents;
 pub use messages::{Ask, Joining, Network, Refusal, Reply, Setting, VERSION, Wish};
 pub use nicknames::NicknameRefusal;
 pub use place::Namespaces;

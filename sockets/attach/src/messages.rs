@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Namespaces;
-use crate::events::PassedEvent;
 use crate::questions::{Answer, Question};
 
 /// Version of the protocol. A node refuses other versions, because both sides are one program's.
@@ -151,14 +150,14 @@ pub enum Reply {
     Status(String),
     /// Answer to [`Ask::UnseenCalls`] and [`Ask::Events`].
     Done,
-    /// Event of a member.
-    Event(PassedEvent),
     /// Answer to [`Ask::Contacts`].
     Contacts(u64),
     /// Answer to [`Ask::Outstanding`].
     Outstanding(Outstanding),
     /// Answer to [`Ask::About`].
     About(Answer),
+    /// An event about a member.
+    Event(peersock::Event),
     /// A line for people.
     Note(String),
     /// A line of the node's log, as it is.
@@ -174,6 +173,21 @@ pub struct Network {
     pub addresses: Vec<IpAddr>,
     /// First and last port that it allows.
     pub ports: (u16, u16),
+}
+
+/// Returns the reason why members cannot reach a listener at a port in any of these networks.
+pub(crate) fn port_refusal<'a>(
+    networks: impl Iterator<Item = &'a Network> + Clone,
+    port: u16,
+) -> Option<String> {
+    let is_allowed = networks.clone().any(|joined| (joined.ports.0..=joined.ports.1).contains(&port));
+    let allowed = networks.map(|joined| {
+        let (first, last) = joined.ports;
+        format!("network {} allows ports {first} to {last}", joined.id)
+    });
+    let allowed: Vec<_> = allowed.collect();
+    let is_refused = !is_allowed && !allowed.is_empty();
+    is_refused.then(|| format!("port {port} is not allowed: {}", allowed.join(", ")))
 }
 
 /// Reason why a node does not serve a program, for people.
@@ -218,10 +232,10 @@ impl fmt::Debug for Reply {
             Reply::Left(had) => f.debug_tuple("Left").field(had).finish(),
             Reply::Status(_) => f.write_str("Status"),
             Reply::Done => f.write_str("Done"),
-            Reply::Event(event) => event.fmt(f),
             Reply::Contacts(count) => f.debug_tuple("Contacts").field(count).finish(),
             Reply::Outstanding(outstanding) => outstanding.fmt(f),
             Reply::About(answer) => answer.fmt(f),
+            Reply::Event(event) => event.fmt(f),
             Reply::Note(note) => f.debug_tuple("Note").field(note).finish(),
             Reply::Log(line) => f.debug_tuple("Log").field(line).finish(),
         }

@@ -214,14 +214,7 @@ impl SharedNode {
     pub(crate) fn port_refusal(&self, port: u16) -> io::Result<Option<String>> {
         self.check_up()?;
         let networks = self.networks();
-        let is_allowed = networks.iter().any(|(_, joined)| (joined.ports.0..=joined.ports.1).contains(&port));
-        let allowed = networks.iter().map(|(_, joined)| {
-            let (first, last) = joined.ports;
-            format!("network {} allows ports {first} to {last}", joined.id)
-        });
-        let allowed: Vec<_> = allowed.collect();
-        let is_refused = !is_allowed && !allowed.is_empty();
-        Ok(is_refused.then(|| format!("port {port} is not allowed: {}", allowed.join(", "))))
+        Ok(messages::port_refusal(networks.iter().map(|(_, joined)| joined), port))
     }
 
     pub(crate) fn stop(&self, linger: Duration) -> bool {

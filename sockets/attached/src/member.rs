@@ -82,7 +82,11 @@ impl Member {
     /// # Errors
     /// `PermissionDenied` if no network of the program allows it; `NetworkDown` if the node has ended.
     pub fn check_port(&self, port: u16) -> io::Result<()> {
-        Ok(self.client.ask(Request::MayListen(port)).map(drop)?)
+        self.check_up()?;
+        match self.attached.port_refusal(port) {
+            Some(refusal) => Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal)),
+            None => Ok(()),
+        }
     }
 
     /// Remembers a connection until it is closed.

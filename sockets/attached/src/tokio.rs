@@ -70,6 +70,41 @@ impl TcpStream {
     pub fn get_ref(&self) -> &crate::TcpStream {
         self.0.get_ref()
     }
+
+    /// Reads as [`AsyncRead`] does, for a task that shares the stream with one that writes.
+    ///
+    /// # Errors
+    /// Errors of recv(2), and those that have ended the connection.
+    pub fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.0.poll_read_ready(cx))?;
+            let room = buf.initialize_unfilled();
+            if let Ok(read) = ready.try_io(|stream| stream.get_ref().receive(room, RecvFlags::DONTWAIT)) {
+                return Poll::Ready(read.map(|count| buf.advance(count)));
+            }
+        }
+    }
+
+    /// Writes as [`AsyncWrite`] does, for a task that shares the stream with one that reads.
+    ///
+    /// # Errors
+    /// Errors of send(2), and those that have ended the connection.
+    pub fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.0.poll_write_ready(cx))?;
+            if let Ok(sent) = ready.try_io(|stream| stream.get_ref().send(data, SendFlags::DONTWAIT)) {
+                return Poll::Ready(sent);
+            }
+        }
+    }
+
+    /// Ends sending.
+    ///
+    /// # Errors
+    /// As of [`shutdown`](crate::TcpStream::shutdown).
+    pub fn end_sending(&self) -> io::Result<()> {
+        in_place(|| self.0.get_ref().shutdown(Shutdown::Write))
+    }
 }
 
 impl TcpListener {
@@ -199,24 +234,13 @@ fn registered<T: AsFd + AsRawFd>(socket: T) -> io::Result<AsyncFd<T>> {
 
 impl AsyncRead for TcpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let mut ready = ready!(self.0.poll_read_ready(cx))?;
-            let room = buf.initialize_unfilled();
-            if let Ok(read) = ready.try_io(|stream| stream.get_ref().receive(room, RecvFlags::DONTWAIT)) {
-                return Poll::Ready(read.map(|count| buf.advance(count)));
-            }
-        }
+        self.poll_receive(cx, buf)
     }
 }
 
 impl AsyncWrite for TcpStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            let mut ready = ready!(self.0.poll_write_ready(cx))?;
-            if let Ok(sent) = ready.try_io(|stream| stream.get_ref().send(data, SendFlags::DONTWAIT)) {
-                return Poll::Ready(sent);
-            }
-        }
+        self.poll_send(cx, data)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -224,6 +248,6 @@ impl AsyncWrite for TcpStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(in_place(|| self.0.get_ref().shutdown(Shutdown::Write)))
+        Poll::Ready(self.end_sending())
     }
 }

@@ -52,6 +52,7 @@ impl ServerState {
         options.reuse_address |= local.is_some();
         let opened = node.connect(device, local, remote, options).map_err(errno);
         let connection = self.context.note_if_refused(opened, remote)?;
+        self.context.contacted.note(remote.ip());
         let key = self.context.new_key();
         if let Some(asker) = asker {
             self.await_outcome(key, asker);

@@ -26,6 +26,7 @@ use crate::refusals::Refusals;
 use crate::resets::Resets;
 use crate::socket_table::Opened;
 use crate::unix::unix;
+use crate::usage::{Contacted, Moved};
 use crate::wakers::{self, Key, ReadyQueue};
 
 /// Number of bytes moved for one stream before other streams have their turn.
@@ -75,6 +76,9 @@ pub(crate) struct Context {
     /// Key of events of `closings`.
     pub(crate) closings_key: Key,
     pub(crate) resets: Resets,
+    /// Bytes that the applications have moved so far.
+    pub(crate) moved: Moved,
+    pub(crate) contacted: Contacted,
 }
 
 impl Context {
@@ -108,6 +112,8 @@ impl Context {
             closings: Closings::new(),
             closings_key: LAST_KEY.fetch_add(1, Ordering::Relaxed) + 1,
             resets,
+            moved: Moved::default(),
+            contacted: Contacted::default(),
         }
     }
 

@@ -244,6 +244,10 @@ impl Datagrams {
             // The socket that the end was connected to is closed.
             Err(Errno::CONNREFUSED) => Delivery::Closed,
             Err(Errno::NOTCONN) if !context.is_name_taken(socket) => Delivery::Closed,
+            Ok(_) => {
+                context.moved.received += data.len() as u64;
+                Delivery::Done
+            }
             // The application's end is connected to another (EPERM), receives no more (EPIPE), or the system
             // lacks memory.
             _ => Delivery::Done,
@@ -300,7 +304,7 @@ impl Datagrams {
         let segment =
             asked.segment().or(options.segment()).map_or(MAX_DATAGRAM_BYTES, |segment| segment.get().into());
         let tag = context.tag;
-        let Context { buf, gso, .. } = context;
+        let Context { buf, gso, moved, .. } = context;
         let (mut is_too_long, mut has_more) = (false, true);
         for round in 0..DATAGRAMS_PER_TURN {
             match end.receive((tag, self.socket), buf) {
@@ -308,6 +312,7 @@ impl Datagrams {
                 Ok(length) if length.is_none_or(|length| length > MAX_DATAGRAM_BYTES) => {}
                 Ok(length) => {
                     let mut left = &buf[..length.unwrap_or(0)];
+                    moved.sent += left.len() as u64;
                     // The first leaves at once, because usually it is the only one.
                     let is_together = round > 0 || left.len() > segment;
                     loop {

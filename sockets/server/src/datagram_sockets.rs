@@ -81,6 +81,7 @@ impl ServerState {
         if let Some(target) = target {
             let checked = transport.check(target, &options).map_err(errno);
             self.context.note_if_refused(checked, target)?;
+            self.context.contacted.note(target.ip());
         }
         transport.connect(target, &options).map_err(errno)?;
         self.socket(socket).error = None;
@@ -111,6 +112,7 @@ impl ServerState {
         let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), &asked);
         let checked = transport.check(target, &options).map_err(errno);
         self.context.note_if_refused(checked, target)?;
+        self.context.contacted.note(target.ip());
         if headers.is_empty() && asked.segment().is_none() {
             return self.end(key, (remote, details)).map(drop);
         }

@@ -51,6 +51,7 @@ mod streams;
 mod transport;
 mod undelivered;
 mod unix;
+mod usage;
 mod wakers;
 
 use std::collections::BTreeSet;
@@ -73,6 +74,7 @@ use resets::Resets;
 pub use resets::{Launcher, PendingReset, Shown};
 use server::Server;
 pub use undelivered::Outstanding;
+pub use usage::{Meter, Usage};
 
 /// Environment variable that tells a process which node to use.
 pub const ENVIRONMENT: &str = "PEERSOCK_NODE";
@@ -195,6 +197,11 @@ impl FdServer {
     /// server is used.
     pub fn contacts(&self) -> Contacts {
         Contacts(Arc::clone(&self.server))
+    }
+
+    /// Returns the source of the server's use by programs, which costs nothing until it is asked.
+    pub fn meter(&self) -> Meter {
+        Meter::of(&self.server)
     }
 
     /// Returns messages for people about ports that no network allows. There is one per port on which an

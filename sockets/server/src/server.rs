@@ -22,6 +22,7 @@ use crate::state::{DELIVERY_CHECK_INTERVAL, Entry, ServerState};
 use crate::stream::Stream;
 use crate::undelivered::Outstanding;
 use crate::unix::unix;
+use crate::usage::Usage;
 use crate::wakers::{Key, ReadyQueue};
 
 /// Backlog of the server's listeners.
@@ -92,6 +93,14 @@ impl Server {
 
     pub(crate) fn refusals(&self) -> mpsc::Receiver<String> {
         self.lock().context.refusals.listen()
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.lock().usage()
+    }
+
+    pub(crate) fn concerns(&self, address: IpAddr) -> bool {
+        self.lock().concerns(address)
     }
 
     pub(crate) fn undelivered(&self) -> Outstanding {

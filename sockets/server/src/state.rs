@@ -202,8 +202,9 @@ impl ServerState {
             Some(Entry::Listening(_)) => self.accept_connections(key, readiness),
             Some(Entry::Connecting(_)) => self.advance(key),
             Some(Entry::Stream(stream)) => {
-                let Context { buf, unsent, resets, .. } = &mut self.context;
+                let Context { buf, unsent, resets, moved, .. } = &mut self.context;
                 let outcome = stream.pump(readiness, buf, unsent, self.draining.is_some(), resets);
+                stream.count_moved(moved);
                 // One stream with much data must not delay others, and a reset must not overtake written
                 // data.
                 if outcome != Outcome::Waits || unsent.len() >= MAX_UNSENT_CONNECTIONS {

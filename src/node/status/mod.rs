@@ -5,7 +5,7 @@ mod peer;
 mod program;
 mod prometheus;
 mod reach;
-mod text;
+pub(super) mod text;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -158,7 +158,7 @@ pub(super) fn collect(node: &Inner) -> Status {
         turn: node.driver.turn.statuses(),
         dht: node.meetings.get().map(Meetings::status),
         networks,
-        programs: sync::lock(&node.programs).clone(),
+        programs: programs(node),
         peers,
         flows: FlowStatus { total: flows.flows(), time_wait: flows.time_waits() },
         traffic,
@@ -190,6 +190,12 @@ impl Traffic {
             lost_packets: self.lost_packets.saturating_add(other.lost_packets),
         }
     }
+}
+
+fn programs(node: &Inner) -> Vec<ProgramStatus> {
+    // Without the lock, because the list asks others.
+    let list = sync::lock(&node.programs).clone();
+    list.map(|list| list()).unwrap_or_default()
 }
 
 fn counters(node: &Inner) -> BTreeMap<Cow<'static, str>, u64> {

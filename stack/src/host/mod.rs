@@ -3,6 +3,7 @@
 //! settings, errors and counters.
 
 pub(crate) mod batch;
+pub(crate) mod beside;
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod counters;

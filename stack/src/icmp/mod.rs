@@ -76,6 +76,11 @@ pub(crate) fn is_for(address: IpAddr, protocol: IpProtocol) -> bool {
     types(address).protocol == protocol
 }
 
+/// Returns true if a message of this type is an error or an echo reply.
+pub(crate) fn is_answer(address: IpAddr, kind: u8) -> bool {
+    kind == types(address).echo_reply || is_error(address, kind)
+}
+
 /// Processes the ICMP message in `packet`.
 pub(crate) fn receive(
     shared: &Shared,

@@ -7,7 +7,8 @@ use axum::extract::State;
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
 use futures_util::stream;
-use peersock::{Event, Events};
+use peersock::Event;
+use peersock_proxy::serving::OverlayEvents;
 use serde_json::{Value, json};
 
 use super::extract::Query;
@@ -17,11 +18,12 @@ use crate::problem::Problem;
 
 pub(super) async fn events(State(api): State<Api>, query: Query) -> Result<Response<Body>, Problem> {
     query.only(&[])?;
-    let events = api.node.events();
+    let events = api.overlay.events();
+    let events = events.map_err(|error| Problem::of_io(&error, "the node has ended"))?;
     // The first line is sent at once: a client that has read it misses no later event.
     let began = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": events\n\n"))]);
-    let later = stream::unfold((api, events), async |(api, events)| {
-        let text = next(&api, &events).await?;
+    let later = stream::unfold((api, events), async |(api, mut events)| {
+        let text = next(&api, &mut events).await?;
         Some((Ok::<_, Infallible>(Bytes::from(text)), (api, events)))
     });
     let all = futures_util::StreamExt::chain(began, later);
@@ -29,9 +31,9 @@ pub(super) async fn events(State(api): State<Api>, query: Query) -> Result<Respo
 }
 
 /// Returns the next event, or a keepalive line; `None` at the end of the node or the server.
-async fn next(api: &Api, events: &Events) -> Option<String> {
+async fn next(api: &Api, events: &mut OverlayEvents) -> Option<String> {
     let event = tokio::select! {
-        event = events.recv() => event,
+        event = events.next() => event?,
         () = tokio::time::sleep(EVENTS_KEEPALIVE_INTERVAL) => {
             return (!events.is_over()).then(|| ": still here\n\n".to_owned());
         }

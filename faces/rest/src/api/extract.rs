@@ -135,7 +135,7 @@ impl Query {
                     "`{text:.100}` leads nowhere: write [IPV6]:PORT, IPV4:PORT or NAME:PORT"
                 ))
             })?;
-        Ok(addresses_of(&api.node, &target)?.first().copied())
+        Ok(addresses_of(&api.overlay, &target)?.first().copied())
     }
 }
 

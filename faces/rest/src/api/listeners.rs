@@ -35,7 +35,7 @@ pub(super) async fn open(State(api): State<Api>, query: Query, fields: HeaderMap
     query.only(&[])?;
     let wanted: Wanted = whole_json(&fields, body).await?;
     let name = parse_name(&wanted.name)?;
-    let listener = api.listeners.open(&api.node, &api.pipes, &name, wanted.port).await?;
+    let listener = api.listeners.open(&api.overlay, &api.pipes, &name, wanted.port).await?;
     Ok(json(StatusCode::CREATED, &listener.describe()))
 }
 

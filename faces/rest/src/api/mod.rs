@@ -18,7 +18,7 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response, StatusCode, Uri};
 use axum::response::IntoResponse as _;
-use peersock::Node;
+use peersock_proxy::Overlay;
 use peersock_proxy::serving::Stop;
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ pub const OPENAPI: &str = include_str!("../../openapi.json");
 pub(crate) struct Api(Arc<Shared>);
 
 pub(crate) struct Shared {
-    pub(crate) node: Node,
+    pub(crate) overlay: Overlay,
     pub(crate) pipes: Pipes,
     pub(crate) listeners: Listeners,
     pub(crate) stop: Stop,
@@ -57,9 +57,9 @@ impl std::ops::Deref for Api {
 }
 
 impl Api {
-    pub(crate) fn new(node: &Node, stop: Stop, timeout: Duration, most_of_member: usize) -> Api {
+    pub(crate) fn new(overlay: &Overlay, stop: Stop, timeout: Duration, most_of_member: usize) -> Api {
         let (pipes, listeners) = (Pipes::new(most_of_member), Listeners::default());
-        Api(Arc::new(Shared { node: node.clone(), pipes, listeners, stop, timeout }))
+        Api(Arc::new(Shared { overlay: overlay.clone(), pipes, listeners, stop, timeout }))
     }
 
     /// Waits for `work`, unless the server ends in the meantime.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, StatusCode};
+use peersock::Status;
 use peersock::interfaces::{list_interfaces, load_interfaces};
 use peersock_primitives::blocking;
 use serde_json::{Value, json};
@@ -30,12 +31,12 @@ pub(super) async fn openapi(query: Query) -> Answer {
 
 pub(super) async fn node(State(api): State<Api>, query: Query) -> Answer {
     query.only(&[])?;
-    let addresses: Vec<_> = api.node.networks().iter().flat_map(peersock::Joined::addresses).collect();
+    let (addresses, status) = (api.overlay.addresses(), state(&api)?);
     Ok(json(
         StatusCode::OK,
         &json!({
-            "node_id": api.node.id().to_string(),
-            "public_key": api.node.public_identity().to_string(),
+            "node_id": status.node_id.to_string(),
+            "public_key": &status.public_key,
             "addresses": addresses,
         }),
     ))
@@ -56,9 +57,13 @@ pub(super) async fn load() -> Result<Vec<Value>, Problem> {
     found.iter().map(|one| serde_json::from_str(&one.to_json()).map_err(|error| wrong(&error))).collect()
 }
 
+fn state(api: &Api) -> Result<Status, Problem> {
+    api.overlay.status().map_err(|error| Problem::of_io(&error, "the node does not tell its state"))
+}
+
 /// Returns a part of the node's state, or all of it.
 async fn part(api: &Api, part: impl Fn(&mut Value) -> Value) -> Answer {
-    let mut status = serde_json::to_value(api.node.status())
+    let mut status = serde_json::to_value(state(api)?)
         .map_err(|error| Kind::Internal.because(format_args!("the node's state has no text: {error}")))?;
     Ok(json(StatusCode::OK, &part(&mut status)))
 }
@@ -80,5 +85,5 @@ pub(super) async fn status(State(api): State<Api>, query: Query) -> Answer {
 
 pub(super) async fn metrics(State(api): State<Api>, query: Query) -> Answer {
     query.only(&[])?;
-    Ok(text(StatusCode::OK, "text/plain; version=0.0.4", api.node.status().prometheus(MAX_NAMED_PEERS)))
+    Ok(text(StatusCode::OK, "text/plain; version=0.0.4", state(&api)?.prometheus(MAX_NAMED_PEERS)))
 }

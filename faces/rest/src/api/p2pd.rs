@@ -66,9 +66,9 @@ pub(super) async fn interfaces(query: Asked) -> Answer {
 /// a member needs only this and a port.
 pub(super) async fn address(State(api): State<Api>, query: Asked) -> Answer {
     query?.only(&[])?;
-    let networks = api.node.networks();
-    let first = networks.first().ok_or_else(|| Kind::Down.because("the node is in no network"))?;
-    Ok(done(json!({"addr": first.address().to_string()})))
+    let addresses = api.overlay.addresses();
+    let first = addresses.first().ok_or_else(|| Kind::Down.because("the node is in no network"))?;
+    Ok(done(json!({"addr": first.to_string()})))
 }
 
 pub(super) async fn open(State(api): State<Api>, path: Path<(String, String)>, query: Asked) -> Answer {
@@ -77,7 +77,7 @@ pub(super) async fn open(State(api): State<Api>, path: Path<(String, String)>, q
     let name = parse_name(&name)?;
     let target = parse_target(&address)?;
     let reserved = api.pipes.reserve(&name)?;
-    let pipe = api.unless_ending(open_pipe(&api.node, reserved, &target, api.timeout)).await?;
+    let pipe = api.unless_ending(open_pipe(&api.overlay, reserved, &target, api.timeout)).await?;
     Ok(done(describe(&pipe)))
 }
 

@@ -39,9 +39,9 @@ pub(super) async fn open(State(api): State<Api>, query: Query, fields: HeaderMap
         (Some(to), None) => {
             let target = parse_target(to)?;
             let reserved = api.pipes.reserve(&name)?;
-            api.unless_ending(open_pipe(&api.node, reserved, &target, api.timeout)).await?
+            api.unless_ending(open_pipe(&api.overlay, reserved, &target, api.timeout)).await?
         }
-        (None, Some(port)) => open_port(&api.node, api.pipes.reserve(&name)?, port).await?,
+        (None, Some(port)) => open_port(&api.overlay, api.pipes.reserve(&name)?, port).await?,
         _ => return Err(Kind::BadRequest.because("give either `to` or `udp_port`")),
     };
     let mut response = json(StatusCode::CREATED, &pipe.describe());

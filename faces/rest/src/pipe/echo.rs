@@ -3,17 +3,17 @@
 use std::io;
 use std::net::SocketAddr;
 
-use peersock::{Node, TcpListener, TcpStream};
+use peersock_proxy::Overlay;
+use peersock_proxy::serving::{Connection, Listener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Connects to an echo that lives as long as the connection. No other client can reach it.
-pub(super) async fn connect(node: &Node) -> io::Result<(TcpStream, SocketAddr)> {
+pub(super) async fn connect(node: &Overlay) -> io::Result<(Connection, SocketAddr)> {
     let listener = listen(node).await?;
     let at = listener.local_addr()?;
-    let stream = TcpStream::connect_on(node, at).await?;
-    let own = stream.local_addr()?;
+    let (stream, own) = node.connect(&[at]).await?;
     loop {
-        let (accepted, peer) = listener.accept().await?;
+        let (accepted, peer) = listener.accept_member().await?;
         // A member may have found the port; its connection is dropped.
         if peer == own {
             tokio::spawn(serve(accepted));
@@ -23,14 +23,13 @@ pub(super) async fn connect(node: &Node) -> io::Result<(TcpStream, SocketAddr)> 
 }
 
 /// Listens at an address of the node.
-async fn listen(node: &Node) -> io::Result<TcpListener> {
-    let network = node.networks().into_iter().next().ok_or(io::ErrorKind::NetworkDown)?;
-    let address = network.address();
-    TcpListener::bind_on(node, (address, 0)).await
+async fn listen(node: &Overlay) -> io::Result<Listener> {
+    let address = node.addresses().into_iter().next().ok_or(io::ErrorKind::NetworkDown)?;
+    node.listen((address, 0).into()).await
 }
 
 /// Sends all data back, to the end.
-async fn serve(stream: TcpStream) {
+async fn serve(stream: Connection) {
     let (mut reading, mut writing) = stream.into_split();
     let mut piece = vec![0; 16 << 10];
     loop {

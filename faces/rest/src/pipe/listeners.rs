@@ -7,8 +7,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use peersock::{Node, TcpListener, TcpStream};
-use peersock_proxy::serving::Owner;
+use peersock_proxy::Overlay;
+use peersock_proxy::serving::{Connection, Listener as Socket, Owner};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -59,7 +59,7 @@ impl Listeners {
     /// Listens at a port of all addresses of the node.
     pub(crate) async fn open(
         &self,
-        node: &Node,
+        node: &Overlay,
         pipes: &Pipes,
         name: &str,
         port: u16,
@@ -71,8 +71,7 @@ impl Listeners {
             )));
         }
         check_room(&self.all(), name)?;
-        let bind = |at: SocketAddr| TcpListener::bind_on(node, at);
-        let sockets = bind_all(node, port, bind, TcpListener::local_addr).await?;
+        let sockets = bind_all(node, port, |at| node.listen(at), Socket::local_addr).await?;
         let at =
             sockets[0].local_addr().map_err(|error| Problem::of_io(&error, "the listener has failed"))?;
         let (state, changed, accepting) = (Mutex::default(), Notify::new(), Mutex::default());
@@ -191,9 +190,9 @@ impl Listener {
 
     /// Makes a connection reset when it is dropped, so that its client does not take the close for the end of
     /// an answer.
-    fn refuse(&self, stream: &TcpStream, peer: SocketAddr) {
+    fn refuse(&self, stream: &Connection, peer: SocketAddr) {
         tracing::debug!(client = %peer, "a member has all the pipes that it may have");
-        let _ = stream.set_linger(Some(Duration::ZERO));
+        stream.reset_when_dropped();
         self.state().refused += 1;
     }
 
@@ -222,10 +221,10 @@ impl Drop for Listener {
 
 /// Accepts connections while there is room. Others wait in the node, except connections of a member that has
 /// reached its limit, because these would block other members' connections.
-async fn accept(listener: Weak<Listener>, node: Node, socket: TcpListener, pipes: Pipes) {
+async fn accept(listener: Weak<Listener>, node: Overlay, socket: Socket, pipes: Pipes) {
     'accepting: loop {
         // While no client connects, only the listener's entry keeps it alive.
-        let accepted = socket.accept().await;
+        let accepted = socket.accept_member().await;
         let Some(listener) = listener.upgrade() else { return };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,

@@ -17,13 +17,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use peersock::UdpSocket;
 use peersock_pipe::queue::{Budget, Limits, Queued};
 use peersock_proxy::Protocol;
-use peersock_proxy::serving::Owner;
+use peersock_proxy::serving::{Datagrams as Socket, Owner, Writing};
 use regex::bytes::{Regex, RegexBuilder};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
@@ -40,9 +39,6 @@ use send::Sender;
 pub(crate) use table::Pipes;
 use table::Reserved;
 pub(crate) use take::{Reading, Taken};
-
-/// Interval of keepalive probes to a silent peer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The name of the queue of all messages; the others belong to subscriptions.
 pub(crate) const ALL_MESSAGES: &str = "";
@@ -375,12 +371,12 @@ fn no_subscription(pipe: &str, name: &str) -> Problem {
 /// The UDP sockets of a pipe.
 struct Datagrams {
     /// One connected socket, or one for each local address.
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<Socket>,
     is_connected: bool,
 }
 
 /// The sending half of a connection; `None` once it was ended.
-type Half = AsyncMutex<Option<peersock::net::OwnedWriteHalf>>;
+type Half = AsyncMutex<Option<Writing>>;
 
 /// Returns the text of a connection's error.
 fn why(error: &io::Error) -> String {

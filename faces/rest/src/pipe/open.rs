@@ -1,19 +1,18 @@
 //! Opening of pipes: connections and UDP sockets to members.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::attach::NodeHandle;
-use peersock::{Node, TcpStream, UdpSocket};
-use peersock_proxy::{Host, Protocol};
+use peersock_proxy::serving::{Connection, Datagrams as Socket};
+use peersock_proxy::{Host, Overlay, Protocol};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
 use super::send::Sender;
 use super::table::Reserved;
-use super::{Datagrams, KEEPALIVE_INTERVAL, Pipe, Receivers, echo, receive};
+use super::{Datagrams, Pipe, Receivers, echo, receive};
 use crate::problem::{Kind, Problem};
 
 /// Number of attempts to choose a port that is free at all addresses.
@@ -57,7 +56,7 @@ pub(crate) fn parse_target(text: &str) -> Result<Target, Problem> {
 
 /// Opens a pipe to a target.
 pub(crate) async fn open(
-    node: &Node,
+    node: &Overlay,
     reserved: Reserved,
     target: &Target,
     patience: Duration,
@@ -75,16 +74,16 @@ pub(crate) async fn open(
     };
     match protocol {
         Protocol::Tcp => {
-            let connecting = TcpStream::connect_on(node, &addresses[..]);
-            let stream = timeout(patience, connecting).await.map_err(|_| no_answer(patience))?;
-            let stream = stream.map_err(|error| Problem::of_io(&error, "nobody was reached"))?;
+            let connecting = node.connect(&addresses);
+            let connected_to = timeout(patience, connecting).await.map_err(|_| no_answer(patience))?;
+            let (stream, _) = connected_to.map_err(|error| Problem::of_io(&error, "nobody was reached"))?;
             let peer = stream.peer_addr().map_err(|error| Problem::of_io(&error, "it has broken at once"))?;
             connected(reserved, stream, peer)
         }
         Protocol::Udp => {
             let to = addresses[0];
             let wrong = |error: io::Error| Problem::of_io(&error, "a UDP socket was not opened");
-            let socket = UdpSocket::client_on(node, to.ip()).await.map_err(wrong)?;
+            let socket = node.client(to.ip()).await.map_err(wrong)?;
             socket.connect(to).await.map_err(wrong)?;
             bound(reserved, vec![socket], Some(to))
         }
@@ -92,15 +91,14 @@ pub(crate) async fn open(
 }
 
 /// Opens a pipe that takes datagrams from all members at a port.
-pub(crate) async fn open_port(node: &Node, reserved: Reserved, port: u16) -> Result<Arc<Pipe>, Problem> {
-    let bind = |at: SocketAddr| UdpSocket::bind_on(node, at);
-    let sockets = bind_all(node, port, bind, UdpSocket::local_addr).await?;
+pub(crate) async fn open_port(node: &Overlay, reserved: Reserved, port: u16) -> Result<Arc<Pipe>, Problem> {
+    let sockets = bind_all(node, port, |at| node.bind(at), Socket::local_addr).await?;
     bound(reserved, sockets, None)
 }
 
 /// Binds sockets with one port at all addresses of the node.
 pub(super) async fn bind_all<T, F: Future<Output = io::Result<T>>>(
-    node: &Node,
+    node: &Overlay,
     port: u16,
     bind: impl Fn(SocketAddr) -> F,
     address: impl Fn(&T) -> io::Result<SocketAddr>,
@@ -111,8 +109,7 @@ pub(super) async fn bind_all<T, F: Future<Output = io::Result<T>>>(
     }
     let mut failed = Kind::Down.because("the node is in no network");
     // A port that the node chooses may be in use at another address; in a short range this may repeat.
-    let networks = node.networks();
-    let allowed = networks.iter().take(1).flat_map(|network| network.allowed_ports().take(MAX_PORTS_TRIED));
+    let allowed = node.allowed_ports().into_iter().flatten().take(MAX_PORTS_TRIED);
     for port in std::iter::repeat_n(0, FREE_PORT_ATTEMPTS).chain(allowed) {
         match bind_at(node, port, &bind, &address).await {
             Err(problem) => failed = problem,
@@ -124,7 +121,7 @@ pub(super) async fn bind_all<T, F: Future<Output = io::Result<T>>>(
 
 /// Binds sockets with one port; 0 lets the node choose it.
 async fn bind_at<T, F: Future<Output = io::Result<T>>>(
-    node: &Node,
+    node: &Overlay,
     port: u16,
     bind: &impl Fn(SocketAddr) -> F,
     address: &impl Fn(&T) -> io::Result<SocketAddr>,
@@ -142,21 +139,23 @@ async fn bind_at<T, F: Future<Output = io::Result<T>>>(
 }
 
 /// Checks that the networks allow a port. 0 passes, because it is chosen later.
-fn check_port(node: &Node, port: u16) -> Result<(), Problem> {
-    match node.port_refusal(port).filter(|_| port != 0) {
-        Some(refusal) => Err(Kind::NotAllowed.because(refusal)),
-        None => Ok(()),
+fn check_port(node: &Overlay, port: u16) -> Result<(), Problem> {
+    match node.check_port(port) {
+        Err(refusal) if port != 0 && refusal.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Kind::NotAllowed.because(refusal))
+        }
+        _ => Ok(()),
     }
 }
 
 /// Makes a pipe of a connection.
 pub(super) fn connected(
     reserved: Reserved,
-    stream: TcpStream,
+    stream: Connection,
     peer: SocketAddr,
 ) -> Result<Arc<Pipe>, Problem> {
-    let prepared = stream.set_nodelay(true).and_then(|()| stream.set_keepalive(Some(KEEPALIVE_INTERVAL)));
-    let local = prepared.and_then(|()| stream.local_addr());
+    stream.prepare();
+    let local = stream.local_addr();
     let local = local.map_err(|error| Problem::of_io(&error, "the connection has broken at once"))?;
     let (reading, writing) = stream.into_split();
     let sender = Sender::Tcp(AsyncMutex::new(Some(writing)));
@@ -169,7 +168,7 @@ pub(super) fn connected(
 }
 
 /// Makes a pipe of UDP sockets.
-fn bound(reserved: Reserved, sockets: Vec<UdpSocket>, to: Option<SocketAddr>) -> Result<Arc<Pipe>, Problem> {
+fn bound(reserved: Reserved, sockets: Vec<Socket>, to: Option<SocketAddr>) -> Result<Arc<Pipe>, Problem> {
     let local = sockets[0].local_addr();
     let local = local.map_err(|error| Problem::of_io(&error, "the socket has failed at once"))?;
     let datagrams = Arc::new(Datagrams { sockets, is_connected: to.is_some() });
@@ -192,8 +191,8 @@ fn no_answer(patience: Duration) -> Problem {
 }
 
 /// Returns the node's addresses.
-fn own_addresses(node: &Node, port: u16) -> Result<Vec<SocketAddr>, Problem> {
-    let own: Vec<_> = node.networks().iter().flat_map(peersock::Joined::addresses).collect();
+fn own_addresses(node: &Overlay, port: u16) -> Result<Vec<SocketAddr>, Problem> {
+    let own = node.addresses();
     match own.is_empty() {
         true => Err(Kind::Down.because("the node is in no network")),
         false => Ok(own.into_iter().map(|address| SocketAddr::new(address, port)).collect()),
@@ -201,22 +200,20 @@ fn own_addresses(node: &Node, port: u16) -> Result<Vec<SocketAddr>, Problem> {
 }
 
 /// Returns the addresses of a member; other hosts are refused.
-pub(crate) fn addresses_of(node: &Node, target: &peersock_proxy::Target) -> Result<Vec<SocketAddr>, Problem> {
-    let handle = NodeHandle::of(node);
-    handle.check_up().map_err(|error| Problem::of_io(&error, "the node has ended"))?;
-    let networks = handle.datapath().networks();
-    let is_overlay = |address: IpAddr| {
-        !address.is_loopback()
-            && networks.iter().any(|network| network.routes.iter().any(|route| route.contains(address)))
-    };
+pub(crate) fn addresses_of(
+    node: &Overlay,
+    target: &peersock_proxy::Target,
+) -> Result<Vec<SocketAddr>, Problem> {
+    let ended = |error: io::Error| Problem::of_io(&error, "the node has ended");
+    node.check_up().map_err(ended)?;
     let addresses = match &target.host {
-        Host::Ip(address) if is_overlay(*address) => vec![*address],
+        Host::Ip(address) if node.contains(*address) => vec![*address],
         Host::Ip(address) => {
             return Err(
                 Kind::NotAllowed.because(format_args!("{address} is no address of the node's networks"))
             );
         }
-        Host::Name(name) => handle.addresses_named(name),
+        Host::Name(name) => node.addresses_named(name).map_err(ended)?,
     };
     match addresses.is_empty() {
         true => Err(Kind::NotAllowed

@@ -11,9 +11,8 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use peersock::UdpSocket;
-use peersock::net::OwnedReadHalf;
 use peersock_proxy::Protocol;
+use peersock_proxy::serving::Reading;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -35,7 +34,7 @@ thread_local! {
 /// sent to it.
 pub(super) async fn connection(
     pipe: Weak<Pipe>,
-    mut half: OwnedReadHalf,
+    mut half: Reading,
     from: SocketAddr,
     closed: oneshot::Receiver<Infallible>,
 ) {
@@ -52,7 +51,7 @@ pub(super) async fn connection(
 }
 
 /// Fills the queues until the other end sends no more; returns false if the pipe is dropped earlier.
-async fn fill(pipe: &Weak<Pipe>, half: &mut OwnedReadHalf, from: SocketAddr) -> bool {
+async fn fill(pipe: &Weak<Pipe>, half: &mut Reading, from: SocketAddr) -> bool {
     loop {
         has_room(pipe).await;
         let read = poll_fn(|cx| poll_read(cx, half)).await;
@@ -71,7 +70,7 @@ async fn fill(pipe: &Weak<Pipe>, half: &mut OwnedReadHalf, from: SocketAddr) -> 
     }
 }
 
-fn poll_read(cx: &mut Context<'_>, half: &mut OwnedReadHalf) -> Poll<io::Result<Bytes>> {
+fn poll_read(cx: &mut Context<'_>, half: &mut Reading) -> Poll<io::Result<Bytes>> {
     READ_BUFFER.with_borrow_mut(|scratch| {
         let mut piece = ReadBuf::new(scratch);
         ready!(Pin::new(half).poll_read(cx, &mut piece))?;
@@ -106,12 +105,12 @@ async fn has_room(pipe: &Weak<Pipe>) {
 pub(super) async fn datagrams(pipe: Weak<Pipe>, datagrams: Arc<Datagrams>, socket: usize) {
     let mut errors = 0;
     loop {
-        let received = poll_fn(|cx| poll_receive(cx, &datagrams.sockets[socket])).await;
+        let received = poll_fn(|cx| datagrams.sockets[socket].poll_receive(cx)).await;
         let Some(pipe) = pipe.upgrade() else { return };
         match received {
             Ok((data, from)) => {
                 errors = 0;
-                pipe.deliver(from, data);
+                pipe.deliver(from, data.into());
             }
             Err(error) if error.kind() != io::ErrorKind::NetworkDown && errors < MAX_CONSECUTIVE_ERRORS => {
                 tracing::debug!(%error, "a datagram was not received");
@@ -120,14 +119,6 @@ pub(super) async fn datagrams(pipe: Weak<Pipe>, datagrams: Arc<Datagrams>, socke
             Err(error) => return pipe.end(End::Broken(why(&error))),
         }
     }
-}
-
-fn poll_receive(cx: &mut Context<'_>, socket: &UdpSocket) -> Poll<io::Result<(Bytes, SocketAddr)>> {
-    READ_BUFFER.with_borrow_mut(|scratch| {
-        // The call takes no datagram before one is ready, and its registered waker stays.
-        let (length, from) = ready!(pin!(socket.recv_from(scratch)).poll(cx))?;
-        Poll::Ready(Ok((Bytes::copy_from_slice(&scratch[..length]), from)))
-    })
 }
 
 impl Pipe {

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
+use peersock_proxy::serving::Writing;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OwnedMutexGuard;
 
@@ -35,25 +35,25 @@ impl Sender {
         let Sender::Tcp(half) = self else { return };
         let half = half.lock().await.take();
         if reset {
-            reset_and_drop(half);
+            half.into_iter().for_each(Writing::reset);
         }
     }
 
     /// Makes a connection fail for the other end, when no other task has the pipe.
     pub(super) fn reset(&mut self) {
         if let Sender::Tcp(half) = self {
-            reset_and_drop(half.get_mut().take());
+            half.get_mut().take().into_iter().for_each(Writing::reset);
         }
     }
 }
 
 impl Datagrams {
     async fn send(&self, data: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
-        let Some(to) = to else { return self.sockets[0].send(data).await };
+        let Some(to) = to else { return self.sockets[0].try_send(data, None).await };
         let mut failed = io::ErrorKind::AddrNotAvailable.into();
         // With several networks only one of them may lead there.
         for socket in &self.sockets {
-            match socket.send_to(data, to).await {
+            match socket.try_send(data, Some(to)).await {
                 Err(error) if socket.local_addr().is_ok_and(|at| at.is_ipv4() == to.is_ipv4()) => {
                     failed = error
                 }
@@ -63,12 +63,6 @@ impl Datagrams {
         }
         Err(failed)
     }
-}
-
-fn reset_and_drop(half: Option<peersock::net::OwnedWriteHalf>) {
-    let Some(half) = half else { return };
-    let _ = half.as_ref().set_linger(Some(Duration::ZERO));
-    half.forget();
 }
 
 impl Pipe {
@@ -106,7 +100,7 @@ impl Pipe {
                     () = self.closed() => {
                         // Reset, because a part may have arrived that the other end must not take for
                         // complete.
-                        reset_and_drop(half.take());
+                        half.take().into_iter().for_each(Writing::reset);
                         return Err(End::Closed.problem(&self.name));
                     }
                 };

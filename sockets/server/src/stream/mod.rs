@@ -24,6 +24,7 @@ use super::wakers::{self, Readiness};
 use crate::application_fd::Holder;
 use crate::process;
 use crate::resets::Resets;
+use crate::usage::Moved;
 
 /// Number of consecutive rounds of a stream before other streams have their turn.
 const ROUNDS_PER_TURN: usize = 4;
@@ -90,6 +91,8 @@ pub(super) struct Stream {
     to_application: Way,
     /// Data read from the application that did not fit.
     left: Vec<u8>,
+    /// Bytes moved since they were counted last.
+    moved: Moved,
     broken: Option<Break>,
     /// Deadline for passing on the peer's end, once the peer has ended its direction.
     end_until: Option<Instant>,
@@ -179,6 +182,7 @@ impl Stream {
             to_peer: Way::Open,
             to_application: Way::Open,
             left: Vec::new(),
+            moved: Moved::default(),
             broken: None,
             end_until: None,
             holds_end: false,
@@ -257,6 +261,13 @@ impl Stream {
     /// Returns its end of the application's descriptor, and closes the connection.
     pub(super) fn into_fd(self) -> OwnedFd {
         self.unix.into_fd()
+    }
+
+    /// Adds the bytes moved since the last call.
+    pub(super) fn count_moved(&mut self, all: &mut Moved) {
+        let Moved { sent, received } = std::mem::take(&mut self.moved);
+        all.sent += sent;
+        all.received += received;
     }
 
     /// Moves pending data, up to a bound. With `drain`, data the application has not written by now does not

@@ -53,6 +53,7 @@ impl Stream {
             }
             (Ok(_), Ok(sent)) => {
                 self.is_untouched &= sent == 0;
+                self.moved.received += sent as u64;
                 self.writable = sent == shown;
                 if self.writable { Progress::More } else { Progress::Blocked }
             }

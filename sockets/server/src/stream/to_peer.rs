@@ -53,6 +53,7 @@ impl Stream {
             }
             Taken::Bytes(length, has_more) => match self.write(&buf[..length], unsent) {
                 Ok(written) => {
+                    self.moved.sent += length as u64;
                     self.left.extend_from_slice(&buf[written..length]);
                     // If that was all, the descriptor reports when there is more.
                     self.readable = has_more || self.ended || self.draining;
