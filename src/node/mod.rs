@@ -110,6 +110,8 @@ pub(crate) struct Inner {
     root_lists: Mutex<Vec<RootListStatus>>,
     /// Programs, for the status.
     programs: Mutex<Vec<ProgramStatus>>,
+    /// Time until which the node waits for a program, for the status.
+    waiting_until: Mutex<Option<Instant>>,
     /// IPv4 addresses under which programs see members that have none, for the status.
     ipv4_aliases: Mutex<BTreeMap<Ipv6Addr, BTreeSet<Ipv4Addr>>>,
     /// State directory, kept for its lock.
@@ -217,6 +219,12 @@ impl Node {
     /// Sets the programs that the [status](Node::status) names.
     pub fn set_programs(&self, programs: Vec<ProgramStatus>) {
         *sync::lock(&self.inner.programs) = programs;
+    }
+
+    /// Sets the time for the [status](Node::status) until which the node waits for a program before it ends.
+    /// `None`, the default, is for a node that does not end for lack of programs.
+    pub fn set_waiting_until(&self, until: Option<Instant>) {
+        *sync::lock(&self.inner.waiting_until) = until;
     }
 
     /// Stops using roots that were named by their keys. Lists of roots (`dns:DOMAIN`, `lan`) stay.

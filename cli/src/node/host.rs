@@ -1,13 +1,13 @@
 //! The shared node, and its programs.
 
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::{NetworkId, NodeId};
-use peersock::state::{SocketFile, StateDir};
+use peersock::state::{DirectorySocket, StateDir};
 use peersock::{IdentitySource, Joined, Network, Node, RootSource, StartError};
 use peersock_attach::{
     Connection, Joining, Namespaces, Network as Entered, Refusal, Reply, Setting, VERSION, Wish,
@@ -49,9 +49,7 @@ pub(super) struct Host(Arc<Inner>);
 struct Inner {
     node: Node,
     state: StateDir,
-    listener: UnixListener,
-    /// The file of its socket, until the node ends.
-    file: Mutex<Option<SocketFile>>,
+    socket: DirectorySocket,
     settings: Vec<Setting>,
     named: NamedServers,
     /// The program that has started the node, and so its settings; none for a person.
@@ -73,7 +71,7 @@ impl Host {
         log: Option<Log>,
     ) -> Outcome<Host> {
         // The socket first: programs that find the directory in use wait only shortly for it.
-        let (listener, file) = state.bind_node_socket()?;
+        let socket = state.bind_node_socket()?;
         let options = settings::options(&settings)?;
         let node = start_node(&options, &state)?;
         let mut used = Roots::default();
@@ -83,14 +81,13 @@ impl Host {
         let host = Host(Arc::new(Inner {
             node,
             state,
-            listener,
-            file: Mutex::new(Some(file)),
+            socket,
             settings,
             named: NamedServers::of(&options),
             starter: OnceLock::new(),
             networks: Mutex::default(),
             roots: Mutex::new(used),
-            programs: Mutex::default(),
+            programs: Mutex::new(Programs::new(log.is_some())),
             log,
             changed: Condvar::new(),
         }));
@@ -190,7 +187,7 @@ impl Host {
 
     fn shut_down(&self) {
         self.0.node.shutdown(Duration::ZERO);
-        drop(lock(&self.0.file).take());
+        self.0.socket.close();
         // Before the waiting programs are told by the end of their connections: each may start the next node.
         if let Err(error) = self.0.state.unlock() {
             tracing::debug!(%error, "the state directory stays locked until the process has ended");
@@ -201,7 +198,9 @@ impl Host {
     fn accept(&self) {
         let mut limit = LineLimit::default();
         loop {
-            let accepted = self.0.listener.accept().and_then(|(stream, _)| self.receive_stream(stream));
+            let accepted = self.0.socket.accept(None);
+            let accepted =
+                accepted.and_then(|stream| stream.map_or(Ok(()), |stream| self.receive_stream(stream)));
             match accepted {
                 Ok(()) => {}
                 // Another user's program.
@@ -268,7 +267,12 @@ impl Host {
             }
             wish => wish?,
         };
-        let Admitted { stay, joined, unsent, service } = match self.admit(&wish, connection) {
+        let admitted = match self.admit(&wish, connection) {
+            // What keeps this program out may be the need of one that has ended.
+            Err(_) if self.has_seen_ends() => self.admit(&wish, connection),
+            admitted => admitted,
+        };
+        let Admitted { stay, joined, unsent, service } = match admitted {
             Ok(admitted) => admitted,
             // Nobody needs the settings of a node without programs.
             Err(_) if self.has_left(connection) => return connection.send(&Reply::Ending),
@@ -294,6 +298,18 @@ impl Host {
         service.serve(connection, &stay)
     }
 
+    /// Waits until programs that have ended are attached no longer, for a time at most. Returns false if
+    /// there are none.
+    fn has_seen_ends(&self) -> bool {
+        let programs = self.programs();
+        let gone: Vec<_> = programs.all().into_iter().filter(|program| program.is_gone()).collect();
+        let is_attached = |programs: &mut Programs| {
+            programs.all().iter().any(|program| gone.iter().any(|gone| Arc::ptr_eq(gone, program)))
+        };
+        drop(self.0.changed.wait_timeout_while(programs, ENDING, is_attached));
+        !gone.is_empty()
+    }
+
     /// Ends a node in the background whose programs have all ended, for one that it cannot serve. Returns
     /// true if the node ends.
     fn has_left(&self, connection: &Arc<Connection>) -> bool {
@@ -312,7 +328,7 @@ impl Host {
         check_namespaces(wish)?;
         let networks = wish.networks.iter().map(|text| Network::from_portable(text));
         let networks = networks.collect::<Result<Vec<_>, _>>()?;
-        let (program, unsent) = Program::new(connection, wish, networks.clone());
+        let (program, unsent) = Program::new(connection, wish, networks.clone(), &self.0.named);
         let person = || called("peersock node", std::process::id());
         let starter = self.0.starter.get().cloned().unwrap_or_else(person);
         settings::check(&self.0.settings, &wish.settings, &starter)?;
@@ -320,7 +336,7 @@ impl Host {
         let joined = lock(&self.0.networks).enter(&self.0.node, &networks, |id| self.users(id))?;
         let stay = Stay { host: self, program: Arc::new(program), roots: Mutex::default() };
         stay.use_roots(None, roots);
-        let service = stay.program.serve(&self.0.node, &self.0.named)?;
+        let service = stay.program.serve(&self.0.node)?;
         Ok(Admitted { stay, joined, unsent, service })
     }
 
@@ -340,7 +356,7 @@ impl Host {
             for one in unanswered {
                 let Some(host) = inner.upgrade() else { return };
                 let all = lock(&host.programs).all();
-                all.iter().for_each(|program| program.tell_unanswered(&host.node, &host.named, one));
+                all.iter().for_each(|program| program.tell_unanswered(&host.node, one));
             }
         };
         thread::Builder::new().name("unanswered".into()).spawn(tell)?;

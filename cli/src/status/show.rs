@@ -37,6 +37,13 @@ impl fmt::Display for Report<'_> {
             let programs: Vec<_> = answer.programs.iter().map(program).collect();
             write!(f, "\n  programs: {}", list(&programs))?;
         }
+        if let Some(left) = answer.waits_s {
+            write!(
+                f,
+                "\n  programs: none; waits {} for the next one (`peersock node --end` ends it)",
+                age(left)
+            )?;
+        }
         for root in &answer.roots {
             write!(f, "\n{}", RootLine(root))?;
         }

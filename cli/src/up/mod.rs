@@ -29,6 +29,7 @@ use exit::{Chosen, ExitArgs};
 use exit_names::ExitNamesArgs;
 use guard::Guard;
 use plan::Plan;
+pub(crate) use user::Caller;
 use user::{GoesOnAs, OwnState};
 
 /// Make networks into interfaces of this machine, so that all its programs reach the members with their own
@@ -42,10 +43,10 @@ use user::{GoesOnAs, OwnState};
 /// keeps all others on the machine's local networks from the addresses of the interfaces.
 ///
 /// The command needs CAP_NET_ADMIN to make the interfaces (run it with sudo). It gives up all capabilities
-/// before it sends or receives anything. By sudo, its identity is the one of the user who has called sudo,
-/// unless --state names a directory. If root starts it, it continues as another user: the one of --user,
-/// the owner of its state, or one that owns nothing. A second small process keeps only CAP_NET_ADMIN. If
-/// other programs remove addresses, routes, the MTU or the rules of an exit, this process sets them again,
+/// before it sends or receives anything. By sudo, its identity and settings are those of the user who has
+/// called sudo, unless --state names a directory. If root starts it, it continues as another user: the one of
+/// --user, the owner of its state, or one that owns nothing. A second small process keeps only CAP_NET_ADMIN.
+/// If other programs remove addresses, routes, the MTU or the rules of an exit, this process sets them again,
 /// and a line says so. When packets are passed on, stdout shows the addresses, one per line and in the order
 /// of the networks. The command ends when one of the interfaces is gone.
 ///
