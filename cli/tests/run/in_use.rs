@@ -74,13 +74,18 @@ fn a_command_runs_once_its_hint_about_a_directory_in_use_was_followed() {
             holder.wait_for_end();
             let mut again = Running::start(command());
             match second[0] {
-                "listen" => drop(again.wait_for_stderr("connect with: ")),
+                "listen" => {
+                    again.wait_for_stderr("connect with: ");
+                    drop(again);
+                }
                 _ => {
                     again.end_stdin();
                     let said = again.wait_for_end();
                     assert!(!said.stderr.contains("in use"), "{first}: {}", said.stderr);
                 }
             }
+            // A node in the background may leave the directory a moment later.
+            lab.wait_for_end(lab.node("alpha"));
         }
     }
     // In a network that anyone may join, no identity is needed.
