@@ -9,20 +9,21 @@ use std::time::Duration;
 use peersock::interfaces::Target;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::settings::{
-    DHT_VARIABLE, ROOTS_VARIABLE, TURN_VARIABLE, busy_poll_of_environment, dht_of_environment,
-    roots_of_environment, stun_of_environment, turn_of_environment,
+    DHT_VARIABLE, ROOTS_VARIABLE, TURN_VARIABLE, dht_of_environment, roots_of_environment,
 };
 use peersock::state::StateDir;
-use peersock::{Dht, Network, NodeBuilder, RootSource, StartError};
+use peersock::{Dht, Network, Node, NodeBuilder, RootSource, StartError};
 use peersock_attach::{Setting, persist, wants_own_node};
 use zeroize::Zeroizing;
 
 use crate::config::{self, LocalNetwork};
 use crate::duplicate_networks;
 use crate::failure::{Failure, Outcome};
+use crate::in_use::quoted;
 use crate::running::RunningNode;
 use crate::secret::{Described, SecretArgs};
 use crate::servers;
+use crate::session::interfaces;
 
 /// Environment variable for `-n`.
 pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
@@ -32,6 +33,11 @@ pub(crate) const STATE_VARIABLE: &str = "PEERSOCK_STATE";
 
 /// Environment variable for `--interface`.
 pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
+
+/// Options of a shared node that are no settings of [`SETTINGS`](peersock::settings::SETTINGS), with their
+/// variables.
+pub(crate) const OWN_NODE: (&str, &str) = ("own-node", "PEERSOCK_OWN_NODE");
+pub(crate) const PERSIST: (&str, &str) = ("persist", "PEERSOCK_PERSIST");
 
 /// Heading of the options that all commands with a node have in common. They follow the command's own.
 pub(crate) const NODE_HEADING: &str = "Options of the node";
@@ -322,51 +328,11 @@ impl UnderlayArgs {
         options
     }
 
-    fn switches(&self) -> impl Iterator<Item = &'static str> {
-        let all = [
-            ("--no-portmap", self.no_portmap),
-            ("--no-birthday", self.no_birthday),
-            ("--no-tcp-punch", self.no_tcp_punch),
-        ];
-        all.into_iter().filter(|(_, is_on)| *is_on).map(|(switch, _)| switch)
-    }
-
     /// Returns the settings that options or the environment name, except for roots. Files that they name are
     /// read.
     pub(crate) fn named_settings(&self) -> Outcome<Vec<Setting>> {
-        let setting =
-            |option: &str, value: &dyn ToString| Setting { option: option.into(), value: value.to_string() };
-        let mut named: Vec<_> = self.switches().map(|switch| setting(switch, &"")).collect();
-        let mut interfaces: Vec<_> =
-            self.interfaces.iter().filter(|name| !name.is_empty()).cloned().collect();
-        interfaces.sort();
-        interfaces.dedup();
-        if !interfaces.is_empty() {
-            named.push(setting("--interface", &interfaces.join(",")));
-        }
-        named.extend(self.named_dht()?.iter().filter(|dht| dht.is_on()).map(|dht| setting("--dht", dht)));
-        let turn = match &self.turn[..] {
-            [] => turn_of_environment().map_err(StartError::from)?,
-            named => servers::turn_servers(named)?,
-        };
-        named.extend(turn.iter().map(|server| setting("--turn", &*server.to_portable())));
-        let stun = match &self.stun[..] {
-            [] => stun_of_environment().map_err(StartError::from)?,
-            named => named.to_vec(),
-        };
-        named.extend(stun.iter().map(|stun| setting("--stun", stun)));
-        let busy_poll = match self.busy_poll {
-            Some(microseconds) => Some(microseconds),
-            None => {
-                let time = busy_poll_of_environment().map_err(StartError::from)?;
-                time.map(|time| time.as_micros() as u64)
-            }
-        };
-        named.extend(busy_poll.iter().map(|time| setting("--busy-poll", time)));
-        if self.overlay_port != 0 {
-            named.push(setting("--overlay-port", &self.overlay_port));
-        }
-        Ok(named)
+        let node = Node::builder().interfaces(interfaces(&self.interfaces)).port(self.overlay_port);
+        Ok(Setting::named_by(&self.without_roots(node)?)?)
     }
 
     /// Returns the roots from options, with their tokens, or from the environment.
@@ -497,18 +463,13 @@ impl NetworkArgs {
     /// Returns shell options that join the same network elsewhere. `network` is what they describe here.
     pub(crate) fn as_options(&self, network: &Network) -> String {
         let needs_secret = self.secret.is_for(network);
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+@%".contains(c);
         let named = self.network.as_deref().unwrap_or_default();
         // The other end has no such name.
         let named = match local_network(named) {
             Ok(Some(local)) => &local.network,
             _ => named,
         };
-        let network = match named.chars().all(is_plain) {
-            true => named.to_owned(),
-            false => format!("'{}'", named.replace('\'', r"'\''")),
-        };
-        format!("-n {network}{}", if needs_secret { " --secret-file FILE" } else { "" })
+        format!("-n {}{}", quoted(named), if needs_secret { " --secret-file FILE" } else { "" })
     }
 
     /// Returns the named network, with its passphrase.
@@ -549,6 +510,38 @@ fn local_network(text: &str) -> Outcome<Option<&'static LocalNetwork>> {
     }
 }
 
+/// Returns the path of a static network's file, which is named by its path or by a name in the user's file.
+/// For a name, also the text that says where the name is from.
+pub(crate) fn network_file(file: &Path) -> Outcome<(PathBuf, Option<String>)> {
+    let Some((name, local)) = named_by_user(file)? else { return Ok((file.to_owned(), None)) };
+    match local.network.parse::<NetworkId>() {
+        Err(_) => Ok((PathBuf::from(&local.network), Some(local.origin(name)))),
+        Ok(id) => Err(Failure::usage(
+            format_args!("`{name}` is network {id} in {}, which has no file", local.place),
+            format_args!("name a static network or its file; `peersock members -n {name}` asks who is there"),
+        )),
+    }
+}
+
+/// Refuses a new file of a network where it would hide the network that a name of the user's file names.
+pub(crate) fn check_new_network_file(file: &Path) -> Outcome {
+    let Some((name, local)) = named_by_user(file)? else { return Ok(()) };
+    let hint = match local.network.parse::<NetworkId>() {
+        Err(_) => format!("make its file with `peersock network new {}`", local.network),
+        Ok(_) => format!("choose another name, such as {name}.toml"),
+    };
+    Err(Failure::usage(
+        format_args!("`{name}` is a name in {}, which a file `{name}` would hide", local.place),
+        hint,
+    ))
+}
+
+/// Returns the network of the user's file that a file's path names, unless that is a path.
+fn named_by_user(file: &Path) -> Outcome<Option<(&str, &'static LocalNetwork)>> {
+    let Some(name) = file.to_str() else { return Ok(None) };
+    Ok(local_network(name)?.map(|local| (name, local)))
+}
+
 /// Parses a network's ID, the path of a static network's file, or a name in the user's file.
 pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
     describe_network(text).map(|described| described.network)
@@ -556,11 +549,12 @@ pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
 
 /// Parses a network as [`parse_network`] does.
 fn describe_network(text: &str) -> Outcome<Described> {
-    let (network, secret_file) = match local_network(text)? {
-        Some(local) => (parse_unnamed(&local.network)?, local.secret_file.clone()),
-        None => (parse_unnamed(text)?, None),
+    let Some(local) = local_network(text)? else {
+        return Ok(Described { network: parse_unnamed(text)?, secret_file: None, origin: None });
     };
-    Ok(Described { network, secret_file })
+    let origin = Some(local.origin(text));
+    let network = parse_unnamed(&local.network).map_err(|failure| failure.and(origin.iter()))?;
+    Ok(Described { network, secret_file: local.secret_file.clone(), origin })
 }
 
 /// Parses a network's ID or the path of a static network's file.

@@ -1,19 +1,23 @@
 //! Attachment of this process to the node that programs share.
 
+use std::time::Duration;
+
 use peersock::Network;
-use peersock_attach::{AttachError, Attached, Namespaces, Told, VERSION, Wish, may_start_node};
+use peersock_attach::{AttachError, Attached, Told, Wish, may_start_node};
 
 use crate::args::SharedNodeArgs;
 use crate::failure::{Failure, Outcome};
-use crate::{config, log, node};
+use crate::{in_use, log, node};
 
 /// Attaches to the node that is shared in the state directory, and starts it if none runs. `name` is the one
-/// for other users of the node. Returns `None` if this process has to keep the node: because its user wants
-/// that, or because it may start none for others.
+/// for other users of the node. Waits no longer than `within` for an earlier node that ends. Returns `None`
+/// if this process has to keep the node: because its user wants that, or because it may start none for
+/// others.
 pub(crate) fn open(
     node: &SharedNodeArgs,
     name: String,
     networks: &[Network],
+    within: Duration,
     tell: impl Fn(Told) + Send + Sync + 'static,
 ) -> Outcome<Option<Attached>> {
     if node.wants_own_node() {
@@ -26,9 +30,9 @@ pub(crate) fn open(
         return Ok(None);
     }
     let launch = may_start.then(|| node::launch(node)).transpose()?;
-    match Attached::open(&state, launch.as_ref(), wish(node, name, networks)?, tell) {
+    match Attached::open_within(&state, launch.as_ref(), wish(node, name, networks)?, within, tell) {
         Err(AttachError::Absent) => Ok(None),
-        attached => attached.map(Some).map_err(not_attached),
+        attached => attached.map(Some).map_err(|error| not_attached(error, networks)),
     }
 }
 
@@ -36,28 +40,24 @@ pub(crate) fn open(
 fn wish(node: &SharedNodeArgs, name: String, networks: &[Network]) -> Outcome<Wish> {
     let of_files = networks.iter().flat_map(|network| network.roots().to_vec());
     let roots: Vec<_> = node.roots_with_tokens()?.into_iter().chain(of_files).collect();
-    Ok(Wish {
-        version: VERSION,
-        package: env!("CARGO_PKG_VERSION").to_owned(),
-        name,
-        networks: networks.iter().map(|network| network.to_portable().to_string()).collect(),
-        roots: roots.iter().map(|root| root.to_portable().to_string()).collect(),
-        settings: node.named_settings()?,
-        is_verbose: log::is_asked_for(),
-        persist: node.persist()?,
-        namespaces: Namespaces::own(),
-    })
+    let mut wish = Wish::new(name);
+    wish.networks = networks.iter().map(|network| network.to_portable().to_string()).collect();
+    wish.roots = roots.iter().map(|root| root.to_portable().to_string()).collect();
+    wish.has_empty_roots = node.has_empty_roots();
+    wish.settings = node.named_settings()?;
+    wish.is_verbose = log::is_asked_for();
+    wish.persist = node.persist()?;
+    Ok(wish)
 }
 
-fn not_attached(error: AttachError) -> Failure {
+fn not_attached(error: AttachError, networks: &[Network]) -> Failure {
     match error {
-        AttachError::Refused(refusal) => {
-            let hint = config::with_origin(&refusal.message, refusal.hint);
-            Failure::passed_on(refusal.status, refusal.message, hint)
-        }
-        AttachError::InUse { .. } => Failure::new(
+        AttachError::Refused(refusal) => Failure::passed_on(refusal.status, refusal.message, refusal.hint),
+        AttachError::InUse { path, holder } => in_use::by_unshared(&path, holder, networks),
+        AttachError::Ending { .. } => Failure::new(
             format_args!("{error}"),
-            "end that process, start `peersock node`, which programs share, and then both; or give --state DIR",
+            "give a longer --timeout: its programs still deliver what they have sent; or end its process \
+             (`peersock status` names it)",
         ),
         AttachError::Silent { .. } => Failure::new(
             format_args!("{error}"),

@@ -126,7 +126,7 @@ fn by_address(args: &Args, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr
     let targets = parse_targets(&network, &args.target)?;
     session::check_port(&network, targets[0].port())?;
     session::check_address(&network, targets[0].ip())?;
-    let member = Member::open_in("dial", &args.node, network)?;
+    let member = Member::open_in("dial", &args.node, network, timeout)?;
     member.wait_peer(targets[0].ip(), timeout, args.quiet)?;
     Ok((member, targets))
 }

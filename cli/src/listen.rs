@@ -17,6 +17,7 @@ use crate::member::Member;
 use crate::names;
 use crate::open_network;
 use crate::progress::Progress;
+use crate::session;
 use crate::silence;
 use crate::sockets::{Listener, Stream};
 use crate::stdio::{self, Stdin};
@@ -108,7 +109,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdout = stdio::stdout()?;
     let (ticket, member) = match args.ticket {
         true => with_ticket(args)?,
-        false => (None, Member::open("listen", &args.node, &args.network)?),
+        false => {
+            let network = args.network.resolve_beside(&args.node.state)?;
+            // A mistake in the port starts no node. Binding a UDP socket would succeed, because a client may
+            // use any port, but no peer could reach a server there.
+            if args.port() != 0 {
+                session::check_port(&network, args.port())?;
+            }
+            (None, Member::open_in("listen", &args.node, network, Duration::MAX)?)
+        }
     };
     let ticket = ticket.as_ref();
     member.warn_of_other_port(args.node.overlay_port);
@@ -209,10 +218,6 @@ fn datagrams(
 ) -> Outcome {
     let address = args.bind.unwrap_or(member.addresses()[0]);
     let local = SocketAddr::new(address, args.port());
-    // Binding would succeed, because a client may use any port, but no peer could reach a server there.
-    if args.port() != 0 {
-        member.check_port(args.port())?;
-    }
     let socket = member.datagrams(local).map_err(|error| explain(member, local, error))?;
     announce(member, socket.local_addr()?);
     announce_command(args, member, socket.local_addr()?, ticket);

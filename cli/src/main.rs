@@ -19,6 +19,7 @@ mod events;
 mod files;
 mod forward;
 mod id;
+mod in_use;
 mod line_limit;
 mod listen;
 mod log;
@@ -159,7 +160,7 @@ fn start() -> Outcome {
         Err(answer) => Err(answer),
     };
     match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => run(&cli),
+        Ok(cli) => run(&cli).map_err(config::with_origin),
         Err(answer) => show(&answer),
     }
 }

@@ -26,13 +26,8 @@ pub(crate) enum Member {
 }
 
 impl Member {
-    /// Attaches to the node that is shared in the state directory, or starts one. Ctrl-C ends both properly.
-    /// `command` is the name for other users of the node.
-    pub(crate) fn open(command: &str, node: &SharedNodeArgs, network: &NetworkArgs) -> Outcome<Member> {
-        Member::open_until(command, node, network, || {})
-    }
-
-    /// Opens a membership as [`open`](Self::open) does. On Ctrl-C, `farewell` runs first.
+    /// Attaches to the node that is shared in the state directory, or starts one. Ctrl-C ends both properly,
+    /// after `farewell`. `command` is the name for other users of the node.
     pub(crate) fn open_until(
         command: &str,
         node: &SharedNodeArgs,
@@ -43,9 +38,15 @@ impl Member {
         Member::open_in_until(command, node, network, farewell)
     }
 
-    /// Opens a membership of a network that is known already; see [`open`](Self::open).
-    pub(crate) fn open_in(command: &str, node: &SharedNodeArgs, network: Network) -> Outcome<Member> {
-        Member::open_in_until(command, node, network, || {})
+    /// Opens a membership of a network that is known already; see [`open_until`](Self::open_until).
+    /// Waits no longer than `within` for an earlier node that ends.
+    pub(crate) fn open_in(
+        command: &str,
+        node: &SharedNodeArgs,
+        network: Network,
+        within: Duration,
+    ) -> Outcome<Member> {
+        Member::open_in_within(command, node, network, within, || {})
     }
 
     pub(crate) fn open_in_until(
@@ -54,7 +55,17 @@ impl Member {
         network: Network,
         farewell: impl FnOnce() + Send + 'static,
     ) -> Outcome<Member> {
-        if let Some(shared) = Shared::attach(command, node, &network)? {
+        Member::open_in_within(command, node, network, Duration::MAX, farewell)
+    }
+
+    fn open_in_within(
+        command: &str,
+        node: &SharedNodeArgs,
+        network: Network,
+        within: Duration,
+        farewell: impl FnOnce() + Send + 'static,
+    ) -> Outcome<Member> {
+        if let Some(shared) = Shared::attach(command, node, &network, within)? {
             shared.end_on_signals(farewell)?;
             return Ok(Member::Shared(shared));
         }
@@ -108,11 +119,6 @@ impl Member {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Checks that the network allows a port.
-    pub(crate) fn check_port(&self, port: u16) -> Outcome {
-        session::check_port(self.network(), port)
     }
 
     /// Returns the way of the packets to a member; `None` without a session.

@@ -29,11 +29,17 @@ impl NamedServers {
         NamedServers { turn: args.names_turn(), has_empty_roots: args.has_empty_roots() }
     }
 
+    /// Returns the settings of a shared node for a program, whose own variable may be empty.
+    pub(crate) fn for_program(&self, has_empty_roots: bool) -> NamedServers {
+        NamedServers { has_empty_roots, ..self.clone() }
+    }
+
     /// Returns clauses about root lists and TURN servers that may explain why no peer is found, each with a
     /// trailing semicolon.
     fn to_check(&self, status: &Status, lists: &[RootListStatus]) -> String {
         let mut said: Vec<String> = lists.iter().filter_map(list).collect();
-        if self.has_empty_roots {
+        // Other programs of a shared node may name roots.
+        if self.has_empty_roots && lists.is_empty() && status.roots.iter().all(|root| root.guest) {
             said.push(
                 "PEERSOCK_ROOTS is set and empty, so no root is asked, unset it or give --root".to_owned(),
             );

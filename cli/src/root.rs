@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{parse_port, parse_seconds};
 use crate::failure::{Failure, Outcome};
+use crate::in_use;
 use crate::nickname_limits::NicknameLimits;
 use crate::output::{note, print};
 use crate::reach::are_private;
@@ -326,7 +327,7 @@ impl Args {
             (None, Some(path)) => path.into(),
             (None, None) => StateDir::default_path()?.with_file_name(DIRECTORY),
         };
-        let state = StateDir::open(&path)?;
+        let state = in_use::open(&path)?;
         let identity = state.identity()?;
         Ok((Some(state), identity))
     }

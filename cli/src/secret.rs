@@ -18,6 +18,8 @@ pub(crate) const SECRET_VARIABLE: &str = "PEERSOCK_SECRET";
 pub(crate) struct Described {
     pub(crate) network: Network,
     pub(crate) secret_file: Option<PathBuf>,
+    /// The network's place in the user's file, for people.
+    pub(crate) origin: Option<String>,
 }
 
 /// Passphrase of a network. It is never an argument, because every user of the machine can see arguments.
@@ -48,12 +50,13 @@ impl SecretArgs {
     /// node from all of them.
     pub(crate) fn add_to(&self, networks: Vec<Described>) -> Outcome<Vec<Network>> {
         let is_by_file = |one: &Described| one.network.summary().by_file;
-        if networks.iter().any(|one| is_by_file(one) && one.secret_file.is_some()) {
-            return Err(Failure::usage(
+        if let Some(one) = networks.iter().find(|one| is_by_file(one) && one.secret_file.is_some()) {
+            let failure = Failure::usage(
                 "`secret_file` in the user's settings is for ad-hoc networks: a static network has its secret in \
                  its own file",
                 "leave `secret_file` out; `passphrase = ...` in the network's file sets one",
-            ));
+            );
+            return Err(failure.and(one.origin.iter()));
         }
         let passphrase = match networks.iter().all(is_by_file) {
             true => self.refuse_for_files().map(|()| None),
@@ -63,7 +66,10 @@ impl SecretArgs {
             let passphrase = match (&passphrase, &one.secret_file) {
                 _ if is_by_file(&one) => None,
                 (Some(given), _) => Some(given.clone()),
-                (None, file) => file.as_deref().map(read_passphrase).transpose()?,
+                (None, file) => {
+                    let read = file.as_deref().map(read_passphrase).transpose();
+                    read.map_err(|failure| failure.and(one.origin.iter()))?
+                }
             };
             match passphrase {
                 Some(passphrase) => Ok(one.network.with_passphrase(&passphrase)?),
@@ -152,7 +158,7 @@ mod tests {
                 .unwrap();
         let ad_hoc = Network::by_id("ff0001ffff000000".parse().unwrap()).unwrap();
         let secret = SecretArgs { secret_file: Some(path) };
-        let described = |network: Network| Described { network, secret_file: None };
+        let described = |network: Network| Described { network, secret_file: None, origin: None };
         let networks = secret.add_to(vec![described(by_file.clone()), described(ad_hoc.clone())]).unwrap();
         let shown: Vec<_> = networks.iter().map(|one| (one.is_secret(), secret.is_for(one))).collect();
         assert_eq!(shown, [(false, false), (true, true)]);
@@ -162,6 +168,7 @@ mod tests {
         let named = |network: &Network, path: &Path| Described {
             network: network.clone(),
             secret_file: Some(path.to_owned()),
+            origin: None,
         };
         let path = place.path().join("secret");
         let absent = place.path().join("absent");

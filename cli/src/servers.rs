@@ -55,9 +55,10 @@ pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServe
 /// Returns the failure without the text, because it contains a password.
 fn turn_failure(error: LoadTurnError) -> Failure {
     match error {
-        LoadTurnError::File(error) => {
-            Failure::file(error, "write the texts into a file of mode 0600, and give its path")
-        }
+        LoadTurnError::File(error) => Failure::file(
+            error,
+            "correct --turn, or write the texts into a file of mode 0600, and give its path",
+        ),
         LoadTurnError::Nothing(_) => Failure::usage(
             format_args!("--turn: {error}"),
             "write turn:USER:PASSWORD@HOST:PORT into it, or leave --turn out",

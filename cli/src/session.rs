@@ -12,13 +12,12 @@ use peersock::{
     IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, PeerStatus, RootSource,
     StartError, Status,
 };
-use peersock_attach::{AttachError, Attached};
 use peersock_proxy::Ticket;
 
 use crate::args::{NodeArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
 use crate::waiting;
-use crate::{arrivals, names, reach, root_watch, signals, stdio};
+use crate::{arrivals, in_use, names, reach, root_watch, signals, stdio};
 
 /// Timeout for a node's sockets and addresses to be ready, which normally takes milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -120,20 +119,9 @@ impl Session {
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
         let node = node.start().map_err(|error| match error {
-            StartError::State(StateError::InUse { path, holder }) if Attached::is_offered(&path) => Failure::new(
-                format_args!(
-                    "state directory {} is in use by {}, whose node other programs share, and this command needs \
-                     a node of its own",
-                    path.display(),
-                    holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
-                ),
-                "end the programs that use it (`peersock status` names them), or give another member's --state DIR",
-            ),
-            StartError::State(StateError::InUse { path, holder }) => Failure::new(
-                format_args!("{}", AttachError::InUse { path, holder }),
-                "end that process, start `peersock node`, which `run`, `dial`, `listen`, `forward`, `proxy` and `rest` \
-                 share, and then both; or give --state DIR or --ephemeral",
-            ),
+            StartError::State(StateError::InUse { path, holder }) => {
+                in_use::for_own_node(&path, holder, std::slice::from_ref(&network))
+            }
             error => error.into(),
         })?;
         let interrupted = node.clone();

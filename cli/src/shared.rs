@@ -2,11 +2,10 @@
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::Network;
-use peersock::attach::{Linger, Patience};
+use peersock::attach::Linger;
 use peersock_attach::Told;
 use peersock_attached::Member;
 use peersock_socket_server::FdServer;
@@ -22,9 +21,6 @@ const INTERRUPTED_WITHIN: Duration = Duration::from_millis(300);
 /// Time for the node to end this command's sockets after Ctrl-C.
 const ENDING: Duration = Duration::from_secs(2);
 
-/// Polling interval of delivery.
-const POLL_INTERVAL: Duration = Duration::from_millis(2);
-
 /// A command's place at the shared node.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -36,7 +32,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Attaches to the shared node; see [`attachment::open`].
-    pub(crate) fn attach(command: &str, node: &SharedNodeArgs, network: &Network) -> Outcome<Option<Shared>> {
+    pub(crate) fn attach(
+        command: &str,
+        node: &SharedNodeArgs,
+        network: &Network,
+        within: Duration,
+    ) -> Outcome<Option<Shared>> {
         let lost = Arc::<Notify>::default();
         let ended = Arc::clone(&lost);
         let tell = move |told| match told {
@@ -50,7 +51,8 @@ impl Shared {
             }
         };
         let name = format!("peersock {command}");
-        let Some(attached) = attachment::open(node, name, std::slice::from_ref(network), tell)? else {
+        let Some(attached) = attachment::open(node, name, std::slice::from_ref(network), within, tell)?
+        else {
             return Ok(None);
         };
         // Each connection takes a descriptor or two. Afterwards, because the node has this process's limits.
@@ -83,12 +85,7 @@ impl Shared {
     pub(crate) fn deliver(&self, within: Duration) {
         let attached = self.member.attached();
         attached.begin_drain();
-        let begin = Instant::now();
-        let mut patience = Patience::new(Linger::Within(within), begin);
-        let left = || attached.outstanding(|| begin.elapsed() >= within);
-        while left().is_some_and(|left| !patience.is_over(Instant::now(), &left.remaining())) {
-            thread::sleep(POLL_INTERVAL);
-        }
+        let _ = attached.deliver(Linger::Within(within));
     }
 
     /// Ends the attachment. Datagrams that were sent leave before. A node that is stopped is waited for until

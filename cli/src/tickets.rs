@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use peersock::state::read_secret_file;
 use peersock::{IdentitySource, RootSource};
-use peersock_proxy::Ticket;
+use peersock_proxy::{Ticket, TicketError};
 use zeroize::Zeroizing;
 
 use crate::args::{PATIENCE_WITH_DHT, UnderlayArgs};
@@ -19,6 +19,9 @@ use crate::{root_watch, stdio, waiting};
 
 /// Environment variable for a ticket, because other users can see the command line.
 pub(crate) const TICKET_VARIABLE: &str = "PEERSOCK_TICKET";
+
+/// Limit of characters below which a text is no ticket without its beginning, but a mistake of another kind.
+const MIN_DIGITS: usize = 40;
 
 /// Issues a ticket, and starts the node that it leads to. On Ctrl-C, `farewell` runs first.
 pub(crate) fn issue(
@@ -131,7 +134,7 @@ pub(crate) fn named(argument: &str) -> Outcome<Option<Ticket>> {
                 "give the ticket as an argument, as @FILE, or in PEERSOCK_TICKET",
             )
         })?,
-        text if Ticket::is_claimed_by(text) => Zeroizing::new(text.to_owned()),
+        text if Ticket::is_claimed_by(text) || is_bare(text) => Zeroizing::new(text.to_owned()),
         _ => match argument.strip_prefix('@') {
             Some(path) => read_secret_file(Path::new(path)).map_err(|error| {
                 Failure::file(error, "write the ticket into a file of mode 0600, and give its path")
@@ -142,9 +145,19 @@ pub(crate) fn named(argument: &str) -> Outcome<Option<Ticket>> {
     parse(&text).map(Some)
 }
 
+/// Returns true for a text that may be a ticket without its beginning, and is no address or name with a port.
+fn is_bare(text: &str) -> bool {
+    let text = text.trim();
+    text.len() >= MIN_DIGITS && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c))
+}
+
 /// Parses a ticket; typing errors are detected here, without contacting a peer.
 pub(crate) fn parse(text: &str) -> Outcome<Ticket> {
-    text.parse().map_err(|error| {
+    let parsed = match is_bare(text) {
+        true => Zeroizing::new(Ticket::PREFIX.to_owned() + text.trim()).parse(),
+        false => text.parse(),
+    };
+    parsed.map_err(|error: TicketError| {
         Failure::usage(
             format_args!("{error}"),
             "give it as `peersock share` or `peersock listen --ticket` has printed it, whole and on one line",

@@ -34,7 +34,7 @@ fn text(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsSt
     let Some((said, _)) = said.split_once(FINAL_ADVICE) else { return said };
     let words: Vec<_> = words.collect();
     let (name, command) = command_of(program, words.iter().cloned());
-    if let Some(hint) = dash_hint(command, error, &words) {
+    if let Some(hint) = ticket_hint(command, error).or_else(|| dash_hint(command, error, &words)) {
         // Drops the parser's tip, because it is about values without an option and shows only two characters.
         let is_tip = |line: &&str| line.contains("to pass '") && line.contains("as a value");
         let said: Vec<_> = said.trim_end().split("\n\n").filter(|part| !is_tip(part)).collect();
@@ -63,6 +63,22 @@ fn command_of(program: &Command, words: impl Iterator<Item = OsString>) -> (Stri
         }
     }
     (name, command)
+}
+
+/// Returns a hint on options of a network and an identity, which the commands for tickets do not have.
+fn ticket_hint(command: &Command, error: &clap::Error) -> Option<String> {
+    const OF_NETWORKS: [&str; 7] =
+        ["-n", "--network", "--secret-file", "--state", "--ephemeral", "--own-node", "--persist"];
+    let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else { return None };
+    let is_meant = error.kind() == ErrorKind::UnknownArgument
+        && matches!(command.get_name(), "share" | "open")
+        && OF_NETWORKS.contains(&unknown.as_str());
+    is_meant.then(|| {
+        format!(
+            "leave {unknown} out: a ticket has a network and an identity of its own; `peersock forward` \
+             leads to services in a network"
+        )
+    })
 }
 
 /// Returns a hint on giving a value that begins with a dash, if an unknown option may be one.

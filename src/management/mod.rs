@@ -44,6 +44,7 @@ use crate::state::StateDir;
 pub(crate) use probe::{Echo, Mark, ProbeRequest, ProbeTask};
 pub use probe::{MAX_PROBE, Probe, ProbeOutcome, Probed, ask_members, ping, reach};
 pub(crate) use server::ManagementServer;
+pub use server::has_hung_up;
 
 /// Refusal of a node that ends; programs that ask know the text.
 pub(crate) const STOPPED: &str = "the node has stopped";

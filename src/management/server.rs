@@ -1,7 +1,8 @@
 //! Server side of the management socket: one small thread, and one more for each probe.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -10,7 +11,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags};
 
 use super::{IO_TIMEOUT, Refusal, Request, STOPPED, foreign_peer};
-use crate::state::{SocketFile, StateDir};
+use crate::state::{DirectorySocket, StateDir};
 
 /// Limit of a request line's length in bytes.
 const MAX_REQUEST: usize = 4096;
@@ -25,7 +26,7 @@ const MAX_PROBES: usize = 64;
 /// time. Probes take longer, so each has a thread.
 #[derive(Debug)]
 pub(crate) struct ManagementServer {
-    file: Option<SocketFile>,
+    socket: Arc<DirectorySocket>,
     /// Write end of a pipe; closing it stops the thread.
     wake: Option<UnixStream>,
     /// Set when the server stops.
@@ -45,7 +46,9 @@ impl ManagementServer {
         respond: impl Fn(Request, &Client) -> Result<String, &'static str> + Send + Sync + 'static,
     ) -> io::Result<ManagementServer> {
         let listener = state.bind_management()?;
-        let file = SocketFile::of(StateDir::management_socket(state.path()));
+        let path = StateDir::management_socket(state.path());
+        let socket = Arc::new(DirectorySocket::of(path, listener));
+        let accepting = Arc::clone(&socket);
         let (wake, stop) = UnixStream::pair()?;
         let ended = Arc::new(AtomicBool::new(false));
         let service =
@@ -53,15 +56,15 @@ impl ManagementServer {
         let thread = thread::Builder::new()
             .name("peersock-manage".into())
             .stack_size(STACK)
-            .spawn(move || serve(&listener, &stop, &service))?;
-        Ok(ManagementServer { file: Some(file), wake: Some(wake), ended, thread: Some(thread) })
+            .spawn(move || serve(&accepting, &stop, &service))?;
+        Ok(ManagementServer { socket, wake: Some(wake), ended, thread: Some(thread) })
     }
 }
 
 impl Drop for ManagementServer {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
-        drop(self.file.take());
+        self.socket.close();
         drop(self.wake.take());
         if let Some(thread) = self.thread.take()
             // The thread itself may drop the last reference to a node while it builds the status.
@@ -93,11 +96,7 @@ impl Client {
     /// Returns true if nobody waits for the answer any more: the client has hung up, or the server has
     /// stopped.
     pub(crate) fn has_left(&self) -> bool {
-        // A client that has closed only its half still reads.
-        let mut fds = [PollFd::new(&self.stream, PollFlags::empty())];
-        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let is_gone = rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
-        is_gone || self.server_ended.load(Ordering::SeqCst)
+        has_hung_up(&self.stream) || self.server_ended.load(Ordering::SeqCst)
     }
 
     fn send(mut self, answer: Result<String, &'static str>) -> io::Result<()> {
@@ -107,6 +106,14 @@ impl Client {
         };
         self.stream.write_all(answer.as_bytes())
     }
+}
+
+/// Returns true if the other end of a Unix socket is closed. An end that has closed only its half still
+/// reads.
+pub fn has_hung_up(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::empty())];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 /// Place of a probe among those that run at once.
@@ -128,26 +135,18 @@ impl Drop for Slot {
     }
 }
 
-fn serve(listener: &UnixListener, stop: &UnixStream, service: &Service) {
+fn serve(socket: &DirectorySocket, stop: &UnixStream, service: &Service) {
     loop {
-        let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, None) {
-            Ok(_) if !fds[1].revents().is_empty() => return,
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => {
-                tracing::warn!(%error, "management socket stops");
-                return;
-            }
-        }
-        match listener.accept().and_then(|(stream, _)| answer(stream, service)) {
-            Ok(()) => {}
-            Err(error) => {
-                tracing::debug!(%error, "management request failed");
-                // Without free file descriptors, the pending connection would keep poll from waiting.
-                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
-                    thread::sleep(std::time::Duration::from_millis(100));
-                }
+        let accepted = match socket.accept(Some(stop.as_fd())) {
+            Ok(Some(stream)) => answer(stream, service),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = accepted {
+            tracing::debug!(%error, "management request failed");
+            // Without free file descriptors, the pending connection would keep poll from waiting.
+            if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                thread::sleep(std::time::Duration::from_millis(100));
             }
         }
     }
@@ -219,6 +218,7 @@ fn read_request(stream: &mut UnixStream) -> io::Result<String> {
 mod tests {
     use std::io::{BufRead as _, BufReader};
     use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
     use crate::management::{ManagementError, request, status};

@@ -516,6 +516,7 @@ impl NodeBuilder {
                 root_sources: Default::default(),
                 root_lists: Mutex::default(),
                 programs: Mutex::default(),
+                waiting_until: Mutex::default(),
                 ipv4_aliases: Mutex::default(),
                 state,
             }),

@@ -114,6 +114,8 @@ pub(crate) struct Inner {
     programs: Mutex<Option<Programs>>,
     /// State of the managed networks.
     managed: Mutex<BTreeMap<NetworkId, Arc<managed::Shared>>>,
+    /// Time until which the node waits for a program, for the status.
+    waiting_until: Mutex<Option<Instant>>,
     /// IPv4 addresses under which programs see members that have none, for the status.
     ipv4_aliases: Mutex<BTreeMap<Ipv6Addr, BTreeSet<Ipv4Addr>>>,
     /// State directory, kept for its lock.
@@ -229,6 +231,12 @@ impl Node {
     /// Sets the function that lists the programs for each [status](Node::status). It must not call the node.
     pub fn set_programs(&self, programs: impl Fn() -> Vec<ProgramStatus> + Send + Sync + 'static) {
         *sync::lock(&self.inner.programs) = Some(Arc::new(programs));
+    }
+
+    /// Sets the time for the [status](Node::status) until which the node waits for a program before it ends.
+    /// `None`, the default, is for a node that does not end for lack of programs.
+    pub fn set_waiting_until(&self, until: Option<Instant>) {
+        *sync::lock(&self.inner.waiting_until) = until;
     }
 
     /// Stops using roots that were named by their keys. Lists of roots (`dns:DOMAIN`, `lan`) stay.

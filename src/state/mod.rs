@@ -20,18 +20,18 @@ mod identity;
 mod idle;
 mod membership;
 mod private;
+mod socket;
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::management::with_short_path;
 use crate::node::Seed;
 use crate::sync;
 use peersock_overlay::{Identity, PublicIdentity};
@@ -43,6 +43,8 @@ pub(crate) use private::{
     check_directory, check_secret_file, check_trusted_file, read_regular_secret_file, read_text_file,
     write_atomically,
 };
+pub use socket::DirectorySocket;
+use socket::bind_private;
 
 /// Interval of attempts to lock a directory.
 const RETRY: Duration = Duration::from_millis(5);
@@ -149,10 +151,10 @@ impl StateDir {
     /// # Errors
     ///
     /// Returns [`StateError::Io`].
-    pub fn bind_node_socket(&self) -> Result<(UnixListener, SocketFile), StateError> {
+    pub fn bind_node_socket(&self) -> Result<DirectorySocket, StateError> {
         let path = Self::node_socket(&self.path);
         let listener = bind_private(&path).map_err(StateError::io("make", &path))?;
-        Ok((listener, SocketFile::of(path)))
+        Ok(DirectorySocket::of(path, listener))
     }
 
     /// Returns the path of the socket at which programs attach to the node that uses the directory at `path`.
@@ -221,49 +223,6 @@ impl StateDir {
     pub fn management_socket(path: &Path) -> PathBuf {
         path.join(MANAGEMENT_SOCKET)
     }
-}
-
-/// File of a socket, removed when this is dropped. If the directory was removed and made again, another
-/// process may have put a socket in its place, which stays.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    /// Device and inode, if the file could be examined.
-    id: Option<(u64, u64)>,
-}
-
-impl SocketFile {
-    /// Takes the file at a path.
-    pub(crate) fn of(path: PathBuf) -> SocketFile {
-        let id = file_id(&path);
-        SocketFile { path, id }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.id.is_some() && file_id(&self.path) == self.id {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn file_id(path: &Path) -> Option<(u64, u64)> {
-    let file = fs::symlink_metadata(path).ok()?;
-    Some((file.dev(), file.ino()))
-}
-
-/// Makes a Unix socket that belongs to this user alone, in a locked directory.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    // This process holds the directory's lock, so an existing socket belongs to a process that is gone.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = with_short_path(path, |path| UnixListener::bind(path))?;
-    // bind(2) applies the umask, which may let other users connect.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 /// Reads an identity's secret seed from a file in the form of state directories.
@@ -372,6 +331,8 @@ fn read_seed(directory: &Path) -> Result<Option<identity::Seed>, StateError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
     use rustix::fs::{CWD, FileType, Mode};
 
     use super::*;

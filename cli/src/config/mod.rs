@@ -9,6 +9,7 @@ mod parse;
 mod read;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -16,15 +17,23 @@ use peersock::settings::Setting;
 
 use crate::failure::Outcome;
 
-pub(crate) use apply::{apply, is_of_file, with_origin};
+pub(crate) use apply::{apply, is_of_file, name_used, with_origin};
 
 /// Content of the file.
 #[derive(Default)]
 pub(crate) struct Config {
     path: PathBuf,
-    /// Settings, with the values of their options.
-    options: Vec<(&'static Setting, Vec<String>)>,
+    options: Vec<Assigned>,
     networks: BTreeMap<String, LocalNetwork>,
+}
+
+/// Setting of the file.
+struct Assigned {
+    setting: &'static Setting,
+    /// Values of the setting's option.
+    values: Vec<String>,
+    /// The file and the line in it, for people.
+    place: String,
 }
 
 /// Network that the file names.
@@ -34,16 +43,30 @@ pub(crate) struct LocalNetwork {
     pub(crate) network: String,
     /// File with the passphrase of an ad-hoc network.
     pub(crate) secret_file: Option<PathBuf>,
+    /// The user's file and the line in it, for people.
+    pub(crate) place: String,
+}
+
+impl LocalNetwork {
+    /// Returns the text that says where a network's name is from.
+    pub(crate) fn origin(&self, name: &str) -> String {
+        format!("{name} is from {}", self.place)
+    }
 }
 
 /// Returns the content of the user's file, which is read once. It is empty if there is no file.
 fn config() -> Outcome<&'static Config> {
+    config_in(env::home_dir())
+}
+
+/// Returns the content of the file of the user with this home; see [`config`].
+fn config_in(home: Option<PathBuf>) -> Outcome<&'static Config> {
     static CONFIG: OnceLock<Config> = OnceLock::new();
     if let Some(config) = CONFIG.get() {
         return Ok(config);
     }
-    let config = match read::read()? {
-        Some((path, text)) => parse::parse(path, &text)?,
+    let config = match read::read(home.as_deref())? {
+        Some((path, text)) => parse::parse(path, home, &text)?,
         None => Config::default(),
     };
     Ok(CONFIG.get_or_init(|| config))

@@ -1,7 +1,6 @@
 //! Parsing of the file. Each error names the file, the line and the column.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fmt::Display;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,8 +10,15 @@ use peersock::{NetworkId, Node, RootSource};
 use serde_json::Value as Json;
 use toml_edit::{Document, Item, TableLike, Value};
 
-use super::{Config, LocalNetwork};
+use super::{Assigned, Config, LocalNetwork};
 use crate::failure::{Failure, Outcome};
+
+/// The file, and the folders to which paths in it are relative.
+struct Places<'a> {
+    file: &'a Path,
+    folder: PathBuf,
+    home: Option<PathBuf>,
+}
 
 /// Error with its place in the text.
 struct Problem {
@@ -23,12 +29,13 @@ struct Problem {
 
 type Parsed<T> = Result<T, Problem>;
 
-/// Parses the text of the file at `path`.
-pub(super) fn parse(path: PathBuf, text: &str) -> Outcome<Config> {
+/// Parses the text of the file at `path`. `home` is its user's.
+pub(super) fn parse(path: PathBuf, home: Option<PathBuf>, text: &str) -> Outcome<Config> {
     // Relative paths in the file are relative to its folder, wherever the program runs.
     let path = std::path::absolute(path)?;
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let config = parse_within(&folder, text).map_err(|problem| {
+    let places = Places { file: &path, folder, home };
+    let config = parse_within(&places, text).map_err(|problem| {
         let (line, column) = place(text, problem.at.start);
         Failure::usage(format_args!("{}:{line}:{column}: {}", path.display(), problem.what), problem.hint)
     })?;
@@ -42,7 +49,10 @@ fn place(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
-fn parse_within(folder: &Path, text: &str) -> Parsed<Config> {
+fn parse_within(places: &Places<'_>, text: &str) -> Parsed<Config> {
+    let place = |at: Option<Range<usize>>| {
+        format!("{}:{}", places.file.display(), place(text, at.unwrap_or_default().start).0)
+    };
     let document = Document::parse(text).map_err(|error| {
         let at = error.span().unwrap_or(text.len()..text.len());
         // Some messages of the parser have several lines.
@@ -52,12 +62,12 @@ fn parse_within(folder: &Path, text: &str) -> Parsed<Config> {
     for (key, item) in document.iter() {
         let at = document.key(key).and_then(|key| key.span());
         if key == "networks" {
-            config.networks = networks(folder, item)?;
+            config.networks = networks(places, item, place)?;
             continue;
         }
         let setting = settings().find(|setting| setting.name == key);
-        let setting = setting.ok_or_else(|| unknown_setting(at, key))?;
-        config.options.push((setting, option(folder, setting, item)?));
+        let setting = setting.ok_or_else(|| unknown_setting(at.clone(), key))?;
+        config.options.push(Assigned { setting, values: option(places, setting, item)?, place: place(at) });
     }
     Ok(config)
 }
@@ -78,7 +88,7 @@ fn unknown_setting(at: Option<Range<usize>>, key: &str) -> Problem {
 }
 
 /// Returns the values of a setting's option.
-fn option(folder: &Path, setting: &Setting, item: &Item) -> Parsed<Vec<String>> {
+fn option(places: &Places<'_>, setting: &Setting, item: &Item) -> Parsed<Vec<String>> {
     let whole = item.as_value().ok_or_else(|| {
         problem(item.span(), format!("`{}` is not {}", setting.name, setting.allowed()), DOCUMENTED)
     })?;
@@ -93,7 +103,7 @@ fn option(folder: &Path, setting: &Setting, item: &Item) -> Parsed<Vec<String>> 
         match text.trim().strip_prefix('@') {
             // Read by the command, as the file that an option names. In several lines, secrets might follow.
             Some(path) if matches!(setting.name, "roots" | "turn") && !path.contains(char::is_control) => {
-                values.push(format!("@{}", within(folder, path).display()));
+                values.push(format!("@{}", within(places, path).display()));
                 continue;
             }
             _ => check(setting, element.span(), json(element))?,
@@ -174,14 +184,20 @@ fn json(value: &Value) -> Json {
     }
 }
 
-fn networks(folder: &Path, item: &Item) -> Parsed<BTreeMap<String, LocalNetwork>> {
+fn networks(
+    places: &Places<'_>,
+    item: &Item,
+    place: impl Fn(Option<Range<usize>>) -> String,
+) -> Parsed<BTreeMap<String, LocalNetwork>> {
     let table = item.as_table_like().ok_or_else(|| {
         problem(item.span(), "`networks` is not a table", "write [networks], and below it NAME = \"NETWORK\"")
     })?;
     let mut networks = BTreeMap::new();
     for (name, item) in table.iter() {
-        check_name(name, table.key(name).and_then(|key| key.span()))?;
-        networks.insert(name.to_owned(), local_network(folder, item)?);
+        let at = key_span(table, name);
+        check_name(name, at.clone())?;
+        let (network, secret_file) = local_network(places, item)?;
+        networks.insert(name.to_owned(), LocalNetwork { network, secret_file, place: place(at) });
     }
     Ok(networks)
 }
@@ -200,8 +216,8 @@ fn check_name(name: &str, at: Option<Range<usize>>) -> Parsed<()> {
     }
 }
 
-/// Text or table of one network.
-fn local_network(folder: &Path, item: &Item) -> Parsed<LocalNetwork> {
+/// Returns the network and the passphrase's file of a text or table.
+fn local_network(places: &Places<'_>, item: &Item) -> Parsed<(String, Option<PathBuf>)> {
     const FORM: &str =
         "write an ID, the path of a network's file, or { network = \"ID\", secret_file = \"PATH\" }";
     let wrong = |at, what: &str| problem(at, what, FORM);
@@ -211,18 +227,18 @@ fn local_network(folder: &Path, item: &Item) -> Parsed<LocalNetwork> {
     };
     let named = |text: String| match text.parse::<NetworkId>() {
         Ok(_) => text,
-        Err(_) => within(folder, &text).display().to_string(),
+        Err(_) => within(places, &text).display().to_string(),
     };
     let Some(table) = item.as_table_like() else {
         let text = text(item).map_err(|_| wrong(item.span(), "this is no network"))?;
-        return Ok(LocalNetwork { network: named(text), secret_file: None });
+        return Ok((named(text), None));
     };
     let mut network = None;
     let mut secret_file = None;
     for (key, item) in table.iter() {
         match key {
             "network" => network = Some(named(text(item)?)),
-            "secret_file" => secret_file = Some(within(folder, &text(item)?)),
+            "secret_file" => secret_file = Some(within(places, &text(item)?)),
             "passphrase" | "secret" => {
                 return Err(problem(
                     key_span(table, key),
@@ -239,7 +255,7 @@ fn local_network(folder: &Path, item: &Item) -> Parsed<LocalNetwork> {
         }
     }
     let network = network.ok_or_else(|| wrong(item.span(), "`network` is missing"))?;
-    Ok(LocalNetwork { network, secret_file })
+    Ok((network, secret_file))
 }
 
 fn key_span(table: &dyn TableLike, key: &str) -> Option<Range<usize>> {
@@ -247,10 +263,10 @@ fn key_span(table: &dyn TableLike, key: &str) -> Option<Range<usize>> {
 }
 
 /// Returns a path of the file: relative to its folder, or below `~/`.
-fn within(folder: &Path, path: &str) -> PathBuf {
-    match (path.strip_prefix("~/"), env::home_dir()) {
+fn within(places: &Places<'_>, path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), &places.home) {
         (Some(rest), Some(home)) => home.join(rest),
-        _ => folder.join(path),
+        _ => places.folder.join(path),
     }
 }
 

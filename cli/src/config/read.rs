@@ -17,12 +17,12 @@ const CONFIG_VARIABLE: &str = "PEERSOCK_CONFIG";
 /// Limit of the file's length in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Returns the file's path and text, if there is one.
-pub(super) fn read() -> Outcome<Option<(PathBuf, String)>> {
+/// Returns the file's path and text, if there is one. `home` is the user's.
+pub(super) fn read(home: Option<&Path>) -> Outcome<Option<(PathBuf, String)>> {
     let (path, is_named) = match env::var_os(CONFIG_VARIABLE) {
         Some(path) if path.is_empty() => return Ok(None),
         Some(path) => (PathBuf::from(path), true),
-        None => match default_path(env::var_os("XDG_CONFIG_HOME").map(PathBuf::from), env::home_dir()) {
+        None => match default_path(env::var_os("XDG_CONFIG_HOME").map(PathBuf::from), home) {
             Some(path) => (path, false),
             None => return Ok(None),
         },
@@ -72,7 +72,7 @@ fn check(path: &Path, file: &File) -> Outcome {
 }
 
 /// Returns the usual path of the file (XDG Base Directory Specification, which has relative paths ignored).
-fn default_path(config_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+fn default_path(config_home: Option<PathBuf>, home: Option<&Path>) -> Option<PathBuf> {
     let folder = config_home
         .filter(|path| path.is_absolute())
         .or_else(|| home.filter(|path| path.is_absolute()).map(|home| home.join(".config")))?;
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn the_file_is_where_the_user_s_other_settings_are() {
         let path = |config: Option<&str>, home: Option<&str>| {
-            default_path(config.map(PathBuf::from), home.map(PathBuf::from))
+            default_path(config.map(PathBuf::from), home.map(Path::new))
         };
         assert_eq!(path(Some("/c"), Some("/h")), Some("/c/peersock/config.toml".into()));
         assert_eq!(path(Some("c"), Some("/h")), Some("/h/.config/peersock/config.toml".into()));

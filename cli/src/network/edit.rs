@@ -10,6 +10,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Tab
 
 use super::file::{self, NetworkFile};
 use super::{Add, Member, New, Remove};
+use crate::args::{check_new_network_file, network_file};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
 
@@ -27,6 +28,7 @@ pub(super) fn new(args: &New) -> Outcome {
             "give a name such as office.toml; a network whose ID begins with ff needs no file",
         ));
     }
+    check_new_network_file(&args.file)?;
     let identity = args.state.lasting_identity()?;
     let mut document = DocumentMut::new();
     document.insert("network", value(random_id()?.to_string()));
@@ -53,12 +55,13 @@ pub(super) fn new(args: &New) -> Outcome {
 }
 
 pub(super) fn add(args: &Add) -> Outcome {
-    let mut file = NetworkFile::open(&args.file)?;
+    let (path, origin) = network_file(&args.file)?;
+    let mut file = NetworkFile::open(&path).map_err(|failure| failure.and(origin))?;
     let identity = match &args.key {
         Some(text) => parse_key(text)?,
         None => args.state.lasting_identity()?,
     };
-    push(&mut file.document, &identity.to_string(), &args.member, &args.file)?;
+    push(&mut file.document, &identity.to_string(), &args.member, &path)?;
     let network = file.save()?;
     print(format_args!(
         "added {}{} to network {}; it has {}; all need the new file, and nodes that run a restart",
@@ -70,7 +73,8 @@ pub(super) fn add(args: &Add) -> Outcome {
 }
 
 pub(super) fn remove(args: &Remove) -> Outcome {
-    let mut file = NetworkFile::open(&args.file)?;
+    let (path, origin) = network_file(&args.file)?;
+    let mut file = NetworkFile::open(&path).map_err(|failure| failure.and(origin))?;
     let network = Network::parse_toml(&file.document.to_string())?;
     let found = network.members().iter().position(|member| {
         member.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(&args.member))
@@ -79,8 +83,8 @@ pub(super) fn remove(args: &Remove) -> Outcome {
     });
     let at = found.ok_or_else(|| {
         Failure::usage(
-            format_args!("{} has no member `{}`", args.file.display(), args.member),
-            format_args!("list them with `peersock network show {}`", args.file.display()),
+            format_args!("{} has no member `{}`", path.display(), args.member),
+            format_args!("list them with `peersock network show {}`", path.display()),
         )
     })?;
     if network.members().len() == 1 {
@@ -92,7 +96,7 @@ pub(super) fn remove(args: &Remove) -> Outcome {
     match file.document.get_mut("member") {
         Some(Item::ArrayOfTables(members)) => drop(members.remove(at)),
         Some(Item::Value(Value::Array(members))) => drop(members.remove(at)),
-        _ => return Err(odd(&args.file)),
+        _ => return Err(odd(&path)),
     }
     let network = file.save()?;
     print(format_args!(

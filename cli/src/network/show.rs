@@ -8,7 +8,7 @@ use peersock::state::StateDir;
 use peersock::{Network, NodeId, Ports};
 use serde_json::{Value, json};
 
-use crate::args::{NETWORK_VARIABLE, StateArgs};
+use crate::args::{NETWORK_VARIABLE, StateArgs, network_file};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
 use crate::style::{BOLD, paint};
@@ -35,8 +35,9 @@ pub(super) struct Show {
 }
 
 pub(super) fn run(args: &Show) -> Outcome {
-    let network = Network::from_file(&args.file)
-        .map_err(|error| Failure::network_file(&args.file.display().to_string(), error))?;
+    let (path, origin) = network_file(&args.file)?;
+    let network = Network::from_file(&path)
+        .map_err(|error| Failure::network_file(&path.display().to_string(), error).and(origin))?;
     // Only marks this node's row; viewing a file needs no identity.
     let state = (!args.state.ephemeral).then(|| args.state.path().ok()).flatten();
     let own = state.and_then(|path| StateDir::peek_identity(&path).ok().flatten());

@@ -1,13 +1,13 @@
 //! The shared node, and its programs.
 
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::{NetworkId, NodeId};
-use peersock::state::{SocketFile, StateDir};
+use peersock::state::{DirectorySocket, StateDir};
 use peersock::{IdentitySource, Joined, Network, Node, RootSource, StartError};
 use peersock_attach::{
     Connection, Joining, Namespaces, Network as Entered, Refusal, Reply, Setting, VERSION, Wish,
@@ -49,9 +49,7 @@ pub(crate) struct Host(Arc<Inner>);
 struct Inner {
     node: Node,
     state: StateDir,
-    listener: UnixListener,
-    /// The file of its socket, until the node ends.
-    file: Mutex<Option<SocketFile>>,
+    socket: DirectorySocket,
     settings: Vec<Setting>,
     named: NamedServers,
     /// The program that has started the node, and so its settings; none for a person.
@@ -69,7 +67,7 @@ pub(crate) struct Beside {
     pub(crate) node: Node,
     /// Directory of its identity, and the socket there.
     pub(crate) state: StateDir,
-    pub(crate) socket: (UnixListener, SocketFile),
+    pub(crate) socket: DirectorySocket,
     /// Its own networks, as their files describe them, and its own roots.
     pub(crate) networks: Vec<(Network, Joined)>,
     pub(crate) roots: Vec<RootSource>,
@@ -111,7 +109,7 @@ impl Host {
     }
 
     fn of(
-        (node, state, (listener, file)): (Node, StateDir, (UnixListener, SocketFile)),
+        (node, state, socket): (Node, StateDir, DirectorySocket),
         (settings, named): (Vec<Setting>, NamedServers),
         (networks, roots): (Networks, Roots),
         log: Option<Log>,
@@ -121,14 +119,13 @@ impl Host {
         let host = Host(Arc::new(Inner {
             node,
             state,
-            listener,
-            file: Mutex::new(Some(file)),
+            socket,
             settings,
             named,
             starter: OnceLock::new(),
             networks: Mutex::new(networks),
             roots: Mutex::new(roots),
-            programs: Mutex::default(),
+            programs: Mutex::new(Programs::new(log.is_some())),
             log,
             changed: Condvar::new(),
         }));
@@ -233,7 +230,7 @@ impl Host {
 
     fn shut_down(&self) {
         self.0.node.shutdown(Duration::ZERO);
-        drop(lock(&self.0.file).take());
+        self.0.socket.close();
         // Before the waiting programs are told by the end of their connections: each may start the next node.
         if let Err(error) = self.0.state.unlock() {
             tracing::debug!(%error, "the state directory stays locked until the process has ended");
@@ -244,7 +241,9 @@ impl Host {
     fn accept(&self) {
         let mut limit = LineLimit::default();
         loop {
-            let accepted = self.0.listener.accept().and_then(|(stream, _)| self.receive_stream(stream));
+            let accepted = self.0.socket.accept(None);
+            let accepted =
+                accepted.and_then(|stream| stream.map_or(Ok(()), |stream| self.receive_stream(stream)));
             match accepted {
                 Ok(()) => {}
                 // Another user's program.
@@ -311,7 +310,12 @@ impl Host {
             }
             wish => wish?,
         };
-        let Admitted { stay, joined, unsent, service } = match self.admit(&wish, connection) {
+        let admitted = match self.admit(&wish, connection) {
+            // What keeps this program out may be the need of one that has ended.
+            Err(_) if self.has_seen_ends() => self.admit(&wish, connection),
+            admitted => admitted,
+        };
+        let Admitted { stay, joined, unsent, service } = match admitted {
             Ok(admitted) => admitted,
             // Nobody needs the settings of a node without programs.
             Err(_) if self.has_left(connection) => return connection.send(&Reply::Ending),
@@ -324,6 +328,7 @@ impl Host {
                 return connection.send(&Reply::Ending);
             }
             programs.add(Arc::clone(&stay.program));
+            self.0.node.set_waiting_until(programs.waiting_until());
         }
         let attached = Reply::Attached {
             environment: service.environment(),
@@ -335,6 +340,18 @@ impl Host {
         unsent.start(Arc::clone(connection))?;
         self.pass_log();
         service.serve(connection, &stay)
+    }
+
+    /// Waits until programs that have ended are attached no longer, for a time at most. Returns false if
+    /// there are none.
+    fn has_seen_ends(&self) -> bool {
+        let programs = self.programs();
+        let gone: Vec<_> = programs.all().into_iter().filter(|program| program.is_gone()).collect();
+        let is_attached = |programs: &mut Programs| {
+            programs.all().iter().any(|program| gone.iter().any(|gone| Arc::ptr_eq(gone, program)))
+        };
+        drop(self.0.changed.wait_timeout_while(programs, ENDING, is_attached));
+        !gone.is_empty()
     }
 
     /// Ends a node in the background whose programs have all ended, for one that it cannot serve. Returns
@@ -355,7 +372,7 @@ impl Host {
         check_namespaces(wish)?;
         let networks = wish.networks.iter().map(|text| Network::from_portable(text));
         let networks = networks.collect::<Result<Vec<_>, _>>()?;
-        let (program, unsent) = Program::new(connection, wish, networks.clone());
+        let (program, unsent) = Program::new(connection, wish, networks.clone(), &self.0.named);
         let person = || called("peersock node", std::process::id());
         let starter = self.0.starter.get().cloned().unwrap_or_else(person);
         settings::check(&self.0.settings, &wish.settings, &starter)?;
@@ -363,7 +380,7 @@ impl Host {
         let joined = lock(&self.0.networks).enter(&self.0.node, &networks, |id| self.users(id))?;
         let stay = Stay { host: self, program: Arc::new(program), roots: Mutex::default() };
         stay.use_roots(None, roots);
-        let service = stay.program.serve(&self.0.node, &self.0.named)?;
+        let service = stay.program.serve(&self.0.node)?;
         Ok(Admitted { stay, joined, unsent, service })
     }
 
@@ -383,7 +400,7 @@ impl Host {
             for one in unanswered {
                 let Some(host) = inner.upgrade() else { return };
                 let all = lock(&host.programs).all();
-                all.iter().for_each(|program| program.tell_unanswered(&host.node, &host.named, one));
+                all.iter().for_each(|program| program.tell_unanswered(&host.node, one));
             }
         };
         thread::Builder::new().name("unanswered".into()).spawn(tell)?;
@@ -474,7 +491,11 @@ impl Stay<'_> {
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
         let host = &self.host.0;
-        lock(&host.programs).remove(&self.program);
+        {
+            let mut programs = lock(&host.programs);
+            programs.remove(&self.program);
+            host.node.set_waiting_until(programs.waiting_until());
+        }
         let ids: Vec<_> = self.program.networks().iter().map(Network::id).collect();
         lock(&host.networks).leave(&host.node, &ids);
         let roots: Vec<_> = lock(&self.roots).drain(..).map(|(_, root)| root).collect();

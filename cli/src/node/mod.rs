@@ -11,12 +11,14 @@ mod resets;
 mod roots;
 mod settings;
 
-use peersock::state::StateDir;
-use peersock_attach::Launch;
+use peersock::state::{StateDir, StateError};
+use peersock_attach::{Attached, Launch};
 
-use crate::args::NodeArgs;
+use crate::args::{NodeArgs, StateArgs};
 use crate::failure::{Failure, Outcome};
-use crate::{log, stdio};
+use crate::output::escape;
+use crate::running::RunningNode;
+use crate::{in_use, log, stdio};
 pub(crate) use host::{Beside, Host};
 pub(crate) use program::used;
 
@@ -34,10 +36,17 @@ Examples:
   peersock node                                     # in a terminal, or as a unit of systemd
   peersock node --root \"$(cat root.txt)\" --dht
   peersock run -n office.toml -- nginx              # in others: these share it
-  peersock run -n office.toml -- redis-server")]
+  peersock run -n office.toml -- redis-server
+  peersock node --end                               # instead of waiting until it ends by itself")]
 pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
+
+    /// End the node in the background that waits for the next program
+    ///
+    /// A node that programs use is not ended: the error names them, and the node ends after the last one.
+    #[arg(long)]
+    end: bool,
 
     /// Serve the program at the other end of stdin first, in the background, and end with the last program
     #[arg(long, hide = true)]
@@ -61,10 +70,45 @@ pub(crate) fn run(args: &Args) -> Outcome {
         (_, true) => return background::run(&args.node),
         _ => {}
     }
-    let state = StateDir::open(&args.node.state.path()?)?;
+    if args.end {
+        return end(&args.node.state);
+    }
+    let state = in_use::open(&args.node.state.path()?)?;
     let host = Host::start(args.node.named_settings()?, args.node.roots_with_tokens()?, state, None)?;
     stdio::note(format_args!("node {}: programs under `peersock run` share it", host.node_id()));
     host.serve()
+}
+
+/// Ends the node in the background, unless programs use it.
+fn end(state: &StateArgs) -> Outcome {
+    let path = state.path_to_ask()?;
+    if !Attached::is_offered(&path) {
+        stdio::note(format_args!("no node that programs share runs with {}", path.display()));
+        return Ok(());
+    }
+    let holder = match StateDir::open(&path) {
+        Ok(_) => {
+            stdio::note("the node has ended");
+            return Ok(());
+        }
+        Err(StateError::InUse { holder, .. }) => holder,
+        Err(error) => return Err(error.into()),
+    };
+    let programs =
+        RunningNode::find_quietly(state).map(|running| running.status.programs).unwrap_or_default();
+    let named: Vec<_> =
+        programs.iter().map(|one| format!("{} (process {})", escape(&one.name), one.process)).collect();
+    let process = holder.map(|process| process.to_string()).unwrap_or_else(|| "PROCESS".to_owned());
+    Err(match &named[..] {
+        [] => Failure::new(
+            "the node waits for no program: it stays until its own end",
+            format_args!("end it with Ctrl-C where `peersock node` runs, or by `kill {process}`"),
+        ),
+        named => Failure::new(
+            format_args!("programs use the node: {}", named.join(", ")),
+            format_args!("end them first, or by `kill {process}` the node, after which they have no network"),
+        ),
+    })
 }
 
 /// Returns the command that starts a shared node in the background. It has the settings of the first message.

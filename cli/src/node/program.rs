@@ -35,6 +35,8 @@ pub(super) struct Program {
     /// Time for which the node waits for another program after this one.
     persist: Duration,
     notes: Notes,
+    /// The node's servers, for messages to the program.
+    named: NamedServers,
     unanswered: Mutex<UnansweredMessages>,
     /// Its server, while there is one.
     server: Mutex<Weak<FdServer>>,
@@ -58,6 +60,7 @@ impl Program {
         connection: &Arc<Connection>,
         wish: &Wish,
         networks: Vec<Network>,
+        named: &NamedServers,
     ) -> (Program, Unsent) {
         let (notes, unsent) = Notes::new();
         let program = Program {
@@ -68,6 +71,7 @@ impl Program {
             is_verbose: wish.is_verbose,
             persist: wish.persist,
             notes,
+            named: named.for_program(wish.has_empty_roots),
             unanswered: Mutex::default(),
             server: Mutex::default(),
             meter: Mutex::default(),
@@ -126,6 +130,11 @@ impl Program {
         self.notes.send(Reply::Event(event));
     }
 
+    /// Returns true if the program has ended, which its thread may not have noticed yet.
+    pub(super) fn is_gone(&self) -> bool {
+        self.connection.has_hung_up()
+    }
+
     /// Sends a line to the program's user.
     pub(super) fn tell(&self, line: &str) {
         self.notes.tell(line);
@@ -150,10 +159,10 @@ impl Program {
     }
 
     /// Says that a member does not answer, if the program has its network and has tried to reach it.
-    pub(super) fn tell_unanswered(&self, node: &Node, named: &NamedServers, one: Unanswered) {
+    pub(super) fn tell_unanswered(&self, node: &Node, one: Unanswered) {
         let network = self.networks().iter().find(|network| network.id() == one.network).cloned();
         let Some(network) = network.filter(|_| self.meter().concerns(one.address)) else { return };
-        if let Some(line) = self.messages().tell_about(node, &network, named, one) {
+        if let Some(line) = self.messages().tell_about(node, &network, &self.named, one) {
             self.notes.tell(line);
         }
     }
@@ -163,7 +172,7 @@ impl Program {
     }
 
     /// Starts the program's server.
-    pub(super) fn serve(&self, node: &Node, named: &NamedServers) -> io::Result<Service> {
+    pub(super) fn serve(&self, node: &Node) -> io::Result<Service> {
         let networks = self.network_ids();
         let asking = Asked::start(self.notes.clone())?;
         let launcher: Arc<dyn Launcher> = asking.0.clone();
@@ -175,7 +184,7 @@ impl Program {
         thread::Builder::new().name("refusals".into()).spawn(tell)?;
         let notes = self.notes.clone();
         let roots = root_watch::start_for(node, move |note| notes.tell(note))?;
-        let about = About::new(node, named);
+        let about = About::new(node, &self.named);
         let is_cut_off = Arc::clone(&self.is_cut_off);
         Ok(Service { server, asking, about, is_cut_off, _roots: roots })
     }
@@ -284,6 +293,8 @@ pub(super) struct Programs {
     attached: Vec<Arc<Program>>,
     /// True once there was one.
     pub(super) had_some: bool,
+    /// True if the node ends after its last program.
+    is_passing: bool,
     /// Number of connections, including those that are not attached.
     pub(super) connections: usize,
     /// Time until which a node without programs waits for one.
@@ -295,6 +306,10 @@ pub(super) struct Programs {
 }
 
 impl Programs {
+    pub(super) fn new(is_passing: bool) -> Programs {
+        Programs { is_passing, ..Programs::default() }
+    }
+
     pub(super) fn add(&mut self, program: Arc<Program>) {
         self.attached.push(program);
         self.had_some = true;
@@ -314,6 +329,11 @@ impl Programs {
     pub(super) fn time_left(&self) -> Duration {
         let until = self.waits_until.filter(|_| self.is_idle());
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Returns the time until which the node waits for a program before it ends, if it does.
+    pub(super) fn waiting_until(&self) -> Option<Instant> {
+        self.waits_until.filter(|_| self.is_passing && self.is_idle())
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Program>> {

@@ -17,12 +17,12 @@ use peersock_socket_server::{FdServer, Outstanding};
 
 use super::children::Requests;
 use super::{Args, refused};
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::node::used;
 use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
 use crate::session::interfaces;
-use crate::{attachment, stdio, unanswered};
+use crate::{attachment, in_use, stdio, unanswered};
 
 /// Time in which a line is written before the program's calls end.
 const NOTE: Duration = Duration::from_secs(1);
@@ -171,7 +171,8 @@ impl SharedNode {
                 FdServer::end_sockets_of(tag);
             }
         };
-        let Some(attached) = attachment::open(&args.node, program_name(args), networks, tell)? else {
+        let Some(attached) = attachment::open(&args.node, program_name(args), networks, Duration::MAX, tell)?
+        else {
             return Ok(None);
         };
         if !args.quiet {
@@ -225,11 +226,9 @@ impl OwnNode {
         let builder = Node::builder().identity(identity).port(port);
         let builder = builder.interfaces(interfaces(&args.node.interfaces));
         let node = args.node.with_roots(builder)?.start().map_err(|error| match error {
-            StartError::State(error @ StateError::InUse { .. }) => Failure::new(
-                format_args!("{error}"),
-                "leave --own-node out, so that the programs of a state directory share a node, or give --state \
-                 DIR or --ephemeral",
-            ),
+            StartError::State(StateError::InUse { path, holder }) => {
+                in_use::for_own_node(&path, holder, &networks)
+            }
             error => error.into(),
         })?;
         for network in networks.iter().cloned() {

@@ -40,6 +40,13 @@ impl fmt::Display for Report<'_> {
                 write!(f, "\n    {}", ProgramLine(program))?;
             }
         }
+        if let Some(left) = answer.waits_s {
+            write!(
+                f,
+                "\n  programs: none; waits {} for the next one (`peersock node --end` ends it)",
+                age(left)
+            )?;
+        }
         for root in &answer.roots {
             write!(f, "\n{}", RootLine(root))?;
         }

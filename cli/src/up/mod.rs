@@ -10,13 +10,12 @@ mod resolved;
 mod user;
 
 use std::io;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
-use peersock::state::{SocketFile, StateDir};
+use peersock::state::{DirectorySocket, StateDir};
 use peersock::{IdentitySource, Joined, Network, PublicIdentity, RootSource, Seed};
 use peersock_tun::{ExitRoutes, Filter, OpenError, Tun, Upkeep, give_up_privileges};
 
@@ -32,6 +31,7 @@ use exit::{Chosen, ExitArgs};
 use exit_names::ExitNamesArgs;
 use guard::Guard;
 use plan::Plan;
+pub(crate) use user::Caller;
 use user::{GoesOnAs, OwnState};
 
 /// Make networks into interfaces of this machine, so that all its programs reach the members with their own
@@ -45,10 +45,10 @@ use user::{GoesOnAs, OwnState};
 /// keeps all others on the machine's local networks from the addresses of the interfaces.
 ///
 /// The command needs CAP_NET_ADMIN to make the interfaces (run it with sudo). It gives up all capabilities
-/// before it sends or receives anything. By sudo, its identity is the one of the user who has called sudo,
-/// unless --state names a directory. If root starts it, it continues as another user: the one of --user,
-/// the owner of its state, or one that owns nothing. A second small process keeps only CAP_NET_ADMIN. If
-/// other programs remove addresses, routes, the MTU or the rules of an exit, this process sets them again,
+/// before it sends or receives anything. By sudo, its identity and settings are those of the user who has
+/// called sudo, unless --state names a directory. If root starts it, it continues as another user: the one of
+/// --user, the owner of its state, or one that owns nothing. A second small process keeps only CAP_NET_ADMIN.
+/// If other programs remove addresses, routes, the MTU or the rules of an exit, this process sets them again,
 /// and a line says so. When packets are passed on, stdout shows the addresses, one per line and in the order
 /// of the networks. The command ends when one of the interfaces is gone.
 ///
@@ -296,7 +296,7 @@ struct Opened {
     identity: PublicIdentity,
     roots: Vec<RootSource>,
     /// The state directory, and the socket for programs there; `None` if the identity is ephemeral.
-    shared: Option<(StateDir, (UnixListener, SocketFile))>,
+    shared: Option<(StateDir, DirectorySocket)>,
 }
 
 /// Reads the files as their owner.

@@ -13,6 +13,37 @@ use crate::failure::{Failure, Outcome};
 use crate::running::RunningNode;
 use crate::{status, stdio};
 
+/// The user who has called sudo, and who has chosen no state directory by a variable.
+pub(crate) struct Caller {
+    user: User,
+    pub(crate) home: PathBuf,
+}
+
+impl Caller {
+    /// Returns the user, if there is one.
+    pub(crate) fn find() -> Outcome<Option<Caller>> {
+        let is_set = |variable| env::var_os(variable).is_some_and(|text| !text.is_empty());
+        let number =
+            env::var("SUDO_UID").ok().and_then(|text| text.parse().ok()).filter(|number| *number != 0);
+        let is_chosen = is_set(STATE_VARIABLE) || is_set("XDG_STATE_HOME");
+        let Some(number) = number.filter(|_| !is_chosen && geteuid().is_root()) else { return Ok(None) };
+        let found = User::numbered(number).map_err(|error| {
+            Failure::new(
+                format_args!("cannot look for the user {number}, who has called sudo: {error}"),
+                "give the directory with the identity as --state DIR",
+            )
+        })?;
+        // Newer versions of sudo name the home.
+        let home = env::var_os("SUDO_HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        Ok(found.map(|(user, listed)| Caller { user, home: home.unwrap_or(listed) }))
+    }
+
+    /// Opens files as the user.
+    pub(crate) fn acting<T>(self, open: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+        GoesOnAs::Owner(self.user).acting(open)
+    }
+}
+
 /// State directory for the command: as the options say, or that of the user who has called sudo.
 ///
 /// root acts as that user to open it, so that files there stay the user's, and links that the user puts there
@@ -29,34 +60,18 @@ impl OwnState {
     /// lists.
     pub(super) fn of(named: Option<User>, state: &StateArgs) -> Outcome<OwnState> {
         let given = StateArgs { state: state.state.clone(), ephemeral: state.ephemeral };
-        let is_set = |variable| env::var_os(variable).is_some_and(|text| !text.is_empty());
-        let is_chosen = named.is_some()
-            || state.ephemeral
-            || state.state.is_some()
-            || is_set(STATE_VARIABLE)
-            || is_set("XDG_STATE_HOME");
-        let number =
-            env::var("SUDO_UID").ok().and_then(|text| text.parse().ok()).filter(|number| *number != 0);
-        let Some(number) = number.filter(|_| !is_chosen && geteuid().is_root()) else {
+        let is_chosen = named.is_some() || state.ephemeral || state.state.is_some();
+        let Some(caller) = Caller::find()?.filter(|_| !is_chosen) else {
             return Ok(OwnState { state: given, caller: None });
         };
-        let found = User::numbered(number).map_err(|error| {
-            Failure::new(
-                format_args!("cannot look for the user {number}, who has called sudo: {error}"),
-                "give the directory with the identity as --state DIR",
-            )
-        })?;
-        let Some((user, home)) = found else { return Ok(OwnState { state: given, caller: None }) };
-        // Newer versions of sudo name it.
-        let home =
-            env::var_os("SUDO_HOME").map(PathBuf::from).filter(|home| home.is_absolute()).unwrap_or(home);
-        let path = home.join(".local/state/peersock");
+        let path = caller.home.join(".local/state/peersock");
         stdio::note(format_args!(
-            "has the identity in {}, of the user who has called sudo, and goes on as that user; --state DIR \
-             chooses another one",
+            "reads files as user id {}, who has called sudo, with the identity in {} and the user's \
+             settings, and goes on as that user; --state DIR chooses another identity",
+            caller.user.id(),
             path.display()
         ));
-        Ok(OwnState { state: StateArgs { state: Some(path), ephemeral: false }, caller: Some(user) })
+        Ok(OwnState { state: StateArgs { state: Some(path), ephemeral: false }, caller: Some(caller.user) })
     }
 
     /// Fails if a node runs with the directory already, which serves one node at a time.

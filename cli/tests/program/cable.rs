@@ -84,7 +84,11 @@ impl Cable {
         command.arg("--state").arg(lab.state(node)).args(["--network", &lab.network]);
         crate::common::without_variables(&mut command);
         // To these tests a process is a machine: whoever ends it does so to its node.
-        command.env("PEERSOCK_OWN_NODE", "1");
+        if std::env::var_os("PEERSOCK_TEST_SHARED").is_none() {
+            command.env("PEERSOCK_OWN_NODE", "1");
+        }
+        // Directories of tests are removed at their end.
+        command.env("PEERSOCK_PERSIST", "0");
         command
     }
 

@@ -160,10 +160,35 @@ fn the_port_of_the_file_is_for_the_node_of_the_state_directory() {
         command
     };
     let state = lab.state("a");
-    run(listen(&["--state", state.to_str().unwrap()])).failure(1, &[&format!("UDP port {port} is taken")]);
+    let place = format!("--overlay-port is from {}:1, which PEERSOCK_CONFIG= (empty)", path.display());
+    run(listen(&["--state", state.to_str().unwrap()]))
+        .failure(1, &[&format!("UDP port {port} is taken"), &place]);
     Running::start(listen(&["--ephemeral"])).wait_for_stderr("connect with: ");
     // What the command line says is meant.
-    run(listen(&["--ephemeral", "--overlay-port", &port.to_string()])).failure(1, &["is taken"]);
+    let by_option = run(listen(&["--ephemeral", "--overlay-port", &port.to_string()]));
+    by_option.failure(1, &["is taken"]);
+    assert!(!by_option.stderr.contains("config.toml"), "{}", by_option.stderr);
+}
+
+#[test]
+fn an_error_of_a_value_in_the_file_names_its_line() {
+    let lab = Lab::new();
+    let path = write(
+        &lab,
+        "interfaces = \"lo\"\n\nroots = \"@roots\"\n[networks]\n\noffice = \"office.toml\"\n\
+         open = { network = \"ff0001ffff000000\", secret_file = \"words\" }\n",
+    );
+    let listen = |name: &str| with_file(lab.command("a", &["listen", "-n", name, "8000"]), &path);
+    let [roots, office, open] = [3, 6, 7].map(|line| format!("is from {}:{line}", path.display()));
+    run(listen("ff0001ffff000000")).failure(1, &["config/peersock/roots", &format!("--root {roots}")]);
+    run(listen("office")).failure(1, &["config/peersock/office.toml", &format!("office {office}")]);
+    run(listen("open")).failure(1, &["config/peersock/words", &format!("open {open}")]);
+    // A variable replaces it, and names itself.
+    let mut by_variable = listen("ff0001ffff000000");
+    by_variable.env("PEERSOCK_ROOTS", "@/no/such/roots");
+    let said = run(by_variable);
+    said.failure(1, &["/no/such/roots", "correct PEERSOCK_ROOTS"]);
+    assert!(!said.stderr.contains("config.toml"), "{}", said.stderr);
 }
 
 #[test]
@@ -215,6 +240,47 @@ fn networks_are_found_by_their_names() {
     fs::write(lab.dir.path().join("office"), "nonsense").unwrap();
     in_folder.current_dir(lab.dir.path());
     run(in_folder).failure(1, &["office"]);
+}
+
+#[test]
+fn the_commands_for_files_of_networks_find_them_by_their_names() {
+    let lab = Lab::new();
+    let folder = lab.dir.path().join("config/peersock");
+    fs::create_dir_all(&folder).unwrap();
+    let office = folder.join("office.toml");
+    let path = write(
+        &lab,
+        &format!("[networks]\noffice = \"office.toml\"\nabsent = \"a.toml\"\nopen = \"{}\"\n", lab.network),
+    );
+    let named = |words: &[&str]| {
+        let mut command = with_file(peersock(&[&["network"], words].concat()), &path);
+        command.env("PEERSOCK_STATE", lab.state("a")).current_dir(lab.dir.path());
+        command
+    };
+    // A file of that name would hide the network.
+    let new = run(named(&["new", "office"]));
+    new.failure(2, &["`office` is a name in", "config.toml", &format!("network new {}", office.display())]);
+    run(named(&["new", "open"])).failure(2, &["`open` is a name in", "choose another name"]);
+    assert!(!lab.dir.path().join("office").exists() && !lab.dir.path().join("open").exists());
+    run(named(&["new", office.to_str().unwrap(), "--name", "alpha"])).success();
+
+    let by_path = run(named(&["show", office.to_str().unwrap()])).success();
+    assert_eq!(run(named(&["show", "office"])).success().text(), by_path.text());
+    let mut by_variable = named(&["show"]);
+    by_variable.env("PEERSOCK_NETWORK", "office");
+    assert_eq!(run(by_variable).success().text(), by_path.text());
+    let mut add = named(&["add", "office", "--name", "beta"]);
+    add.env("PEERSOCK_STATE", lab.state("b"));
+    run(add).success();
+    assert!(fs::read_to_string(&office).unwrap().contains("beta"));
+    run(named(&["remove", "office", "gamma"])).failure(2, &["no member `gamma`"]);
+    run(named(&["remove", "office", "beta"])).success();
+
+    for words in [&["show", "open"][..], &["add", "open"], &["remove", "open", "x"]] {
+        run(named(words)).failure(2, &[&format!("`open` is network {} in", lab.network), "has no file"]);
+    }
+    let new = format!("peersock network new {}", folder.join("a.toml").display());
+    run(named(&["show", "absent"])).failure(1, &["a.toml", &new, "absent is from", "config.toml:3"]);
 }
 
 #[test]

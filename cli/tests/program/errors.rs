@@ -403,3 +403,13 @@ fn without_a_network_those_of_the_running_node_are_named() {
     run(lab.command("nobody", &["dial", &target]))
         .failure(2, &["no network is named", "peersock network new"]);
 }
+
+#[test]
+fn listen_checks_its_port_before_a_node_starts() {
+    let lab = Lab::new();
+    for words in [&["listen", "80"][..], &["listen", "80", "--udp"], &["listen", "-k", "80"]] {
+        let said = run(lab.node_in("ff7000ffff000000", "a", words));
+        said.failure(2, &["port 80 is outside the range 28672-65535", "choose a port in that range"]);
+    }
+    assert!(!lab.state("a").exists(), "a node has started");
+}

@@ -89,6 +89,8 @@ fn a_ticket_need_not_be_an_argument() {
     for (command, before) in [
         (on_loopback(&["dial", &ticket]), ""),
         (on_loopback(&["dial", &at_file]), ""),
+        // A double click in a terminal may leave the beginning out.
+        (on_loopback(&["dial", ticket.strip_prefix("peersock://").unwrap()]), ""),
         (on_loopback(&["dial", "-"]), &*format!("{ticket}\n")),
         (by_variable, ""),
     ] {
@@ -218,4 +220,30 @@ fn a_ticket_holds_the_roots_and_their_tokens() {
     dialing.send(b"hello");
     assert_eq!(dialing.finish().success().text(), "hello");
     drop(root);
+}
+
+#[test]
+fn a_ticket_without_its_beginning_that_is_cut_is_not_taken_for_an_address() {
+    let (ticket, _) = Ticket::issue(Vec::new(), peersock::Dht::Off).unwrap();
+    let text = ticket.to_text();
+    let bare = text.strip_prefix("peersock://").unwrap();
+    for command in ["dial", "open"] {
+        let said = run(on_loopback(&[command, &bare[..bare.len() - 1]]));
+        said.failure(2, &["ticket", "hint: give it as `peersock share`"]);
+        assert!(!said.stderr.contains(&bare[5..40]), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn an_option_of_a_network_is_explained_where_a_ticket_makes_the_network() {
+    for words in [
+        &["share", "-n", "ff0001ffff000000", "8080"][..],
+        &["share", "8080", "--network=ff0001ffff000000"],
+        &["share", "8080", "--state", "/tmp"],
+        &["open", "-n", "ff0001ffff000000", "x"],
+    ] {
+        let said = run(on_loopback(words));
+        said.failure(2, &["unexpected argument", "a ticket has a network and an identity of its own"]);
+        assert!(!said.stderr.contains("`-- -n`"), "{}", said.stderr);
+    }
 }

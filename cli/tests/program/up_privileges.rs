@@ -80,16 +80,33 @@ fn by_sudo_the_command_has_the_identity_of_the_user_who_has_called_it() {
         std::os::unix::fs::chown(folder, Some(65_534), Some(65_534)).expect("root may");
         folder = folder.parent().expect("it is below");
     }
+    // The user's settings count, and not root's.
+    let settings = home.join(".config/peersock");
+    let of_root = office.lab.dir.path().join("root-settings/.config/peersock");
+    for (folder, text) in [
+        (&settings, format!("[networks]\noffice = \"{}\"\n", office.file())),
+        (&of_root, "port = \"of root\"\n".to_owned()),
+    ] {
+        fs::create_dir_all(folder).expect("a folder");
+        crate::common::write_file(&folder.join("config.toml"), &text, 0o600);
+    }
+    for path in [settings.join("config.toml"), settings.clone(), home.join(".config")] {
+        std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).expect("root may");
+    }
     let command = || {
-        let mut command =
-            office.inside(0, &[env!("CARGO_BIN_EXE_peersock"), "up", "--network", &office.file()]);
+        let mut command = office.inside(0, &[env!("CARGO_BIN_EXE_peersock"), "up", "--network", "office"]);
+        command.env_remove("PEERSOCK_CONFIG").env_remove("XDG_CONFIG_HOME");
         command.env("SUDO_UID", nobody).env("SUDO_HOME", &home).env_remove("XDG_STATE_HOME");
-        command.env("HOME", office.lab.dir.path().join("root"));
+        command.env("HOME", office.lab.dir.path().join("root-settings"));
         command
     };
     let up = Running::start(command());
     up.wait_for_stdout(V4[0]);
-    assert!(up.said().contains("of the user who has called sudo"), "{}", up.said());
+    let line = format!(
+        "reads files as user id {nobody}, who has called sudo, with the identity in {}",
+        state.display()
+    );
+    assert!(up.said().contains(&line), "{}", up.said());
     for process in [up.id(), guard_of(up.id())] {
         assert_eq!(field(process, "Uid"), [nobody; 4].join(" "));
     }
@@ -99,7 +116,7 @@ fn by_sudo_the_command_has_the_identity_of_the_user_who_has_called_it() {
     let files: Vec<_> =
         fs::read_dir(&state).expect("it is there").map(|file| file.expect("a file")).collect();
     assert!(files.iter().all(|file| file.metadata().expect("a file").uid() == 65_534), "{files:?}");
-    assert!(!office.lab.dir.path().join("root").exists(), "root's own state is not touched");
+    assert!(!office.lab.dir.path().join("root-settings/.local").exists(), "root's own state is not touched");
 }
 
 /// A killed command takes its interface and its filter with it.

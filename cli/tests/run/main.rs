@@ -18,6 +18,7 @@ mod errno;
 mod forks;
 mod go;
 mod groups;
+mod in_use;
 mod interfaces;
 mod lab;
 mod launchers;

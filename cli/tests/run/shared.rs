@@ -469,7 +469,8 @@ fn a_directory_whose_node_is_not_shared_is_in_use_and_a_stale_socket_is_replaced
     let own = Running::start(own);
     own.wait_for_stdout("ready");
     let holder = format!("is in use by process {}, which shares no node there", own.id());
-    run(lab.command("alpha", &[], &["true"])).failure(1, &[&holder, "start `peersock node`", "--state DIR"]);
+    run(lab.command("alpha", &[], &["true"]))
+        .failure(1, &[&holder, "end it (`kill", "--own-node", "--state DIR"]);
     drop(own);
     // A node that was killed leaves its socket.
     let serving = lab.echo("alpha", "7000");

@@ -71,6 +71,33 @@ fn a_setting_of_the_user_s_file_that_the_node_lacks_is_refused_with_the_file() {
     let said = run(by_option);
     said.failure(1, &["asks for --busy-poll 8"]);
     assert!(!said.stderr.contains("config.toml"), "{}", said.stderr);
+    let mut by_variable = lab.as_member("alpha", &["dial", "beta:7000"]);
+    by_variable.env("PEERSOCK_CONFIG", &file).env("PEERSOCK_BUSY_POLL", "9");
+    let said = run(by_variable);
+    said.failure(1, &["asks for --busy-poll 9", "--busy-poll is from the variable PEERSOCK_BUSY_POLL"]);
+    assert!(!said.stderr.contains("config.toml"), "{}", said.stderr);
+}
+
+#[test]
+fn an_empty_variable_of_roots_is_told_to_the_program_that_has_it() {
+    let Some(lab) = Lab::with("an_empty_variable_of_roots", &[]) else { return };
+    let kept = lab.keep("alpha");
+    let dial = |roots: Option<&str>| {
+        let mut dial = lab.as_member("alpha", &["dial", "beta:7000", "--timeout", "0.1"]);
+        roots.map(|roots| dial.env("PEERSOCK_ROOTS", roots));
+        run(dial)
+    };
+    dial(Some("")).failure(1, &["has not answered", "PEERSOCK_ROOTS is set and empty"]);
+    let unset = dial(None);
+    assert!(!unset.stderr.contains("PEERSOCK_ROOTS"), "{}", unset.stderr);
+    drop(kept);
+    // The node's own variable is not the program's.
+    let mut keep = peersock(&["node", "--interface", "lo", "--state"]);
+    keep.arg(lab.path("alpha")).env("PEERSOCK_ROOTS", "");
+    let kept = Running::start(keep);
+    kept.wait_for_stderr("programs under `peersock run` share it");
+    let unset = dial(None);
+    assert!(!unset.stderr.contains("PEERSOCK_ROOTS"), "{}", unset.stderr);
 }
 
 #[test]
@@ -146,7 +173,7 @@ fn a_command_starts_the_node_that_others_share() {
     let own = lab.listen("alpha", &["--own-node", "7000"]);
     assert_eq!(lab.node("alpha"), own.id());
     let refused = run(lab.as_member("alpha", &["dial", "beta:7001"]));
-    refused.failure(1, &["is in use by process", "peersock node"]);
+    refused.failure(1, &["is in use by process", "start it again without --own-node"]);
     drop((own, listening));
 }
 

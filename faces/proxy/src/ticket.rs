@@ -77,6 +77,9 @@ impl Ticket {
     /// The port of the service in the ticket's network, and the only one that the network allows.
     pub const PORT: u16 = 7422;
 
+    /// Beginning of every ticket.
+    pub const PREFIX: &str = PREFIX;
+
     /// Limit of the length of a ticket in characters.
     pub const MAX_LEN: usize = 4096;
 

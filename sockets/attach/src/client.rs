@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock::attach::{Linger, Patience};
 use peersock::management::{connect_own, is_absent, with_short_path};
 use peersock::state::StateDir;
 use peersock::{Event, NetworkId, Status};
@@ -43,6 +44,15 @@ const MAX_WAITING: usize = 64;
 
 /// Timeout of an answer, and of writing a message.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// Time beyond its limit for which the end of an attachment waits for an answer of the node.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// Time without progress after which a program that continues waits no more.
+const DROPPED: Duration = Duration::from_secs(5);
+
+/// Polling interval of delivery.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Interval of the checks whether a wait for an answer is over.
 const LOOK: Duration = Duration::from_millis(50);
@@ -112,6 +122,13 @@ pub enum AttachError {
         source: io::Error,
     },
 
+    /// An earlier node has not ended within the caller's limit.
+    #[error("the node in {} is about to end, and has not ended in time", path.display())]
+    Ending {
+        /// Path of the state directory.
+        path: PathBuf,
+    },
+
     /// The node neither serves the program nor ends.
     #[error("the node in {} does not answer", path.display())]
     Silent {
@@ -136,6 +153,21 @@ impl Attached {
         state: &Path,
         launch: Option<&Launch>,
         wish: Wish,
+        tell: impl Fn(Told) + Send + Sync + 'static,
+    ) -> Result<Attached, AttachError> {
+        Attached::open_within(state, launch, wish, START, tell)
+    }
+
+    /// Attaches as [`Attached::open`] does, but waits for an earlier node that ends no longer than `within`,
+    /// and no longer than 30 seconds.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub fn open_within(
+        state: &Path,
+        launch: Option<&Launch>,
+        wish: Wish,
+        within: Duration,
         tell: impl Fn(Told) + Send + Sync + 'static,
     ) -> Result<Attached, AttachError> {
         let path = StateDir::node_socket(state);
@@ -167,7 +199,8 @@ impl Attached {
                     }
                 }
                 // The directory of a node that ends is in use for a moment, which does not count.
-                Ok((_, Reply::Ending)) => in_use_since = None,
+                Ok((_, Reply::Ending)) if begun.elapsed() < within => in_use_since = None,
+                Ok((_, Reply::Ending)) => return Err(AttachError::Ending { path: state.into() }),
                 Ok(_) => return Err(AttachError::Io { path, source: io::ErrorKind::InvalidData.into() }),
                 // The node was killed, or has just ended.
                 Err(error) if has_gone(&error) => {
@@ -367,6 +400,28 @@ impl Attached {
         }
     }
 
+    /// Waits for the delivery of what the program has sent, which has [begun](Attached::begin_drain_with).
+    /// Returns the number of lost bytes, if anything is lost.
+    pub fn deliver(&self, linger: Linger) -> Option<u64> {
+        let begun = Instant::now();
+        let mut patience = Patience::new(linger, begun);
+        loop {
+            let asked = Instant::now();
+            let is_over = || match linger {
+                Linger::Within(time) => begun.elapsed() >= time.saturating_add(GRACE),
+                Linger::Drop => asked.elapsed() >= DROPPED,
+                // The limit of any answer.
+                _ => false,
+            };
+            // Without a node nothing more arrives, and nobody knows what has.
+            let Some(left) = self.outstanding(is_over) else { return Some(0) };
+            if patience.is_over(Instant::now(), &left.remaining()) {
+                return left.loss();
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
     /// Ends the attachment, and waits until the node has ended the program's sockets; if this was its last
     /// program, until it has ended itself. Waits for 30 seconds at most, and no longer than until `is_over`.
     pub fn detach(&self, is_over: impl Fn() -> bool) {
@@ -509,7 +564,6 @@ fn first_answer(stream: UnixStream, ask: &Ask) -> io::Result<(UnixStream, Reply)
     Ok((stream, reply))
 }
 
-
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
@@ -524,21 +578,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::{Connection, Namespaces, VERSION};
-
-    fn wish() -> Wish {
-        Wish {
-            version: VERSION,
-            package: String::new(),
-            name: "test".to_owned(),
-            networks: Vec::new(),
-            roots: Vec::new(),
-            settings: Vec::new(),
-            persist: Duration::ZERO,
-            is_verbose: false,
-            namespaces: Namespaces::own(),
-        }
-    }
+    use crate::Connection;
 
     /// Answers the first messages of programs, and keeps the last connection until `last` has handled it.
     fn node(place: &Path, answers: Vec<Reply>, last: impl FnOnce(Connection) + Send + 'static) {
@@ -562,7 +602,8 @@ mod tests {
         let answers = (0..20).map(|_| Reply::Ending).chain([Reply::Refused(refusal)]).collect();
         node(place.path(), answers, drop);
         let begun = Instant::now();
-        let refused = Attached::open(place.path(), None, wish(), |_| {}).expect_err("it is refused");
+        let refused =
+            Attached::open(place.path(), None, Wish::new("test"), |_| {}).expect_err("it is refused");
         assert_eq!(refused.to_string(), "the last answer");
         // 5, 10, 20, 40 and 80 ms, and 15 times 100 ms. A slow machine takes longer.
         assert!(begun.elapsed() >= Duration::from_millis(1655), "{:?}", begun.elapsed());
@@ -577,7 +618,7 @@ mod tests {
             Reply::Attached { environment, process: 0, public_key: String::new(), networks: Vec::new() };
         let (keep, kept) = mpsc::channel();
         node(place.path(), vec![attached], move |connection| drop(keep.send(connection)));
-        let attached = Attached::open(place.path(), None, wish(), |_| {}).expect("it is attached");
+        let attached = Attached::open(place.path(), None, Wish::new("test"), |_| {}).expect("it is attached");
         let kept = kept.recv().expect("a connection");
         let begun = Instant::now();
         let is_over = || begun.elapsed() > Duration::from_millis(100);

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use peersock::management::foreign_peer;
+use peersock::management::{foreign_peer, has_hung_up};
 
 use crate::frame;
 use crate::messages::{Ask, Reply, Wish};
@@ -39,6 +39,11 @@ impl Connection {
     /// Returns the process that connected; 0 if it is in another PID namespace.
     pub fn process(&self) -> u32 {
         self.process
+    }
+
+    /// Returns true if the program has ended, or has closed the connection.
+    pub fn has_hung_up(&self) -> bool {
+        has_hung_up(&self.stream)
     }
 
     /// Waits for the first message.

@@ -4,9 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use peersock::NodeBuilder;
+use peersock::settings::VariableError;
 use peersock_socket_server::{Outstanding, Shown, Unclosed};
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::Namespaces;
 use crate::questions::{Answer, Question};
@@ -72,6 +74,9 @@ pub struct Wish {
     pub networks: Vec<String>,
     /// Roots in addition to those of the node, as texts with their tokens.
     pub roots: Vec<String>,
+    /// True if the program names no roots by a variable that is set and empty, which its user may have
+    /// forgotten.
+    pub has_empty_roots: bool,
     /// Settings that the program's user has named. Those of the first program are the node's.
     pub settings: Vec<Setting>,
     /// True if the program's user wants to see the node's whole log, and not only its warnings.
@@ -81,6 +86,24 @@ pub struct Wish {
     pub persist: Duration,
     /// Namespaces of the program.
     pub namespaces: Namespaces,
+}
+
+impl Wish {
+    /// Returns the needs of a program with this name that names nothing else.
+    pub fn new(name: impl Into<String>) -> Wish {
+        Wish {
+            version: VERSION,
+            package: env!("CARGO_PKG_VERSION").to_owned(),
+            name: name.into(),
+            networks: Vec::new(),
+            roots: Vec::new(),
+            has_empty_roots: false,
+            settings: Vec::new(),
+            is_verbose: false,
+            persist: Duration::ZERO,
+            namespaces: Namespaces::own(),
+        }
+    }
 }
 
 /// Network that a program names later. It contains secrets, so it is erased when dropped.
@@ -107,6 +130,20 @@ pub struct Setting {
     pub option: String,
     /// Value; empty for a switch.
     pub value: String,
+}
+
+impl Setting {
+    /// Returns the settings that a program names for its node; see [`NodeBuilder::named_settings`].
+    ///
+    /// # Errors
+    /// A variable is malformed.
+    pub fn named_by(node: &NodeBuilder) -> Result<Vec<Setting>, VariableError> {
+        let setting = |(option, value): (&str, Zeroizing<String>)| Setting {
+            option: option.to_owned(),
+            value: value.to_string(),
+        };
+        Ok(node.named_settings()?.into_iter().map(setting).collect())
+    }
 }
 
 /// Message of the node.

@@ -6,33 +6,21 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::attach::{Linger, Patience};
+use peersock::attach::Linger;
 use peersock::overlay::{NodeId, PublicIdentity};
 use peersock::{Event, JoinError, Network, NetworkId, Nickname, NodeBuilder, Status};
 use peersock_fd::{NodeTag, Token};
 use peersock_socket_server::{FdServer, Hosted, Resident, Unclosed};
-use zeroize::Zeroizing;
 
-use crate::client::{AttachError, Attached, Told};
+use crate::client::{AttachError, Attached, GRACE, Told};
 use crate::events::EventQueue;
-use crate::messages::{self, Refusal, Setting, VERSION, Wish};
+use crate::messages::{self, Refusal, Setting, Wish};
 use crate::nicknames::{self, NicknameRefusal};
-use crate::place::Namespaces;
 use crate::program_node::{JoinFailure, NodeError};
 use crate::start::Launch;
 use crate::variables::{persist, wants_own_node};
-
-/// Time beyond its limit for which the end of the attachment waits for an answer of the node.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// Time without progress after which a program that continues waits no more.
-const DROPPED: Duration = Duration::from_secs(5);
-
-/// Polling interval of delivery.
-const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The shared node as this process uses it.
 ///
@@ -361,7 +349,7 @@ impl Resident for Attachment {
         self.is_ending.store(true, Ordering::SeqCst);
         let is_reset = unclosed == Unclosed::Reset;
         attached.begin_drain_with(unclosed);
-        let lost = deliver(attached, linger);
+        let lost = attached.deliver(linger);
         let detaching = Instant::now();
         attached.detach(|| detaching.elapsed() >= GRACE);
         if is_reset {
@@ -373,28 +361,6 @@ impl Resident for Attachment {
     }
 }
 
-/// Waits for the delivery of what the program has sent. Returns the number of lost bytes, if anything is
-/// lost.
-fn deliver(attached: &Attached, linger: Linger) -> Option<u64> {
-    let begun = Instant::now();
-    let mut patience = Patience::new(linger, begun);
-    loop {
-        let asked = Instant::now();
-        let is_over = || match linger {
-            Linger::Within(time) => begun.elapsed() >= time.saturating_add(GRACE),
-            Linger::Drop => asked.elapsed() >= DROPPED,
-            // The limit of any answer.
-            _ => false,
-        };
-        // Without a node nothing more arrives, and nobody knows what has.
-        let Some(left) = attached.outstanding(is_over) else { return Some(0) };
-        if patience.is_over(Instant::now(), &left.remaining()) {
-            return left.loss();
-        }
-        thread::sleep(POLL_INTERVAL);
-    }
-}
-
 /// Returns true if a node can be started that has the program's settings. One that is no option is a setting
 /// that only a node in this process has.
 fn can_be_started(wish: &Wish) -> bool {
@@ -403,24 +369,14 @@ fn can_be_started(wish: &Wish) -> bool {
 
 /// Returns the needs of this program, with its first networks.
 fn wish(settings: &NodeBuilder, networks: &[Network]) -> Result<Wish, NodeError> {
-    let named = settings.named_settings()?;
-    let setting = |(option, value): &(&'static str, Zeroizing<String>)| Setting {
-        option: (*option).to_owned(),
-        value: value.to_string(),
-    };
     let of_files = networks.iter().flat_map(|network| network.roots().to_vec());
     let roots = settings.named_roots()?.into_iter().chain(of_files);
-    Ok(Wish {
-        version: VERSION,
-        package: env!("CARGO_PKG_VERSION").to_owned(),
-        name: program_name(),
-        networks: networks.iter().map(|network| network.to_portable().to_string()).collect(),
-        roots: roots.map(|root| root.to_portable().to_string()).collect(),
-        settings: named.iter().map(setting).collect(),
-        is_verbose: false,
-        persist: persist()?,
-        namespaces: Namespaces::own(),
-    })
+    let mut wish = Wish::new(program_name());
+    wish.networks = networks.iter().map(|network| network.to_portable().to_string()).collect();
+    wish.roots = roots.map(|root| root.to_portable().to_string()).collect();
+    wish.settings = Setting::named_by(settings)?;
+    wish.persist = persist()?;
+    Ok(wish)
 }
 
 /// Returns the name of this program without its folder.
@@ -447,6 +403,7 @@ pub(crate) fn refusal_text(refusal: &Refusal) -> String {
 mod tests {
     use std::os::unix::net::UnixListener;
     use std::sync::mpsc;
+    use std::thread;
 
     use peersock::state::StateDir;
     use peersock::{IdentitySource, Node};
@@ -495,7 +452,7 @@ mod tests {
             let begun = Instant::now();
             while !shared.has_ended() {
                 assert!(begun.elapsed() < Duration::from_secs(60), "the end is not noticed");
-                thread::sleep(POLL_INTERVAL);
+                thread::sleep(Duration::from_millis(2));
             }
             match is_finished {
                 true => assert_eq!(shared.finish(Linger::Exit), Some(0)),

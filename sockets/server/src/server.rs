@@ -166,7 +166,11 @@ impl Server {
                     _ => {}
                 }
             }
-            let own: HashSet<_> = state.entries.values().filter_map(Entry::local_of_stream).collect();
+            let local = |entry: &Entry| match entry {
+                Entry::Stream(stream) => Some(stream.connection.flow().local()),
+                _ => None,
+            };
+            let own: HashSet<_> = state.entries.values().filter_map(local).collect();
             let mut streams = Vec::new();
             for key in keys {
                 if let Some(Entry::Stream(mut stream)) = state.remove(key) {

@@ -1,7 +1,6 @@
 //! Entities of a server, found by the keys of kernel events, timers and wakers.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,16 +67,6 @@ pub(crate) enum Entry {
     Connecting(Connecting),
     Stream(Stream),
     Datagrams(Datagrams),
-}
-
-impl Entry {
-    /// Returns the local address of a connection.
-    pub(crate) fn local_of_stream(&self) -> Option<SocketAddr> {
-        match self {
-            Entry::Stream(stream) => Some(stream.connection.flow().local()),
-            _ => None,
-        }
-    }
 }
 
 impl ServerState {

@@ -71,6 +71,10 @@ pub struct Status {
     /// Programs that use the node, as far as they were [named](super::Node::set_programs).
     #[serde(default)]
     pub programs: Vec<ProgramStatus>,
+    /// Seconds for which the node still waits for a program, if it is
+    /// [shared](super::Node::set_waiting_until) and ends without one.
+    #[serde(default)]
+    pub waits_s: Option<f64>,
     /// Known peers, in all networks.
     pub peers: Vec<PeerStatus>,
     /// TCP connections.
@@ -159,6 +163,8 @@ pub(super) fn collect(node: &Inner) -> Status {
         dht: node.meetings.get().map(Meetings::status),
         networks,
         programs: programs(node),
+        waits_s: sync::lock(&node.waiting_until)
+            .map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64()),
         peers,
         flows: FlowStatus { total: flows.flows(), time_wait: flows.time_waits() },
         traffic,

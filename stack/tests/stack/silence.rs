@@ -54,6 +54,26 @@ fn a_peer_in_a_black_hole_is_noticed_within_thirty_seconds_where_somebody_waits(
     }
 }
 
+/// A program may set other options of a socket meanwhile, with which its server sets these again.
+#[test]
+fn keepalive_options_that_are_set_again_do_not_delay_the_end_of_a_silent_peer() {
+    const TIMEOUT: Duration = Duration::from_secs(25);
+    let mut pair = Pair::new(9);
+    let (a, _b) = pair.connected();
+    a.set_keepalive(Some(TIMEOUT / 9));
+    pair.kick(A, &a);
+    pair.run_for(10 * SECOND);
+    pair.link.loss = 1000;
+    let began = pair.now;
+    pair.run_for(20 * SECOND);
+    a.set_keepalive(Some(TIMEOUT / 9));
+    a.set_user_timeout(Some(TIMEOUT));
+    pair.kick(A, &a);
+    pair.run(60 * SECOND, |_| a.readiness().contains(Ready::ERROR));
+    assert!(pair.now - began <= 30 * SECOND, "{:?}", pair.now - began);
+    assert_eq!(a.take_error(), Some(Error::TimedOut));
+}
+
 /// SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT: an idle connection is given up exactly at
 /// their time, on the side that has them, and never without.
 #[test]

@@ -92,6 +92,13 @@ impl Failure {
         )
     }
 
+    /// Appends clauses to the hint.
+    pub fn and(self, clauses: impl IntoIterator<Item = impl Display>) -> Failure {
+        let clauses = clauses.into_iter().map(|clause| clause.to_string());
+        let clauses: Vec<_> = self.hint.into_iter().chain(clauses).collect();
+        Failure { hint: (!clauses.is_empty()).then(|| clauses.join("; ")), ..self }
+    }
+
     /// Returns the exit status.
     pub fn status(&self) -> u8 {
         self.status

@@ -12,7 +12,7 @@ use std::time::Duration;
 use peersock::blocking;
 use peersock::state::StateDir;
 use peersock::{IdentitySource, Interfaces, Joined, Network, Node};
-use peersock_attach::{Ask, Attached, Connection, Namespaces, Reply, VERSION, Wish};
+use peersock_attach::{Ask, Attached, Connection, Reply, Wish};
 use peersock_attached::{Member, TcpStream};
 use peersock_socket_server::FdServer;
 
@@ -81,18 +81,7 @@ fn attach(place: &Path) -> Arc<Attached> {
         connection.send(&attached).expect("room");
         while !matches!(connection.ask(), Ok(None | Some(Ask::Detach)) | Err(_)) {}
     });
-    let wish = Wish {
-        version: VERSION,
-        package: String::new(),
-        name: "test".to_owned(),
-        networks: Vec::new(),
-        roots: Vec::new(),
-        settings: Vec::new(),
-        persist: Duration::ZERO,
-        is_verbose: false,
-        namespaces: Namespaces::own(),
-    };
-    Arc::new(Attached::open(place, None, wish, |_| {}).expect("it is offered"))
+    Arc::new(Attached::open(place, None, Wish::new("test"), |_| {}).expect("it is offered"))
 }
 
 /// Starts the node by the order of [`Scene::start`]. Returns it with an address.

@@ -14,7 +14,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use peersock::attach::{Linger, loss_text, say_loss};
-use peersock::{Event, Network, Node, NodeBuilder, StartError};
+use peersock::{Event, Node, NodeBuilder, StartError};
 use peersock_fd::{NodeTag, Token};
 
 use super::{FdServer, Unclosed};
@@ -61,7 +61,6 @@ pub struct Host {
     hosted: Option<Arc<Hosted<OwnNode>>>,
     tag: NodeTag,
     token: Token,
-    outer: Outer,
 }
 
 /// A node of this process, with its server.
@@ -121,9 +120,8 @@ impl Host {
     }
 
     fn start_in(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Host, StartError> {
-        let outer = Outer::of_environment();
         let (hosted, (tag, token)) = Hosted::start(move || OwnNode::start(settings, prepare))?;
-        Ok(Host { hosted: Some(hosted), tag, token, outer })
+        Ok(Host { hosted: Some(hosted), tag, token })
     }
 
     /// Declares that this process makes the socket calls of programs that read and write by direct kernel
@@ -149,16 +147,6 @@ impl Host {
     /// use this node. It contains a secret.
     pub fn environment(&self) -> String {
         super::environment(self.tag(), self.token())
-    }
-
-    /// Checks, before joining a network, whether an outer node is in the same network. The outer node is the
-    /// one that [`ENVIRONMENT`](crate::ENVIRONMENT) named when this host was started, as under `peersock
-    /// run`.
-    ///
-    /// # Errors
-    /// Exactly one of the two nodes has a secret. Two different secrets are not detected.
-    pub fn check_outer(&self, network: &Network) -> Result<(), SecretMismatch> {
-        self.outer.check(network)
     }
 
     /// Returns true in the process that started the node, false in its children.

@@ -23,7 +23,7 @@ impl Outer {
     /// same ID as the one without, and they have no member in common.
     ///
     /// # Errors
-    /// See [`Host::check_outer`](crate::Host::check_outer).
+    /// Exactly one of the two networks has a secret. Two different secrets are not detected.
     pub fn check(&self, network: &Network) -> Result<(), SecretMismatch> {
         let Some(outer) = &self.0 else { return Ok(()) };
         let mismatch = SecretMismatch { network: network.id(), is_secret_here: network.summary().secret };
@@ -39,14 +39,13 @@ impl Outer {
 /// library opens them.
 ///
 /// ```
-/// use peersock::{IdentitySource, Interfaces, Network, Node};
-/// use peersock_socket_server::Host;
+/// use peersock::Network;
+/// use peersock_socket_server::Outer;
 ///
-/// let settings = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
-/// let host = Host::start(settings)?;
 /// // Nobody has started this program with a node.
+/// let outer = Outer::of_environment();
 /// let network = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("horse")?;
-/// assert_eq!(host.check_outer(&network), Ok(()));
+/// assert_eq!(outer.check(&network), Ok(()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

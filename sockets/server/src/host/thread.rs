@@ -38,8 +38,7 @@ pub trait Resident: Sized + 'static {
 
 /// A resident as the program's threads see it.
 ///
-/// When the process returns from `main`, or calls exit(3) or quick_exit(3), it is ended as with
-/// [`Hosted::stop`].
+/// It ends as with [`Hosted::stop`] when the process returns from `main`, or calls exit(3) or quick_exit(3).
 pub struct Hosted<R: Resident> {
     /// The process that the thread belongs to.
     process: Pid,

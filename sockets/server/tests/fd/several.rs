@@ -188,6 +188,31 @@ fn a_network_that_is_joined_later_takes_no_port_and_one_that_is_left_ends_quiet_
     exchange(&connection, &accept(&mine), b"it goes on");
 }
 
+/// Nobody answers the attempts, so nothing else ends them.
+#[test]
+fn an_attempt_in_a_network_that_is_left_fails_and_one_in_another_network_goes_on() {
+    let base = Served::new("ff0001ffff000000");
+    let home = base.node().join(Network::ad_hoc(HOME.parse().expect("an ID"))).expect("a network");
+    let program = base.within(&[&base.network, &home]);
+    let attempt = |network: &Joined| {
+        let mut octets = network.address().octets();
+        octets[15] ^= 1;
+        let fd = program.socket(SocketFlags::NONBLOCK);
+        let silent = SocketAddr::new(IpAddr::from(octets), 80);
+        assert_eq!(errno(overlay(&fd).connect(Some(silent))), Errno::INPROGRESS);
+        fd
+    };
+    let (left, kept) = (attempt(&base.network), attempt(&home));
+    program.server.set_networks(&[home.id()]);
+    assert!(poll_for(&left, PollFlags::IN, 60).contains(PollFlags::ERR | PollFlags::HUP));
+    assert_eq!(overlay(&left).take_error(), Ok(Some(Errno::CONNRESET)));
+    assert_eq!(poll_for(&kept, PollFlags::IN | PollFlags::OUT, 0), PollFlags::empty());
+    // What follows goes the same way.
+    program.server.set_networks(&[]);
+    assert!(poll_for(&kept, PollFlags::IN, 60).contains(PollFlags::ERR | PollFlags::HUP));
+    assert_eq!(overlay(&kept).take_error(), Ok(Some(Errno::CONNRESET)));
+}
+
 #[test]
 fn programs_come_and_go_while_another_one_transfers() {
     const STREAM_BYTES: usize = 16 << 20;

@@ -58,9 +58,12 @@ impl Flow {
         let keepalive = sane(keepalive.into());
         let mut inner = self.lock();
         let cold = inner.cold();
-        cold.keepalive = keepalive;
-        // A peer that has been silent for long must get a probe before it counts as dead.
-        cold.watched = None;
+        if cold.keepalive != keepalive {
+            cold.keepalive = keepalive;
+            // A peer that has been silent for long must get a probe before it counts as dead. Setting the
+            // same again does not begin anew, because every option of a socket sets all of them.
+            cold.watched = None;
+        }
         inner.apply_probing();
     }
 

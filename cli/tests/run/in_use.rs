@@ -1,0 +1,216 @@
+//! A state directory that is in use: what the hints say, and what a shared node's end and files are.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::common::{Finished, Running, peersock, run, signal, vanish};
+use crate::lab::Lab;
+
+/// Timeout of anything; tests do not depend on speed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Lab {
+    /// Returns a command with the state directory of alpha alone.
+    fn of_alpha(&self, words: &[&str]) -> Command {
+        let mut command = peersock(words);
+        command.arg("--state").arg(self.path("alpha"));
+        command
+    }
+
+    /// Starts a command that has a node of its own in the directory of alpha.
+    fn holder(&self, command: &str) -> Running {
+        let (words, ready): (&[&str], _) = match command {
+            "root" => (&["root", "--listen", "127.0.0.1", "--port", "0"], "listening on"),
+            "rest" => (&["rest", "--no-token", "--listen", "127.0.0.1:0"], "by HTTP"),
+            "ping" => (&["ping", "beta", "--timeout", "1000"], "looking for"),
+            _ => (&["listen", "--own-node", "7000"], "connect with: "),
+        };
+        let holder = Running::start(match command {
+            "root" => self.of_alpha(words),
+            _ => self.as_member("alpha", words),
+        });
+        holder.wait_for_stderr(ready);
+        holder
+    }
+}
+
+fn dial() -> &'static [&'static str] {
+    &["dial", "gamma:7000", "--timeout", "0.1"]
+}
+
+/// Returns the process that a hint wants to be killed.
+fn to_kill(said: &Finished) -> u32 {
+    let (_, rest) = said.stderr.split_once("`kill ").unwrap_or_else(|| panic!("{}", said.stderr));
+    rest.split_once('`').expect("an end").0.parse().expect("a process")
+}
+
+#[test]
+fn a_command_runs_once_its_hint_about_a_directory_in_use_was_followed() {
+    let Some(lab) = Lab::with("a_command_runs_once_its_hint", &[]) else { return };
+    for first in ["root", "rest", "ping", "listen"] {
+        for second in [dial(), &["run", "true"], &["listen", "--own-node", "7000", "--receive-only"]] {
+            let holder = lab.holder(first);
+            let command = || match second[0] {
+                "run" => lab.command("alpha", &[], &second[1..]),
+                _ => lab.as_member("alpha", second),
+            };
+            let said = run(command());
+            let other = format!(
+                "state directory {} is in use by process {}",
+                lab.path("alpha").display(),
+                holder.id()
+            );
+            said.failure(1, &[&other, "--state DIR"]);
+            assert_eq!(to_kill(&said), holder.id(), "{first}, {}", said.stderr);
+            let both_share =
+                said.stderr.contains("without --own-node") || said.stderr.contains("leave --own-node");
+            assert_eq!(both_share, first == "listen", "{first}: {}", said.stderr);
+            assert!(!said.stderr.contains("`peersock node`"), "it would not share: {}", said.stderr);
+            signal(Signal::TERM, to_kill(&said));
+            holder.wait_for_end();
+            let mut again = Running::start(command());
+            match second[0] {
+                "listen" => {
+                    again.wait_for_stderr("connect with: ");
+                    drop(again);
+                }
+                _ => {
+                    again.end_stdin();
+                    let said = again.wait_for_end();
+                    assert!(!said.stderr.contains("in use"), "{first}: {}", said.stderr);
+                }
+            }
+            // A node in the background may leave the directory a moment later.
+            lab.wait_for_end(lab.node("alpha"));
+        }
+    }
+    // In a network that anyone may join, no identity is needed.
+    let holder = lab.holder("rest");
+    let mut open = lab.of_alpha(&["run", "--quiet", "--interface", "lo", "-n", "ff0001ffff000000"]);
+    open.args(["--", "true"]);
+    run(open).failure(1, &["in use", "or, to keep both, give --ephemeral"]);
+    drop(holder);
+}
+
+#[test]
+fn a_command_that_needs_its_own_node_names_what_ends_the_shared_one() {
+    let Some(lab) = Lab::with("a_command_that_needs_its_own_node", &[]) else { return };
+    let rest = || run(lab.as_member("alpha", &["rest", "--no-token", "--listen", "127.0.0.1:0"]));
+    let listening = lab.listen("alpha", &["7000"]);
+    let status = format!("`peersock status --state {}` names them", lab.path("alpha").display());
+    rest().failure(1, &["whose node other programs share", "end the programs that use it", &status]);
+    run(lab.of_alpha(&["node"])).failure(1, &["is in use by", &status]);
+    // The user has asked for a node of the command's own, in one way or the other.
+    let mut own = lab.as_member("alpha", dial());
+    own.arg("--own-node");
+    run(own).failure(1, &["hint: leave --own-node out, to share that node"]);
+    let mut own = lab.command("alpha", &[], &["true"]);
+    own.env("PEERSOCK_OWN_NODE", "1");
+    run(own).failure(1, &["hint: unset PEERSOCK_OWN_NODE, to share that node"]);
+    listening.interrupt();
+
+    let kept = lab.keep("alpha");
+    let said = rest();
+    said.failure(1, &["whose node other programs share"]);
+    assert_eq!(to_kill(&said), kept.id());
+    assert_eq!(to_kill(&run(lab.of_alpha(&["node"]))), kept.id());
+}
+
+#[test]
+fn a_node_that_waits_for_the_next_program_says_so_and_can_be_ended() {
+    let Some(lab) = Lab::with("a_node_that_waits_for_the_next_program", &[]) else { return };
+    let status = |words: &[&str]| run(lab.of_alpha(&[&["status"], words].concat())).success();
+    let end = || run(lab.of_alpha(&["node", "--end"]));
+    let listening = lab.listen("alpha", &["7000", "--persist", "1000"]);
+    let node = lab.node("alpha");
+    assert!(!status(&[]).text().contains("waits"), "a program uses it");
+    let listens = format!("programs use the node: peersock listen (process {})", listening.id());
+    end().failure(1, &[&listens, &format!("`kill {node}`")]);
+    listening.interrupt();
+    let said = status(&[]);
+    let line = said.text().lines().find(|line| line.contains("waits")).expect("a line");
+    assert!(line.starts_with("  programs: none; waits 16 min "), "{line}");
+    assert!(line.ends_with(" for the next one (`peersock node --end` ends it)"), "{line}");
+    let json: serde_json::Value = serde_json::from_str(status(&["--json"]).text()).unwrap();
+    assert!(json["waits_s"].as_f64().is_some_and(|left| left > 900.0), "{json}");
+    let ended = end().success();
+    assert!(ended.stderr.contains("the node has ended"), "{}", ended.stderr);
+    lab.wait_for_end(node);
+    let none = end().success();
+    assert!(none.stderr.contains("no node that programs share runs with"), "{}", none.stderr);
+
+    let kept = lab.keep("alpha");
+    assert!(!status(&[]).text().contains("waits"), "it stays");
+    end().failure(1, &["it stays until", &format!("`kill {}`", kept.id())]);
+}
+
+#[test]
+fn sockets_that_a_cleaner_removes_are_made_again() {
+    let Some(lab) = Lab::with("sockets_that_a_cleaner_removes", &[]) else { return };
+    let kept = lab.keep("alpha");
+    let sockets = ["node.sock", "management.sock"].map(|name| lab.path("alpha").join(name));
+    sockets.iter().for_each(|socket| fs::remove_file(socket).unwrap());
+    // A program that comes first is told what to do.
+    let early = run(lab.command("alpha", &[], &["true"]));
+    if !early.status.success() {
+        early.failure(1, &["hint: try again in 10 s", &format!("`kill {}`", kept.id())]);
+    }
+    let begun = Instant::now();
+    while !sockets.iter().all(|socket| socket.exists()) {
+        assert!(begun.elapsed() < PATIENCE, "a socket is not made again");
+        thread::sleep(Duration::from_millis(5));
+    }
+    run(lab.command("alpha", &[], &["true"])).success();
+    let status = run(lab.of_alpha(&["status"])).success();
+    assert!(status.text().contains("running for"), "{}", status.text());
+    assert_eq!(lab.node("alpha"), kept.id());
+    // Nothing is left at the end.
+    kept.interrupt();
+    assert!(!lab.path("alpha").join("node.sock").exists());
+}
+
+/// The node is stopped, so that it sees the end of one program and the start of the other together. A slow
+/// machine makes the test weaker, and not wrong.
+#[test]
+fn a_program_that_was_killed_keeps_no_other_out() {
+    let Some(lab) = Lab::with("a_program_that_was_killed_keeps_no_other_out", &[]) else { return };
+    for round in 0..5 {
+        let first = lab.listen("alpha", &["7000", "--busy-poll", "7"]);
+        let node = lab.node("alpha");
+        signal(Signal::STOP, node);
+        vanish(Signal::KILL, first.id());
+        let second = Running::start(lab.as_member("alpha", &["listen", "7000", "--busy-poll", "8"]));
+        thread::sleep(Duration::from_millis(100));
+        signal(Signal::CONT, node);
+        second.wait_for_stderr("connect with: ");
+        assert_ne!(lab.node("alpha"), node, "round {round}");
+        let last = lab.node("alpha");
+        second.interrupt();
+        lab.wait_for_end(last);
+    }
+}
+
+#[test]
+fn the_timeout_of_dial_holds_while_an_earlier_node_ends() {
+    let Some(lab) = Lab::with("the_timeout_of_dial_holds", &[]) else { return };
+    let listening = lab.listen("alpha", &["7000"]);
+    // It waits for its program, which goes on.
+    let node = lab.node("alpha");
+    signal(Signal::TERM, node);
+    // An answer shows that it has begun to end.
+    let begun = Instant::now();
+    loop {
+        let said = run(lab.as_member("alpha", dial()));
+        assert!(begun.elapsed() < PATIENCE, "{}", said.stderr);
+        if said.stderr.contains("is about to end, and has not ended in time") {
+            said.failure(1, &["hint: give a longer --timeout"]);
+            break;
+        }
+    }
+    drop(listening);
+    lab.wait_for_end(node);
+}
