@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use peersock::{Event, Network};
-use peersock_attach::{Attached, Namespaces, VERSION, Wish};
+use peersock_attach::{Attached, Wish};
 use serde_json::Value;
 
 use crate::common::{peersock, run};
@@ -25,17 +25,8 @@ for line in sys.stdin:
 impl Lab {
     /// Attaches this process to a member's node, as a program with one network.
     fn attach(&self, member: &str, network: &Network) -> Attached {
-        let wish = Wish {
-            version: VERSION,
-            package: env!("CARGO_PKG_VERSION").to_owned(),
-            name: "curious".to_owned(),
-            networks: vec![network.to_portable().to_string()],
-            roots: Vec::new(),
-            settings: Vec::new(),
-            is_verbose: false,
-            persist: Duration::ZERO,
-            namespaces: Namespaces::own(),
-        };
+        let mut wish = Wish::new("curious");
+        wish.networks = vec![network.to_portable().to_string()];
         Attached::open(&self.path(member), None, wish, |_| {}).expect("it shares the node")
     }
 

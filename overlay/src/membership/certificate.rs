@@ -99,9 +99,9 @@ impl Grant {
                 && address != Ipv4Addr::BROADCAST
         };
         let is_mapped = self.ipv6.is_some_and(|address| address.to_ipv4_mapped().is_some());
-        match self.addresses().find(|address| !is_usable(*address) || (address.is_ipv6() && is_mapped)) {
-            Some(wrong) => return Err(InvalidGrant::Address(wrong)),
-            None => {}
+        let wrong = self.addresses().find(|address| !is_usable(*address) || (address.is_ipv6() && is_mapped));
+        if let Some(wrong) = wrong {
+            return Err(InvalidGrant::Address(wrong));
         }
         let is_length = |has: bool, length: u8, least: u8, all: u8| match has {
             true => (least..=all).contains(&length),

@@ -192,7 +192,7 @@ fn a_network_that_is_joined_later_takes_no_port_and_one_that_is_left_ends_quiet_
 #[test]
 fn an_attempt_in_a_network_that_is_left_fails_and_one_in_another_network_goes_on() {
     let base = Served::new("ff0001ffff000000");
-    let home = base.node().join(Network::ad_hoc(HOME.parse().expect("an ID"))).expect("a network");
+    let home = base.node().join(Network::ad_hoc(SECOND_NETWORK.parse().expect("an ID"))).expect("a network");
     let program = base.within(&[&base.network, &home]);
     let attempt = |network: &Joined| {
         let mut octets = network.address().octets();
