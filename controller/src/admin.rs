@@ -1,0 +1,876 @@
+//! Changes that people make.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use peersock_overlay::membership::{
+    Code, Denial, InvalidGrant, MemberName, Revocations, Role, Tag, Token, UnixTime,
+};
+use peersock_overlay::{NodeId, PublicIdentity};
+use rand::CryptoRng;
+use thiserror::Error;
+
+use crate::addresses::Hints;
+use crate::admission::{self, Admission, Fail, Known, Round, hex};
+use crate::controller::{Controller, bump_epoch};
+use crate::member::{self, Member, Standing, join_tags, millis, span, to_mapped};
+use crate::memory::{Hook, Waiting};
+use crate::settings::{OUTLIVE, Settings};
+use crate::store::{StoreError, Write};
+
+/// Number of hexadecimal digits that name a key, at least.
+const MIN_KEY_DIGITS: usize = 6;
+
+/// Maximum number of keys that a person has refused. Beyond it, the oldest is forgotten.
+const MAX_REFUSED: i64 = 1_000;
+
+/// Time for which an approval program's decision about a renewal counts.
+const DECISION_LIFETIME: Duration = Duration::from_secs(600);
+
+/// Time for which a renewal is refused after an approval program has said so.
+const REFUSAL_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Number of members that one removal may concern without a word that confirms it.
+const FREE_REMOVALS: usize = 3;
+
+/// Properties of an invite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InviteOptions {
+    /// Number of machines that it admits. Default: 1.
+    pub uses: u32,
+    /// Time for which it admits them. Default: 1 h.
+    pub lifetime: Duration,
+    /// Name that the machine gets; without it, the machine wishes one.
+    pub name: Option<MemberName>,
+    /// Right to administer the network.
+    pub role: Role,
+    /// Tags.
+    pub tags: Vec<Tag>,
+    /// True if the members are forgotten soon after they were last heard.
+    pub is_ephemeral: bool,
+    /// Time for which the members go on without a controller, in [`OUTLIVE`](crate::OUTLIVE).
+    pub outlive: Option<Duration>,
+    /// Member that the machine replaces: it takes over name and addresses, and the member is removed.
+    pub replaces: Option<NodeId>,
+}
+
+impl Default for InviteOptions {
+    fn default() -> Self {
+        Self {
+            uses: 1,
+            lifetime: Duration::from_secs(3600),
+            name: None,
+            role: Role::Member,
+            tags: Vec::new(),
+            is_ephemeral: false,
+            outlive: None,
+            replaces: None,
+        }
+    }
+}
+
+/// Invite in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invite {
+    /// First eight digits of its token's hash, which name it.
+    pub label: String,
+    /// Person who has made it.
+    pub made_by: String,
+    /// Number of machines that it admits.
+    pub uses: u32,
+    /// Number of machines that it has admitted.
+    pub used: u32,
+    /// Time at which it ends.
+    pub ends: UnixTime,
+    /// Name that the machine gets.
+    pub name: Option<MemberName>,
+    /// Tags.
+    pub tags: Vec<Tag>,
+    /// True if the members are forgotten soon after they were last heard.
+    pub is_ephemeral: bool,
+}
+
+/// Properties that a person gives a machine with the approval.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Approval {
+    /// Name. It is refused if it is taken. Without it, the machine's wish counts, or its earlier name.
+    pub name: Option<MemberName>,
+    /// Right to administer the network.
+    pub role: Role,
+    /// Tags.
+    pub tags: Vec<Tag>,
+    /// Bytes for programs.
+    pub claims: Vec<u8>,
+    /// True if the member is forgotten soon after it was last heard.
+    pub is_ephemeral: bool,
+    /// Time for which the member goes on without a controller.
+    pub outlive: Option<Duration>,
+    /// Member that the machine replaces: it takes over name and addresses, and the member is removed.
+    pub replaces: Option<NodeId>,
+}
+
+/// Change of a member. Each `None` leaves a property as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Change {
+    /// Name. It is refused if it is taken.
+    pub name: Option<MemberName>,
+    /// Right to administer the network.
+    pub role: Option<Role>,
+    /// All tags.
+    pub tags: Option<Vec<Tag>>,
+    /// Bytes for programs.
+    pub claims: Option<Vec<u8>>,
+    /// Time for which the member goes on without a controller; the inner `None` is the tags' or network's.
+    pub outlive: Option<Option<Duration>>,
+}
+
+/// Member for which an address is reserved.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// A node.
+    Node(NodeId),
+    /// The member with a name.
+    Name(MemberName),
+}
+
+/// Decision of an approval program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// The machine may join, or the member may have another certificate.
+    Allow {
+        /// Name for a machine without an invite.
+        name: Option<MemberName>,
+        /// Tags for a machine without an invite, or for the member; `None` leaves them.
+        tags: Option<Vec<Tag>>,
+    },
+    /// It may not. A member keeps its row, and gets no certificate for a minute.
+    Deny,
+}
+
+/// Reason why a change is not made. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// No member or request has this name, code, address or key.
+    #[error("nothing in the network is called \"{0}\"")]
+    NotFound(String),
+    /// Several keys begin with these digits.
+    #[error("several keys begin with \"{0}\"")]
+    Ambiguous(String),
+    /// The change concerns more than a quarter of all members, and was not confirmed.
+    #[error("this would remove {count} of {of} members")]
+    Mass {
+        /// Number of members that would be removed.
+        count: usize,
+        /// Number of all members.
+        of: usize,
+    },
+    /// Without this member, no one could administer the network.
+    #[error("this is the network's last administrator")]
+    LastAdmin,
+    /// The controller's own node stays a member.
+    #[error("this is the controller's own node")]
+    OwnNode,
+    /// Another member has the name.
+    #[error("another member has the name {0}")]
+    NameTaken(MemberName),
+    /// The pool has no free address.
+    #[error("the network has no free address")]
+    NoAddress,
+    /// Another member has the address, or it belongs to no pool.
+    #[error("the address {0} cannot be reserved")]
+    Address(IpAddr),
+    /// The content does not fit into a certificate.
+    #[error(transparent)]
+    Grant(#[from] InvalidGrant),
+    /// A number is out of its range.
+    #[error("the value of {0} is out of its range")]
+    Range(&'static str),
+    /// More revocations than members accept would be in force.
+    #[error("more than {max} revocations would be in force", max = Revocations::MAX_ENTRIES)]
+    TooManyRevocations,
+    /// The store may be an old copy, and no member has shown the newest revocations yet.
+    #[error("the controller has not heard from members yet whether its store is the newest")]
+    Unsettled,
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Fail> for ChangeError {
+    fn from(fail: Fail) -> Self {
+        match fail {
+            Fail::Store(error) => Self::Store(error),
+            Fail::Denied(Denial::NoAddress) => Self::NoAddress,
+            Fail::Denied(_) => Self::Range("the approval"),
+        }
+    }
+}
+
+impl Controller {
+    /// Makes an invite. The token is in the store as a hash only, so it is shown once.
+    ///
+    /// # Errors
+    /// Returns a [`ChangeError`] for values that are out of range, and if the store fails.
+    pub fn invite(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        who: &str,
+        options: &InviteOptions,
+    ) -> Result<Token, ChangeError> {
+        if options.uses == 0 {
+            return Err(ChangeError::Range("the number of uses"));
+        }
+        check_outlive(options.outlive)?;
+        self.check_replaced(options.replaces)?;
+        let tags = member::sorted(options.tags.clone());
+        check_tags(&tags)?;
+        let mut bytes = [0; Token::LEN];
+        rng.fill_bytes(&mut bytes);
+        let token = Token::from_bytes(bytes);
+        let hash = token.hash();
+        self.write(|write, _| {
+            write.run(
+                "INSERT INTO tokens (hash, uses, made, made_by, ends, name, role, tags, is_ephemeral, outlive, replaces)
+                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    hash,
+                    options.uses,
+                    millis(now),
+                    who,
+                    millis(now.plus(options.lifetime)),
+                    options.name.as_ref().map(|name| name.as_str()),
+                    options.role as u8,
+                    join_tags(&tags),
+                    options.is_ephemeral,
+                    options.outlive.map(span),
+                    options.replaces.as_ref().map(|node| *node.as_bytes()),
+                ),
+            )?;
+            write.log(millis(now), who, "invite", &hex(&hash[..4]))?;
+            Ok::<_, ChangeError>(())
+        })?;
+        Ok(token)
+    }
+
+    /// Ends an invite, by the first eight digits of its token's hash, which the log and members show.
+    ///
+    /// # Errors
+    /// Returns [`ChangeError::NotFound`] if there is none.
+    pub fn end_invite(&mut self, now: UnixTime, who: &str, invite: &str) -> Result<(), ChangeError> {
+        self.write(|write, _| {
+            let sql =
+                "UPDATE tokens SET ends = min(ends, ?2) WHERE lower(hex(substr(hash, 1, 4))) = lower(?1)";
+            if write.run(sql, (invite, millis(now)))? == 0 {
+                return Err(ChangeError::NotFound(invite.to_owned()));
+            }
+            write.log(millis(now), who, "end invite", invite)?;
+            Ok(())
+        })
+    }
+
+    /// Returns the invites, those that end first first. An invite that has ended stays for 30 days.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`].
+    pub fn invites(&self) -> Result<Vec<Invite>, StoreError> {
+        let mut statement = self.store.db().prepare(
+            "SELECT lower(hex(substr(hash, 1, 4))), made_by, uses, ends, name, tags, is_ephemeral,
+                used FROM tokens ORDER BY ends",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut invites = Vec::new();
+        while let Some(row) = rows.next()? {
+            let name = row.get::<_, Option<String>>(4)?;
+            invites.push(Invite {
+                label: row.get(0)?,
+                made_by: row.get(1)?,
+                uses: row.get(2)?,
+                ends: UnixTime::from_millis(row.get(3)?),
+                name: name.map(|name| member::read_name(&name)).transpose()?,
+                tags: member::read_tags(&row.get::<_, String>(5)?)?,
+                is_ephemeral: row.get(6)?,
+                used: row.get(7)?,
+            });
+        }
+        Ok(invites)
+    }
+
+    /// Returns the reserved addresses and for whom they are.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`].
+    pub fn reservations(&self) -> Result<Vec<(IpAddr, Holder)>, StoreError> {
+        let mut statement =
+            self.store.db().prepare("SELECT address, node, name FROM reservations ORDER BY address")?;
+        let mut rows = statement.query([])?;
+        let mut reservations = Vec::new();
+        while let Some(row) = rows.next()? {
+            let holder = match (row.get::<_, Option<[u8; 32]>>(1)?, row.get::<_, Option<String>>(2)?) {
+                (Some(node), _) => Holder::Node(NodeId::from_bytes(node)),
+                (None, Some(name)) => Holder::Name(member::read_name(&name)?),
+                (None, None) => return Err(StoreError::value("reservation")),
+            };
+            reservations.push((member::from_mapped(row.get(0)?), holder));
+        }
+        Ok(reservations)
+    }
+
+    /// Returns all members, held nodes and removed nodes, in the order of their node IDs.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if another process has committed something that cannot be read.
+    pub fn members(&mut self) -> Result<Vec<Member>, StoreError> {
+        self.notice()?;
+        Ok(self.memory().members.values().cloned().collect())
+    }
+
+    /// Returns the machines that wait for a decision, those that asked first first.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if another process has committed something that cannot be read.
+    pub fn pending(&mut self) -> Result<Vec<Waiting>, StoreError> {
+        self.notice()?;
+        let mut waiting: Vec<_> = self.memory().pending.values().cloned().collect();
+        waiting.sort_by_key(|waiting| waiting.first);
+        Ok(waiting)
+    }
+
+    /// Returns the member that has this name or address, or whose node ID begins with these digits (at least
+    /// six). Removed nodes are found by their IDs.
+    ///
+    /// # Errors
+    /// Returns [`ChangeError::NotFound`] or [`ChangeError::Ambiguous`].
+    pub fn find(&self, subject: &str) -> Result<Member, ChangeError> {
+        let memory = self.memory();
+        let by_name = subject.parse::<MemberName>().ok().and_then(|name| memory.names.get(&name));
+        let by_address = || memory.addresses.get(&subject.parse().ok()?);
+        let node = match by_name.or_else(by_address) {
+            Some(node) => *node,
+            None => find_key(memory.members.keys(), subject)?,
+        };
+        memory.members.get(&node).cloned().ok_or_else(|| ChangeError::NotFound(subject.to_owned()))
+    }
+
+    /// Makes a machine a member: one that waits, by its code or the beginning of its node ID, or one that was
+    /// removed, refused or held, by the beginning of its node ID.
+    ///
+    /// # Errors
+    /// Returns a [`ChangeError`].
+    pub fn approve(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        who: &str,
+        subject: &str,
+        approval: &Approval,
+    ) -> Result<Member, ChangeError> {
+        check_outlive(approval.outlive)?;
+        self.check_replaced(approval.replaces)?;
+        self.notice()?;
+        if now < self.memory().unsettled_until {
+            return Err(ChangeError::Unsettled);
+        }
+        let mut admission = Admission { admitted_by: who, ..Admission::of(&self.find_candidate(subject)?) };
+        let node = admission.identity.node_id();
+        let waiting = self.memory().pending.get(&node).cloned();
+        let held = self.memory().members.get(&node).cloned();
+        if let Some(waiting) = &waiting {
+            admission.wish.clone_from(&waiting.name);
+            (admission.description, admission.source) = (&waiting.description, Some(waiting.source));
+        }
+        if let Some(name) = &approval.name {
+            (admission.wish, admission.is_name_fixed) = (Some(name.clone()), true);
+        }
+        (admission.role, admission.tags) = (approval.role, member::sorted(approval.tags.clone()));
+        (admission.claims, admission.is_ephemeral) = (approval.claims.clone(), approval.is_ephemeral);
+        (admission.outlive, admission.replaces) = (approval.outlive, approval.replaces);
+        if let Some(held) = held.as_ref().filter(|held| held.standing == Standing::Held) {
+            // It was a member all the time, as far as this store knows.
+            admission.description = &held.description;
+            (admission.is_ephemeral, admission.outlive) = (held.grant.is_ephemeral, held.outlive);
+            if *approval == Approval::default() {
+                (admission.role, admission.tags) = (held.grant.role, held.grant.tags.clone());
+                admission.claims.clone_from(&held.grant.claims);
+            }
+        }
+        check_tags(&admission.tags)?;
+        self.admit(now, rng, &admission)?;
+        self.find(&node.to_string())
+    }
+
+    fn admit(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        admission: &Admission<'_>,
+    ) -> Result<(), ChangeError> {
+        let (memory, keys) = (self.shared(), self.keys.clone());
+        self.write(|write, hints| {
+            let known = Known::Memory(&memory);
+            let mut round = Round { write, hints, now, known, keys: &keys, rng: &mut *rng };
+            match round.admit(admission) {
+                Ok(_) => Ok(()),
+                Err(Fail::Denied(Denial::NameTaken)) => {
+                    let name = admission.wish.clone();
+                    Err(name.map_or(ChangeError::Range("the name"), ChangeError::NameTaken))
+                }
+                Err(Fail::Denied(Denial::UsedInvite)) => {
+                    Err(ChangeError::NotFound("the replaced member".into()))
+                }
+                Err(fail) => Err(fail.into()),
+            }?;
+            check_revocations(write)
+        })
+    }
+
+    fn check_replaced(&self, replaced: Option<NodeId>) -> Result<(), ChangeError> {
+        let own = self.memory().identity.node_id();
+        if replaced == Some(own) { Err(ChangeError::OwnNode) } else { Ok(()) }
+    }
+
+    /// Returns the keys of a machine that can be approved.
+    fn find_candidate(&self, subject: &str) -> Result<PublicIdentity, ChangeError> {
+        let mut refused = std::collections::BTreeMap::new();
+        let mut statement =
+            self.store.db().prepare("SELECT identity FROM refused").map_err(StoreError::from)?;
+        let mut rows = statement.query([]).map_err(StoreError::from)?;
+        while let Some(row) = rows.next().map_err(StoreError::from)? {
+            let identity = member::read_identity(row.get(0).map_err(StoreError::from)?)?;
+            refused.insert(identity.node_id(), identity);
+        }
+        let memory = self.memory();
+        if let Ok(code) = subject.parse::<Code>()
+            && let Some(waiting) = memory.pending.values().find(|waiting| waiting.code == code)
+        {
+            return Ok(waiting.identity);
+        }
+        let members = memory.members.iter().filter(|(_, member)| !member.is_member());
+        let all: std::collections::BTreeMap<NodeId, PublicIdentity> = members
+            .map(|(node, member)| (*node, member.identity))
+            .chain(memory.pending.iter().map(|(node, waiting)| (*node, waiting.identity)))
+            .chain(refused)
+            .collect();
+        let node = find_key(all.keys(), subject)?;
+        all.get(&node).copied().ok_or_else(|| ChangeError::NotFound(subject.to_owned()))
+    }
+
+    /// Refuses a machine that waits, by its code or the beginning of its node ID. Its later requests are
+    /// refused until it is approved.
+    ///
+    /// # Errors
+    /// Returns a [`ChangeError`].
+    pub fn deny(&mut self, now: UnixTime, who: &str, subject: &str) -> Result<(), ChangeError> {
+        self.notice()?;
+        let identity = {
+            let memory = self.memory();
+            let code = subject.parse::<Code>().ok();
+            match memory.pending.values().find(|waiting| Some(waiting.code) == code) {
+                Some(waiting) => waiting.identity,
+                None => {
+                    let node = find_key(memory.pending.keys(), subject)?;
+                    memory
+                        .pending
+                        .get(&node)
+                        .ok_or_else(|| ChangeError::NotFound(subject.to_owned()))?
+                        .identity
+                }
+            }
+        };
+        self.write(|write, _| refuse(write, now, who, &identity))
+    }
+
+    /// Returns the machines and members about which the approval program has to be asked now.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if another process has committed something that cannot be read.
+    pub fn needs_decision(&mut self) -> Result<Vec<PublicIdentity>, StoreError> {
+        self.notice()?;
+        let memory = self.memory();
+        if memory.hook == Hook::Off {
+            return Ok(Vec::new());
+        }
+        let joins =
+            memory.pending.values().filter(|waiting| !waiting.is_allowed).map(|waiting| waiting.identity);
+        let renewals = memory.undecided.iter().filter_map(|node| Some(memory.members.get(node)?.identity));
+        Ok(joins.chain(renewals).collect())
+    }
+
+    /// Takes over the decision of an approval program about a machine or a member. A program that fails or
+    /// takes too long has decided [`Decision::Deny`] for a member, and nothing for a machine.
+    ///
+    /// # Errors
+    /// Returns a [`ChangeError`].
+    pub fn decide(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        node: &NodeId,
+        decision: Decision,
+    ) -> Result<(), ChangeError> {
+        const WHO: &str = "approval program";
+        self.notice()?;
+        self.memory().undecided.remove(node);
+        let (waiting, member) = {
+            let memory = self.memory();
+            (memory.pending.get(node).cloned(), memory.members.get(node).cloned())
+        };
+        match (decision, waiting, member.filter(Member::is_member)) {
+            (Decision::Allow { tags, .. }, _, Some(member)) => {
+                if let Some(tags) = tags.map(member::sorted).filter(|tags| *tags != member.grant.tags) {
+                    let change = Change { tags: Some(tags), ..Change::default() };
+                    self.change(now, WHO, &node.to_string(), &change)?;
+                }
+                let mut memory = self.memory();
+                memory.not_now.remove(node);
+                if let Some(member) = memory.members.get_mut(node) {
+                    member.decided_until = now.plus(DECISION_LIFETIME);
+                }
+                Ok(())
+            }
+            (Decision::Deny, _, Some(_)) => {
+                let mut memory = self.memory();
+                memory.not_now.retain(|_, until| now < *until);
+                memory.not_now.insert(*node, now.plus(REFUSAL_LIFETIME));
+                Ok(())
+            }
+            (Decision::Allow { name, tags }, Some(waiting), None) if !waiting.has_token => {
+                let approval = Approval { name, tags: tags.unwrap_or_default(), ..Approval::default() };
+                self.approve(now, rng, WHO, &node.to_string(), &approval).map(|_| ())
+            }
+            (Decision::Allow { .. }, Some(_), None) => self.write(|write, _| {
+                // The rest is said by the invite, when the machine asks again.
+                let sql = "UPDATE pending SET is_allowed = 1, changed = ?2 WHERE node = ?1";
+                write.run(sql, (node.as_bytes(), write.change))?;
+                Ok(())
+            }),
+            (Decision::Deny, Some(waiting), None) => {
+                self.write(|write, _| refuse(write, now, WHO, &waiting.identity))
+            }
+            (_, None, None) => Err(ChangeError::NotFound(node.to_string())),
+        }
+    }
+
+    /// Removes members, in one transaction. From the next head on, their certificates do not count. Returns
+    /// those that were members before.
+    ///
+    /// `is_confirmed` is needed for more than three members that are more than a quarter of all.
+    ///
+    /// # Errors
+    /// Returns a [`ChangeError`]; none was removed then.
+    pub fn revoke(
+        &mut self,
+        now: UnixTime,
+        who: &str,
+        subjects: &[&str],
+        is_confirmed: bool,
+    ) -> Result<Vec<Member>, ChangeError> {
+        self.notice()?;
+        let mut found = Vec::new();
+        for subject in subjects {
+            let member = self.find(subject)?;
+            let is_new = found.iter().all(|other: &Member| other.grant.node != member.grant.node);
+            if is_new && member.standing != Standing::Removed {
+                found.push(member);
+            }
+        }
+        let (of, own) = {
+            let memory = self.memory();
+            let of = memory.members.values().filter(|member| member.standing != Standing::Removed).count();
+            (of, memory.identity.node_id())
+        };
+        if found.len() > FREE_REMOVALS && found.len() * 4 > of && !is_confirmed {
+            return Err(ChangeError::Mass { count: found.len(), of });
+        }
+        if found.iter().any(|member| member.grant.node == own) {
+            return Err(ChangeError::OwnNode);
+        }
+        let lifetimes: Vec<_> = found.iter().map(|member| self.memory().lifetime(member)).collect();
+        self.write(|write, hints| {
+            for (member, lifetime) in found.iter().zip(lifetimes) {
+                admission::remove(write, now, member, lifetime)?;
+                let what = format!("{} {}", member.grant.name, member.grant.node);
+                write.log(millis(now), who, "revoke", &what)?;
+            }
+            if !found.is_empty() {
+                bump_epoch(write)?;
+                check_admins(write)?;
+                check_revocations(write)?;
+            }
+            *hints = Hints::default();
+            Ok::<_, ChangeError>(())
+        })?;
+        Ok(found)
+    }
+
+    /// Changes a member. Its earlier certificates do not count any more if their content changes, so open
+    /// flows follow.
+    ///
+    /// # Errors
+    /// Returns a [`ChangeError`].
+    pub fn change(
+        &mut self,
+        now: UnixTime,
+        who: &str,
+        subject: &str,
+        change: &Change,
+    ) -> Result<Member, ChangeError> {
+        if let Some(outlive) = change.outlive {
+            check_outlive(outlive)?;
+        }
+        self.notice()?;
+        let before = self.find(subject)?;
+        if !before.is_member() {
+            return Err(ChangeError::NotFound(subject.to_owned()));
+        }
+        let mut after = before.clone();
+        let grant = &mut after.grant;
+        grant.name = change.name.clone().unwrap_or_else(|| grant.name.clone());
+        grant.claims = change.claims.clone().unwrap_or_else(|| grant.claims.clone());
+        grant.role = change.role.unwrap_or(grant.role);
+        grant.tags = member::sorted(change.tags.clone().unwrap_or_else(|| grant.tags.clone()));
+        after.outlive = change.outlive.unwrap_or(after.outlive);
+        grant.validate()?;
+        let (node, lifetime) = (before.grant.node, self.memory().lifetime(&before));
+        let own = self.memory().identity.node_id();
+        self.write(|write, _| {
+            if admission::holder_of(write, &after.grant.name, &node)?.is_some() {
+                return Err(ChangeError::NameTaken(after.grant.name.clone()));
+            }
+            write.run(
+                "UPDATE members SET name = ?2, role = ?3, tags = ?4, claims = ?5, outlive = ?6, changed = ?7
+                    WHERE node = ?1",
+                (
+                    node.as_bytes(),
+                    after.grant.name.as_str(),
+                    after.grant.role as u8,
+                    join_tags(&after.grant.tags),
+                    &after.grant.claims,
+                    after.outlive.map(span),
+                    write.change,
+                ),
+            )?;
+            // A revocation of the controller's node would cover its delegation, and so all certificates.
+            if after.grant != before.grant && node != own {
+                admission::revoke(write, now, &before, lifetime)?;
+                bump_epoch(write)?;
+            }
+            check_admins(write)?;
+            check_revocations(write)?;
+            let role = match after.grant.role {
+                Role::Member => "member",
+                Role::Viewer => "viewer",
+                Role::Operator => "operator",
+                Role::Admin => "admin",
+            };
+            let tags = join_tags(&after.grant.tags);
+            let what = format!("{} to {}, {role}, tags: {tags}", before.grant.name, after.grant.name);
+            write.log(millis(now), who, "change", &what)?;
+            Ok(())
+        })?;
+        self.find(&node.to_string())
+    }
+
+    /// Changes the settings of the network. Members get addresses of new pools at their next renewal, and
+    /// keep those of former pools.
+    ///
+    /// # Errors
+    /// Returns [`ChangeError::Range`] for values that are out of range.
+    pub fn set_settings(&mut self, now: UnixTime, who: &str, settings: &Settings) -> Result<(), ChangeError> {
+        if !settings.is_valid_in(self.network()) {
+            return Err(ChangeError::Range("the settings"));
+        }
+        self.write(|write, hints| {
+            write.run(
+                "UPDATE network SET outlive = ?, pool4 = ?, pool6 = ?, ephemeral_ipv4 = ?",
+                (
+                    span(settings.outlive),
+                    settings.ipv4.map(|pool| pool.to_string()),
+                    settings.ipv6.map(|pool| pool.to_string()),
+                    settings.ephemeral_ipv4,
+                ),
+            )?;
+            *hints = Hints::default();
+            write.log(
+                millis(now),
+                who,
+                "settings",
+                &format!("{} s without a controller", settings.outlive.as_secs()),
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Sets the time for which members with a tag go on without a controller; `None` for the network's.
+    /// With several tags, the shortest time counts.
+    ///
+    /// # Errors
+    /// Returns [`ChangeError::Range`] for a time out of range.
+    pub fn set_tag_outlive(
+        &mut self,
+        now: UnixTime,
+        who: &str,
+        tag: &Tag,
+        outlive: Option<Duration>,
+    ) -> Result<(), ChangeError> {
+        check_outlive(outlive)?;
+        self.write(|write, _| {
+            match outlive {
+                Some(outlive) => write.run(
+                    "INSERT INTO tag_settings (tag, outlive) VALUES (?1, ?2) ON CONFLICT (tag) DO UPDATE SET outlive = ?2",
+                    (tag.as_str(), span(outlive)),
+                ),
+                None => write.run("DELETE FROM tag_settings WHERE tag = ?", [tag.as_str()]),
+            }?;
+            write.log(millis(now), who, "settings", tag.as_str())?;
+            Ok(())
+        })
+    }
+
+    /// Reserves an address for a node or a name. It must be free, or be that node's.
+    ///
+    /// # Errors
+    /// Returns [`ChangeError::Address`] if another member has it, or another reservation.
+    pub fn reserve(
+        &mut self,
+        now: UnixTime,
+        who: &str,
+        address: IpAddr,
+        holder: &Holder,
+    ) -> Result<(), ChangeError> {
+        let settings = self.settings();
+        let pool = if address.is_ipv4() { settings.ipv4 } else { settings.ipv6 };
+        if !pool.is_some_and(|pool| pool.contains(address)) {
+            return Err(ChangeError::Address(address));
+        }
+        let bytes = to_mapped(address);
+        self.write(|write, _| {
+            let other = write.one(
+                "SELECT m.node, m.name FROM addresses a JOIN members m ON m.node = a.node
+                    WHERE a.address = ? AND a.until IS NULL",
+                [bytes],
+                |row| Ok((NodeId::from_bytes(row.get(0)?), row.get::<_, String>(1)?)),
+            )?;
+            let is_other = other.is_some_and(|(node, name)| match holder {
+                Holder::Node(own) => node != *own,
+                Holder::Name(own) => name != own.as_str(),
+            });
+            let (node, name) = match holder {
+                Holder::Node(node) => (Some(*node.as_bytes()), None),
+                Holder::Name(name) => (None, Some(name.as_str())),
+            };
+            let family = if address.is_ipv4() { 4 } else { 6 };
+            let is_new = !is_other
+                && write.try_run(
+                    "INSERT INTO reservations (address, family, node, name) VALUES (?, ?, ?, ?)",
+                    (bytes, family, node, name),
+                )?;
+            if !is_new {
+                return Err(ChangeError::Address(address));
+            }
+            write.log(millis(now), who, "reserve", &address.to_string())?;
+            Ok(())
+        })
+    }
+
+    /// Ends a reservation. A member that has the address keeps it.
+    ///
+    /// # Errors
+    /// Returns [`ChangeError::Address`] if there is none.
+    pub fn end_reservation(&mut self, now: UnixTime, who: &str, address: IpAddr) -> Result<(), ChangeError> {
+        self.write(|write, hints| {
+            if write.run("DELETE FROM reservations WHERE address = ?", [to_mapped(address)])? == 0 {
+                return Err(ChangeError::Address(address));
+            }
+            *hints = Hints::default();
+            write.log(millis(now), who, "end reservation", &address.to_string())?;
+            Ok(())
+        })
+    }
+}
+
+/// Puts a machine on the list of refused ones.
+fn refuse(write: &Write<'_>, now: UnixTime, who: &str, identity: &PublicIdentity) -> Result<(), ChangeError> {
+    let node = identity.node_id();
+    crate::pending::remove(write, &node)?;
+    write.run(
+        "INSERT OR REPLACE INTO refused (node, identity, at) VALUES (?, ?, ?)",
+        (node.as_bytes(), identity.to_bytes(), millis(now)),
+    )?;
+    write.run(
+        "DELETE FROM refused WHERE node IN (SELECT node FROM refused ORDER BY at DESC LIMIT -1 OFFSET ?)",
+        [MAX_REFUSED],
+    )?;
+    write.run("UPDATE network SET refused_change = change", [])?;
+    write.log(millis(now), who, "deny", &node.to_string())?;
+    Ok(())
+}
+
+fn check_outlive(outlive: Option<Duration>) -> Result<(), ChangeError> {
+    let is_valid = outlive.is_none_or(|outlive| OUTLIVE.contains(&outlive));
+    if is_valid { Ok(()) } else { Err(ChangeError::Range("the time without a controller")) }
+}
+
+fn check_tags(tags: &[Tag]) -> Result<(), ChangeError> {
+    let mut grant =
+        peersock_overlay::membership::Grant::new(NodeId::from_bytes([0; 32]), "a".parse().expect("a name"));
+    grant.tags = tags.to_vec();
+    Ok(grant.validate()?)
+}
+
+/// Fails if the transaction leaves no administrator.
+fn check_admins(write: &Write<'_>) -> Result<(), ChangeError> {
+    let sql = "SELECT count(*) FROM members WHERE state = 0 AND role = ?";
+    let count = write.one(sql, [Role::Admin as u8], |row| row.get::<_, i64>(0))?;
+    if count.unwrap_or(0) > 0 { Ok(()) } else { Err(ChangeError::LastAdmin) }
+}
+
+/// Fails if the transaction leaves more revocations than members accept.
+fn check_revocations(write: &Write<'_>) -> Result<(), ChangeError> {
+    let count = write.one("SELECT count(*) FROM revocations", [], |row| row.get::<_, usize>(0))?;
+    let is_too_many = count.is_some_and(|count| count > Revocations::MAX_ENTRIES);
+    if is_too_many { Err(ChangeError::TooManyRevocations) } else { Ok(()) }
+}
+
+/// Returns the only key that begins with the digits.
+fn find_key<'a>(keys: impl Iterator<Item = &'a NodeId>, digits: &str) -> Result<NodeId, ChangeError> {
+    let not_found = || ChangeError::NotFound(digits.to_owned());
+    let wanted: Option<Vec<u8>> =
+        digits.chars().map(|digit| Some(u8::try_from(digit.to_digit(16)?).unwrap_or(0))).collect();
+    let wanted =
+        wanted.filter(|wanted| (MIN_KEY_DIGITS..=64).contains(&wanted.len())).ok_or_else(not_found)?;
+    let digit = |node: &NodeId, at: usize| {
+        let byte = node.as_bytes()[at / 2];
+        if at.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
+    };
+    let mut found =
+        keys.filter(|node| wanted.iter().enumerate().all(|(at, wanted)| digit(node, at) == *wanted));
+    match (found.next(), found.next()) {
+        (Some(node), None) => Ok(*node),
+        (None, _) => Err(not_found()),
+        (Some(_), Some(_)) => Err(ChangeError::Ambiguous(digits.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_by_their_first_digits() {
+        let nodes = [[0x12; 32], [0xab; 32]].map(NodeId::from_bytes);
+        let mut like_first = *nodes[0].as_bytes();
+        like_first[3] = 0x34;
+        let all = [nodes[0], nodes[1], NodeId::from_bytes(like_first)];
+        let find = |digits: &str| find_key(all.iter(), digits);
+        assert_eq!(find(&nodes[0].to_string()), Ok(nodes[0]));
+        assert_eq!(find("ABabab"), Ok(nodes[1]));
+        assert_eq!(find("1212123"), Ok(all[2]));
+        assert_eq!(find("121212"), Err(ChangeError::Ambiguous("121212".into())));
+        let long = format!("{}0", nodes[1]);
+        for nothing in ["ababa", "abababc", "xyzxyz", "", "ababab-", &long] {
+            assert_eq!(find(nothing), Err(ChangeError::NotFound(nothing.into())));
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! Decisions about machines that want to join, as steps of one transaction.
+
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use peersock_overlay::membership::{
+    CLOCK_TOLERANCE, CertifyRequest, Code, Denial, Grant, MemberName, Question, Role, Serial, Tag, Token,
+    UnixTime,
+};
+use peersock_overlay::{NodeId, Prefix, PublicIdentity};
+use rand::CryptoRng;
+use rand::RngExt as _;
+use rusqlite::OptionalExtension as _;
+
+use crate::addresses::{self, Hints};
+use crate::controller::{Asked, bump_epoch, lock, raise_floor};
+use crate::keys::Keys;
+use crate::member::{self, FORGOTTEN, Member, Standing, join_tags, millis, span, to_mapped};
+use crate::memory::{EPHEMERAL_LIFETIME, Hook, Memory, RENEW_AFTER};
+use crate::pending;
+use crate::settings::Settings;
+use crate::store::{Store, StoreError, Write};
+
+/// Time after the last sign of an ephemeral member at which another one can take its name.
+pub(crate) const SUCCESSION: Duration = Duration::from_secs(30);
+
+/// Number of names with small numbers that are tried before random ones.
+const SMALL_NUMBERS: u32 = 16;
+
+/// Result of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The node is a member.
+    Member,
+    /// A person or program has to decide.
+    Pending(Code),
+    /// The node is refused.
+    Denied(Denial),
+}
+
+/// Reason why a step fails.
+#[derive(Debug)]
+pub(crate) enum Fail {
+    /// The node is refused; other questions of the transaction are not concerned.
+    Denied(Denial),
+    /// The store fails, and the transaction with it.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Fail {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Properties of a new member.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission<'a> {
+    pub(crate) identity: PublicIdentity,
+    /// Name, if it is free; else a similar one.
+    pub(crate) wish: Option<MemberName>,
+    /// True if the member gets exactly the wished name, or nothing.
+    pub(crate) is_name_fixed: bool,
+    pub(crate) role: Role,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) claims: Vec<u8>,
+    pub(crate) is_ephemeral: bool,
+    pub(crate) outlive: Option<Duration>,
+    pub(crate) description: &'a str,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) admitted_by: &'a str,
+    /// Member whose name and addresses the new one takes over. It is removed.
+    pub(crate) replaces: Option<NodeId>,
+}
+
+impl Admission<'_> {
+    /// Returns an ordinary member without a wish.
+    pub(crate) fn of(identity: &PublicIdentity) -> Self {
+        Self {
+            identity: *identity,
+            wish: None,
+            is_name_fixed: false,
+            role: Role::Member,
+            tags: Vec::new(),
+            claims: Vec::new(),
+            is_ephemeral: false,
+            outlive: None,
+            description: "",
+            source: None,
+            admitted_by: "",
+            replaces: None,
+        }
+    }
+}
+
+/// Knowledge of decisions besides the transaction.
+#[derive(Clone, Copy)]
+pub(crate) enum Known<'a> {
+    /// Memory of the controller. Steps lock it briefly.
+    Memory(&'a Mutex<Memory>),
+    /// Settings of a network that is being created, and has no members.
+    New(&'a Settings),
+}
+
+impl Known<'_> {
+    fn member(&self, node: &NodeId) -> Option<Member> {
+        match self {
+            Self::Memory(memory) => lock(memory).members.get(node).cloned(),
+            Self::New(_) => None,
+        }
+    }
+
+    fn is_own(&self, node: &NodeId) -> bool {
+        matches!(self, Self::Memory(memory) if lock(memory).identity.node_id() == *node)
+    }
+
+    fn lifetime(&self, is_ephemeral: bool, outlive: Option<Duration>, tags: &[Tag]) -> Duration {
+        match self {
+            Self::Memory(memory) => lock(memory).lifetime_of(is_ephemeral, outlive, tags),
+            Self::New(settings) => settings.outlive + RENEW_AFTER,
+        }
+    }
+
+    fn lifetime_of(&self, member: &Member) -> Duration {
+        self.lifetime(member.grant.is_ephemeral, member.outlive, &member.grant.tags)
+    }
+
+    /// Returns the pools from which a member gets an address now that it does not have yet.
+    fn pools(&self, now: UnixTime, grant: &Grant) -> Vec<Prefix> {
+        match self {
+            Self::Memory(memory) => {
+                let memory = lock(memory);
+                if now < memory.pools_rest_until {
+                    Vec::new()
+                } else {
+                    memory.settings.lacked(grant).collect()
+                }
+            }
+            Self::New(settings) => settings.lacked(grant).collect(),
+        }
+    }
+}
+
+/// One transaction that decides on machines.
+pub(crate) struct Round<'a> {
+    pub(crate) write: &'a Write<'a>,
+    pub(crate) hints: &'a mut Hints,
+    pub(crate) now: UnixTime,
+    pub(crate) known: Known<'a>,
+    pub(crate) keys: &'a Keys,
+    pub(crate) rng: &'a mut dyn CryptoRng,
+}
+
+/// Ends the rest of addresses whose time has come.
+pub(crate) fn end_rests(write: &Write<'_>, hints: &mut Hints, now: UnixTime) -> Result<(), StoreError> {
+    if write.run("DELETE FROM addresses WHERE until <= ?", [millis(now)])? > 0 {
+        *hints = Hints::default();
+    }
+    Ok(())
+}
+
+/// Returns true if an invite has this token, without a transaction.
+pub(crate) fn is_known_token(store: &Store, token: &Token) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM tokens WHERE hash = ?";
+    Ok(store.db().query_row(sql, [token.hash()], |_| Ok(())).optional()?.is_some())
+}
+
+impl Round<'_> {
+    /// Decides on one question.
+    pub(crate) fn decide(&mut self, asked: &Asked) -> Result<Outcome, StoreError> {
+        let Question::Certify(request) = &asked.question else {
+            return Ok(Outcome::Denied(Denial::Unavailable));
+        };
+        let write = self.write;
+        match write.attempt(|| self.decide_request(asked, request)) {
+            Ok(outcome) => Ok(outcome),
+            Err(Fail::Denied(reason)) => Ok(Outcome::Denied(reason)),
+            Err(Fail::Store(error)) => Err(error),
+        }
+    }
+
+    fn decide_request(&mut self, asked: &Asked, request: &CertifyRequest) -> Result<Outcome, Fail> {
+        let node = asked.peer.node_id();
+        let sql = "SELECT state, removed FROM members WHERE node = ? AND state <> ?";
+        let row = self.write.one(sql, (node.as_bytes(), FORGOTTEN), |row| {
+            Ok((row.get::<_, u8>(0)?, row.get::<_, i64>(1)?))
+        })?;
+        if let Some((0, _)) = row {
+            // Another question of this batch, or another process, has admitted it; or it lacks an address.
+            self.complete(&node)?;
+            return Ok(Outcome::Member);
+        }
+        let sql = "SELECT at FROM refused WHERE node = ?";
+        let refused = self.write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?;
+        let removed = row.map(|(_, removed)| removed).into_iter().chain(refused).max();
+        match &request.token {
+            Some(token) => self.use_token(asked, request, token, removed),
+            None if removed.is_some() => Err(Fail::Denied(Denial::Removed)),
+            None => self.wait(asked, request),
+        }
+    }
+
+    fn wait(&self, asked: &Asked, request: &CertifyRequest) -> Result<Outcome, Fail> {
+        match self.known {
+            Known::Memory(memory) => {
+                pending::insert(self.write, self.now, asked, request, memory, self.keys).map(Outcome::Pending)
+            }
+            Known::New(_) => Err(Fail::Denied(Denial::Unavailable)),
+        }
+    }
+
+    /// Gives a member the addresses that it lacks, if the pools have some.
+    fn complete(&mut self, node: &NodeId) -> Result<(), StoreError> {
+        let Some(member) = self.known.member(node) else { return Ok(()) };
+        for pool in self.known.pools(self.now, &member.grant) {
+            addresses::assign(self.write, self.hints, &pool, node, member.grant.name.as_str())?;
+        }
+        let sql = "UPDATE members SET changed = ?2 WHERE node = ?1";
+        self.write.run(sql, (node.as_bytes(), self.write.change))?;
+        Ok(())
+    }
+
+    fn use_token(
+        &mut self,
+        asked: &Asked,
+        request: &CertifyRequest,
+        token: &Token,
+        removed: Option<i64>,
+    ) -> Result<Outcome, Fail> {
+        let (write, now) = (self.write, millis(self.now));
+        let (node, hash) = (asked.peer.node_id(), token.hash());
+        let denied = |reason| Err(Fail::Denied(reason));
+        let Some(invite) = Invite::read(write, &hash)? else { return denied(Denial::UnknownInvite) };
+        let used = write.one(
+            "SELECT is_removed FROM token_uses WHERE token = ? AND node = ?",
+            (hash, node.as_bytes()),
+            |row| row.get::<_, bool>(0),
+        )?;
+        // A person who makes an invite after the removal wants the machine back, or does not know of it.
+        if used == Some(true) || removed.is_some_and(|at| invite.made <= at) {
+            return denied(Denial::Removed);
+        }
+        if now >= invite.ends {
+            return denied(Denial::ExpiredInvite);
+        }
+        if used.is_none() && invite.used >= invite.uses {
+            return denied(Denial::UsedInvite);
+        }
+        if self.asks_program() {
+            let sql = "SELECT is_allowed FROM pending WHERE node = ? AND is_gone = 0";
+            let allowed = write.one(sql, [node.as_bytes()], |row| row.get::<_, bool>(0))?;
+            if allowed != Some(true) {
+                return self.wait(asked, request);
+            }
+        }
+        if used.is_none() {
+            let sql = "INSERT INTO token_uses (token, node, at) VALUES (?, ?, ?)";
+            write.run(sql, (hash, node.as_bytes(), now))?;
+            write.run("UPDATE tokens SET used = used + 1 WHERE hash = ?", [hash])?;
+        }
+        let admitted_by = format!("invite {}", hex(&hash[..4]));
+        let admission = Admission {
+            wish: invite.name.clone().or_else(|| request.name.clone()),
+            is_name_fixed: invite.name.is_some(),
+            role: invite.role,
+            tags: invite.tags,
+            is_ephemeral: invite.is_ephemeral,
+            outlive: invite.outlive,
+            description: &request.description,
+            source: Some(asked.source),
+            admitted_by: &admitted_by,
+            // Again by the same machine: the member that it has replaced is gone.
+            replaces: invite.replaces.filter(|_| used.is_none()),
+            ..Admission::of(&asked.peer)
+        };
+        self.admit(&admission)?;
+        Ok(Outcome::Member)
+    }
+
+    fn asks_program(&self) -> bool {
+        matches!(self.known, Known::Memory(memory) if lock(memory).hook != Hook::Off)
+    }
+
+    /// Makes a node a member, or a member again, and removes its request.
+    pub(crate) fn admit(&mut self, admission: &Admission<'_>) -> Result<MemberName, Fail> {
+        let (write, now) = (self.write, self.now);
+        let node = admission.identity.node_id();
+        let mut grant = Grant::new(node, fallback_name(&node));
+        grant.tags = member::sorted(admission.tags.clone());
+        grant.claims.clone_from(&admission.claims);
+        (grant.role, grant.is_ephemeral) = (admission.role, admission.is_ephemeral);
+        grant.validate().map_err(|_| Fail::Denied(Denial::Refused))?;
+
+        let (name, is_fixed) = match admission.replaces.filter(|old| *old != node) {
+            Some(old) => (self.hand_over(&old, &node)?, true),
+            None => self.wish_of(admission, &node)?,
+        };
+        let name = self.name_for(&node, name, is_fixed, admission.is_ephemeral)?;
+        for pool in self.known.pools(now, &grant) {
+            addresses::assign(write, self.hints, &pool, &node, name.as_str())?
+                .ok_or(Fail::Denied(Denial::NoAddress))?;
+        }
+        let sql = "SELECT min_serial FROM revocations WHERE node = ?";
+        let floor = write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?.unwrap_or(0);
+        let lifetime = self.known.lifetime(admission.is_ephemeral, admission.outlive, &grant.tags);
+        write.run(
+            "INSERT INTO members (node, identity, state, name, role, is_ephemeral, tags, claims, outlive, floor,
+                serial, ends, seen, run, starts, source, description, admitted_by, joined, removed, changed)
+                VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, 0, ?12, ?13, ?14, ?15, 0, ?16)
+                ON CONFLICT (node) DO UPDATE SET state = 0, name = ?3, role = ?4, is_ephemeral = ?5, tags = ?6,
+                claims = ?7, outlive = ?8, floor = max(floor, ?9), serial = max(serial, ?10), ends = max(ends, ?11),
+                description = ?13, admitted_by = ?14, joined = ?15, removed = 0, changed = ?16",
+            rusqlite::params![
+                node.as_bytes(),
+                admission.identity.to_bytes(),
+                name.as_str(),
+                admission.role as u8,
+                admission.is_ephemeral,
+                join_tags(&grant.tags),
+                admission.claims,
+                admission.outlive.map(span),
+                floor,
+                // An upper bound of the certificate that follows, in case that nothing is written later.
+                millis(now).max(floor),
+                millis(now.plus(lifetime)),
+                admission.source.map(to_mapped),
+                admission.description,
+                admission.admitted_by,
+                millis(now),
+                write.change,
+            ],
+        )?;
+        let was_refused = write.run("DELETE FROM refused WHERE node = ?", [node.as_bytes()])? > 0;
+        pending::remove(write, &node)?;
+        write.run(
+            "UPDATE network SET has_issued = max(has_issued, ?1),
+                refused_change = iif(?2, change, refused_change)",
+            (admission.admitted_by != CREATE, was_refused),
+        )?;
+        write.log(millis(now), admission.admitted_by, "admit", &format!("{name} {node}"))?;
+        Ok(name)
+    }
+
+    /// Returns the name that a new member shall have, and true if it gets no other. A node that was a member
+    /// keeps its name.
+    fn wish_of(&self, admission: &Admission<'_>, node: &NodeId) -> Result<(MemberName, bool), StoreError> {
+        let sql = "SELECT name FROM members WHERE node = ?";
+        let earlier = self.write.one(sql, [node.as_bytes()], |row| row.get::<_, String>(0))?;
+        match (&admission.wish, earlier) {
+            (Some(wish), _) if admission.is_name_fixed => Ok((wish.clone(), true)),
+            (_, Some(earlier)) => Ok((member::read_name(&earlier)?, false)),
+            (wish, None) => Ok((wish.clone().unwrap_or_else(|| fallback_name(node)), false)),
+        }
+    }
+
+    /// Removes a member and gives its addresses to another node. Returns its name.
+    fn hand_over(&self, old: &NodeId, new: &NodeId) -> Result<MemberName, Fail> {
+        let write = self.write;
+        if self.known.is_own(old) {
+            return Err(Fail::Denied(Denial::Refused));
+        }
+        let replaced = self.known.member(old).filter(|old| old.standing != Standing::Removed);
+        // The invite was for this one act, so it does not make an ordinary member.
+        let replaced = replaced.ok_or(Fail::Denied(Denial::UsedInvite))?;
+        remove(write, self.now, &replaced, self.known.lifetime_of(&replaced))?;
+        bump_epoch(write)?;
+        write.run("DELETE FROM addresses WHERE node = ?", [new.as_bytes()])?;
+        let both = (old.as_bytes(), new.as_bytes());
+        write.run("UPDATE addresses SET node = ?2, until = NULL WHERE node = ?1", both)?;
+        write.run("UPDATE reservations SET node = ?2 WHERE node = ?1", both)?;
+        Ok(replaced.grant.name)
+    }
+
+    /// Returns the wished name if it is free, or a similar one.
+    fn name_for(
+        &mut self,
+        node: &NodeId,
+        wish: MemberName,
+        is_fixed: bool,
+        is_ephemeral: bool,
+    ) -> Result<MemberName, Fail> {
+        let Some(holder) = holder_of(self.write, &wish, node)? else { return Ok(wish) };
+        let old = self.known.member(&holder).filter(|old| {
+            // The time of its admission counts as a sign of life.
+            let heard = old.seen.max(old.joined);
+            is_ephemeral
+                && old.grant.is_ephemeral
+                && self.now.since(heard) >= SUCCESSION
+                && old.grant.name == wish
+        });
+        if let Some(old) = old {
+            // It gets another name, and stays a member, because it may come back.
+            let other = self.numbered(&wish, node)?;
+            self.write.run(
+                "UPDATE members SET name = ?2, changed = ?3 WHERE node = ?1",
+                (holder.as_bytes(), other.as_str(), self.write.change),
+            )?;
+            revoke(self.write, self.now, &old, self.known.lifetime_of(&old))?;
+            bump_epoch(self.write)?;
+            return Ok(wish);
+        }
+        if is_fixed {
+            return Err(Fail::Denied(Denial::NameTaken));
+        }
+        Ok(self.numbered(&wish, node)?)
+    }
+
+    fn numbered(&mut self, wish: &MemberName, node: &NodeId) -> Result<MemberName, StoreError> {
+        for number in 2..SMALL_NUMBERS {
+            let name = wish.numbered(number);
+            if holder_of(self.write, &name, node)?.is_none() {
+                return Ok(name);
+            }
+        }
+        // Random, because a walk over the numbers of 10,000 equal machines would be long.
+        loop {
+            let name = wish.numbered(self.rng.random_range(1_000..100_000_000));
+            if holder_of(self.write, &name, node)?.is_none() {
+                return Ok(name);
+            }
+        }
+    }
+}
+
+/// Origin of the controller's own node, in the column `admitted_by`.
+pub(crate) const CREATE: &str = "create";
+
+/// Removes a member: from its next look on, no certificate of it counts.
+pub(crate) fn remove(
+    write: &Write<'_>,
+    now: UnixTime,
+    member: &Member,
+    lifetime: Duration,
+) -> Result<(), StoreError> {
+    let node = member.grant.node;
+    revoke(write, now, member, lifetime)?;
+    write.run(
+        "UPDATE members SET state = 2, removed = ?2, changed = ?3 WHERE node = ?1",
+        (node.as_bytes(), millis(now), write.change),
+    )?;
+    // A member that no revocation reaches may use the address until its certificate ends.
+    let rest = 2 * if member.grant.is_ephemeral { EPHEMERAL_LIFETIME } else { lifetime };
+    write.run(
+        "UPDATE addresses SET until = ?2 WHERE node = ?1 AND until IS NULL",
+        (node.as_bytes(), millis(now.plus(rest))),
+    )?;
+    write.run("UPDATE token_uses SET is_removed = 1 WHERE node = ?", [node.as_bytes()])?;
+    // Invites that the member itself has made.
+    write
+        .run("DELETE FROM tokens WHERE made_by IN (?, ?)", (member.grant.name.as_str(), node.to_string()))?;
+    Ok(())
+}
+
+/// Makes all certificates of a member void that have been issued. [`bump_epoch`] has to follow.
+pub(crate) fn revoke(
+    write: &Write<'_>,
+    now: UnixTime,
+    member: &Member,
+    lifetime: Duration,
+) -> Result<(), StoreError> {
+    // Above the clock as well: a crash may have lost the note of the last certificate.
+    let floor = member.next_serial(now).max(Serial::from_u64(now.as_millis().saturating_add(1)));
+    let until = member.ends.max(now.plus(lifetime)).plus(CLOCK_TOLERANCE);
+    raise_floor(write, &member.grant.node, floor, until)
+}
+
+/// Returns the name of a member that has no usable wish.
+fn fallback_name(node: &NodeId) -> MemberName {
+    let text = format!("node-{}", hex(&node.as_bytes()[..4]));
+    text.parse().expect("hex digits are letters and digits")
+}
+
+/// Returns the other member that has the name.
+pub(crate) fn holder_of(
+    write: &Write<'_>,
+    name: &MemberName,
+    node: &NodeId,
+) -> Result<Option<NodeId>, StoreError> {
+    let sql = "SELECT node FROM members WHERE name = ? AND state < 2 AND node <> ?";
+    Ok(write.one(sql, (name.as_str(), node.as_bytes()), |row| row.get(0))?.map(NodeId::from_bytes))
+}
+
+/// An invite in the store.
+struct Invite {
+    uses: i64,
+    used: i64,
+    made: i64,
+    ends: i64,
+    name: Option<MemberName>,
+    role: Role,
+    tags: Vec<Tag>,
+    is_ephemeral: bool,
+    outlive: Option<Duration>,
+    replaces: Option<NodeId>,
+}
+
+impl Invite {
+    fn read(write: &Write<'_>, hash: &[u8; 32]) -> Result<Option<Self>, StoreError> {
+        let mut statement = write.db().prepare(
+            "SELECT uses, made, ends, name, role, tags, is_ephemeral, outlive, replaces, used FROM tokens WHERE hash = ?",
+        )?;
+        let mut rows = statement.query([hash])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let name = row.get::<_, Option<String>>(3)?;
+        Ok(Some(Self {
+            uses: row.get(0)?,
+            used: row.get(9)?,
+            made: row.get(1)?,
+            ends: row.get(2)?,
+            name: name.map(|name| member::read_name(&name)).transpose()?,
+            role: member::read_role(row.get(4)?)?,
+            tags: member::read_tags(&row.get::<_, String>(5)?)?,
+            is_ephemeral: row.get(6)?,
+            outlive: row.get::<_, Option<u64>>(7)?.map(Duration::from_millis),
+            replaces: row.get::<_, Option<[u8; 32]>>(8)?.map(NodeId::from_bytes),
+        }))
+    }
+}
+
+/// Returns lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,810 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use peersock_overlay::membership::{
+    Answer, CLOCK_TOLERANCE, Credentials, Denial, Head, MemberName, NetworkKey, Question, Refusal,
+    Revocations, Role, Serial, UnixTime,
+};
+use peersock_overlay::{NetworkId, NodeId, PublicIdentity};
+use rand::CryptoRng;
+use thiserror::Error;
+
+use crate::addresses::Hints;
+use crate::admission::{self, Admission, Fail, Known, Outcome, Round};
+use crate::delegation;
+use crate::keys::{Keys, RecoveryWords};
+use crate::member::{FORGOTTEN, Member, millis, number, span, to_mapped};
+use crate::memory::{Hook, Memory, News, RENEW_AFTER, unsettled_until};
+use crate::pending::SourceLimits;
+use crate::settings::Settings;
+use crate::store::{Store, StoreError, Write};
+
+/// Time after the first head from members in which the controller waits for newer ones.
+const SETTLE_AFTER_HEAD: Duration = Duration::from_secs(5);
+
+/// Interval in which revocations are forgotten. Each time, all members fetch the set again.
+const FORGET_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Time for which removed members and ended invites stay in the store.
+const KEEP_ENDED: Duration = Duration::from_secs(30 * 86_400);
+
+/// Number of network keys that [`Controller::create`] tries before it gives up.
+const MAX_DRAWS: u32 = 100;
+
+/// One question, and who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Member or stranger, as the session shows it. For a program of a member it is the member.
+    pub peer: PublicIdentity,
+    /// Address from which the session comes.
+    pub source: IpAddr,
+    /// Question.
+    pub question: Question,
+}
+
+/// Properties of a new network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewNetwork {
+    /// Name for people, without a meaning for programs.
+    pub name: String,
+    /// Name of the controller's own node, which becomes a member with all rights.
+    pub own_name: MemberName,
+    /// Settings.
+    pub settings: Settings,
+    /// True if the network key is not stored. Then the delegation lasts a year, and its renewal takes the
+    /// recovery words.
+    pub is_offline: bool,
+}
+
+/// Decides for one managed network. The page of the crate describes how.
+pub struct Controller {
+    pub(crate) store: Store,
+    pub(crate) keys: Keys,
+    memory: Arc<Mutex<Memory>>,
+    pub(crate) hints: Hints,
+    limits: SourceLimits,
+    data_version: i64,
+    forgotten: UnixTime,
+    /// False in a command, whose memory lacks the notes of the process that serves.
+    is_serving: bool,
+    pub(crate) fault: Option<StoreError>,
+}
+
+/// Answers questions that need no store, beside a [`Controller`] that may be waiting for its disk.
+#[derive(Clone)]
+pub struct Renewals(Arc<Mutex<Memory>>);
+
+impl Renewals {
+    /// Answers a renewal or a lookup. `None` if the question is one for [`Controller::answer`].
+    ///
+    /// Commits of other processes count after the controller's next call.
+    pub fn answer(
+        &self,
+        now: UnixTime,
+        peer: &PublicIdentity,
+        source: IpAddr,
+        question: &Question,
+    ) -> Option<Answer> {
+        lock(&self.0).answer(now, peer, source, question)
+    }
+}
+
+/// A panic cannot leave the memory half-changed in a way that the store does not correct.
+pub(crate) fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Controller {
+    /// Creates a network in an empty store. Returns its recovery words, which are shown once.
+    ///
+    /// `seed` is the one of the identity of the controller's node. `id_of` returns the ID of a network key;
+    /// for a key without one, another key is drawn.
+    ///
+    /// # Errors
+    /// Returns a [`CreateError`]; the store is as before.
+    pub fn create(
+        store: Store,
+        seed: &[u8; 32],
+        new: &NewNetwork,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        id_of: impl Fn(&NetworkKey) -> Option<NetworkId>,
+    ) -> Result<(Self, RecoveryWords), CreateError> {
+        for _ in 0..MAX_DRAWS {
+            let words = RecoveryWords::draw(rng);
+            if let Some(id) = id_of(&words.secret().public()) {
+                let controller = Self::create_with(store, seed, new, now, rng, &words, id, false)?;
+                return Ok((controller, words));
+            }
+        }
+        Err(CreateError::NoId)
+    }
+
+    /// Creates the store of a network that exists, after all its controllers have lost theirs. The members
+    /// have to be admitted again. They get addresses of pools when all earlier certificates have ended, and
+    /// nothing is issued before members have shown their head ([`Self::start`]).
+    ///
+    /// # Errors
+    /// Returns a [`CreateError`]; the store is as before.
+    pub fn create_again(
+        store: Store,
+        seed: &[u8; 32],
+        new: &NewNetwork,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        words: &RecoveryWords,
+        id_of: impl Fn(&NetworkKey) -> Option<NetworkId>,
+    ) -> Result<Self, CreateError> {
+        let id = id_of(&words.secret().public()).ok_or(CreateError::NoId)?;
+        Self::create_with(store, seed, new, now, rng, words, id, true)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the arguments of two public functions")]
+    fn create_with(
+        store: Store,
+        seed: &[u8; 32],
+        new: &NewNetwork,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        words: &RecoveryWords,
+        id: NetworkId,
+        is_again: bool,
+    ) -> Result<Self, CreateError> {
+        if !new.settings.is_valid_in(id) {
+            return Err(CreateError::Settings);
+        }
+        let (keys, identity) = Keys::from_seed(seed);
+        let secret = words.secret();
+        let delegation = delegation::sign(&secret, id, *identity.public(), now, None, new.is_offline);
+        let head = Head::sign(&identity, delegation.clone(), id, 0, now, &Revocations::default());
+        let sealed = (!new.is_offline).then(|| keys.seal(words, rng));
+        let settings = &new.settings;
+        let own = Admission {
+            identity: *identity.public(),
+            wish: Some(new.own_name.clone()),
+            is_name_fixed: true,
+            role: Role::Admin,
+            admitted_by: admission::CREATE,
+            ..Admission::of(identity.public())
+        };
+        store.write(|write| {
+            let created = write.try_run(
+                "INSERT INTO network (one, change, refused_change, purged, name, id, key, sealed, delegation, epoch,
+                    has_issued,
+                    unsettled_until, pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, created)
+                    VALUES (1, 1, 1, 0, ?, ?, ?, ?, ?, 1, ?, 0, ?, ?, ?, ?, ?, ?)",
+                (
+                    &new.name,
+                    id.as_u64().cast_signed(),
+                    secret.public().as_bytes(),
+                    sealed,
+                    delegation::to_bytes(&delegation, &head),
+                    is_again,
+                    if is_again { millis(now.plus(longest_certificate(settings))) } else { 0 },
+                    span(settings.outlive),
+                    settings.ipv4.map(|pool| pool.to_string()),
+                    settings.ipv6.map(|pool| pool.to_string()),
+                    settings.ephemeral_ipv4,
+                    millis(now),
+                ),
+            )?;
+            if !created {
+                return Err(CreateError::Exists);
+            }
+            let mut hints = Hints::default();
+            // Another node may have the first address.
+            let none = Settings { ipv4: None, ipv6: None, ..settings.clone() };
+            let known = Known::New(if is_again { &none } else { settings });
+            let mut round = Round { write, hints: &mut hints, now, known, keys: &keys, rng: &mut *rng };
+            match round.admit(&own) {
+                Ok(_) => {}
+                Err(Fail::Store(error)) => return Err(error.into()),
+                Err(Fail::Denied(_)) => return Err(CreateError::Settings),
+            }
+            write.log(millis(now), admission::CREATE, "create", &new.name)?;
+            Ok(())
+        })?;
+        Ok(Self::open(store, seed)?)
+    }
+
+    /// Opens the network of a store, with the seed of the identity of the controller's node.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Empty`] if the store holds no network, and other [`StoreError`]s.
+    pub fn open(store: Store, seed: &[u8; 32]) -> Result<Self, StoreError> {
+        let (keys, identity) = Keys::from_seed(seed);
+        let data_version = store.data_version()?;
+        let mut memory = Memory::load(&store, identity)?;
+        memory.unsettled_until = unsettled_until(store.db())?;
+        Ok(Self {
+            store,
+            keys,
+            memory: Arc::new(Mutex::new(memory)),
+            hints: Hints::default(),
+            limits: SourceLimits::default(),
+            data_version,
+            forgotten: UnixTime::default(),
+            is_serving: false,
+            fault: None,
+        })
+    }
+
+    /// Begins to serve members, which one process at a time may do. Checks the whole file first.
+    ///
+    /// If the store says that certificates have been issued, it may be an old copy that lacks revocations.
+    /// Then nothing is issued until members have shown a head ([`Self::note_head`]), at most for `patience`.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`]; the controller must not serve then.
+    pub fn start(&mut self, now: UnixTime, patience: Duration) -> Result<(), StoreError> {
+        self.store.check()?;
+        self.notice()?;
+        let until = if self.memory().has_issued { now.plus(patience) } else { UnixTime::default() };
+        self.settle(until)?;
+        self.is_serving = true;
+        Ok(())
+    }
+
+    fn settle(&mut self, until: UnixTime) -> Result<(), StoreError> {
+        self.memory().unsettled_until = until;
+        self.write(|write, _| {
+            write.run("UPDATE network SET unsettled_until = ?", [millis(until)]).map(|_| ())
+        })
+    }
+
+    /// Returns a handle that answers renewals beside this controller.
+    pub fn renewals(&self) -> Renewals {
+        Renewals(self.memory.clone())
+    }
+
+    /// Returns the memory for steps of a transaction, which must lock it briefly.
+    pub(crate) fn shared(&self) -> Arc<Mutex<Memory>> {
+        self.memory.clone()
+    }
+
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        lock(&self.memory)
+    }
+
+    /// Sets which decisions wait for an approval program. Default: none.
+    pub fn set_hook(&mut self, hook: Hook) {
+        self.memory().hook = hook;
+    }
+
+    /// Returns the network's ID.
+    pub fn network(&self) -> NetworkId {
+        self.memory().network
+    }
+
+    /// Returns the network's key.
+    pub fn key(&self) -> NetworkKey {
+        self.memory().key
+    }
+
+    /// Returns the network's name for people.
+    pub fn name(&self) -> String {
+        self.memory().name.clone()
+    }
+
+    /// Returns the settings.
+    pub fn settings(&self) -> Settings {
+        self.memory().settings.clone()
+    }
+
+    /// Returns new credentials of the controller's own node, which is a member. `None` if the delegation has
+    /// ended.
+    pub fn credentials(&mut self, now: UnixTime) -> Option<Credentials> {
+        let mut memory = self.memory();
+        let own = memory.identity.node_id();
+        memory.issue(now, &own).map(|(credentials, _)| credentials)
+    }
+
+    /// Answers one question.
+    pub fn answer(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        peer: &PublicIdentity,
+        source: IpAddr,
+        question: Question,
+    ) -> Answer {
+        let asked = Asked { peer: *peer, source, question };
+        let denied = Answer::Denied { time: now, reason: Denial::Unavailable };
+        self.answer_all(now, rng, &[asked]).pop().unwrap_or(denied)
+    }
+
+    /// Answers questions in their order. All that change the store do so in one transaction; if it fails,
+    /// these are answered with [`Denial::Unavailable`], and nothing of them is in the store.
+    pub fn answer_all(&mut self, now: UnixTime, rng: &mut dyn CryptoRng, batch: &[Asked]) -> Vec<Answer> {
+        let noticed = self.notice();
+        self.note_fault(noticed);
+        let denied = |reason| Answer::Denied { time: now, reason };
+        let mut answers = Vec::with_capacity(batch.len());
+        for asked in batch {
+            let known = self.memory().answer(now, &asked.peer, asked.source, &asked.question);
+            answers.push(known.or_else(|| self.refuse_early(now, asked).map(denied)));
+        }
+        let left: Vec<usize> = (0..batch.len()).filter(|at| answers[*at].is_none()).collect();
+        if !left.is_empty() {
+            let outcomes = self.decide_all(now, rng, left.iter().map(|at| &batch[*at]));
+            for (place, at) in left.into_iter().enumerate() {
+                let asked = &batch[at];
+                let outcome = outcomes.as_ref().ok().and_then(|outcomes| outcomes.get(place));
+                answers[at] = Some(match (outcome, &asked.question) {
+                    (Some(Outcome::Pending(code)), _) => crate::memory::pending(now, *code),
+                    (Some(Outcome::Denied(reason)), _) => denied(*reason),
+                    // A member that only lacks an address gets a certificate without one.
+                    (Some(Outcome::Member) | None, Question::Certify(request)) => {
+                        let node = asked.peer.node_id();
+                        let mut memory = self.memory();
+                        match memory.members.get(&node).is_some_and(Member::is_member) {
+                            true => memory.renew(now, &node, asked.source, request),
+                            false => denied(Denial::Unavailable),
+                        }
+                    }
+                    (_, _) => denied(Denial::Unavailable),
+                });
+            }
+            if let Err(error) = outcomes {
+                self.fault = Some(error);
+            }
+        }
+        answers.into_iter().map(|answer| answer.unwrap_or(denied(Denial::Unavailable))).collect()
+    }
+
+    /// Refuses what must not cost a transaction: wrong tokens, and strangers that ask too often.
+    fn refuse_early(&mut self, now: UnixTime, asked: &Asked) -> Option<Denial> {
+        let Question::Certify(request) = &asked.question else { return None };
+        let node = asked.peer.node_id();
+        if let Some(token) = &request.token {
+            return match admission::is_known_token(&self.store, token) {
+                Ok(true) => None,
+                Ok(false) => Some(Denial::UnknownInvite),
+                Err(error) => {
+                    self.fault = Some(error);
+                    Some(Denial::Unavailable)
+                }
+            };
+        }
+        let is_new = !self.memory().members.contains_key(&node);
+        (is_new && !self.limits.admits(now, asked.source)).then_some(Denial::TooMany)
+    }
+
+    fn decide_all<'a>(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        left: impl Iterator<Item = &'a Asked>,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        let (memory, keys) = (self.memory.clone(), self.keys.clone());
+        self.write(|write, hints| {
+            admission::end_rests(write, hints, now)?;
+            let known = Known::Memory(&memory);
+            let mut round = Round { write, hints, now, known, keys: &keys, rng: &mut *rng };
+            left.map(|asked| round.decide(asked)).collect()
+        })
+    }
+
+    /// Runs a transaction on what all processes have committed, and takes over what it has changed.
+    pub(crate) fn write<T, E: From<StoreError>>(
+        &mut self,
+        steps: impl FnOnce(&Write<'_>, &mut Hints) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.notice()?;
+        let mut hints = self.hints;
+        let done = self.store.write(|write| steps(write, &mut hints));
+        // After a failure, addresses are free that looked taken.
+        self.hints = if done.is_ok() { hints } else { Hints::default() };
+        if done.is_ok() {
+            self.refresh()?;
+            self.fault = None;
+        }
+        done
+    }
+
+    /// Takes over what other processes have committed. It costs a read of shared memory if there is nothing.
+    pub(crate) fn notice(&mut self) -> Result<(), StoreError> {
+        let version = self.store.data_version()?;
+        if version != self.data_version {
+            self.hints = Hints::default();
+            self.refresh()?;
+            let until = unsettled_until(self.store.db())?;
+            let mut memory = self.memory();
+            memory.unsettled_until = until;
+            drop(memory);
+            self.data_version = version;
+        }
+        if self.memory().repairs.is_empty() { Ok(()) } else { self.repair() }
+    }
+
+    fn refresh(&self) -> Result<(), StoreError> {
+        let known = self.memory().known();
+        let news = News::read(&self.store, known)?;
+        self.memory().apply(news);
+        Ok(())
+    }
+
+    /// Raises revocations that another process has committed above what was signed in the meantime.
+    fn repair(&mut self) -> Result<(), StoreError> {
+        let short: Vec<(NodeId, Serial, UnixTime)> = {
+            let memory = self.memory();
+            let of =
+                |node: &NodeId| memory.members.get(node).map(|member| (*node, member.serial, member.ends));
+            memory.repairs.iter().filter_map(of).collect()
+        };
+        self.store.write(|write| {
+            for (node, serial, ends) in &short {
+                let floor = Serial::next(UnixTime::default(), Some(*serial));
+                raise_floor(write, node, floor, ends.plus(CLOCK_TOLERANCE))?;
+            }
+            bump_epoch(write)
+        })?;
+        self.memory().repairs.clear();
+        self.refresh()
+    }
+
+    fn note_fault(&mut self, done: Result<(), StoreError>) {
+        if let Err(error) = done {
+            self.fault = Some(error);
+        }
+    }
+
+    /// Notes that a session with a member is alive. Signs of life decide which of two runs of one identity is
+    /// kept, and when the name of an ephemeral member is free.
+    pub fn note_heard(&mut self, now: UnixTime, node: &NodeId, source: IpAddr) {
+        let mut memory = self.memory();
+        let Some(member) = memory.members.get_mut(node) else { return };
+        // A second run of the identity does not keep the first one's place.
+        if member.source.is_none_or(|kept| kept == source) {
+            (member.seen, member.source) = (member.seen.max(now), Some(source));
+            memory.dirty.insert(*node);
+        }
+    }
+
+    /// Writes what renewals have changed, and forgets what has ended if this process serves. Call this every
+    /// 30 s or so.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`]; what was to be written is kept for the next call.
+    pub fn flush(&mut self, now: UnixTime) -> Result<(), StoreError> {
+        let done = self.flush_all(now);
+        self.note_fault(done.clone());
+        done
+    }
+
+    fn flush_all(&mut self, now: UnixTime) -> Result<(), StoreError> {
+        self.notice()?;
+        let (dirty, waiting) = {
+            let memory = self.memory();
+            let dirty: Vec<(NodeId, Member)> = memory
+                .dirty
+                .iter()
+                .filter_map(|node| Some((*node, memory.members.get(node)?.clone())))
+                .collect();
+            let waiting: Vec<_> =
+                memory.pending.iter().map(|(node, waiting)| (*node, waiting.last)).collect();
+            (dirty, waiting)
+        };
+        let forgets = self.is_serving && now.since(self.forgotten) >= FORGET_INTERVAL;
+        let over = if forgets { over(&self.memory(), now) } else { Vec::new() };
+        self.write(|write, hints| {
+            write_notes(write, &dirty)?;
+            for (node, last) in &waiting {
+                write.run(
+                    "UPDATE pending SET last = ?2 WHERE node = ?1 AND last < ?2",
+                    (node.as_bytes(), millis(*last)),
+                )?;
+            }
+            admission::end_rests(write, hints, now)?;
+            if forgets {
+                forget(write, &over, now)?;
+            }
+            Ok::<_, StoreError>(())
+        })?;
+        if forgets {
+            self.forgotten = now;
+        }
+        let mut memory = self.memory();
+        for (node, written) in dirty {
+            let is_same = |member: &Member| (member.serial, member.seen) == (written.serial, written.seen);
+            if memory.members.get(&node).is_none_or(is_same) {
+                memory.dirty.remove(&node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the signed head of all revocations, and these.
+    pub fn head(&mut self, now: UnixTime) -> (Head, Revocations) {
+        let noticed = self.notice();
+        self.note_fault(noticed);
+        self.memory().head(now)
+    }
+
+    /// Learns a head that a member or another controller has shown, with its set in bytes. Returns true if
+    /// it held something new.
+    ///
+    /// A later epoch than the store's means that the store is an old copy, or that another controller has
+    /// removed members. A member that was revoked there is held until a person approves it, because a
+    /// revocation does not say why it was made.
+    ///
+    /// # Errors
+    /// Returns a [`NoteError`] if the head does not count, or the store fails.
+    pub fn note_head(&mut self, now: UnixTime, head: &Head, set: &[u8]) -> Result<bool, NoteError> {
+        self.notice()?;
+        let (heard, is_own) = {
+            let memory = self.memory();
+            head.verify(&memory.key, memory.network, now, &memory.revoked)?;
+            let set = head.read_set(set).ok_or(Refusal::Malformed)?;
+            (set, head.delegation().issuer() == memory.identity.public())
+        };
+        let (epoch, new) = {
+            let memory = self.memory();
+            let known: BTreeMap<_, _> = memory.revoked.iter().collect();
+            let mut merged = memory.revoked.clone();
+            merged.merge(&heard);
+            let new: Vec<_> = merged
+                .iter()
+                .filter(|(node, entry)| known.get(node) != Some(entry))
+                .map(|(node, entry)| (*node, *entry))
+                .collect();
+            (memory.epoch, new)
+        };
+        let is_ahead = head.epoch() > epoch;
+        if is_ahead || !new.is_empty() {
+            let rest = longest_certificate(&self.settings());
+            let next = i64::try_from(head.epoch().max(epoch)).unwrap_or(i64::MAX).saturating_add(1);
+            self.write(|write, _| {
+                for (node, entry) in &new {
+                    // State 1: held. A serial at or above the heard one was issued after the revocation.
+                    write.run(
+                        "UPDATE members SET state = 1, changed = ?3
+                            WHERE node = ?1 AND state = 0 AND serial < ?2 AND floor < ?2",
+                        (node.as_bytes(), number(entry.min_serial), write.change),
+                    )?;
+                    raise_floor(write, node, entry.min_serial, entry.until)?;
+                }
+                if is_ahead && is_own {
+                    // Addresses that the lost part of the store has given may have holders.
+                    let until = millis(now.plus(rest));
+                    write.run("UPDATE network SET pools_rest_until = max(pools_rest_until, ?)", [until])?;
+                    write.log(millis(now), "controller", "old store", &head.epoch().to_string())?;
+                }
+                write.run("UPDATE network SET epoch = ?", [next])?;
+                Ok::<_, StoreError>(())
+            })?;
+        }
+        let until = self.memory().unsettled_until.min(now.plus(SETTLE_AFTER_HEAD));
+        if until != self.memory().unsettled_until {
+            self.settle(until)?;
+        }
+        Ok(is_ahead || !new.is_empty())
+    }
+
+    /// Renews the delegation if a third of its lifetime has passed and the network key is stored. Returns
+    /// true if it did. Call this once an hour or so.
+    ///
+    /// # Errors
+    /// Returns a [`RecoverError`]; the delegation is as before.
+    pub fn delegate(&mut self, now: UnixTime) -> Result<bool, RecoverError> {
+        self.notice()?;
+        let sealed: Option<Vec<u8>> = self
+            .store
+            .db()
+            .query_row("SELECT sealed FROM network", [], |row| row.get(0))
+            .map_err(StoreError::from)?;
+        let Some(sealed) = sealed else { return Ok(false) };
+        let (is_due, is_own) = {
+            let memory = self.memory();
+            let is_own = memory.delegation.issuer() == memory.identity.public();
+            (delegation::is_due(&memory.delegation, now), is_own)
+        };
+        if !is_due && is_own {
+            return Ok(false);
+        }
+        let words = self.keys.unseal(&sealed).ok_or(RecoverError::OtherIdentity)?;
+        self.delegate_with(now, "controller", &words, false)?;
+        Ok(true)
+    }
+
+    /// Renews the delegation by the recovery words. Makes the controller's own node an administrator if it is
+    /// no member, because its identity is a new one. With `is_offline`, the network key is removed from the
+    /// store.
+    ///
+    /// # Errors
+    /// Returns [`RecoverError::OtherNetwork`] for the words of another network; the store is as before.
+    pub fn recover(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        who: &str,
+        words: &RecoveryWords,
+        is_offline: bool,
+    ) -> Result<(), RecoverError> {
+        if words.secret().public() != self.key() {
+            return Err(RecoverError::OtherNetwork);
+        }
+        let sealed = (!is_offline).then(|| self.keys.seal(words, rng));
+        let own = *self.memory().identity.public();
+        let is_member = self.memory().members.get(&own.node_id()).is_some_and(Member::is_member);
+        let keys = self.keys.clone();
+        self.write(|write, hints| {
+            write.run("UPDATE network SET sealed = ?", [sealed])?;
+            if !is_member {
+                // The controller runs elsewhere now, with another identity. Addresses follow at its renewal.
+                let admission = Admission { role: Role::Admin, admitted_by: who, ..Admission::of(&own) };
+                let known = Known::New(&Settings::default());
+                let mut round = Round { write, hints, now, known, keys: &keys, rng: &mut *rng };
+                if let Err(Fail::Store(error)) = round.admit(&admission) {
+                    return Err(error);
+                }
+            }
+            Ok(())
+        })?;
+        self.delegate_with(now, who, words, is_offline)
+    }
+
+    fn delegate_with(
+        &mut self,
+        now: UnixTime,
+        who: &str,
+        words: &RecoveryWords,
+        is_offline: bool,
+    ) -> Result<(), RecoverError> {
+        let bytes = {
+            let memory = self.memory();
+            let last = Some(memory.delegation.serial());
+            let (own, network) = (*memory.identity.public(), memory.network);
+            let next = delegation::sign(&words.secret(), network, own, now, last, is_offline);
+            let head = Head::sign(&memory.identity, next.clone(), network, 0, now, &Revocations::default());
+            delegation::to_bytes(&next, &head)
+        };
+        self.write(|write, _| {
+            write.run("UPDATE network SET delegation = ?", [bytes])?;
+            write.log(millis(now), who, "delegate", "")?;
+            Ok::<_, StoreError>(())
+        })?;
+        Ok(())
+    }
+
+    /// Copies the store into a new file while it is in use.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`]. The file must not exist.
+    pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        self.store.backup(to)
+    }
+}
+
+/// Reason why a network cannot be created.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The store already holds a network.
+    #[error("the store already holds a network")]
+    Exists,
+    /// No key that was drawn has an ID.
+    #[error("no key with a network ID was found")]
+    NoId,
+    /// A setting is out of its range, or a pool has no address.
+    #[error("a setting of the network is out of its range")]
+    Settings,
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reason why a delegation cannot be renewed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RecoverError {
+    /// The words are those of another network.
+    #[error("the recovery words belong to another network")]
+    OtherNetwork,
+    /// The network key was sealed for another identity, so only the recovery words help.
+    #[error("the network key is sealed for another identity of the controller")]
+    OtherIdentity,
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reason why a head is not taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NoteError {
+    /// The head does not count.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Returns the time after which no earlier certificate counts for any clock.
+fn longest_certificate(settings: &Settings) -> Duration {
+    settings.outlive + RENEW_AFTER + CLOCK_TOLERANCE
+}
+
+/// Sets the lowest serial that counts for a node, and publishes it until the last certificate below ends.
+/// [`bump_epoch`] has to follow.
+pub(crate) fn raise_floor(
+    write: &Write<'_>,
+    node: &NodeId,
+    floor: Serial,
+    until: UnixTime,
+) -> Result<(), StoreError> {
+    let (node, floor) = (node.as_bytes(), number(floor));
+    write.run(
+        "UPDATE members SET floor = max(floor, ?2), changed = ?3 WHERE node = ?1",
+        (node, floor, write.change),
+    )?;
+    write.run(
+        "INSERT INTO revocations (node, min_serial, until) VALUES (?1, ?2, ?3) ON CONFLICT (node) DO UPDATE
+            SET min_serial = max(min_serial, ?2), until = max(until, ?3)",
+        (node, floor, millis(until)),
+    )?;
+    Ok(())
+}
+
+/// Makes the next head a new one.
+pub(crate) fn bump_epoch(write: &Write<'_>) -> Result<(), StoreError> {
+    write.run("UPDATE network SET epoch = epoch + 1", [])?;
+    Ok(())
+}
+
+/// Writes what renewals have changed. Other processes need not hear of it.
+fn write_notes(write: &Write<'_>, members: &[(NodeId, Member)]) -> Result<(), StoreError> {
+    let mut statement = write.db().prepare(
+        "UPDATE members SET serial = max(serial, ?2), ends = max(ends, ?3), seen = ?4, source = ?5, run = ?6,
+            starts = ?7 WHERE node = ?1",
+    )?;
+    for (node, member) in members {
+        statement.execute((
+            node.as_bytes(),
+            number(member.serial),
+            millis(member.ends),
+            millis(member.seen),
+            member.source.map(to_mapped),
+            member.run.cast_signed(),
+            member.starts.cast_signed(),
+        ))?;
+    }
+    Ok(())
+}
+
+/// Returns the removed members after 30 days, and the ephemeral members that are gone.
+fn over(memory: &Memory, now: UnixTime) -> Vec<NodeId> {
+    let is_over = |member: &Member| match member.is_member() {
+        // A certificate may still be valid for its lifetime after the last sign of life.
+        true => {
+            let rest = 2 * crate::memory::EPHEMERAL_LIFETIME;
+            member.grant.is_ephemeral && member.ends.max(member.seen).max(member.joined).plus(rest) <= now
+        }
+        false => member.removed != UnixTime::default() && member.removed.plus(KEEP_ENDED) <= now,
+    };
+    memory.members.iter().filter(|(_, member)| is_over(member)).map(|(node, _)| *node).collect()
+}
+
+/// Forgets what has ended: members, old invites, and revocations that no certificate carries.
+fn forget(write: &Write<'_>, over: &[NodeId], now: UnixTime) -> Result<(), StoreError> {
+    if write.run("DELETE FROM revocations WHERE until <= ?", [millis(now)])? > 0 {
+        bump_epoch(write)?;
+    }
+    let members = write.run("DELETE FROM members WHERE state = ?", [FORGOTTEN])?;
+    if members + write.run("DELETE FROM pending WHERE is_gone = 1", [])? > 0 {
+        write.run("UPDATE network SET purged = change", [])?;
+    }
+    write.run("DELETE FROM tokens WHERE ends < ?", [millis(now.minus(KEEP_ENDED))])?;
+    for node in over {
+        write.run("DELETE FROM addresses WHERE node = ?", [node.as_bytes()])?;
+        write.run(
+            "UPDATE members SET state = ?2, changed = ?3 WHERE node = ?1",
+            (node.as_bytes(), FORGOTTEN, write.change),
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,568 @@
+//! The controller's memory: a copy of what renewals and lookups need, so that they touch no disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use peersock_overlay::membership::{
+    Answer, CLOCK_TOLERANCE, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Head,
+    MemberName, NetworkKey, Question, Revocation, Revocations, Serial, Tag, UnixTime,
+};
+use peersock_overlay::{Identity, NetworkId, NodeId, PublicIdentity};
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::member::{self, COLUMNS, Member, SecondRun, Standing};
+use crate::settings::Settings;
+use crate::store::{Store, StoreError};
+
+/// Time by which a certificate lasts longer than the time for which the network promises to go on without a
+/// controller, because members renew at that age.
+pub const RENEW_AFTER: Duration = Duration::from_secs(3600);
+
+/// Lifetime of an ephemeral member's certificate.
+pub const EPHEMERAL_LIFETIME: Duration = Duration::from_secs(600);
+
+/// Interval in which a machine that waits for approval asks.
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Time since the last sign of one run in which another run of the same identity gets nothing.
+pub const CLONE_WINDOW: Duration = Duration::from_secs(180);
+
+/// Age at which a head is signed again without a change.
+const HEAD_MAX_AGE: Duration = Duration::from_secs(300);
+
+/// Machine that waits for a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Public keys.
+    pub identity: PublicIdentity,
+    /// Code that the machine shows as well.
+    pub code: Code,
+    /// Name that it wishes.
+    pub name: Option<MemberName>,
+    /// Description of the machine, from its request.
+    pub description: Box<str>,
+    /// Address from which it asked first.
+    pub source: IpAddr,
+    /// Time of the first request.
+    pub first: UnixTime,
+    /// Time of the last request.
+    pub last: UnixTime,
+    pub(crate) has_token: bool,
+    pub(crate) is_allowed: bool,
+}
+
+/// Members that an approval program is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Hook {
+    /// No program decides.
+    #[default]
+    Off,
+    /// Machines that want to join, also those with a token.
+    Joins,
+    /// Machines that want to join, and members that want another certificate.
+    Always,
+}
+
+pub(crate) struct Memory {
+    pub(crate) identity: Identity,
+    pub(crate) network: NetworkId,
+    pub(crate) key: NetworkKey,
+    pub(crate) name: String,
+    pub(crate) settings: Settings,
+    pub(crate) delegation: Delegation,
+    pub(crate) has_secret: bool,
+    pub(crate) has_issued: bool,
+    pub(crate) epoch: u64,
+    pub(crate) pools_rest_until: UnixTime,
+    pub(crate) members: BTreeMap<NodeId, Member>,
+    pub(crate) names: BTreeMap<MemberName, NodeId>,
+    pub(crate) addresses: BTreeMap<IpAddr, NodeId>,
+    pub(crate) pending: BTreeMap<NodeId, Waiting>,
+    pub(crate) refused: BTreeSet<NodeId>,
+    pub(crate) revoked: Revocations,
+    pub(crate) tag_outlive: BTreeMap<Tag, Duration>,
+    /// Members whose row lacks the last certificate or the last sign of life.
+    pub(crate) dirty: BTreeSet<NodeId>,
+    /// Revocations that do not reach a certificate which was signed while another process committed them.
+    pub(crate) repairs: BTreeSet<NodeId>,
+    /// Members about which the approval program has to be asked before their next certificate.
+    pub(crate) undecided: BTreeSet<NodeId>,
+    /// Members whose renewal the approval program has refused, until that time.
+    pub(crate) not_now: BTreeMap<NodeId, UnixTime>,
+    pub(crate) hook: Hook,
+    /// Time until which nothing is issued because the store may be an old copy.
+    pub(crate) unsettled_until: UnixTime,
+    head: Option<Head>,
+    change: i64,
+    refused_change: i64,
+}
+
+impl Memory {
+    /// Loads everything.
+    pub(crate) fn load(store: &Store, identity: Identity) -> Result<Self, StoreError> {
+        let db = store.db();
+        let stored = NetworkRow::read(db)?.ok_or(StoreError::Empty)?;
+        let mut memory = Self {
+            identity,
+            network: stored.id,
+            key: stored.key,
+            name: stored.name.clone(),
+            settings: stored.settings.clone(),
+            delegation: stored.delegation.clone(),
+            has_secret: stored.has_secret,
+            has_issued: stored.has_issued,
+            epoch: u64::MAX,
+            pools_rest_until: UnixTime::default(),
+            members: BTreeMap::new(),
+            names: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            revoked: Revocations::default(),
+            tag_outlive: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            repairs: BTreeSet::new(),
+            undecided: BTreeSet::new(),
+            not_now: BTreeMap::new(),
+            hook: Hook::Off,
+            unsettled_until: UnixTime::default(),
+            head: None,
+            change: -1,
+            refused_change: -1,
+        };
+        let news = News::read(store, memory.known())?;
+        memory.apply(news);
+        memory.repairs.clear();
+        Ok(memory)
+    }
+
+    /// Returns the numbers by which [`News::read`] knows what this memory lacks.
+    pub(crate) fn known(&self) -> LastKnown {
+        LastKnown { change: self.change, refused_change: self.refused_change, epoch: self.epoch }
+    }
+
+    /// Takes over what commits have changed.
+    pub(crate) fn apply(&mut self, news: News) {
+        let NetworkRow {
+            name, settings, delegation, has_secret, has_issued, epoch, pools_rest_until, ..
+        } = news.network;
+        if self.delegation != delegation {
+            self.head = None;
+        }
+        (self.name, self.settings, self.delegation) = (name, settings, delegation);
+        (self.has_secret, self.has_issued) = (has_secret, has_issued);
+        (self.pools_rest_until, self.tag_outlive) = (pools_rest_until, news.tag_outlive);
+        if news.is_all {
+            let members: BTreeSet<_> = news.members.iter().map(|(node, _)| *node).collect();
+            let gone: Vec<_> = self.members.keys().filter(|node| !members.contains(*node)).copied().collect();
+            gone.into_iter().for_each(|node| self.apply_member(node, None));
+            let pending: BTreeSet<_> = news.pending.iter().map(|(node, _)| *node).collect();
+            self.pending.retain(|node, _| pending.contains(node));
+        }
+        for (node, row) in news.members {
+            self.apply_member(node, row);
+        }
+        for (node, row) in news.pending {
+            let before = self.pending.remove(&node);
+            if let Some(mut waiting) = row {
+                // The store hears of the last request later.
+                waiting.last = before.map_or(waiting.last, |before| waiting.last.max(before.last));
+                self.pending.insert(node, waiting);
+            }
+        }
+        if let Some(refused) = news.refused {
+            self.refused = refused;
+        }
+        if let Some(revoked) = news.revoked {
+            (self.revoked, self.head) = (revoked, None);
+        }
+        self.epoch = epoch;
+        (self.change, self.refused_change) = (news.network.change, news.network.refused_change);
+    }
+
+    fn apply_member(&mut self, node: NodeId, row: Option<Member>) {
+        let before = self.members.remove(&node);
+        if let Some(before) = &before {
+            if self.names.get(&before.grant.name) == Some(&node) {
+                self.names.remove(&before.grant.name);
+            }
+            for address in before.grant.addresses() {
+                if self.addresses.get(&address) == Some(&node) {
+                    self.addresses.remove(&address);
+                }
+            }
+        }
+        let Some(mut member) = row else {
+            self.dirty.remove(&node);
+            return;
+        };
+        if let Some(before) = before {
+            // What renewals have changed is newer here than in the store.
+            if before.floor < member.floor && before.serial >= member.floor {
+                self.repairs.insert(node);
+            }
+            if before.seen >= member.seen {
+                (member.seen, member.source) = (before.seen, before.source);
+                (member.run, member.starts) = (before.run, before.starts);
+            }
+            (member.serial, member.ends) = (before.serial.max(member.serial), before.ends.max(member.ends));
+            (member.second_run, member.decided_until) = (before.second_run, before.decided_until);
+        }
+        if member.standing != Standing::Removed {
+            self.names.insert(member.grant.name.clone(), node);
+            self.addresses.extend(member.grant.addresses().map(|address| (address, node)));
+        }
+        self.members.insert(node, member);
+    }
+
+    /// Returns the time for which certificates of a member last.
+    pub(crate) fn lifetime(&self, member: &Member) -> Duration {
+        self.lifetime_of(member.grant.is_ephemeral, member.outlive, &member.grant.tags)
+    }
+
+    /// Returns the time for which certificates of a member with these properties last.
+    pub(crate) fn lifetime_of(
+        &self,
+        is_ephemeral: bool,
+        outlive: Option<Duration>,
+        tags: &[Tag],
+    ) -> Duration {
+        if is_ephemeral {
+            return EPHEMERAL_LIFETIME;
+        }
+        let of_tags = || tags.iter().filter_map(|tag| self.tag_outlive.get(tag)).min().copied();
+        outlive.or_else(of_tags).unwrap_or(self.settings.outlive) + RENEW_AFTER
+    }
+
+    /// Answers a question from memory alone. `None` if the answer needs the store.
+    pub(crate) fn answer(
+        &mut self,
+        now: UnixTime,
+        peer: &PublicIdentity,
+        source: IpAddr,
+        question: &Question,
+    ) -> Option<Answer> {
+        let node = peer.node_id();
+        let found = match question {
+            Question::Certify(request) => return self.certify(now, &node, source, request),
+            // Members only: others learn nothing about who is in the network.
+            _ if !self.members.get(&node).is_some_and(Member::is_member) => None,
+            Question::FindName(name) => self.names.get(name).copied(),
+            Question::FindAddress(address) => self.addresses.get(address).copied(),
+        };
+        Some(found.and_then(|node| self.find(now, node)).unwrap_or(Answer::Absent))
+    }
+
+    fn certify(
+        &mut self,
+        now: UnixTime,
+        node: &NodeId,
+        source: IpAddr,
+        request: &CertifyRequest,
+    ) -> Option<Answer> {
+        let denied = |reason| Some(Answer::Denied { time: now, reason });
+        let has_token = request.token.is_some();
+        if let Some(member) = self.members.get(node) {
+            return match member.standing {
+                _ if now < self.unsettled_until => denied(Denial::Unavailable),
+                Standing::Member if self.lacks_address(now, member) => None,
+                Standing::Member => Some(self.renew(now, node, source, request)),
+                Standing::Held | Standing::Removed if has_token => None,
+                Standing::Held | Standing::Removed => denied(Denial::Removed),
+            };
+        }
+        if self.refused.contains(node) && !has_token {
+            return denied(Denial::Removed);
+        }
+        if now < self.unsettled_until {
+            return denied(Denial::Unavailable);
+        }
+        let waiting = self.pending.get_mut(node)?;
+        waiting.last = waiting.last.max(now);
+        if has_token && (self.hook == Hook::Off || waiting.is_allowed) {
+            return None;
+        }
+        Some(pending(now, waiting.code))
+    }
+
+    /// Gives a member another certificate, or says why not.
+    pub(crate) fn renew(
+        &mut self,
+        now: UnixTime,
+        node: &NodeId,
+        source: IpAddr,
+        request: &CertifyRequest,
+    ) -> Answer {
+        let denied = |reason| Answer::Denied { time: now, reason };
+        let Some(member) = self.members.get_mut(node) else { return denied(Denial::Unavailable) };
+        if is_second_run(member, now, request) {
+            let second = SecondRun { kept: member.source, refused: source, at: now };
+            member.second_run = Some(Box::new(second));
+            return denied(Denial::Cloned);
+        }
+        let is_other = member.run != request.run && member.seen != UnixTime::default();
+        if is_other && request.starts <= member.starts {
+            // The copy takes over, because the first run is silent. Status names both.
+            let second = SecondRun { kept: Some(source), refused: member.source.unwrap_or(source), at: now };
+            member.second_run = Some(Box::new(second));
+        }
+        (member.run, member.starts) = (request.run, request.starts);
+        (member.seen, member.source) = (member.seen.max(now), Some(source));
+        self.dirty.insert(*node);
+        if self.not_now.get(node).is_some_and(|until| now < *until) {
+            return denied(Denial::Refused);
+        }
+        if self.hook == Hook::Always && member.decided_until <= now {
+            self.undecided.insert(*node);
+            // A code without a meaning for people: the program decides.
+            return pending(now, Code::from_bits(0));
+        }
+        match self.issue(now, node) {
+            Some((credentials, lifetime)) => {
+                let renew_after = RENEW_AFTER.min(lifetime / 3).as_secs();
+                let renew_after = u32::try_from(renew_after).unwrap_or(u32::MAX);
+                Answer::Certified { time: now, renew_after, credentials: Box::new(credentials) }
+            }
+            None => denied(Denial::Unavailable),
+        }
+    }
+
+    /// Signs a certificate. `None` if the delegation has ended, or is for another node.
+    pub(crate) fn issue(&mut self, now: UnixTime, node: &NodeId) -> Option<(Credentials, Duration)> {
+        let member = self.members.get(node).filter(|member| member.is_member())?;
+        let (serial, lifetime) = (member.next_serial(now), self.lifetime(member));
+        if *self.delegation.issuer() != *self.identity.public() || self.delegation.end() <= now {
+            return None;
+        }
+        // A certificate does not last longer than the right to issue it.
+        let lifetime = lifetime.min(self.delegation.end().since(serial.time()));
+        let credentials = self.sign(member, serial, lifetime)?;
+        let member = self.members.get_mut(node)?;
+        (member.serial, member.ends) = (serial, member.ends.max(serial.time().plus(lifetime)));
+        self.dirty.insert(*node);
+        Some((credentials, lifetime))
+    }
+
+    fn sign(&self, member: &Member, serial: Serial, lifetime: Duration) -> Option<Credentials> {
+        let mut grant = member.grant.clone();
+        self.settings.set_prefixes(&mut grant);
+        let certificate = Certificate::sign(&self.identity, self.network, grant, serial, lifetime).ok()?;
+        Some(Credentials::new(self.key, self.delegation.clone(), certificate))
+    }
+
+    /// Returns the current credentials of another member.
+    fn find(&mut self, now: UnixTime, node: NodeId) -> Option<Answer> {
+        let member = self.members.get(&node).filter(|member| member.is_member() && now < member.ends)?;
+        let identity = member.identity;
+        let credentials = if member.serial < member.floor {
+            // The last certificate no longer counts, because a tag or the name has changed.
+            self.issue(now, &node)?.0
+        } else {
+            // The same signature as before: the content has not changed, and Ed25519 has no randomness.
+            let left = member.ends.since(member.serial.time());
+            self.sign(member, member.serial, left.min(self.lifetime(member)))?
+        };
+        Some(Answer::Found { identity, credentials: Box::new(credentials) })
+    }
+
+    /// Returns true if the member gets an address of a pool that it does not have yet.
+    fn lacks_address(&self, now: UnixTime, member: &Member) -> bool {
+        now >= self.pools_rest_until && self.settings.lacked(&member.grant).next().is_some()
+    }
+
+    /// Returns the signed head of the current revocations. It is signed again when it is 5 minutes old.
+    pub(crate) fn head(&mut self, now: UnixTime) -> (Head, Revocations) {
+        if let Some(head) = self.head.as_ref().filter(|head| now.since(head.time()) < HEAD_MAX_AGE)
+            && head.time() <= now.plus(CLOCK_TOLERANCE / 2)
+        {
+            return (head.clone(), self.revoked.clone());
+        }
+        // Members count entries up to the head's time only, and serials can be ahead of the clock.
+        let highest = self.revoked.iter().map(|(_, entry)| entry.min_serial.as_u64()).max().unwrap_or(0);
+        let time = now.max(UnixTime::from_millis(highest.saturating_sub(1)));
+        let delegation = self.delegation.clone();
+        let head = Head::sign(&self.identity, delegation, self.network, self.epoch, time, &self.revoked);
+        self.head = Some(head.clone());
+        (head, self.revoked.clone())
+    }
+}
+
+/// Returns true if a request comes from a second run of an identity whose first one is active.
+fn is_second_run(member: &Member, now: UnixTime, request: &CertifyRequest) -> bool {
+    member.seen != UnixTime::default()
+        && member.run != request.run
+        // A later run is a restart. A copied state directory repeats a number, or has an earlier one.
+        && request.starts <= member.starts
+        && now.since(member.seen) < CLONE_WINDOW
+}
+
+pub(crate) fn pending(now: UnixTime, code: Code) -> Answer {
+    Answer::Pending { time: now, retry_after: RETRY_AFTER.as_secs() as u32, code }
+}
+
+/// The row about the network.
+#[derive(Debug, Clone)]
+pub(crate) struct NetworkRow {
+    change: i64,
+    refused_change: i64,
+    purged: i64,
+    name: String,
+    id: NetworkId,
+    key: NetworkKey,
+    settings: Settings,
+    delegation: Delegation,
+    has_secret: bool,
+    has_issued: bool,
+    epoch: u64,
+    pools_rest_until: UnixTime,
+}
+
+impl NetworkRow {
+    fn read(db: &Connection) -> Result<Option<Self>, StoreError> {
+        let mut statement = db.prepare(
+            "SELECT change, refused_change, name, id, key, delegation, sealed IS NOT NULL, has_issued, epoch,
+                pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, purged FROM network",
+        )?;
+        let mut rows = statement.query([])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let id = NetworkId::new(row.get::<_, i64>(3)?.cast_unsigned());
+        Ok(Some(Self {
+            change: row.get(0)?,
+            refused_change: row.get(1)?,
+            name: row.get(2)?,
+            id: id.map_err(|_| StoreError::value("network ID"))?,
+            key: NetworkKey::from_bytes(row.get(4)?).map_err(|_| StoreError::value("network key"))?,
+            delegation: crate::delegation::read(&row.get::<_, Vec<u8>>(5)?)?,
+            has_secret: row.get(6)?,
+            has_issued: row.get(7)?,
+            epoch: row.get(8)?,
+            pools_rest_until: UnixTime::from_millis(row.get(9)?),
+            settings: Settings::read(row, 10)?,
+            purged: row.get(14)?,
+        }))
+    }
+}
+
+/// Rows that commits have changed since the last one that a memory knows.
+pub(crate) struct News {
+    network: NetworkRow,
+    /// True if these are all rows, because some have been deleted.
+    is_all: bool,
+    members: Vec<(NodeId, Option<Member>)>,
+    pending: Vec<(NodeId, Option<Waiting>)>,
+    refused: Option<BTreeSet<NodeId>>,
+    revoked: Option<Revocations>,
+    tag_outlive: BTreeMap<Tag, Duration>,
+}
+
+/// Numbers by which [`News::read`] knows what a memory lacks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LastKnown {
+    change: i64,
+    refused_change: i64,
+    epoch: u64,
+}
+
+impl News {
+    /// Reads it in one transaction, so that it is the state after one commit.
+    pub(crate) fn read(store: &Store, known: LastKnown) -> Result<Self, StoreError> {
+        let db = store.db();
+        db.execute_batch("BEGIN")?;
+        let news = Self::read_rows(db, known);
+        db.execute_batch("ROLLBACK")?;
+        news
+    }
+
+    fn read_rows(db: &Connection, known: LastKnown) -> Result<Self, StoreError> {
+        let network = NetworkRow::read(db)?.ok_or(StoreError::Empty)?;
+        // What the commit before had marked as gone is known then.
+        let is_all = known.change < network.purged - 1;
+        let change = if is_all { -1 } else { known.change };
+        let mut statement =
+            db.prepare(&format!("SELECT {COLUMNS} FROM members m WHERE m.changed > ? ORDER BY m.changed"))?;
+        let mut rows = statement.query([change])?;
+        let mut members = Vec::new();
+        while let Some(row) = rows.next()? {
+            members.push(Member::read(row)?);
+        }
+        let refused =
+            (network.refused_change != known.refused_change).then(|| read_refused(db)).transpose()?;
+        let revoked = (network.epoch != known.epoch).then(|| read_revocations(db)).transpose()?;
+        let mut statement = db.prepare("SELECT tag, outlive FROM tag_settings")?;
+        let mut rows = statement.query([])?;
+        let mut tag_outlive = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let tag = row.get::<_, String>(0)?.parse().map_err(|_| StoreError::value("tag"))?;
+            tag_outlive.insert(tag, Duration::from_millis(row.get(1)?));
+        }
+        Ok(Self {
+            network,
+            is_all,
+            members,
+            pending: read_pending(db, change)?,
+            refused,
+            revoked,
+            tag_outlive,
+        })
+    }
+}
+
+fn read_pending(db: &Connection, change: i64) -> Result<Vec<(NodeId, Option<Waiting>)>, StoreError> {
+    let mut statement = db.prepare(
+        "SELECT identity, code, name, description, source, first, last, has_token, is_allowed, is_gone FROM pending
+            WHERE changed > ?",
+    )?;
+    let mut rows = statement.query([change])?;
+    let mut pending = Vec::new();
+    while let Some(row) = rows.next()? {
+        let identity = member::read_identity(row.get(0)?)?;
+        if row.get(9)? {
+            pending.push((identity.node_id(), None));
+            continue;
+        }
+        let code = row.get::<_, String>(1)?.parse().map_err(|_| StoreError::value("code"))?;
+        let name = row.get::<_, Option<String>>(2)?.map(|name| member::read_name(&name)).transpose()?;
+        let waiting = Waiting {
+            identity,
+            code,
+            name,
+            description: row.get(3)?,
+            source: member::from_mapped(row.get(4)?),
+            first: UnixTime::from_millis(row.get(5)?),
+            last: UnixTime::from_millis(row.get(6)?),
+            has_token: row.get(7)?,
+            is_allowed: row.get(8)?,
+        };
+        pending.push((identity.node_id(), Some(waiting)));
+    }
+    Ok(pending)
+}
+
+fn read_refused(db: &Connection) -> Result<BTreeSet<NodeId>, StoreError> {
+    let mut statement = db.prepare("SELECT node FROM refused")?;
+    let mut rows = statement.query([])?;
+    let mut refused = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        refused.insert(NodeId::from_bytes(row.get(0)?));
+    }
+    Ok(refused)
+}
+
+fn read_revocations(db: &Connection) -> Result<Revocations, StoreError> {
+    let mut statement = db.prepare("SELECT node, min_serial, until FROM revocations")?;
+    let mut rows = statement.query([])?;
+    let mut set = Revocations::default();
+    while let Some(row) = rows.next()? {
+        let min_serial = Serial::from_u64(row.get(1)?);
+        let until = UnixTime::from_millis(row.get(2)?);
+        set.add(NodeId::from_bytes(row.get(0)?), Revocation { min_serial, until });
+    }
+    Ok(set)
+}
+
+/// Returns the time until which the store's last commit forbids to issue.
+pub(crate) fn unsettled_until(db: &Connection) -> Result<UnixTime, StoreError> {
+    let until = db.query_row("SELECT unsettled_until FROM network", [], |row| row.get(0)).optional()?;
+    Ok(UnixTime::from_millis(until.unwrap_or(0)))
+}

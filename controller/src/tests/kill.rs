@@ -1,0 +1,125 @@
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use rand::RngExt as _;
+
+use super::*;
+
+const ROUNDS: u32 = 100;
+const MACHINES: u32 = 6;
+const VARIABLE: &str = "PEERSOCK_CONTROLLER_KILL_TEST";
+
+fn token_of(node: u32) -> Token {
+    let mut bytes = [7; Token::LEN];
+    bytes[..4].copy_from_slice(&node.to_be_bytes());
+    Token::from_bytes(bytes)
+}
+
+/// Is the process that is killed, if the variable names a store and a first machine.
+#[test]
+fn joins_until_killed() {
+    let Ok(text) = std::env::var(VARIABLE) else { return };
+    let (first, path) = text.split_once(' ').expect("a number and a path");
+    let first: u32 = first.parse().expect("a number");
+    let mut lab = Lab::open(Path::new(path), first.into());
+    eprintln!("\nready");
+    for node in first..first + MACHINES {
+        if let Answer::Certified { credentials, .. } = lab.ask(node, Some(&token_of(node))) {
+            let grant = credentials.certificate().grant();
+            eprintln!("{node} {} {}", grant.name, grant.ipv4.expect("a pool"));
+        }
+        if node % 4 == 3 {
+            lab.controller.flush(lab.now).expect("room");
+        }
+    }
+}
+
+/// Makes a token for each of the machines of a child.
+fn make_tokens(lab: &mut Lab, first: u32) {
+    for node in first..first + MACHINES {
+        let hash = token_of(node).hash();
+        let made = lab.controller.write(|write, _| {
+            write.run(
+                "INSERT INTO tokens (hash, uses, made, made_by, ends, role, tags, is_ephemeral)
+                    VALUES (?, 1, 0, 'test', ?, 0, '', 0)",
+                (hash, i64::MAX),
+            )
+        });
+        made.expect("room");
+    }
+}
+
+fn start_child(path: &Path, first: u32) -> Child {
+    Command::new(std::env::current_exe().expect("the test itself"))
+        .args(["--exact", "tests::kill::joins_until_killed", "--nocapture", "--test-threads=1"])
+        .env(VARIABLE, format!("{first} {}", path.display()))
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it runs again")
+}
+
+#[test]
+fn processes_that_admit_at_the_same_time_give_no_address_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store/controller.db");
+    let mut lab = Lab::at(&path);
+    let firsts = [0, 100, 200, 300];
+    firsts.iter().for_each(|first| make_tokens(&mut lab, *first));
+    let children: Vec<_> = firsts.iter().map(|first| start_child(&path, *first)).collect();
+    for child in children {
+        assert!(child.wait_with_output().expect("it was started").status.success());
+    }
+    let mut addresses = std::collections::BTreeSet::new();
+    for first in firsts {
+        for node in first..first + MACHINES {
+            addresses.insert(lab.join(node, Some(&token_of(node))).certificate().grant().ipv4);
+        }
+    }
+    assert_eq!(addresses.len(), firsts.len() * MACHINES as usize);
+}
+
+#[test]
+fn a_controller_killed_at_any_point_loses_nothing_and_burns_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store/controller.db");
+    drop(Lab::at(&path));
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let (mut unfinished, mut acknowledged) = (0, 0);
+    for round in 0..ROUNDS {
+        let first = round * MACHINES;
+        let mut lab = Lab::open(&path, round.into());
+        make_tokens(&mut lab, first);
+        drop(lab);
+        let mut child = start_child(&path, first);
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+        assert!(lines.by_ref().any(|line| line == "ready"));
+        std::thread::sleep(Duration::from_micros(rng.random_range(0..20_000)));
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it was started");
+        // What was written before the end is still in the pipe.
+        let told: Vec<String> = lines.filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).collect();
+        acknowledged += told.len();
+        unfinished += usize::from(told.len() < MACHINES as usize);
+
+        let mut lab = Lab::open(&path, round.into());
+        lab.controller.store.check().expect("a good file");
+        for (place, node) in (first..first + MACHINES).enumerate() {
+            let grant = lab.join(node, Some(&token_of(node))).certificate().grant().clone();
+            let shown = format!("{node} {} {}", grant.name, grant.ipv4.expect("a pool"));
+            assert_eq!(grant.name, name(&format!("machine-{node}")));
+            if let Some(told) = told.get(place) {
+                assert_eq!(*told, shown, "an acknowledged member has changed");
+            }
+            assert_eq!(denial(&lab.ask(900_000, Some(&token_of(node)))), Some(Denial::UsedInvite));
+        }
+        let count =
+            |sql| lab.controller.store.db().query_row(sql, [], |row| row.get::<_, u32>(0)).expect("a number");
+        let expected = first + MACHINES;
+        assert_eq!(count("SELECT count(*) FROM token_uses"), expected);
+        assert_eq!(count("SELECT count(DISTINCT node) FROM addresses"), expected + 1);
+        assert_eq!(count("SELECT count(*) FROM addresses"), expected + 1);
+        assert_eq!(count("SELECT count(*) FROM members WHERE state = 0"), expected + 1);
+    }
+    assert!(unfinished > 0 && acknowledged > 0, "{unfinished} rounds ended early, {acknowledged} answers");
+}

@@ -1,0 +1,106 @@
+use super::*;
+use crate::controller::NoteError;
+use crate::{Approval, ChangeError, Standing};
+
+/// Returns a network after a copy of its store was made, with member 1 removed, member 2 with other tags and
+/// member 5 admitted since; and the copy.
+fn restored(folder: &Path) -> (Lab, Lab) {
+    let (path, copy) = (folder.join("store/controller.db"), folder.join("store/copy.db"));
+    let mut lab = Lab::at(&path);
+    let token = lab.open_invite();
+    (1..=3).for_each(|node| drop(lab.join(node, Some(&token))));
+    lab.controller.flush(lab.now).expect("writable");
+    lab.controller.backup(&copy).expect("a new file");
+    lab.pass(HOUR);
+    lab.join(5, Some(&token));
+    lab.revoke(1);
+    let change = crate::Change { tags: Some(tags(&["db"])), ..Default::default() };
+    lab.controller.change(lab.now, "alice", "machine-2", &change).expect("a member");
+    let mut old = Lab::open(&copy, 5);
+    old.now = lab.now.plus(MINUTE);
+    (lab, old)
+}
+
+#[test]
+fn an_old_copy_issues_nothing_until_it_has_heard_a_head() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut old) = restored(folder.path());
+    old.controller.start(old.now, HOUR).expect("a good file");
+    assert!(old.controller.status(old.now).expect("readable").unsettled_until.is_some());
+    let token = old.open_invite();
+    for (node, token) in [(1, None), (3, None), (4, Some(&token)), (4, None)] {
+        assert_eq!(denial(&old.ask(node, token)), Some(Denial::Unavailable), "{node}");
+    }
+    let (head, set) = lab.controller.head(lab.now);
+    assert_eq!(old.controller.note_head(old.now, &head, &set.to_bytes()), Ok(true));
+    assert!(old.controller.head(old.now).0.epoch() > head.epoch(), "the epoch jumps");
+    assert_eq!(denial(&old.ask(3, None)), Some(Denial::Unavailable), "others may know more");
+    old.pass(Duration::from_secs(5));
+    old.join(3, None);
+    // The removed member, and the one with other tags, wait for a person: the set does not tell them apart.
+    assert_eq!(denial(&old.ask(1, None)), Some(Denial::Removed));
+    assert_eq!(denial(&old.ask(2, None)), Some(Denial::Removed));
+    assert_eq!(old.controller.find("machine-2").expect("a row").standing, Standing::Held);
+    assert_eq!(old.controller.status(old.now).expect("readable").held, 2);
+    let key = id(2).to_string();
+    old.controller.approve(old.now, &mut old.rng, "alice", &key, &Approval::default()).expect("held");
+    let grant = old.join(2, None).certificate().grant().clone();
+    assert_eq!((grant.name, grant.ipv4), (name("machine-2"), Some([10, 7, 0, 3].into())));
+    // Member 5, which the copy does not know, has 10.7.0.5; nobody else gets it before its certificate ends.
+    let lost = lab.join(5, None);
+    let new = old.join(4, Some(&token));
+    assert_eq!(new.certificate().grant().ipv4, None);
+    old.now = lost.certificate().end().plus(HOUR);
+    assert_eq!(old.join(4, None).certificate().grant().ipv4, Some([10, 7, 0, 5].into()));
+}
+
+#[test]
+fn after_the_time_for_heads_the_store_is_believed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_lab, mut old) = restored(folder.path());
+    old.controller.start(old.now, MINUTE).expect("a good file");
+    let refused =
+        old.controller.approve(old.now, &mut old.rng, "alice", &id(1).to_string(), &Approval::default());
+    assert_eq!(refused.err(), Some(ChangeError::Unsettled));
+    old.pass(MINUTE);
+    old.join(3, None);
+}
+
+#[test]
+fn a_new_network_and_one_that_hears_its_own_head_do_not_wait() {
+    let mut lab = Lab::new();
+    lab.controller.start(lab.now, HOUR).expect("a good store");
+    let token = lab.open_invite();
+    lab.join(1, Some(&token));
+    lab.revoke(1);
+    let (head, set) = lab.controller.head(lab.now);
+    lab.controller.start(lab.now, HOUR).expect("a good store");
+    assert_eq!(denial(&lab.ask(2, Some(&token))), Some(Denial::Unavailable));
+    assert_eq!(lab.controller.note_head(lab.now, &head, &set.to_bytes()), Ok(false));
+    assert_eq!(lab.controller.head(lab.now).0.epoch(), head.epoch());
+    lab.pass(Duration::from_secs(5));
+    lab.join(2, Some(&token));
+}
+
+#[test]
+fn forged_heads_and_other_sets_are_refused() {
+    let mut lab = Lab::new();
+    let token = lab.open_invite();
+    lab.join(1, Some(&token));
+    let before = dump(&lab.controller);
+    lab.revoke(1);
+    let (head, set) = lab.controller.head(lab.now);
+    let mut other = Lab::new();
+    let note = |lab: &mut Lab, bytes: &[u8], set: &[u8]| {
+        let head = peersock_overlay::membership::Head::parse(bytes).expect("of the right length");
+        lab.controller.note_head(lab.now, &head, set)
+    };
+    let mut forged = head.to_bytes();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    for (bytes, set) in [(forged, set.to_bytes()), (head.to_bytes(), Vec::new())] {
+        assert!(matches!(note(&mut other, &bytes, &set), Err(NoteError::Refused(_))));
+    }
+    assert_eq!(note(&mut other, &head.to_bytes(), &set.to_bytes()), Ok(true), "the same network");
+    assert!(!dump(&other.controller).is_empty() && !before.is_empty());
+}

@@ -1,0 +1,100 @@
+use super::*;
+use crate::Approval;
+
+/// Returns a controller that serves, and a second process on the same file.
+fn two(folder: &tempfile::TempDir) -> (Lab, Lab) {
+    let path = folder.path().join("store/controller.db");
+    let lab = Lab::at(&path);
+    (lab, Lab::open(&path, 2))
+}
+
+#[test]
+fn a_command_approves_and_the_running_controller_notices() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut command) = two(&folder);
+    let Answer::Pending { code, .. } = lab.ask(1, None) else { panic!("a stranger waits") };
+    assert_eq!(command.controller.pending().expect("readable").len(), 1);
+    let approval = Approval { tags: tags(&["db"]), ..Approval::default() };
+    let code = code.to_string();
+    command.controller.approve(command.now, &mut command.rng, "bob", &code, &approval).expect("it waits");
+    assert_eq!(lab.join(1, None).certificate().grant().tags, tags(&["db"]));
+    let token = command.open_invite();
+    lab.join(2, Some(&token));
+    command.revoke(2);
+    assert_eq!(denial(&lab.ask(2, None)), Some(Denial::Removed));
+    assert_eq!(lab.head_set(), command.head_set());
+}
+
+#[test]
+fn a_certificate_that_is_signed_during_a_removal_by_another_process_is_void() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut command) = two(&folder);
+    let token = lab.open_invite();
+    lab.join(1, Some(&token));
+    command.revoke(1);
+    // The handle for renewals looks at no store, so it signs once more, also with a later clock.
+    let renewals = lab.controller.renewals();
+    let source = source_of(1).parse().expect("an address");
+    let later = lab.now.plus(MINUTE);
+    let answer = renewals.answer(later, identity(1).public(), source, &certify(1, None));
+    let Some(Answer::Certified { credentials, .. }) = answer else { panic!("not noticed yet") };
+    lab.now = later;
+    assert_eq!(lab.refusal(&credentials, 1), Some(Refusal::Revoked));
+    assert_eq!(denial(&lab.ask(1, None)), Some(Denial::Removed));
+    let entry = lab.head_set().iter().next().map(|(_, entry)| *entry).expect("one");
+    assert!(entry.until >= credentials.certificate().end().plus(10 * MINUTE));
+    command.now = later;
+    assert_eq!(command.head_set(), lab.head_set());
+}
+
+#[test]
+fn renewals_are_answered_while_another_process_holds_the_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, command) = two(&folder);
+    let token = lab.open_invite();
+    lab.join(1, Some(&token));
+    lab.controller.store.db().busy_timeout(Duration::from_millis(1)).expect("a setting");
+    command.controller.store.db().execute_batch("BEGIN IMMEDIATE").expect("nobody writes");
+    lab.join(1, None);
+    assert_eq!(denial(&lab.ask(2, Some(&token))), Some(Denial::Unavailable), "late, and not wrong");
+    command.controller.store.db().execute_batch("ROLLBACK").expect("it has begun");
+    lab.join(2, Some(&token));
+}
+
+#[test]
+fn two_processes_admit_without_a_double_address_or_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut command) = two(&folder);
+    let token = lab.open_invite();
+    let path = folder.path().join("store/controller.db");
+    drop(command.controller);
+    let threads: Vec<_> = (0..2_u32)
+        .map(|thread| {
+            let (path, token) = (path.clone(), token.clone());
+            std::thread::spawn(move || {
+                let mut lab = Lab::open(&path, u64::from(thread) + 10);
+                let join = |n: u32| {
+                    let node = 100 * (thread + 1) + n;
+                    let same = CertifyRequest { name: Some(name("same")), ..request(node, Some(&token)) };
+                    // The other thread may hold the store for longer than a request waits.
+                    (0..100).find_map(|_| {
+                        match lab.ask_from(node, &source_of(node), Question::Certify(same.clone())) {
+                            Answer::Certified { credentials, .. } => {
+                                Some(credentials.certificate().grant().clone())
+                            }
+                            _ => None,
+                        }
+                    })
+                };
+                (0..25).map(join).collect::<Option<Vec<_>>>().expect("each gets its turn")
+            })
+        })
+        .collect();
+    let grants: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect();
+    let names: std::collections::BTreeSet<_> = grants.iter().map(|grant| grant.name.clone()).collect();
+    let addresses: std::collections::BTreeSet<_> = grants.iter().filter_map(|grant| grant.ipv4).collect();
+    assert_eq!((names.len(), addresses.len()), (50, 50));
+    assert_eq!(lab.controller.members().expect("readable").len(), 51);
+    command = Lab::open(&path, 3);
+    assert_eq!(dump(&command.controller), dump(&lab.controller));
+}
