@@ -4,8 +4,10 @@ use std::env;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use clap::ArgMatches;
 use peersock::interfaces::Target;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::settings::{
@@ -20,6 +22,7 @@ use crate::config::{self, LocalNetwork};
 use crate::duplicate_networks;
 use crate::failure::{Failure, Outcome};
 use crate::in_use::quoted;
+use crate::managed::{self, check_joined};
 use crate::running::RunningNode;
 use crate::secret::{Described, SecretArgs};
 use crate::servers;
@@ -547,9 +550,34 @@ pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
     describe_network(text).map(|described| described.network)
 }
 
+/// State directory of the command line, for names of networks in it.
+static STATE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Notes the state directory that the command line names.
+pub(crate) fn note_state(matches: &ArgMatches) {
+    let named = matches.try_get_one::<PathBuf>("state").ok().flatten();
+    if let Some(path) = named {
+        let _ = STATE.set(path.clone());
+    }
+    if let Some((_, inner)) = matches.subcommand() {
+        note_state(inner);
+    }
+}
+
+/// Returns the state directory whose managed networks have names. A machine without one has none.
+fn managed_state() -> PathBuf {
+    let of_environment = || env::var_os(STATE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named = STATE.get().cloned().or_else(of_environment);
+    named.or_else(|| StateDir::default_path().ok()).unwrap_or_default()
+}
+
 /// Parses a network as [`parse_network`] does.
 fn describe_network(text: &str) -> Outcome<Described> {
     let Some(local) = local_network(text)? else {
+        if let Some(id) = managed::named(&managed_state(), text)? {
+            let network = parse_unnamed(&id.to_string())?;
+            return Ok(Described { network, secret_file: None, origin: None });
+        }
         return Ok(Described { network: parse_unnamed(text)?, secret_file: None, origin: None });
     };
     let origin = Some(local.origin(text));
@@ -565,7 +593,10 @@ fn parse_unnamed(text: &str) -> Outcome<Network> {
             format_args!("{text} is a directory, and a network is an ID or a file"),
             "give the path of the network's TOML file; a node's directory is for --state",
         )),
-        Ok(id) => Network::by_id(id).map_err(Failure::from),
+        Ok(id) => {
+            check_joined(&managed_state(), id)?;
+            Network::by_id(id).map_err(Failure::from)
+        }
         Err(_) if looks_like_path => {
             Network::from_file(text).map_err(|error| Failure::network_file(text, error))
         }

@@ -23,6 +23,7 @@ mod in_use;
 mod line_limit;
 mod listen;
 mod log;
+mod managed;
 mod manual;
 mod member;
 mod members;
@@ -112,6 +113,10 @@ enum Command {
     Id(id::Args),
     Addr(addr::Args),
     Network(network::Args),
+    Join(managed::JoinArgs),
+    Leave(managed::LeaveArgs),
+    Networks(managed::NetworksArgs),
+    Controller(managed::ControllerArgs),
     Listen(listen::Args),
     Dial(dial::Args),
     Ping(ping::Args),
@@ -159,7 +164,8 @@ fn start() -> Outcome {
         },
         Err(answer) => Err(answer),
     };
-    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let noted = parsed.inspect(args::note_state);
+    match noted.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => run(&cli).map_err(config::with_origin),
         Err(answer) => show(&answer),
     }
@@ -190,6 +196,10 @@ fn run(cli: &Cli) -> Outcome {
         Command::Id(args) => id::run(args),
         Command::Addr(args) => addr::run(args),
         Command::Network(args) => network::run(args),
+        Command::Join(args) => managed::join(args),
+        Command::Leave(args) => managed::leave(args),
+        Command::Networks(args) => managed::networks(args),
+        Command::Controller(args) => managed::serve(args),
         Command::Listen(args) => listen::run(args),
         Command::Dial(args) => dial::run(args),
         Command::Ping(args) => ping::run(args),

@@ -3,7 +3,7 @@
 use std::io;
 
 use argon2::{Algorithm, Argon2, Error, Params, Version};
-use peersock_overlay::membership::NetworkKey;
+use peersock_overlay::membership::{MemberName, NetworkKey};
 use peersock_overlay::{ManagedNetwork, NetworkConfig, NetworkId, NetworkKind};
 
 use super::Network;
@@ -43,6 +43,15 @@ pub fn network_id(key: &NetworkKey) -> io::Result<Option<NetworkId>> {
 }
 
 impl Network {
+    /// Returns the same managed network, in which this node wishes to have a name. The controller decides.
+    #[must_use]
+    pub fn with_wished_name(mut self, name: MemberName) -> Network {
+        if let NetworkConfig::Managed(network) = &mut self.config {
+            network.request.name = Some(name);
+        }
+        self
+    }
+
     /// Returns a managed network with what is known of it. A node with a state directory completes it by what
     /// it keeps there.
     pub fn managed(network: ManagedNetwork) -> Network {

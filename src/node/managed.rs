@@ -460,6 +460,13 @@ impl Joined {
         Ok(())
     }
 
+    /// Returns the newest head that this node knows, with the bytes of its set.
+    pub fn newest_revocations(&self) -> Option<(Head, Vec<u8>)> {
+        let read = |known: &Membership| known.head().cloned().zip(known.newest_set());
+        let (head, set) = self.node().inner.driver.datapath.membership(self.index(), read)??;
+        Some((head, set.to_bytes()))
+    }
+
     /// Asks the network's controllers for a member. The member then can be reached, by its name and
     /// addresses, if there is one. Returns false if the question cannot be asked now.
     pub fn find_member(&self, question: &Question) -> bool {

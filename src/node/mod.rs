@@ -156,6 +156,8 @@ impl Node {
         let now = Instant::now();
         let mut config = network.into_config();
         let record = managed::complete(&mut config, self.inner.state.as_ref())?;
+        let kept = record.iter().flat_map(|record| record.roots.clone());
+        let roots: Vec<_> = roots.into_iter().chain(kept).collect();
         let (id, key) = (config.id(), config.discovery_key());
         let mut known = probe::Known::new(&key);
         let device = device.map(|device| known.listen(device));

@@ -11,6 +11,8 @@ use peersock_overlay::membership::{
 use peersock_overlay::{ManagedNetwork, NetworkId, PublicIdentity};
 use serde::{Deserialize, Serialize};
 
+use crate::config::RootSource;
+
 use super::{StateDir, StateError, check_directory, read_regular_secret_file, write_atomically};
 
 /// End of the names of such files; the network's ID precedes it.
@@ -19,8 +21,8 @@ const SUFFIX: &str = ".network";
 /// Number of records that are read from one directory.
 const MAX_RECORDS: usize = 64;
 
-/// Managed network as a node keeps it: the pinned key, the node's credentials, and what it has learned. It
-/// holds no secret, since credentials prove nothing without the node's identity.
+/// Managed network as a node keeps it: the pinned key, the node's credentials, and what it has learned.
+/// Credentials are no secret, since they prove nothing without the node's identity.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct MembershipRecord {
@@ -42,6 +44,8 @@ pub struct MembershipRecord {
     pub starts: u64,
     /// Name that this machine wishes to have.
     pub wish: Option<MemberName>,
+    /// Roots at which the network's members meet. They may have access tokens, which are secret.
+    pub roots: Vec<RootSource>,
 }
 
 /// Form of a record on disk: JSON, with bytes as base64url.
@@ -64,6 +68,8 @@ struct Stored {
     starts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     wish: Option<String>,
+    #[serde(default)]
+    roots: Vec<String>,
 }
 
 const VERSION: u32 = 1;
@@ -81,6 +87,7 @@ impl MembershipRecord {
             signed_time: UnixTime::default(),
             starts: 0,
             wish: None,
+            roots: Vec::new(),
         }
     }
 
@@ -115,6 +122,7 @@ impl MembershipRecord {
             signed_time: self.signed_time.as_millis(),
             starts: self.starts,
             wish: self.wish.as_ref().map(ToString::to_string),
+            roots: self.roots.iter().map(|root| root.to_portable().to_string()).collect(),
         };
         serde_json::to_string_pretty(&stored).expect("strings and numbers can be written")
     }
@@ -135,6 +143,8 @@ impl MembershipRecord {
             None => None,
         };
         let controllers: Option<Vec<_>> = stored.controllers.iter().map(|one| one.parse().ok()).collect();
+        let roots: Vec<RootSource> =
+            stored.roots.iter().filter_map(|root| RootSource::load(root).ok()).flatten().collect();
         (stored.version == VERSION).then_some(MembershipRecord {
             id: stored.network.parse().ok()?,
             name: stored.name,
@@ -145,6 +155,7 @@ impl MembershipRecord {
             signed_time: UnixTime::from_millis(stored.signed_time),
             starts: stored.starts,
             wish: stored.wish.and_then(|wish| wish.parse().ok()),
+            roots,
         })
     }
 }
@@ -247,6 +258,7 @@ mod tests {
             signed_time: serial.time(),
             starts: 7,
             wish: Some("alpha".parse().expect("a name")),
+            roots: vec!["dns:example.org".parse().expect("a root")],
             ..MembershipRecord::new(id, secret.public())
         }
     }

@@ -1,4 +1,4 @@
-//! `peersock network`: the files of static networks.
+//! `peersock network`: the files of static networks, and the members of managed ones.
 
 mod edit;
 mod file;
@@ -12,18 +12,21 @@ use peersock::overlay::StaticMember;
 
 use crate::args::StateArgs;
 use crate::failure::Outcome;
+use crate::managed;
 
-/// Make, edit and show the file of a static network
+/// Make networks, and say who is a member
 ///
 /// The members of a static network are listed in its TOML file: their keys and, optionally, their names,
-/// addresses, and endpoints for peers outside their LAN. Every member has the same file. docs/use/NETWORKS.md
-/// describes it; it can also be edited by hand.
+/// addresses, and endpoints for peers outside their LAN. Every member has the same file. The members of a
+/// managed network are admitted by its controller. docs/use/NETWORKS.md describes both.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   peersock network new office.toml --name alpha --endpoint alpha.example.org:7420
   peersock network add office.toml KEY --name beta        # KEY: what `peersock id --key` prints on beta
   peersock network show office.toml
+  peersock network create team                            # managed; then `peersock controller`
+  peersock network invite
   peersock listen -n office.toml --overlay-port 7420 7000")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -36,6 +39,12 @@ enum Command {
     Add(Add),
     Remove(Remove),
     Show(show::Show),
+    Create(managed::CreateArgs),
+    Invite(managed::InviteArgs),
+    Approve(managed::ApproveArgs),
+    Deny(managed::DenyArgs),
+    Revoke(managed::RevokeArgs),
+    Members(managed::ListArgs),
 }
 
 /// Make the file of a new static network, with this node as its first member
@@ -137,6 +146,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Add(args) => edit::add(args),
         Command::Remove(args) => edit::remove(args),
         Command::Show(args) => show::run(args),
+        Command::Create(args) => managed::create(args),
+        Command::Invite(args) => managed::invite(args),
+        Command::Approve(args) => managed::approve(args),
+        Command::Deny(args) => managed::deny(args),
+        Command::Revoke(args) => managed::revoke(args),
+        Command::Members(args) => managed::list(args),
     }
 }
 

@@ -521,7 +521,7 @@ fn load_roots(texts: &[String]) -> Outcome<Vec<RootSource>> {
 }
 
 /// Starts the node in a state directory. The port of its predecessor may still be in use for a moment.
-fn start_node(options: &UnderlayArgs, state: &StateDir) -> Outcome<Node> {
+pub(crate) fn start_node(options: &UnderlayArgs, state: &StateDir) -> Outcome<Node> {
     let begun = Instant::now();
     loop {
         let builder = Node::builder().identity(IdentitySource::Opened(state.clone()));

@@ -19,7 +19,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::escape;
 use crate::running::RunningNode;
 use crate::{in_use, log, stdio};
-pub(crate) use host::{Beside, Host};
+pub(crate) use host::{Beside, Host, start_node};
 pub(crate) use program::used;
 
 /// Keep the node that the programs of this user share

@@ -175,6 +175,11 @@ impl Head {
         *self.hash.first_chunk().expect("a hash has 32 bytes")
     }
 
+    /// Returns true if this head is newer than another one.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        other.is_older_than(self.epoch, self.digest())
+    }
+
     /// Returns true if another head with this epoch and digest is newer. Of two heads of one epoch, which a
     /// stolen key or a restored store can make, all nodes prefer the same one.
     pub fn is_older_than(&self, epoch: u64, digest: [u8; 8]) -> bool {

@@ -1,0 +1,130 @@
+//! `peersock network create`: a managed network, with its controller on this machine.
+
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::time::Duration;
+
+use peersock::overlay::Prefix;
+use peersock::overlay::membership::MemberName;
+use peersock::state::{MembershipRecord, read_identity_file};
+use peersock::{NetworkId, network_id};
+use peersock_controller::{Controller, CreateError, NewNetwork, Settings, Store};
+
+use super::{DirectoryArgs, duration, stores};
+use crate::failure::{Failure, Outcome};
+use crate::in_use;
+use crate::output::print;
+use crate::stdio;
+
+/// Make a managed network, whose members a controller on this machine admits
+///
+/// The network's key stays on this machine, sealed with the node's identity. The words that this prints
+/// restore it; write them down.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock network create team
+  peersock network create team --pool 10.77.0.0/24 --outlive 3d
+  peersock controller -n team                         # then serve it")]
+pub(crate) struct CreateArgs {
+    /// Name of the network on this machine: letters, digits, hyphens
+    name: String,
+
+    /// Name of this machine in the network [default: its host name]
+    #[arg(long = "name", value_name = "NAME")]
+    own_name: Option<MemberName>,
+
+    /// Block of IPv4 addresses for members, besides the IPv6 address that follows from each key
+    #[arg(long, value_name = "IP/BITS", value_parser = block)]
+    pool: Option<Prefix>,
+
+    /// Time for which members go on without a controller, from 1h to 30d
+    ///
+    /// A machine that is revoked, and that no other member tells so, stays a member for as long.
+    #[arg(long, value_name = "TIME", default_value = "23h", value_parser = duration::parse)]
+    outlive: Duration,
+
+    /// Keep the network's key on paper only; its words are needed once a year
+    #[arg(long)]
+    offline: bool,
+
+    #[command(flatten)]
+    state: DirectoryArgs,
+}
+
+pub(crate) fn create(args: &CreateArgs) -> Outcome {
+    let local: MemberName = args.name.parse().map_err(|error| {
+        Failure::usage(format_args!("the name `{}` {error}", args.name), "choose a name such as `team`")
+    })?;
+    let path = args.state.path()?;
+    let state = in_use::open(&path)?;
+    if let Some(known) = super::named(&path, local.as_str())? {
+        return Err(Failure::new(
+            format_args!("network {known} has the name `{local}` on this machine"),
+            "choose another name, or leave that network with `peersock leave`",
+        ));
+    }
+    // Creates the identity if there is none yet.
+    let identity = state.identity()?;
+    let seed = read_identity_file(&path.join("identity.key"))?;
+    let own_name = args.own_name.clone().or_else(|| MemberName::cleaned(&host_name()));
+    let own_name = own_name.unwrap_or_else(|| "controller".parse().expect("a name"));
+    let new = NewNetwork {
+        name: local.to_string(),
+        own_name,
+        settings: Settings { outlive: args.outlive, ipv4: args.pool, ..Settings::default() },
+        is_offline: args.offline,
+    };
+    // The file is named by the ID, so the key comes first.
+    let mut rng = rand::rng();
+    let private = std::fs::Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().permissions(private).tempdir_in(&path)?;
+    let draft = folder.path().join("network.db");
+    let store = Store::open(&draft).map_err(|error| stores::store_failure(&draft, &error))?;
+    let id_of = |key: &_| network_id(key).ok().flatten();
+    let created = Controller::create(store, &seed.0, &new, super::now(), &mut rng, id_of);
+    let (mut controller, words) = created.map_err(not_created)?;
+    let (id, key) = (controller.network(), controller.key());
+    let credentials = controller.credentials(super::now());
+    let place = stores::path_of(&path, id);
+    let made =
+        place.parent().map(|folder| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder));
+    made.transpose()?;
+    controller.backup(&place).map_err(|error| stores::store_failure(&place, &error))?;
+    drop(controller);
+    let mut record = MembershipRecord::new(id, key);
+    (record.name, record.credentials) = (Some(local.to_string()), credentials);
+    record.controllers = vec![*identity.public()];
+    state.keep_membership(&record)?;
+    print(format_args!("network {local}   {}", grouped(id)))?;
+    stdio::note(format_args!("write this down, it restores the network: {words}"));
+    stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
+    Ok(())
+}
+
+/// Parses a block of IPv4 addresses.
+fn block(text: &str) -> Result<Prefix, String> {
+    let parsed = text.split_once('/').and_then(|(address, length)| {
+        let address: std::net::Ipv4Addr = address.parse().ok()?;
+        Prefix::new(address.into(), length.parse().ok()?)
+    });
+    parsed.ok_or_else(|| "a block is an IPv4 address and a number of bits: 10.77.0.0/24".to_owned())
+}
+
+fn not_created(error: CreateError) -> Failure {
+    let hint = match &error {
+        CreateError::Settings => "give a block of at most 2^24 addresses, and a time from 1h to 30d",
+        _ => "check the disk, and memory of 64 MiB, and try again",
+    };
+    Failure::new(format_args!("the network is not made: {error}"), hint)
+}
+
+/// Returns an ID in groups of four digits, for people.
+pub(super) fn grouped(id: NetworkId) -> String {
+    let text = id.to_string();
+    let groups: Vec<_> = (0..4).map(|at| &text[4 * at..4 * at + 4]).collect();
+    groups.join("-")
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,351 @@
+//! `peersock join`, `leave` and `networks`: managed networks of this machine.
+
+use std::time::{Duration, Instant};
+
+use peersock::overlay::membership::{MemberName, UnixTime};
+use peersock::state::{MembershipRecord, StateDir};
+use peersock::{Invite, Joined, Network, NetworkId, Standing};
+
+use super::{DirectoryArgs, duration, now};
+use crate::args::NodeArgs;
+use crate::failure::{Failure, Outcome};
+use crate::node::start_node;
+use crate::output::print;
+use crate::{in_use, signals, stdio};
+
+/// Join a managed network, with an invite or by its ID
+///
+/// With an invite, the machine is a member at once. By the ID alone, a person has to approve it: both sides
+/// show a code. The network's key is remembered, and programs then use the network by its ID or name.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock join 'peersock://e18a4c0277d19b3f/AX…'
+  peersock join e18a4c0277d19b3f --root \"$(cat root.txt)\"
+  PEERSOCK_INVITE=\"$(cat invite.txt)\" peersock join --wait 0")]
+pub(crate) struct JoinArgs {
+    /// Invite, or ID of the network (16 hexadecimal digits) [env: PEERSOCK_INVITE]
+    ///
+    /// Arguments show in the list of processes; a variable does not.
+    network: Option<String>,
+
+    /// Name of the network on this machine [default: its ID]
+    #[arg(long = "as", value_name = "NAME")]
+    local: Option<MemberName>,
+
+    /// Name that this machine wishes to have in the network [default: its host name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<MemberName>,
+
+    /// Time to wait for an approval; 0s only asks once
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse)]
+    wait: Duration,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// Time for which the first answer of a controller is waited for, if nothing longer is asked for.
+const FIRST_ANSWER: Duration = Duration::from_secs(20);
+
+/// Time for which a node is drained at the end of a command.
+const DRAIN: Duration = Duration::from_secs(2);
+
+pub(crate) fn join(args: &JoinArgs) -> Outcome {
+    let text = match &args.network {
+        Some(text) => text.clone(),
+        None => std::env::var("PEERSOCK_INVITE").ok().filter(|text| !text.is_empty()).ok_or_else(|| {
+            Failure::usage("no network is named", "give an invite, or the ID of a managed network")
+        })?,
+    };
+    let (network, invite) = described(&text)?;
+    let path = super::lasting_path(&args.node)?;
+    let id = network.id();
+    if let Some(local) = &args.local
+        && let Some(other) = super::named(&path, local.as_str())?.filter(|other| *other != id)
+    {
+        return Err(Failure::usage(
+            format_args!("network {other} has the name `{local}` on this machine"),
+            "choose another name",
+        ));
+    }
+    if let Some(record) = StateDir::membership(&path, id)?
+        && is_current(&record)
+    {
+        keep_names(&path, record, args)?;
+        return told(&path, id, args.json, "is a member already");
+    }
+    let state = in_use::open(&path)?;
+    let node = start_node(&args.node, &state)?;
+    if let Some(invite) = &invite {
+        node.add_roots(invite.roots().to_vec());
+    }
+    let network = match &args.name {
+        Some(name) => network.with_wished_name(name.clone()),
+        None => network,
+    };
+    let joined = node.join(network)?;
+    let ended = node.clone();
+    signals::end_with(move |signal| {
+        ended.shutdown(DRAIN);
+        128 + signal
+    })?;
+    if let Some(invite) = &invite {
+        let (joined, to) = (joined.clone(), invite.controller_address().into());
+        // Its session shows the controller, and the roots know the way to it.
+        std::thread::Builder::new()
+            .name("controller".into())
+            .spawn(move || joined.wait_peer(to, FIRST_ANSWER))?;
+    }
+    let admitted = wait(&joined, args.wait.max(FIRST_ANSWER), args.wait.is_zero());
+    let roots: Vec<_> = invite.iter().flat_map(|invite| invite.roots().to_vec()).collect();
+    if admitted.is_ok() {
+        kept(&path, id)?;
+    }
+    node.shutdown(DRAIN);
+    admitted?;
+    let mut record = StateDir::membership(&path, id)?.ok_or_else(|| {
+        Failure::new("the network is not kept in the state directory", "check its disk, and join again")
+    })?;
+    record.roots.extend(roots.into_iter().filter(|root| !record.roots.contains(root)).collect::<Vec<_>>());
+    record.name = record.name.or_else(|| args.local.as_ref().map(ToString::to_string));
+    state.keep_membership(&record)?;
+    told(&path, id, args.json, "joined")
+}
+
+/// Returns the network that an invite or an ID names.
+fn described(text: &str) -> Outcome<(Network, Option<Invite>)> {
+    if Invite::is_claimed_by(text) {
+        let invite: Invite = text.parse().map_err(|error| {
+            Failure::usage(error, "copy the whole line that `peersock network invite` has printed")
+        })?;
+        return Ok((invite.network(), Some(invite)));
+    }
+    let id: NetworkId = text.trim().replace('-', "").parse().map_err(|error| {
+        Failure::usage(
+            format_args!("`{}` is no invite and no network ID: {error}", crate::output::escape(text)),
+            "give the line that `peersock network invite` prints, or 16 hexadecimal digits",
+        )
+    })?;
+    match id.kind() {
+        peersock::overlay::NetworkKind::Managed => Ok((Network::by_id(id)?, None)),
+        _ => Err(Failure::usage(
+            format_args!("{id} is no managed network, so there is nothing to join"),
+            "give it to -n of a command",
+        )),
+    }
+}
+
+fn is_current(record: &MembershipRecord) -> bool {
+    let end = record.credentials.as_ref().map(|own| own.certificate().end());
+    end.is_some_and(|end| now() < end)
+}
+
+/// Gives a network that was joined before another local name.
+fn keep_names(path: &std::path::Path, mut record: MembershipRecord, args: &JoinArgs) -> Outcome {
+    match &args.local {
+        Some(local) if record.name.as_deref() != Some(local.as_str()) => {
+            record.name = Some(local.to_string());
+            Ok(in_use::open(path)?.keep_membership(&record)?)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits for the decision of a controller, and tells what it waits for.
+fn wait(joined: &Joined, within: Duration, is_hasty: bool) -> Outcome {
+    let begun = Instant::now();
+    let mut told = None;
+    let mut tell = |standing: &Standing| {
+        if let Standing::Pending(code) = standing
+            && told.replace(*code) != Some(*code)
+        {
+            stdio::note(format_args!(
+                "waiting for approval, code {code}: `peersock network approve {code}` at the controller (Ctrl-C \
+                 keeps the request)"
+            ));
+        }
+    };
+    loop {
+        let step = within.saturating_sub(begun.elapsed()).min(Duration::from_secs(1));
+        match joined.wait_admitted(step, &mut tell)? {
+            Standing::Member => return Ok(()),
+            Standing::Denied(reason) => {
+                return Err(Failure::new(
+                    format_args!("not admitted: {reason}"),
+                    "ask who runs the network for an invite, or for approval",
+                ));
+            }
+            Standing::Pending(code) if is_hasty => {
+                return Err(Failure::new(
+                    format_args!("the request waits for approval, code {code}"),
+                    "join again when it is approved",
+                ));
+            }
+            standing if begun.elapsed() >= within => return Err(unanswered(joined, &standing)),
+            _ => {}
+        }
+    }
+}
+
+fn unanswered(joined: &Joined, standing: &Standing) -> Failure {
+    let is_known = joined.membership().is_some_and(|known| known.key.is_some());
+    match standing {
+        Standing::Pending(code) => Failure::new(
+            format_args!("nobody has approved the request with code {code}"),
+            "join again later: the request is kept",
+        ),
+        _ if is_known => Failure::new(
+            "no controller of the network answers",
+            "check that `peersock controller` runs, and that --root names a root that it uses",
+        ),
+        _ => Failure::new(
+            "no member of the network was found",
+            "check the ID, and that --root names a root that its controller uses",
+        ),
+    }
+}
+
+/// Waits until the credentials are in the state directory.
+fn kept(path: &std::path::Path, id: NetworkId) -> Outcome {
+    let begun = Instant::now();
+    while begun.elapsed() < DRAIN {
+        if StateDir::membership(path, id)?.is_some_and(|record| record.credentials.is_some()) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Tells what this machine is in a network.
+fn told(path: &std::path::Path, id: NetworkId, is_json: bool, how: &str) -> Outcome {
+    let Some(record) = StateDir::membership(path, id)? else { return Ok(()) };
+    if is_json {
+        return print(to_json(path, &record)?);
+    }
+    let Some(credentials) = &record.credentials else { return Ok(()) };
+    let grant = credentials.certificate().grant();
+    let mut parts = vec![grant.name.to_string()];
+    parts.extend(grant.addresses().map(|one| one.to_string()));
+    parts.push(own_address(path, id)?);
+    let tags: Vec<_> = grant.tags.iter().map(ToString::to_string).collect();
+    let tags = if tags.is_empty() { String::new() } else { format!("; tags {}", tags.join(", ")) };
+    let left = duration::shown(credentials.certificate().end().since(now()));
+    let name = record.name.unwrap_or_else(|| id.to_string());
+    let what = if how == "joined" { format!("joined {name} as") } else { format!("{how} of {name}:") };
+    print(format_args!("{what} {}{tags}; works {left} without the controller", parts.join(", ")))
+}
+
+fn own_address(path: &std::path::Path, id: NetworkId) -> Outcome<String> {
+    let own = StateDir::peek_identity(path)?;
+    Ok(own.map(|own| id.address_of(&own.node_id()).to_string()).unwrap_or_default())
+}
+
+fn to_json(path: &std::path::Path, record: &MembershipRecord) -> Outcome<serde_json::Value> {
+    let grant = record.credentials.as_ref().map(|own| own.certificate().grant());
+    let addresses: Vec<_> = grant
+        .iter()
+        .flat_map(|grant| grant.addresses())
+        .map(|one| one.to_string())
+        .chain([own_address(path, record.id)?])
+        .collect();
+    let seconds = |time: UnixTime| time.as_millis() / 1000;
+    Ok(serde_json::json!({
+        "network": record.id.to_string(),
+        "local_name": record.name,
+        "key": record.key.to_string(),
+        "member": grant.map(|grant| grant.name.to_string()),
+        "addresses": addresses,
+        "tags": grant.map(|grant| grant.tags.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "certificate_ends": record.credentials.as_ref().map(|own| seconds(own.certificate().end())),
+        "revocations": record.revocations.as_ref().map(|(head, _)| head.epoch()),
+    }))
+}
+
+/// Leave a managed network: this machine forgets its credentials
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock leave team")]
+pub(crate) struct LeaveArgs {
+    /// Name of the network on this machine, or its ID
+    network: String,
+
+    #[command(flatten)]
+    state: DirectoryArgs,
+}
+
+pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
+    let path = args.state.path()?;
+    let id = match args.network.parse() {
+        Ok(id) => id,
+        Err(_) => super::named(&path, &args.network)?.ok_or_else(|| not_here(&args.network))?,
+    };
+    let state = in_use::open(&path)?;
+    match state.forget_membership(id)? {
+        true => {
+            stdio::note(format_args!(
+                "the controller still lists this machine until `peersock network revoke` there"
+            ));
+            print(format_args!("left {}", args.network))
+        }
+        false => Err(not_here(&args.network)),
+    }
+}
+
+fn not_here(name: &str) -> Failure {
+    Failure::new(
+        format_args!("this machine has not joined `{name}`"),
+        "see `peersock networks` for those that it has joined",
+    )
+}
+
+/// List the managed networks of this machine
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock networks
+  peersock networks --json")]
+pub(crate) struct NetworksArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    state: DirectoryArgs,
+}
+
+pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
+    let path = args.state.path()?;
+    let records = StateDir::memberships(&path)?;
+    if args.json {
+        let all: Vec<_> = records.iter().map(|record| to_json(&path, record)).collect::<Outcome<_>>()?;
+        return print(serde_json::Value::Array(all));
+    }
+    if records.is_empty() {
+        stdio::note("this machine has joined no managed network");
+    }
+    for record in records {
+        let name = record.name.clone().unwrap_or_else(|| record.id.to_string());
+        let Some(credentials) = &record.credentials else {
+            print(format_args!("{name:<16} {}  not admitted yet", record.id))?;
+            continue;
+        };
+        let grant = credentials.certificate().grant();
+        let addresses: Vec<_> = grant.addresses().map(|one| one.to_string()).collect();
+        let left = credentials.certificate().end().since(now());
+        let left = match left.is_zero() {
+            true => "certificate has ended; a controller renews it".to_owned(),
+            false => format!("certificate for {}", duration::shown(left)),
+        };
+        let parts = [grant.name.to_string(), addresses.join(" "), own_address(&path, record.id)?, left];
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        print(format_args!("{name:<16} {}  {}", record.id, parts.join("  ")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Managed networks: commands of the machine that runs a controller, and of machines that join.
+
+mod admin;
+mod create;
+mod duration;
+mod join;
+mod known;
+mod serve;
+mod stores;
+
+pub(crate) use admin::{
+    ApproveArgs, DenyArgs, InviteArgs, ListArgs, RevokeArgs, approve, deny, invite, list, revoke,
+};
+pub(crate) use create::{CreateArgs, create};
+pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
+pub(crate) use known::{check_joined, named};
+pub(crate) use serve::{ControllerArgs, serve};
+
+use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
+
+use peersock::overlay::membership::UnixTime;
+
+use crate::args::{NodeArgs, StateArgs};
+use crate::failure::{Failure, Outcome};
+
+/// State directory of a command that starts no node.
+#[derive(clap::Args)]
+struct DirectoryArgs {
+    /// Directory that holds this node's identity [env: PEERSOCK_STATE] [default: peersock under
+    /// $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long = "state", value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+impl DirectoryArgs {
+    fn path(&self) -> Outcome<PathBuf> {
+        StateArgs { state: self.state.clone(), ephemeral: false }.path()
+    }
+}
+
+/// Returns the state directory of a command whose node has to be found again.
+fn lasting_path(args: &NodeArgs) -> Outcome<PathBuf> {
+    match args.state.ephemeral {
+        true => Err(Failure::usage(
+            "a machine with an ephemeral identity is a member only while its node runs",
+            "leave --ephemeral out, or give --state DIR",
+        )),
+        false => args.state.path(),
+    }
+}
+
+/// Returns the system's time.
+fn now() -> UnixTime {
+    UnixTime::from(UNIX_EPOCH.elapsed().unwrap_or_default())
+}
+
+/// Returns the person who acts, for the log of changes.
+fn who() -> String {
+    std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}

@@ -1,0 +1,194 @@
+//! `peersock controller`: serves a managed network to its members.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::overlay::ManagedNetwork;
+use peersock::{Joined, Network, Node};
+use peersock_controller::{Controller, Waiting};
+
+use super::{now, stores};
+use crate::args::NodeArgs;
+use crate::failure::{Failure, Outcome};
+use crate::node::{Beside, Host, start_node};
+use crate::output::escape;
+use crate::{in_use, signals, stdio};
+
+/// Serve a managed network: admit machines, renew certificates, spread removals
+///
+/// The controller is a member itself, and is reached as one: by roots, on the local network, or by the DHT.
+/// Packets never pass it; members go on without it for as long as --outlive of the network says.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock controller
+  peersock controller -n team --root \"$(cat root.txt)\"
+  peersock network approve K7M-2QX                    # in another terminal")]
+pub(crate) struct ControllerArgs {
+    /// Network, by its name or ID [default: the only one whose controller is here]
+    #[arg(short = 'n', long = "network", value_name = "NETWORK")]
+    network: Option<String>,
+
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// Interval at which the store is looked at for changes by other commands.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Interval at which what renewals have noted is written.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Interval at which the controller's own credentials, and its right to issue, are renewed.
+const RENEW_INTERVAL: Duration = Duration::from_secs(1800);
+
+/// Time for which a controller whose store may be an old copy waits for its members' newest revocations.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Time for which the node is drained at the end.
+const DRAIN: Duration = Duration::from_secs(2);
+
+pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
+    let path = super::lasting_path(&args.node)?;
+    let state = in_use::open(&path)?;
+    let mut controller = stores::open(&path, args.network.as_deref())?;
+    let place = stores::path_of(&path, controller.network());
+    let failed = |error| stores::store_failure(&place, &error);
+    controller.start(now(), SETTLE).map_err(failed)?;
+    let renewed = controller.delegate(now());
+    let credentials = controller.credentials(now()).ok_or_else(|| {
+        Failure::new(
+            "the controller's right to issue certificates has ended",
+            "renew it with the network's recovery words",
+        )
+    })?;
+    if let Err(error) = renewed {
+        stdio::note(format_args!("the right to issue certificates is not renewed: {error}"));
+    }
+    let socket = state.bind_node_socket()?;
+    let node = start_node(&args.node, &state)?;
+    let network = Network::managed(ManagedNetwork {
+        key: Some(controller.key()),
+        credentials: Some(credentials),
+        revocations: Some(controller.head(now())),
+        is_controller: true,
+        ..ManagedNetwork::new(controller.network())
+    });
+    let joined = node.join(network.clone())?;
+    let (name, id, members) = (controller.name(), controller.network(), count(&mut controller));
+    let controller = Arc::new(Mutex::new(controller));
+    answer_members(&joined, &controller);
+    let beside = Beside {
+        node: node.clone(),
+        state,
+        socket,
+        networks: vec![(network, joined.clone())],
+        roots: Vec::new(),
+        command: "peersock controller",
+    };
+    let host = Host::beside(beside, &args.node)?;
+    let (ended, written) = (node.clone(), Arc::clone(&controller));
+    signals::end_with(move |signal| {
+        host.end();
+        if let Err(error) = lock(&written).flush(now()) {
+            stdio::note(format_args!("the last notes are not written: {error}"));
+        }
+        ended.shutdown(DRAIN);
+        128 + signal
+    })?;
+    stdio::note(format_args!("serving {name} ({id}), {members} members"));
+    keep(&node, &joined, &controller)
+}
+
+fn lock(controller: &Mutex<Controller>) -> MutexGuard<'_, Controller> {
+    controller.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn count(controller: &mut Controller) -> usize {
+    controller.status(now()).map_or(0, |status| status.members)
+}
+
+/// Answers members' questions on the node's thread for the network.
+fn answer_members(joined: &Joined, controller: &Arc<Mutex<Controller>>) {
+    let (controller, renewals) = (Arc::clone(controller), lock(controller).renewals());
+    joined.serve_members(Box::new(move |peer, source, question| {
+        let source = source?;
+        let known = renewals.answer(now(), peer, source, question);
+        Some(known.unwrap_or_else(|| {
+            lock(&controller).answer(now(), &mut rand::rng(), peer, source, question.clone())
+        }))
+    }));
+}
+
+/// Does what is due, until the process ends.
+fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome {
+    let (mut flushed, mut renewed) = (Instant::now(), Instant::now());
+    let mut told = BTreeSet::new();
+    let mut is_failing = false;
+    loop {
+        thread::sleep(LOOK_INTERVAL);
+        let mut controller = lock(controller);
+        // A member may know newer revocations, if this store is an old copy or another controller serves.
+        if let Some((head, set)) = joined.newest_revocations() {
+            let known = controller.head(now()).0;
+            if head.is_newer_than(&known)
+                && let Err(error) = controller.note_head(now(), &head, &set)
+            {
+                tracing::debug!(%error, "a member's revocations are not taken over");
+            }
+        }
+        let (head, set) = controller.head(now());
+        if let Err(refusal) = joined.set_revocations(&head, &set) {
+            tracing::debug!(%refusal, "the node does not take the revocations");
+        }
+        if flushed.elapsed() >= FLUSH_INTERVAL {
+            flushed = Instant::now();
+            let noted = now();
+            for peer in node.peers().iter().filter(|peer| peer.network == joined.id() && peer.connected) {
+                if let Some(path) = peer.path {
+                    controller.note_heard(noted, &peer.id, path.ip());
+                }
+            }
+            let done = controller.flush(now());
+            if let Err(error) = &done
+                && !is_failing
+            {
+                stdio::note(format_args!("the store fails: {error}; renewals go on, admissions wait"));
+            }
+            is_failing = done.is_err();
+        }
+        if renewed.elapsed() >= RENEW_INTERVAL {
+            renewed = Instant::now();
+            if let Err(error) = controller.delegate(now()) {
+                stdio::note(format_args!("the right to issue certificates is not renewed: {error}"));
+            }
+            if let Some(own) = controller.credentials(now())
+                && let Err(refusal) = joined.set_credentials(&own)
+            {
+                tracing::warn!(%refusal, "the controller's own credentials do not count");
+            }
+        }
+        let waiting = controller.pending().unwrap_or_default();
+        drop(controller);
+        told.retain(|code| waiting.iter().any(|one| one.code == *code));
+        for one in &waiting {
+            if told.insert(one.code) {
+                announce(one);
+            }
+        }
+    }
+}
+
+/// Tells of a machine that waits for approval.
+fn announce(waiting: &Waiting) {
+    let name = waiting.name.as_ref().map_or("a machine without a name", |name| name.as_str());
+    stdio::note(format_args!(
+        "{name} wants to join: code {}, {}, from {}\n  peersock network approve {}",
+        waiting.code,
+        escape(&waiting.description),
+        waiting.source,
+        waiting.code
+    ));
+}

@@ -1,0 +1,89 @@
+//! Stores of the networks whose controller this machine is.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use peersock::NetworkId;
+use peersock::state::read_identity_file;
+use peersock_controller::{Controller, Store, StoreError};
+
+use crate::failure::{Failure, Outcome};
+
+/// Folder of the stores in a state directory; the file of each is named by the network's ID.
+const FOLDER: &str = "controllers";
+const SUFFIX: &str = ".db";
+
+/// Returns the path of a network's store.
+pub(super) fn path_of(state: &Path, network: NetworkId) -> PathBuf {
+    state.join(FOLDER).join(format!("{network}{SUFFIX}"))
+}
+
+/// Returns the networks that have a store in a state directory.
+fn all(state: &Path) -> Outcome<Vec<NetworkId>> {
+    let entries = match fs::read_dir(state.join(FOLDER)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(Failure::new(
+                format_args!("{}: {error}", state.join(FOLDER).display()),
+                "check that the directory belongs to you",
+            ));
+        }
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut ids: Vec<NetworkId> = names.filter_map(|name| name.strip_suffix(SUFFIX)?.parse().ok()).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Opens the controller of a network: the named one, or the only one.
+pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
+    let mut found = Vec::new();
+    for id in all(state)? {
+        if named.is_none_or(|named| named.parse() == Ok(id)) {
+            found.push(open_one(state, id)?);
+            continue;
+        }
+        let controller = open_one(state, id)?;
+        if named == Some(controller.name().as_str()) {
+            found.push(controller);
+        }
+    }
+    let names = || found.iter().map(Controller::name).collect::<Vec<_>>().join(", ");
+    match (found.len(), named) {
+        (1, _) => Ok(found.remove(0)),
+        (0, None) => Err(Failure::new(
+            format_args!("no network has its controller in {}", state.display()),
+            "make one with `peersock network create NAME`, or give another --state DIR",
+        )),
+        (0, Some(named)) => Err(Failure::new(
+            format_args!("no network `{named}` has its controller in {}", state.display()),
+            "see `peersock networks`, or make one with `peersock network create NAME`",
+        )),
+        (_, None) => Err(Failure::usage(
+            format_args!("several networks have their controller here: {}", names()),
+            "name one with -n",
+        )),
+        (_, Some(named)) => Err(Failure::usage(
+            format_args!("several networks here have the name `{named}`"),
+            "give the network's ID to -n",
+        )),
+    }
+}
+
+fn open_one(state: &Path, id: NetworkId) -> Outcome<Controller> {
+    let seed = read_identity_file(&state.join("identity.key"))?;
+    let path = path_of(state, id);
+    Store::open(&path)
+        .and_then(|store| Controller::open(store, &seed.0))
+        .map_err(|error| store_failure(&path, &error))
+}
+
+/// Returns the failure of a store.
+pub(super) fn store_failure(path: &Path, error: &StoreError) -> Failure {
+    Failure::new(
+        format_args!("{}: {error}", path.display()),
+        "check the disk and the file's owner; a backup can be put in its place",
+    )
+}
