@@ -168,7 +168,7 @@ impl NodeHandle {
     /// Returns the addresses of the members with this name, in the networks that exist for the handle.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
         let networks = self.networks();
-        self.datapath().addresses_named(name, |id| networks.iter().any(|network| network.id == id))
+        crate::node::addresses_named(self.datapath(), name, &networks)
     }
 
     /// Returns the name of the member that has an address in a network that exists for the handle.

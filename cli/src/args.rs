@@ -593,10 +593,10 @@ fn parse_unnamed(text: &str) -> Outcome<Network> {
             format_args!("{text} is a directory, and a network is an ID or a file"),
             "give the path of the network's TOML file; a node's directory is for --state",
         )),
-        Ok(id) => {
-            check_joined(&managed_state(), id)?;
-            Network::by_id(id).map_err(Failure::from)
-        }
+        Ok(id) => match check_joined(&managed_state(), id)? {
+            Some(joined) => Ok(joined),
+            None => Network::by_id(id).map_err(Failure::from),
+        },
         Err(_) if looks_like_path => {
             Network::from_file(text).map_err(|error| Failure::network_file(text, error))
         }
@@ -633,8 +633,8 @@ fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
         )),
         _ if !network.summary().by_file => Err(Failure::usage(
             format_args!("`{text}` is not an IP address"),
-            "give the address that `peersock addr` or `listen` prints there, such as fd12:3456:789a::1; only \
-             static networks have names",
+            "give the address that `peersock addr` or `listen` prints there, such as fd12:3456:789a::1; names \
+             are for static networks, and for programs in managed ones",
         )),
         _ => Err(Failure::usage(
             format_args!(

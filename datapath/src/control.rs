@@ -50,12 +50,13 @@ impl Datapath {
         let id = config.id();
         // Without a device, an exit route would make the stack claim every Internet address for the overlay.
         let config = if device.is_none() { config.without_exit() } else { config };
-        let NetworkSummary { ports, prefixes, .. } = config.policy().summary();
+        let NetworkSummary { ports, .. } = config.policy().summary();
         let network = {
             // Locked until the network is in the list, so that no other thread handles an event of it before.
             let mut endpoint = self.control();
             let index = endpoint.join(self.clock.overlay(now), config)?;
-            let addresses = endpoint.addresses(index);
+            // Of the joined network, because credentials may have given it more.
+            let (addresses, prefixes) = (endpoint.addresses(index), endpoint.prefixes(index));
             // A default route leads to an exit, for the packets of a device alone.
             let mut routes = routes(&prefixes, &addresses);
             routes.retain(|route| route.prefix() > 0);

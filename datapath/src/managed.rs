@@ -97,9 +97,7 @@ impl Datapath {
         let Some(prefixes) = prefixes.filter(|_| addresses != known.addresses) else { return };
         let routes = routes(&prefixes, &addresses);
         let own: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
-        if known.device.is_none() {
-            self.stack.set_addresses(now, known.interface, &own, batch);
-        }
+        self.stack.set_addresses(now, known.interface, &own, batch);
         self.networks.replace(crate::JoinedNetwork { addresses, prefixes: own, routes, ..known });
     }
 }

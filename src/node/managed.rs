@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_datapath::{Heard, JoinedNetwork, Subscription};
+use peersock_datapath::{Datapath, Heard, JoinedNetwork, Subscription};
 use peersock_overlay::membership::{
     Answer, Code, Credentials, Denial, Grant, Head, MemberName, NetworkKey, Question, Refusal, Revocations,
     UnixTime,
@@ -72,7 +73,7 @@ pub struct MembershipStatus {
 }
 
 /// Answer of a controller in this process to a node's question. The address is where the node is reached.
-pub type Answerer = dyn FnMut(&PublicIdentity, Option<std::net::IpAddr>, &Question) -> Option<Answer> + Send;
+pub type Answerer = dyn FnMut(&PublicIdentity, Option<IpAddr>, &Question) -> Option<Answer> + Send;
 
 /// State that the thread shares with callers.
 #[derive(Default)]
@@ -366,6 +367,36 @@ impl Follower {
             Err(error) => tracing::warn!(%error, "a managed network is not kept for the next start"),
         }
     }
+}
+
+/// Longest wait for a controller's answer about a name. Programs wait for names.
+const NAME_WAIT: Duration = Duration::from_millis(800);
+
+/// Interval of the checks for that answer.
+const NAME_POLL: Duration = Duration::from_millis(5);
+
+/// Returns the addresses of the members with a name in these networks. Of a managed network, asks the
+/// controller for a member that this node has not met.
+pub(crate) fn addresses_named(datapath: &Datapath, name: &str, networks: &[JoinedNetwork]) -> Vec<IpAddr> {
+    let known = || datapath.addresses_named(name, |id| networks.iter().any(|network| network.id == id));
+    let found = known();
+    // A name with a dot is no member's, and this one is every machine's.
+    let wanted = name.parse::<MemberName>().ok().filter(|name| name.as_str() != "localhost");
+    let Some(wanted) = wanted.filter(|_| found.is_empty()) else { return found };
+    let (now, mut batch) = (Instant::now(), Batch::default());
+    let question = Question::FindName(wanted);
+    let mut is_asked = false;
+    for network in networks {
+        is_asked |= datapath.find_member(now, network.index, &question, &mut batch);
+    }
+    while is_asked && now.elapsed() < NAME_WAIT {
+        thread::sleep(NAME_POLL);
+        let found = known();
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    found
 }
 
 impl Joined {

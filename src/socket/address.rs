@@ -61,7 +61,8 @@ pub(crate) fn resolve(node: &Inner, address: &impl ToSocketAddrs) -> io::Result<
     let addresses = match address.spelled() {
         Spelled::Addresses(addresses) => addresses,
         Spelled::Name(name, port) => {
-            let found = node.driver.datapath.addresses_named(&name, |_| true);
+            let datapath = &node.driver.datapath;
+            let found = crate::node::addresses_named(datapath, &name, &datapath.networks());
             if found.is_empty() {
                 let message = format!("no member of the joined networks is named `{name}`");
                 return Err(io::Error::new(io::ErrorKind::NotFound, message));

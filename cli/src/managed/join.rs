@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use peersock::overlay::membership::{MemberName, UnixTime};
+use peersock::overlay::membership::{Denial, MemberName, UnixTime};
 use peersock::state::{MembershipRecord, StateDir};
 use peersock::{Invite, Joined, Network, NetworkId, Standing};
 
@@ -174,6 +174,8 @@ fn wait(joined: &Joined, within: Duration, is_hasty: bool) -> Outcome {
         let step = within.saturating_sub(begun.elapsed()).min(Duration::from_secs(1));
         match joined.wait_admitted(step, &mut tell)? {
             Standing::Member => return Ok(()),
+            // A controller that has just started waits for the newest word of the members.
+            Standing::Denied(Denial::Unavailable) if begun.elapsed() < within => {}
             Standing::Denied(reason) => {
                 return Err(Failure::new(
                     format_args!("not admitted: {reason}"),

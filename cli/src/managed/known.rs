@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use peersock::NetworkId;
 use peersock::overlay::NetworkKind;
+use peersock::overlay::membership::CertifyRequest;
 use peersock::state::StateDir;
+use peersock::{Network, NetworkId};
 
 use crate::failure::{Failure, Outcome};
 
@@ -14,13 +15,16 @@ pub(crate) fn named(state: &Path, name: &str) -> Outcome<Option<NetworkId>> {
     Ok(records.into_iter().find(|record| record.name.as_deref() == Some(name)).map(|record| record.id))
 }
 
-/// Fails if a managed network was not joined with a state directory: a program cannot wait for a person.
-pub(crate) fn check_joined(state: &Path, network: NetworkId) -> Outcome {
-    if network.kind() != NetworkKind::Managed {
-        return Ok(());
+/// Returns a managed network as it was joined with a state directory; `None` for another kind. Fails if it
+/// was not joined, because a program cannot wait for a person.
+pub(crate) fn check_joined(state: &Path, network: NetworkId) -> Outcome<Option<Network>> {
+    if network.kind() != NetworkKind::Managed || network == NetworkId::ROOTS {
+        return Ok(None);
     }
     match StateDir::membership(state, network)? {
-        Some(record) if record.credentials.is_some() => Ok(()),
+        Some(record) if record.credentials.is_some() => {
+            Ok(Some(Network::managed(record.network(CertifyRequest::default()))))
+        }
         Some(_) => Err(Failure::new(
             format_args!("no controller has admitted this machine to network {network} yet"),
             format_args!("wait with `peersock join {network}`, which shows the code to approve"),

@@ -45,7 +45,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 const RENEW_INTERVAL: Duration = Duration::from_secs(1800);
 
 /// Time for which a controller whose store may be an old copy waits for its members' newest revocations.
-const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// Time for which the node is drained at the end.
 const DRAIN: Duration = Duration::from_secs(2);

@@ -13,7 +13,7 @@ use rand::RngExt;
 
 use super::Endpoint;
 use crate::link::{Event, PeerKey, Reason, Timer};
-use crate::membership::{Answer, Question};
+use crate::membership::{Answer, Denial, Question};
 use crate::network::{Membership, NetworkIndex};
 use crate::session::Peer;
 use crate::wire::MembershipMessage;
@@ -200,6 +200,22 @@ impl Endpoint {
         }
     }
 
+    /// Sends the questions at once that wait for a session with this controller.
+    pub(super) fn hurry_questions(&mut self, now: Instant, key: PeerKey) {
+        let Some(handle) = self.peers.get(key).map(|peer| &peer.link.handle) else { return };
+        let (network, node) = (handle.network(), *handle.id());
+        let is_controller = self
+            .membership(network)
+            .is_some_and(|known| known.controllers().iter().any(|controller| controller.node_id() == node));
+        if !is_controller {
+            return;
+        }
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        let waits = |open: &&mut Open| open.asked.is_none() && open.since <= now;
+        joined.asking.open.values_mut().filter(waits).for_each(|open| open.next = now);
+        self.arm_asking(now, network);
+    }
+
     fn open_question(&mut self, network: NetworkIndex, number: u32) -> Option<&mut Open> {
         self.networks.get_mut(&network)?.asking.open.get_mut(&number)
     }
@@ -329,6 +345,10 @@ impl Endpoint {
             Answer::Pending { retry_after, .. } if number == CERTIFY => {
                 Some(Duration::from_secs(u64::from(*retry_after).clamp(1, 3600)))
             }
+            // A controller that has just started decides soon.
+            Answer::Denied { reason: Denial::Unavailable, .. } if number == CERTIFY => {
+                Some(UNAVAILABLE_PAUSE + self.spread(UNAVAILABLE_PAUSE))
+            }
             Answer::Denied { .. } if number == CERTIFY => Some(DENIED_PAUSE + self.spread(DENIED_PAUSE)),
             Answer::Found { identity, credentials } if number != CERTIFY => {
                 self.on_found_member(now, network, identity, credentials);
@@ -373,6 +393,9 @@ impl Endpoint {
 
 /// Time after which credentials are renewed. A controller may then be away for the rest of their lifetime.
 const RENEW_AFTER: Duration = Duration::from_secs(3600);
+
+/// Pause after a controller could not decide.
+const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Pause after a denial, which another decision of a person may change.
 const DENIED_PAUSE: Duration = Duration::from_secs(60);

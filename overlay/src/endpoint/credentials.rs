@@ -159,6 +159,14 @@ impl Endpoint {
         self.arm_shown(key);
     }
 
+    /// Notes that a peer without a session may have forgotten this node's credentials: it can have left the
+    /// network and joined it again.
+    pub(super) fn forget_verdict(&mut self, key: PeerKey) {
+        if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) {
+            (shown.judged, shown.repeat_at) = (None, None);
+        }
+    }
+
     fn arm_shown(&mut self, key: PeerKey) {
         let next = self.peers.get(key).and_then(|peer| peer.shown.as_ref()?.next());
         match next {

@@ -175,8 +175,12 @@ impl Endpoint {
             Effect::Confirmed => self.others(now, key, node, Link::path_confirmed),
             Effect::Doubted => self.others(now, key, node, Link::doubt_liveness),
             Effect::Departed => self.forget_departed(now),
-            Effect::Established => self.show_credentials(now, key),
+            Effect::Established => {
+                self.show_credentials(now, key);
+                self.hurry_questions(now, key);
+            }
             Effect::SessionLost => {
+                self.forget_verdict(key);
                 if self.carrier(node).is_none() {
                     self.core.timers.clear(Timer::Mtu(node));
                 }

@@ -22,8 +22,9 @@ const MAX_CONTROLLERS: usize = 8;
 /// Maximum number of members that a node remembers because a controller named them.
 const MAX_FOUND: usize = 64;
 
-/// Network whose controllers admit the members, as one node knows it.
-#[derive(Debug, Clone, PartialEq)]
+/// Network whose controllers admit the members, as one node knows it. Two descriptions are equal if they can
+/// be of the same network, however much each knows of it.
+#[derive(Debug, Clone)]
 pub struct ManagedNetwork {
     /// ID of kind [`NetworkKind::Managed`](crate::NetworkKind::Managed).
     pub id: NetworkId,
@@ -58,6 +59,12 @@ impl ManagedNetwork {
             signed_time: UnixTime::default(),
             is_controller: false,
         }
+    }
+}
+
+impl PartialEq for ManagedNetwork {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && (self.key == other.key || self.key.is_none() || other.key.is_none())
     }
 }
 
@@ -216,6 +223,7 @@ impl Membership {
 
     /// Takes over the credentials of the network's description, for the node that joins.
     pub(crate) fn begin(&mut self, node: &NodeId) -> Result<(), Refusal> {
+        self.own = None;
         match self.given.take() {
             Some(credentials) => self.set_own(&credentials, node),
             None => Ok(()),
@@ -369,7 +377,16 @@ pub(super) struct Managed {
 
 impl Managed {
     pub(super) fn new(network: &ManagedNetwork) -> Self {
-        Self { membership: Membership::new(network) }
+        let mut membership = Membership::new(network);
+        // The certificate's own node, for questions about a network that is not joined. A node that joins it
+        // begins anew, and cannot take another node's certificate.
+        if let Some(credentials) = network.credentials.as_ref().filter(|one| one.process().is_none()) {
+            let holder = credentials.certificate().grant().node;
+            if membership.set_own(credentials, &holder).is_ok() {
+                membership.request = network.request.clone();
+            }
+        }
+        Self { membership }
     }
 }
 

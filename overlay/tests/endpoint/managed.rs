@@ -165,6 +165,30 @@ fn nothing_passes_from_or_to_a_node_without_credentials() {
 }
 
 #[test]
+fn a_member_that_leaves_and_joins_again_is_admitted_again() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[1, 2]);
+    net.send(0, 1, b"first");
+    net.run(SECOND);
+    for round in 0..3 {
+        let at = network(&net, 1);
+        net.nodes[1].endpoint.leave(net.now, at);
+        net.pump();
+        net.run(SECOND);
+        net.join(1, &config(Some(authority.credentials(2, Duration::ZERO))));
+        net.run(4 * SECOND);
+        net.nodes[0].inbox.clear();
+        net.send(1, 0, b"again");
+        net.run(2 * SECOND);
+        assert_eq!(net.received(0), [b"again".to_vec()], "round {round}");
+        net.nodes[1].inbox.clear();
+        net.send(0, 1, b"back");
+        net.run(2 * SECOND);
+        assert_eq!(net.received(1), [b"back".to_vec()], "round {round}");
+    }
+}
+
+#[test]
 fn credentials_of_another_node_do_not_help() {
     let authority = Authority::new();
     let mut net = members(&authority, &[1]);
