@@ -168,7 +168,13 @@ impl NodeHandle {
     /// Returns the addresses of the members with this name, in the networks that exist for the handle.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
         let networks = self.networks();
-        crate::node::addresses_named(self.datapath(), name, &networks)
+        self.datapath().addresses_named(name, |id| networks.iter().any(|network| network.id == id))
+    }
+
+    /// Asks the controllers of managed networks for the member with a name, if one may have it. Returns false
+    /// once they have said that none has it. The answer shows in [`Self::addresses_named`].
+    pub fn search_name(&self, name: &str) -> bool {
+        crate::node::search_name(self.datapath(), name, &self.networks())
     }
 
     /// Returns the name of the member that has an address in a network that exists for the handle.

@@ -380,16 +380,8 @@ const NAME_POLL: Duration = Duration::from_millis(5);
 pub(crate) fn addresses_named(datapath: &Datapath, name: &str, networks: &[JoinedNetwork]) -> Vec<IpAddr> {
     let known = || datapath.addresses_named(name, |id| networks.iter().any(|network| network.id == id));
     let found = known();
-    // A name with a dot is no member's, and this one is every machine's.
-    let wanted = name.parse::<MemberName>().ok().filter(|name| name.as_str() != "localhost");
-    let Some(wanted) = wanted.filter(|_| found.is_empty()) else { return found };
-    let (now, mut batch) = (Instant::now(), Batch::default());
-    let question = Question::FindName(wanted);
-    let mut is_asked = false;
-    for network in networks {
-        is_asked |= datapath.find_member(now, network.index, &question, &mut batch);
-    }
-    while is_asked && now.elapsed() < NAME_WAIT {
+    let now = Instant::now();
+    while found.is_empty() && now.elapsed() < NAME_WAIT && search_name(datapath, name, networks) {
         thread::sleep(NAME_POLL);
         let found = known();
         if !found.is_empty() {
@@ -397,6 +389,21 @@ pub(crate) fn addresses_named(datapath: &Datapath, name: &str, networks: &[Joine
         }
     }
     found
+}
+
+/// Asks the controllers of managed networks for the member with a name, if one may have it. Returns false
+/// once they have said that none has it.
+pub(crate) fn search_name(datapath: &Datapath, name: &str, networks: &[JoinedNetwork]) -> bool {
+    // A name with a dot is no member's, and this one is every machine's.
+    let wanted = name.parse::<MemberName>().ok().filter(|name| name.as_str() != "localhost");
+    let Some(wanted) = wanted else { return false };
+    let (now, mut batch) = (Instant::now(), Batch::default());
+    let question = Question::FindName(wanted);
+    let mut is_asked = false;
+    for network in networks {
+        is_asked |= datapath.find_member(now, network.index, &question, &mut batch);
+    }
+    is_asked
 }
 
 impl Joined {

@@ -37,8 +37,8 @@ pub use closing::{Undelivered, loss_text, say_loss};
 pub use device::DeviceSender;
 pub use events::{Event, Events, RootChanges};
 pub use joined::Joined;
-pub(crate) use managed::addresses_named;
 pub use managed::{Answerer, MembershipStatus, Standing};
+pub(crate) use managed::{addresses_named, search_name};
 pub use patience::{Linger, Patience, Remaining};
 pub(crate) use root_list::ask_lists;
 #[cfg(feature = "dns")]

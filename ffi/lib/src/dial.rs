@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use libc::{c_char, c_int, sockaddr, socklen_t};
 use peersock_bsd as bsd;
 use peersock_bsd::{Errno, Socket};
-use peersock_fd::{Reply, Request};
 
 use crate::boundary::{answer, posix_with_text};
 use crate::networks::storage;
@@ -181,8 +180,8 @@ fn look_up(node: peersock_node, host: &str) -> Answer<Vec<IpAddr>> {
         }
         return Ok(own);
     }
-    match node.client.ask(Request::Resolve(host.to_owned())) {
-        Ok(Reply::Resolved(found)) if !found.is_empty() => Ok(found),
+    match node.client.resolve(host) {
+        Ok(found) if !found.is_empty() => Ok(found),
         Err(Errno::NETDOWN) => Err(Failure::down()),
         Err(error) => Err(system(error, format!("the node was not asked about '{host}': {error}"))),
         Ok(_) => Err(Failure {

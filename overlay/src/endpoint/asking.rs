@@ -5,7 +5,7 @@
 //! failure the pauses grow and are spread, because many members ask again at the same time when a controller
 //! comes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(600);
 /// Time for which a look-up of a member is repeated.
 const FIND_FOR: Duration = Duration::from_secs(5);
 
+/// Time for which a look-up that found no member is not repeated.
+const ABSENT_FOR: Duration = Duration::from_secs(2);
+
 /// Maximum number of look-ups at a time.
 const MAX_FINDS: usize = 64;
 
@@ -45,6 +48,8 @@ const CERTIFY: u32 = 0;
 #[derive(Debug, Default)]
 pub(super) struct Asking {
     open: BTreeMap<u32, Open>,
+    /// Look-ups of the last seconds for which there is no member, with the times of the answers.
+    absent: VecDeque<(Vec<u8>, Instant)>,
     /// Controller that answered last, by its place in the list.
     preferred: usize,
 }
@@ -116,13 +121,18 @@ impl Endpoint {
     }
 
     /// Asks the controllers of a managed network for a member by name or address.
-    /// [`Event::Answered`] has the answer; without one in 5 s there is none. Returns false if too many such
-    /// questions are open, or the network is no managed one.
+    /// [`Event::Answered`] has the answer; without one in 5 s there is none. Returns false if a controller has
+    /// just said that there is no such member, too many questions are open, or the network is no managed one.
     pub fn find_member(&mut self, now: Instant, network: NetworkIndex, question: &Question) -> bool {
         let id = u32::from_be_bytes(self.core.random());
         let bytes = question.to_bytes();
         let Some(joined) = self.networks.get_mut(&network) else { return false };
         if joined.policy.membership().is_none() || matches!(question, Question::Certify(_)) {
+            return false;
+        }
+        let is_recent = |(_, at): &(Vec<u8>, Instant)| now.saturating_duration_since(*at) < ABSENT_FOR;
+        joined.asking.absent.retain(is_recent);
+        if joined.asking.absent.iter().any(|(absent, _)| *absent == bytes) {
             return false;
         }
         let open = &mut joined.asking.open;
@@ -357,10 +367,15 @@ impl Endpoint {
             Answer::Absent if number != CERTIFY => None,
             _ => return,
         };
+        let is_absent = answer == Answer::Absent;
         self.core.emit(Event::Answered(handle, Box::new(answer)));
         let fresh = u32::from_be_bytes(self.core.random());
         if let Some(joined) = self.networks.get_mut(&network) {
-            joined.asking.open.remove(&number);
+            let answered = joined.asking.open.remove(&number);
+            if let (true, Some(question)) = (is_absent, answered.and_then(|open| open.question)) {
+                joined.asking.absent.truncate(MAX_FINDS - 1);
+                joined.asking.absent.push_front((question, now));
+            }
             if let Some(pause) = next {
                 joined.asking.open.insert(CERTIFY, Open::new(None, fresh, now + pause));
             }

@@ -71,10 +71,7 @@ impl Member {
     /// # Errors
     /// `NetworkDown` if the node has ended; errors of the request, after which nothing is known of the name.
     pub fn addresses_named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        match self.client.ask(Request::Resolve(name.to_owned()))? {
-            Reply::Resolved(addresses) => Ok(addresses),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
+        Ok(self.client.resolve(name)?)
     }
 
     /// Checks that members can reach a service at a port.

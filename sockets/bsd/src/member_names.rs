@@ -16,11 +16,9 @@ pub fn addresses_of(client: &Client, name: &str) -> Result<Vec<IpAddr>, Errno> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.parse::<IpAddr>().is_ok() {
         return Ok(Vec::new());
     }
-    match client.ask(Request::Resolve(name.to_owned())) {
-        Ok(Reply::Resolved(ips)) => Ok(ips),
-        _ if is_localhost(name) => Ok(Vec::new()),
-        Ok(_) => Err(Errno::PROTO),
-        Err(error) => Err(error),
+    match client.resolve(name) {
+        Err(_) if is_localhost(name) => Ok(Vec::new()),
+        answer => answer,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, IoSlice, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -77,6 +78,10 @@ struct Connection {
     identity: Identity,
 }
 
+/// Longest wait for a name that controllers are asked about, and the interval of the questions to the node.
+const SEARCH: Duration = Duration::from_secs(1);
+const SEARCH_POLL: Duration = Duration::from_millis(10);
+
 impl Client {
     /// Returns the client of a node, with the token that the node gave to this process.
     pub fn new(tag: NodeTag, token: Token) -> Arc<Self> {
@@ -138,6 +143,23 @@ impl Client {
     /// ENETDOWN if the node has ended, or has not answered for 30 seconds, and the errors of its reply.
     pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
         self.ask_with(request, None)
+    }
+
+    /// Returns the addresses of the members with a name, none if no member has it. Waits up to a second for
+    /// the controllers of managed networks.
+    ///
+    /// # Errors
+    /// Like [`ask`](Self::ask).
+    pub fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Errno> {
+        let begun = Instant::now();
+        loop {
+            match self.ask(Request::Resolve(name.to_owned()))? {
+                Reply::Resolved(found) => return Ok(found),
+                Reply::Searching if begun.elapsed() < SEARCH => std::thread::sleep(SEARCH_POLL),
+                Reply::Searching => return Ok(Vec::new()),
+                _ => return Err(Errno::PROTO),
+            }
+        }
     }
 
     /// Sends a request to the node together with a descriptor, and waits for its reply.

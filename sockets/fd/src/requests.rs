@@ -12,7 +12,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// Version of requests and replies. A node answers only requests of the same version.
-pub const VERSION: u8 = 14;
+pub const VERSION: u8 = 15;
 
 /// Maximum length of a request and of a reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -231,6 +231,8 @@ pub enum Reply {
     Routes(Vec<Route>),
     /// To [`Request::Resolve`].
     Resolved(Vec<IpAddr>),
+    /// To [`Request::Resolve`]: the node asks others about the name; ask again a little later.
+    Searching,
     /// To [`Request::NameOf`].
     Name(Option<String>),
     /// To [`Request::Interfaces`].

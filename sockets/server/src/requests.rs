@@ -207,7 +207,7 @@ impl ServerState {
                 let aliases = self.context.has_no_ipv4().then_some(ALIAS_RANGE);
                 Some(Reply::Routes(self.context.networks().iter().flat_map(routes).chain(aliases).collect()))
             }
-            Request::Resolve(name) => Some(self.resolve(&name).map_or_else(failed, Reply::Resolved)),
+            Request::Resolve(name) => Some(self.resolve(&name).unwrap_or_else(failed)),
             Request::NameOf(ip) => Some(self.name_of(ip).map_or_else(failed, Reply::Name)),
             Request::Interfaces => Some(Reply::Interfaces(self.interfaces())),
             Request::Alongside(socket) => done(self.put_alongside(socket, fd)),
@@ -395,8 +395,12 @@ impl ServerState {
         self.context.networks().iter().map(interface).collect()
     }
 
-    fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Errno> {
-        Ok(self.context.node()?.addresses_named(name))
+    fn resolve(&self, name: &str) -> Result<Reply, Errno> {
+        let node = self.context.node()?;
+        let found = node.addresses_named(name);
+        // Without waiting, because this thread serves all sockets.
+        let is_searching = found.is_empty() && node.search_name(name);
+        Ok(if is_searching { Reply::Searching } else { Reply::Resolved(found) })
     }
 
     fn name_of(&self, ip: IpAddr) -> Result<Option<String>, Errno> {
