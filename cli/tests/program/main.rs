@@ -26,6 +26,7 @@ mod guests;
 mod identity;
 mod idle;
 mod lan;
+mod managed;
 mod manual;
 mod narrow;
 mod nat64;

@@ -1,0 +1,166 @@
+//! Managed networks: a controller, machines that join by invite and by code, removal, restarts.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::{PATIENCE, Running, peersock, run};
+
+/// Machines of one test, each with a state directory.
+struct Machines(tempfile::TempDir);
+
+impl Machines {
+    fn new() -> Machines {
+        Machines(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn command(&self, machine: &str, words: &[&str]) -> Command {
+        let mut command = peersock(words);
+        command.env("PEERSOCK_STATE", self.0.path().join(machine)).env("PEERSOCK_INTERFACE", "lo");
+        command.env_remove("PEERSOCK_INVITE").env_remove("PEERSOCK_OWN_NODE").env("PEERSOCK_PERSIST", "0");
+        command
+    }
+
+    /// Runs a command that succeeds, and returns what it prints.
+    fn ok(&self, machine: &str, words: &[&str]) -> String {
+        let output = run(self.command(machine, words));
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {errors}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+
+    /// Runs a command that fails, and returns its errors.
+    fn refused(&self, machine: &str, words: &[&str]) -> String {
+        let output = run(self.command(machine, words));
+        assert!(!output.status.success(), "{words:?}");
+        String::from_utf8(output.stderr).expect("text")
+    }
+
+    /// Makes a network on the machine `alpha`, and serves it.
+    fn network(&self) -> (String, Running) {
+        let made =
+            self.ok("alpha", &["network", "create", "team", "--pool", "10.77.0.0/24", "--name", "alpha"]);
+        let id: String = made.chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').collect();
+        let id = id.replace('-', "");
+        (id[id.len() - 16..].to_owned(), self.serve())
+    }
+
+    fn serve(&self) -> Running {
+        let serving = Running::start(self.command("alpha", &["controller", "-n", "team"]));
+        serving.wait_for_stderr("serving team");
+        serving
+    }
+
+    fn invite(&self, words: &[&str]) -> String {
+        self.ok("alpha", &[&["network", "invite"], words].concat())
+    }
+
+    fn members(&self) -> Vec<Value> {
+        let listed: Value =
+            serde_json::from_str(&self.ok("alpha", &["network", "members", "--json"])).expect("JSON");
+        listed["members"].as_array().expect("a list").clone()
+    }
+
+    /// Listens on a machine of the network. Returns the IPv4 address.
+    fn listen(&self, machine: &str, port: &str) -> (Running, String) {
+        let listening = Running::start(self.command(machine, &["listen", "-k", "-n", "team", port]));
+        let rest = listening.wait_for_stderr("listening on 10.77.0.");
+        let address = format!("10.77.0.{}", rest.split(':').next().expect("an address"));
+        (listening, address)
+    }
+
+    fn dial(&self, machine: &str, to: &str) -> std::process::Output {
+        run(self.command(machine, &["dial", "-n", "team", "--timeout", "15", to]))
+    }
+}
+
+#[test]
+fn a_machine_joins_by_an_invite_and_talks_and_a_removal_ends_it() {
+    let machines = Machines::new();
+    let (id, serving) = machines.network();
+    let invite = machines.invite(&["--name", "beta", "--tag", "db"]);
+    assert!(invite.starts_with(&format!("peersock://{id}/")) && invite.len() <= 200, "{invite}");
+    let joined = machines.ok("beta", &["join", &invite, "--as", "team"]);
+    assert!(joined.starts_with("joined team as beta, 10.77.0.2, fd"), "{joined}");
+    assert!(joined.contains("tags db"), "{joined}");
+    // Again is no error, and a used invite admits nobody else.
+    assert!(machines.ok("beta", &["join", &invite]).contains("is a member already"));
+    let used = machines.refused("gamma", &["join", &invite]);
+    assert!(used.contains("as often as it may be"), "{used}");
+    assert!(machines.ok("beta", &["networks"]).contains("10.77.0.2"));
+
+    let (_listening, address) = machines.listen("beta", "7000");
+    assert_eq!(address, "10.77.0.2");
+    let other = machines.invite(&["--name", "gamma"]);
+    machines.ok("gamma", &["join", &other, "--as", "team"]);
+    let reached = machines.dial("gamma", "10.77.0.2:7000");
+    assert!(reached.status.success(), "{}", String::from_utf8_lossy(&reached.stderr));
+
+    machines.ok("alpha", &["network", "revoke", "gamma"]);
+    let deadline = Instant::now() + PATIENCE;
+    while machines.dial("gamma", "10.77.0.2:7000").status.success() {
+        assert!(Instant::now() < deadline, "the removed machine still gets through");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let again = machines.refused("gamma", &["join", &id, "--wait", "0s", "--as", "other"]);
+    assert!(!again.is_empty());
+    drop(serving);
+}
+
+#[test]
+fn a_machine_without_an_invite_waits_for_its_code() {
+    let machines = Machines::new();
+    let (id, serving) = machines.network();
+    let joining = Running::start(machines.command("beta", &["join", &id, "--name", "beta", "--as", "team"]));
+    let said = joining.wait_for_stderr("waiting for approval, code ");
+    let code = said[..7].to_owned();
+    serving.wait_for_stderr(&format!("beta wants to join: code {code}"));
+    assert!(machines.refused("alpha", &["network", "approve", "ZZZ-ZZZ"]).contains("network members"));
+    let approved = machines.ok("alpha", &["network", "approve", &code.to_ascii_lowercase()]);
+    assert!(approved.contains("beta") && approved.contains("10.77.0.2"), "{approved}");
+    joining.wait_for_stdout("joined team as beta");
+    assert_eq!(machines.members().len(), 2);
+}
+
+#[test]
+fn members_go_on_without_the_controller_and_across_its_restart() {
+    let machines = Machines::new();
+    let (_, serving) = machines.network();
+    for machine in ["beta", "gamma"] {
+        let invite = machines.invite(&["--name", machine]);
+        machines.ok(machine, &["join", &invite, "--as", "team"]);
+    }
+    drop(serving);
+    let (_listening, address) = machines.listen("beta", "7000");
+    let reached = machines.dial("gamma", &format!("{address}:7000"));
+    assert!(reached.status.success(), "{}", String::from_utf8_lossy(&reached.stderr));
+    // A controller that was killed has lost nothing, and admits again.
+    let _serving = machines.serve();
+    assert_eq!(machines.members().len(), 3);
+    let invite = machines.invite(&["--name", "delta"]);
+    let joined = machines.ok("delta", &["join", &invite]);
+    assert!(joined.contains("10.77.0.4"), "{joined}");
+}
+
+#[test]
+fn what_cannot_be_joined_is_refused_with_the_next_step() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    for (words, hint) in [
+        (&["join"][..], "give an invite"),
+        (&["join", "peersock://nonsense/AAAA"], "copy the whole line"),
+        (&["join", "ff00500050000000"], "give it to -n"),
+        (&["dial", "-n", &id, "10.77.0.1:1"], "peersock join"),
+        (&["network", "members", "-n", "other"], "peersock network create"),
+        (&["leave", "other"], "peersock networks"),
+        (&["controller"], "peersock network create"),
+    ] {
+        let refused = machines.refused("beta", words);
+        assert!(refused.contains(hint), "{words:?}: {refused}");
+    }
+    let damaged = machines.invite(&[]).replace('A', "B");
+    assert!(!machines.refused("beta", &["join", &damaged]).is_empty());
+    let expired = machines.invite(&["--for", "0s"]);
+    assert!(machines.refused("beta", &["join", &expired]).contains("invite has ended"));
+}
