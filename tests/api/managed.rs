@@ -119,9 +119,10 @@ fn kept(directory: &Path) -> Node {
 /// Sends a byte from a member to an address and gets it back; returns the stream.
 fn echo(node: &Node, listener: &TcpListener, to: IpAddr) -> (TcpStream, TcpStream) {
     let port = listener.local_addr().expect("bound").port();
+    // Before the other end waits for it, so that a failure ends the test.
+    let mut stream = TcpStream::connect_on(node, SocketAddr::new(to, port)).expect("connected");
     thread::scope(|scope| {
         let accepted = scope.spawn(|| listener.accept().expect("a connection").0);
-        let mut stream = TcpStream::connect_on(node, SocketAddr::new(to, port)).expect("connected");
         stream.write_all(b"x").expect("room");
         let mut accepted = accepted.join().expect("no panic");
         let mut byte = [0];
@@ -149,7 +150,8 @@ fn invited_members_talk_and_a_revocation_resets_their_connections() {
     let listener = TcpListener::bind_on(&beta, "[::]:0").expect("a free port");
     let (mut open, _accepted) = echo(&alpha, &listener, away.address().into());
     // By then they know each other's granted addresses, too.
-    drop(echo(&alpha, &listener, theirs));
+    let by_ipv4 = TcpListener::bind_on(&beta, "0.0.0.0:0").expect("a free port");
+    drop(echo(&alpha, &by_ipv4, theirs));
 
     let mut set = Revocations::default();
     let min_serial = Serial::next(now().plus(Duration::from_millis(1)), None);

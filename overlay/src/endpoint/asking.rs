@@ -197,6 +197,11 @@ impl Endpoint {
         } else if let Some(key) = key {
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
             self.look_up_peer(now, key);
+            if number != CERTIFY {
+                // The controller may be away. Members on the local networks say themselves who they are.
+                self.solicit(now);
+                self.meet_anybody(now, network);
+            }
         } else {
             // Any member knows the controller of its own certificate.
             self.solicit(now);
