@@ -147,8 +147,10 @@ pub(super) fn complete(
     }
     let mut request = network.request.clone();
     request.run = random();
+    // After a machine has left the network and joined it again, the number is larger than before, too.
+    let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    request.starts = kept.as_ref().map_or(unix_time.as_secs(), |kept| kept.starts + 1);
     if let Some(kept) = &kept {
-        request.starts = kept.starts + 1;
         request.name = request.name.or_else(|| kept.wish.clone());
     }
     if request.name.is_none() {
@@ -186,6 +188,7 @@ pub(super) fn start(
     events: Arc<Subscription>,
     record: Option<MembershipRecord>,
 ) {
+    let starts = node.driver.datapath.membership(network.index, Membership::starts).unwrap_or_default();
     let is_managed = node.driver.datapath.membership(network.index, |_| ()).is_some();
     if !is_managed {
         return;
@@ -199,6 +202,7 @@ pub(super) fn start(
         shared,
         state,
         record,
+        starts,
         refuted: BTreeSet::new(),
         stretched: None,
         written: None,
@@ -231,6 +235,8 @@ struct Follower {
     shared: Arc<Shared>,
     state: Option<StateDir>,
     record: Option<MembershipRecord>,
+    /// Number of this run of the identity in the network.
+    starts: u64,
     /// Keys whose stretched hash is not the network's ID.
     refuted: BTreeSet<NetworkKey>,
     stretched: Option<Instant>,
@@ -294,7 +300,7 @@ impl Follower {
             Ok(id) if id == Some(self.network.id) => {
                 let Some(node) = self.node.upgrade() else { return };
                 tracing::info!(network = %self.network.id, %key, "the network's key is remembered from now on");
-                self.record = Some(MembershipRecord::new(self.network.id, key));
+                self.record = Some(self.new_record(key));
                 let (now, mut batch) = (Instant::now(), Batch::default());
                 node.driver.datapath.set_network_key(now, self.network.index, key, &mut batch);
                 node.driver.kick();
@@ -328,6 +334,10 @@ impl Follower {
         }
     }
 
+    fn new_record(&self, key: NetworkKey) -> MembershipRecord {
+        MembershipRecord { starts: self.starts, ..MembershipRecord::new(self.network.id, key) }
+    }
+
     /// Brings the record up to date with the overlay.
     fn update(&mut self) {
         let Some(node) = self.node.upgrade() else { return };
@@ -346,8 +356,7 @@ impl Follower {
         if credentials.is_some() && sync::lock(&self.shared.progress).standing == Standing::Asking {
             self.shared.set(Standing::Member, false);
         }
-        let id = self.network.id;
-        if let Some(record) = self.record.take().or_else(|| key.map(|key| MembershipRecord::new(id, key))) {
+        if let Some(record) = self.record.take().or_else(|| key.map(|key| self.new_record(key))) {
             let revocations = revocations.and_then(|(head, set)| Some((head, set?)));
             self.record =
                 Some(MembershipRecord { credentials, controllers, revocations, signed_time, ..record });

@@ -8,6 +8,9 @@ const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)
 /// Parses a whole number with a unit: `90s`, `15m`, `23h`, `30d`.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || "a time is a number with a unit: 90s, 15m, 23h or 30d".to_owned();
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
     let unit = text.chars().next_back().ok_or_else(wrong)?;
     let (_, seconds) = UNITS.iter().find(|(letter, _)| *letter == unit).ok_or_else(wrong)?;
     let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;

@@ -73,8 +73,10 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
             "choose another name",
         ));
     }
+    // An invite is a new decision: this machine may have been removed without hearing of it.
     if let Some(record) = StateDir::membership(&path, id)?
         && is_current(&record)
+        && invite.is_none()
     {
         keep_names(&path, record, args)?;
         return told(&path, id, args.json, "is a member already");
@@ -101,7 +103,7 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
             .name("controller".into())
             .spawn(move || joined.wait_peer(to, FIRST_ANSWER))?;
     }
-    let admitted = wait(&joined, args.wait.max(FIRST_ANSWER), args.wait.is_zero());
+    let admitted = wait(&joined, args.wait);
     let roots: Vec<_> = invite.iter().flat_map(|invite| invite.roots().to_vec()).collect();
     if admitted.is_ok() {
         kept(&path, id)?;
@@ -157,8 +159,9 @@ fn keep_names(path: &std::path::Path, mut record: MembershipRecord, args: &JoinA
 }
 
 /// Waits for the decision of a controller, and tells what it waits for.
-fn wait(joined: &Joined, within: Duration, is_hasty: bool) -> Outcome {
+fn wait(joined: &Joined, for_approval: Duration) -> Outcome {
     let begun = Instant::now();
+    let mut is_answered = false;
     let mut told = None;
     let mut tell = |standing: &Standing| {
         if let Standing::Pending(code) = standing
@@ -171,8 +174,12 @@ fn wait(joined: &Joined, within: Duration, is_hasty: bool) -> Outcome {
         }
     };
     loop {
+        // Only a person takes long.
+        let within = if is_answered { for_approval } else { FIRST_ANSWER };
         let step = within.saturating_sub(begun.elapsed()).min(Duration::from_secs(1));
-        match joined.wait_admitted(step, &mut tell)? {
+        let standing = joined.wait_admitted(step, &mut tell)?;
+        is_answered |= matches!(standing, Standing::Pending(_));
+        match standing {
             Standing::Member => return Ok(()),
             // A controller that has just started waits for the newest word of the members.
             Standing::Denied(Denial::Unavailable) if begun.elapsed() < within => {}
@@ -182,7 +189,7 @@ fn wait(joined: &Joined, within: Duration, is_hasty: bool) -> Outcome {
                     "ask who runs the network for an invite, or for approval",
                 ));
             }
-            Standing::Pending(code) if is_hasty => {
+            Standing::Pending(code) if for_approval.is_zero() => {
                 return Err(Failure::new(
                     format_args!("the request waits for approval, code {code}"),
                     "join again when it is approved",

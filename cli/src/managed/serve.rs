@@ -98,7 +98,7 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
         ended.shutdown(DRAIN);
         128 + signal
     })?;
-    stdio::note(format_args!("serving {name} ({id}), {members} members"));
+    stdio::note(format_args!("serving {name} ({id}); members: {members}"));
     keep(&node, &joined, &controller)
 }
 

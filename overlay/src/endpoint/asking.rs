@@ -244,6 +244,31 @@ impl Endpoint {
         })
     }
 
+    /// Keeps a session with a controller, by which revocations come at once.
+    pub(super) fn keep_controller(&mut self, now: Instant, network: NetworkIndex) {
+        let Some(membership) = self.membership(network).filter(|known| !known.is_controller()) else {
+            return;
+        };
+        let controllers = membership.controllers().to_vec();
+        let known = |one: &crate::id::PublicIdentity| {
+            self.networks.get(&network)?.by_node.get(&one.node_id()).copied()
+        };
+        let is_connected =
+            |key: PeerKey| self.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session());
+        if controllers.iter().filter_map(known).any(is_connected) {
+            return;
+        }
+        for identity in controllers {
+            let known =
+                self.networks.get(&network).and_then(|joined| joined.by_node.get(&identity.node_id()));
+            let Some(key) = known.copied().or_else(|| self.add_controller(now, network, identity)) else {
+                continue;
+            };
+            self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));
+            self.look_up_peer(now, key);
+        }
+    }
+
     fn add_controller(
         &mut self,
         now: Instant,

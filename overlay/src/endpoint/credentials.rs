@@ -22,9 +22,9 @@ const REPEAT_AFTER: Duration = Duration::from_millis(250);
 /// Number of repetitions in one session.
 const MAX_REPEATS: u32 = 6;
 
-/// Rate at which one peer's credentials are judged, at some 150 us each, after a burst.
-const JUDGE_INTERVAL: Duration = Duration::from_secs(1);
-const JUDGE_BURST: u32 = 8;
+/// Rate at which one peer's credentials, heads and questions are handled, at some 150 us each, after a burst.
+const JUDGE_INTERVAL: Duration = Duration::from_millis(250);
+const JUDGE_BURST: u32 = 32;
 
 /// Longest time until a peer's credentials are checked again. The system's clock may be set meanwhile.
 const CHECK_AT_LEAST: Duration = Duration::from_secs(600);
@@ -159,6 +159,16 @@ impl Endpoint {
         self.arm_shown(key);
     }
 
+    /// Asks a peer for its credentials that this node has forgotten, which the peer may not know.
+    pub(super) fn ask_for_credentials(&mut self, now: Instant, key: PeerKey) {
+        let Some(handle) = self.peers.get(key).map(|peer| peer.link.handle.clone()) else { return };
+        let has_key = self.membership(handle.network()).is_some_and(|known| known.key().is_some());
+        if has_key && !handle.is_admitted() {
+            let message = MembershipMessage::Want { digest: [0; 8], offset: ASKS_FOR_CREDENTIALS };
+            self.tell(now, key, &message);
+        }
+    }
+
     /// Notes that a peer without a session may have forgotten this node's credentials: it can have left the
     /// network and joined it again.
     pub(super) fn forget_verdict(&mut self, key: PeerKey) {
@@ -277,7 +287,11 @@ impl Endpoint {
             Err(refusal) => {
                 self.core.counters.credentials_refused.increment();
                 tracing::info!(peer = %handle.logged(), %refusal, "the peer's credentials are refused");
-                if refusal == Refusal::Revoked {
+                let admitted = self.membership(handle.network()).and_then(|known| {
+                    known.admission(handle.id()).map(|one| digest(&one.credentials().to_bytes()))
+                });
+                // An old copy of credentials says nothing of later ones.
+                if refusal == Refusal::Revoked && admitted == Some(digest(bytes)) {
                     self.expel(now, key, refusal);
                 }
                 if !handle.is_admitted() {

@@ -177,6 +177,7 @@ impl Endpoint {
             Effect::Departed => self.forget_departed(now),
             Effect::Established => {
                 self.show_credentials(now, key);
+                self.ask_for_credentials(now, key);
                 self.hurry_questions(now, key);
             }
             Effect::SessionLost => {

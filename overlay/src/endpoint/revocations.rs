@@ -15,6 +15,9 @@ use crate::wire::MembershipMessage;
 /// Interval at which peers hear in short which head this node has.
 const HAVE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Time after a join until the first word, and until a session with a controller is wanted.
+const FIRST_HAVE: Duration = Duration::from_millis(500);
+
 /// Delays after a change at which peers hear of it again, because messages may be lost.
 const REPEATS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(8)];
 
@@ -71,7 +74,9 @@ impl Endpoint {
     /// Schedules the next word about heads to all peers.
     pub(super) fn arm_heads(&mut self, now: Instant, network: NetworkIndex) {
         if self.membership(network).is_some() {
-            self.core.timers.set_earlier(Timer::Heads(network), now + HAVE_INTERVAL);
+            let is_first = self.networks.get(&network).is_some_and(|joined| joined.have_at.is_none());
+            let delay = if is_first { FIRST_HAVE } else { HAVE_INTERVAL };
+            self.core.timers.set_earlier(Timer::Heads(network), now + delay);
         }
     }
 
@@ -93,6 +98,7 @@ impl Endpoint {
         }
         let (have_at, pull_at) = (joined.have_at, joined.pull.as_ref().map(|pull| pull.next));
         if is_due {
+            self.keep_controller(now, network);
             for key in self.members_in(network) {
                 self.tell_have(now, key);
             }
@@ -150,7 +156,11 @@ impl Endpoint {
         };
         let unix_time = self.core.clock.unix_time(now);
         let Some(membership) = self.membership(network) else { return };
-        if !membership.is_behind(head.epoch(), head.digest()) || !self.may_judge(now, key) {
+        // A stranger that offers a head and not its set would keep members from fetching it.
+        if !membership.is_behind(head.epoch(), head.digest())
+            || !self.is_member(key)
+            || !self.may_judge(now, key)
+        {
             return;
         }
         let Some(joined) = self.networks.get_mut(&network) else { return };

@@ -197,7 +197,12 @@ impl Head {
         now: UnixTime,
         revoked: &Revocations,
     ) -> Result<(), Refusal> {
-        if !self.delegation.rights().revokes || self.entries as usize > Revocations::MAX_ENTRIES {
+        // An epoch beyond the time would leave no room for later heads, so that no removal would count again.
+        let is_too_late = self.epoch > self.time.as_millis();
+        if !self.delegation.rights().revokes
+            || self.entries as usize > Revocations::MAX_ENTRIES
+            || is_too_late
+        {
             return Err(Refusal::Issuer);
         }
         if revoked.covers(&self.delegation.issuer().node_id(), self.delegation.serial()) {

@@ -168,6 +168,8 @@ fn heads_name_one_set_and_their_issuer() {
     assert_eq!(head.read_set(&set.to_bytes()), Some(set.clone()));
     assert_eq!(head.read_set(&[]), None);
 
+    let endless = Head::sign(&identity(2), delegation(), network, u64::MAX, NOW, &set);
+    assert_eq!(endless.verify(&key, network, NOW, &none), Err(Refusal::Issuer));
     // Another signer, a signer without the right, a revoked one, and a head from the future.
     let forged = Head::sign(&identity(3), delegation(), network, 8, NOW, &set);
     assert_eq!(forged.verify(&key, network, NOW, &none), Err(Refusal::Unauthentic));

@@ -11,7 +11,7 @@ use crate::crypto::hash;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::membership::{
     Admission, CertifyRequest, Credentials, Grant, Head, MemberName, NetworkKey, Refusal, Revocations,
-    UnixTime,
+    Serial, UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -138,6 +138,11 @@ impl Membership {
         &self.controllers
     }
 
+    /// Returns the number of this node's run that its requests for credentials name.
+    pub fn starts(&self) -> u64 {
+        self.request.starts
+    }
+
     /// Returns the newest head.
     pub fn head(&self) -> Option<&Head> {
         self.head.as_ref().map(|(head, _)| head)
@@ -201,8 +206,9 @@ impl Membership {
         let own = UnixTime::from(unix_time).as_millis();
         let offset = i64::try_from(i128::from(controller.as_millis()) - i128::from(own));
         // A second or two are the path's, and no reason to leave the system's clock.
-        let offset = offset.ok().filter(|offset| offset.abs() > CLOCKS_AGREE).unwrap_or(0);
-        let changes = (offset - self.offset).abs() > CLOCKS_AGREE;
+        let offset =
+            offset.ok().filter(|offset| offset.unsigned_abs() > CLOCKS_AGREE.unsigned_abs()).unwrap_or(0);
+        let changes = offset.saturating_sub(self.offset).unsigned_abs() > CLOCKS_AGREE.unsigned_abs();
         self.offset = offset;
         changes
     }
@@ -341,6 +347,13 @@ impl Membership {
             self.head = Some((head.clone(), set.into()));
         }
         self.signed_time = self.signed_time.max(head.time());
+        // Its answers count no more than its certificates.
+        let revoked = &self.revoked;
+        let own = self.own.as_ref().map(|own| own.admission.credentials().delegation());
+        self.controllers.retain(|one| {
+            let serial = own.filter(|own| own.issuer() == one).map_or(Serial::default(), |own| own.serial());
+            !revoked.covers(&one.node_id(), serial)
+        });
         let nodes: Vec<NodeId> = self.admitted.keys().copied().collect();
         self.found.retain(|_, found| found.check(found.signed_time(), &self.revoked).is_ok());
         Some(nodes.into_iter().filter(|node| self.refusal_of(node, unix_time).is_some()).collect())
@@ -361,7 +374,7 @@ impl Membership {
 /// Difference of two clocks in milliseconds that counts as none.
 const CLOCKS_AGREE: i64 = 30_000;
 
-fn serial(admission: &Admission) -> crate::membership::Serial {
+fn serial(admission: &Admission) -> Serial {
     admission.credentials().certificate().serial()
 }
 
@@ -460,7 +473,8 @@ impl Policy for Managed {
                     None => !admission.is_process(),
                 }
         };
-        self.membership.all().find(is_meant).map(|admission| *admission.holder())
+        // A name that was given on may still be in an older certificate.
+        self.membership.all().filter(is_meant).max_by_key(|one| serial(one)).map(|one| *one.holder())
     }
 
     fn keeps(&self, _: &NodeId) -> bool {

@@ -253,6 +253,26 @@ fn a_revocation_reaches_everybody_and_ends_what_was_open() {
     assert_eq!(net.received(1).last(), Some(&b"again".to_vec()));
 }
 
+/// Members that talk to nobody hear of a removal, because each keeps a session with a controller.
+#[test]
+fn a_revocation_reaches_members_that_were_never_asked_for_anything() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1, 2, 3]);
+    net.send(1, 2, b"open");
+    net.run(10 * SECOND);
+    let (head, set) = authority.revoke(2, Duration::from_secs(14));
+    let at = network(&net, 0);
+    net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by the issuer");
+    let took = net.wait(5 * SECOND, |net| {
+        expelled(net, 1) == 1
+            && [1, 3].iter().all(|&node| {
+                let at = network(net, node);
+                net.nodes[node].endpoint.membership(at).is_some_and(|known| known.revocations().len() == 1)
+            })
+    });
+    assert!(took < SECOND, "{took:?}");
+}
+
 #[test]
 fn a_large_set_arrives_whole_in_spite_of_loss() {
     let mut authority = Authority::new();
