@@ -53,8 +53,8 @@ impl Session {
         Session::open_with(args, node, network, Node::join, farewell)
     }
 
-    /// Prepares a node with these roots for devices: reads all it needs, but does not start it. `own` are the devices'
-    /// interfaces, over which no peer is reached.
+    /// Prepares a node with these roots for devices: reads all it needs, but does not start it. `own` are the
+    /// devices' interfaces, over which no peer is reached.
     pub(crate) fn prepare_for_devices(
         args: &NodeArgs,
         identity: IdentitySource,

@@ -23,7 +23,7 @@ pub const RENEW_AFTER: Duration = Duration::from_secs(3600);
 pub const EPHEMERAL_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Interval in which a machine that waits for approval asks.
-pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Time since the last sign of one run in which another run of the same identity gets nothing.
 pub const CLONE_WINDOW: Duration = Duration::from_secs(180);

@@ -27,9 +27,9 @@ impl Datapath {
         self.join_for(now, config, None, batch)
     }
 
-    /// Joins a network for a device beside the stack's sockets: it takes the packets that no socket takes, and
-    /// [`Datapath::send_from_device`] sends packets that come from the device.
-    /// Errors: as [`Datapath::join`].
+    /// Joins a network for a device beside the stack's sockets: it takes the packets that no socket takes,
+    /// and [`Datapath::send_from_device`] sends packets that come from the device. Errors: as
+    /// [`Datapath::join`].
     pub fn join_device(
         &self,
         now: Instant,

@@ -18,7 +18,8 @@ peersock_primitives::counters! {
 
         /// Peers of managed networks whose credentials were accepted.
         pub peers_admitted,
-        /// Peers of managed networks that were admitted and are no longer: revoked, or their credentials ended.
+        /// Peers of managed networks that were admitted and are no longer: revoked, or their credentials
+        /// ended.
         pub peers_expelled,
         /// Credentials, heads and sets of peers that do not count.
         pub credentials_refused,

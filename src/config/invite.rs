@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
 use peersock_overlay::membership::{CertifyRequest, NetworkKey, Token};
-use peersock_overlay::{ManagedNetwork, NetworkId, NetworkKind, NodeId};
+use peersock_overlay::{ManagedNetwork, NetworkId, NodeId};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -79,7 +79,8 @@ impl Invite {
         self.id.address_of(&NodeId::from_bytes(node))
     }
 
-    /// Returns the network, whose join presents the token. The network's key is not compared with its ID here.
+    /// Returns the network, whose join presents the token. This does not compare the network's key with its
+    /// ID.
     pub fn network(&self) -> Network {
         let request = CertifyRequest { token: Some(self.token.clone()), ..CertifyRequest::default() };
         let network = ManagedNetwork { key: Some(self.key), request, ..ManagedNetwork::new(self.id) };
@@ -117,7 +118,7 @@ impl FromStr for Invite {
             return Err(ParseInviteError::Length);
         }
         let id: NetworkId = id.parse().map_err(|_| ParseInviteError::Typo)?;
-        if id.kind() != NetworkKind::Managed {
+        if !id.is_managed() {
             return Err(ParseInviteError::Kind(id));
         }
         let bytes =

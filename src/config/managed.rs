@@ -4,7 +4,7 @@ use std::io;
 
 use argon2::{Algorithm, Argon2, Error, Params, Version};
 use peersock_overlay::membership::{MemberName, NetworkKey};
-use peersock_overlay::{ManagedNetwork, NetworkConfig, NetworkId, NetworkKind};
+use peersock_overlay::{ManagedNetwork, NetworkConfig, NetworkId};
 
 use super::Network;
 
@@ -39,7 +39,7 @@ pub fn network_id(key: &NetworkKey) -> io::Result<Option<NetworkId>> {
             error => io::Error::new(io::ErrorKind::InvalidInput, error.to_string()),
         })?;
     let id = NetworkId::new(u64::from_be_bytes(bytes)).ok();
-    Ok(id.filter(|id| id.kind() == NetworkKind::Managed && *id != NetworkId::ROOTS))
+    Ok(id.filter(NetworkId::is_managed))
 }
 
 impl Network {
@@ -72,6 +72,6 @@ mod tests {
         let id = network_id(&key).expect("memory");
         assert_eq!(id, network_id(&key).expect("memory"));
         assert_ne!(id, network_id(&other).expect("memory"));
-        assert!(id.is_some_and(|id| id.kind() == NetworkKind::Managed));
+        assert!(id.is_some_and(|id| id.is_managed()));
     }
 }

@@ -166,8 +166,8 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// Returns [`StateError::MalformedRecord`] if the file is damaged, the errors of [`StateDir::identity`] if it
-    /// is not private, otherwise [`StateError::Io`].
+    /// Returns [`StateError::MalformedRecord`] if the file is damaged, the errors of [`StateDir::identity`]
+    /// if it is not private, otherwise [`StateError::Io`].
     pub fn membership(path: &Path, network: NetworkId) -> Result<Option<MembershipRecord>, StateError> {
         let file = path.join(format!("{network}{SUFFIX}"));
         let text = match read_regular_secret_file(&file) {

@@ -15,7 +15,7 @@ use crate::stdio;
 #[derive(clap::Args)]
 struct OfNetwork {
     /// Network whose controller is here, by its name or ID [default: the only one]
-    #[arg(short = 'n', long = "network", value_name = "NETWORK")]
+    #[arg(short = 'n', value_name = "NETWORK")]
     network: Option<String>,
 
     #[command(flatten)]
@@ -89,7 +89,7 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
     let own = controller.credentials(now()).ok_or_else(|| {
         Failure::new(
             "the controller's right to issue certificates has ended",
-            "renew it with the network's recovery words",
+            "restore a backup of the state directory from before its end",
         )
     })?;
     let token = controller.invite(now(), &mut rand::rng(), &who(), &options).map_err(refused)?;
@@ -289,10 +289,10 @@ fn described(member: &Member) -> String {
 /// Returns the failure of a change.
 pub(super) fn refused(error: ChangeError) -> Failure {
     let hint = match &error {
-        ChangeError::NotFound(_) => "see `peersock network members` for names, codes and addresses",
+        ChangeError::NotFound(_) => "list names, codes and addresses with `peersock network members`",
         ChangeError::Ambiguous { .. } => "give more digits of the node ID",
         ChangeError::Mass { .. } => "give --yes-all-of-them if that is meant",
-        _ => "see `peersock network members`",
+        _ => "list the members with `peersock network members`",
     };
-    Failure::new(error, hint)
+    Failure::new(format_args!("nothing is changed: {error}"), hint)
 }

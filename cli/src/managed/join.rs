@@ -123,7 +123,10 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
 fn described(text: &str) -> Outcome<(Network, Option<Invite>)> {
     if Invite::is_claimed_by(text) {
         let invite: Invite = text.parse().map_err(|error| {
-            Failure::usage(error, "copy the whole line that `peersock network invite` has printed")
+            Failure::usage(
+                format_args!("the invite cannot be read: {error}"),
+                "give the whole line that `peersock network invite` has printed",
+            )
         })?;
         return Ok((invite.network(), Some(invite)));
     }
@@ -133,9 +136,9 @@ fn described(text: &str) -> Outcome<(Network, Option<Invite>)> {
             "give the line that `peersock network invite` prints, or 16 hexadecimal digits",
         )
     })?;
-    match id.kind() {
-        peersock::overlay::NetworkKind::Managed => Ok((Network::by_id(id)?, None)),
-        _ => Err(Failure::usage(
+    match id.is_managed() {
+        true => Ok((Network::by_id(id)?, None)),
+        false => Err(Failure::usage(
             format_args!("{id} is no managed network, so there is nothing to join"),
             "give it to -n of a command",
         )),
@@ -192,7 +195,7 @@ fn wait(joined: &Joined, for_approval: Duration) -> Outcome {
             Standing::Pending(code) if for_approval.is_zero() => {
                 return Err(Failure::new(
                     format_args!("the request waits for approval, code {code}"),
-                    "join again when it is approved",
+                    "run the same command again when it is approved",
                 ));
             }
             standing if begun.elapsed() >= within => return Err(unanswered(joined, &standing)),
@@ -206,7 +209,7 @@ fn unanswered(joined: &Joined, standing: &Standing) -> Failure {
     match standing {
         Standing::Pending(code) => Failure::new(
             format_args!("nobody has approved the request with code {code}"),
-            "join again later: the request is kept",
+            "run the same command again later: the request is kept",
         ),
         _ if is_known => Failure::new(
             "no controller of the network answers",
@@ -310,7 +313,7 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
 fn not_here(name: &str) -> Failure {
     Failure::new(
         format_args!("this machine has not joined `{name}`"),
-        "see `peersock networks` for those that it has joined",
+        "list those that it has joined with `peersock networks`",
     )
 }
 

@@ -28,7 +28,7 @@ Examples:
   peersock network approve K7M-2QX                    # in another terminal")]
 pub(crate) struct ControllerArgs {
     /// Network, by its name or ID [default: the only one whose controller is here]
-    #[arg(short = 'n', long = "network", value_name = "NETWORK")]
+    #[arg(short = 'n', value_name = "NETWORK")]
     network: Option<String>,
 
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     let credentials = controller.credentials(now()).ok_or_else(|| {
         Failure::new(
             "the controller's right to issue certificates has ended",
-            "renew it with the network's recovery words",
+            "restore a backup of the state directory from before its end",
         )
     })?;
     if let Err(error) = renewed {

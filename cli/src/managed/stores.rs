@@ -59,7 +59,7 @@ pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
         )),
         (0, Some(named)) => Err(Failure::new(
             format_args!("no network `{named}` has its controller in {}", state.display()),
-            "see `peersock networks`, or make one with `peersock network create NAME`",
+            "make one with `peersock network create NAME`, or list those here with `peersock networks`",
         )),
         (_, None) => Err(Failure::usage(
             format_args!("several networks have their controller here: {}", names()),

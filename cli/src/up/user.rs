@@ -93,8 +93,8 @@ fn held(running: &RunningNode) -> Failure {
         programs => format!(", used by {}", programs.join(", ")),
     };
     let what = match programs.is_empty() {
-        true => "end it first (`peersock status` shows it)",
-        false => "end these programs first",
+        true => "it (`peersock status` shows it)",
+        false => "these programs",
     };
     Failure::new(
         format_args!(
@@ -102,8 +102,8 @@ fn held(running: &RunningNode) -> Failure {
             running.path.display()
         ),
         format_args!(
-            "{what}, and start them again after this command, whose node they share then; or give --state DIR \
-             with another member's identity"
+            "end {what} first, and start them again after this command, whose node they share then; or give \
+             --state DIR with another member's identity"
         ),
     )
 }

@@ -88,7 +88,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (lab.node_in("office.toml", "a", &["dial", "beta:1"]), 1, &["peersock network new office.toml"]),
         (lab.node_in("office", "a", &["dial", "beta:1"]), 2, &["peersock network new"]),
         (lab.command("a", &["addr", "fe00000000000001"]), 2, &["peersock network new"]),
-        (lab.command("a", &["addr", "8056c2e21c000001"]), 2, &["ff…"]),
+        (lab.command("a", &["addr", "8056c2e21c000001"]), 2, &["peersock join"]),
         (lab.command("a", &["addr", &path("broken.toml")]), 1, &["broken.toml:2:", "docs/use/NETWORKS.md"]),
         (lab.command("b", &["addr", &path("office.toml")]), 1, &["not a member", "peersock network add"]),
         (

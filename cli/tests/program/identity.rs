@@ -91,7 +91,7 @@ fn bad_networks_are_wrong_usage_with_the_reason() {
         ("ff0002000100000x", &["hex"]),
         ("ff00020001000000", &["2", "1"]),
         ("fe00000000000001", &["static", "TOML"]),
-        ("8056c2e21c000001", &["managed"]),
+        ("8056c2e21c000001", &["managed", "peersock join"]),
     ] {
         run(lab.command("a", &["addr", network])).failure(2, words);
         run(lab.node_in(network, "a", &["dial", "[fd00::1]:80"])).failure(2, words);

@@ -121,8 +121,9 @@ impl Endpoint {
     }
 
     /// Asks the controllers of a managed network for a member by name or address.
-    /// [`Event::Answered`] has the answer; without one in 5 s there is none. Returns false if a controller has
-    /// just said that there is no such member, too many questions are open, or the network is no managed one.
+    /// [`Event::Answered`] has the answer; without one in 5 s there is none. Returns false if a controller
+    /// has just said that there is no such member, too many questions are open, or the network is no managed
+    /// one.
     pub fn find_member(&mut self, now: Instant, network: NetworkIndex, question: &Question) -> bool {
         let id = u32::from_be_bytes(self.core.random());
         let bytes = question.to_bytes();

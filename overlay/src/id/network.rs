@@ -74,6 +74,11 @@ impl NetworkId {
         }
     }
 
+    /// Returns true if controllers admit the members of this network.
+    pub fn is_managed(&self) -> bool {
+        *self != Self::ROOTS && self.kind() == NetworkKind::Managed
+    }
+
     /// Returns the 48-bit IPv6 prefix of the network: `fd` (RFC 4193) and 40 bits of the ID's hash.
     pub fn prefix(&self) -> [u8; 6] {
         let hash = hash::hash(&[PREFIX_LABEL, &self.0.to_be_bytes()]);
@@ -132,7 +137,7 @@ pub enum NetworkKind {
     },
     /// A file lists the members.
     Static,
-    /// Controllers admit the members. Not joinable yet.
+    /// Controllers admit the members.
     Managed,
 }
 

@@ -45,14 +45,15 @@ pub enum Event {
     /// this node has changed, or a handshake was repeated. Earlier packets may be lost; resend them without
     /// waiting for a timer.
     PathConfirmed(Arc<Peer>),
-    /// A controller has answered a question of this node about a managed network. If it has renewed this node's
-    /// credentials, [`Endpoint::membership`](crate::Endpoint::membership) has them.
+    /// A controller has answered a question of this node about a managed network. If it has renewed this
+    /// node's credentials, [`Endpoint::membership`](crate::Endpoint::membership) has them.
     Answered(Arc<Peer>, Box<Answer>),
     /// A node asks this one, which is a controller of the network. The answer goes to
     /// [`Endpoint::answer`](crate::Endpoint::answer) with the number.
     Asked(Arc<Peer>, u32, Box<Question>),
     /// A managed network's key is not known here, and the peer's credentials claim this one. If its stretched
-    /// hash is the network's ID, it belongs to [`Endpoint::set_network_key`](crate::Endpoint::set_network_key).
+    /// hash is the network's ID, it belongs to
+    /// [`Endpoint::set_network_key`](crate::Endpoint::set_network_key).
     KeyClaimed(Arc<Peer>, NetworkKey),
     /// The revocations that this node knows have changed, or were confirmed.
     RevocationsChanged(Arc<Peer>),

@@ -119,7 +119,7 @@ pub enum ParseLabelError {
         max: usize,
     },
     /// The character is neither a letter from `a` to `z`, nor a digit, nor a hyphen.
-    #[error("has the character {0:?}: letters from a to z, digits and hyphens are allowed")]
+    #[error("has the character `{0}`: letters from a to z, digits and hyphens are allowed")]
     Character(char),
     /// The text begins or ends with a hyphen.
     #[error("begins or ends with a hyphen")]

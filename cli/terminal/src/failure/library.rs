@@ -186,6 +186,9 @@ impl From<JoinError> for Failure {
             JoinError::AlreadyJoined(_) => "name each network once",
             JoinError::JoinedOtherwise(_) => "give the network once, with its secret and its members",
             JoinError::TooMany(_) => "name fewer networks, or start several nodes",
+            JoinError::OtherKey(_) => "ask who runs the network; `peersock leave` forgets the first key",
+            JoinError::WrongKey(_) => "get the invite again from who runs the network",
+            JoinError::Credentials { .. } => "join the network again with `peersock join`",
             _ => "correct the network's file; docs/use/NETWORKS.md describes it",
         };
         Failure::from_library(&error, Some(hint))
@@ -318,6 +321,7 @@ pub(super) mod samples {
                 StateError::ForeignOwner { path: path(), owner: 1, user: 0 },
                 StateError::WrongKind { path: path(), expected: "regular file" },
                 StateError::Malformed { path: path(), what: "it is empty" },
+                StateError::MalformedRecord { path: path() },
                 StateError::TooNew { path: path() },
             ]
         };
@@ -354,6 +358,10 @@ pub(super) mod samples {
         all.push(JoinError::NotAMember { network: id, key: *Identity::from_seed(&[1; 32]).public() }.into());
         all.push(JoinError::JoinedOtherwise(id).into());
         all.push(JoinError::TooMany(64).into());
+        all.push(JoinError::OtherKey(id).into());
+        all.push(JoinError::WrongKey(id).into());
+        let refusal = peersock::overlay::membership::Refusal::Holder;
+        all.push(JoinError::Credentials { network: id, refusal }.into());
         all.extend(config_errors(id, node).map(|error| Failure::from(JoinError::Config(error))));
         all.push(ManagementError::NotRunning { path: path() }.into());
         all.push(ManagementError::ForeignOwner { path: path(), owner: 1 }.into());
