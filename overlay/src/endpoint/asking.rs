@@ -126,6 +126,7 @@ impl Endpoint {
     /// one.
     pub fn find_member(&mut self, now: Instant, network: NetworkIndex, question: &Question) -> bool {
         let id = u32::from_be_bytes(self.core.random());
+        // As bytes, because equal questions have equal bytes, and only these are compared and sent.
         let bytes = question.to_bytes();
         let Some(joined) = self.networks.get_mut(&network) else { return false };
         if joined.policy.membership().is_none() || matches!(question, Question::Certify(_)) {
@@ -181,6 +182,7 @@ impl Endpoint {
         let preferred = joined.asking.preferred;
         let Some(open) = joined.asking.open.get(&number) else { return };
         let (tries, since, id) = (open.tries, open.since, open.id);
+        // Because any of them may be away, each has its turn.
         // The preferred one twice, then all in turn, so that one lost packet does not lead elsewhere.
         let at = preferred + (tries as usize).saturating_sub(1);
         let controller = (!controllers.is_empty()).then(|| controllers[at % controllers.len()]);

@@ -39,6 +39,8 @@ pub(super) struct Shown {
     repeat_at: Option<Instant>,
     /// Time at which the peer's credentials have to be checked again.
     check_at: Option<Instant>,
+    /// Set while this node refuses the peer's credentials.
+    is_refused: bool,
     budget: Bucket,
 }
 
@@ -49,6 +51,7 @@ impl Shown {
             repeats: 0,
             repeat_at: None,
             check_at: None,
+            is_refused: false,
             budget: Bucket::new(Rate::every(JUDGE_INTERVAL, JUDGE_BURST), now),
         }
     }
@@ -286,6 +289,8 @@ impl Endpoint {
             Ok(()) => self.admit(now, key),
             Err(refusal) => {
                 self.core.counters.credentials_refused.increment();
+                // Kept, because programs that ask later must not wait for what will not come.
+                self.note_refused(key, true);
                 tracing::info!(peer = %handle.logged(), %refusal, "the peer's credentials are refused");
                 let admitted = self.membership(handle.network()).and_then(|known| {
                     known.admission(handle.id()).map(|one| digest(&one.credentials().to_bytes()))
@@ -314,6 +319,7 @@ impl Endpoint {
         let handle = peer.link.handle.clone();
         self.follow_addresses(now, &handle);
         self.schedule_check(now, key);
+        self.note_refused(key, false);
         if !handle.set_admitted(true) {
             self.core.counters.peers_admitted.increment();
             tracing::debug!(peer = %handle.logged(), "the peer is admitted");
@@ -379,6 +385,7 @@ impl Endpoint {
         if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) {
             shown.check_at = None;
         }
+        self.note_refused(key, true);
         if handle.set_admitted(false) {
             self.core.counters.peers_expelled.increment();
             tracing::info!(peer = %handle.logged(), %refusal, "the peer is no member any more");
@@ -390,6 +397,22 @@ impl Endpoint {
         }
         self.arm_shown(key);
         self.begin_renewal_if_own(now, handle.network());
+    }
+
+    fn note_refused(&mut self, key: PeerKey, is_refused: bool) {
+        if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) {
+            shown.is_refused = is_refused;
+        }
+    }
+
+    /// Reports a wanted peer as unreachable whose credentials this node refuses, because a session with it
+    /// helps nobody.
+    pub(super) fn report_refused(&mut self, peer: &Arc<Peer>) {
+        let Some(key) = self.key_of(peer).filter(|_| !peer.is_admitted()) else { return };
+        let is_refused = |shown: &Shown| shown.is_refused;
+        if self.peers.get(key).and_then(|peer| peer.shown.as_deref()).is_some_and(is_refused) {
+            self.core.emit(Event::PeerUnreachable(Arc::clone(peer)));
+        }
     }
 
     /// Forgets the admission of a peer that is removed.

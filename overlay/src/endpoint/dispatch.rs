@@ -18,6 +18,7 @@ impl Endpoint {
     /// 90 s after the last such call (or packet sent), at intervals from 250 ms to 5 s.
     pub fn want_session(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::want_session);
+        self.report_refused(peer);
     }
 
     /// Handles a session that needs control's attention. Call this when [`Session::note_received`] or

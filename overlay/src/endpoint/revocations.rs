@@ -201,6 +201,7 @@ impl Endpoint {
             }
             return;
         }
+        // From one peer alone, because parts of different sets would not fit together.
         for offset in missing {
             self.tell(now, from, &MembershipMessage::Want { digest, offset });
         }
@@ -273,6 +274,7 @@ impl Endpoint {
             joined.head_changed = Some(now);
             joined.have_at = Some(now + REPEATS[0]);
         }
+        // To all at once, because each second counts in which a removed member is still accepted.
         let peers = self.members_in(network);
         if let Some(handle) = from
             .or(peers.first().copied())

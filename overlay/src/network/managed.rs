@@ -263,6 +263,7 @@ impl Membership {
     ) -> Result<(), Refusal> {
         let admission = self.check(credentials, holder, unix_time)?;
         let time = self.time(unix_time);
+        // Bounded, because a program can ask for any number of names.
         self.found.retain(|_, known| time < known.end());
         if self.found.len() >= MAX_FOUND {
             self.found.pop_first();
@@ -341,6 +342,7 @@ impl Membership {
     /// longer; `None` if the bytes are not the head's set.
     pub(crate) fn take_head(&mut self, head: &Head, set: &[u8], unix_time: Duration) -> Option<Vec<NodeId>> {
         let revocations = head.read_set(set)?;
+        // Merged and not replaced, because no head may take a revocation back.
         self.revoked.merge(&revocations);
         self.revoked.forget(self.time(unix_time));
         if self.is_behind(head.epoch(), head.digest()) {
