@@ -195,12 +195,10 @@ pub(super) fn start(
     }
     let shared = Arc::new(Shared::default());
     sync::lock(&node.managed).insert(network.id, Arc::clone(&shared));
-    let state = node.state.clone();
     let mut follower = Follower {
         node: Arc::downgrade(node),
         network: network.clone(),
         shared,
-        state,
         record,
         starts,
         refuted: BTreeSet::new(),
@@ -233,7 +231,6 @@ struct Follower {
     node: Weak<Inner>,
     network: JoinedNetwork,
     shared: Arc<Shared>,
-    state: Option<StateDir>,
     record: Option<MembershipRecord>,
     /// Number of this run of the identity in the network.
     starts: u64,
@@ -369,7 +366,9 @@ impl Follower {
             return;
         }
         self.update();
-        let (Some(state), Some(record)) = (&self.state, &self.record) else { return };
+        // Not held meanwhile, because the directory has to be free once the node has ended.
+        let Some(node) = self.node.upgrade() else { return };
+        let (Some(state), Some(record)) = (&node.state, &self.record) else { return };
         self.written = Some(Instant::now());
         match state.keep_membership(record) {
             Ok(()) => self.is_stale = false,

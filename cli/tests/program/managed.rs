@@ -84,7 +84,8 @@ fn a_machine_joins_by_an_invite_and_talks_and_a_removal_ends_it() {
     assert!(joined.starts_with("joined team as beta, 10.77.0.2, fd"), "{joined}");
     assert!(joined.contains("tags db"), "{joined}");
     // Again is no error, and a used invite admits nobody else.
-    assert!(machines.ok("beta", &["join", &invite]).contains("is a member already"));
+    assert!(machines.ok("beta", &["join", &invite]).contains("team as beta"));
+    assert!(machines.ok("beta", &["join", &id]).contains("is a member already"));
     let used = machines.refused("gamma", &["join", &invite]);
     assert!(used.contains("as often as it may be"), "{used}");
     assert!(machines.ok("beta", &["networks"]).contains("10.77.0.2"));
@@ -146,7 +147,7 @@ fn what_cannot_be_joined_is_refused_with_the_next_step() {
     let (id, _serving) = machines.network();
     for (words, hint) in [
         (&["join"][..], "give an invite"),
-        (&["join", "peersock://nonsense/AAAA"], "copy the whole line"),
+        (&["join", "peersock://nonsense/AAAA"], "give the whole line"),
         (&["join", "ff00500050000000"], "give it to -n"),
         (&["dial", "-n", &id, "10.77.0.1:1"], "peersock join"),
         (&["network", "members", "-n", "other"], "peersock network create"),

@@ -187,7 +187,7 @@ impl From<JoinError> for Failure {
             JoinError::JoinedOtherwise(_) => "give the network once, with its secret and its members",
             JoinError::TooMany(_) => "name fewer networks, or start several nodes",
             JoinError::OtherKey(_) => "ask who runs the network; `peersock leave` forgets the first key",
-            JoinError::WrongKey(_) => "get the invite again from who runs the network",
+            JoinError::WrongKey(_) => "ask who runs the network for another invite",
             JoinError::Credentials { .. } => "join the network again with `peersock join`",
             _ => "correct the network's file; docs/use/NETWORKS.md describes it",
         };
