@@ -115,7 +115,11 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     })?;
     record.roots.extend(roots.into_iter().filter(|root| !record.roots.contains(root)).collect::<Vec<_>>());
     record.name = record.name.or_else(|| args.local.as_ref().map(ToString::to_string));
-    state.keep_membership(&record)?;
+    // The node's thread may be writing the same file for the last time.
+    if state.keep_membership(&record).is_err() {
+        std::thread::sleep(Duration::from_millis(200));
+        state.keep_membership(&record)?;
+    }
     told(&path, id, args.json, "joined")
 }
 
