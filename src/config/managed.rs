@@ -2,20 +2,18 @@
 
 use std::io;
 
-use argon2::{Algorithm, Argon2, Error, Params, Version};
 use peersock_overlay::membership::{MemberName, NetworkKey};
 use peersock_overlay::{ManagedNetwork, NetworkConfig, NetworkId};
 
 use super::Network;
+use super::argon2id::{self, Cost};
 
 /// Salt of this use of Argon2id.
 const SALT: &[u8] = b"peersock network id v1";
 
-/// Memory in KiB and passes for one key. An attacker who wants a key with the ID of another network tries
-/// 2^63 keys on average, each at this cost. All nodes have to agree on these numbers.
-const MEMORY: u32 = 64 * 1024;
-const PASSES: u32 = 3;
-const LANES: u32 = 1;
+/// Cost of one key. An attacker who wants a key with the ID of another network tries 2^63 keys on average,
+/// each at this cost. All nodes have to agree on these numbers.
+const COST: Cost = Cost { memory: 64, passes: 3 };
 
 /// Returns the ID of the managed network with this key: the first 8 bytes of Argon2id (RFC 9106), version
 /// 0x13, of the key, with 64 MiB, 3 passes, 1 lane and the salt `"peersock network id v1"`. Returns `None` if
@@ -26,18 +24,8 @@ const LANES: u32 = 1;
 /// # Errors
 /// Returns `OutOfMemory` if the system refuses the memory.
 pub fn network_id(key: &NetworkKey) -> io::Result<Option<NetworkId>> {
-    let params =
-        Params::new(MEMORY, PASSES, LANES, Some(8)).expect("the constants are within RFC 9106's limits");
     let mut bytes = [0; 8];
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(key.as_bytes(), SALT, &mut bytes)
-        .map_err(|error| match error {
-            Error::OutOfMemory => io::Error::new(
-                io::ErrorKind::OutOfMemory,
-                "there is no memory to check a network's key: 64 MiB",
-            ),
-            error => io::Error::new(io::ErrorKind::InvalidInput, error.to_string()),
-        })?;
+    argon2id::stretch(key.as_bytes(), SALT, COST, &mut bytes, "check a network's key")?;
     let id = NetworkId::new(u64::from_be_bytes(bytes)).ok();
     Ok(id.filter(NetworkId::is_managed))
 }

@@ -1,5 +1,6 @@
 //! Descriptions of networks: by ID, by ID and passphrase, or by a file.
 
+mod argon2id;
 mod dht;
 mod endpoint;
 mod error;

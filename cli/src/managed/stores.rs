@@ -41,12 +41,8 @@ fn all(state: &Path) -> Outcome<Vec<NetworkId>> {
 pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
     let mut found = Vec::new();
     for id in all(state)? {
-        if named.is_none_or(|named| named.parse() == Ok(id)) {
-            found.push(open_one(state, id)?);
-            continue;
-        }
         let controller = open_one(state, id)?;
-        if named == Some(controller.name().as_str()) {
+        if named.is_none_or(|named| named.parse() == Ok(id) || named == controller.name().as_str()) {
             found.push(controller);
         }
     }

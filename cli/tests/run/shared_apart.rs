@@ -1,4 +1,4 @@
-//! What a program learns of others at the node that they share, and what people see of each.
+//! Programs at a shared node learn nothing of each other, and people see each program's use of the node.
 
 use std::net::IpAddr;
 use std::sync::mpsc;

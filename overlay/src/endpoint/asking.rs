@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::Endpoint;
-use crate::link::{Event, PeerKey, Reason, Timer};
-use crate::membership::{Answer, Denial, Question};
+use crate::id::PublicIdentity;
+use crate::link::{Event, Link, PeerKey, Reason, Timer};
+use crate::membership::{Answer, Credentials, Denial, Question};
 use crate::network::{Membership, NetworkIndex};
 use crate::session::Peer;
 use crate::wire::MembershipMessage;
@@ -182,14 +183,11 @@ impl Endpoint {
         let preferred = joined.asking.preferred;
         let Some(open) = joined.asking.open.get(&number) else { return };
         let (tries, since, id) = (open.tries, open.since, open.id);
-        // Because any of them may be away, each has its turn.
-        // The preferred one twice, then all in turn, so that one lost packet does not lead elsewhere.
+        // Any of them may be away, so each has its turn. The preferred one has two, so that one lost packet
+        // does not lead elsewhere.
         let at = preferred + (tries as usize).saturating_sub(1);
         let controller = (!controllers.is_empty()).then(|| controllers[at % controllers.len()]);
-        let key = controller.and_then(|identity| {
-            let known = self.networks.get(&network)?.by_node.get(&identity.node_id()).copied();
-            known.or_else(|| self.add_controller(now, network, identity))
-        });
+        let key = controller.and_then(|identity| self.controller_peer(now, network, identity));
         let is_connected =
             key.and_then(|key| self.peers.get(key)).is_some_and(|peer| peer.link.has_confirmed_session());
         if let Some(key) = key
@@ -253,36 +251,36 @@ impl Endpoint {
             return;
         };
         let controllers = membership.controllers().to_vec();
-        let known = |one: &crate::id::PublicIdentity| {
-            self.networks.get(&network)?.by_node.get(&one.node_id()).copied()
-        };
+        let known = |one: &PublicIdentity| self.networks.get(&network)?.by_node.get(&one.node_id()).copied();
         let is_connected =
             |key: PeerKey| self.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session());
         if controllers.iter().filter_map(known).any(is_connected) {
             return;
         }
         for identity in controllers {
-            let known =
-                self.networks.get(&network).and_then(|joined| joined.by_node.get(&identity.node_id()));
-            let Some(key) = known.copied().or_else(|| self.add_controller(now, network, identity)) else {
-                continue;
-            };
+            let Some(key) = self.controller_peer(now, network, identity) else { continue };
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));
             self.look_up_peer(now, key);
         }
     }
 
-    fn add_controller(
+    /// Returns the peer that is this controller, which becomes one if it is none yet. `None` if the
+    /// controller is this node, or its address is another's.
+    fn controller_peer(
         &mut self,
         now: Instant,
         network: NetworkIndex,
-        identity: crate::id::PublicIdentity,
+        identity: PublicIdentity,
     ) -> Option<PeerKey> {
-        if identity.node_id() == self.own_id {
+        let node = identity.node_id();
+        if let Some(&key) = self.networks.get(&network)?.by_node.get(&node) {
+            return Some(key);
+        }
+        if node == self.own_id {
             return None;
         }
         let key = self.add_peer(now, network, identity, None)?;
-        self.link(now, key, crate::link::Link::announce);
+        self.link(now, key, Link::announce);
         Some(key)
     }
 
@@ -421,8 +419,8 @@ impl Endpoint {
         &mut self,
         now: Instant,
         network: NetworkIndex,
-        identity: &crate::id::PublicIdentity,
-        credentials: &crate::membership::Credentials,
+        identity: &PublicIdentity,
+        credentials: &Credentials,
     ) {
         let (node, unix_time) = (identity.node_id(), self.core.clock.unix_time(now));
         let Some(joined) = self.networks.get_mut(&network) else { return };
@@ -435,7 +433,7 @@ impl Endpoint {
         if let Some(handle) = self.peers.get(key).map(|peer| peer.link.handle.clone()) {
             self.follow_addresses(now, &handle);
         }
-        self.link(now, key, crate::link::Link::announce);
+        self.link(now, key, Link::announce);
     }
 }
 

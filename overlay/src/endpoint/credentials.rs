@@ -79,10 +79,9 @@ impl Endpoint {
     /// Asks peers for their credentials that were refused, because the reason may be gone: a key that was not
     /// known, or a clock that was wrong.
     pub(super) fn ask_to_show_again(&mut self, now: Instant, network: NetworkIndex) {
-        let message = MembershipMessage::Want { digest: [0; 8], offset: ASKS_FOR_CREDENTIALS };
         for key in self.peers_in(network) {
             if self.peers.get(key).is_some_and(|peer| !peer.link.handle.is_admitted()) {
-                self.tell(now, key, &message);
+                self.tell(now, key, &WANT_CREDENTIALS);
             }
         }
     }
@@ -167,8 +166,7 @@ impl Endpoint {
         let Some(handle) = self.peers.get(key).map(|peer| peer.link.handle.clone()) else { return };
         let has_key = self.membership(handle.network()).is_some_and(|known| known.key().is_some());
         if has_key && !handle.is_admitted() {
-            let message = MembershipMessage::Want { digest: [0; 8], offset: ASKS_FOR_CREDENTIALS };
-            self.tell(now, key, &message);
+            self.tell(now, key, &WANT_CREDENTIALS);
         }
     }
 
@@ -452,3 +450,7 @@ impl Endpoint {
 
 /// Offset in a [`MembershipMessage::Want`] that asks for credentials instead of a part: behind every set.
 const ASKS_FOR_CREDENTIALS: u32 = u32::MAX;
+
+/// Message that asks a peer to show its credentials.
+const WANT_CREDENTIALS: MembershipMessage<'static> =
+    MembershipMessage::Want { digest: [0; 8], offset: ASKS_FOR_CREDENTIALS };

@@ -30,7 +30,7 @@ fn node_id(identity: u8) -> NodeId {
     Identity::from_seed(&[identity; 32]).node_id()
 }
 
-/// What the controller of these tests signs.
+/// Signer of the certificates and revocations in these tests.
 struct Authority {
     identity: Identity,
     delegation: Delegation,
