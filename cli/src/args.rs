@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use peersock::interfaces::Target;
+use peersock::overlay::membership::MemberName;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::settings::{
     DHT_VARIABLE, ROOTS_VARIABLE, TURN_VARIABLE, dht_of_environment, roots_of_environment,
@@ -550,18 +551,23 @@ pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
     describe_network(text).map(|described| described.network)
 }
 
-/// State directory of the command line, for names of networks in it.
+/// State directory of this command, for names of networks in it.
 static STATE: OnceLock<PathBuf> = OnceLock::new();
 
 /// Notes the state directory that the command line names.
 pub(crate) fn note_state(matches: &ArgMatches) {
     let named = matches.try_get_one::<PathBuf>("state").ok().flatten();
     if let Some(path) = named {
-        let _ = STATE.set(path.clone());
+        set_state(path);
     }
     if let Some((_, inner)) = matches.subcommand() {
         note_state(inner);
     }
+}
+
+/// Sets the state directory whose managed networks have names, unless it is set.
+pub(crate) fn set_state(path: &Path) {
+    let _ = STATE.set(path.to_owned());
 }
 
 /// Returns the state directory whose managed networks have names. A machine without one has none.
@@ -574,7 +580,9 @@ fn managed_state() -> PathBuf {
 /// Parses a network as [`parse_network`] does.
 fn describe_network(text: &str) -> Outcome<Described> {
     let Some(local) = local_network(text)? else {
-        if let Some(id) = managed::named(&managed_state(), text)? {
+        // IDs and paths do not need the state directory, which may be closed to this user.
+        let may_be_name = text.parse::<NetworkId>().is_err() && text.parse::<MemberName>().is_ok();
+        if may_be_name && let Some(id) = managed::named(&managed_state(), text)? {
             let network = parse_unnamed(&id.to_string())?;
             return Ok(Described { network, secret_file: None, origin: None });
         }

@@ -8,7 +8,7 @@ use peersock_tun::{User, is_privileged_for_all};
 use rustix::process::geteuid;
 
 use super::PRIVILEGE;
-use crate::args::{STATE_VARIABLE, StateArgs};
+use crate::args::{STATE_VARIABLE, StateArgs, set_state};
 use crate::failure::{Failure, Outcome};
 use crate::running::RunningNode;
 use crate::{status, stdio};
@@ -65,6 +65,7 @@ impl OwnState {
             return Ok(OwnState { state: given, caller: None });
         };
         let path = caller.home.join(".local/state/peersock");
+        set_state(&path);
         stdio::note(format_args!(
             "reads files as user id {}, who has called sudo, with the identity in {} and the user's \
              settings, and goes on as that user; --state DIR chooses another identity",

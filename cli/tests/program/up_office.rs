@@ -1,5 +1,8 @@
 //! Two machines on one cable, with interfaces for a static network that has addresses of both families.
 
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,6 +16,9 @@ pub(crate) const NAME: &str = "peersock0";
 /// Addresses of the members in the network, and a block behind the second one.
 pub(crate) const V4: [&str; 2] = ["10.97.0.1", "10.97.0.2"];
 pub(crate) const BLOCK: &str = "192.168.77.0/24";
+
+/// ID of the user `nobody`.
+pub(crate) const NOBODY: &str = "65534";
 
 pub(crate) struct Office {
     pub(crate) cable: Cable,
@@ -43,6 +49,25 @@ impl Office {
         words.extend(blocks.iter().flat_map(|block| ["--route", block]));
         of("up1", &words);
         Some(office)
+    }
+
+    /// Moves the identity of the first machine to the user [`NOBODY`], whose home is a folder of the test.
+    /// Returns this home and the state directory in it.
+    pub(crate) fn give_to_nobody(&self) -> (PathBuf, PathBuf) {
+        let (top, home) = (self.lab.dir.path(), self.lab.dir.path().join("home"));
+        let state = home.join(".local/state/peersock");
+        fs::create_dir_all(&state).expect("a folder");
+        fs::rename(self.lab.state("up0").join("identity.key"), state.join("identity.key"))
+            .expect("the identity");
+        for (path, mode) in [(top, 0o755), (self.file().as_ref(), 0o644), (&state, 0o700)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        }
+        let user = Some(NOBODY.parse().expect("a number"));
+        chown(state.join("identity.key"), user, user).expect("root may");
+        for folder in state.ancestors().take_while(|folder| *folder != top) {
+            chown(folder, user, user).expect("root may");
+        }
+        (home, state)
     }
 
     pub(crate) fn file(&self) -> String {

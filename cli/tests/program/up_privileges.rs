@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::common::{Running, lacks, run};
 use crate::exit_scene::{CLIENT, OF_EXIT, SERVER, Scene};
 use crate::observe::is_running;
-use crate::up_office::{NAME, Office, V4};
+use crate::up_office::{NAME, NOBODY, Office, V4};
 
 /// Returns a field of a process's status.
 fn field(process: u32, name: &str) -> String {
@@ -65,21 +65,7 @@ fn what_root_starts_goes_on_as_another_user_and_its_state_stays_root_s() {
 #[test]
 fn by_sudo_the_command_has_the_identity_of_the_user_who_has_called_it() {
     let Some(office) = Office::lay("upsudo") else { return };
-    // The user `nobody`, whose home is a folder of this test.
-    let (nobody, home) = ("65534", office.lab.dir.path().join("home"));
-    let state = home.join(".local/state/peersock");
-    fs::create_dir_all(&state).expect("a folder");
-    fs::rename(office.lab.state("up0").join("identity.key"), state.join("identity.key"))
-        .expect("the identity");
-    fs::set_permissions(office.lab.dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-    fs::set_permissions(office.file(), fs::Permissions::from_mode(0o644)).expect("it is ours");
-    let mut folder = state.as_path();
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).expect("it is ours");
-    std::os::unix::fs::chown(state.join("identity.key"), Some(65_534), Some(65_534)).expect("root may");
-    while folder != office.lab.dir.path() {
-        std::os::unix::fs::chown(folder, Some(65_534), Some(65_534)).expect("root may");
-        folder = folder.parent().expect("it is below");
-    }
+    let (home, state) = office.give_to_nobody();
     // The user's settings count, and not root's.
     let settings = home.join(".config/peersock");
     let of_root = office.lab.dir.path().join("root-settings/.config/peersock");
@@ -96,19 +82,19 @@ fn by_sudo_the_command_has_the_identity_of_the_user_who_has_called_it() {
     let command = || {
         let mut command = office.inside(0, &[env!("CARGO_BIN_EXE_peersock"), "up", "--network", "office"]);
         command.env_remove("PEERSOCK_CONFIG").env_remove("XDG_CONFIG_HOME");
-        command.env("SUDO_UID", nobody).env("SUDO_HOME", &home).env_remove("XDG_STATE_HOME");
+        command.env("SUDO_UID", NOBODY).env("SUDO_HOME", &home).env_remove("XDG_STATE_HOME");
         command.env("HOME", office.lab.dir.path().join("root-settings"));
         command
     };
     let up = Running::start(command());
     up.wait_for_stdout(V4[0]);
     let line = format!(
-        "reads files as user id {nobody}, who has called sudo, with the identity in {}",
+        "reads files as user id {NOBODY}, who has called sudo, with the identity in {}",
         state.display()
     );
     assert!(up.said().contains(&line), "{}", up.said());
     for process in [up.id(), guard_of(up.id())] {
-        assert_eq!(field(process, "Uid"), [nobody; 4].join(" "));
+        assert_eq!(field(process, "Uid"), [NOBODY; 4].join(" "));
     }
     // The second one is told at once, before it has made anything.
     run(command()).failure(1, &["a node runs with", "`peersock status`"]);
