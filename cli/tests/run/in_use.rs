@@ -25,7 +25,7 @@ impl Lab {
     fn holder(&self, command: &str) -> Running {
         let (words, ready): (&[&str], _) = match command {
             "root" => (&["root", "--listen", "127.0.0.1", "--port", "0"], "listening on"),
-            "rest" => (&["rest", "--no-token", "--listen", "127.0.0.1:0"], "by HTTP"),
+            "rest" => (&["rest", "--own-node", "--no-token", "--listen", "127.0.0.1:0"], "by HTTP"),
             "ping" => (&["ping", "beta", "--timeout", "1000"], "looking for"),
             _ => (&["listen", "--own-node", "7000"], "connect with: "),
         };
@@ -68,7 +68,7 @@ fn a_command_runs_once_its_hint_about_a_directory_in_use_was_followed() {
             assert_eq!(to_kill(&said), holder.id(), "{first}, {}", said.stderr);
             let both_share =
                 said.stderr.contains("without --own-node") || said.stderr.contains("leave --own-node");
-            assert_eq!(both_share, first == "listen", "{first}: {}", said.stderr);
+            assert_eq!(both_share, ["rest", "listen"].contains(&first), "{first}: {}", said.stderr);
             assert!(!said.stderr.contains("`peersock node`"), "it would not share: {}", said.stderr);
             signal(Signal::TERM, to_kill(&said));
             holder.wait_for_end();
@@ -99,25 +99,22 @@ fn a_command_runs_once_its_hint_about_a_directory_in_use_was_followed() {
 #[test]
 fn a_command_that_needs_its_own_node_names_what_ends_the_shared_one() {
     let Some(lab) = Lab::with("a_command_that_needs_its_own_node", &[]) else { return };
-    let rest = || run(lab.as_member("alpha", &["rest", "--no-token", "--listen", "127.0.0.1:0"]));
+    let node = || run(lab.of_alpha(&["node"]));
     let listening = lab.listen("alpha", &["7000"]);
     let status = format!("`peersock status --state {}` names them", lab.path("alpha").display());
-    rest().failure(1, &["whose node other programs share", "end the programs that use it", &status]);
-    run(lab.of_alpha(&["node"])).failure(1, &["is in use by", &status]);
+    node().failure(1, &["is in use by", "end the programs that use it", &status]);
     // The user has asked for a node of the command's own, in one way or the other.
     let mut own = lab.as_member("alpha", dial());
     own.arg("--own-node");
-    run(own).failure(1, &["hint: leave --own-node out, to share that node"]);
+    let said = ["whose node other programs share", "hint: leave --own-node out, to share that node"];
+    run(own).failure(1, &said);
     let mut own = lab.command("alpha", &[], &["true"]);
     own.env("PEERSOCK_OWN_NODE", "1");
     run(own).failure(1, &["hint: unset PEERSOCK_OWN_NODE, to share that node"]);
     listening.interrupt();
 
     let kept = lab.keep("alpha");
-    let said = rest();
-    said.failure(1, &["whose node other programs share"]);
-    assert_eq!(to_kill(&said), kept.id());
-    assert_eq!(to_kill(&run(lab.of_alpha(&["node"]))), kept.id());
+    assert_eq!(to_kill(&node()), kept.id());
 }
 
 #[test]
