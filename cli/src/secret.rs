@@ -14,6 +14,9 @@ use crate::output::note;
 /// Environment variable with the passphrase, an alternative to `--secret-file`.
 pub(crate) const SECRET_VARIABLE: &str = "PEERSOCK_SECRET";
 
+/// Networks that a passphrase is not for.
+const OTHERS: &str = "a static network has its secret in its own file, and a managed one has none";
+
 /// Network, and where the user's file says that its passphrase is.
 pub(crate) struct Described {
     pub(crate) network: Network,
@@ -28,7 +31,7 @@ pub(crate) struct SecretArgs {
     /// File (mode 0600) or pipe with the passphrase of an ad-hoc network
     ///
     /// The variable PEERSOCK_SECRET may hold the passphrase instead. A static network has its secret in its
-    /// own file.
+    /// own file, and a managed one has none.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 }
@@ -49,22 +52,21 @@ impl SecretArgs {
     /// Members of a file's network share the secret in the file. Another one would silently separate this
     /// node from all of them.
     pub(crate) fn add_to(&self, networks: Vec<Described>) -> Outcome<Vec<Network>> {
-        let is_by_file = |one: &Described| one.network.summary().by_file;
-        if let Some(one) = networks.iter().find(|one| is_by_file(one) && one.secret_file.is_some()) {
+        let has_its_own = |one: &Described| one.network.summary().by_file || one.network.id().is_managed();
+        if let Some(one) = networks.iter().find(|one| has_its_own(one) && one.secret_file.is_some()) {
             let failure = Failure::usage(
-                "`secret_file` in the user's settings is for ad-hoc networks: a static network has its secret in \
-                 its own file",
+                format_args!("`secret_file` in the user's settings is for ad-hoc networks: {OTHERS}"),
                 "leave `secret_file` out; `passphrase = ...` in the network's file sets one",
             );
             return Err(failure.and(one.origin.iter()));
         }
-        let passphrase = match networks.iter().all(is_by_file) {
-            true => self.refuse_for_files().map(|()| None),
+        let passphrase = match networks.iter().all(has_its_own) {
+            true => self.refuse_for_others().map(|()| None),
             false => self.passphrase(),
         }?;
         let with_secret = |one: Described| {
             let passphrase = match (&passphrase, &one.secret_file) {
-                _ if is_by_file(&one) => None,
+                _ if has_its_own(&one) => None,
                 (Some(given), _) => Some(given.clone()),
                 (None, file) => {
                     let read = file.as_deref().map(read_passphrase).transpose();
@@ -79,20 +81,19 @@ impl SecretArgs {
         networks.into_iter().map(with_secret).collect()
     }
 
-    /// Reports that a passphrase does not apply to static networks. A variable may be set for other networks,
+    /// Reports that a passphrase does not apply to these networks. A variable may be set for other networks,
     /// so it does not stop the command.
-    fn refuse_for_files(&self) -> Outcome {
+    fn refuse_for_others(&self) -> Outcome {
         if self.secret_file.is_some() {
             return Err(Failure::usage(
-                "--secret-file is for ad-hoc networks: a static network has its secret in its own file",
+                format_args!("--secret-file is for ad-hoc networks: {OTHERS}"),
                 "leave --secret-file out; `passphrase = ...` in the network's file, the same at all members, \
                  sets one",
             ));
         }
         if env::var_os(SECRET_VARIABLE).is_some_and(|secret| !secret.is_empty()) {
             note(format_args!(
-                "warning: {SECRET_VARIABLE} is not used: it is for ad-hoc networks, and a static network has \
-                 its secret in its own file; unset it"
+                "warning: {SECRET_VARIABLE} is not used: it is for ad-hoc networks, as {OTHERS}; unset it"
             ));
         }
         Ok(())

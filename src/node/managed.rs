@@ -122,6 +122,7 @@ pub(super) fn complete(
     config: &mut NetworkConfig,
     state: Option<&StateDir>,
 ) -> Result<Option<MembershipRecord>, JoinError> {
+    config.validate()?;
     let NetworkConfig::Managed(network) = config else { return Ok(None) };
     let id = network.id;
     let kept = match state.map(|state| StateDir::membership(state.path(), id)) {
@@ -188,11 +189,8 @@ pub(super) fn start(
     events: Arc<Subscription>,
     record: Option<MembershipRecord>,
 ) {
-    let starts = node.driver.datapath.membership(network.index, Membership::starts).unwrap_or_default();
-    let is_managed = node.driver.datapath.membership(network.index, |_| ()).is_some();
-    if !is_managed {
-        return;
-    }
+    // Other networks have no membership to follow.
+    let Some(starts) = node.driver.datapath.membership(network.index, Membership::starts) else { return };
     let shared = Arc::new(Shared::default());
     sync::lock(&node.managed).insert(network.id, Arc::clone(&shared));
     let mut follower = Follower {

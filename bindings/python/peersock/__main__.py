@@ -69,16 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _secret(path: str | None, are_static: bool) -> str | None:
+def _secret(path: str | None, has_ad_hoc: bool) -> str | None:
     if path is None:
         secret = os.environ.pop("PEERSOCK_SECRET", None)
-        if secret and are_static:
+        if secret and not has_ad_hoc:
             print(
-                "peersock: warning: PEERSOCK_SECRET is not used: it is for ad-hoc networks, and a static network has"
-                " its secret in its own file",
+                "peersock: warning: PEERSOCK_SECRET is not used: it is for ad-hoc networks; a static network has its"
+                " secret in its own file, and a managed one has none",
                 file=sys.stderr,
             )
-        return None if are_static else secret
+        return secret if has_ad_hoc else None
     try:
         with open(path, encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -94,12 +94,12 @@ def _secret(path: str | None, are_static: bool) -> str | None:
         sys.exit(f"peersock: {path} is no text in UTF-8")
 
 
-def _are_static(named: list[str]) -> bool:
+def _has_ad_hoc(named: list[str]) -> bool:
     wanted = named or [name for name in [os.environ.get("PEERSOCK_NETWORK")] if name]
     # Joining the networks reports a wrong name.
     with contextlib.suppress(ValueError):
-        return bool(wanted) and given.are_static(given.networks(wanted, None))
-    return False
+        return not wanted or any(map(given.is_ad_hoc, given.networks(wanted, None)))
+    return True
 
 
 def _check_script(path: str) -> None:
@@ -133,7 +133,7 @@ def _run(options: argparse.Namespace, is_command: bool) -> None:
     named = options.network or os.environ.get("PEERSOCK_NETWORK") or os.environ.get(_node.NODE)
     if named and not (options.module or options.code):
         _check_script(options.program)
-    _launcher.enter(options, lambda: _secret(options.secret_file, _are_static(options.network)), is_command)
+    _launcher.enter(options, lambda: _secret(options.secret_file, _has_ad_hoc(options.network)), is_command)
     install()
     sys.argv = [options.program, *options.arguments]
     if options.code:

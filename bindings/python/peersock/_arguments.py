@@ -29,9 +29,9 @@ def networks(net_id: NetworkId | Iterable[NetworkId] | None, static: str | os.Pa
     return found
 
 
-def are_static(wanted: Iterable[int | str]) -> bool:
-    """Whether all of what `networks` gives are static networks: they have their secrets in their own files."""
-    return all(isinstance(network, str) for network in wanted)
+def is_ad_hoc(network: int | str) -> bool:
+    """Tells if a network is ad-hoc. A static one has its secret in its own file, and a managed one has none."""
+    return isinstance(network, int) and network >> 56 == 0xFF
 
 
 def of_environment() -> str | None:
@@ -40,7 +40,7 @@ def of_environment() -> str | None:
 
 
 def secret_of_environment(wanted: Iterable[int | str], is_inherited: bool) -> str | None:
-    """The passphrase that the environment has for ad-hoc networks: static ones have theirs in their own files.
+    """The passphrase that the environment has for ad-hoc networks, as no others take one.
 
     Where the node is that of a launcher, an empty one says that the launcher has kept it: its network is secret here,
     too.
@@ -48,7 +48,7 @@ def secret_of_environment(wanted: Iterable[int | str], is_inherited: bool) -> st
     secret = os.environ.get("PEERSOCK_SECRET")
     if not secret and is_inherited:
         return None
-    return None if are_static(wanted) else secret
+    return secret if any(map(is_ad_hoc, wanted)) else None
 
 
 def _network(net_id: object) -> int | str:

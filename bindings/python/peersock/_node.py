@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from . import _peersock
+from ._arguments import is_ad_hoc
 
 #: Tells child processes which node to use; see `peersock run`.
 NODE, RULES = "PEERSOCK_NODE", "PEERSOCK_RULES"
@@ -231,11 +232,14 @@ def enter(
 
 
 def _for_networks(settings: Settings, networks: Sequence[int | str]) -> Settings:
-    """The settings of a node in these networks. A file lists its members' keys, so a fresh identity is never one."""
-    return settings.for_members() if any(isinstance(network, str) for network in networks) else settings
+    """The settings of a node in these networks. All but ad-hoc ones know their members, and not a fresh identity."""
+    return settings if all(map(is_ad_hoc, networks)) else settings.for_members()
 
 
 def _join(running: Running, network: int | str, secret: str | bytes | None, usual: str | bytes | None) -> int:
+    if not is_ad_hoc(network):
+        # The network has no secret, or one in its file.
+        secret = usual = None
     if isinstance(network, int) and network in running.networks and secret is None:
         # As another session has joined it.
         joined = network
@@ -246,7 +250,6 @@ def _join(running: Running, network: int | str, secret: str | bytes | None, usua
         if isinstance(network, int):
             joined = running.node.join_id(network, passphrase, key)
         else:
-            # Another secret than the file's would part this node from all members.
             joined = running.node.join_file(network)
     running.networks[joined] = running.networks.get(joined, 0) + 1
     return joined

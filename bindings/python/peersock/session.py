@@ -94,7 +94,7 @@ class Session:
             session.
         only: Whether addresses outside the networks are refused. ``None`` is what the process has, no for its first
             session.
-        ready_timeout: How long to wait for the node's addresses, seconds; ``None`` for ever.
+        ready_timeout: How long to wait until a managed network has admitted the node, seconds; ``None`` for ever.
         linger: How long stopping the node may take to deliver what was sent, seconds. By default 5 when the last
             session is closed, and at the end of the process as long as peers take what was sent: one that takes nothing
             has 30 seconds, one that answers nothing 10, and all together 10 minutes. What is lost then is a line on
@@ -105,7 +105,7 @@ class Session:
         TypeError: Something of this is not of the right type.
         ValueError: Something of this makes no sense, or the process has a node with other settings or rules, or in a
             network with another secret or without one. A shared node's text names the program that has set them.
-        TimeoutError: The node's addresses were not there in time.
+        TimeoutError: No controller of a managed network has admitted the node in time.
         FileNotFoundError: There is no such file.
         OSError: The node cannot be started: EBUSY where another process has the identity, EADDRINUSE for its port,
             ENODEV for its interfaces.
@@ -174,12 +174,17 @@ class Session:
         key = given.secret(secret)
         of_environment = given.secret_of_environment(wanted, _node.is_inherited())
         usual = given.secret(of_environment) if secret is None else None
-        if key is not None and given.are_static(wanted):
-            raise ValueError("secret is for ad-hoc networks: a static one has its secret in its own file")
+        if key is not None and not any(map(given.is_ad_hoc, wanted)):
+            raise ValueError(
+                "secret is for ad-hoc networks: a static one has its own in its file, a managed one has none"
+            )
         self._running, self._networks = _node.enter(settings, lingering, side, restricted, wanted, key, usual)
         try:
             if not self.wait_ready(patience):
-                raise TimeoutError("the node has no addresses yet")
+                # The node has its addresses in networks of other kinds at once.
+                raise TimeoutError(
+                    "no controller has admitted this node yet: `peersock join` shows the code to approve"
+                )
             node = self._running.node
             # A forked child cannot ask.
             self._known = [address for network in self._networks for address in node.addresses(network)]

@@ -135,13 +135,13 @@ def test_an_interface_that_is_not_there_is_named() -> None:
     assert said.startswith("True") and "eth99" in said and "lo" in said and "Named" not in said
 
 
-def test_failures_leave_nothing_behind() -> None:
+def test_failures_leave_nothing_behind(tmp_path: Path) -> None:
     code = ALONE + (
         "before = dict(os.environ)\n"
         "for wrong in (dict(linger=-1), dict(linger='x'), dict(identity='/dev/null/state'), dict(secret=object())):\n"
         "    refused((TypeError, ValueError, OSError), lambda: open(**wrong))\n"
         "refused(FileNotFoundError, lambda: open(AD_HOC, '/nowhere/network.toml'))\n"
-        "refused(ValueError, lambda: open(AD_HOC, '0123456789abcdef'), 'managed')\n"
+        "refused(TimeoutError, lambda: open(AD_HOC, '0123456789abcdef', ready_timeout=0.1), 'admitted')\n"
         "assert dict(os.environ) == before\n"
         "with socket.create_server(('', 0)) as server:\n"
         "    client = socket.create_connection(server.getsockname(), timeout=10)\n"
@@ -153,7 +153,8 @@ def test_failures_leave_nothing_behind() -> None:
         "    assert len(outer.status()['networks']) == 1\n"
         "print('clean')\n"
     )
-    assert run_python(code, PEERSOCK_NODE="") == "clean\n"
+    said = run_python(code, PEERSOCK_NODE="", PEERSOCK_STATE="", XDG_STATE_HOME=str(tmp_path))
+    assert said == "clean\n"
 
 
 def test_a_network_is_used_with_the_secret_that_it_was_joined_with() -> None:

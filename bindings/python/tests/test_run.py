@@ -231,7 +231,7 @@ def test_the_command_ends_when_the_last_process_has(place: Place) -> None:
     [
         (["-n", "zzz"], "'zzz' is neither"),
         (["-n", "/nowhere/network.toml"], "/nowhere/network.toml"),
-        (["-n", "0123456789abcdef"], "managed"),
+        (["-n", "fe00000000000017"], "static"),
         (["-n", "ff0001ffff000000", "--interface", "eth99"], "eth99"),
         (["-n", "ff0001ffff000000", "--secret-file", "/nowhere"], "/nowhere: No such file"),
         (["-n", "ff0001ffff000000", "--only", "--bind", "both"], "only"),

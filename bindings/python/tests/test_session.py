@@ -107,12 +107,12 @@ def test_a_secret_does_not_part_a_node_from_its_static_network(tmp_path: Path) -
 @pytest.mark.parametrize(
     "wrong",
     [
-        "0x0123456789abcdef",
         "'ff0001ffff00000'",
         "'fe00000000000001'",
         "None",
         "1 << 64",
         "AD_HOC, secret=''",
+        "0x0123456789abcdef, secret='correct horse'",
         "AD_HOC, secret=b'short'",
         "AD_HOC, identity=b'short'",
         "AD_HOC, bind='elsewhere'",
@@ -123,6 +123,18 @@ def test_a_secret_does_not_part_a_node_from_its_static_network(tmp_path: Path) -
 def test_what_makes_no_sense_is_a_value_error(wrong: str) -> None:
     code = ALONE + f"\ntry: peersock.Session({wrong})\nexcept ValueError as error: print(error)"
     assert run_python(code).strip()
+
+
+def test_a_managed_network_that_nobody_lets_in_is_a_timeout_with_advice(tmp_path: Path) -> None:
+    code = ALONE + (
+        "begun = time.monotonic()\n"
+        "try: peersock.Session(0x0123456789abcdef, interfaces='loopback', ready_timeout=0.2)\n"
+        "except TimeoutError as error: print(error, time.monotonic() - begun < 20)"
+    )
+    said = run_python("import time; " + code, PEERSOCK_STATE="", XDG_STATE_HOME=str(tmp_path))
+    assert said == "no controller has admitted this node yet: `peersock join` shows the code to approve True\n"
+    # A member's identity is kept.
+    assert (tmp_path / "peersock").is_dir()
 
 
 def test_an_identity_is_kept_in_a_directory(tmp_path: Path) -> None:

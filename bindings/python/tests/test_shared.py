@@ -71,7 +71,8 @@ class Shared:
 
     def python(self, code: str, own_node: str = "", **environment: str) -> str:
         """Runs a program with a session in the state directory."""
-        return run_python(SESSION + code, self.state, self.network, PEERSOCK_OWN_NODE=own_node, **environment)
+        environment["PEERSOCK_OWN_NODE"] = own_node
+        return run_python(SESSION + code, self.state, self.network, timeout=60, **environment)
 
     def close(self) -> None:
         """Ends everything."""

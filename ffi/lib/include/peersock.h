@@ -415,10 +415,12 @@ peersock_result peersock_environment(peersock_node node, char *text, size_t size
 // greater.
 uint64_t peersock_ad_hoc(uint16_t first, uint16_t last);
 
-// Joins the ad-hoc network that has this ID. Sockets can be opened at once, while the node searches for
-// peers. With a passphrase, which may be NULL but not empty, only nodes that know it are members; stretching
-// it takes some tens of milliseconds. Under `peersock run`, a network of the launcher needs a secret here
-// exactly if it has one there: otherwise the result is `PEERSOCK_E_INVALID`.
+// Joins the ad-hoc or managed network that has this ID. Sockets can be opened at once, while the node
+// searches for peers. With a passphrase, which may be NULL but not empty, only nodes that know it are members
+// of an ad-hoc network; stretching it takes some tens of milliseconds. A managed network has none: other
+// members are reached once a controller has admitted the node, see `peersock_status()`. Under `peersock run`,
+// a network of the launcher needs a secret here exactly if it has one there: otherwise the result is
+// `PEERSOCK_E_INVALID`.
 //
 // Pointers:
 // `passphrase` is NULL or a C string.

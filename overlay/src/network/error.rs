@@ -54,6 +54,9 @@ pub enum NetworkConfigError {
     /// Two members claim one block.
     #[error("the block {0} is given twice")]
     DuplicateRoute(Prefix),
+    /// A managed network was given a secret. Its credentials protect it.
+    #[error("network {0} has no secret, because its controllers admit the members")]
+    NoSecret(NetworkId),
     /// The network lists no members, so its description allows none to lead others to the Internet.
     #[error("network {0} has no exit, because no file says which member to trust")]
     NoExits(NetworkId),

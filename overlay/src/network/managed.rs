@@ -44,6 +44,9 @@ pub struct ManagedNetwork {
     /// True if this node answers requests for credentials:
     /// [`Event::Asked`](crate::Event::Asked) reports them.
     pub is_controller: bool,
+    /// Pre-shared key, with which the network is refused: credentials protect it, and somebody who gives a
+    /// secret expects another network.
+    pub psk: Option<Psk>,
 }
 
 impl ManagedNetwork {
@@ -58,6 +61,7 @@ impl ManagedNetwork {
             revocations: None,
             signed_time: UnixTime::default(),
             is_controller: false,
+            psk: None,
         }
     }
 }
@@ -206,9 +210,9 @@ impl Membership {
         let own = UnixTime::from(unix_time).as_millis();
         let offset = i64::try_from(i128::from(controller.as_millis()) - i128::from(own));
         // A second or two are the path's, and no reason to leave the system's clock.
-        let offset =
-            offset.ok().filter(|offset| offset.unsigned_abs() > CLOCKS_AGREE.unsigned_abs()).unwrap_or(0);
-        let changes = offset.saturating_sub(self.offset).unsigned_abs() > CLOCKS_AGREE.unsigned_abs();
+        let matters = |millis: i64| millis.unsigned_abs() > CLOCKS_AGREE.unsigned_abs();
+        let offset = offset.ok().filter(|&offset| matters(offset)).unwrap_or(0);
+        let changes = matters(offset.saturating_sub(self.offset));
         self.offset = offset;
         changes
     }

@@ -123,8 +123,7 @@ impl NetworkConfig {
     pub fn with_psk(mut self, key: Psk) -> Self {
         match &mut self {
             Self::AdHoc { psk, .. } | Self::Static(StaticNetwork { psk, .. }) => *psk = Some(key),
-            // Credentials protect a managed network; `validate` has nothing to say about a key.
-            Self::Managed(_) => {}
+            Self::Managed(network) => network.psk = Some(key),
         }
         self
     }
@@ -171,7 +170,7 @@ impl NetworkConfig {
         match self {
             Self::AdHoc { psk, .. } => psk.as_ref(),
             Self::Static(network) => network.psk.as_ref(),
-            Self::Managed(_) => None,
+            Self::Managed(network) => network.psk.as_ref(),
         }
     }
 
@@ -198,7 +197,10 @@ impl NetworkConfig {
         match (self, self.id().kind()) {
             (Self::AdHoc { .. }, NetworkKind::AdHoc { .. }) => Ok(()),
             (Self::Static(network), NetworkKind::Static) => network.validate(),
-            (Self::Managed(_), NetworkKind::Managed) => Ok(()),
+            (Self::Managed(network), NetworkKind::Managed) => match network.psk {
+                Some(_) => Err(NetworkConfigError::NoSecret(network.id)),
+                None => Ok(()),
+            },
             _ => Err(NetworkConfigError::Kind(self.id())),
         }
     }

@@ -128,6 +128,14 @@ fn nobody_is_an_exit_whom_the_list_does_not_allow() {
 }
 
 #[test]
+fn a_managed_network_with_a_secret_is_refused() {
+    let id: NetworkId = "0123456789abcdef".parse().unwrap();
+    let open = NetworkConfig::by_id(id).unwrap();
+    assert_eq!(open.validate(), Ok(()));
+    assert_eq!(open.with_psk(Psk::new([7; 32])).validate(), Err(NetworkConfigError::NoSecret(id)));
+}
+
+#[test]
 fn names_are_those_of_the_list_in_any_case() {
     let policy = network(LISTED, vec![named(1, "alpha"), member(2, &[])]).policy();
     assert_eq!(policy.node_named("Alpha"), Some(node(1)));
