@@ -417,16 +417,14 @@ uint64_t peersock_ad_hoc(uint16_t first, uint16_t last);
 
 // Joins the ad-hoc or managed network that has this ID. Sockets can be opened at once, while the node
 // searches for peers. With a passphrase, which may be NULL but not empty, only nodes that know it are
-// members of an ad-hoc network; stretching it takes some tens of milliseconds. A managed network has none: other
-// members are reached once a controller has admitted the node, see `peersock_status()`. Under
+// members of an ad-hoc network; stretching it takes some tens of milliseconds. A managed network has none:
+// other members are reached once a controller has admitted the node, see `peersock_status()`. Under
 // `peersock run`, a network of the launcher needs a secret here exactly if it has one there: otherwise the
 // result is `PEERSOCK_E_INVALID`.
 //
 // Pointers:
 // `passphrase` is NULL or a C string.
-peersock_result peersock_join(peersock_node node,
-                              uint64_t network,
-                              const char *passphrase);
+peersock_result peersock_join(peersock_node node, uint64_t network, const char *passphrase);
 
 // As `peersock_join()`, with a random key of 32 bytes instead of a passphrase.
 //

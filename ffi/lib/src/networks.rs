@@ -22,8 +22,8 @@ pub extern "C" fn peersock_ad_hoc(first: u16, last: u16) -> u64 {
 
 /// Joins the ad-hoc or managed network that has this ID. Sockets can be opened at once, while the node
 /// searches for peers. With a passphrase, which may be NULL but not empty, only nodes that know it are
-/// members of an ad-hoc network; stretching it takes some tens of milliseconds. A managed network has none: other
-/// members are reached once a controller has admitted the node, see `peersock_status()`. Under
+/// members of an ad-hoc network; stretching it takes some tens of milliseconds. A managed network has none:
+/// other members are reached once a controller has admitted the node, see `peersock_status()`. Under
 /// `peersock run`, a network of the launcher needs a secret here exactly if it has one there: otherwise the
 /// result is `PEERSOCK_E_INVALID`.
 ///
