@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock::blocking::{Ping, UdpSocket};
 use peersock::device::Offload;
@@ -109,16 +109,27 @@ fn the_check_of_a_path_does_not_keep_the_node() {
     let victim = Process::start("echoes::victim_that_is_stopped", &id.to_string());
     let target = victim.address.ip();
     joined.wait_peer(target, PATIENCE).expect("it is found");
+    // A check begins at once only after the search for the size, which goes on in a new session.
+    let passes = |begins| joined.continue_check(target, Duration::ZERO, begins).expect("no result");
+    wait_until(|| !passes(true));
+    joined.check_path(target, PATIENCE).expect("it passes");
     victim.stop();
     let probe = Probe::new(id, target, Duration::from_millis(100));
     let asked = place.path().to_owned();
     let asking = thread::spawn(move || management::ping(&asked, &probe, 8, PATIENCE));
-    // By then, there was no reply, and the path is in doubt.
-    thread::sleep(Duration::from_millis(600));
-    assert!(!joined.continue_check(target, Duration::ZERO, false).expect("no result"));
+    // There was no reply, so the path is in doubt for some time.
+    wait_until(|| !passes(false));
     drop((joined, node));
     let ended = asking.join().expect("no panic").expect_err("the node has ended").to_string();
     assert!(ended.contains("the node has stopped"), "{ended}");
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "it does not come to that");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Runs a member that is stopped.

@@ -176,7 +176,7 @@ class Session:
         usual = given.secret(of_environment) if secret is None else None
         if key is not None and not any(map(given.is_ad_hoc, wanted)):
             raise ValueError(
-                "secret is for ad-hoc networks: a static one has its own in its file, a managed one has none"
+                "secret is for ad-hoc networks: a static one has it in its own file, and a managed one has none"
             )
         self._running, self._networks = _node.enter(settings, lingering, side, restricted, wanted, key, usual)
         try:

@@ -71,7 +71,8 @@ class Shared:
 
     def python(self, code: str, own_node: str = "", **environment: str) -> str:
         """Runs a program with a session in the state directory."""
-        environment["PEERSOCK_OWN_NODE"] = own_node
+        # The tests' own session may be a parent here, and below a session no node is started for others.
+        environment |= {"PEERSOCK_NODE": "", "PEERSOCK_OWN_NODE": own_node}
         return run_python(SESSION + code, self.state, self.network, timeout=60, **environment)
 
     def close(self) -> None:
