@@ -98,8 +98,9 @@ func Open(config Config) (*Node, error) {
 	return node, nil
 }
 
-// Join joins an ad-hoc network by its ID, 16 hexadecimal digits, with a passphrase unless secret is empty; or
-// the static one that a file describes, which `peersock network new` makes; docs/use/NETWORKS.md has its fields.
+// Join joins an ad-hoc network by its ID, 16 hexadecimal digits, with a passphrase unless secret is empty; a
+// managed one by its ID or an invite; or the static one that a file describes, which `peersock network new`
+// makes; docs/use/NETWORKS.md has its fields.
 func (n *Node) Join(network, secret string) error {
 	return check(func() C.peersock_result {
 		return C.peersock_join_named(n.handle, text(network), text(secret), nil)

@@ -5,8 +5,8 @@ import { AddressInfo, Socket as NetSocket } from 'node:net';
 
 /** What a node is. */
 export interface Config {
-  /** Joined at once: the ID of an ad-hoc network, 16 hexadecimal digits, or the file of a static one, which
-   * `peersock network new` makes and docs/use/NETWORKS.md describes. */
+  /** Joined at once: the ID of an ad-hoc or managed network, 16 hexadecimal digits; an invite to a managed one; or
+   * the file of a static one, which `peersock network new` makes and docs/use/NETWORKS.md describes. */
   network?: string;
   /** The passphrase of an ad-hoc network. */
   secret?: string;

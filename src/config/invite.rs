@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
 use peersock_overlay::membership::{CertifyRequest, NetworkKey, Token};
@@ -84,7 +85,8 @@ impl Invite {
     pub fn network(&self) -> Network {
         let request = CertifyRequest { token: Some(self.token.clone()), ..CertifyRequest::default() };
         let network = ManagedNetwork { key: Some(self.key), request, ..ManagedNetwork::new(self.id) };
-        Network { roots: self.roots.clone(), ..Network::managed(network) }
+        let text = Some(Arc::new(self.to_text()));
+        Network { roots: self.roots.clone(), text, ..Network::managed(network) }
     }
 
     /// Returns the text.

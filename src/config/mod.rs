@@ -62,8 +62,8 @@ pub struct Network {
     hosts: BTreeMap<NodeId, Vec<HostEndpoint>>,
     /// Roots that the file names.
     roots: Vec<RootSource>,
-    /// Text of the file of a static network, which may hold a secret.
-    file: Option<Arc<Zeroizing<String>>>,
+    /// Text that describes it, a static network's file or an invite, which may hold a secret.
+    text: Option<Arc<Zeroizing<String>>>,
 }
 
 /// Compares what networks are: members decide, not the text of a file.
@@ -84,7 +84,7 @@ pub(crate) struct MemberHosts {
 impl Network {
     /// Returns a network without a file.
     fn of(config: NetworkConfig) -> Network {
-        Network { config, hosts: BTreeMap::new(), roots: Vec::new(), file: None }
+        Network { config, hosts: BTreeMap::new(), roots: Vec::new(), text: None }
     }
 
     /// Returns an ad-hoc network: no controller, no state, IPv6 only. Its ID `ffSSSSEEEE000000` contains the
@@ -168,8 +168,8 @@ impl Network {
     pub fn parse_toml(text: &str) -> Result<Network, ConfigError> {
         let (network, hosts, roots) = static_file::parse(text)?;
         require_for_roots(&roots)?;
-        let file = Some(Arc::new(Zeroizing::new(text.to_owned())));
-        Ok(Network { config: NetworkConfig::Static(network), hosts, roots, file })
+        let text = Some(Arc::new(Zeroizing::new(text.to_owned())));
+        Ok(Network { config: NetworkConfig::Static(network), hosts, roots, text })
     }
 
     /// Requires a passphrase: only nodes that know it can complete a handshake in this network, or even

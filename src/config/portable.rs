@@ -5,14 +5,14 @@ use peersock_overlay::Psk;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{ConfigError, Network, RootSource};
+use super::{ConfigError, Invite, Network, RootSource};
 
 /// Fields of the text, a JSON object.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Portable {
     id: String,
-    /// Text of a static network's file.
-    file: Option<String>,
+    /// Text of a static network's file, or an invite.
+    text: Option<String>,
     /// Pre-shared key, 64 hexadecimal digits.
     psk: Option<String>,
 }
@@ -30,8 +30,8 @@ impl Network {
     /// ```
     pub fn to_portable(&self) -> Zeroizing<String> {
         let psk = self.config.psk().map(|psk| HEXLOWER.encode(psk.as_bytes()));
-        let file = self.file.as_ref().map(|text| text.to_string());
-        let portable = Portable { id: self.id().to_string(), file, psk };
+        let text = self.text.as_ref().map(|text| text.to_string());
+        let portable = Portable { id: self.id().to_string(), text, psk };
         Zeroizing::new(serde_json::to_string(&portable).expect("strings can be written"))
     }
 
@@ -44,7 +44,11 @@ impl Network {
         let invalid = |what: &str| ConfigError::Invalid { line: 1, what: what.to_owned() };
         let portable: Portable =
             serde_json::from_str(text).map_err(|_| invalid("it is no network's description"))?;
-        let network = match &portable.file {
+        let network = match &portable.text {
+            Some(text) if Invite::is_claimed_by(text) => {
+                let invite: Invite = text.parse().map_err(|error| invalid(&format!("{error}")))?;
+                invite.network()
+            }
             Some(file) => Network::parse_toml(file)?,
             None => {
                 let id = portable.id.parse().map_err(|_| invalid("it has no network ID"))?;
@@ -110,7 +114,8 @@ mod tests {
             r#"{"id":"ff0001ffff000000","psk":"55"}"#,
             &format!(r#"{{"id":"ff0001ffff000000","psk":"{psk}5"}}"#),
             &format!(r#"{{"id":"ff0001ffff000000","psk":"x{}"}}"#, &psk[1..]),
-            r#"{"id":"ff0001ffff000000","file":"nothing"}"#,
+            r#"{"id":"ff0001ffff000000","text":"nothing"}"#,
+            r#"{"id":"0123456789abcdef","text":"peersock://0123456789abcdef/55"}"#,
         ] {
             let refused = Network::from_portable(text).expect_err(text).to_string();
             assert!(!refused.contains("5555"), "{refused}");

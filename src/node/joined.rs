@@ -87,16 +87,17 @@ impl Joined {
     /// A network is ready as soon as it is joined, unless a controller has to admit this node first.
     ///
     /// # Errors
-    /// Returns `TimedOut` after `timeout`, `NetworkDown` if the network was left.
+    /// Returns `TimedOut` after `timeout`, `PermissionDenied` as soon as a controller refuses the node,
+    /// `NetworkDown` if the network was left.
     pub fn wait_ready(&self, timeout: Duration) -> io::Result<()> {
         self.check_joined()?;
-        match self.wait_admitted(timeout, |_| ())? {
-            Standing::Member => Ok(()),
-            _ => {
-                let message = format!("no controller of network {} has admitted this node", self.id());
-                Err(io::Error::new(io::ErrorKind::TimedOut, message))
-            }
-        }
+        let standing = self.wait_standing(timeout, |_| (), Standing::is_decided)?;
+        let kind = match standing.is_decided() {
+            true if standing == Standing::Member => return Ok(()),
+            true => io::ErrorKind::PermissionDenied,
+            false => io::ErrorKind::TimedOut,
+        };
+        Err(io::Error::new(kind, format!("network {}: {standing}", self.id())))
     }
 
     /// Waits like [`Joined::wait_ready`], on any executor.

@@ -2,6 +2,7 @@
 //! tells those who wait for an admission, and passes questions to a controller in this process.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -48,6 +49,30 @@ pub enum Standing {
     Refused(Refusal),
     /// The node is a member.
     Member,
+}
+
+impl Standing {
+    /// Returns true once a controller has decided. It can decide otherwise later.
+    pub(super) fn is_decided(&self) -> bool {
+        match self {
+            Self::Member => true,
+            Self::Denied(reason) => *reason != Denial::Unavailable,
+            Self::Asking | Self::Pending(_) | Self::Refused(_) => false,
+        }
+    }
+}
+
+/// Says it for people, as the end of a sentence about a network.
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asking => f.write_str("no controller has answered this node"),
+            Self::Pending(code) => write!(f, "somebody has to approve this node, code {code}"),
+            Self::Denied(reason) => write!(f, "the controller does not admit this node: {reason}"),
+            Self::Refused(reason) => write!(f, "members refuse this node: {reason}"),
+            Self::Member => f.write_str("this node is a member"),
+        }
+    }
 }
 
 /// State of a node's membership in a managed network.
@@ -444,7 +469,17 @@ impl Joined {
     ///
     /// # Errors
     /// Returns `NetworkDown` if the network was left.
-    pub fn wait_admitted(&self, timeout: Duration, mut told: impl FnMut(&Standing)) -> io::Result<Standing> {
+    pub fn wait_admitted(&self, timeout: Duration, told: impl FnMut(&Standing)) -> io::Result<Standing> {
+        self.wait_standing(timeout, told, |standing| *standing == Standing::Member)
+    }
+
+    /// Waits like [`wait_admitted`](Joined::wait_admitted), but until `is_wanted`.
+    pub(super) fn wait_standing(
+        &self,
+        timeout: Duration,
+        mut told: impl FnMut(&Standing),
+        is_wanted: impl Fn(&Standing) -> bool,
+    ) -> io::Result<Standing> {
         let Some(shared) = self.shared() else { return Ok(Standing::Member) };
         let deadline = Instant::now().checked_add(timeout);
         let mut last = Standing::Asking;
@@ -458,7 +493,7 @@ impl Joined {
                 continue;
             }
             let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-            if last == Standing::Member || left.is_zero() {
+            if is_wanted(&last) || left.is_zero() {
                 return Ok(last);
             }
             drop(progress);

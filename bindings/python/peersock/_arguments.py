@@ -14,8 +14,10 @@ _KEY = 32
 _SIDES = ("overlay", "kernel", "both")
 
 
-def networks(net_id: NetworkId | Iterable[NetworkId] | None, static: str | os.PathLike[str] | None) -> list[int | str]:
-    """All networks that a session names: IDs as numbers, and paths."""
+def networks(
+    net_id: NetworkId | Iterable[NetworkId] | None, static: str | os.PathLike[str] | None, invite: str | None = None
+) -> list[int | str]:
+    """All networks that a session names: IDs as numbers, paths, and invites."""
     if net_id is None:
         found = []
     elif isinstance(net_id, (int, float, bytes, bytearray, str, os.PathLike)) or not isinstance(net_id, Iterable):
@@ -24,9 +26,20 @@ def networks(net_id: NetworkId | Iterable[NetworkId] | None, static: str | os.Pa
         found = [_network(network) for network in net_id]
     if static is not None:
         found.append(_path("static", static))
+    if invite is not None:
+        if not isinstance(invite, str):
+            raise TypeError(f"invite is a str, not {invite!r} ({type(invite).__name__})")
+        if not is_invite(invite):
+            raise ValueError("invite is no invite: `peersock network invite` prints one, which begins with peersock://")
+        found.append(invite)
     if not found:
         raise ValueError("a session needs a network: give its ID or its file, or set PEERSOCK_NETWORK")
     return found
+
+
+def is_invite(network: str) -> bool:
+    """Tells if a text is an invite to a managed network, and no path."""
+    return network.strip().startswith("peersock://")
 
 
 def is_ad_hoc(network: int | str) -> bool:
@@ -66,7 +79,7 @@ def _network(net_id: object) -> int | str:
     digits = net_id.removeprefix("0x")
     if len(digits) == 16 and all(digit in "0123456789abcdefABCDEF" for digit in digits):
         return int(digits, 16)
-    if "/" in net_id or net_id.endswith(".toml") or os.path.isfile(net_id):
+    if is_invite(net_id) or "/" in net_id or net_id.endswith(".toml") or os.path.isfile(net_id):
         return net_id
     raise ValueError(f"{net_id!r} is neither a network's ID (16 hexadecimal digits) nor a file")
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from . import _peersock
-from ._arguments import is_ad_hoc
+from ._arguments import is_ad_hoc, is_invite
 
 #: Tells child processes which node to use; see `peersock run`.
 NODE, RULES = "PEERSOCK_NODE", "PEERSOCK_RULES"
@@ -249,6 +249,8 @@ def _join(running: Running, network: int | str, secret: str | bytes | None, usua
         key = secret if isinstance(secret, bytes) else None
         if isinstance(network, int):
             joined = running.node.join_id(network, passphrase, key)
+        elif is_invite(network):
+            joined = running.node.join_invite(network)
         else:
             joined = running.node.join_file(network)
     running.networks[joined] = running.networks.get(joined, 0) + 1

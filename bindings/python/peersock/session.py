@@ -58,6 +58,8 @@ class Session:
             too, and none where it has none: otherwise ValueError. Static networks have theirs in their files, which
             stays.
         static: The file of one more, static, network, as for ``net_id``.
+        invite: An invite to one more, managed, network, as ``peersock network invite`` prints it. The identity is the
+            member: with the same one, a later session joins by the network's ID, or again by the invite.
         identity: The directory that holds the node's identity, or a seed of 32 bytes. By default that of the variable
             ``PEERSOCK_STATE``. Without it, a session with the file of a static network has the identity of the program
             ``peersock``, in ``$XDG_STATE_HOME/peersock`` or ``~/.local/state/peersock``, because the file lists the
@@ -106,6 +108,7 @@ class Session:
         ValueError: Something of this makes no sense, or the process has a node with other settings or rules, or in a
             network with another secret or without one. A shared node's text names the program that has set them.
         TimeoutError: No controller of a managed network has admitted the node in time.
+        PermissionError: A controller refuses the node, as when an invite was used already.
         FileNotFoundError: There is no such file.
         OSError: The node cannot be started: EBUSY where another process has the identity, EADDRINUSE for its port,
             ENODEV for its interfaces.
@@ -117,6 +120,7 @@ class Session:
         *,
         secret: str | bytes | bytearray | memoryview | None = None,
         static: str | os.PathLike[str] | None = None,
+        invite: str | None = None,
         identity: str | os.PathLike[str] | bytes | bytearray | memoryview | None = None,
         interfaces: Literal["all", "loopback"] | Sequence[str] = "all",
         port: int = 0,
@@ -168,9 +172,9 @@ class Session:
             raise ValueError(f"only=True leaves nothing but the overlay: it does not go with bind={side!r}")
         patience = given.optional_seconds("ready_timeout", ready_timeout)
         lingering = None if isinstance(linger, _node.Usual) else given.seconds("linger", linger)
-        if net_id is None and static is None:
+        if net_id is None and static is None and invite is None:
             net_id = given.of_environment()
-        wanted = given.networks(net_id, static)
+        wanted = given.networks(net_id, static, invite)
         key = given.secret(secret)
         of_environment = given.secret_of_environment(wanted, _node.is_inherited())
         usual = given.secret(of_environment) if secret is None else None
@@ -180,12 +184,11 @@ class Session:
             )
         self._running, self._networks = _node.enter(settings, lingering, side, restricted, wanted, key, usual)
         try:
-            if not self.wait_ready(patience):
-                # The node has its addresses in networks of other kinds at once.
-                raise TimeoutError(
-                    "no controller has admitted this node yet: `peersock join` shows the code to approve"
-                )
             node = self._running.node
+            if not self.wait_ready(patience):
+                # Only controllers of managed networks take time.
+                reasons = filter(None, map(node.why_not_ready, self._networks))
+                raise TimeoutError("; ".join(reasons) or "a controller has admitted this node too late")
             # A forked child cannot ask.
             self._known = [address for network in self._networks for address in node.addresses(network)]
             self._id, self._public_key = node.id(), node.public_key()

@@ -40,6 +40,7 @@ pub(crate) fn io_error(py: Python<'_>, error: io::Error) -> PyErr {
                 io::ErrorKind::AddrNotAvailable => libc::EADDRNOTAVAIL,
                 io::ErrorKind::NetworkDown => libc::ENETDOWN,
                 io::ErrorKind::NotFound => libc::ENODEV,
+                io::ErrorKind::PermissionDenied => libc::EACCES,
                 _ => libc::EIO,
             };
             described(py, number, error)

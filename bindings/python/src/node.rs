@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::{Event, JoinError, NetworkId, StartError};
+use peersock::{Event, Invite, JoinError, NetworkId, StartError};
 use peersock_attach::{AttachError, JoinFailure, NodeError, ProgramNode};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -53,6 +53,12 @@ impl Node {
         key: Option<&[u8]>,
     ) -> PyResult<u64> {
         self.join(py, with_secret(py, by_id(id)?, passphrase, key)?)
+    }
+
+    /// Joins the managed network of an invite, as `join_id` does.
+    fn join_invite(&self, py: Python<'_>, text: &str) -> PyResult<u64> {
+        let invite: Invite = text.parse().map_err(invalid)?;
+        self.join(py, invite.network())
     }
 
     /// Joins the static network that a file describes, as `join_id` does.
@@ -118,6 +124,15 @@ impl Node {
     /// Waits until the node has its addresses in the network. Returns false after the timeout.
     fn wait_ready(&self, py: Python<'_>, network: u64, timeout: Option<f64>) -> PyResult<bool> {
         self.wait(py, network, timeout, |node, id, step| node.wait_ready(id, step))
+    }
+
+    /// Returns the reason why the node is no member of a network yet, for people; `None` if it is one.
+    fn why_not_ready(&self, py: Python<'_>, network: u64) -> PyResult<Option<String>> {
+        let id = NetworkId::new(network).map_err(invalid)?;
+        match py.detach(|| self.node.wait_ready(id, Duration::ZERO)) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Some(error.to_string())),
+            other => other.map(|_| None).map_err(|error| io_error(py, error)),
+        }
     }
 
     /// Waits until there is a session with the member at this address. Returns false after the timeout.

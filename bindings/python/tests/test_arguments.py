@@ -141,7 +141,7 @@ def test_failures_leave_nothing_behind(tmp_path: Path) -> None:
         "for wrong in (dict(linger=-1), dict(linger='x'), dict(identity='/dev/null/state'), dict(secret=object())):\n"
         "    refused((TypeError, ValueError, OSError), lambda: open(**wrong))\n"
         "refused(FileNotFoundError, lambda: open(AD_HOC, '/nowhere/network.toml'))\n"
-        "refused(TimeoutError, lambda: open(AD_HOC, '0123456789abcdef', ready_timeout=0.1), 'admitted')\n"
+        "refused(TimeoutError, lambda: open(AD_HOC, '0123456789abcdef', ready_timeout=0.1), 'controller')\n"
         "assert dict(os.environ) == before\n"
         "with socket.create_server(('', 0)) as server:\n"
         "    client = socket.create_connection(server.getsockname(), timeout=10)\n"

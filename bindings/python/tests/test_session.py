@@ -132,7 +132,7 @@ def test_a_managed_network_that_nobody_lets_in_is_a_timeout_with_advice(tmp_path
         "except TimeoutError as error: print(error, time.monotonic() - begun < 20)"
     )
     said = run_python("import time; " + code, PEERSOCK_STATE="", XDG_STATE_HOME=str(tmp_path))
-    assert said == "no controller has admitted this node yet: `peersock join` shows the code to approve True\n"
+    assert said == "network 0123456789abcdef: no controller has answered this node True\n"
     # A member's identity is kept.
     assert (tmp_path / "peersock").is_dir()
 

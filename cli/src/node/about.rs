@@ -47,6 +47,7 @@ impl About {
                 let handle = NodeHandle::of(&self.node).within(&ids);
                 Answer::Member(handle.member_at(address).map(|id| id.to_string()))
             }
+            Question::Ready(id, within) => Answer::Ready(self.ready(networks, &id, within)),
             Question::Nickname { nickname, port, within } => {
                 let claim = |nickname| self.node.nickname(&nickname, port, within.min(STEP));
                 let claimed = parsed(&nickname).and_then(|nickname| Ok(claim(nickname)?.to_string()));
@@ -80,6 +81,17 @@ impl About {
             Ok(false) => Answer::InDoubt,
             Err(error) => Answer::Found(errno(&error).raw_os_error()),
         }
+    }
+
+    /// Waits until the node is a member of a program's network.
+    fn ready(&self, networks: &[Network], id: &str, within: Duration) -> Result<Vec<IpAddr>, (i32, String)> {
+        let of_program = networks.iter().find(|network| network.id().to_string() == id);
+        let joined = of_program.and_then(|network| self.node.network(network.id()));
+        let ready = joined.ok_or(io::ErrorKind::NetworkDown.into()).and_then(|joined| {
+            joined.wait_ready(within.min(STEP))?;
+            Ok(joined.addresses())
+        });
+        ready.map_err(|error: io::Error| (errno(&error).raw_os_error(), error.to_string()))
     }
 
     /// Returns the time since the last packet of each member, which may be this node itself.
@@ -123,6 +135,7 @@ fn errno(error: &io::Error) -> Errno {
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Errno::TIMEDOUT,
         io::ErrorKind::AddrNotAvailable => Errno::ADDRNOTAVAIL,
         io::ErrorKind::NetworkDown => Errno::NETDOWN,
+        io::ErrorKind::PermissionDenied => Errno::ACCESS,
         _ => Errno::IO,
     }
 }

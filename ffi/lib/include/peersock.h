@@ -439,9 +439,19 @@ peersock_result peersock_join_key(peersock_node node, uint64_t network, const ui
 // `path` is NULL or a C string; `network` is NULL or has room for an ID.
 peersock_result peersock_join_file(peersock_node node, const char *path, uint64_t *network);
 
+// Joins a managed network by an invite, the text that `peersock network invite` prints. Other members are
+// reached once a controller has admitted the node, which `peersock_wait_ready()` waits for. The identity in
+// the node's state directory is the member; a node without one is a new machine each time. If `network` is
+// not NULL, `*network` becomes the network's ID.
+//
+// Pointers:
+// `invite` is NULL or a C string; `network` is NULL or has room for an ID.
+peersock_result peersock_join_invite(peersock_node node, const char *invite, uint64_t *network);
+
 // Joins a network named as in the settings `network` and `secret` of `peersock_open()`. An ad-hoc network is
-// named by its ID, a text of 16 hexadecimal digits; its passphrase may be NULL. A static network is named by
-// the path of its file, without a passphrase. If `network` is not NULL, `*network` becomes the network's ID.
+// named by its ID, a text of 16 hexadecimal digits; its passphrase may be NULL. A managed network is named
+// by its ID or an invite, and a static one by the path of its file, without a passphrase. If `network` is
+// not NULL, `*network` becomes the network's ID.
 //
 // Pointers:
 // `name` and `passphrase` are NULL or C strings; `network` is NULL or has room for an ID.
@@ -462,7 +472,8 @@ peersock_result peersock_leave(peersock_node node, uint64_t network);
 peersock_result peersock_networks(peersock_node node, uint64_t *networks, size_t capacity, size_t *count);
 
 // Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: without
-// limit).
+// limit). Only in a managed network that takes time: until a controller has admitted the node; if it
+// refuses the node, the result is `PEERSOCK_E_SYSTEM` with EACCES.
 peersock_result peersock_wait_ready(peersock_node node, uint64_t network, int timeout_ms);
 
 // Waits until a session exists with the member that has this address, up to `timeout_ms` milliseconds
@@ -817,8 +828,9 @@ peersock_result peersock_netcheck(const struct peersock_config *config, const ch
 // Starts a node with settings from a JSON object, such as `{"network": "ff00500050000000"}`, and joins the
 // network that they name. All are optional:
 //
-// - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
-//   file, which `peersock network new` makes and docs/use/NETWORKS.md describes field by field;
+// - `network`: the ID of an ad-hoc or managed network, 16 hexadecimal digits; an invite to a managed
+//   network, as `peersock network invite` prints it; or the path of a static network's TOML file, which
+//   `peersock network new` makes and docs/use/NETWORKS.md describes field by field;
 // - `secret`: the passphrase of the ad-hoc network in `network`;
 // - the settings of the node in docs/reference/SETTINGS.md. Without `seed` and `state`, the identity is new
 //   and never written anywhere.

@@ -8,7 +8,7 @@ use peersock::{Network, NetworkId};
 
 use crate::boundary::{answer, guarded_or};
 use crate::node::timeout;
-use crate::open::named_network;
+use crate::open::{by_invite, named_network};
 use crate::registry::{find, peersock_node};
 use crate::result::{Answer, Failure, PEERSOCK_E_NOT_FOUND, peersock_result};
 use crate::text;
@@ -91,9 +91,36 @@ pub unsafe extern "C" fn peersock_join_file(
     })
 }
 
+/// Joins a managed network by an invite, the text that `peersock network invite` prints. Other members are
+/// reached once a controller has admitted the node, which `peersock_wait_ready()` waits for. The identity in
+/// the node's state directory is the member; a node without one is a new machine each time. If `network` is
+/// not NULL, `*network` becomes the network's ID.
+///
+/// # Safety
+/// `invite` is NULL or a C string; `network` is NULL or has room for an ID.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_join_invite(
+    node: peersock_node,
+    invite: *const c_char,
+    network: *mut u64,
+) -> peersock_result {
+    answer(|| {
+        // SAFETY: the caller's.
+        let found = by_invite(unsafe { text::read(invite, "the invite") }?)?;
+        let id = found.id().as_u64();
+        join(node, found)?;
+        if !network.is_null() {
+            // SAFETY: the caller's.
+            unsafe { network.write(id) };
+        }
+        Ok(())
+    })
+}
+
 /// Joins a network named as in the settings `network` and `secret` of `peersock_open()`. An ad-hoc network is
-/// named by its ID, a text of 16 hexadecimal digits; its passphrase may be NULL. A static network is named by
-/// the path of its file, without a passphrase. If `network` is not NULL, `*network` becomes the network's ID.
+/// named by its ID, a text of 16 hexadecimal digits; its passphrase may be NULL. A managed network is named
+/// by its ID or an invite, and a static one by the path of its file, without a passphrase. If `network` is
+/// not NULL, `*network` becomes the network's ID.
 ///
 /// # Safety
 /// `name` and `passphrase` are NULL or C strings; `network` is NULL or has room for an ID.
@@ -155,7 +182,8 @@ pub unsafe extern "C" fn peersock_networks(
 }
 
 /// Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: without
-/// limit).
+/// limit). Only in a managed network that takes time: until a controller has admitted the node; if it
+/// refuses the node, the result is `PEERSOCK_E_SYSTEM` with EACCES.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_wait_ready(
     node: peersock_node,

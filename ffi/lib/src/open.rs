@@ -3,7 +3,7 @@
 use libc::c_char;
 use peersock::overlay::ParseNetworkIdError;
 use peersock::settings::{self, SettingError};
-use peersock::{IdentitySource, Network, NetworkId, Node, NodeBuilder};
+use peersock::{IdentitySource, Invite, Network, NetworkId, Node, NodeBuilder, ParseInviteError};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -17,8 +17,9 @@ use crate::text;
 /// Starts a node with settings from a JSON object, such as `{"network": "ff00500050000000"}`, and joins the
 /// network that they name. All are optional:
 ///
-/// - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
-///   file, which `peersock network new` makes and docs/use/NETWORKS.md describes field by field;
+/// - `network`: the ID of an ad-hoc or managed network, 16 hexadecimal digits; an invite to a managed
+///   network, as `peersock network invite` prints it; or the path of a static network's TOML file, which
+///   `peersock network new` makes and docs/use/NETWORKS.md describes field by field;
 /// - `secret`: the passphrase of the ad-hoc network in `network`;
 /// - the settings of the node in docs/reference/SETTINGS.md. Without `seed` and `state`, the identity is new
 ///   and never written anywhere.
@@ -75,6 +76,12 @@ fn read(text: &str) -> Answer<Opening> {
 
 /// Returns the network named by an ID or by the path of a file.
 pub(crate) fn named_network(name: &str, secret: Option<&str>) -> Answer<Network> {
+    if Invite::is_claimed_by(name) {
+        return match secret {
+            None => by_invite(name),
+            Some(_) => Err(Failure::invalid("'secret' is for ad-hoc networks: a managed one has none")),
+        };
+    }
     let id = name.parse::<NetworkId>();
     if matches!(id, Err(ParseNetworkIdError::Length(_) | ParseNetworkIdError::Digit(_))) {
         return match secret {
@@ -89,6 +96,13 @@ pub(crate) fn named_network(name: &str, secret: Option<&str>) -> Answer<Network>
         Some(secret) => network.with_passphrase(secret)?,
         None => network,
     })
+}
+
+/// Returns the managed network of an invite.
+pub(crate) fn by_invite(text: &str) -> Answer<Network> {
+    let invite: Invite =
+        text.parse().map_err(|error: ParseInviteError| Failure::invalid(error.to_string()))?;
+    Ok(invite.network())
 }
 
 /// Removes and returns a text of the settings that only this function has.

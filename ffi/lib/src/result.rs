@@ -70,8 +70,12 @@ impl From<io::Error> for Failure {
             io::ErrorKind::NetworkDown => PEERSOCK_E_DOWN,
             _ => PEERSOCK_E_SYSTEM,
         };
-        let down = (result == PEERSOCK_E_DOWN).then_some(libc::ENETDOWN);
-        Failure { errno: error.raw_os_error().or(down), ..Failure::new(result, error.to_string()) }
+        let usual = match error.kind() {
+            io::ErrorKind::NetworkDown => Some(libc::ENETDOWN),
+            io::ErrorKind::PermissionDenied => Some(libc::EACCES),
+            _ => None,
+        };
+        Failure { errno: error.raw_os_error().or(usual), ..Failure::new(result, error.to_string()) }
     }
 }
 

@@ -400,8 +400,7 @@ impl ProgramNode {
                 let wait = move |node: &Node| node.network(network).map(|joined| joined.wait_ready(within));
                 host.run_apart(wait)?.transpose()
             }
-            // It has joined with them.
-            Inner::Shared(shared) => Ok(shared.addresses(network)?.map(drop)),
+            Inner::Shared(shared) => shared.wait_ready(network, within),
         }
     }
 

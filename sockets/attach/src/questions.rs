@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock::NetworkId;
 use serde::{Deserialize, Serialize};
 
 use crate::client::Attached;
@@ -40,6 +41,9 @@ pub enum Question {
     },
     /// Asks which member it is. The answer is [`Answer::Member`].
     Member(IpAddr),
+    /// Waits until the node is a member of the network with this ID, for this time and [`STEP`] at most. The
+    /// answer is [`Answer::Ready`].
+    Ready(String, Duration),
     /// Claims a nickname, for this time and [`STEP`] at most. The answer is [`Answer::Nickname`].
     Nickname {
         /// The nickname.
@@ -74,6 +78,8 @@ pub enum Answer {
     Heard(Vec<(IpAddr, Duration)>),
     /// ID of the member, if known.
     Member(Option<String>),
+    /// Addresses of the node in the network, or the reason as an `errno` and for people.
+    Ready(Result<Vec<IpAddr>, (i32, String)>),
     /// Text by which others find the node.
     Nickname(Result<String, NicknameRefusal>),
     /// ID of the node that has a nickname, and its port.
@@ -89,15 +95,19 @@ impl Attached {
     /// `TimedOut` after `within`, `AddrNotAvailable` if no member of the program's networks can have the
     /// address, `NetworkDown` if the node has ended.
     pub fn find(&self, address: IpAddr, within: Duration) -> io::Result<()> {
-        // A timeout beyond the clock's range means no deadline.
-        let until = Instant::now().checked_add(within);
-        loop {
-            let left = until.map_or(STEP, |until| until.saturating_duration_since(Instant::now()));
-            match found(self.about(Question::Find(address, left.min(STEP)))) {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut && left > STEP => thread::sleep(PAUSE),
-                found => return found,
-            }
-        }
+        in_steps(within, |step| found(self.about(Question::Find(address, step))))
+    }
+
+    /// Waits until the node is a member of a network of the program. Returns the node's addresses in it.
+    ///
+    /// # Errors
+    /// `TimedOut` after `within`, `NetworkDown` if the node has ended or the program lacks the network.
+    pub fn wait_ready(&self, network: NetworkId, within: Duration) -> io::Result<Vec<IpAddr>> {
+        in_steps(within, |step| match self.about(Question::Ready(network.to_string(), step)) {
+            Some(Answer::Ready(ready)) => ready
+                .map_err(|(errno, text)| io::Error::new(io::Error::from_raw_os_error(errno).kind(), text)),
+            _ => Err(io::ErrorKind::NetworkDown.into()),
+        })
     }
 
     /// Checks whether the path to a member carries datagrams, for 12 s at most if that is in doubt.
@@ -147,6 +157,22 @@ impl Attached {
         match self.question(&Ask::About(question)) {
             Some(Reply::About(answer)) => Some(answer),
             _ => None,
+        }
+    }
+}
+
+/// Asks for a short time each, until the answer is no timeout, or `within` is over.
+fn in_steps<T>(within: Duration, ask: impl Fn(Duration) -> io::Result<T>) -> io::Result<T> {
+    // A timeout beyond the clock's range means no deadline.
+    let until = Instant::now().checked_add(within);
+    loop {
+        let left = until.map_or(STEP, |until| until.saturating_duration_since(Instant::now()));
+        match ask(left.min(STEP)) {
+            // Without a deadline, each step is a whole one.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && (until.is_none() || left > STEP) => {
+                thread::sleep(PAUSE);
+            }
+            answer => return answer,
         }
     }
 }

@@ -154,6 +154,18 @@ impl SharedNode {
         Ok(found.map(|(_, joined)| joined.addresses.clone()))
     }
 
+    /// Waits until the node is a member of a network; returns `None` if this program has not joined it.
+    pub(crate) fn wait_ready(&self, network: NetworkId, within: Duration) -> io::Result<Option<()>> {
+        if self.addresses(network)?.is_none() || !network.is_managed() {
+            return Ok(self.addresses(network)?.map(drop));
+        }
+        let addresses = self.ask(move |attached| attached.wait_ready(network, within))??;
+        if let Some((_, joined)) = self.networks().iter_mut().find(|(joined, _)| joined.id() == network) {
+            joined.addresses = addresses;
+        }
+        Ok(Some(()))
+    }
+
     /// Waits for the member with an address, in any network of this program.
     pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration) -> io::Result<()> {
         self.ask(move |attached| attached.find(address, within))?

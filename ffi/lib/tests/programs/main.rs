@@ -5,6 +5,7 @@
 mod build;
 mod delivery;
 mod libzt_header;
+mod managed;
 mod restarted;
 mod router;
 mod run;
