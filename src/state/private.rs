@@ -4,11 +4,13 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Mutex;
 
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::StateError;
+use crate::sync;
 
 /// Reads a text file that holds a secret.
 ///
@@ -121,6 +123,10 @@ pub(crate) fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), StateE
 /// After a crash at any point the old file or the new one exists, whole and on the disk. The caller holds the
 /// directory's lock, so one fixed temporary name is enough.
 pub(crate) fn write_atomically(directory: &Path, name: &str, content: &[u8]) -> Result<(), StateError> {
+    // The lock of the directory keeps other processes out. Of two threads, one would move the other's
+    // half-written file into place.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _writing = sync::lock(&WRITING);
     let target = directory.join(name);
     let temporary = directory.join(format!(".{name}.new"));
     // A crash may have left it behind.
@@ -157,6 +163,24 @@ mod tests {
         write_atomically(dir.path(), "secret", b"two").unwrap();
         assert_eq!(*read_secret_file(&dir.path().join("secret")).unwrap(), "two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn threads_that_write_one_file_leave_a_whole_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        let contents = [vec![b'a'; 100_000], vec![b'b'; 10]];
+        write_atomically(dir.path(), "secret", &contents[0]).unwrap();
+        std::thread::scope(|scope| {
+            for content in &contents {
+                scope
+                    .spawn(|| (0..50).for_each(|_| write_atomically(dir.path(), "secret", content).unwrap()));
+            }
+            for _ in 0..200 {
+                let read = fs::read(&path).unwrap();
+                assert!(contents.contains(&read), "{} bytes", read.len());
+            }
+        });
     }
 
     #[test]
