@@ -97,13 +97,13 @@ impl Endpoint {
         network: NetworkIndex,
         credentials: &Credentials,
     ) -> Result<(), Refusal> {
-        let own = self.own_id;
+        let (own, unix_time) = (self.own_id, self.core.clock.unix_time(now));
         let Some(joined) = self.networks.get_mut(&network) else { return Ok(()) };
         let Some(membership) = joined.policy.membership_mut() else { return Ok(()) };
         let has_same = membership.credentials() == Some(credentials);
         let before = joined.policy.addresses_of(&own);
         let Some(membership) = joined.policy.membership_mut() else { return Ok(()) };
-        membership.set_own(credentials, &own)?;
+        membership.set_own(credentials, &own, Some(unix_time))?;
         let after = joined.policy.addresses_of(&own);
         let only = |these: &[std::net::IpAddr], those: &[std::net::IpAddr]| -> Vec<Prefix> {
             these.iter().filter(|address| !those.contains(address)).map(|&one| one.into()).collect()

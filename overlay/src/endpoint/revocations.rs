@@ -138,7 +138,7 @@ impl Endpoint {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
         let Some(membership) = self.membership(network) else { return };
         let is_ahead = membership.head().is_some_and(|head| (head.epoch(), head.digest()) > (epoch, digest));
-        if membership.is_behind(epoch, digest) && epoch > 0 {
+        if membership.lacks(epoch, digest) && epoch > 0 {
             // The peer sees that this node is behind, and shows its head.
             if self.may_judge(now, key) {
                 self.tell_have(now, key);
@@ -157,9 +157,7 @@ impl Endpoint {
         let unix_time = self.core.clock.unix_time(now);
         let Some(membership) = self.membership(network) else { return };
         // A stranger that offers a head and not its set would keep members from fetching it.
-        if !membership.is_behind(head.epoch(), head.digest())
-            || !self.is_member(key)
-            || !self.may_judge(now, key)
+        if !membership.lacks(head.epoch(), head.digest()) || !self.is_member(key) || !self.may_judge(now, key)
         {
             return;
         }

@@ -41,10 +41,14 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
-        let identity = Identity::from_seed(&[CONTROLLER; 32]);
+        Self::with(CONTROLLER, 365 * DAY)
+    }
+
+    /// Returns the issuer with this identity, whose delegation lasts for `lasts` from the start on.
+    fn with(identity: u8, lasts: Duration) -> Self {
+        let identity = Identity::from_seed(&[identity; 32]);
         let serial = Serial::next(UnixTime::from(UNIX_TIME), None);
-        let delegation =
-            Delegation::sign(&secret(), id(), *identity.public(), serial, 365 * DAY, Rights::ALL);
+        let delegation = Delegation::sign(&secret(), id(), *identity.public(), serial, lasts, Rights::ALL);
         Self { identity, delegation, lifetime: DAY, epoch: 0, revoked: Revocations::default() }
     }
 
@@ -474,4 +478,166 @@ fn look_ups_find_members_and_only_members_get_answers() {
         if !matches!(**question, Question::Certify(_)))
     };
     assert_eq!(net.count(0, asked), 0);
+}
+
+/// Returns the time by which a node judges, and its own clock.
+fn times(net: &Net, node: usize) -> (UnixTime, UnixTime) {
+    let clock = UNIX_TIME + (net.now - crate::net::instant());
+    let membership = net.nodes[node].endpoint.membership(network(net, node)).expect("managed");
+    (membership.time(clock), UnixTime::from(clock))
+}
+
+/// Lets two nodes exchange packets and checks that they arrive.
+fn assert_reach(net: &mut Net, from: usize, to: usize) {
+    net.nodes[to].inbox.clear();
+    net.send(from, to, b"still");
+    net.run(2 * SECOND);
+    assert_eq!(net.received(to), [b"still".to_vec()]);
+}
+
+#[test]
+fn an_issuer_does_not_lead_clocks_that_are_right() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[1, 2]);
+    net.send(0, 1, b"open");
+    net.run(SECOND);
+    // Somebody has the issuer's key, and signs with a date in 80 days, and one in half a day.
+    for (identity, ahead) in [(3, 80 * DAY), (4, DAY / 2)] {
+        let thief = net.add(identity);
+        net.join(thief, &config(Some(authority.credentials(identity, ahead))));
+        net.run(4 * SECOND);
+        net.send(thief, 0, b"evil");
+        net.run(2 * SECOND);
+        let (time, clock) = times(&net, 0);
+        assert_eq!(time, clock, "{ahead:?}");
+    }
+    assert!(!net.peer(0, 2).is_admitted(), "it is from the future");
+    let at = network(&net, 0);
+    let (head, set) = authority.revoke(7, DAY / 2);
+    net.nodes[0]
+        .endpoint
+        .set_revocations(net.now, at, &head, &set)
+        .expect("a clock can be behind by as much");
+    let (head, set) = authority.revoke(8, 80 * DAY);
+    let refused = net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set);
+    assert_eq!(refused, Err(Refusal::NotYetValid));
+    net.run(Duration::from_secs(1300));
+    let (time, clock) = times(&net, 0);
+    assert_eq!(time, clock);
+    let membership = net.nodes[0].endpoint.membership(at).expect("managed");
+    assert!(membership.signed_time() <= clock, "this is what the node keeps on disk");
+    assert_reach(&mut net, 0, 1);
+    assert_reach(&mut net, 1, 0);
+}
+
+#[test]
+fn a_revoked_issuer_loses_its_effect_on_clocks_that_are_behind() {
+    let (mut authority, stolen) = (Authority::with(8, 365 * DAY), Authority::new());
+    let mut net = Net::new();
+    let late = net.add(1);
+    net.restart(late, 4000, Duration::ZERO);
+    net.join(late, &config(None));
+    let thief = net.add(3);
+    net.join(thief, &config(Some(stolen.credentials(3, 80 * DAY))));
+    net.run(4 * SECOND);
+    net.send(late, thief, b"hello");
+    net.run(2 * SECOND);
+    let at = network(&net, late);
+    let time = |net: &Net| {
+        let membership = net.nodes[late].endpoint.membership(at).expect("managed");
+        membership.time(net.now - crate::net::instant())
+    };
+    let start = UnixTime::from(UNIX_TIME);
+    assert_eq!(time(&net), start.plus(80 * DAY), "nobody else has said the time");
+    // A second issuer is enough to stop that.
+    let good = net.add(2);
+    net.join(good, &config(Some(authority.credentials(2, DAY))));
+    net.run(4 * SECOND);
+    net.send(late, good, b"hello");
+    net.run(2 * SECOND);
+    assert_eq!(time(&net), start.plus(DAY));
+    assert!(net.peer(late, good).is_admitted());
+    // Neither does its key alone say the time again, after a head that revokes it.
+    let (head, set) = authority.revoke(CONTROLLER, 2 * DAY);
+    net.nodes[late].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by an issuer");
+    assert_eq!(time(&net), start.plus(2 * DAY));
+    net.run(20 * SECOND);
+    assert!(!net.peer(late, thief).is_admitted());
+    assert_eq!(time(&net), start.plus(2 * DAY));
+}
+
+#[test]
+fn an_answer_does_not_end_the_members_that_count() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1, 2]);
+    net.send(1, 2, b"open");
+    net.run(SECOND);
+    let mut answers = 0;
+    for _ in 0..130 {
+        net.run(Duration::from_secs(30));
+        answers += net.count(0, |event| matches!(event, Event::Asked(..)));
+        serve(&mut net, 0, |_, _, at| Answer::Denied {
+            time: UnixTime::from(UNIX_TIME + at).plus(80 * DAY),
+            reason: Denial::Refused,
+        });
+    }
+    assert!(answers > 0, "members renew in the first hour");
+    let (time, clock) = times(&net, 1);
+    assert_eq!(time, clock);
+    assert_reach(&mut net, 1, 2);
+}
+
+#[test]
+fn answers_count_only_from_issuers_whose_delegation_counts() {
+    let answered = |net: &Net, node| net.count(node, |event| matches!(event, Event::Answered(..)));
+    // Ended, revoked, and none at all.
+    let past = Authority::with(CONTROLLER, Duration::from_secs(5));
+    let mut net = members(&past, &[CONTROLLER]);
+    let new = net.add(2);
+    net.join(new, &config(None));
+    net.run(Duration::from_secs(2));
+    for _ in 0..10 {
+        serve(&mut net, 0, |node, _, at| certified(&past, node, at));
+        net.run(SECOND);
+    }
+    assert_eq!(answered(&net, new), 0, "its delegation has ended");
+
+    let (revoked, mut other) = (Authority::new(), Authority::with(8, 365 * DAY));
+    let mut net = members(&revoked, &[CONTROLLER]);
+    let new = net.add(2);
+    let (head, set) = other.revoke(CONTROLLER, Duration::ZERO);
+    let mut known = ManagedNetwork::new(id());
+    known.key = Some(secret().public());
+    known.controllers = vec![*Identity::from_seed(&[CONTROLLER; 32]).public()];
+    known.revocations = Some((head, set));
+    net.join(new, &NetworkConfig::Managed(Box::new(known)));
+    let mut asked = 0;
+    for _ in 0..10 {
+        net.run(SECOND);
+        asked += net.count(0, |event| matches!(event, Event::Asked(..)));
+        serve(&mut net, 0, |node, _, at| certified(&revoked, node, at));
+    }
+    assert!(asked > 0);
+    assert_eq!(answered(&net, new), 0, "it is revoked");
+
+    let mut net = Net::new();
+    let (impostor, new) = (net.add(CONTROLLER), net.add(2));
+    let mut config = ManagedNetwork::new(id());
+    config.key = Some(secret().public());
+    config.is_controller = true;
+    net.join(impostor, &NetworkConfig::Managed(Box::new(config.clone())));
+    config.is_controller = false;
+    config.controllers = vec![*Identity::from_seed(&[CONTROLLER; 32]).public()];
+    net.join(new, &NetworkConfig::Managed(Box::new(config)));
+    let mut asked = 0;
+    for round in 0..10 {
+        net.run(SECOND);
+        asked += net.count(0, |event| matches!(event, Event::Asked(..)));
+        serve(&mut net, impostor, |node, _, at| match round % 2 {
+            0 => Answer::Denied { time: UnixTime::from(UNIX_TIME + at), reason: Denial::Removed },
+            _ => certified(&other, node, at),
+        });
+    }
+    assert!(asked > 0);
+    assert_eq!(answered(&net, new), 0, "nobody has delegated to it");
 }
