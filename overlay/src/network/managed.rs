@@ -39,6 +39,8 @@ pub struct ManagedNetwork {
     pub controllers: Vec<PublicIdentity>,
     /// Newest revocations that are known.
     pub revocations: Option<(Head, Revocations)>,
+    /// Revocations besides these, which other issuers have signed.
+    pub others: Revocations,
     /// Newest time that an issuer has signed and that this node's clock has reached; see
     /// [`Membership::signed_time`].
     pub signed_time: UnixTime,
@@ -60,6 +62,7 @@ impl ManagedNetwork {
             request: CertifyRequest::default(),
             controllers: Vec::new(),
             revocations: None,
+            others: Revocations::default(),
             signed_time: UnixTime::default(),
             is_controller: false,
             psk: None,
@@ -124,10 +127,11 @@ pub struct Membership {
 
 impl Membership {
     fn new(network: &ManagedNetwork) -> Self {
-        let (head, revoked) = match &network.revocations {
+        let (head, mut revoked) = match &network.revocations {
             Some((head, set)) => (Some((head.clone(), set.to_bytes().into())), set.clone()),
             None => (None, Revocations::default()),
         };
+        revoked.merge(&network.others);
         let mut membership = Self {
             id: network.id,
             key: network.key,
@@ -184,6 +188,11 @@ impl Membership {
     /// Returns the revocations that this node observes: those of all heads that it has seen.
     pub fn revocations(&self) -> &Revocations {
         &self.revoked
+    }
+
+    /// Returns the observed revocations besides those of [`Self::newest_set`]: other issuers have signed them.
+    pub fn other_revocations(&self) -> Revocations {
+        self.revoked.beyond(&self.newest_set().unwrap_or_default())
     }
 
     /// Returns the newest time that an issuer has signed and that this node's clock had reached when it
@@ -330,6 +339,7 @@ impl Membership {
         let node = delegation.issuer().node_id();
         self.delegated = self.delegated.max(delegation.serial().time());
         if self.revoked.covers(&node, delegation.serial()) {
+            self.revoked.keep(&node, delegation.end());
             return;
         }
         if !self.issuers.contains_key(&node) && self.issuers.len() >= MAX_CONTROLLERS {
@@ -442,7 +452,11 @@ impl Membership {
         self.learn(admission.credentials().delegation(), UnixTime::default(), None);
         match self.verdict(&admission, unix_time) {
             Ok(()) => self.note(&admission, Some(unix_time)),
-            Err(Refusal::Revoked) => return Err(Refusal::Revoked),
+            Err(Refusal::Revoked) => {
+                let certificate = credentials.certificate();
+                self.revoked.keep(&certificate.grant().node, certificate.end());
+                return Err(Refusal::Revoked);
+            }
             // The clock may be wrong, which a controller can tell.
             Err(refusal) => {
                 self.note_issuer(&admission);
@@ -501,6 +515,10 @@ impl Membership {
         let revocations = head.read_set(set)?;
         // Merged and not replaced, because no head may take a revocation back.
         self.revoked.merge(&revocations);
+        // Who has revoked an issuer may not know how long its delegation lasts.
+        for (node, issuer) in &self.issuers {
+            self.revoked.keep(node, issuer.delegation.end());
+        }
         // By both clocks, because a controller may be wrong about the time.
         self.revoked.forget(self.time(unix_time).min(unix_time.into()));
         if self.lacks(head.epoch(), head.digest()) {

@@ -63,9 +63,14 @@ impl Authority {
 
     /// Revokes what was signed for a node until `at` after the start.
     fn revoke(&mut self, identity: u8, at: Duration) -> (Head, Revocations) {
+        self.revoke_for(identity, at, 2 * DAY)
+    }
+
+    /// Does the same with an entry that lasts for `lasts` only.
+    fn revoke_for(&mut self, identity: u8, at: Duration, lasts: Duration) -> (Head, Revocations) {
         let now = UnixTime::from(UNIX_TIME + at);
         let min_serial = Serial::next(now, Some(Serial::next(now, None)));
-        self.revoked.add(node_id(identity), Revocation { min_serial, until: now.plus(2 * DAY) });
+        self.revoked.add(node_id(identity), Revocation { min_serial, until: now.plus(lasts) });
         self.epoch += 1;
         let head = Head::sign(&self.identity, self.delegation.clone(), id(), self.epoch, now, &self.revoked);
         (head, self.revoked.clone())
@@ -640,4 +645,65 @@ fn answers_count_only_from_issuers_whose_delegation_counts() {
     }
     assert!(asked > 0);
     assert_eq!(answered(&net, new), 0, "nobody has delegated to it");
+}
+
+#[test]
+fn revocations_of_all_issuers_survive_a_restart() {
+    let issuers = [20, 21, 22];
+    let mut authorities = issuers.map(|identity| Authority::with(identity, 365 * DAY));
+    let mut net = Net::new();
+    let node = net.add(1);
+    net.join(node, &config(Some(authorities[0].credentials(1, Duration::ZERO))));
+    let at = network(&net, node);
+    // Each has removed another member, and not heard of the others.
+    for (authority, removed) in authorities.iter_mut().zip([2, 3, 4]) {
+        authority.epoch = u64::from(removed);
+        let (head, set) = authority.revoke(removed, SECOND);
+        net.nodes[node].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by an issuer");
+    }
+    let known = net.nodes[node].endpoint.membership(at).expect("managed");
+    let mut kept = ManagedNetwork::new(id());
+    (kept.key, kept.credentials) = (Some(secret().public()), known.credentials().cloned());
+    kept.revocations = known.head().cloned().zip(known.newest_set());
+    kept.others = known.other_revocations();
+    kept.signed_time = known.signed_time();
+    assert_eq!(kept.others.len(), 2, "the newest head has the third");
+    net.restart(node, 4000, UNIX_TIME + SECOND);
+    net.join(node, &NetworkConfig::Managed(Box::new(kept)));
+    for removed in [2, 3, 4] {
+        let former = net.add(removed);
+        net.join(former, &config(Some(authorities[0].credentials(removed, Duration::ZERO))));
+        net.run(4 * SECOND);
+        net.send(former, node, b"back");
+        net.run(2 * SECOND);
+        assert!(!net.peer(node, former).is_admitted(), "{removed}");
+    }
+    assert!(net.received(node).is_empty());
+}
+
+#[test]
+fn an_issuer_stays_revoked_until_its_delegation_ends() {
+    let (mut authority, former) = (Authority::with(8, 365 * DAY), Authority::new());
+    let mut net = members(&authority, &[1]);
+    let friend = net.add(2);
+    net.join(friend, &config(Some(former.credentials(2, Duration::ZERO))));
+    net.run(4 * SECOND);
+    net.send(0, friend, b"hello");
+    net.run(2 * SECOND);
+    assert!(net.peer(0, friend).is_admitted());
+    // The entry of one issuer ends early for the other one, which it does not know.
+    let at = network(&net, 0);
+    let (head, set) = authority.revoke_for(CONTROLLER, Duration::from_secs(10), 20 * SECOND);
+    net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by an issuer");
+    net.run(Duration::from_secs(60));
+    authority.revoked = Revocations::default();
+    let (head, set) = authority.revoke(7, Duration::from_secs(60));
+    net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by an issuer");
+    let again = former.credentials(2, Duration::from_secs(60));
+    let at = network(&net, friend);
+    net.nodes[friend].endpoint.set_credentials(net.now, at, &again).expect("its own");
+    net.run(4 * SECOND);
+    net.send(friend, 0, b"again");
+    net.run(2 * SECOND);
+    assert!(!net.peer(0, friend).is_admitted());
 }
