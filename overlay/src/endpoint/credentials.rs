@@ -42,6 +42,9 @@ pub(super) struct Shown {
     /// Set while this node refuses the peer's credentials.
     is_refused: bool,
     budget: Bucket,
+    /// Time until which no set of revocations is fetched from the peer, and how often it has failed.
+    pub(super) rests_until: Option<Instant>,
+    pub(super) failures: u32,
 }
 
 impl Shown {
@@ -53,6 +56,8 @@ impl Shown {
             check_at: None,
             is_refused: false,
             budget: Bucket::new(Rate::every(JUDGE_INTERVAL, JUDGE_BURST), now),
+            rests_until: None,
+            failures: 0,
         }
     }
 

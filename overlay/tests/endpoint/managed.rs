@@ -707,3 +707,31 @@ fn an_issuer_stays_revoked_until_its_delegation_ends() {
     net.run(2 * SECOND);
     assert!(!net.peer(0, friend).is_admitted());
 }
+
+#[test]
+fn a_member_that_does_not_deliver_a_set_keeps_nobody_from_it() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1, 2, 3]);
+    for (from, to) in [(1, 2), (1, 3), (2, 0), (3, 0), (2, 3)] {
+        net.send(from, to, b"open");
+    }
+    net.run(4 * SECOND);
+    for n in 100..200 {
+        authority.revoke(n, Duration::from_secs(8));
+    }
+    let (head, set) = authority.revoke(200, Duration::from_secs(8));
+    // 1 never hears the controller. 2 tells it of the head, and is silent when it is asked for the set.
+    let sockets: Vec<_> = net.nodes.iter().map(|node| node.socket).collect();
+    net.filter = Box::new(move |sent| {
+        let is_between = |a: usize, b: usize| sent.from == sockets[a] && sent.to == sockets[b];
+        let is_part = sent.bytes.len() > 700 && is_between(2, 1);
+        !(is_part || is_between(0, 1) || is_between(1, 0))
+    });
+    let at = network(&net, 0);
+    net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by the issuer");
+    let at = network(&net, 1);
+    let took = net.wait(Duration::from_secs(300), |net| {
+        net.nodes[1].endpoint.membership(at).is_some_and(|known| known.revocations().len() == 101)
+    });
+    assert!(took < 5 * SECOND, "{took:?}");
+}
