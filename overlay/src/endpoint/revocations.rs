@@ -31,8 +31,8 @@ const MAX_STALLS: u32 = 10;
 /// The same if other peers have offered the set.
 const MAX_STALLS_OF_MANY: u32 = 2;
 
-/// Time in which a peer has to deliver a set if others have offered it too. It doubles with each change of the
-/// peer, because all of them may be slow.
+/// Time in which a peer has to deliver a set if others have offered it too. It doubles with each change of
+/// the peer, because all of them may be slow.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Time for which no set is fetched from a peer that did not deliver one. It doubles with each failure.
@@ -270,6 +270,7 @@ impl Endpoint {
             let has_session = endpoint.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session());
             has_session && endpoint.is_member(key) && !endpoint.rests(now, key)
         };
+        // Sessions may have ended since the offers came.
         failed.offers.retain(|key| can_deliver(self, *key));
         if failed.offers.is_empty() {
             // Whoever has a newer head answers by showing it.

@@ -190,7 +190,8 @@ impl Membership {
         &self.revoked
     }
 
-    /// Returns the observed revocations besides those of [`Self::newest_set`]: other issuers have signed them.
+    /// Returns the observed revocations besides those of [`Self::newest_set`]: other issuers have signed
+    /// them.
     pub fn other_revocations(&self) -> Revocations {
         self.revoked.beyond(&self.newest_set().unwrap_or_default())
     }
@@ -239,12 +240,14 @@ impl Membership {
     fn agreed(&self) -> UnixTime {
         let counting = self.issuers.values().filter(|issuer| self.delegated < issuer.delegation.end());
         let mut claimed: Vec<UnixTime> = counting.map(|issuer| issuer.claimed).collect();
+        // The newest one alone may be a liar's.
         claimed.sort_unstable();
         claimed.iter().rev().take(2).next_back().copied().unwrap_or_default()
     }
 
-    /// Returns the time by which one statement is judged that was signed at `signed`. A clock that is a little
-    /// behind must not refuse what others have just signed. That moves the time for this statement alone.
+    /// Returns the time by which one statement is judged that was signed at `signed`. A clock that is a
+    /// little behind must not refuse what others have just signed. That moves the time for this statement
+    /// alone.
     fn time_for(&self, signed: UnixTime, unix_time: Duration) -> UnixTime {
         let own = self.own_clock(unix_time);
         let latest = if self.is_behind(own) { signed } else { signed.min(own.plus(CATCH_UP)) };
@@ -279,9 +282,9 @@ impl Membership {
 
     /// Corrects this node's clock by a controller's that has answered. Returns true if that changes the time.
     ///
-    /// Of several controllers the one counts that is nearest to this node's clock, so one alone moves nothing.
-    /// No answer ends the admission of a member, unless the clock is certainly behind: an issuer that lies
-    /// would separate everybody.
+    /// Of several controllers the one counts that is nearest to this node's clock, so one alone moves
+    /// nothing. No answer ends the admission of a member, unless the clock is certainly behind: an issuer
+    /// that lies would separate everybody.
     pub(crate) fn set_clock(&mut self, unix_time: Duration, node: &NodeId, controller: UnixTime) -> bool {
         let own = UnixTime::from(unix_time);
         let offset = i64::try_from(i128::from(controller.as_millis()) - i128::from(own.as_millis()));
@@ -342,6 +345,7 @@ impl Membership {
             self.revoked.keep(&node, delegation.end());
             return;
         }
+        // Only the network key makes issuers, so nobody can push the others out at will.
         if !self.issuers.contains_key(&node) && self.issuers.len() >= MAX_CONTROLLERS {
             let oldest = self.issuers.iter().min_by_key(|(_, one)| one.delegation.serial());
             if let Some(oldest) = oldest.map(|(node, _)| *node) {
@@ -551,8 +555,8 @@ impl Membership {
     }
 }
 
-/// Time by which a statement may be ahead of this node's clock, unless the clock is certainly wrong. Whoever is
-/// further behind has no certificate that counts for others, and needs a controller's answer anyway.
+/// Time by which a statement may be ahead of this node's clock, unless the clock is certainly wrong. Whoever
+/// is further behind has no certificate that counts for others, and needs a controller's answer anyway.
 const CATCH_UP: Duration = Duration::from_secs(86_400);
 
 /// Difference of two clocks in milliseconds that counts as none.
