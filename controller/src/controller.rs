@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use peersock_overlay::membership::{
-    Answer, CLOCK_TOLERANCE, Credentials, Denial, Head, MemberName, NetworkKey, Question, Refusal,
-    Revocations, Role, Serial, UnixTime,
+    Answer, CLOCK_TOLERANCE, Credentials, Delegation, Denial, Head, MemberName, NetworkKey, Question,
+    Refusal, Revocations, Role, Serial, UnixTime,
 };
 use peersock_overlay::{NetworkId, NodeId, PublicIdentity};
 use rand::CryptoRng;
@@ -194,6 +194,7 @@ impl Controller {
             if !created {
                 return Err(CreateError::Exists);
             }
+            note_issuer(write, &delegation)?;
             let mut hints = Hints::default();
             // Another node may have the first address.
             let none = Settings { ipv4: None, ipv6: None, ..settings.clone() };
@@ -558,6 +559,7 @@ impl Controller {
             let rest = longest_certificate(&self.settings());
             let next = i64::try_from(head.epoch().max(epoch)).unwrap_or(i64::MAX).saturating_add(1);
             self.write(|write, _| {
+                note_issuer(write, head.delegation())?;
                 for (node, entry) in &new {
                     // State 1: held. A serial at or above the heard one was issued after the revocation.
                     write.run(
@@ -654,15 +656,19 @@ impl Controller {
         words: &RecoveryWords,
         is_offline: bool,
     ) -> Result<(), RecoverError> {
-        let bytes = {
+        let (before, next, bytes) = {
             let memory = self.memory();
             let last = Some(memory.delegation.serial());
             let (own, network) = (*memory.identity.public(), memory.network);
             let next = delegation::sign(&words.secret(), network, own, now, last, is_offline);
             let head = Head::sign(&memory.identity, next.clone(), network, 0, now, &Revocations::default());
-            delegation::to_bytes(&next, &head)
+            let bytes = delegation::to_bytes(&next, &head);
+            (memory.delegation.clone(), next, bytes)
         };
         self.write(|write, _| {
+            // Another node may have the one before, which is not void because there is a later one.
+            note_issuer(write, &before)?;
+            note_issuer(write, &next)?;
             write.run("UPDATE network SET delegation = ?", [bytes])?;
             write.log(millis(now), who, "delegate", "")?;
             Ok::<_, StoreError>(())
@@ -729,8 +735,8 @@ fn longest_certificate(settings: &Settings) -> Duration {
     settings.outlive + RENEW_AFTER + CLOCK_TOLERANCE
 }
 
-/// Sets the lowest serial that counts for a node, and publishes it until the last certificate below ends.
-/// [`bump_epoch`] has to follow.
+/// Sets the lowest serial that counts for a node, and publishes it until the last certificate below ends, and
+/// the last delegation to the node. [`bump_epoch`] has to follow.
 pub(crate) fn raise_floor(
     write: &Write<'_>,
     node: &NodeId,
@@ -746,6 +752,21 @@ pub(crate) fn raise_floor(
         "INSERT INTO revocations (node, min_serial, until) VALUES (?1, ?2, ?3) ON CONFLICT (node) DO UPDATE
             SET min_serial = max(min_serial, ?2), until = max(until, ?3)",
         (node, floor, millis(until)),
+    )?;
+    write.run(
+        "UPDATE revocations SET until = max(until, (SELECT ends FROM issuers WHERE node = ?1))
+            WHERE node = ?1 AND EXISTS (SELECT 1 FROM issuers WHERE node = ?1)",
+        [node],
+    )?;
+    Ok(())
+}
+
+/// Notes that a node is an issuer until the delegation has ended for all clocks.
+fn note_issuer(write: &Write<'_>, delegation: &Delegation) -> Result<(), StoreError> {
+    write.run(
+        "INSERT INTO issuers (node, ends) VALUES (?1, ?2) ON CONFLICT (node) DO UPDATE
+            SET ends = max(ends, ?2)",
+        (delegation.issuer().node_id().as_bytes(), millis(delegation.end().plus(CLOCK_TOLERANCE))),
     )?;
     Ok(())
 }
@@ -794,6 +815,7 @@ fn forget(write: &Write<'_>, over: &[NodeId], now: UnixTime) -> Result<(), Store
     if write.run("DELETE FROM revocations WHERE until <= ?", [millis(now)])? > 0 {
         bump_epoch(write)?;
     }
+    write.run("DELETE FROM issuers WHERE ends <= ?", [millis(now)])?;
     let members = write.run("DELETE FROM members WHERE state = ?", [FORGOTTEN])?;
     if members + write.run("DELETE FROM pending WHERE is_gone = 1", [])? > 0 {
         write.run("UPDATE network SET purged = change", [])?;

@@ -368,18 +368,25 @@ impl Follower {
                 credentials,
                 known.controllers().to_vec(),
                 revocations,
+                known.other_revocations(),
                 known.signed_time(),
                 known.key().copied(),
             )
         });
-        let Some((credentials, controllers, revocations, signed_time, key)) = read else { return };
+        let Some((credentials, controllers, revocations, others, signed_time, key)) = read else { return };
         if credentials.is_some() && sync::lock(&self.shared.progress).standing == Standing::Asking {
             self.shared.set(Standing::Member, false);
         }
         if let Some(record) = self.record.take().or_else(|| key.map(|key| self.new_record(key))) {
             let revocations = revocations.and_then(|(head, set)| Some((head, set?)));
-            self.record =
-                Some(MembershipRecord { credentials, controllers, revocations, signed_time, ..record });
+            self.record = Some(MembershipRecord {
+                credentials,
+                controllers,
+                revocations,
+                others,
+                signed_time,
+                ..record
+            });
         }
     }
 

@@ -38,7 +38,9 @@ pub struct MembershipRecord {
     pub controllers: Vec<PublicIdentity>,
     /// Newest known revocations.
     pub revocations: Option<(Head, Revocations)>,
-    /// Newest time that a controller has signed.
+    /// Revocations besides these, which other issuers have signed.
+    pub others: Revocations,
+    /// Newest time that a controller has signed and this machine's clock had reached.
     pub signed_time: UnixTime,
     /// Number of starts of nodes with this directory in the network.
     pub starts: u64,
@@ -64,6 +66,9 @@ struct Stored {
     head: Option<String>,
     #[serde(default)]
     revocations: String,
+    /// In parts, since several sets together may be larger than one may be.
+    #[serde(default)]
+    others: Vec<String>,
     signed_time: u64,
     starts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +78,9 @@ struct Stored {
 }
 
 const VERSION: u32 = 1;
+
+/// Length of the largest set of revocations in bytes.
+const LARGEST_SET: usize = Revocations::MAX_ENTRIES * Revocations::ENTRY_LEN;
 
 impl MembershipRecord {
     /// Creates a record of a network of which only the key is known.
@@ -84,6 +92,7 @@ impl MembershipRecord {
             credentials: None,
             controllers: Vec::new(),
             revocations: None,
+            others: Revocations::default(),
             signed_time: UnixTime::default(),
             starts: 0,
             wish: None,
@@ -99,6 +108,7 @@ impl MembershipRecord {
             request,
             controllers: self.controllers.clone(),
             revocations: self.revocations.clone(),
+            others: self.others.clone(),
             signed_time: self.signed_time,
             ..ManagedNetwork::new(self.id)
         }
@@ -119,6 +129,7 @@ impl MembershipRecord {
                 .as_ref()
                 .map(|(_, set)| encode(&set.to_bytes()))
                 .unwrap_or_default(),
+            others: self.others.to_bytes().chunks(LARGEST_SET).map(encode).collect(),
             signed_time: self.signed_time.as_millis(),
             starts: self.starts,
             wish: self.wish.as_ref().map(ToString::to_string),
@@ -142,6 +153,10 @@ impl MembershipRecord {
             }
             None => None,
         };
+        let mut others = Revocations::default();
+        for part in &stored.others {
+            others.merge(&Revocations::parse(&decode(part)?).ok()?);
+        }
         let controllers: Option<Vec<_>> = stored.controllers.iter().map(|one| one.parse().ok()).collect();
         let roots: Vec<RootSource> =
             stored.roots.iter().filter_map(|root| RootSource::load(root).ok()).flatten().collect();
@@ -152,6 +167,7 @@ impl MembershipRecord {
             credentials,
             controllers: controllers?,
             revocations,
+            others,
             signed_time: UnixTime::from_millis(stored.signed_time),
             starts: stored.starts,
             wish: stored.wish.and_then(|wish| wish.parse().ok()),
@@ -250,11 +266,20 @@ mod tests {
         let mut set = Revocations::default();
         set.add(issuer.node_id(), Revocation { min_serial: serial, until: serial.time() });
         let head = Head::sign(&issuer, delegation.clone(), id, 3, serial.time(), &set);
+        // More than one set may have, because several issuers have signed them.
+        let mut others = Revocations::default();
+        for n in 0..=Revocations::MAX_ENTRIES as u32 {
+            let mut bytes = [7; 32];
+            bytes[..4].copy_from_slice(&n.to_be_bytes());
+            let entry = Revocation { min_serial: serial, until: serial.time() };
+            others.add(peersock_overlay::NodeId::from_bytes(bytes), entry);
+        }
         MembershipRecord {
             name: Some("team".into()),
             credentials: Some(Credentials::new(secret.public(), delegation, certificate)),
             controllers: vec![*issuer.public()],
             revocations: Some((head, set)),
+            others,
             signed_time: serial.time(),
             starts: 7,
             wish: Some("alpha".parse().expect("a name")),

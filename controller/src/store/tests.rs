@@ -2,6 +2,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
+/// Schema of the first version.
+const ONE: &[&str] = &[STEPS[0]];
+
 const TWO: &[&str] = &[
     STEPS[0],
     "ALTER TABLE reservations ADD COLUMN note TEXT; INSERT INTO tag_settings (tag, outlive) VALUES ('new', 1)",
@@ -53,7 +56,7 @@ fn commits_are_synchronous_and_foreign_keys_count() {
 fn an_older_store_is_migrated_and_a_copy_stays() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store/controller.db");
-    let old = Store::open_with(&path, STEPS).expect("a new file");
+    let old = Store::open_with(&path, ONE).expect("a new file");
     old.write::<_, StoreError>(|write| write.log(1, "a", "b", "c")).expect("room");
     // Another process still has it open.
     assert_eq!(Store::open_with(&path, TWO).err(), Some(StoreError::Busy));
@@ -65,26 +68,31 @@ fn an_older_store_is_migrated_and_a_copy_stays() {
     assert_eq!(count(&new, "SELECT count(*) FROM tag_settings"), 1);
     assert_eq!(count(&new, "PRAGMA user_version"), 2);
     drop(new);
-    assert_eq!(Store::open_with(&path, STEPS).err(), Some(StoreError::Newer { found: 2, supported: 1 }));
+    assert_eq!(Store::open_with(&path, ONE).err(), Some(StoreError::Newer { found: 2, supported: 1 }));
     let text = StoreError::Newer { found: 2, supported: 1 }.to_string();
     assert!(text.contains("version 2") && text.contains("up to 1"));
     let backup = beside(&path, ".before-1");
     assert_eq!(mode(&backup), 0o600);
-    let back = Store::open_with(&backup, STEPS).expect("the earlier store");
+    let back = Store::open_with(&backup, ONE).expect("the earlier store");
     assert_eq!(count(&back, "SELECT count(*) FROM log"), 1);
     assert!(!beside(&path, ".migrating").exists());
+    // A store of the first version gets what this version needs.
+    let other = folder.path().join("store/other.db");
+    drop(Store::open_with(&other, ONE).expect("a new file"));
+    let now = Store::open(&other).expect("it is migrated");
+    assert_eq!(count(&now, "SELECT count(*) FROM issuers"), 0);
 }
 
 #[test]
 fn a_migration_that_fails_leaves_the_store_as_it_was() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store/controller.db");
-    let old = Store::open_with(&path, STEPS).expect("a new file");
+    let old = Store::open_with(&path, ONE).expect("a new file");
     old.write::<_, StoreError>(|write| write.log(1, "a", "b", "c")).expect("room");
     drop(old);
     let wrong = [STEPS[0], "DROP TABLE tag_settings; INSERT INTO nothing VALUES (1)"];
     assert!(Store::open_with(&path, &wrong).is_err());
-    let store = Store::open_with(&path, STEPS).expect("it is as before");
+    let store = Store::open_with(&path, ONE).expect("it is as before");
     assert_eq!(count(&store, "SELECT count(*) FROM log"), 1);
     assert_eq!(count(&store, "SELECT count(*) FROM tag_settings"), 0);
 }

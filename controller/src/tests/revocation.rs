@@ -1,5 +1,7 @@
+use peersock_overlay::membership::Role;
+
 use super::*;
-use crate::{Approval, Change};
+use crate::{Approval, Change, Controller, Store};
 
 #[test]
 fn a_removed_member_is_refused_by_all_that_know_the_head() {
@@ -58,7 +60,7 @@ fn a_change_of_tags_name_role_or_claims_makes_earlier_certificates_void() {
     let mut lab = Lab::new();
     let token = lab.open_invite();
     lab.join(1, Some(&token));
-    let role = Some(peersock_overlay::membership::Role::Operator);
+    let role = Some(Role::Operator);
     for change in [
         Change { tags: Some(tags(&["db"])), ..Change::default() },
         Change { tags: Some(Vec::new()), ..Change::default() },
@@ -129,4 +131,33 @@ fn no_change_of_the_controllers_own_node_touches_what_it_has_issued() {
     let key = id(2).to_string();
     let approved = lab.controller.approve(lab.now, &mut lab.rng, "alice", &key, &approval);
     assert_eq!(approved.err(), Some(crate::ChangeError::OwnNode));
+}
+
+#[test]
+fn a_former_controller_stays_revoked_until_its_delegation_ends() {
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let new = new_network(Settings::default());
+    let store = Store::in_memory().expect("memory");
+    let (controller, words) = Controller::create(store, &SEED, &new, NOW, &mut rng, id_of).expect("empty");
+    let former = controller.memory().identity.node_id();
+    let delegation = controller.memory().delegation.clone();
+    // The store moves to another machine. The first one is removed, after it was no administrator any more.
+    let Controller { store, .. } = controller;
+    let mut moved = Controller::open(store, &[201; 32]).expect("the store has no secret of the identity");
+    let mut now = NOW.plus(HOUR);
+    moved.recover(now, &mut rng, "alice", &words, false).expect("the network's words");
+    let change = Change { role: Some(Role::Member), ..Change::default() };
+    moved.change(now, "alice", &former.to_string(), &change).expect("a member");
+    moved.revoke(now, "alice", &[&former.to_string()], false).expect("a member");
+    moved.start(now, Duration::ZERO).expect("a good store");
+    while now < delegation.end() {
+        moved.flush(now).expect("writable");
+        let (head, set) = moved.head(now);
+        let set = head.read_set(&set.to_bytes()).expect("the set of the head");
+        assert!(set.covers(&former, delegation.serial()), "{now:?}");
+        now = now.plus(10 * DAY);
+    }
+    now = delegation.end().plus(21 * MINUTE);
+    moved.flush(now).expect("writable");
+    assert!(moved.head(now).1.is_empty(), "nobody needs it any more");
 }

@@ -102,9 +102,9 @@ impl Endpoint {
         let Some(membership) = self.membership(network).filter(|known| !known.is_controller()) else {
             return;
         };
-        let time = membership.time(self.core.clock.unix_time(now));
+        let unix_time = self.core.clock.unix_time(now);
         let own = membership.own();
-        let counts = own.is_some_and(|own| own.admission.check(time, membership.revocations()).is_ok());
+        let counts = own.is_some_and(|own| membership.verdict(&own.admission, unix_time).is_ok());
         let is_asked = self.networks.get(&network).is_some_and(|joined| {
             joined.asking.open.get(&CERTIFY).is_some_and(|open| open.next <= now + FAST_PAUSE)
         });
@@ -354,21 +354,17 @@ impl Endpoint {
         let Ok(answer) = Answer::parse(bytes) else {
             return self.core.counters.control_unknown.increment();
         };
-        let node = *handle.id();
-        let place = joined
-            .policy
-            .membership()
-            .and_then(|known| known.controllers().iter().position(|controller| controller.node_id() == node));
+        let (node, unix_time) = (*handle.id(), self.core.clock.unix_time(now));
+        let Some(membership) = joined.policy.membership_mut() else { return };
+        if let Err(refusal) = membership.hear(&node, &self.own_id, &answer, unix_time) {
+            // The question is repeated, to another controller if there is one.
+            tracing::info!(peer = %handle.logged(), %refusal, "an answer does not count");
+            return self.core.counters.credentials_refused.increment();
+        }
+        let place = membership.controllers().iter().position(|controller| controller.node_id() == node);
         joined.asking.preferred = place.unwrap_or(joined.asking.preferred);
-        let unix_time = self.core.clock.unix_time(now);
-        let time = match &answer {
-            Answer::Certified { time, .. } | Answer::Pending { time, .. } | Answer::Denied { time, .. } => {
-                Some(*time)
-            }
-            Answer::Found { .. } | Answer::Absent => None,
-        };
-        if let Some((time, membership)) = time.zip(joined.policy.membership_mut()) {
-            let was_wrong = membership.set_clock(unix_time, time);
+        if let Some((time, membership)) = answer.time().zip(joined.policy.membership_mut()) {
+            let was_wrong = membership.set_clock(unix_time, &node, time);
             if was_wrong {
                 self.ask_to_show_again(now, network);
             }

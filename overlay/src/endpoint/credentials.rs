@@ -42,6 +42,9 @@ pub(super) struct Shown {
     /// Set while this node refuses the peer's credentials.
     is_refused: bool,
     budget: Bucket,
+    /// Time until which no set of revocations is fetched from the peer, and how often it has failed.
+    pub(super) rests_until: Option<Instant>,
+    pub(super) failures: u32,
 }
 
 impl Shown {
@@ -53,6 +56,8 @@ impl Shown {
             check_at: None,
             is_refused: false,
             budget: Bucket::new(Rate::every(JUDGE_INTERVAL, JUDGE_BURST), now),
+            rests_until: None,
+            failures: 0,
         }
     }
 
@@ -97,13 +102,13 @@ impl Endpoint {
         network: NetworkIndex,
         credentials: &Credentials,
     ) -> Result<(), Refusal> {
-        let own = self.own_id;
+        let (own, unix_time) = (self.own_id, self.core.clock.unix_time(now));
         let Some(joined) = self.networks.get_mut(&network) else { return Ok(()) };
         let Some(membership) = joined.policy.membership_mut() else { return Ok(()) };
         let has_same = membership.credentials() == Some(credentials);
         let before = joined.policy.addresses_of(&own);
         let Some(membership) = joined.policy.membership_mut() else { return Ok(()) };
-        membership.set_own(credentials, &own)?;
+        membership.set_own(credentials, &own, Some(unix_time))?;
         let after = joined.policy.addresses_of(&own);
         let only = |these: &[std::net::IpAddr], those: &[std::net::IpAddr]| -> Vec<Prefix> {
             these.iter().filter(|address| !those.contains(address)).map(|&one| one.into()).collect()

@@ -28,6 +28,20 @@ const WINDOW: usize = 16;
 const PART_TIMEOUT: Duration = Duration::from_millis(300);
 const MAX_STALLS: u32 = 10;
 
+/// The same if other peers have offered the set.
+const MAX_STALLS_OF_MANY: u32 = 2;
+
+/// Time in which a peer has to deliver a set if others have offered it too. It doubles with each change of
+/// the peer, because all of them may be slow.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Time for which no set is fetched from a peer that did not deliver one. It doubles with each failure.
+const REST: Duration = Duration::from_secs(5);
+const MAX_REST_DOUBLINGS: u32 = 7;
+
+/// Number of peers that are remembered because they have offered the set that is being fetched.
+const MAX_OFFERS: usize = 16;
+
 /// Set of revocations that is being fetched from a peer.
 #[derive(Debug)]
 pub(super) struct Pull {
@@ -36,12 +50,26 @@ pub(super) struct Pull {
     parts: Vec<Option<Box<[u8]>>>,
     stalls: u32,
     next: Instant,
+    since: Instant,
+    /// Other peers that have offered the set.
+    offers: Vec<PeerKey>,
+    /// Number of peers that did not deliver it.
+    changes: u32,
 }
 
 impl Pull {
     fn new(from: PeerKey, head: Head, now: Instant) -> Self {
         let parts = head.set_len().div_ceil(MembershipMessage::MAX_PART);
-        Self { from, head, parts: vec![None; parts], stalls: 0, next: now + PART_TIMEOUT }
+        Self {
+            from,
+            head,
+            parts: vec![None; parts],
+            stalls: 0,
+            next: now + PART_TIMEOUT,
+            since: now,
+            offers: Vec::new(),
+            changes: 0,
+        }
     }
 
     /// Returns the offsets of the next parts that are missing.
@@ -138,7 +166,7 @@ impl Endpoint {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
         let Some(membership) = self.membership(network) else { return };
         let is_ahead = membership.head().is_some_and(|head| (head.epoch(), head.digest()) > (epoch, digest));
-        if membership.is_behind(epoch, digest) && epoch > 0 {
+        if membership.lacks(epoch, digest) && epoch > 0 {
             // The peer sees that this node is behind, and shows its head.
             if self.may_judge(now, key) {
                 self.tell_have(now, key);
@@ -157,21 +185,37 @@ impl Endpoint {
         let unix_time = self.core.clock.unix_time(now);
         let Some(membership) = self.membership(network) else { return };
         // A stranger that offers a head and not its set would keep members from fetching it.
-        if !membership.is_behind(head.epoch(), head.digest())
+        if !membership.lacks(head.epoch(), head.digest())
             || !self.is_member(key)
+            || self.rests(now, key)
             || !self.may_judge(now, key)
         {
             return;
         }
         let Some(joined) = self.networks.get_mut(&network) else { return };
-        // One set at a time; a newer head replaces it, and any other peer may offer the same one again.
-        if joined.pull.as_ref().is_some_and(|pull| !pull.head.is_older_than(head.epoch(), head.digest())) {
-            return;
+        let is_known = |pull: &Pull| (pull.head.epoch(), pull.head.digest()) == (head.epoch(), head.digest());
+        // One set at a time; a newer head replaces it.
+        match &mut joined.pull {
+            Some(pull) if is_known(pull) => {
+                let is_new = pull.from != key && !pull.offers.contains(&key);
+                if is_new && pull.offers.len() < MAX_OFFERS {
+                    pull.offers.push(key);
+                }
+                return;
+            }
+            Some(pull) if !pull.head.is_older_than(head.epoch(), head.digest()) => return,
+            _ => {}
         }
         let wants = joined.policy.membership().map(|known| known.wants_set(&head, unix_time));
         match wants {
             Some(Ok(true)) => {
-                joined.pull = Some(Pull::new(key, head, now));
+                // A peer gains no time by another head while it owes the set of the last one.
+                let owed = joined.pull.take().filter(|pull| pull.from == key);
+                let mut pull = Pull::new(key, head, now);
+                if let Some(owed) = owed {
+                    (pull.stalls, pull.since) = (owed.stalls, owed.since);
+                }
+                joined.pull = Some(pull);
                 self.ask_for_parts(now, network, false);
             }
             Some(Err(refusal)) => {
@@ -188,16 +232,26 @@ impl Endpoint {
         let Some(pull) = &mut joined.pull else { return };
         let missing = pull.missing();
         if missing.is_empty() {
+            let set: Vec<u8> = pull.parts.drain(..).flatten().flat_map(Vec::from).collect();
             let Some(pull) = joined.pull.take() else { return };
-            let set: Vec<u8> = pull.parts.into_iter().flatten().flat_map(Vec::from).collect();
-            return self.take_revocations(now, network, Some(pull.from), &pull.head, &set);
+            return match self.take_revocations(now, network, Some(pull.from), &pull.head, &set) {
+                true => self.note_delivery(now, pull.from, true),
+                false => self.pull_elsewhere(now, network, pull),
+            };
         }
         pull.stalls = if is_late { pull.stalls + 1 } else { pull.stalls };
         pull.next = now + PART_TIMEOUT;
         let (from, digest) = (pull.from, pull.head.digest());
-        if pull.stalls > MAX_STALLS || self.peers.get(from).is_none() {
-            if let Some(joined) = self.networks.get_mut(&network) {
-                joined.pull = None;
+        let is_over = match pull.offers.is_empty() {
+            true => pull.stalls > MAX_STALLS,
+            false => {
+                let patience = PATIENCE * 2_u32.saturating_pow(pull.changes);
+                pull.stalls > MAX_STALLS_OF_MANY || now.saturating_duration_since(pull.since) > patience
+            }
+        };
+        if is_over || !self.peers.get(from).is_some_and(|peer| peer.link.handle.is_admitted()) {
+            if let Some(pull) = joined.pull.take() {
+                self.pull_elsewhere(now, network, pull);
             }
             return;
         }
@@ -206,6 +260,49 @@ impl Endpoint {
             self.tell(now, from, &MembershipMessage::Want { digest, offset });
         }
         self.core.timers.set_earlier(Timer::Heads(network), now + PART_TIMEOUT);
+    }
+
+    /// Fetches the set from another peer, since this one did not deliver it.
+    fn pull_elsewhere(&mut self, now: Instant, network: NetworkIndex, mut failed: Pull) {
+        tracing::debug!("a peer does not deliver the revocations that it has offered");
+        self.note_delivery(now, failed.from, false);
+        let can_deliver = |endpoint: &Self, key: PeerKey| {
+            let has_session = endpoint.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session());
+            has_session && endpoint.is_member(key) && !endpoint.rests(now, key)
+        };
+        // Sessions may have ended since the offers came.
+        failed.offers.retain(|key| can_deliver(self, *key));
+        if failed.offers.is_empty() {
+            // Whoever has a newer head answers by showing it.
+            for key in self.members_in(network).into_iter().filter(|key| *key != failed.from) {
+                self.tell_have(now, key);
+            }
+            return;
+        }
+        // From the beginning, because parts of two sets would not fit together.
+        let mut pull = Pull::new(failed.offers.remove(0), failed.head, now);
+        (pull.offers, pull.changes) = (failed.offers, failed.changes + 1);
+        if let Some(joined) = self.networks.get_mut(&network) {
+            joined.pull = Some(pull);
+        }
+        self.ask_for_parts(now, network, false);
+    }
+
+    /// Returns true while no set is fetched from a peer, because it did not deliver one.
+    fn rests(&self, now: Instant, key: PeerKey) -> bool {
+        let shown = self.peers.get(key).and_then(|peer| peer.shown.as_ref());
+        shown.and_then(|shown| shown.rests_until).is_some_and(|until| now < until)
+    }
+
+    fn note_delivery(&mut self, now: Instant, key: PeerKey, has_delivered: bool) {
+        let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) else { return };
+        if has_delivered {
+            (shown.rests_until, shown.failures) = (None, 0);
+        } else {
+            let doublings = shown.failures.min(MAX_REST_DOUBLINGS);
+            shown.rests_until = Some(now + REST * 2_u32.pow(doublings));
+            shown.failures = shown.failures.saturating_add(1);
+        }
     }
 
     /// Sends a part of the newest set to a peer.
@@ -250,6 +347,7 @@ impl Endpoint {
     }
 
     /// Takes over a set whose head counts, ends what it ends, and tells all peers but the one it came from.
+    /// Returns false if it is not the head's set.
     fn take_revocations(
         &mut self,
         now: Instant,
@@ -257,12 +355,13 @@ impl Endpoint {
         from: Option<PeerKey>,
         head: &Head,
         set: &[u8],
-    ) {
+    ) -> bool {
         let unix_time = self.core.clock.unix_time(now);
-        let Some(membership) = self.membership_mut(network) else { return };
+        let Some(membership) = self.membership_mut(network) else { return false };
         let Some(expelled) = membership.take_head(head, set, unix_time) else {
             tracing::warn!("a peer's revocations are not those of its head");
-            return self.core.counters.credentials_refused.increment();
+            self.core.counters.credentials_refused.increment();
+            return false;
         };
         for node in expelled {
             let key = self.networks.get(&network).and_then(|joined| joined.by_node.get(&node).copied());
@@ -288,5 +387,6 @@ impl Endpoint {
         }
         self.core.timers.set_earlier(Timer::Heads(network), now + REPEATS[0]);
         self.begin_renewal_if_own(now, network);
+        true
     }
 }

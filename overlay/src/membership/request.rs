@@ -314,6 +314,16 @@ fn cut(description: &str) -> &str {
 }
 
 impl Answer {
+    /// Returns the controller's time; `None` for answers to look-ups.
+    pub fn time(&self) -> Option<UnixTime> {
+        match self {
+            Self::Certified { time, .. } | Self::Pending { time, .. } | Self::Denied { time, .. } => {
+                Some(*time)
+            }
+            Self::Found { .. } | Self::Absent => None,
+        }
+    }
+
     /// Returns the bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::key::signed_bytes;
-use super::{Delegation, NetworkKey, Refusal, Serial, UnixTime};
+use super::{CLOCK_TOLERANCE, Delegation, NetworkKey, Refusal, Serial, UnixTime};
 use crate::crypto::hash;
 use crate::id::{Identity, NetworkId, NodeId};
 use crate::wire::{ParseError, Reader};
@@ -69,6 +69,23 @@ impl Revocations {
             has_changed |= before != self.0.get(node).copied();
         }
         has_changed
+    }
+
+    /// Returns the entries that go further than those of another set.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Self {
+        let goes_further = |node: &NodeId, one: &Revocation| {
+            other.0.get(node).is_none_or(|known| known.min_serial < one.min_serial || known.until < one.until)
+        };
+        let beyond = self.0.iter().filter(|(node, one)| goes_further(node, one));
+        Self(beyond.map(|(node, one)| (*node, *one)).collect())
+    }
+
+    /// Keeps an entry, if there is one, until a statement that it covers has ended for all clocks.
+    pub(crate) fn keep(&mut self, node: &NodeId, end: UnixTime) {
+        if let Some(entry) = self.0.get_mut(node) {
+            entry.until = entry.until.max(end.plus(CLOCK_TOLERANCE));
+        }
     }
 
     /// Forgets the entries that nobody needs any more.

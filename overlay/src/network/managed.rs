@@ -10,8 +10,8 @@ use super::{NetworkConfig, NetworkSummary, Policy, Prefix, StaticMember};
 use crate::crypto::hash;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::membership::{
-    Admission, CertifyRequest, Credentials, Grant, Head, MemberName, NetworkKey, Refusal, Revocations,
-    Serial, UnixTime,
+    Admission, Answer, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Grant, Head, MemberName,
+    NetworkKey, Refusal, Revocations, Serial, UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -39,7 +39,10 @@ pub struct ManagedNetwork {
     pub controllers: Vec<PublicIdentity>,
     /// Newest revocations that are known.
     pub revocations: Option<(Head, Revocations)>,
-    /// Newest time that a controller has signed, as far as known; this node's clock may be behind.
+    /// Revocations besides these, which other issuers have signed.
+    pub others: Revocations,
+    /// Newest time that an issuer has signed and that this node's clock has reached; see
+    /// [`Membership::signed_time`].
     pub signed_time: UnixTime,
     /// True if this node answers requests for credentials:
     /// [`Event::Asked`](crate::Event::Asked) reports them.
@@ -59,6 +62,7 @@ impl ManagedNetwork {
             request: CertifyRequest::default(),
             controllers: Vec::new(),
             revocations: None,
+            others: Revocations::default(),
             signed_time: UnixTime::default(),
             is_controller: false,
             psk: None,
@@ -80,6 +84,19 @@ pub(crate) struct OwnCredentials {
     pub(crate) digest: [u8; 8],
 }
 
+/// Issuer of a managed network, and what it says about the time.
+#[derive(Debug)]
+struct Issuer {
+    /// Newest delegation, whose signature is right.
+    delegation: Delegation,
+    /// Newest time that the issuer has signed in a statement that counts.
+    claimed: UnixTime,
+    /// The same, but never later than this node's clock was then.
+    confirmed: UnixTime,
+    /// Milliseconds by which this node's clock is behind the issuer's, by its last answer.
+    offset: Option<i64>,
+}
+
 /// Everything that changes in a managed network, as one node knows it.
 #[derive(Debug)]
 pub struct Membership {
@@ -91,10 +108,14 @@ pub struct Membership {
     request: CertifyRequest,
     controllers: Vec<PublicIdentity>,
     is_controller: bool,
-    /// Milliseconds by which this node's clock is behind a controller's.
+    /// Issuers whose delegations were checked and are not revoked, with what they say about the time.
+    issuers: BTreeMap<NodeId, Issuer>,
+    /// Milliseconds by which this node's clock is behind the issuers' that have answered.
     offset: i64,
-    /// Newest time that an issuer has signed.
-    signed_time: UnixTime,
+    /// Newest serial of a delegation. The network key has signed it, so no issuer can lead it.
+    delegated: UnixTime,
+    /// Newest signed time of earlier runs that this node's clock had reached.
+    kept: UnixTime,
     revoked: Revocations,
     /// Newest head, with the bytes of its set.
     head: Option<(Head, Arc<[u8]>)>,
@@ -106,11 +127,12 @@ pub struct Membership {
 
 impl Membership {
     fn new(network: &ManagedNetwork) -> Self {
-        let (head, revoked) = match &network.revocations {
+        let (head, mut revoked) = match &network.revocations {
             Some((head, set)) => (Some((head.clone(), set.to_bytes().into())), set.clone()),
             None => (None, Revocations::default()),
         };
-        Self {
+        revoked.merge(&network.others);
+        let mut membership = Self {
             id: network.id,
             key: network.key,
             own: None,
@@ -118,13 +140,19 @@ impl Membership {
             request: network.request.clone(),
             controllers: network.controllers.iter().copied().take(MAX_CONTROLLERS).collect(),
             is_controller: network.is_controller,
+            issuers: BTreeMap::new(),
             offset: 0,
-            signed_time: network.signed_time,
+            delegated: UnixTime::default(),
+            kept: network.signed_time,
             revoked,
             head,
             admitted: BTreeMap::new(),
             found: BTreeMap::new(),
+        };
+        if let Some((head, _)) = &network.revocations {
+            membership.learn(head.delegation(), head.time(), None);
         }
+        membership
     }
 
     /// Returns the network key, once it is known.
@@ -162,12 +190,19 @@ impl Membership {
         &self.revoked
     }
 
-    /// Returns the newest time that an issuer has signed.
-    pub fn signed_time(&self) -> UnixTime {
-        self.signed_time
+    /// Returns the observed revocations besides those of [`Self::newest_set`]: other issuers have signed
+    /// them.
+    pub fn other_revocations(&self) -> Revocations {
+        self.revoked.beyond(&self.newest_set().unwrap_or_default())
     }
 
-    /// Returns the milliseconds by which a controller's clock is ahead of this node's, negative if behind.
+    /// Returns the newest time that an issuer has signed and that this node's clock had reached when it
+    /// learned of it. No issuer alone can lead it, so it counts even if the clock jumps back.
+    pub fn signed_time(&self) -> UnixTime {
+        self.issuers.values().map(|issuer| issuer.confirmed).fold(self.kept, UnixTime::max)
+    }
+
+    /// Returns the milliseconds by which controllers' clocks are ahead of this node's, negative if behind.
     pub fn clock_offset(&self) -> i64 {
         self.offset
     }
@@ -177,11 +212,51 @@ impl Membership {
         self.admitted.get(node)
     }
 
-    /// Returns the time by which statements are judged: the system's clock, corrected by a controller's, and
-    /// never before the newest signed time. `unix_time` is the system's clock.
+    /// Returns the time by which statements end. `unix_time` is the system's clock.
+    ///
+    /// It is this node's clock, corrected by controllers that have answered, and never before
+    /// [`Self::signed_time`]. Only a clock that is behind what the network key has signed is certainly wrong;
+    /// then it is the time that two issuers agree on, or that of the only issuer.
     pub fn time(&self, unix_time: Duration) -> UnixTime {
-        let millis = UnixTime::from(unix_time).as_millis();
-        UnixTime::from_millis(millis.saturating_add_signed(self.offset)).max(self.signed_time)
+        let own = self.own_clock(unix_time);
+        let least = self.signed_time();
+        match self.is_behind(own) {
+            true => own.max(least).max(self.delegated).max(self.agreed()),
+            false => own.max(least),
+        }
+    }
+
+    /// Returns this node's clock, corrected by controllers'.
+    fn own_clock(&self, unix_time: Duration) -> UnixTime {
+        UnixTime::from_millis(UnixTime::from(unix_time).as_millis().saturating_add_signed(self.offset))
+    }
+
+    /// Returns true if a clock is certainly wrong, because the network key has signed at a later time.
+    fn is_behind(&self, clock: UnixTime) -> bool {
+        clock.plus(CLOCK_TOLERANCE) < self.delegated
+    }
+
+    /// Returns the newest time that two issuers have signed, or the only issuer.
+    fn agreed(&self) -> UnixTime {
+        let counting = self.issuers.values().filter(|issuer| self.delegated < issuer.delegation.end());
+        let mut claimed: Vec<UnixTime> = counting.map(|issuer| issuer.claimed).collect();
+        // The newest one alone may be a liar's.
+        claimed.sort_unstable();
+        claimed.iter().rev().take(2).next_back().copied().unwrap_or_default()
+    }
+
+    /// Returns the time by which one statement is judged that was signed at `signed`. A clock that is a
+    /// little behind must not refuse what others have just signed. That moves the time for this statement
+    /// alone.
+    fn time_for(&self, signed: UnixTime, unix_time: Duration) -> UnixTime {
+        let own = self.own_clock(unix_time);
+        let latest = if self.is_behind(own) { signed } else { signed.min(own.plus(CATCH_UP)) };
+        self.time(unix_time).max(latest)
+    }
+
+    /// Judges statements whose signatures are right.
+    pub(crate) fn verdict(&self, admission: &Admission, unix_time: Duration) -> Result<(), Refusal> {
+        admission.check(self.time_for(admission.signed_time(), unix_time), &self.revoked)
     }
 
     pub(crate) fn own(&self) -> Option<&OwnCredentials> {
@@ -205,25 +280,116 @@ impl Membership {
         self.key = Some(key);
     }
 
-    /// Corrects this node's clock by a controller's. Returns true if that changes the time.
-    pub(crate) fn set_clock(&mut self, unix_time: Duration, controller: UnixTime) -> bool {
-        let own = UnixTime::from(unix_time).as_millis();
-        let offset = i64::try_from(i128::from(controller.as_millis()) - i128::from(own));
+    /// Corrects this node's clock by a controller's that has answered. Returns true if that changes the time.
+    ///
+    /// Of several controllers the one counts that is nearest to this node's clock, so one alone moves
+    /// nothing. No answer ends the admission of a member, unless the clock is certainly behind: an issuer
+    /// that lies would separate everybody.
+    pub(crate) fn set_clock(&mut self, unix_time: Duration, node: &NodeId, controller: UnixTime) -> bool {
+        let own = UnixTime::from(unix_time);
+        let offset = i64::try_from(i128::from(controller.as_millis()) - i128::from(own.as_millis()));
         // A second or two are the path's, and no reason to leave the system's clock.
         let matters = |millis: i64| millis.unsigned_abs() > CLOCKS_AGREE.unsigned_abs();
         let offset = offset.ok().filter(|&offset| matters(offset)).unwrap_or(0);
-        let changes = matters(offset.saturating_sub(self.offset));
-        self.offset = offset;
-        changes
+        let ends_members = || {
+            let ends =
+                |known: &Admission| known.end() <= controller && self.verdict(known, unix_time).is_ok();
+            self.admitted.values().any(ends)
+        };
+        if offset > self.offset.max(0) && !self.is_behind(own) && ends_members() {
+            tracing::warn!("a controller's clock is ahead of this node's and of the members' certificates");
+            return false;
+        }
+        let Some(issuer) = self.issuers.get_mut(node) else { return false };
+        issuer.offset = Some(offset);
+        let before = self.offset;
+        self.choose_offset();
+        matters(self.offset.saturating_sub(before))
+    }
+
+    /// Checks that an answer comes from an issuer whose delegation counts at the time of the answer, and that
+    /// a certificate in it counts then. `own` is this node.
+    pub(crate) fn hear(
+        &mut self,
+        node: &NodeId,
+        own: &NodeId,
+        answer: &Answer,
+        unix_time: Duration,
+    ) -> Result<(), Refusal> {
+        // A controller that says an earlier time than others have signed gains nothing by that.
+        let at = answer.time().map_or_else(|| self.time(unix_time), |time| time.max(self.signed_time()));
+        if let Answer::Certified { credentials, .. } = answer {
+            let key = self.key.ok_or(Refusal::OtherNetwork)?;
+            let admission = credentials.authenticate(&key, self.id, own)?;
+            admission.check(at, &self.revoked)?;
+            self.learn(credentials.delegation(), UnixTime::default(), None);
+        }
+        let issuer = self.issuers.get(node).ok_or(Refusal::Issuer)?;
+        match (issuer.delegation.rights().issues, at < issuer.delegation.end()) {
+            (false, _) => Err(Refusal::Issuer),
+            (_, false) => Err(Refusal::IssuerExpired),
+            _ => Ok(()),
+        }
+    }
+
+    fn choose_offset(&mut self) {
+        let said = self.issuers.values().filter_map(|issuer| issuer.offset);
+        self.offset = said.min_by_key(|offset| offset.unsigned_abs()).unwrap_or(0);
+    }
+
+    /// Learns an issuer, and the time of what it has signed, from a statement whose signatures are right.
+    fn learn(&mut self, delegation: &Delegation, signed: UnixTime, unix_time: Option<Duration>) {
+        let node = delegation.issuer().node_id();
+        self.delegated = self.delegated.max(delegation.serial().time());
+        if self.revoked.covers(&node, delegation.serial()) {
+            self.revoked.keep(&node, delegation.end());
+            return;
+        }
+        // Only the network key makes issuers, so nobody can push the others out at will.
+        if !self.issuers.contains_key(&node) && self.issuers.len() >= MAX_CONTROLLERS {
+            let oldest = self.issuers.iter().min_by_key(|(_, one)| one.delegation.serial());
+            if let Some(oldest) = oldest.map(|(node, _)| *node) {
+                self.issuers.remove(&oldest);
+            }
+        }
+        let issuer = self.issuers.entry(node).or_insert_with(|| Issuer {
+            delegation: delegation.clone(),
+            claimed: UnixTime::default(),
+            confirmed: UnixTime::default(),
+            offset: None,
+        });
+        if issuer.delegation.serial() < delegation.serial() {
+            issuer.delegation = delegation.clone();
+        }
+        issuer.claimed = issuer.claimed.max(signed);
+        let confirmed = unix_time.map_or(UnixTime::default(), |own| signed.min(UnixTime::from(own)));
+        issuer.confirmed = issuer.confirmed.max(confirmed);
+    }
+
+    /// Forgets what revoked issuers have said about the time.
+    fn forget_issuers(&mut self) {
+        let before = self.issuers.len();
+        let revoked = &self.revoked;
+        self.issuers.retain(|node, issuer| !revoked.covers(node, issuer.delegation.serial()));
+        if self.issuers.len() < before {
+            // This node's clock may have been wrong, too, when an earlier run has learned it.
+            self.kept = UnixTime::default();
+            self.choose_offset();
+        }
     }
 
     /// Replaces this node's credentials. They have to be this node's; their time is not checked, because a
-    /// controller renews also those that have ended.
-    pub(crate) fn set_own(&mut self, credentials: &Credentials, node: &NodeId) -> Result<(), Refusal> {
+    /// controller renews also those that have ended. `unix_time` is the system's clock, if they are new.
+    pub(crate) fn set_own(
+        &mut self,
+        credentials: &Credentials,
+        node: &NodeId,
+        unix_time: Option<Duration>,
+    ) -> Result<(), Refusal> {
         let key = self.key.unwrap_or(*credentials.key());
         let admission = credentials.authenticate(&key, self.id, node)?;
         self.key = Some(key);
-        self.note(&admission);
+        self.note(&admission, unix_time);
         let bytes: Arc<[u8]> = credentials.to_bytes().into();
         self.own = Some(OwnCredentials { digest: digest(&bytes), bytes, admission });
         // The token of an invite is of no use any more, and is a secret.
@@ -235,7 +401,7 @@ impl Membership {
     pub(crate) fn begin(&mut self, node: &NodeId) -> Result<(), Refusal> {
         self.own = None;
         match self.given.take() {
-            Some(credentials) => self.set_own(&credentials, node),
+            Some(credentials) => self.set_own(&credentials, node, None),
             None => Ok(()),
         }
     }
@@ -286,12 +452,15 @@ impl Membership {
     ) -> Result<Admission, Refusal> {
         let key = self.key.ok_or(Refusal::OtherNetwork)?;
         let admission = credentials.authenticate(&key, self.id, holder)?;
-        // A node whose clock is behind learns the time from what controllers have signed, but not from an
-        // issuer that is revoked or whose time is over.
-        let time = self.time(unix_time).max(admission.signed_time());
-        match admission.check(time, &self.revoked) {
-            Ok(()) => self.note(&admission),
-            Err(Refusal::Revoked) => return Err(Refusal::Revoked),
+        // The network key's word about the time counts whatever the issuer has made of it.
+        self.learn(admission.credentials().delegation(), UnixTime::default(), None);
+        match self.verdict(&admission, unix_time) {
+            Ok(()) => self.note(&admission, Some(unix_time)),
+            Err(Refusal::Revoked) => {
+                let certificate = credentials.certificate();
+                self.revoked.keep(&certificate.grant().node, certificate.end());
+                return Err(Refusal::Revoked);
+            }
             // The clock may be wrong, which a controller can tell.
             Err(refusal) => {
                 self.note_issuer(&admission);
@@ -302,14 +471,16 @@ impl Membership {
     }
 
     /// Learns the time and the issuer from credentials that count.
-    fn note(&mut self, admission: &Admission) {
-        self.signed_time = self.signed_time.max(admission.signed_time());
+    fn note(&mut self, admission: &Admission, unix_time: Option<Duration>) {
+        self.learn(admission.credentials().delegation(), admission.signed_time(), unix_time);
         self.note_issuer(admission);
     }
 
     fn note_issuer(&mut self, admission: &Admission) {
         let issuer = *admission.issuer();
-        if !self.controllers.contains(&issuer) {
+        let delegation = admission.credentials().delegation();
+        let is_revoked = self.revoked.covers(&issuer.node_id(), delegation.serial());
+        if !is_revoked && !self.controllers.contains(&issuer) {
             self.controllers.truncate(MAX_CONTROLLERS - 1);
             self.controllers.push(issuer);
         }
@@ -324,21 +495,21 @@ impl Membership {
     /// Returns why an admitted node is admitted no longer, if so.
     pub(crate) fn refusal_of(&self, node: &NodeId, unix_time: Duration) -> Option<Refusal> {
         let admission = self.admitted.get(node)?;
-        admission.check(self.time(unix_time), &self.revoked).err()
+        self.verdict(admission, unix_time).err()
     }
 
     /// Checks a head that a peer has shown. Returns true if its set is newer than the known one.
     pub(crate) fn wants_set(&self, head: &Head, unix_time: Duration) -> Result<bool, Refusal> {
-        if !self.is_behind(head.epoch(), head.digest()) {
+        if !self.lacks(head.epoch(), head.digest()) {
             return Ok(false);
         }
         let key = self.key.as_ref().ok_or(Refusal::OtherNetwork)?;
-        let time = self.time(unix_time).max(head.delegation().serial().time());
+        let time = self.time_for(head.time().max(head.delegation().serial().time()), unix_time);
         head.verify(key, self.id, time, &self.revoked).map(|()| true)
     }
 
     /// Returns true if a head with this epoch and digest is newer than the known one.
-    pub(crate) fn is_behind(&self, epoch: u64, digest: [u8; 8]) -> bool {
+    pub(crate) fn lacks(&self, epoch: u64, digest: [u8; 8]) -> bool {
         self.head.as_ref().is_none_or(|(head, _)| head.is_older_than(epoch, digest))
     }
 
@@ -348,18 +519,25 @@ impl Membership {
         let revocations = head.read_set(set)?;
         // Merged and not replaced, because no head may take a revocation back.
         self.revoked.merge(&revocations);
-        self.revoked.forget(self.time(unix_time));
-        if self.is_behind(head.epoch(), head.digest()) {
+        // Who has revoked an issuer may not know how long its delegation lasts.
+        for (node, issuer) in &self.issuers {
+            self.revoked.keep(node, issuer.delegation.end());
+        }
+        // By both clocks, because a controller may be wrong about the time.
+        self.revoked.forget(self.time(unix_time).min(unix_time.into()));
+        if self.lacks(head.epoch(), head.digest()) {
             self.head = Some((head.clone(), set.into()));
         }
-        self.signed_time = self.signed_time.max(head.time());
+        self.learn(head.delegation(), head.time(), Some(unix_time));
         // Its answers count no more than its certificates.
         let revoked = &self.revoked;
-        let own = self.own.as_ref().map(|own| own.admission.credentials().delegation());
+        let issuers = &self.issuers;
         self.controllers.retain(|one| {
-            let serial = own.filter(|own| own.issuer() == one).map_or(Serial::default(), |own| own.serial());
-            !revoked.covers(&one.node_id(), serial)
+            let node = one.node_id();
+            let serial = issuers.get(&node).map_or(Serial::default(), |known| known.delegation.serial());
+            !revoked.covers(&node, serial)
         });
+        self.forget_issuers();
         let nodes: Vec<NodeId> = self.admitted.keys().copied().collect();
         self.found.retain(|_, found| found.check(found.signed_time(), &self.revoked).is_ok());
         Some(nodes.into_iter().filter(|node| self.refusal_of(node, unix_time).is_some()).collect())
@@ -376,6 +554,10 @@ impl Membership {
         own.into_iter().chain(self.admitted.values()).chain(self.found.values())
     }
 }
+
+/// Time by which a statement may be ahead of this node's clock, unless the clock is certainly wrong. Whoever
+/// is further behind has no certificate that counts for others, and needs a controller's answer anyway.
+const CATCH_UP: Duration = Duration::from_secs(86_400);
 
 /// Difference of two clocks in milliseconds that counts as none.
 const CLOCKS_AGREE: i64 = 30_000;
@@ -401,7 +583,7 @@ impl Managed {
         // begins anew, and cannot take another node's certificate.
         if let Some(credentials) = network.credentials.as_ref().filter(|one| one.process().is_none()) {
             let holder = credentials.certificate().grant().node;
-            if membership.set_own(credentials, &holder).is_ok() {
+            if membership.set_own(credentials, &holder, None).is_ok() {
                 membership.request = network.request.clone();
             }
         }

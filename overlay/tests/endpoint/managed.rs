@@ -41,10 +41,14 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
-        let identity = Identity::from_seed(&[CONTROLLER; 32]);
+        Self::with(CONTROLLER, 365 * DAY)
+    }
+
+    /// Returns the issuer with this identity, whose delegation lasts for `lasts` from the start on.
+    fn with(identity: u8, lasts: Duration) -> Self {
+        let identity = Identity::from_seed(&[identity; 32]);
         let serial = Serial::next(UnixTime::from(UNIX_TIME), None);
-        let delegation =
-            Delegation::sign(&secret(), id(), *identity.public(), serial, 365 * DAY, Rights::ALL);
+        let delegation = Delegation::sign(&secret(), id(), *identity.public(), serial, lasts, Rights::ALL);
         Self { identity, delegation, lifetime: DAY, epoch: 0, revoked: Revocations::default() }
     }
 
@@ -59,9 +63,14 @@ impl Authority {
 
     /// Revokes what was signed for a node until `at` after the start.
     fn revoke(&mut self, identity: u8, at: Duration) -> (Head, Revocations) {
+        self.revoke_for(identity, at, 2 * DAY)
+    }
+
+    /// Does the same with an entry that lasts for `lasts` only.
+    fn revoke_for(&mut self, identity: u8, at: Duration, lasts: Duration) -> (Head, Revocations) {
         let now = UnixTime::from(UNIX_TIME + at);
         let min_serial = Serial::next(now, Some(Serial::next(now, None)));
-        self.revoked.add(node_id(identity), Revocation { min_serial, until: now.plus(2 * DAY) });
+        self.revoked.add(node_id(identity), Revocation { min_serial, until: now.plus(lasts) });
         self.epoch += 1;
         let head = Head::sign(&self.identity, self.delegation.clone(), id(), self.epoch, now, &self.revoked);
         (head, self.revoked.clone())
@@ -474,4 +483,255 @@ fn look_ups_find_members_and_only_members_get_answers() {
         if !matches!(**question, Question::Certify(_)))
     };
     assert_eq!(net.count(0, asked), 0);
+}
+
+/// Returns the time by which a node judges, and its own clock.
+fn times(net: &Net, node: usize) -> (UnixTime, UnixTime) {
+    let clock = UNIX_TIME + (net.now - crate::net::instant());
+    let membership = net.nodes[node].endpoint.membership(network(net, node)).expect("managed");
+    (membership.time(clock), UnixTime::from(clock))
+}
+
+/// Lets two nodes exchange packets and checks that they arrive.
+fn assert_reach(net: &mut Net, from: usize, to: usize) {
+    net.nodes[to].inbox.clear();
+    net.send(from, to, b"still");
+    net.run(2 * SECOND);
+    assert_eq!(net.received(to), [b"still".to_vec()]);
+}
+
+#[test]
+fn an_issuer_does_not_lead_clocks_that_are_right() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[1, 2]);
+    net.send(0, 1, b"open");
+    net.run(SECOND);
+    // Somebody has the issuer's key, and signs with a date in 80 days, and one in half a day.
+    for (identity, ahead) in [(3, 80 * DAY), (4, DAY / 2)] {
+        let thief = net.add(identity);
+        net.join(thief, &config(Some(authority.credentials(identity, ahead))));
+        net.run(4 * SECOND);
+        net.send(thief, 0, b"evil");
+        net.run(2 * SECOND);
+        let (time, clock) = times(&net, 0);
+        assert_eq!(time, clock, "{ahead:?}");
+    }
+    assert!(!net.peer(0, 2).is_admitted(), "it is from the future");
+    let at = network(&net, 0);
+    let (head, set) = authority.revoke(7, DAY / 2);
+    net.nodes[0]
+        .endpoint
+        .set_revocations(net.now, at, &head, &set)
+        .expect("a clock can be behind by as much");
+    let (head, set) = authority.revoke(8, 80 * DAY);
+    let refused = net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set);
+    assert_eq!(refused, Err(Refusal::NotYetValid));
+    net.run(Duration::from_secs(1300));
+    let (time, clock) = times(&net, 0);
+    assert_eq!(time, clock);
+    let membership = net.nodes[0].endpoint.membership(at).expect("managed");
+    assert!(membership.signed_time() <= clock, "this is what the node keeps on disk");
+    assert_reach(&mut net, 0, 1);
+    assert_reach(&mut net, 1, 0);
+}
+
+#[test]
+fn a_revoked_issuer_loses_its_effect_on_clocks_that_are_behind() {
+    let (mut authority, stolen) = (Authority::with(8, 365 * DAY), Authority::new());
+    let mut net = Net::new();
+    let late = net.add(1);
+    net.restart(late, 4000, Duration::ZERO);
+    net.join(late, &config(None));
+    let thief = net.add(3);
+    net.join(thief, &config(Some(stolen.credentials(3, 80 * DAY))));
+    net.run(4 * SECOND);
+    net.send(late, thief, b"hello");
+    net.run(2 * SECOND);
+    let at = network(&net, late);
+    let time = |net: &Net| {
+        let membership = net.nodes[late].endpoint.membership(at).expect("managed");
+        membership.time(net.now - crate::net::instant())
+    };
+    let start = UnixTime::from(UNIX_TIME);
+    assert_eq!(time(&net), start.plus(80 * DAY), "nobody else has said the time");
+    // A second issuer is enough to stop that.
+    let good = net.add(2);
+    net.join(good, &config(Some(authority.credentials(2, DAY))));
+    net.run(4 * SECOND);
+    net.send(late, good, b"hello");
+    net.run(2 * SECOND);
+    assert_eq!(time(&net), start.plus(DAY));
+    assert!(net.peer(late, good).is_admitted());
+    // Neither does its key alone say the time again, after a head that revokes it.
+    let (head, set) = authority.revoke(CONTROLLER, 2 * DAY);
+    net.nodes[late].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by an issuer");
+    assert_eq!(time(&net), start.plus(2 * DAY));
+    net.run(20 * SECOND);
+    assert!(!net.peer(late, thief).is_admitted());
+    assert_eq!(time(&net), start.plus(2 * DAY));
+}
+
+#[test]
+fn an_answer_does_not_end_the_members_that_count() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1, 2]);
+    net.send(1, 2, b"open");
+    net.run(SECOND);
+    let mut answers = 0;
+    for _ in 0..130 {
+        net.run(Duration::from_secs(30));
+        answers += net.count(0, |event| matches!(event, Event::Asked(..)));
+        serve(&mut net, 0, |_, _, at| Answer::Denied {
+            time: UnixTime::from(UNIX_TIME + at).plus(80 * DAY),
+            reason: Denial::Refused,
+        });
+    }
+    assert!(answers > 0, "members renew in the first hour");
+    let (time, clock) = times(&net, 1);
+    assert_eq!(time, clock);
+    assert_reach(&mut net, 1, 2);
+}
+
+#[test]
+fn answers_count_only_from_issuers_whose_delegation_counts() {
+    let answered = |net: &Net, node| net.count(node, |event| matches!(event, Event::Answered(..)));
+    // Ended, revoked, and none at all.
+    let past = Authority::with(CONTROLLER, Duration::from_secs(5));
+    let mut net = members(&past, &[CONTROLLER]);
+    let new = net.add(2);
+    net.join(new, &config(None));
+    net.run(Duration::from_secs(2));
+    for _ in 0..10 {
+        serve(&mut net, 0, |node, _, at| certified(&past, node, at));
+        net.run(SECOND);
+    }
+    assert_eq!(answered(&net, new), 0, "its delegation has ended");
+
+    let (revoked, mut other) = (Authority::new(), Authority::with(8, 365 * DAY));
+    let mut net = members(&revoked, &[CONTROLLER]);
+    let new = net.add(2);
+    let (head, set) = other.revoke(CONTROLLER, Duration::ZERO);
+    let mut known = ManagedNetwork::new(id());
+    known.key = Some(secret().public());
+    known.controllers = vec![*Identity::from_seed(&[CONTROLLER; 32]).public()];
+    known.revocations = Some((head, set));
+    net.join(new, &NetworkConfig::Managed(Box::new(known)));
+    let mut asked = 0;
+    for _ in 0..10 {
+        net.run(SECOND);
+        asked += net.count(0, |event| matches!(event, Event::Asked(..)));
+        serve(&mut net, 0, |node, _, at| certified(&revoked, node, at));
+    }
+    assert!(asked > 0);
+    assert_eq!(answered(&net, new), 0, "it is revoked");
+
+    let mut net = Net::new();
+    let (impostor, new) = (net.add(CONTROLLER), net.add(2));
+    let mut config = ManagedNetwork::new(id());
+    config.key = Some(secret().public());
+    config.is_controller = true;
+    net.join(impostor, &NetworkConfig::Managed(Box::new(config.clone())));
+    config.is_controller = false;
+    config.controllers = vec![*Identity::from_seed(&[CONTROLLER; 32]).public()];
+    net.join(new, &NetworkConfig::Managed(Box::new(config)));
+    let mut asked = 0;
+    for round in 0..10 {
+        net.run(SECOND);
+        asked += net.count(0, |event| matches!(event, Event::Asked(..)));
+        serve(&mut net, impostor, |node, _, at| match round % 2 {
+            0 => Answer::Denied { time: UnixTime::from(UNIX_TIME + at), reason: Denial::Removed },
+            _ => certified(&other, node, at),
+        });
+    }
+    assert!(asked > 0);
+    assert_eq!(answered(&net, new), 0, "nobody has delegated to it");
+}
+
+#[test]
+fn revocations_of_all_issuers_survive_a_restart() {
+    let issuers = [20, 21, 22];
+    let mut authorities = issuers.map(|identity| Authority::with(identity, 365 * DAY));
+    let mut net = Net::new();
+    let node = net.add(1);
+    net.join(node, &config(Some(authorities[0].credentials(1, Duration::ZERO))));
+    let at = network(&net, node);
+    // Each has removed another member, and not heard of the others.
+    for (authority, removed) in authorities.iter_mut().zip([2, 3, 4]) {
+        authority.epoch = u64::from(removed);
+        let (head, set) = authority.revoke(removed, SECOND);
+        net.nodes[node].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by an issuer");
+    }
+    let known = net.nodes[node].endpoint.membership(at).expect("managed");
+    let mut kept = ManagedNetwork::new(id());
+    (kept.key, kept.credentials) = (Some(secret().public()), known.credentials().cloned());
+    kept.revocations = known.head().cloned().zip(known.newest_set());
+    kept.others = known.other_revocations();
+    kept.signed_time = known.signed_time();
+    assert_eq!(kept.others.len(), 2, "the newest head has the third");
+    net.restart(node, 4000, UNIX_TIME + SECOND);
+    net.join(node, &NetworkConfig::Managed(Box::new(kept)));
+    for removed in [2, 3, 4] {
+        let former = net.add(removed);
+        net.join(former, &config(Some(authorities[0].credentials(removed, Duration::ZERO))));
+        net.run(4 * SECOND);
+        net.send(former, node, b"back");
+        net.run(2 * SECOND);
+        assert!(!net.peer(node, former).is_admitted(), "{removed}");
+    }
+    assert!(net.received(node).is_empty());
+}
+
+#[test]
+fn an_issuer_stays_revoked_until_its_delegation_ends() {
+    let (mut authority, former) = (Authority::with(8, 365 * DAY), Authority::new());
+    let mut net = members(&authority, &[1]);
+    let friend = net.add(2);
+    net.join(friend, &config(Some(former.credentials(2, Duration::ZERO))));
+    net.run(4 * SECOND);
+    net.send(0, friend, b"hello");
+    net.run(2 * SECOND);
+    assert!(net.peer(0, friend).is_admitted());
+    // The entry of one issuer ends early for the other one, which it does not know.
+    let at = network(&net, 0);
+    let (head, set) = authority.revoke_for(CONTROLLER, Duration::from_secs(10), 20 * SECOND);
+    net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by an issuer");
+    net.run(Duration::from_secs(60));
+    authority.revoked = Revocations::default();
+    let (head, set) = authority.revoke(7, Duration::from_secs(60));
+    net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by an issuer");
+    let again = former.credentials(2, Duration::from_secs(60));
+    let at = network(&net, friend);
+    net.nodes[friend].endpoint.set_credentials(net.now, at, &again).expect("its own");
+    net.run(4 * SECOND);
+    net.send(friend, 0, b"again");
+    net.run(2 * SECOND);
+    assert!(!net.peer(0, friend).is_admitted());
+}
+
+#[test]
+fn a_member_that_does_not_deliver_a_set_keeps_nobody_from_it() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1, 2, 3]);
+    for (from, to) in [(1, 2), (1, 3), (2, 0), (3, 0), (2, 3)] {
+        net.send(from, to, b"open");
+    }
+    net.run(4 * SECOND);
+    for n in 100..200 {
+        authority.revoke(n, Duration::from_secs(8));
+    }
+    let (head, set) = authority.revoke(200, Duration::from_secs(8));
+    // 1 never hears the controller. 2 tells it of the head, and is silent when it is asked for the set.
+    let sockets: Vec<_> = net.nodes.iter().map(|node| node.socket).collect();
+    net.filter = Box::new(move |sent| {
+        let is_between = |a: usize, b: usize| sent.from == sockets[a] && sent.to == sockets[b];
+        let is_part = sent.bytes.len() > 700 && is_between(2, 1);
+        !(is_part || is_between(0, 1) || is_between(1, 0))
+    });
+    let at = network(&net, 0);
+    net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by the issuer");
+    let at = network(&net, 1);
+    let took = net.wait(Duration::from_secs(300), |net| {
+        net.nodes[1].endpoint.membership(at).is_some_and(|known| known.revocations().len() == 101)
+    });
+    assert!(took < 5 * SECOND, "{took:?}");
 }
