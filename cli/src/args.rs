@@ -571,7 +571,7 @@ pub(crate) fn set_state(path: &Path) {
 }
 
 /// Returns the state directory whose managed networks have names. A machine without one has none.
-fn managed_state() -> PathBuf {
+pub(crate) fn managed_state() -> PathBuf {
     let of_environment = || env::var_os(STATE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     let named = STATE.get().cloned().or_else(of_environment);
     named.or_else(|| StateDir::default_path().ok()).unwrap_or_default()

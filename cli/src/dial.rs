@@ -103,12 +103,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
             return Err(reach::carries_too_little("datagrams did not arrive", ""));
         }
     } else {
-        let stream = connect(&member, &targets, begin + timeout)?;
+        let explained = |failure| member.explained(failure);
+        let stream = connect(&member, &targets, begin + timeout).map_err(explained)?;
         let watch = silence::Watch::start(member.heard(), args.silence.peer_timeout, true)?;
         let _watched = watch.add(&stream, stream.peer_addr()?.ip())?;
         let input = stdin.as_ref().map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
         let progress = Progress::start(input.is_stdin(), args.quiet);
-        stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress)?;
+        stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress).map_err(explained)?;
     }
     // Log messages alone: stderr of `dial` is that of a program that it serves, as ssh.
     if tracing::enabled!(tracing::Level::INFO)

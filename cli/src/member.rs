@@ -10,14 +10,14 @@ use peersock::{Network, Status};
 use peersock_proxy::Overlay;
 use peersock_proxy::serving::Owner;
 
-use crate::args::{NetworkArgs, NodeArgs, SharedNodeArgs};
+use crate::args::{NetworkArgs, NodeArgs, SharedNodeArgs, managed_state};
 use crate::failure::{Failure, Outcome};
 use crate::root_watch::{self, RootWatch};
 use crate::session::{self, Session};
 use crate::shared::Shared;
 use crate::silence::Heard;
 use crate::sockets::{Datagrams, Listener, Stream};
-use crate::{names, path, reach, waiting};
+use crate::{managed, names, path, reach, waiting};
 
 /// This command's place in a network.
 pub(crate) enum Member {
@@ -130,6 +130,17 @@ impl Member {
                 path::way(status.peers.iter().find(|peer| peer.addresses.contains(&address))?)
             }
         }
+    }
+
+    /// Returns the failure of a machine that was removed from the network in place of the failure of a
+    /// connection that this has ended.
+    pub(crate) fn explained(&self, failure: Failure) -> Failure {
+        let id = self.network().id();
+        let standing = || {
+            let network = self.status()?.networks.into_iter().find(|network| network.id == id)?;
+            network.standing.map(String::from)
+        };
+        managed::explained(&managed_state(), id, failure, standing)
     }
 
     /// Returns the node's status; `None` if the shared node has ended.

@@ -6,6 +6,7 @@ use peersock::overlay::membership::{Denial, MemberName, UnixTime};
 use peersock::state::{MembershipRecord, StateDir};
 use peersock::{Invite, Joined, Network, NetworkId, Standing};
 
+use super::known::words_of_denial;
 use super::{DirectoryArgs, duration, now};
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
@@ -74,9 +75,10 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
         ));
     }
     // An invite is a new decision: this machine may have been removed without hearing of it.
-    if let Some(record) = StateDir::membership(&path, id)?
-        && is_current(&record)
-        && invite.is_none()
+    let current =
+        StateDir::membership(&path, id)?.filter(|record| record.denied.is_none() && is_current(record));
+    if invite.is_none()
+        && let Some(record) = current.clone()
     {
         keep_names(&path, record, args)?;
         return told(&path, id, args.json, "is a member already");
@@ -108,7 +110,14 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     if admitted.is_ok() {
         kept(&path, id)?;
     }
+    let is_answered = matches!(joined.membership().map(|known| known.standing), Some(Standing::Denied(_)));
     node.shutdown(DRAIN);
+    // Without a controller's word the machine is what it was.
+    if let (Err(_), false, Some(record)) = (&admitted, is_answered, current) {
+        drop(state);
+        keep_names(&path, record, args)?;
+        return told(&path, id, args.json, "is a member already");
+    }
     admitted?;
     let mut record = StateDir::membership(&path, id)?.ok_or_else(|| {
         Failure::new("the network is not kept in the state directory", "check its disk, and join again")
@@ -280,6 +289,7 @@ fn to_json(path: &std::path::Path, record: &MembershipRecord) -> Outcome<serde_j
         "tags": grant.map(|grant| grant.tags.iter().map(ToString::to_string).collect::<Vec<_>>()),
         "certificate_ends": record.credentials.as_ref().map(|own| seconds(own.certificate().end())),
         "revocations": record.revocations.as_ref().map(|(head, _)| head.epoch()),
+        "denied": record.denial(),
     }))
 }
 
@@ -348,6 +358,13 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
     }
     for record in records {
         let name = record.name.clone().unwrap_or_else(|| record.id.to_string());
+        if let Some(words) = words_of_denial(&record) {
+            print(format_args!(
+                "{name:<16} {}  {words}; `peersock join` with an invite asks again",
+                record.id
+            ))?;
+            continue;
+        }
         let Some(credentials) = &record.credentials else {
             print(format_args!("{name:<16} {}  not admitted yet", record.id))?;
             continue;

@@ -13,7 +13,7 @@ pub(crate) use admin::{
 };
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
-pub(crate) use known::{check_joined, named};
+pub(crate) use known::{check_joined, explained, named, removal};
 pub(crate) use serve::{ControllerArgs, serve};
 
 use std::path::PathBuf;

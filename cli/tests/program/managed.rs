@@ -162,3 +162,83 @@ fn what_cannot_be_joined_is_refused_with_the_next_step() {
     let expired = machines.invite(&["--for", "0s"]);
     assert!(machines.refused("beta", &["join", &expired]).contains("invite has ended"));
 }
+
+#[test]
+fn a_machine_that_was_removed_is_told_and_its_flows_end() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    let invite = machines.invite(&["--name", "beta"]);
+    machines.ok("beta", &["join", &invite, "--as", "team"]);
+    let (listening, address) = machines.listen("alpha", "7000");
+    let to = format!("{address}:7000");
+    // Without a limit of silence, only the removal itself can end it.
+    let mut dialing =
+        Running::start(machines.command("beta", &["dial", "-n", "team", "--peer-timeout", "0", &to]));
+    dialing.send(b"hello\n");
+    listening.wait_for_stdout("hello");
+
+    machines.ok("alpha", &["network", "revoke", "beta"]);
+    let finished = dialing.wait_for_end();
+    assert!(!finished.status.success(), "{}", finished.stderr);
+    let said = "removed from network team by its controller";
+    assert!(finished.stderr.contains(said), "{}", finished.stderr);
+    for words in [
+        &["networks"][..],
+        &["dial", "-n", "team", &to],
+        &["run", "-n", "team", "--", "true"],
+        &["listen", "-n", "team", "7000"],
+    ] {
+        let output = run(machines.command("beta", words));
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), output.stderr);
+        assert!(text.contains(said) && text.contains("peersock join"), "{words:?}: {text}");
+        assert_eq!(output.status.success(), words == ["networks"], "{words:?}");
+    }
+    // The machine comes back by another invite, and not by the one that it has used.
+    let again = machines.refused("beta", &["join", &invite]);
+    assert!(again.contains("has removed this machine"), "{again}");
+    let invite = machines.invite(&["--name", "beta"]);
+    assert!(machines.ok("beta", &["join", &invite]).contains("joined team as beta"));
+    assert!(!machines.ok("beta", &["networks"]).contains("removed"));
+    assert!(machines.dial("beta", &to).status.success());
+}
+
+#[test]
+fn a_machine_that_was_removed_while_it_was_off_learns_it_at_its_first_use() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    let invite = machines.invite(&["--name", "beta"]);
+    machines.ok("beta", &["join", &invite, "--as", "team"]);
+    let (_listening, address) = machines.listen("alpha", "7000");
+    machines.ok("alpha", &["network", "revoke", "beta"]);
+    // A node that runs says it, too.
+    let listening = Running::start(machines.command("beta", &["listen", "-n", "team", "7001"]));
+    listening.wait_for_stderr("listening on");
+    let said = "removed from network team by its controller";
+    let refused = machines.dial("beta", &format!("{address}:7000"));
+    assert!(!refused.status.success() && refused.stderr.contains(said), "{}", refused.stderr);
+    let status = machines.ok("beta", &["status"]);
+    assert!(status.contains("removed from this network by its controller"), "{status}");
+    let status: Value = serde_json::from_str(&machines.ok("beta", &["status", "--json"])).expect("JSON");
+    assert_eq!(status["networks"][0]["standing"], "removed");
+}
+
+#[test]
+fn a_machine_that_was_denied_is_told_so() {
+    let machines = Machines::new();
+    let (id, serving) = machines.network();
+    let joining = Running::start(machines.command("beta", &["join", &id, "--name", "beta"]));
+    let said = joining.wait_for_stderr("waiting for approval, code ");
+    let code = said[..7].to_owned();
+    serving.wait_for_stderr("beta wants to join");
+    machines.ok("alpha", &["network", "deny", &code]);
+    let denied = joining.wait_for_end();
+    assert!(denied.stderr.contains("has denied this machine's request"), "{}", denied.stderr);
+    assert!(denied.stderr.contains("ask who runs the network"), "{}", denied.stderr);
+    assert!(!denied.stderr.contains("removed"), "{}", denied.stderr);
+    let refused = machines.refused("beta", &["dial", "-n", &id, "10.77.0.1:1"]);
+    assert!(refused.contains("denied") && refused.contains("peersock join"), "{refused}");
+    assert!(machines.ok("beta", &["networks"]).contains("denied"));
+    // An invite is another decision.
+    let invite = machines.invite(&["--name", "beta"]);
+    assert!(machines.ok("beta", &["join", &invite]).contains("as beta"));
+}
