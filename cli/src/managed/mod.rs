@@ -15,6 +15,7 @@ pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
 pub(crate) use known::{check_joined, explained, named, removal};
 pub(crate) use serve::{ControllerArgs, serve};
+pub(crate) use stores::is_controller_of;
 
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;

@@ -214,8 +214,17 @@ fn a_machine_that_was_removed_while_it_was_off_learns_it_at_its_first_use() {
     let listening = Running::start(machines.command("beta", &["listen", "-n", "team", "7001"]));
     listening.wait_for_stderr("listening on");
     let said = "removed from network team by its controller";
-    let refused = machines.dial("beta", &format!("{address}:7000"));
-    assert!(!refused.status.success() && refused.stderr.contains(said), "{}", refused.stderr);
+    let deadline = Instant::now() + PATIENCE;
+    let refused = loop {
+        // Long enough to fail the test, if only the time ended it.
+        let target = format!("{address}:7000");
+        let dialed = run(machines.command("beta", &["dial", "-n", "team", "--timeout", "600", &target]));
+        if !dialed.status.success() {
+            break dialed;
+        }
+        assert!(Instant::now() < deadline, "the removed machine still gets through");
+    };
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
     let status = machines.ok("beta", &["status"]);
     assert!(status.contains("removed from this network by its controller"), "{status}");
     let status: Value = serde_json::from_str(&machines.ok("beta", &["status", "--json"])).expect("JSON");
@@ -241,4 +250,63 @@ fn a_machine_that_was_denied_is_told_so() {
     // An invite is another decision.
     let invite = machines.invite(&["--name", "beta"]);
     assert!(machines.ok("beta", &["join", &invite]).contains("as beta"));
+}
+
+#[test]
+fn an_invite_in_place_of_a_network_leads_to_join() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    let invite = machines.invite(&[]);
+    for words in [
+        &["dial", "-n", &invite, "10.77.0.1:1"][..],
+        &["run", "-n", &invite, "--", "true"],
+        &["members", "-n", &invite],
+    ] {
+        let refused = machines.refused("beta", words);
+        assert!(refused.contains("peersock join INVITE"), "{words:?}: {refused}");
+    }
+}
+
+#[test]
+fn members_are_listed_and_named_by_commands() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    for machine in ["beta", "gamma"] {
+        let invite = machines.invite(&["--name", machine]);
+        machines.ok(machine, &["join", &invite, "--as", "team"]);
+    }
+    let (listening, address) = machines.listen("gamma", "7000");
+    // Neither has met the other: the controller knows the name.
+    for name in ["gamma", "GAMMA", "gamma.team", &format!("gamma.{id}")] {
+        let dialed = machines.dial("beta", &format!("{name}:7000"));
+        assert!(dialed.status.success(), "{name}: {}", dialed.stderr);
+        let pinged = machines.ok("beta", &["ping", "-n", "team", "-c", "1", name]);
+        assert!(pinged.contains("bytes from fd") || pinged.contains(&address), "{pinged}");
+    }
+    let absent = machines.dial("beta", "delta:7000");
+    assert!(absent.stderr.contains("is called `delta`"), "{}", absent.stderr);
+    assert!(absent.stderr.contains("peersock members"), "{}", absent.stderr);
+
+    let forwarding =
+        Running::start(machines.command("beta", &["forward", "-n", "team", "0", "gamma.team:7000"]));
+    let at = forwarding.wait_for_stdout(" tcp:overlay:");
+    let at = at.split(' ').next().and_then(|at| at.strip_prefix("tcp:")).expect("an address").to_owned();
+    // A node that runs finds names, too.
+    machines.ok("beta", &["ping", "-n", "team", "-c", "1", "gamma"]);
+    let mut client = std::net::TcpStream::connect(at.as_str()).expect("the forward listens");
+    std::io::Write::write_all(&mut client, b"by a forward\n").expect("it is taken");
+    listening.wait_for_stdout("by a forward");
+
+    for (machine, hint) in [("beta", "on its machine"), ("alpha", "peersock network members -n")] {
+        let output = run(machines.command(machine, &["members", "-n", "team"]));
+        let listed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", output.stderr);
+        assert!(listed.contains("alpha") && listed.contains("gamma"), "{machine}: {listed}");
+        assert!(listed.contains("online") && listed.contains(&address), "{machine}: {listed}");
+        assert!(output.stderr.contains(hint), "{machine}: {}", output.stderr);
+    }
+    // Without a node that runs, too.
+    drop(forwarding);
+    let listed = machines.ok("beta", &["members", "-n", "team", "--wait", "5"]);
+    assert!(listed.contains("alpha") && listed.contains("gamma"), "{listed}");
 }
