@@ -310,3 +310,51 @@ fn members_are_listed_and_named_by_commands() {
     let listed = machines.ok("beta", &["members", "-n", "team", "--wait", "5"]);
     assert!(listed.contains("alpha") && listed.contains("gamma"), "{listed}");
 }
+
+#[test]
+fn a_person_at_the_controller_sees_what_happens_and_both_sides_compare_the_key() {
+    let machines = Machines::new();
+    let made = run(machines.command("alpha", &["network", "create", "team", "--pool", "10.77.0.0/24"]));
+    let key = made.stderr.split("key ").nth(1).expect("the key").split(':').next().expect("the key");
+    assert_eq!(key.len(), 24, "{key}");
+    let id: String = String::from_utf8_lossy(&made.stdout)[15..].trim().replace('-', "");
+    // An invite that nobody can use yet.
+    let invited = run(machines.command("alpha", &["network", "invite", "--name", "beta"]));
+    assert!(invited.stderr.contains("run `peersock controller -n team`"), "{}", invited.stderr);
+    let serving = machines.serve();
+    assert!(machines.refused("alpha", &["network", "invite", "--uses", "0"]).contains("--uses"));
+    let useless = run(machines.command("alpha", &["network", "invite", "--for", "0s"])).stderr;
+    for warning in ["it has ended already", "on this machine alone"] {
+        assert!(useless.contains(warning), "{useless}");
+    }
+    assert!(!useless.contains("nobody serves"), "{useless}");
+
+    let invite = String::from_utf8(invited.stdout).expect("text");
+    machines.ok("beta", &["join", invite.trim()]);
+    serving.wait_for_stderr("beta (10.77.0.2) has joined, by invite");
+    let joining = Running::start(machines.command("gamma", &["join", &id, "--name", "gamma"]));
+    joining.wait_for_stderr(&format!("the network's key is {key}: compare it"));
+    let code = joining.wait_for_stderr("waiting for approval, code ")[..7].to_owned();
+    serving.wait_for_stderr(&format!("peersock network approve {code}"));
+    let listed = run(machines.command("alpha", &["network", "members"]));
+    assert!(listed.stderr.contains(key), "{}", listed.stderr);
+    machines.ok("alpha", &["network", "deny", &code]);
+    serving.wait_for_stderr("was denied, by ");
+    machines.ok("alpha", &["network", "revoke", "beta"]);
+    serving.wait_for_stderr("beta was removed, by ");
+    let said = serving.said();
+    for once in ["beta (10.77.0.2) has joined", "wants to join", "was denied", "was removed"] {
+        assert_eq!(said.matches(once).count(), 1, "{once}: {said}");
+    }
+}
+
+#[test]
+fn the_machine_of_the_controller_leaves_by_force_alone() {
+    let machines = Machines::new();
+    machines.ok("alpha", &["network", "create", "team", "--name", "alpha"]);
+    let refused = machines.refused("alpha", &["leave", "team"]);
+    assert!(refused.contains("is the controller") && refused.contains("--force"), "{refused}");
+    let left = run(machines.command("alpha", &["leave", "team", "--force"]));
+    assert!(left.status.success() && left.stderr.contains("store stays"), "{}", left.stderr);
+    drop(machines.serve());
+}
