@@ -15,7 +15,7 @@ use peersock::settings::{
     DHT_VARIABLE, ROOTS_VARIABLE, TURN_VARIABLE, dht_of_environment, roots_of_environment,
 };
 use peersock::state::StateDir;
-use peersock::{Dht, Network, Node, NodeBuilder, RootSource, StartError};
+use peersock::{Dht, Invite, Network, Node, NodeBuilder, RootSource, StartError};
 use peersock_attach::{Setting, persist, wants_own_node};
 use zeroize::Zeroizing;
 
@@ -571,7 +571,7 @@ pub(crate) fn set_state(path: &Path) {
 }
 
 /// Returns the state directory whose managed networks have names. A machine without one has none.
-fn managed_state() -> PathBuf {
+pub(crate) fn managed_state() -> PathBuf {
     let of_environment = || env::var_os(STATE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     let named = STATE.get().cloned().or_else(of_environment);
     named.or_else(|| StateDir::default_path().ok()).unwrap_or_default()
@@ -579,6 +579,12 @@ fn managed_state() -> PathBuf {
 
 /// Parses a network as [`parse_network`] does.
 fn describe_network(text: &str) -> Outcome<Described> {
+    if Invite::is_claimed_by(text) {
+        return Err(Failure::usage(
+            "an invite makes this machine a member once, and is no network",
+            "run `peersock join INVITE --as NAME` with it first; then give NAME or the network's ID to -n",
+        ));
+    }
     let Some(local) = local_network(text)? else {
         // IDs and paths do not need the state directory, which may be closed to this user.
         let may_be_name = text.parse::<NetworkId>().is_err() && text.parse::<MemberName>().is_ok();
@@ -642,7 +648,7 @@ fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
         _ if !network.summary().by_file => Err(Failure::usage(
             format_args!("`{text}` is not an IP address"),
             "give the address that `peersock addr` or `listen` prints there, such as fd12:3456:789a::1; names \
-             are for static networks, and for programs in managed ones",
+             are for members of static and managed networks",
         )),
         _ => Err(Failure::usage(
             format_args!(
@@ -652,6 +658,31 @@ fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
             "list its members with `peersock network show`",
         )),
     }
+}
+
+/// Returns the member of a managed network that a text names, in the form in which its node knows the name:
+/// without the network's. `None` for addresses, and in other networks.
+pub(crate) fn managed_name(network: &Network, text: &str) -> Option<String> {
+    let id = network.id();
+    if !id.is_managed() || text.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    let lower = text.to_ascii_lowercase();
+    let local = StateDir::membership(&managed_state(), id).ok().flatten().and_then(|record| record.name);
+    let is_of_network = |suffix: &&str| Some(*suffix) == local.as_deref() || suffix.parse() == Ok(id);
+    let name = match lower.rsplit_once('.') {
+        Some((name, suffix)) if is_of_network(&suffix) => name,
+        _ => lower.as_str(),
+    };
+    name.split('.').all(|label| label.parse::<MemberName>().is_ok()).then(|| name.to_owned())
+}
+
+/// Returns the member of a managed network that a target `NAME:PORT` names, and the port; see
+/// [`managed_name`].
+pub(crate) fn managed_target(network: &Network, text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    Some((managed_name(network, host)?, port))
 }
 
 /// Returns true if the text is an address or a name with a port.
@@ -679,8 +710,8 @@ fn parse_any_targets(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> 
     let wrong = || {
         Failure::usage(
             format_args!("`{text}` is not an address and port"),
-            "write '[IPV6]:PORT' such as '[fd12:3456:789a::1]:7000', IPV4:PORT, or NAME:PORT in a static \
-             network",
+            "write '[IPV6]:PORT' such as '[fd12:3456:789a::1]:7000', IPV4:PORT, or NAME:PORT in a static or \
+             managed network",
         )
     };
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;

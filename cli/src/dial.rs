@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use peersock_proxy::Ticket;
 
-use crate::args::{NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_seconds, parse_targets};
+use crate::args::{
+    NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, managed_target, parse_seconds, parse_targets,
+};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::member::Member;
@@ -39,8 +41,8 @@ Examples:
   echo status | peersock dial --udp -n office.toml alpha:7000")]
 pub(crate) struct Args {
     #[arg(
-        help = "Target: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network; or a ticket of `share` or \
-                  `listen --ticket`, @FILE with one, or - for a line of stdin before the data"
+        help = "Target: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static or managed network; or a ticket of \
+                  `share` or `listen --ticket`, @FILE with one, or - for a line of stdin before the data"
     )]
     // A ticket in the variable is not in the process list.
     #[arg(env = TICKET_VARIABLE, hide_env_values = true)]
@@ -103,12 +105,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
             return Err(reach::carries_too_little("datagrams did not arrive", ""));
         }
     } else {
-        let stream = connect(&member, &targets, begin + timeout)?;
+        let explained = |failure| member.explained(failure);
+        let stream = connect(&member, &targets, begin + timeout).map_err(explained)?;
         let watch = silence::Watch::start(member.heard(), args.silence.peer_timeout, true)?;
         let _watched = watch.add(&stream, stream.peer_addr()?.ip())?;
         let input = stdin.as_ref().map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
         let progress = Progress::start(input.is_stdin(), args.quiet);
-        stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress)?;
+        stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress).map_err(explained)?;
     }
     // Log messages alone: stderr of `dial` is that of a program that it serves, as ssh.
     if tracing::enabled!(tracing::Level::INFO)
@@ -123,6 +126,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn by_address(args: &Args, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr>)> {
     // A mistake in the target starts no node, which its peers would then miss.
     let network = args.network.resolve_beside(&args.node.state)?;
+    if let Some((name, port)) = managed_target(&network, &args.target) {
+        session::check_port(&network, port)?;
+        let member = Member::open_in("dial", &args.node, network, timeout)?;
+        let found = member.find_named(&name, timeout)?;
+        let targets: Vec<_> = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+        member.wait_peer(targets[0].ip(), timeout, args.quiet)?;
+        return Ok((member, targets));
+    }
     let targets = parse_targets(&network, &args.target)?;
     session::check_port(&network, targets[0].port())?;
     session::check_address(&network, targets[0].ip())?;

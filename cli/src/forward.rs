@@ -6,7 +6,7 @@ use std::time::Duration;
 use peersock::Network;
 use peersock_proxy::{Forward, ForwardSettings, Forwards, Host, Place};
 
-use crate::args::{NetworkArgs, SharedNodeArgs, parse_seconds, parse_targets};
+use crate::args::{NetworkArgs, SharedNodeArgs, managed_target, parse_seconds, parse_targets};
 use crate::failure::{Failure, Outcome};
 use crate::open_network;
 use crate::output;
@@ -68,14 +68,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let network = args.network.resolve_beside(&args.node.state)?;
     // A mistake in a place starts no node, which its peers would then miss.
     let targets: Vec<_> =
-        forwards.iter().map(|forward| check_remote(&network, forward)).collect::<Outcome<_>>()?;
+        forwards.iter_mut().map(|forward| check_remote(&network, forward)).collect::<Outcome<_>>()?;
     let mut serving = Serving::open_in("forward", &args.serving, &args.node, network)?;
-    targets.into_iter().flatten().try_for_each(|target| serving.member.check_address(target))?;
-    let settings = ForwardSettings {
-        timeout: args.serving.timeout(&args.node),
-        udp_idle: args.udp_idle,
-        most: args.serving.most(),
-    };
+    let timeout = args.serving.timeout(&args.node);
+    for target in targets.into_iter().flatten() {
+        match target {
+            Remote::Address(address) => serving.member.check_address(address)?,
+            Remote::Named(name) => drop(serving.member.find_named(&name, timeout)?),
+        }
+    }
+    let settings = ForwardSettings { timeout, udp_idle: args.udp_idle, most: args.serving.most() };
     let listening = serving.begin(async |overlay, activated| {
         Forwards::listen(overlay, &forwards, settings, activated, tell()).await
     });
@@ -141,14 +143,26 @@ fn as_ssh(text: &str, side: &str) -> Outcome<Forward> {
     })
 }
 
+/// Member that is a forward's destination, which the node has to check.
+enum Remote {
+    Address(IpAddr),
+    /// Member of a managed network.
+    Named(String),
+}
+
 /// Rejects impossible targets: names that no member has, and ports that the network does not allow. Also
-/// members as targets of members, which they reach without this node. Returns the address of a member, which
-/// the node has to check.
-fn check_remote(network: &Network, forward: &Forward) -> Outcome<Option<IpAddr>> {
+/// members as targets of members, which they reach without this node. Returns the member. Its name stays in
+/// the forward without the network's.
+fn check_remote(network: &Network, forward: &mut Forward) -> Outcome<Option<Remote>> {
     let remote = forward.remote.to_string();
     let Some(target) = remote.strip_prefix("overlay:") else {
         return check_host(network, &forward.remote).map(|()| None);
     };
+    if let Some((name, port)) = managed_target(network, target) {
+        session::check_port(network, port)?;
+        forward.remote = Place::Overlay { host: Some(Host::Name(name.clone())), port };
+        return Ok(Some(Remote::Named(name)));
+    }
     let target = parse_targets(network, target)?[0];
     if target.ip().is_loopback() || target.ip().is_unspecified() {
         return Err(Failure::usage(
@@ -161,7 +175,7 @@ fn check_remote(network: &Network, forward: &Forward) -> Outcome<Option<IpAddr>>
     }
     session::check_address(network, target.ip())?;
     session::check_port(network, target.port())?;
-    Ok(Some(target.ip()))
+    Ok(Some(Remote::Address(target.ip())))
 }
 
 /// Refuses a member's name as a host of the system.

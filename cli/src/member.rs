@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock::attach::NodeHandle;
 use peersock::blocking::{TcpListener, TcpStream, UdpSocket};
@@ -10,14 +10,18 @@ use peersock::{Network, Status};
 use peersock_proxy::Overlay;
 use peersock_proxy::serving::Owner;
 
-use crate::args::{NetworkArgs, NodeArgs, SharedNodeArgs};
+use crate::args::{NetworkArgs, NodeArgs, SharedNodeArgs, managed_state};
 use crate::failure::{Failure, Outcome};
+use crate::names::Named;
 use crate::root_watch::{self, RootWatch};
 use crate::session::{self, Session};
 use crate::shared::Shared;
 use crate::silence::Heard;
 use crate::sockets::{Datagrams, Listener, Stream};
-use crate::{names, path, reach, waiting};
+use crate::{managed, names, path, reach, waiting};
+
+/// Time for which a shared node searches a name for one request.
+const SEARCH: Duration = Duration::from_secs(1);
 
 /// This command's place in a network.
 pub(crate) enum Member {
@@ -130,6 +134,33 @@ impl Member {
                 path::way(status.peers.iter().find(|peer| peer.addresses.contains(&address))?)
             }
         }
+    }
+
+    /// Returns the addresses of a member of a managed network, at least one.
+    pub(crate) fn find_named(&self, name: &str, within: Duration) -> Outcome<Vec<IpAddr>> {
+        names::find(self.network(), name, within, || match self {
+            Member::Own(session, _) => Ok(names::ask(&session.node, &session.network, name)),
+            Member::Shared(shared) => {
+                let begun = Instant::now();
+                Ok(match shared.member.addresses_named(name)? {
+                    found if !found.is_empty() => Named::Found(found),
+                    // It ends a search without an answer after a second, and not earlier.
+                    _ if begun.elapsed() >= SEARCH => Named::Unknown,
+                    _ => Named::Absent,
+                })
+            }
+        })
+    }
+
+    /// Returns the failure of a machine that was removed from the network in place of the failure of a
+    /// connection that this has ended.
+    pub(crate) fn explained(&self, failure: Failure) -> Failure {
+        let id = self.network().id();
+        let standing = || {
+            let network = self.status()?.networks.into_iter().find(|network| network.id == id)?;
+            network.standing.map(String::from)
+        };
+        managed::explained(&managed_state(), id, failure, standing)
     }
 
     /// Returns the node's status; `None` if the shared node has ended.

@@ -13,7 +13,7 @@ use peersock::{Conflict, IdentitySource, Network, NetworkStatus, Node, PeerStatu
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::args::{NodeArgs, OptionalNetworkArgs, parse_seconds};
+use crate::args::{NodeArgs, OptionalNetworkArgs, managed_state, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::output::{note, print};
 use crate::path::Path;
@@ -22,7 +22,7 @@ use crate::session::interfaces;
 use crate::standing::{self, Counts, Standing};
 use crate::status::{conflict, counted};
 use crate::style::{BOLD, ERROR, paint};
-use crate::{signals, waiting};
+use crate::{managed, signals, waiting};
 
 /// Time for which a sign of a member still proves that it is there, seconds: the node does not ask it again.
 const RECENT_S: f64 = 3.0;
@@ -34,11 +34,12 @@ const GOODBYE: Duration = Duration::from_millis(300);
 ///
 /// If a node runs with the state directory, it is asked for the members of its networks. All members of a
 /// static network are asked, by the running node or else by a node of this command: they are online if they
-/// answer within --wait. Roots and the DHT find them, too. The members of an ad-hoc network are the ones that
-/// the running node has heard of within two minutes, even if no session with them exists. Without a running
-/// node, or with --ephemeral, a beacon on the local networks asks for members of an ad-hoc network; those
-/// that answer do not learn who asked. Roots and the DHT list nobody there. The exit status is 0 even without
-/// an answer: then the list is empty, and lines on stderr name the things to check.
+/// answer within --wait. Roots and the DHT find them, too. Of a managed network, these are the members that
+/// this machine has met: its controller lists all (`peersock network members`). The members of an ad-hoc
+/// network are the ones that the running node has heard of within two minutes, even if no session with them
+/// exists. Without a running node, or with --ephemeral, a beacon on the local networks asks for members of an
+/// ad-hoc network; those that answer do not learn who asked. Roots and the DHT list nobody there. The exit
+/// status is 0 even without an answer: then the list is empty, and lines on stderr name the things to check.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -96,15 +97,17 @@ pub(crate) fn run(args: &Args) -> Outcome {
     list.networks.iter().for_each(|network| note(network.summary(list.source)));
     let nobody =
         list.source != Source::Node && list.networks.iter().all(|one| one.count(Standing::Online) == 0);
-    if nobody {
-        note(HINT);
+    match list.networks.iter().any(|network| network.kind == "managed") {
+        true => list.networks.iter().for_each(Members::tell_of_controller),
+        false if nobody => note(HINT),
+        false => {}
     }
     match list.source {
         Source::Beacons if args.node.names_meeting_place() => note(
             "roots and the DHT were not asked, because they find members only by address; `peersock ping` \
              finds a member there, and a running node lists the members that it knows",
         ),
-        Source::OwnNode if nobody && !args.node.names_meeting_place() => note(
+        Source::OwnNode if nobody && list.is_static() && !args.node.names_meeting_place() => note(
             "only the local networks and endpoints in the network's file were tried; --root or --dht finds \
              members elsewhere",
         ),
@@ -186,6 +189,10 @@ fn ask_by_own_node(args: &Args, network: &Network) -> Outcome<List> {
         interrupted.shutdown(Duration::ZERO);
     })?;
     node.join(network.clone())?;
+    if network.id().is_managed() {
+        // Nobody has a list of its members to ask. Those that are near say themselves who they are.
+        thread::sleep(args.wait);
+    }
     let asked = RunningNode::of(args.node.state.path()?, node.status());
     let list = ask_members(&asked, Some(network), args.wait, Source::OwnNode);
     node.shutdown(GOODBYE);
@@ -280,6 +287,10 @@ impl List {
         List { source, networks: answer.networks.iter().map(members).collect() }
     }
 
+    fn is_static(&self) -> bool {
+        self.networks.iter().all(|network| network.kind == "static")
+    }
+
     /// Returns a line for each member; with several networks each line ends with the network.
     fn table(&self) -> String {
         let rows = self.networks.iter().flat_map(|network| network.members.iter().map(move |m| (network, m)));
@@ -332,9 +343,14 @@ impl Members {
             conflict: answer.conflict,
             detail: String::new(),
         };
-        let peers = answer.peers.iter().filter(|peer| peer.network == network.id);
+        // Who has shown no certificate of a managed network is no member.
+        let is_member = |peer: &&PeerStatus| network.kind != "managed" || peer.name.is_some();
+        let peers = answer.peers.iter().filter(|peer| peer.network == network.id).filter(is_member);
         let peers: Vec<_> = peers.map(|peer| Member::new(peer, asked_s)).collect();
-        let omitted = network.peers.saturating_sub(peers.len());
+        let omitted = match &*network.kind {
+            "managed" => 0,
+            _ => network.peers.saturating_sub(peers.len()),
+        };
         let mut members: Vec<_> = std::iter::once(this).chain(peers).collect();
         members.sort_by(Member::order);
         Members {
@@ -353,6 +369,18 @@ impl Members {
             self.members.retain(|member| member.state != Standing::Offline);
         }
         self.omitted += before - self.members.len();
+    }
+
+    /// Tells who knows all members of a managed network.
+    fn tell_of_controller(&self) {
+        let Some(id) = self.id.parse().ok().filter(|_| self.kind == "managed") else { return };
+        match managed::is_controller_of(&managed_state(), id) {
+            true => note(format_args!("all members are in the list of `peersock network members -n {id}`")),
+            false => note(
+                "these are the members that this machine has met; the network's controller lists all, with \
+                 `peersock network members` on its machine",
+            ),
+        }
     }
 
     fn count(&self, state: Standing) -> usize {

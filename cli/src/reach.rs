@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use peersock::overlay::{Candidate, CandidateKind, NetworkId};
 use peersock::{
@@ -15,7 +16,7 @@ use rustix::io::Errno;
 use crate::args::UnderlayArgs;
 use crate::failure::Failure;
 use crate::root_look::{self, Found};
-use crate::{names, root_watch, stdio};
+use crate::{names, root_watch, standing, stdio};
 
 /// Settings of servers, from options and the environment, that the node's status lacks.
 #[derive(Clone, Default)]
@@ -74,7 +75,7 @@ pub(crate) struct Sought<'a> {
 
 /// Returns the advice for a member that was not found.
 pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers, address: IpAddr) -> String {
-    let (status, lists, summary) = (node.status(), node.root_lists(), network.summary());
+    let (status, lists, summary) = (status_once_decided(node, network), node.root_lists(), network.summary());
     let sought = Sought {
         status: &status,
         lists: &lists,
@@ -87,6 +88,26 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers
     };
     sought.advice()
 }
+
+/// Returns the node's status. If a member says that this machine was removed, a controller's word is waited
+/// for.
+fn status_once_decided(node: &Node, network: &Network) -> Status {
+    let begun = Instant::now();
+    loop {
+        let status = node.status();
+        let is_refused = status
+            .networks
+            .iter()
+            .any(|one| one.id == network.id() && one.standing.as_deref() == Some("refused"));
+        if !is_refused || begun.elapsed() >= DECIDED {
+            return status;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Time in which a controller says whether it has removed this machine.
+const DECIDED: Duration = Duration::from_secs(2);
 
 /// Returns the endpoints of a member in the network's file.
 pub(crate) fn endpoints(network: &Network, address: IpAddr) -> Vec<String> {
@@ -132,6 +153,14 @@ impl Sought<'_> {
 
     /// Returns the cause, if the node knows it.
     fn known_cause(&self, same: &str) -> Option<String> {
+        let joined = self.status.networks.iter().find(|network| network.id == self.network);
+        if let Some(words) =
+            joined.and_then(|network| network.standing.as_deref()).and_then(standing::words_of_refusal)
+        {
+            return Some(format!(
+                "this machine was {words}: ask who runs it for an invite for `peersock join`"
+            ));
+        }
         let is_it =
             |peer: &&PeerStatus| peer.network == self.network && peer.addresses.contains(&self.address);
         let peer = self.status.peers.iter().find(is_it)?;

@@ -13,6 +13,9 @@ use crate::failure::{Failure, Outcome, has_ended};
 use crate::output::note;
 use crate::status::{difference, parse};
 
+/// Longest wait for a controller's word about a name.
+const FIND_FOR: Duration = Duration::from_secs(5);
+
 /// A running node.
 pub(crate) struct RunningNode {
     pub(crate) path: PathBuf,
@@ -129,6 +132,24 @@ impl RunningNode {
     /// Lets the node reach a member.
     pub(crate) fn reach(&self, probe: &Probe) -> Outcome<Probed> {
         management::reach(&self.path, probe).map_err(|error| self.failure(error))
+    }
+
+    /// Lets the node find a member by its name, by asking the network's controller if need be.
+    pub(crate) fn find_named(
+        &self,
+        network: NetworkId,
+        name: &str,
+        named: Option<&Network>,
+    ) -> Outcome<Option<PeerStatus>> {
+        let Ok(name) = name.parse() else { return Ok(self.member_named(network, name).cloned()) };
+        let probe = Probe::of_members(network, FIND_FOR);
+        let probe = named.map_or(probe, |network| probe.exactly(network));
+        let probed =
+            management::find_named(&self.path, &probe, &name).map_err(|error| self.failure(error))?;
+        match probed.outcome {
+            ProbeOutcome::Answered | ProbeOutcome::NoSuchMember => Ok(probed.peer),
+            _ => Err(self.probe_failure(&probed, named, network)),
+        }
     }
 
     /// Lets the node ping a member; see [`management::ping`].

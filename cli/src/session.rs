@@ -14,10 +14,10 @@ use peersock::{
 };
 use peersock_proxy::Ticket;
 
-use crate::args::{NodeArgs, UnderlayArgs};
+use crate::args::{NodeArgs, UnderlayArgs, managed_state};
 use crate::failure::{Failure, Outcome};
 use crate::waiting;
-use crate::{arrivals, in_use, names, reach, root_watch, signals, stdio};
+use crate::{arrivals, in_use, managed, names, reach, root_watch, signals, stdio};
 
 /// Timeout for a node's sockets and addresses to be ready, which normally takes milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -227,6 +227,9 @@ pub(crate) fn not_found(
         }
         io::ErrorKind::AddrNotAvailable => {
             reach::no_such_member(network.id(), network.summary().by_file, address)
+        }
+        io::ErrorKind::PermissionDenied => {
+            managed::removal(&managed_state(), network.id()).unwrap_or_else(|| error.into())
         }
         _ => error.into(),
     }

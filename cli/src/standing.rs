@@ -12,6 +12,17 @@ use crate::status::age;
 /// Style of members that are online.
 pub(crate) const ONLINE: Style = AnsiColor::Green.on_default();
 
+/// Returns words for the standing of this machine in a managed network that has no member of it; `None` for
+/// other standings.
+pub(crate) fn words_of_refusal(standing: &str) -> Option<&'static str> {
+    Some(match standing {
+        "removed" => "removed from this network by its controller",
+        "denied" => "denied by this network's controller",
+        "refused" => "removed from this network, as a member says",
+        _ => return None,
+    })
+}
+
 /// Style of things in the background.
 pub(crate) const DIM: Style = Style::new().dimmed();
 

@@ -193,10 +193,12 @@ impl Round<'_> {
         }
         let sql = "SELECT at FROM refused WHERE node = ?";
         let refused = self.write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?;
-        let removed = row.map(|(_, removed)| removed).into_iter().chain(refused).max();
+        let removed = row.map(|(_, removed)| removed);
+        let decided = removed.into_iter().chain(refused).max();
         match &request.token {
-            Some(token) => self.use_token(asked, request, token, removed),
+            Some(token) => self.use_token(asked, request, token, decided),
             None if removed.is_some() => Err(Fail::Denied(Denial::Removed)),
+            None if refused.is_some() => Err(Fail::Denied(Denial::Declined)),
             None => self.wait(asked, request),
         }
     }

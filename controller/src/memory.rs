@@ -273,7 +273,7 @@ impl Memory {
             };
         }
         if self.refused.contains(node) && !has_token {
-            return denied(Denial::Removed);
+            return denied(Denial::Declined);
         }
         if now < self.unsettled_until {
             return denied(Denial::Unavailable);

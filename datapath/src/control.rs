@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use peersock_overlay::membership::{Answer, Denial, Refusal};
 use peersock_overlay::{
-    AddressError, Contact, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId,
+    AddressError, Contact, Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId,
     NetworkIndex, NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, PublicIdentity, RootConfig,
     RootInfo, Route, SessionTable, SocketIndex, SocketInfo,
 };
@@ -14,6 +15,11 @@ use peersock_stack::{Batch, Cidr, InterfaceConfig};
 use crate::networks::{routes, within};
 use crate::{Datapath, Device, JoinedNetwork, Transmit};
 use peersock_primitives::sync;
+
+/// Returns true for a controller's word that this node is no member any more.
+fn is_removal(answer: &Answer) -> bool {
+    matches!(answer, Answer::Denied { reason: Denial::Removed, .. })
+}
 
 impl Datapath {
     /// Joins a network in both cores.
@@ -319,6 +325,15 @@ impl Datapath {
                         // Flows end before the lock is released and before anything is sent. Otherwise
                         // packets of the peer's successor could meet flows of its predecessor.
                         Event::PeerGone(peer, gone) => self.end_flows(now, peer, *gone, batch),
+                        // It has ended them at its side, and takes no packet that could end them here.
+                        Event::RefusedBy(peer, Refusal::Revoked) => {
+                            self.end_flows(now, peer, Gone::Expelled, batch);
+                        }
+                        Event::Answered(controller, answer) if is_removal(answer) => {
+                            for peer in self.members.of(controller.network()).iter() {
+                                self.end_flows(now, peer, Gone::Expelled, batch);
+                            }
+                        }
                         Event::AddressesChanged(peer, lost) => {
                             self.end_flows_to(now, peer, lost, batch);
                             self.want_if_waited_for(overlay_time, &mut endpoint, peer);

@@ -27,6 +27,7 @@ impl Datapath {
             Gone::Left => Departure::Orderly,
             // The program may still run; then its ends of the flows must end too.
             Gone::Refused => Departure::Presumed,
+            Gone::Expelled => Departure::Barred,
             _ => Departure::Sudden,
         };
         let is_theirs = |address| self.is_of(peer, address);

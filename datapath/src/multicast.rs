@@ -78,7 +78,7 @@ impl Members {
         }
     }
 
-    fn of(&self, network: NetworkIndex) -> Peers {
+    pub(super) fn of(&self, network: NetworkIndex) -> Peers {
         let networks = sync::read(&self.0);
         match networks.get(&network) {
             None => return Peers::default(),

@@ -42,7 +42,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::state::StateDir;
 
 pub(crate) use probe::{Echo, Mark, ProbeRequest, ProbeTask};
-pub use probe::{MAX_PROBE, Probe, ProbeOutcome, Probed, ask_members, ping, reach};
+pub use probe::{MAX_PROBE, Probe, ProbeOutcome, Probed, ask_members, find_named, ping, reach};
 pub(crate) use server::ManagementServer;
 pub use server::has_hung_up;
 
@@ -63,7 +63,7 @@ const MAX_ANSWER: u64 = 64 << 20;
 const MAX_PEERS: usize = 10_000;
 
 /// Request to a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
     /// Status of the node.
     Status {
@@ -84,7 +84,7 @@ impl Request {
     fn parse(line: &str) -> Option<Request> {
         let mut words = line.split_ascii_whitespace();
         let request = words.next()?;
-        if matches!(request, "reach" | "ping" | "members") {
+        if matches!(request, "reach" | "ping" | "members" | "find") {
             return ProbeRequest::parse(request, words).map(Request::Probe);
         }
         let peers = match words.next() {

@@ -6,6 +6,7 @@ use std::str::{FromStr, SplitAsciiWhitespace};
 use std::time::Duration;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use peersock_overlay::membership::MemberName;
 use peersock_overlay::{DiscoveryKey, NetworkId};
 use serde::{Deserialize, Serialize};
 
@@ -96,14 +97,14 @@ impl Probe {
 }
 
 /// Request for a probe, as the node has read it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProbeRequest {
     pub(crate) probe: Probe,
     pub(crate) task: ProbeTask,
 }
 
 /// Task of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ProbeTask {
     /// Have a session with a member.
     Reach(IpAddr),
@@ -111,6 +112,8 @@ pub(crate) enum ProbeTask {
     Ping(IpAddr, Echo),
     /// Have a session with each member.
     AskMembers,
+    /// Find the member with a name.
+    Find(MemberName),
 }
 
 /// Echo request that a node is to send.
@@ -124,10 +127,10 @@ pub(crate) struct Echo {
 
 impl ProbeRequest {
     /// Reads a request. Returns `None` unless all its words are understood.
-    pub(super) fn parse(name: &str, words: SplitAsciiWhitespace<'_>) -> Option<ProbeRequest> {
-        let is_ping = name == "ping";
+    pub(super) fn parse(request: &str, words: SplitAsciiWhitespace<'_>) -> Option<ProbeRequest> {
+        let is_ping = request == "ping";
         let (mut network, mut address, mut mark, mut timeout) = (None, None, None, None);
-        let (mut size, mut check) = (None, None);
+        let (mut size, mut check, mut wanted) = (None, None, None);
         for word in words {
             let (name, value) = word.split_once('=')?;
             match name {
@@ -135,6 +138,7 @@ impl ProbeRequest {
                 "address" => once(&mut address, value)?,
                 "mark" => once(&mut mark, value)?,
                 "timeout" => once(&mut timeout, value)?,
+                "name" if request == "find" => once(&mut wanted, value)?,
                 "size" if is_ping => once(&mut size, value)?,
                 "check" if is_ping => once(&mut check, value)?,
                 _ => return None,
@@ -145,7 +149,8 @@ impl ProbeRequest {
         if size > MAX_PAYLOAD {
             return None;
         }
-        let task = match (name, address) {
+        let task = match (request, address) {
+            ("find", None) => ProbeTask::Find(wanted?),
             ("reach", Some(address)) => ProbeTask::Reach(address),
             ("ping", Some(address)) => {
                 ProbeTask::Ping(address, Echo { size, check: bounded(check.unwrap_or(0)) })
@@ -247,6 +252,17 @@ pub fn ask_members(state: &Path, probe: &Probe) -> Result<Probed, ManagementErro
     ask(state, format!("members {}", probe.words()), probe.timeout)
 }
 
+/// Lets the node that uses the state directory at `state` find the member with a name, in a managed network
+/// by asking its controller if need be. The outcome is [`ProbeOutcome::Answered`] with the member's state, or
+/// [`ProbeOutcome::NoSuchMember`] if the probe's time has passed or no member has the name.
+///
+/// # Errors
+///
+/// As for [`reach`].
+pub fn find_named(state: &Path, probe: &Probe, name: &MemberName) -> Result<Probed, ManagementError> {
+    ask(state, format!("find {} name={name}", probe.words()), probe.timeout)
+}
+
 /// Lets the node that uses the state directory at `state` send a member one ICMP echo request with `size`
 /// bytes of payload, at most 65,507, and wait for its reply. After a loss, the node takes up to `check` to
 /// learn if the path carries too little.
@@ -298,6 +314,11 @@ mod tests {
         let all = Probe::of_members(id, Duration::from_secs(3)).exactly(&network);
         let read = parse(&format!("members {}", all.words())).unwrap();
         assert_eq!((read.probe, read.task), (all, ProbeTask::AskMembers));
+        let read = parse(&format!("find {} name=alpha", all.words())).unwrap();
+        assert_eq!((read.probe, read.task), (all, ProbeTask::Find("alpha".parse().unwrap())));
+        for bad in ["", " name=a.b", " name=a name=b", " name=a address=fd00::1"] {
+            assert!(parse(&format!("find {}{bad}", all.words())).is_none(), "{bad}");
+        }
         assert_ne!(
             plain.exactly(&network).mark,
             plain.exactly(&network.with_psk(peersock_overlay::Psk::new([1; 32]))).mark

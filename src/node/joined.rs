@@ -119,7 +119,8 @@ impl Joined {
     ///
     /// # Errors
     /// Returns `TimedOut` after `timeout`, `AddrNotAvailable` if no member can have this address,
-    /// `NetworkDown` if the network was left or the node shut down.
+    /// `PermissionDenied` once the network's controller has removed this node, `NetworkDown` if the network
+    /// was left or the node shut down.
     pub fn wait_peer(&self, address: IpAddr, timeout: Duration) -> io::Result<()> {
         // A timeout beyond the clock's range means no deadline.
         let deadline = Instant::now().checked_add(timeout);
@@ -128,6 +129,7 @@ impl Joined {
         let events = datapath.subscribe();
         loop {
             self.check_joined()?;
+            self.check_not_removed()?;
             let now = Instant::now();
             match datapath.find(now, &self.network, address) {
                 Lookup::Local => return Ok(()),

@@ -20,7 +20,7 @@ use peersock_stack::Batch;
 
 use super::{Inner, Joined};
 use crate::config::network_id;
-use crate::state::{MembershipRecord, StateDir};
+use crate::state::{MembershipRecord, StateDir, denial_word};
 use crate::sync;
 
 /// Interval at which the thread looks whether its network is still joined.
@@ -113,11 +113,14 @@ pub(super) struct Shared {
 struct Progress {
     standing: Standing,
     heard: Option<Instant>,
+    /// Set while a member says that this node was revoked, and no controller has said so or renewed its
+    /// credentials since.
+    is_doubted: bool,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { standing: Standing::Asking, heard: None }
+        Self { standing: Standing::Asking, heard: None, is_doubted: false }
     }
 }
 
@@ -126,11 +129,33 @@ impl Shared {
         let mut progress = sync::lock(&self.progress);
         progress.standing = standing;
         if is_heard {
-            progress.heard = Some(Instant::now());
+            (progress.heard, progress.is_doubted) = (Some(Instant::now()), false);
         }
         drop(progress);
         self.changed.notify_all();
         sync::lock(&self.wakers).drain(..).for_each(Waker::wake);
+    }
+
+    fn set_doubted(&self) {
+        sync::lock(&self.progress).is_doubted = true;
+    }
+
+    /// Returns a word for the standing, as of [`NetworkStatus::standing`](super::NetworkStatus::standing).
+    pub(super) fn word(&self) -> &'static str {
+        let progress = sync::lock(&self.progress);
+        match &progress.standing {
+            Standing::Denied(reason) => denial_word(*reason).unwrap_or("asking"),
+            _ if progress.is_doubted => "refused",
+            Standing::Refused(_) => "refused",
+            Standing::Pending(_) => "pending",
+            Standing::Asking => "asking",
+            Standing::Member => "member",
+        }
+    }
+
+    /// Returns true once a controller has said that the node is no member any more.
+    fn is_removed(&self) -> bool {
+        sync::lock(&self.progress).standing == Standing::Denied(Denial::Removed)
     }
 
     /// Returns true once the node is a member; else `waker` is woken by the next change.
@@ -287,6 +312,9 @@ impl Follower {
                 self.update();
             }
             Event::RefusedBy(_, refusal) => {
+                if *refusal == Refusal::Revoked {
+                    self.shared.set_doubted();
+                }
                 let is_member = sync::lock(&self.shared.progress).standing == Standing::Member;
                 // One member's word; controllers decide.
                 if !is_member {
@@ -342,6 +370,9 @@ impl Follower {
         match answer {
             Answer::Certified { .. } => {
                 self.is_stale = true;
+                if let Some(record) = &mut self.record {
+                    record.denied = None;
+                }
                 // At once: what a controller has granted must not be lost by a crash.
                 self.written = None;
                 self.update();
@@ -349,7 +380,16 @@ impl Follower {
                 self.shared.set(Standing::Member, true);
             }
             Answer::Pending { code, .. } => self.shared.set(Standing::Pending(*code), true),
-            Answer::Denied { reason, .. } => self.shared.set(Standing::Denied(*reason), true),
+            Answer::Denied { reason, .. } => {
+                // Kept, so that the next program is told at once.
+                if denial_word(*reason).is_some()
+                    && let Some(record) = &mut self.record
+                {
+                    (record.denied, self.is_stale, self.written) = (Some(*reason), true, None);
+                    self.write_if_due();
+                }
+                self.shared.set(Standing::Denied(*reason), true);
+            }
             Answer::Found { .. } | Answer::Absent => {}
         }
     }
@@ -379,6 +419,7 @@ impl Follower {
         }
         if let Some(record) = self.record.take().or_else(|| key.map(|key| self.new_record(key))) {
             let revocations = revocations.and_then(|(head, set)| Some((head, set?)));
+            let credentials = credentials.or_else(|| record.credentials.clone());
             self.record = Some(MembershipRecord {
                 credentials,
                 controllers,
@@ -447,6 +488,18 @@ pub(crate) fn search_name(datapath: &Datapath, name: &str, networks: &[JoinedNet
 impl Joined {
     pub(super) fn shared(&self) -> Option<Arc<Shared>> {
         sync::lock(&self.node().inner.managed).get(&self.id()).cloned()
+    }
+
+    /// Returns an error once a controller has said that this node is no member any more.
+    pub(super) fn check_not_removed(&self) -> io::Result<()> {
+        match self.shared().is_some_and(|shared| shared.is_removed()) {
+            true => {
+                let message =
+                    format!("this machine was removed from network {} by its controller", self.id());
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+            }
+            false => Ok(()),
+        }
     }
 
     /// Returns the state of this node's membership; `None` if the network is no managed one.

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use peersock_datapath::{Device, Offload};
 use peersock_overlay::DiscoveryKey;
+use peersock_overlay::membership::MemberName;
 use peersock_primitives::sync;
 use peersock_primitives::wait::{Interest, Waiters};
 use peersock_stack::{EchoRequest, Error, IcmpSocket};
 
 use super::echo_packet::{self, EchoKey, Reply};
-use super::{Inner, Joined, Node, PeerStatus};
+use super::{Inner, Joined, Node, PeerStatus, addresses_named, search_name};
 use crate::management::{Echo, Mark, Probe, ProbeOutcome, ProbeRequest, ProbeTask, Probed, STOPPED};
 use crate::socket::{self, Waited};
 
@@ -72,6 +73,7 @@ pub(super) fn answer(
     let task = Task { node, probe: &request.probe, is_over };
     let (address, mut probed) = match &request.task {
         ProbeTask::AskMembers => return task.ask_members(),
+        ProbeTask::Find(name) => return task.find(name),
         ProbeTask::Reach(address) => (*address, task.reach(*address)?),
         ProbeTask::Ping(address, echo) => (*address, task.ping(*address, echo)?),
     };
@@ -124,6 +126,29 @@ impl Task<'_> {
             drop(joined);
             if (self.is_over)() {
                 return Ok(ProbeOutcome::Silent.into());
+            }
+        }
+    }
+
+    /// Finds the member with a name.
+    fn find(&self, name: &MemberName) -> Result<Probed, &'static str> {
+        let begin = Instant::now();
+        loop {
+            let joined = match self.joined()? {
+                Ok(joined) => joined,
+                Err(outcome) => return Ok(outcome.into()),
+            };
+            let datapath = &joined.node().inner.driver.datapath;
+            let networks: Vec<_> = datapath.network(joined.id()).into_iter().collect();
+            let found = addresses_named(datapath, name.as_str(), &networks);
+            let has_it = |peer: &PeerStatus| found.iter().any(|address| peer.addresses.contains(address));
+            if let Some(peer) = joined.peers().into_iter().find(has_it) {
+                return Ok(Probed { peer: Some(peer), ..ProbeOutcome::Answered.into() });
+            }
+            let is_absent = !search_name(datapath, name.as_str(), &networks);
+            drop(joined);
+            if is_absent || begin.elapsed() >= self.probe.timeout || (self.is_over)() {
+                return Ok(ProbeOutcome::NoSuchMember.into());
             }
         }
     }

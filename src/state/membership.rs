@@ -6,7 +6,7 @@ use std::path::Path;
 
 use data_encoding::BASE64URL_NOPAD;
 use peersock_overlay::membership::{
-    CertifyRequest, Credentials, Head, MemberName, NetworkKey, Revocations, UnixTime,
+    CertifyRequest, Credentials, Denial, Head, MemberName, NetworkKey, Revocations, UnixTime,
 };
 use peersock_overlay::{ManagedNetwork, NetworkId, PublicIdentity};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub struct MembershipRecord {
     pub key: NetworkKey,
     /// Credentials of this node; `None` while a controller has not admitted it.
     pub credentials: Option<Credentials>,
+    /// Last word of a controller, if it was that this machine is no member: [`Denial::Removed`] or
+    /// [`Denial::Declined`].
+    pub denied: Option<Denial>,
     /// Nodes that are known to be controllers.
     pub controllers: Vec<PublicIdentity>,
     /// Newest known revocations.
@@ -60,6 +63,8 @@ struct Stored {
     key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     credentials: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denied: Option<String>,
     #[serde(default)]
     controllers: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,6 +87,9 @@ const VERSION: u32 = 1;
 /// Length of the largest set of revocations in bytes.
 const LARGEST_SET: usize = Revocations::MAX_ENTRIES * Revocations::ENTRY_LEN;
 
+/// Words for [`MembershipRecord::denied`].
+const DENIALS: [(Denial, &str); 2] = [(Denial::Removed, "removed"), (Denial::Declined, "denied")];
+
 impl MembershipRecord {
     /// Creates a record of a network of which only the key is known.
     pub fn new(id: NetworkId, key: NetworkKey) -> MembershipRecord {
@@ -90,6 +98,7 @@ impl MembershipRecord {
             name: None,
             key,
             credentials: None,
+            denied: None,
             controllers: Vec::new(),
             revocations: None,
             others: Revocations::default(),
@@ -100,11 +109,21 @@ impl MembershipRecord {
         }
     }
 
+    /// Returns the word for [`denied`](Self::denied): `removed` or `denied`.
+    pub fn denial(&self) -> Option<&'static str> {
+        self.denied.and_then(denial_word)
+    }
+
     /// Returns the network for a node. `request` is its request for credentials.
     pub fn network(&self, request: CertifyRequest) -> ManagedNetwork {
         ManagedNetwork {
             key: Some(self.key),
-            credentials: self.credentials.clone(),
+            // Those of a machine that was removed only delay its request for new ones, and one that has an
+            // invite may have been removed without hearing of it.
+            credentials: self
+                .credentials
+                .clone()
+                .filter(|_| self.denied.is_none() && request.token.is_none()),
             request,
             controllers: self.controllers.clone(),
             revocations: self.revocations.clone(),
@@ -122,6 +141,7 @@ impl MembershipRecord {
             name: self.name.clone(),
             key: self.key.to_string(),
             credentials: self.credentials.as_ref().map(|one| encode(&one.to_bytes())),
+            denied: self.denial().map(str::to_owned),
             controllers: self.controllers.iter().map(ToString::to_string).collect(),
             head: self.revocations.as_ref().map(|(head, _)| encode(&head.to_bytes())),
             revocations: self
@@ -165,6 +185,9 @@ impl MembershipRecord {
             name: stored.name,
             key: stored.key.parse().ok()?,
             credentials,
+            denied: stored
+                .denied
+                .and_then(|word| DENIALS.iter().find(|(_, known)| *known == word).map(|(denial, _)| *denial)),
             controllers: controllers?,
             revocations,
             others,
@@ -174,6 +197,11 @@ impl MembershipRecord {
             roots,
         })
     }
+}
+
+/// Returns the word for a controller's decision that lasts; `None` for others.
+pub(crate) fn denial_word(denial: Denial) -> Option<&'static str> {
+    DENIALS.iter().find(|(known, _)| *known == denial).map(|(_, word)| *word)
 }
 
 impl StateDir {
@@ -277,6 +305,7 @@ mod tests {
         MembershipRecord {
             name: Some("team".into()),
             credentials: Some(Credentials::new(secret.public(), delegation, certificate)),
+            denied: Some(Denial::Removed),
             controllers: vec![*issuer.public()],
             revocations: Some((head, set)),
             others,

@@ -38,6 +38,7 @@ use peersock_overlay::{Identity, PublicIdentity};
 
 pub use error::StateError;
 pub use membership::MembershipRecord;
+pub(crate) use membership::denial_word;
 pub use private::read_secret_file;
 pub(crate) use private::{
     check_directory, check_secret_file, check_trusted_file, read_regular_secret_file, read_text_file,

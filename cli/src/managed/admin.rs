@@ -1,15 +1,16 @@
 //! Commands that act on the store of a controller, whether it runs or not: invites, approvals, removals.
 
+use std::path::Path;
 use std::time::Duration;
 
 use peersock::overlay::membership::{MemberName, Tag, UnixTime};
-use peersock::{Invite, RootSource};
+use peersock::{Invite, NetworkId, RootSource, Status, management};
 use peersock_controller::{Approval, ChangeError, InviteOptions, Member, Standing};
 
 use super::{DirectoryArgs, duration, now, stores, who};
 use crate::failure::{Failure, Outcome};
 use crate::output::{escape, print};
-use crate::stdio;
+use crate::{status, stdio};
 
 /// Network whose controller is on this machine.
 #[derive(clap::Args)]
@@ -45,7 +46,7 @@ pub(crate) struct InviteArgs {
     tags: Vec<Tag>,
 
     /// Number of machines that may use it
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     uses: u32,
 
     /// Time for which it may be used
@@ -103,7 +104,37 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
         roots => format!("by {} roots", roots.len()),
     };
     stdio::note(format_args!("{uses}, for {}, {root}", duration::shown(args.lifetime)));
+    if args.lifetime.is_zero() {
+        stdio::note("it has ended already: give a time with --for, such as 1h");
+    }
+    if let Some(obstacle) = obstacle(&args.of.state.path()?, id, &controller.name(), invite.roots()) {
+        stdio::note(obstacle);
+    }
     Ok(())
+}
+
+/// Returns why machines that get an invite now would not reach the controller, as far as its node shows.
+fn obstacle(state: &Path, network: NetworkId, name: &str, roots: &[RootSource]) -> Option<String> {
+    let status = management::status(state, 0).ok().and_then(|text| status::parse(&text).ok());
+    // A node that waits for programs is no controller's. One that has some may be.
+    let is_served = |status: &Status| {
+        status.waits_s.is_none() && status.networks.iter().any(|joined| joined.id == network)
+    };
+    let Some(status) = status.filter(is_served) else {
+        return Some(format!(
+            "nobody serves {name} now: run `peersock controller -n {name}`, which admits machines"
+        ));
+    };
+    if !roots.is_empty() && status.roots.is_empty() {
+        return Some("the controller uses no root: start it with the same --root".to_owned());
+    }
+    let is_local = status.roots.is_empty()
+        && status.dht.is_none()
+        && status.endpoints.iter().all(|endpoint| endpoint.ip().is_loopback());
+    is_local.then(|| {
+        "the controller is reached on this machine alone: start it without --interface lo for others"
+            .to_owned()
+    })
 }
 
 /// Admit a machine that waits, by the code that both sides show
@@ -228,8 +259,14 @@ pub(crate) fn list(args: &ListArgs) -> Outcome {
                 })
             })
             .collect();
-        return print(serde_json::json!({ "members": members, "pending": pending }));
+        let key = super::comparable(&controller.key());
+        return print(serde_json::json!({ "key": key, "members": members, "pending": pending }));
     }
+    stdio::note(format_args!(
+        "network {}, key {}",
+        controller.network(),
+        super::comparable(&controller.key())
+    ));
     for member in members.iter().filter(|member| member.standing != Standing::Removed) {
         print(line(member, now()))?;
     }
@@ -278,7 +315,7 @@ fn line(member: &Member, now: UnixTime) -> String {
 }
 
 /// Returns a member's name with its addresses.
-fn described(member: &Member) -> String {
+pub(super) fn described(member: &Member) -> String {
     let addresses: Vec<_> = member.grant.addresses().map(|one| one.to_string()).collect();
     match addresses.is_empty() {
         true => member.grant.name.to_string(),

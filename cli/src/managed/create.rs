@@ -96,6 +96,10 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     record.controllers = vec![*identity.public()];
     state.keep_membership(&record)?;
     print(format_args!("network {local}   {}", grouped(id)))?;
+    stdio::note(format_args!(
+        "key {}: `peersock join` with the ID alone shows the same",
+        super::comparable(&key)
+    ));
     stdio::note(format_args!("write this down, it restores the network: {words}"));
     stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
     Ok(())

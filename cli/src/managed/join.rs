@@ -6,6 +6,7 @@ use peersock::overlay::membership::{Denial, MemberName, UnixTime};
 use peersock::state::{MembershipRecord, StateDir};
 use peersock::{Invite, Joined, Network, NetworkId, Standing};
 
+use super::known::words_of_denial;
 use super::{DirectoryArgs, duration, now};
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
@@ -74,9 +75,10 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
         ));
     }
     // An invite is a new decision: this machine may have been removed without hearing of it.
-    if let Some(record) = StateDir::membership(&path, id)?
-        && is_current(&record)
-        && invite.is_none()
+    let current =
+        StateDir::membership(&path, id)?.filter(|record| record.denied.is_none() && is_current(record));
+    if invite.is_none()
+        && let Some(record) = current.clone()
     {
         keep_names(&path, record, args)?;
         return told(&path, id, args.json, "is a member already");
@@ -103,12 +105,20 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
             .name("controller".into())
             .spawn(move || joined.wait_peer(to, FIRST_ANSWER))?;
     }
-    let admitted = wait(&joined, args.wait);
+    let is_known = StateDir::membership(&path, id)?.is_some();
+    let admitted = wait(&joined, args.wait, !is_known && invite.is_none());
     let roots: Vec<_> = invite.iter().flat_map(|invite| invite.roots().to_vec()).collect();
     if admitted.is_ok() {
-        kept(&path, id)?;
+        kept(&path, &joined)?;
     }
+    let is_answered = matches!(joined.membership().map(|known| known.standing), Some(Standing::Denied(_)));
     node.shutdown(DRAIN);
+    // Without a controller's word the machine is what it was.
+    if let (Err(_), false, Some(record)) = (&admitted, is_answered, current) {
+        drop(state);
+        keep_names(&path, record, args)?;
+        return told(&path, id, args.json, "is a member already");
+    }
     admitted?;
     let mut record = StateDir::membership(&path, id)?.ok_or_else(|| {
         Failure::new("the network is not kept in the state directory", "check its disk, and join again")
@@ -166,11 +176,21 @@ fn keep_names(path: &std::path::Path, mut record: MembershipRecord, args: &JoinA
 }
 
 /// Waits for the decision of a controller, and tells what it waits for.
-fn wait(joined: &Joined, for_approval: Duration) -> Outcome {
+///
+/// `is_new` is true if nobody has told this machine the network's key before.
+fn wait(joined: &Joined, for_approval: Duration, mut is_new: bool) -> Outcome {
     let begun = Instant::now();
     let mut is_answered = false;
     let mut told = None;
     let mut tell = |standing: &Standing| {
+        if is_new && let Some(key) = joined.membership().and_then(|known| known.key) {
+            is_new = false;
+            stdio::note(format_args!(
+                "the network's key is {}: compare it with the one that `peersock network members` shows at the \
+                 controller; it is remembered from now on",
+                super::comparable(&key)
+            ));
+        }
         if let Standing::Pending(code) = standing
             && told.replace(*code) != Some(*code)
         {
@@ -226,11 +246,17 @@ fn unanswered(joined: &Joined, standing: &Standing) -> Failure {
     }
 }
 
-/// Waits until the credentials are in the state directory.
-fn kept(path: &std::path::Path, id: NetworkId) -> Outcome {
+/// Waits until the node's credentials are in the state directory, in place of earlier ones.
+fn kept(path: &std::path::Path, joined: &Joined) -> Outcome {
     let begun = Instant::now();
+    let end = joined.membership().and_then(|known| known.end);
+    let end_of = |record: &MembershipRecord| {
+        let own = record.credentials.as_ref()?;
+        Some(own.certificate().end().min(own.delegation().end()))
+    };
     while begun.elapsed() < DRAIN {
-        if StateDir::membership(path, id)?.is_some_and(|record| record.credentials.is_some()) {
+        let record = StateDir::membership(path, joined.id())?;
+        if record.is_some_and(|record| record.denied.is_none() && end_of(&record) == end) {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -280,6 +306,7 @@ fn to_json(path: &std::path::Path, record: &MembershipRecord) -> Outcome<serde_j
         "tags": grant.map(|grant| grant.tags.iter().map(ToString::to_string).collect::<Vec<_>>()),
         "certificate_ends": record.credentials.as_ref().map(|own| seconds(own.certificate().end())),
         "revocations": record.revocations.as_ref().map(|(head, _)| head.epoch()),
+        "denied": record.denial(),
     }))
 }
 
@@ -292,6 +319,12 @@ pub(crate) struct LeaveArgs {
     /// Name of the network on this machine, or its ID
     network: String,
 
+    /// Leave also if the network's controller is on this machine
+    ///
+    /// The controller's store stays, and `peersock controller` goes on serving it.
+    #[arg(long)]
+    force: bool,
+
     #[command(flatten)]
     state: DirectoryArgs,
 }
@@ -302,12 +335,29 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
         Ok(id) => id,
         Err(_) => super::named(&path, &args.network)?.ok_or_else(|| not_here(&args.network))?,
     };
+    let is_controller = super::is_controller_of(&path, id);
+    if is_controller && !args.force {
+        return Err(Failure::usage(
+            format_args!(
+                "this machine is the controller of {}: without it nobody is admitted or removed, and members lose \
+                 the network when their certificates end",
+                args.network
+            ),
+            "keep it, or give --force to forget only that this machine is a member; the controller's store stays",
+        ));
+    }
     let state = in_use::open(&path)?;
     match state.forget_membership(id)? {
         true => {
-            stdio::note(format_args!(
-                "the controller still lists this machine until `peersock network revoke` there"
-            ));
+            match is_controller {
+                true => stdio::note(format_args!(
+                    "the controller's store stays: {}; `peersock controller -n {id}` serves it",
+                    super::stores::path_of(&path, id).display()
+                )),
+                false => stdio::note(
+                    "the controller still lists this machine until `peersock network revoke` there",
+                ),
+            }
             print(format_args!("left {}", args.network))
         }
         false => Err(not_here(&args.network)),
@@ -348,6 +398,13 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
     }
     for record in records {
         let name = record.name.clone().unwrap_or_else(|| record.id.to_string());
+        if let Some(words) = words_of_denial(&record) {
+            print(format_args!(
+                "{name:<16} {}  {words}; `peersock join` with an invite asks again",
+                record.id
+            ))?;
+            continue;
+        }
         let Some(credentials) = &record.credentials else {
             print(format_args!("{name:<16} {}  not admitted yet", record.id))?;
             continue;

@@ -1,9 +1,11 @@
 //! Managed networks that this machine has joined, by their local names.
 
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use peersock::overlay::membership::CertifyRequest;
-use peersock::state::StateDir;
+use peersock::overlay::membership::{CertifyRequest, Denial};
+use peersock::state::{MembershipRecord, StateDir};
 use peersock::{Network, NetworkId};
 
 use crate::failure::{Failure, Outcome};
@@ -20,7 +22,11 @@ pub(crate) fn check_joined(state: &Path, network: NetworkId) -> Outcome<Option<N
     if !network.is_managed() {
         return Ok(None);
     }
-    match StateDir::membership(state, network)? {
+    let record = StateDir::membership(state, network)?;
+    if let Some(failure) = record.as_ref().and_then(denied) {
+        return Err(failure);
+    }
+    match record {
         Some(record) if record.credentials.is_some() => {
             Ok(Some(Network::managed(record.network(CertifyRequest::default()))))
         }
@@ -33,4 +39,55 @@ pub(crate) fn check_joined(state: &Path, network: NetworkId) -> Outcome<Option<N
             format_args!("run `peersock join {network}` first, or `peersock join` with an invite"),
         )),
     }
+}
+
+/// Returns the failure of a machine that a controller has removed, or whose request it has denied.
+fn denied(record: &MembershipRecord) -> Option<Failure> {
+    Some(Failure::usage(format_args!("this machine was {}", words_of_denial(record)?), NEXT))
+}
+
+/// Returns words for what a controller has done to this machine; `None` if it is a member, or waits.
+pub(super) fn words_of_denial(record: &MembershipRecord) -> Option<String> {
+    let name = record.name.clone().unwrap_or_else(|| record.id.to_string());
+    Some(match record.denied? {
+        Denial::Declined => format!("denied by the controller of network {name}"),
+        _ => format!("removed from network {name} by its controller"),
+    })
+}
+
+/// Hint for a machine that was removed or denied.
+const NEXT: &str = "ask who runs the network for an invite, and give it to `peersock join`";
+
+/// Time after the end of a connection in which the node notes that a member refuses this machine.
+const NOTED: Duration = Duration::from_millis(250);
+
+/// Time in which a controller says whether it has removed this machine.
+const DECIDED: Duration = Duration::from_secs(5);
+
+/// Returns the failure of a machine that was removed in place of the failure of its connection. `standing` is
+/// the word of the node's status.
+pub(crate) fn explained(
+    state: &Path,
+    network: NetworkId,
+    failure: Failure,
+    standing: impl Fn() -> Option<String>,
+) -> Failure {
+    let begun = Instant::now();
+    while network.is_managed() {
+        let limit = match standing().as_deref() {
+            Some("removed" | "denied") => break,
+            Some("refused") => DECIDED,
+            _ => NOTED,
+        };
+        if begun.elapsed() >= limit {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    removal(state, network).unwrap_or(failure)
+}
+
+/// Returns the failure of a machine that was removed from a network, as its node has kept it.
+pub(crate) fn removal(state: &Path, network: NetworkId) -> Option<Failure> {
+    StateDir::membership(state, network).ok()?.as_ref().and_then(denied)
 }

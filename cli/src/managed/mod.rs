@@ -13,13 +13,14 @@ pub(crate) use admin::{
 };
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
-pub(crate) use known::{check_joined, named};
+pub(crate) use known::{check_joined, explained, named, removal};
 pub(crate) use serve::{ControllerArgs, serve};
+pub(crate) use stores::is_controller_of;
 
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use peersock::overlay::membership::UnixTime;
+use peersock::overlay::membership::{NetworkKey, UnixTime};
 
 use crate::args::{NodeArgs, StateArgs};
 use crate::failure::{Failure, Outcome};
@@ -48,6 +49,13 @@ fn lasting_path(args: &NodeArgs) -> Outcome<PathBuf> {
         )),
         false => args.state.path(),
     }
+}
+
+/// Returns a network's key in the form that two people compare: its first 80 bits. Whoever wants another key
+/// with the same ID and form has to search longer than anybody can.
+fn comparable(key: &NetworkKey) -> String {
+    let pairs = key.as_bytes()[..10].chunks(2).map(|pair| format!("{:02x}{:02x}", pair[0], pair[1]));
+    pairs.collect::<Vec<_>>().join("-")
 }
 
 /// Returns the system's time.

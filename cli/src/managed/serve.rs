@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use peersock::overlay::ManagedNetwork;
 use peersock::{Joined, Network, Node};
-use peersock_controller::{Controller, Waiting};
+use peersock_controller::{Controller, LogLine, Waiting};
 
 use super::{now, stores};
 use crate::args::NodeArgs;
@@ -34,6 +34,9 @@ pub(crate) struct ControllerArgs {
     #[command(flatten)]
     node: NodeArgs,
 }
+
+/// Number of lines of the log that are read at once.
+const LINES: u32 = 100;
 
 /// Interval at which the store is looked at for changes by other commands.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -127,6 +130,7 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome
     let (mut flushed, mut renewed) = (Instant::now(), Instant::now());
     let mut told = BTreeSet::new();
     let mut is_failing = false;
+    let mut line = last_line(&lock(controller));
     loop {
         thread::sleep(LOOK_INTERVAL);
         let mut controller = lock(controller);
@@ -171,13 +175,43 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome
             }
         }
         let waiting = controller.pending().unwrap_or_default();
+        let lines = controller.log(line, LINES).unwrap_or_default();
+        line = lines.last().map_or(line, |last| last.number);
+        let changes: Vec<_> = lines.iter().filter_map(|line| change(&controller, line)).collect();
         drop(controller);
+        changes.iter().for_each(stdio::note);
         told.retain(|code| waiting.iter().any(|one| one.code == *code));
         for one in &waiting {
             if told.insert(one.code) {
                 announce(one);
             }
         }
+    }
+}
+
+/// Returns the number of the newest line of the log.
+fn last_line(controller: &Controller) -> i64 {
+    let mut last = 0;
+    while let Some(line) = controller.log(last, LINES).unwrap_or_default().last() {
+        last = line.number;
+    }
+    last
+}
+
+/// Returns what a line of the log says to the person who watches the controller; `None` for changes that do
+/// not concern machines.
+fn change(controller: &Controller, line: &LogLine) -> Option<String> {
+    let node = line.what.rsplit(' ').next()?;
+    let who = escape(&line.who);
+    let named = || {
+        let member = controller.find(node).map(|member| super::admin::described(&member));
+        member.unwrap_or_else(|_| escape(&line.what).to_string())
+    };
+    match line.action.as_str() {
+        "admit" => Some(format!("{} has joined, by {who}", named())),
+        "revoke" => Some(format!("{} was removed, by {who}", named())),
+        "deny" => Some(format!("the request of node {node:.12} was denied, by {who}")),
+        _ => None,
     }
 }
 

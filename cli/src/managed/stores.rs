@@ -19,6 +19,11 @@ pub(super) fn path_of(state: &Path, network: NetworkId) -> PathBuf {
     state.join(FOLDER).join(format!("{network}{SUFFIX}"))
 }
 
+/// Returns true if the controller of a network is on this machine.
+pub(crate) fn is_controller_of(state: &Path, network: NetworkId) -> bool {
+    path_of(state, network).exists()
+}
+
 /// Returns the networks that have a store in a state directory.
 fn all(state: &Path) -> Outcome<Vec<NetworkId>> {
     let entries = match fs::read_dir(state.join(FOLDER)) {

@@ -9,7 +9,7 @@ use peersock::management::{Probe, ProbeOutcome, Probed};
 use peersock::overlay::NetworkId;
 use peersock::{Network, NetworkStatus, Node, PeerStatus};
 
-use crate::args::{has_port, parse_host};
+use crate::args::{has_port, managed_name, parse_host};
 use crate::failure::{Failure, Outcome};
 use crate::path::peer_at;
 use crate::reach::{self, NamedServers, Sought};
@@ -89,12 +89,22 @@ struct Own {
 impl Own {
     fn new(args: &Args, farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static) -> Outcome<Own> {
         // A mistake in the address starts no node, which its peers would then miss.
-        let network = args.network.resolve()?;
-        let address = parse_host(&network, &args.address)?;
-        session::check_address(&network, address)?;
+        let (network, patience) = (args.network.resolve()?, args.node.patience());
+        let name = managed_name(&network, &args.address);
+        let address = match &name {
+            Some(_) => None,
+            None => Some(parse_host(&network, &args.address)?),
+        };
+        address.map(|address| session::check_address(&network, address)).transpose()?;
         let session = Session::open_in(&args.node, network, farewell)?;
         let roots = root_watch::start(&session.node)?;
-        let patience = args.node.patience();
+        let address = match (address, name) {
+            (None, Some(name)) => {
+                let ask = || Ok(names::ask(&session.node, &session.network, &name));
+                names::find(&session.network, &name, args.timeout.unwrap_or(patience), ask)?[0]
+            }
+            (address, _) => address.expect("an address or a name"),
+        };
         Ok(Own { session, address, patience, ping: None, _roots: roots })
     }
 
@@ -162,7 +172,10 @@ impl Asked {
         let named = args.network.resolve_named()?;
         let joined = running.network(named.as_ref())?.clone();
         let address = match &named {
-            Some(network) => parse_host(network, &args.address)?,
+            Some(network) => match managed_name(network, &args.address) {
+                Some(name) => find_named(&running, &joined, network, &name)?,
+                None => parse_host(network, &args.address)?,
+            },
             None => host(&running, &joined, &args.address)?,
         };
         signals::end_with(farewell)?;
@@ -280,6 +293,23 @@ impl Means for Asked {
         signals::leave_to_cleanup();
         Ok(())
     }
+}
+
+/// Lets the running node find a member of a managed network by its name.
+fn find_named(
+    running: &RunningNode,
+    joined: &NetworkStatus,
+    network: &Network,
+    name: &str,
+) -> Outcome<IpAddr> {
+    if joined.name.as_deref() == Some(name)
+        && let Some(address) = joined.addresses.first()
+    {
+        return Ok(*address);
+    }
+    let found = running.find_named(joined.id, name, Some(network))?;
+    let address = found.and_then(|peer| peer.addresses.first().copied());
+    address.ok_or_else(|| names::no_member_named(network, name))
 }
 
 /// Returns the address that a text means in a network of the running node.

@@ -39,7 +39,7 @@ Examples:
   peersock ping alpha                               # by the running node, in its only network
   peersock ping --json -c 10 -n office.toml 10.7.0.1 | jq .median_ms")]
 pub(crate) struct Args {
-    /// IP address, or the name of a member of a static network
+    /// IP address, or the name of a member of a static or managed network
     address: String,
 
     #[command(flatten)]

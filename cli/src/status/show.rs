@@ -10,7 +10,7 @@ use peersock::{
 
 use crate::output::escape;
 use crate::path;
-use crate::standing::{Counts, ONLINE, Standing, last_sign};
+use crate::standing::{Counts, ONLINE, Standing, last_sign, words_of_refusal};
 use crate::style::{BOLD, ERROR, paint};
 
 /// A status to print, with styles.
@@ -80,6 +80,10 @@ impl Report<'_> {
         write!(f, "\n{}: {}", paint(BOLD, title), Counts::of(self.answer, network))?;
         if network.forgotten > 0 {
             write!(f, ", {} forgotten", network.forgotten)?;
+        }
+        if let Some(words) = network.standing.as_deref().and_then(words_of_refusal) {
+            let line = format!("this machine was {words}; `peersock join` with an invite asks again");
+            write!(f, "\n  {}", paint(ERROR, line))?;
         }
         let name = network.name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
         write!(f, "\n  this node: {name}{}", list(&network.addresses))?;

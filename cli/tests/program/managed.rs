@@ -162,3 +162,199 @@ fn what_cannot_be_joined_is_refused_with_the_next_step() {
     let expired = machines.invite(&["--for", "0s"]);
     assert!(machines.refused("beta", &["join", &expired]).contains("invite has ended"));
 }
+
+#[test]
+fn a_machine_that_was_removed_is_told_and_its_flows_end() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    let invite = machines.invite(&["--name", "beta"]);
+    machines.ok("beta", &["join", &invite, "--as", "team"]);
+    let (listening, address) = machines.listen("alpha", "7000");
+    let to = format!("{address}:7000");
+    // Without a limit of silence, only the removal itself can end it.
+    let mut dialing =
+        Running::start(machines.command("beta", &["dial", "-n", "team", "--peer-timeout", "0", &to]));
+    dialing.send(b"hello\n");
+    listening.wait_for_stdout("hello");
+
+    machines.ok("alpha", &["network", "revoke", "beta"]);
+    let finished = dialing.wait_for_end();
+    assert!(!finished.status.success(), "{}", finished.stderr);
+    let said = "removed from network team by its controller";
+    assert!(finished.stderr.contains(said), "{}", finished.stderr);
+    for words in [
+        &["networks"][..],
+        &["dial", "-n", "team", &to],
+        &["run", "-n", "team", "--", "true"],
+        &["listen", "-n", "team", "7000"],
+    ] {
+        let output = run(machines.command("beta", words));
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), output.stderr);
+        assert!(text.contains(said) && text.contains("peersock join"), "{words:?}: {text}");
+        assert_eq!(output.status.success(), words == ["networks"], "{words:?}");
+    }
+    // The machine comes back by another invite, and not by the one that it has used.
+    let again = machines.refused("beta", &["join", &invite]);
+    assert!(again.contains("has removed this machine"), "{again}");
+    let invite = machines.invite(&["--name", "beta"]);
+    assert!(machines.ok("beta", &["join", &invite]).contains("joined team as beta"));
+    assert!(!machines.ok("beta", &["networks"]).contains("removed"));
+    assert!(machines.dial("beta", &to).status.success());
+}
+
+#[test]
+fn a_machine_that_was_removed_while_it_was_off_learns_it_at_its_first_use() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    let invite = machines.invite(&["--name", "beta"]);
+    machines.ok("beta", &["join", &invite, "--as", "team"]);
+    let (_listening, address) = machines.listen("alpha", "7000");
+    machines.ok("alpha", &["network", "revoke", "beta"]);
+    // A node that runs says it, too.
+    let listening = Running::start(machines.command("beta", &["listen", "-n", "team", "7001"]));
+    listening.wait_for_stderr("listening on");
+    let said = "removed from network team by its controller";
+    let deadline = Instant::now() + PATIENCE;
+    let refused = loop {
+        // Long enough to fail the test, if only the time ended it.
+        let target = format!("{address}:7000");
+        let dialed = run(machines.command("beta", &["dial", "-n", "team", "--timeout", "600", &target]));
+        if !dialed.status.success() {
+            break dialed;
+        }
+        assert!(Instant::now() < deadline, "the removed machine still gets through");
+    };
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    let status = machines.ok("beta", &["status"]);
+    assert!(status.contains("removed from this network by its controller"), "{status}");
+    let status: Value = serde_json::from_str(&machines.ok("beta", &["status", "--json"])).expect("JSON");
+    assert_eq!(status["networks"][0]["standing"], "removed");
+}
+
+#[test]
+fn a_machine_that_was_denied_is_told_so() {
+    let machines = Machines::new();
+    let (id, serving) = machines.network();
+    let joining = Running::start(machines.command("beta", &["join", &id, "--name", "beta"]));
+    let said = joining.wait_for_stderr("waiting for approval, code ");
+    let code = said[..7].to_owned();
+    serving.wait_for_stderr("beta wants to join");
+    machines.ok("alpha", &["network", "deny", &code]);
+    let denied = joining.wait_for_end();
+    assert!(denied.stderr.contains("has denied this machine's request"), "{}", denied.stderr);
+    assert!(denied.stderr.contains("ask who runs the network"), "{}", denied.stderr);
+    assert!(!denied.stderr.contains("removed"), "{}", denied.stderr);
+    let refused = machines.refused("beta", &["dial", "-n", &id, "10.77.0.1:1"]);
+    assert!(refused.contains("denied") && refused.contains("peersock join"), "{refused}");
+    assert!(machines.ok("beta", &["networks"]).contains("denied"));
+    // An invite is another decision.
+    let invite = machines.invite(&["--name", "beta"]);
+    assert!(machines.ok("beta", &["join", &invite]).contains("as beta"));
+}
+
+#[test]
+fn an_invite_in_place_of_a_network_leads_to_join() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    let invite = machines.invite(&[]);
+    for words in [
+        &["dial", "-n", &invite, "10.77.0.1:1"][..],
+        &["run", "-n", &invite, "--", "true"],
+        &["members", "-n", &invite],
+    ] {
+        let refused = machines.refused("beta", words);
+        assert!(refused.contains("peersock join INVITE"), "{words:?}: {refused}");
+    }
+}
+
+#[test]
+fn members_are_listed_and_named_by_commands() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    for machine in ["beta", "gamma"] {
+        let invite = machines.invite(&["--name", machine]);
+        machines.ok(machine, &["join", &invite, "--as", "team"]);
+    }
+    let (listening, address) = machines.listen("gamma", "7000");
+    // Neither has met the other: the controller knows the name.
+    for name in ["gamma", "GAMMA", "gamma.team", &format!("gamma.{id}")] {
+        let dialed = machines.dial("beta", &format!("{name}:7000"));
+        assert!(dialed.status.success(), "{name}: {}", dialed.stderr);
+        let pinged = machines.ok("beta", &["ping", "-n", "team", "-c", "1", name]);
+        assert!(pinged.contains("bytes from fd") || pinged.contains(&address), "{pinged}");
+    }
+    let absent = machines.dial("beta", "delta:7000");
+    assert!(absent.stderr.contains("is called `delta`"), "{}", absent.stderr);
+    assert!(absent.stderr.contains("peersock members"), "{}", absent.stderr);
+
+    let forwarding =
+        Running::start(machines.command("beta", &["forward", "-n", "team", "0", "gamma.team:7000"]));
+    let at = forwarding.wait_for_stdout(" tcp:overlay:");
+    let at = at.split(' ').next().and_then(|at| at.strip_prefix("tcp:")).expect("an address").to_owned();
+    // A node that runs finds names, too.
+    machines.ok("beta", &["ping", "-n", "team", "-c", "1", "gamma"]);
+    let mut client = std::net::TcpStream::connect(at.as_str()).expect("the forward listens");
+    std::io::Write::write_all(&mut client, b"by a forward\n").expect("it is taken");
+    listening.wait_for_stdout("by a forward");
+
+    for (machine, hint) in [("beta", "on its machine"), ("alpha", "peersock network members -n")] {
+        let output = run(machines.command(machine, &["members", "-n", "team"]));
+        let listed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", output.stderr);
+        assert!(listed.contains("alpha") && listed.contains("gamma"), "{machine}: {listed}");
+        assert!(listed.contains("online") && listed.contains(&address), "{machine}: {listed}");
+        assert!(output.stderr.contains(hint), "{machine}: {}", output.stderr);
+    }
+    // Without a node that runs, too.
+    drop(forwarding);
+    let listed = machines.ok("beta", &["members", "-n", "team", "--wait", "5"]);
+    assert!(listed.contains("alpha") && listed.contains("gamma"), "{listed}");
+}
+
+#[test]
+fn a_person_at_the_controller_sees_what_happens_and_both_sides_compare_the_key() {
+    let machines = Machines::new();
+    let made = run(machines.command("alpha", &["network", "create", "team", "--pool", "10.77.0.0/24"]));
+    let key = made.stderr.split("key ").nth(1).expect("the key").split(':').next().expect("the key");
+    assert_eq!(key.len(), 24, "{key}");
+    let id: String = String::from_utf8_lossy(&made.stdout)[15..].trim().replace('-', "");
+    // An invite that nobody can use yet.
+    let invited = run(machines.command("alpha", &["network", "invite", "--name", "beta"]));
+    assert!(invited.stderr.contains("run `peersock controller -n team`"), "{}", invited.stderr);
+    let serving = machines.serve();
+    assert!(machines.refused("alpha", &["network", "invite", "--uses", "0"]).contains("--uses"));
+    let useless = run(machines.command("alpha", &["network", "invite", "--for", "0s"])).stderr;
+    for warning in ["it has ended already", "on this machine alone"] {
+        assert!(useless.contains(warning), "{useless}");
+    }
+    assert!(!useless.contains("nobody serves"), "{useless}");
+
+    let invite = String::from_utf8(invited.stdout).expect("text");
+    machines.ok("beta", &["join", invite.trim()]);
+    serving.wait_for_stderr("beta (10.77.0.2) has joined, by invite");
+    let joining = Running::start(machines.command("gamma", &["join", &id, "--name", "gamma"]));
+    joining.wait_for_stderr(&format!("the network's key is {key}: compare it"));
+    let code = joining.wait_for_stderr("waiting for approval, code ")[..7].to_owned();
+    serving.wait_for_stderr(&format!("peersock network approve {code}"));
+    let listed = run(machines.command("alpha", &["network", "members"]));
+    assert!(listed.stderr.contains(key), "{}", listed.stderr);
+    machines.ok("alpha", &["network", "deny", &code]);
+    serving.wait_for_stderr("was denied, by ");
+    machines.ok("alpha", &["network", "revoke", "beta"]);
+    serving.wait_for_stderr("beta was removed, by ");
+    let said = serving.said();
+    for once in ["beta (10.77.0.2) has joined", "wants to join", "was denied", "was removed"] {
+        assert_eq!(said.matches(once).count(), 1, "{once}: {said}");
+    }
+}
+
+#[test]
+fn the_machine_of_the_controller_leaves_by_force_alone() {
+    let machines = Machines::new();
+    machines.ok("alpha", &["network", "create", "team", "--name", "alpha"]);
+    let refused = machines.refused("alpha", &["leave", "team"]);
+    assert!(refused.contains("is the controller") && refused.contains("--force"), "{refused}");
+    let left = run(machines.command("alpha", &["leave", "team", "--force"]));
+    assert!(left.status.success() && left.stderr.contains("store stays"), "{}", left.stderr);
+    drop(machines.serve());
+}

@@ -105,10 +105,20 @@ impl Endpoint {
         let unix_time = self.core.clock.unix_time(now);
         let own = membership.own();
         let counts = own.is_some_and(|own| membership.verdict(&own.admission, unix_time).is_ok());
+        if !counts {
+            self.ask_soon(now, network);
+        }
+    }
+
+    /// Asks for credentials soon, unless that is about to happen.
+    pub(super) fn ask_soon(&mut self, now: Instant, network: NetworkIndex) {
+        if self.membership(network).is_none_or(Membership::is_controller) {
+            return;
+        }
         let is_asked = self.networks.get(&network).is_some_and(|joined| {
             joined.asking.open.get(&CERTIFY).is_some_and(|open| open.next <= now + FAST_PAUSE)
         });
-        if !counts && !is_asked {
+        if !is_asked {
             let at = now + self.spread(FIRST_PAUSE);
             self.ask_for_credentials_at(now, network, at);
         }

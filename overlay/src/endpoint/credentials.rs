@@ -437,13 +437,18 @@ impl Endpoint {
         let Some(shown) = peer.shown.as_mut().filter(|_| own.digest == digest) else { return };
         shown.repeat_at = None;
         shown.judged = Some((digest, instance));
+        let may_ask = shown.budget.take(now);
         self.arm_shown(key);
         if let Some(refusal) = Refusal::from_code(reason) {
             tracing::info!(peer = %handle.logged(), %refusal, "the peer refuses this node's credentials");
             self.core.emit(Event::RefusedBy(handle.clone(), refusal));
             self.core.emit(Event::PeerUnreachable(handle.clone()));
-            // One peer's word is enough to ask for fresh ones, but not to stop using these.
-            self.begin_renewal_if_own(now, handle.network());
+            // One peer's word is enough to ask for fresh ones, but not to stop using these. Of its revocation
+            // a node hears only so, because the set is for members.
+            match refusal {
+                Refusal::Revoked if may_ask => self.ask_soon(now, handle.network()),
+                _ => self.begin_renewal_if_own(now, handle.network()),
+            }
         }
     }
 

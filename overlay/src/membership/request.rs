@@ -194,7 +194,7 @@ impl std::str::FromStr for Code {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Denial {
-    /// The node was revoked, or a person has refused it.
+    /// The node was revoked.
     #[error("the network's controller has removed this machine")]
     Removed,
     /// No invite has this token.
@@ -224,10 +224,13 @@ pub enum Denial {
     /// Another run of the same identity is active.
     #[error("another machine runs with this machine's identity")]
     Cloned,
+    /// A person has refused the request of this node, which has not been a member.
+    #[error("the network's controller has denied this machine's request")]
+    Declined,
 }
 
 /// Denials by their number on the wire, from 1 on.
-const DENIALS: [Denial; 10] = [
+const DENIALS: [Denial; 11] = [
     Denial::Removed,
     Denial::UnknownInvite,
     Denial::ExpiredInvite,
@@ -238,6 +241,7 @@ const DENIALS: [Denial; 10] = [
     Denial::Refused,
     Denial::Unavailable,
     Denial::Cloned,
+    Denial::Declined,
 ];
 
 impl Denial {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use peersock_overlay::{NodeId, SessionStats};
+use peersock_overlay::{NetworkInfo, NodeId, SessionStats};
 use serde::{Deserialize, Serialize};
 
 use super::Inner;
@@ -147,7 +147,13 @@ fn importance(peer: &PeerStatus) -> (Presence, u64) {
 pub(super) fn collect(node: &Inner) -> Status {
     let datapath = &node.driver.datapath;
     let peers = peers(node);
-    let networks: Vec<_> = datapath.network_infos().into_iter().map(|info| network(info, &peers)).collect();
+    let managed = sync::lock(&node.managed).clone();
+    let standing = |info: &NetworkInfo| managed.get(&info.id).map(|shared| shared.word());
+    let of_info = |info| {
+        let standing = standing(&info);
+        network(info, standing, &peers)
+    };
+    let networks: Vec<_> = datapath.network_infos().into_iter().map(of_info).collect();
     let traffic = networks.iter().fold(Traffic::default(), |sum, network| sum.plus(&network.traffic));
     let flows = datapath.stack();
     Status {

@@ -26,6 +26,11 @@ pub struct NetworkStatus {
     pub ports: Ports,
     /// Prefixes of the network's addresses, as `ADDRESS/LENGTH`; the self-certifying prefix first.
     pub prefixes: Vec<String>,
+    /// Standing of this node in a managed network: `member`, `asking` (no controller has answered), `pending`
+    /// (a person has to approve it), `refused` (a member says that it was revoked, and no controller has said
+    /// so yet), `removed` or `denied` by a controller. None in other networks.
+    #[serde(default)]
+    pub standing: Option<Cow<'static, str>>,
     /// This node's name, if the network's file gives it one.
     pub name: Option<String>,
     /// This node's addresses in the network, the self-certifying one first.
@@ -61,7 +66,11 @@ impl From<&RangeInclusive<u16>> for Ports {
     }
 }
 
-pub(super) fn network(info: NetworkInfo, peers: &[PeerStatus]) -> NetworkStatus {
+pub(super) fn network(
+    info: NetworkInfo,
+    standing: Option<&'static str>,
+    peers: &[PeerStatus],
+) -> NetworkStatus {
     let count = |state| peers.iter().filter(|peer| peer.network == info.id && peer.state == state).count();
     let [connected, known, gone] = [Presence::Connected, Presence::Known, Presence::Gone].map(count);
     let NetworkSummary { kind, secret, closed, ports, prefixes, .. } = info.summary;
@@ -72,6 +81,7 @@ pub(super) fn network(info: NetworkInfo, peers: &[PeerStatus]) -> NetworkStatus 
         closed,
         ports: Ports::from(&ports),
         prefixes: prefixes.iter().map(ToString::to_string).collect(),
+        standing: standing.map(Cow::Borrowed),
         name: info.name,
         addresses: info.addresses,
         // Summed here, because the overlay's numbers may have changed since the peers were listed.

@@ -183,6 +183,16 @@ fn a_peer_that_is_gone_ends_its_connections_as_a_reset_would() {
 }
 
 #[test]
+fn a_peer_that_takes_no_packets_any_more_ends_attempts_too() {
+    let mut pair = Pair::new(51);
+    let (a, _) = pair.connected();
+    let attempt = pair.connect(A, 81);
+    pair.lose_peer(A, Departure::Barred);
+    assert_eq!(a.take_error(), Some(Error::ConnectionReset));
+    assert_eq!((attempt.state(), attempt.take_error()), (State::Closed, Some(Error::HostUnreachable)));
+}
+
+#[test]
 fn a_peer_that_may_be_there_after_all_is_sent_resets() {
     let mut pair = Pair::new(45);
     let (a, b) = pair.connected();

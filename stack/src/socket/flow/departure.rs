@@ -12,4 +12,6 @@ pub enum Departure {
     Sudden,
     /// It does not answer, but may still be there, so it is sent resets.
     Presumed,
+    /// It is there, and nothing passes between it and this node any more. Connection attempts end, too.
+    Barred,
 }

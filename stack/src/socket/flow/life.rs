@@ -571,12 +571,18 @@ impl Flow {
     }
 
     /// Ends the connection as the peer's reset would, because the program at its other end is gone. A
-    /// connection attempt continues, because the peer's successor may answer it. Returns false if nothing
-    /// changes.
+    /// connection attempt continues, because the peer's successor may answer it, unless nothing passes.
+    /// Returns false if nothing changes.
     pub(crate) fn lose_peer(&self, now: Instant, departure: Departure) -> bool {
         let (mut inner, time) = self.lock_at(now);
         let before = inner.state();
         match before {
+            State::SynSent if departure == Departure::Barred => {
+                if !inner.orphaned {
+                    inner.error = Some(Error::HostUnreachable);
+                }
+                self.unlink(&mut inner);
+            }
             State::Closed | State::SynSent => return false,
             // The peer that could repeat its FIN is gone.
             State::TimeWait => self.unlink(&mut inner),
