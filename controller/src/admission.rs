@@ -193,8 +193,9 @@ impl Round<'_> {
         }
         let sql = "SELECT at FROM refused WHERE node = ?";
         let refused = self.write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?;
-        let removed = row.map(|(_, removed)| removed);
-        let decided = removed.into_iter().chain(refused).max();
+        let removed = row.map(|(_, removed)| (removed, Denial::Removed));
+        let refused = refused.map(|at| (at, Denial::Declined));
+        let decided = removed.into_iter().chain(refused).max_by_key(|(at, _)| *at);
         match &request.token {
             Some(token) => self.use_token(asked, request, token, decided),
             None if removed.is_some() => Err(Fail::Denied(Denial::Removed)),
@@ -228,7 +229,7 @@ impl Round<'_> {
         asked: &Asked,
         request: &CertifyRequest,
         token: &Token,
-        removed: Option<i64>,
+        decided: Option<(i64, Denial)>,
     ) -> Result<Outcome, Fail> {
         let (write, now) = (self.write, millis(self.now));
         let (node, hash) = (asked.peer.node_id(), token.hash());
@@ -239,9 +240,14 @@ impl Round<'_> {
             (hash, node.as_bytes()),
             |row| row.get::<_, bool>(0),
         )?;
-        // A person who makes an invite after the removal wants the machine back, or does not know of it.
-        if used == Some(true) || removed.is_some_and(|at| invite.made <= at) {
+        if used == Some(true) {
             return denied(Denial::Removed);
+        }
+        // A person who makes an invite after the decision wants the machine back, or does not know of it.
+        if let Some((at, reason)) = decided
+            && invite.made <= at
+        {
+            return denied(reason);
         }
         if now >= invite.ends {
             return denied(Denial::ExpiredInvite);

@@ -343,7 +343,7 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
                  the network when their certificates end",
                 args.network
             ),
-            "keep it, or give --force to forget only that this machine is a member; the controller's store stays",
+            "give --force to forget only that this machine is a member; the controller's store stays",
         ));
     }
     let state = in_use::open(&path)?;

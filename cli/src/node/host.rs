@@ -33,7 +33,7 @@ const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Time in which the sockets of programs end before the node does.
-const ENDING: Duration = Duration::from_secs(2);
+const ENDING: Duration = Duration::from_secs(10);
 
 /// Time in which the port of a node that has just ended becomes free.
 const PORT_FREE: Duration = Duration::from_secs(2);

@@ -1,5 +1,6 @@
 //! Delivery of the program's sent data after it has ended.
 
+use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,8 @@ use super::serving_node::ServingNode;
 
 /// Maximum time of delivery after a request to end.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time beyond a request to end in which the node answers what is left. A busy machine takes its time.
+const GRACE: Duration = Duration::from_secs(2);
 /// Maximum age of a signal that may have ended the program.
 const MAX_SIGNAL_AGE: Duration = Duration::from_secs(30);
 
@@ -22,7 +25,17 @@ pub(super) fn deliver(node: &ServingNode, requests: &Requests) -> Option<Outstan
     node.begin_drain();
     let mut end = End::new(Instant::now(), requests.last());
     loop {
-        let left = node.undelivered(|| end.is_asked_for(Instant::now(), requests))?;
+        let asked_for = Cell::new(None);
+        let is_over = || {
+            let now = Instant::now();
+            if !end.is_asked_for(now, requests) {
+                return false;
+            }
+            let since = asked_for.get().unwrap_or(now);
+            asked_for.set(Some(since));
+            now.saturating_duration_since(since) >= GRACE
+        };
+        let left = node.undelivered(is_over)?;
         let now = Instant::now();
         if end.is_here(now, &left.remaining(), requests) {
             return Some(left);

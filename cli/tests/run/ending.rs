@@ -145,6 +145,28 @@ fn a_second_sigterm_waits_for_no_peer_that_vanished() {
     }
 }
 
+/// A node that is late, as on a busy machine, is no node that has ended.
+#[test]
+fn a_node_that_answers_late_still_says_what_is_lost() {
+    let Some(lab) = Lab::with("a_node_that_answers_late", &["python3"]) else { return };
+    let script = "s.sendall(bytes(5000))
+import os; print(os.getpid(), end='.', flush=True)
+time.sleep(1000)";
+    let (serving, mut dialing) = start_pair(&lab, MODES[0], script);
+    vanish(Signal::STOP, serving.id());
+    dialing.send(b"\n");
+    let program = dialing.wait_for_stdout(".");
+    signal(Signal::TERM, dialing.id());
+    wait_until_gone(program.trim_start_matches("connected\n").trim_end_matches('.'));
+    let node = lab.node("alpha");
+    vanish(Signal::STOP, node);
+    signal(Signal::TERM, dialing.id());
+    thread::sleep(Duration::from_millis(500));
+    signal(Signal::CONT, node);
+    dialing.finish().failure(143, &["5000 bytes were not delivered"]);
+    signal(Signal::CONT, serving.id());
+}
+
 /// Returns the time that a launcher waiting for a peer takes to end after a second signal.
 fn after_a_second_sigterm(lab: &Lab, mode: &str, script: &str, said: &[&str]) -> Duration {
     let script = format!("{script}\nimport os; print(os.getpid(), end='.', flush=True)\ntime.sleep(1000)");

@@ -253,7 +253,7 @@ def resident(process):
     return int(status.split('VmRSS:')[1].split()[0]) // 1024
 # The node is in the process that has started the program.
 processes = os.getpid(), os.getppid()
-for n in range(35_000):
+for n in range(30_000):
     if n == 2_000:
         before = [resident(process) for process in processes]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:

@@ -124,8 +124,10 @@ fn members_connect_to_listeners_and_datagrams_pass() {
     let rest = Rest::start(&lab, "alpha", &["--max-clients-of-member", "2"]);
     let (code, said) = rest.ask("POST /v1/listeners", r#"{"name": "web", "port": 7000}"#);
     assert_eq!(code, 201, "{said}");
-    let mut dials: Vec<_> = (0..2).map(|_| lab.dial("beta", &["10.77.0.1:7000"])).collect();
-    for (number, dial) in dials.iter_mut().enumerate() {
+    let mut dials = Vec::new();
+    for number in 0..2 {
+        // One after the other, because two at once may arrive in either order.
+        let mut dial = lab.dial("beta", &["10.77.0.1:7000"]);
         let text = format!("hello {number}");
         dial.send(text.as_bytes());
         let name = format!("web.{}", number + 1);
@@ -134,6 +136,7 @@ fn members_connect_to_listeners_and_datagrams_pass() {
         assert_eq!((code, got), (200, text.clone()));
         assert_eq!(rest.ask(&format!("POST /v1/pipes/{name}/messages"), "an answer").0, 200);
         dial.wait_for_stdout("an answer");
+        dials.push(dial);
     }
     let mut refused = lab.dial("beta", &["[fd77::1]:7000"]);
     refused.send(b"one too many");

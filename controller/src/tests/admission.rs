@@ -138,8 +138,8 @@ fn a_refused_machine_stays_refused_until_it_is_approved_or_invited() {
     for node in [1, 2] {
         let first = code(&lab.ask(node, None));
         lab.controller.deny(lab.now, "alice", &first.to_string()).expect("it waits");
-        assert_eq!(denial(&lab.ask(node, None)), Some(Denial::Removed));
-        assert_eq!(denial(&lab.ask(node, Some(&old))), Some(Denial::Removed), "an earlier invite");
+        assert_eq!(denial(&lab.ask(node, None)), Some(Denial::Declined));
+        assert_eq!(denial(&lab.ask(node, Some(&old))), Some(Denial::Declined), "an earlier invite");
     }
     assert!(lab.controller.pending().expect("readable").is_empty());
     let key = id(1).to_string();
@@ -219,7 +219,7 @@ fn an_approval_program_decides_on_joins_and_renewals() {
     decide(&mut lab, 1, allow(Some(tags(&["ops"]))));
     decide(&mut lab, 2, Decision::Deny);
     decide(&mut lab, 3, allow(None));
-    assert_eq!(denial(&lab.ask(2, None)), Some(Denial::Removed));
+    assert_eq!(denial(&lab.ask(2, None)), Some(Denial::Declined));
     // The invite's tags and use count for a machine with an invite. Its renewal is asked about as well.
     for node in [1, 3] {
         assert!(matches!(lab.ask(node, (node == 3).then_some(&token)), Answer::Pending { .. }));

@@ -7,8 +7,7 @@ use std::io::{self, ErrorKind};
 
 use peersock::interfaces::LoadTurnError;
 use peersock::management::ManagementError;
-use peersock::overlay::JoinError;
-use peersock::overlay::NetworkId;
+use peersock::overlay::{JoinError, NetworkConfigError, NetworkId};
 use peersock::settings::{Refusal, VariableError};
 use peersock::state::StateError;
 use peersock::{ConfigError, NetworkIdError, RootsError, StartError};
@@ -188,7 +187,10 @@ impl From<JoinError> for Failure {
             JoinError::TooMany(_) => "name fewer networks, or start several nodes",
             JoinError::OtherKey(_) => "ask who runs the network; `peersock leave` forgets the first key",
             JoinError::WrongKey(_) => "ask who runs the network for another invite",
-            JoinError::Credentials { .. } => "join the network again with `peersock join`",
+            JoinError::Config(NetworkConfigError::NoSecret(_)) => {
+                "leave the secret out: a managed network has none"
+            }
+            JoinError::Credentials { .. } => "run `peersock join` to join the network again",
             _ => "correct the network's file; docs/use/NETWORKS.md describes it",
         };
         Failure::from_library(&error, Some(hint))
@@ -371,7 +373,7 @@ pub(super) mod samples {
         all
     }
 
-    fn config_errors(id: NetworkId, node: peersock::NodeId) -> [peersock::overlay::NetworkConfigError; 13] {
+    fn config_errors(id: NetworkId, node: peersock::NodeId) -> [NetworkConfigError; 14] {
         use peersock::overlay::NetworkConfigError as Error;
         let address: std::net::IpAddr = "10.0.0.1".parse().expect("an address");
         [
@@ -386,6 +388,7 @@ pub(super) mod samples {
             Error::CertifiedRoute(address.into()),
             Error::DuplicateRoute(address.into()),
             Error::NoExits(id),
+            Error::NoSecret(id),
             Error::NotAnExit(node),
             Error::UnusableEndpoint((address, 0).into()),
         ]
