@@ -35,6 +35,9 @@ const MAX_REFUTED: usize = 64;
 /// Shortest time between two keys that are stretched.
 const STRETCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Longest wait of the end of a node for a write of the thread.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// Standing of a node in a managed network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -116,11 +119,13 @@ struct Progress {
     /// Set while a member says that this node was revoked, and no controller has said so or renewed its
     /// credentials since.
     is_doubted: bool,
+    /// True once the thread has ended, which then holds no part of the node.
+    has_ended: bool,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { standing: Standing::Asking, heard: None, is_doubted: false }
+        Self { standing: Standing::Asking, heard: None, is_doubted: false, has_ended: false }
     }
 }
 
@@ -134,6 +139,12 @@ impl Shared {
         drop(progress);
         self.changed.notify_all();
         sync::lock(&self.wakers).drain(..).for_each(Waker::wake);
+    }
+
+    /// Waits for the end of the thread, for a time at most.
+    pub(super) fn wait_ended(&self) {
+        let progress = sync::lock(&self.progress);
+        drop(sync::wait_timeout_while(&self.changed, progress, ENDING, |now| !now.has_ended));
     }
 
     fn set_doubted(&self) {
@@ -255,7 +266,9 @@ pub(super) fn start(
         is_stale: true,
     };
     follower.update();
+    let ending = Ending(Arc::clone(&follower.shared));
     let started = thread::Builder::new().name("peersock-member".into()).spawn(move || {
+        let _ending = ending;
         while !events.is_over() {
             let heard = events.next_or_change(follower.pause());
             if !follower.is_joined() {
@@ -272,6 +285,16 @@ pub(super) fn start(
     });
     if let Err(error) = started {
         tracing::warn!(%error, "a managed network is not kept up to date");
+    }
+}
+
+/// Tells of the thread's end when dropped.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        sync::lock(&self.0.progress).has_ended = true;
+        self.0.changed.notify_all();
     }
 }
 

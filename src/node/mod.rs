@@ -289,7 +289,11 @@ impl Node {
     /// lingers. A connection that is dropped after that is also reset, after its written data. Another call
     /// does nothing.
     pub fn shutdown(&self, linger: Duration) -> bool {
-        self.inner.shutdown(&mut Patience::new(Linger::Within(linger), Instant::now()))
+        let is_delivered = self.inner.shutdown(&mut Patience::new(Linger::Within(linger), Instant::now()));
+        // Afterwards the state directory is free as soon as the last handle is dropped.
+        let managed = sync::lock(&self.inner.managed).clone();
+        managed.values().for_each(|shared| shared.wait_ended());
+        is_delivered
     }
 
     /// Returns the data that was lost without an error of any call. These are losses of connections that were
