@@ -749,14 +749,11 @@ pub(crate) fn raise_floor(
         (node, floor, write.change),
     )?;
     write.run(
-        "INSERT INTO revocations (node, min_serial, until) VALUES (?1, ?2, ?3) ON CONFLICT (node) DO UPDATE
-            SET min_serial = max(min_serial, ?2), until = max(until, ?3)",
+        "INSERT INTO revocations (node, min_serial, until)
+            VALUES (?1, ?2, max(?3, coalesce((SELECT ends FROM issuers WHERE node = ?1), 0)))
+            ON CONFLICT (node) DO UPDATE
+            SET min_serial = max(min_serial, excluded.min_serial), until = max(until, excluded.until)",
         (node, floor, millis(until)),
-    )?;
-    write.run(
-        "UPDATE revocations SET until = max(until, (SELECT ends FROM issuers WHERE node = ?1))
-            WHERE node = ?1 AND EXISTS (SELECT 1 FROM issuers WHERE node = ?1)",
-        [node],
     )?;
     Ok(())
 }

@@ -38,4 +38,13 @@ impl Controller {
         })?;
         Ok(lines.collect::<Result<_, _>>()?)
     }
+
+    /// Returns the number of the newest line, or 0 if there is none.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`].
+    pub fn last_log_line(&self) -> Result<i64, StoreError> {
+        let sql = "SELECT coalesce(max(number), 0) FROM log";
+        Ok(self.store.db().query_row(sql, [], |row| row.get(0))?)
+    }
 }

@@ -92,10 +92,10 @@ impl Joined {
     pub fn wait_ready(&self, timeout: Duration) -> io::Result<()> {
         self.check_joined()?;
         let standing = self.wait_standing(timeout, |_| (), Standing::is_decided)?;
-        let kind = match standing.is_decided() {
-            true if standing == Standing::Member => return Ok(()),
-            true => io::ErrorKind::PermissionDenied,
-            false => io::ErrorKind::TimedOut,
+        let kind = match &standing {
+            Standing::Member => return Ok(()),
+            other if other.is_decided() => io::ErrorKind::PermissionDenied,
+            _ => io::ErrorKind::TimedOut,
         };
         Err(io::Error::new(kind, format!("network {}: {standing}", self.id())))
     }

@@ -156,11 +156,10 @@ impl Shared {
         let progress = sync::lock(&self.progress);
         match &progress.standing {
             Standing::Denied(reason) => denial_word(*reason).unwrap_or("asking"),
-            _ if progress.is_doubted => "refused",
-            Standing::Refused(_) => "refused",
+            standing if progress.is_doubted || matches!(standing, Standing::Refused(_)) => "refused",
             Standing::Pending(_) => "pending",
-            Standing::Asking => "asking",
             Standing::Member => "member",
+            _ => "asking",
         }
     }
 
@@ -537,7 +536,7 @@ impl Joined {
             standing,
             key: known.key().copied(),
             grant: known.credentials().map(|own| own.certificate().grant().clone()),
-            end: known.credentials().map(|own| own.certificate().end().min(own.delegation().end())),
+            end: known.credentials().map(Credentials::end),
             time: known.time(unix_time),
             controllers: known.controllers().to_vec(),
             heard,

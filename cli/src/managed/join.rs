@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use peersock::overlay::membership::{Denial, MemberName, UnixTime};
+use peersock::overlay::membership::{Credentials, Denial, MemberName, UnixTime};
 use peersock::state::{MembershipRecord, StateDir};
 use peersock::{Invite, Joined, Network, NetworkId, Standing};
 
@@ -75,8 +75,9 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
         ));
     }
     // An invite is a new decision: this machine may have been removed without hearing of it.
-    let current =
-        StateDir::membership(&path, id)?.filter(|record| record.denied.is_none() && is_current(record));
+    let known = StateDir::membership(&path, id)?;
+    let is_known = known.is_some();
+    let current = known.filter(|record| record.denied.is_none() && is_current(record));
     if invite.is_none()
         && let Some(record) = current.clone()
     {
@@ -105,7 +106,6 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
             .name("controller".into())
             .spawn(move || joined.wait_peer(to, FIRST_ANSWER))?;
     }
-    let is_known = StateDir::membership(&path, id)?.is_some();
     let admitted = wait(&joined, args.wait, !is_known && invite.is_none());
     let roots: Vec<_> = invite.iter().flat_map(|invite| invite.roots().to_vec()).collect();
     if admitted.is_ok() {
@@ -125,11 +125,7 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     })?;
     record.roots.extend(roots.into_iter().filter(|root| !record.roots.contains(root)).collect::<Vec<_>>());
     record.name = record.name.or_else(|| args.local.as_ref().map(ToString::to_string));
-    // The node's thread may be writing the same file for the last time.
-    if state.keep_membership(&record).is_err() {
-        std::thread::sleep(Duration::from_millis(200));
-        state.keep_membership(&record)?;
-    }
+    state.keep_membership(&record)?;
     told(&path, id, args.json, "joined")
 }
 
@@ -250,10 +246,7 @@ fn unanswered(joined: &Joined, standing: &Standing) -> Failure {
 fn kept(path: &std::path::Path, joined: &Joined) -> Outcome {
     let begun = Instant::now();
     let end = joined.membership().and_then(|known| known.end);
-    let end_of = |record: &MembershipRecord| {
-        let own = record.credentials.as_ref()?;
-        Some(own.certificate().end().min(own.delegation().end()))
-    };
+    let end_of = |record: &MembershipRecord| record.credentials.as_ref().map(Credentials::end);
     while begun.elapsed() < DRAIN {
         let record = StateDir::membership(path, joined.id())?;
         if record.is_some_and(|record| record.denied.is_none() && end_of(&record) == end) {

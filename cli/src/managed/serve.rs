@@ -130,7 +130,7 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome
     let (mut flushed, mut renewed) = (Instant::now(), Instant::now());
     let mut told = BTreeSet::new();
     let mut is_failing = false;
-    let mut line = last_line(&lock(controller));
+    let mut line = lock(controller).last_log_line().unwrap_or_default();
     loop {
         thread::sleep(LOOK_INTERVAL);
         let mut controller = lock(controller);
@@ -187,15 +187,6 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome
             }
         }
     }
-}
-
-/// Returns the number of the newest line of the log.
-fn last_line(controller: &Controller) -> i64 {
-    let mut last = 0;
-    while let Some(line) = controller.log(last, LINES).unwrap_or_default().last() {
-        last = line.number;
-    }
-    last
 }
 
 /// Returns what a line of the log says to the person who watches the controller; `None` for changes that do

@@ -33,7 +33,10 @@ const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Time in which the sockets of programs end before the node does.
-const ENDING: Duration = Duration::from_secs(10);
+const ENDING: Duration = Duration::from_secs(2);
+
+/// Time in which programs that have ended leave the node, so that they keep no other out.
+const LEAVING: Duration = Duration::from_secs(10);
 
 /// Time in which the port of a node that has just ended becomes free.
 const PORT_FREE: Duration = Duration::from_secs(2);
@@ -350,7 +353,7 @@ impl Host {
         let is_attached = |programs: &mut Programs| {
             programs.all().iter().any(|program| gone.iter().any(|gone| Arc::ptr_eq(gone, program)))
         };
-        drop(self.0.changed.wait_timeout_while(programs, ENDING, is_attached));
+        drop(self.0.changed.wait_timeout_while(programs, LEAVING, is_attached));
         !gone.is_empty()
     }
 

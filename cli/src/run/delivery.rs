@@ -1,10 +1,10 @@
 //! Delivery of the program's sent data after it has ended.
 
-use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, Patience, Remaining};
+use peersock_attach::GRACE;
 use peersock_socket_server::Outstanding;
 
 use super::children::Requests;
@@ -12,8 +12,6 @@ use super::serving_node::ServingNode;
 
 /// Maximum time of delivery after a request to end.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time beyond a request to end in which the node answers what is left. A busy machine takes its time.
-const GRACE: Duration = Duration::from_secs(2);
 /// Maximum age of a signal that may have ended the program.
 const MAX_SIGNAL_AGE: Duration = Duration::from_secs(30);
 
@@ -25,16 +23,8 @@ pub(super) fn deliver(node: &ServingNode, requests: &Requests) -> Option<Outstan
     node.begin_drain();
     let mut end = End::new(Instant::now(), requests.last());
     loop {
-        let asked_for = Cell::new(None);
-        let is_over = || {
-            let now = Instant::now();
-            if !end.is_asked_for(now, requests) {
-                return false;
-            }
-            let since = asked_for.get().unwrap_or(now);
-            asked_for.set(Some(since));
-            now.saturating_duration_since(since) >= GRACE
-        };
+        // A busy machine takes its time to answer what is left.
+        let is_over = || end.asked_for(requests).is_some_and(|at| Instant::now() >= at + GRACE);
         let left = node.undelivered(is_over)?;
         let now = Instant::now();
         if end.is_here(now, &left.remaining(), requests) {
@@ -59,15 +49,15 @@ impl End {
     }
 
     fn is_here(&mut self, now: Instant, left: &Remaining, requests: &Requests) -> bool {
-        self.patience.is_over(now, left) || self.is_asked_for(now, requests)
+        self.patience.is_over(now, left) || self.asked_for(requests).is_some_and(|at| now >= at)
     }
 
-    /// Returns true if requests to end leave no more time.
-    fn is_asked_for(&self, now: Instant, requests: &Requests) -> bool {
-        let asked = requests.since(self.began);
-        let first = if self.was_asked { Some(self.began) } else { asked.first().copied() };
-        let times = asked.len() + usize::from(self.was_asked);
-        times > 1 || first.is_some_and(|at| now >= at + DELIVERY_TIMEOUT)
+    /// Returns when requests to end leave no more time: at the second one, or some time after the first.
+    fn asked_for(&self, requests: &Requests) -> Option<Instant> {
+        let before = self.was_asked.then_some(self.began);
+        let mut asked = before.into_iter().chain(requests.since(self.began));
+        let first = asked.next()? + DELIVERY_TIMEOUT;
+        Some(asked.next().map_or(first, |second| second.min(first)))
     }
 }
 

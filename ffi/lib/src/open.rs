@@ -74,7 +74,7 @@ fn read(text: &str) -> Answer<Opening> {
     Ok(Opening { settings, network })
 }
 
-/// Returns the network named by an ID or by the path of a file.
+/// Returns the network named by an ID, an invite, or the path of a file.
 pub(crate) fn named_network(name: &str, secret: Option<&str>) -> Answer<Network> {
     if Invite::is_claimed_by(name) {
         return match secret {

@@ -371,13 +371,11 @@ impl Endpoint {
             tracing::info!(peer = %handle.logged(), %refusal, "an answer does not count");
             return self.core.counters.credentials_refused.increment();
         }
+        let was_wrong = answer.time().is_some_and(|time| membership.set_clock(unix_time, &node, time));
         let place = membership.controllers().iter().position(|controller| controller.node_id() == node);
         joined.asking.preferred = place.unwrap_or(joined.asking.preferred);
-        if let Some((time, membership)) = answer.time().zip(joined.policy.membership_mut()) {
-            let was_wrong = membership.set_clock(unix_time, &node, time);
-            if was_wrong {
-                self.ask_to_show_again(now, network);
-            }
+        if was_wrong {
+            self.ask_to_show_again(now, network);
         }
         let next = match &answer {
             Answer::Certified { credentials, renew_after, .. } if number == CERTIFY => {

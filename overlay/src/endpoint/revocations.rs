@@ -266,12 +266,11 @@ impl Endpoint {
     fn pull_elsewhere(&mut self, now: Instant, network: NetworkIndex, mut failed: Pull) {
         tracing::debug!("a peer does not deliver the revocations that it has offered");
         self.note_delivery(now, failed.from, false);
-        let can_deliver = |endpoint: &Self, key: PeerKey| {
-            let has_session = endpoint.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session());
-            has_session && endpoint.is_member(key) && !endpoint.rests(now, key)
-        };
         // Sessions may have ended since the offers came.
-        failed.offers.retain(|key| can_deliver(self, *key));
+        failed.offers.retain(|&key| {
+            let has_session = self.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session());
+            has_session && self.is_member(key) && !self.rests(now, key)
+        });
         if failed.offers.is_empty() {
             // Whoever has a newer head answers by showing it.
             for key in self.members_in(network).into_iter().filter(|key| *key != failed.from) {

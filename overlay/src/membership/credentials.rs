@@ -122,6 +122,13 @@ impl Credentials {
         Ok(Self { key, delegation, certificate, process })
     }
 
+    /// Returns when the first of the statements ends.
+    pub fn end(&self) -> UnixTime {
+        let process = self.process.as_ref().map(ProcessCertificate::end);
+        let own = self.delegation.end().min(self.certificate.end());
+        process.map_or(own, |end| end.min(own))
+    }
+
     /// Checks all signatures, at the cost of two or three Ed25519 operations. The result still has to be
     /// checked against time and revocations.
     ///
@@ -198,9 +205,7 @@ impl Admission {
 
     /// Returns when the first of the statements ends.
     pub fn end(&self) -> UnixTime {
-        let Credentials { delegation, certificate, process, .. } = &self.credentials;
-        let ends = [Some(delegation.end()), Some(certificate.end()), process.as_ref().map(|one| one.end())];
-        ends.into_iter().flatten().min().unwrap_or_default()
+        self.credentials.end()
     }
 
     /// Returns the newest time that an issuer has signed. No clock that is right shows an earlier one, apart

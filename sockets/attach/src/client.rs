@@ -46,7 +46,7 @@ const MAX_WAITING: usize = 64;
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Time beyond its limit for which the end of an attachment waits for an answer of the node.
-pub(crate) const GRACE: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_secs(2);
 
 /// Time without progress after which a program that continues waits no more.
 const DROPPED: Duration = Duration::from_secs(5);

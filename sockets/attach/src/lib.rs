@@ -31,7 +31,7 @@ mod shared_node;
 mod start;
 mod variables;
 
-pub use client::{AttachError, Attached, Told};
+pub use client::{AttachError, Attached, GRACE, Told};
 pub use connection::Connection;
 pub use events::ProgramEvents;
 pub use messages::{Ask, Joining, Network, Refusal, Reply, Setting, VERSION, Wish};

@@ -156,8 +156,9 @@ impl SharedNode {
 
     /// Waits until the node is a member of a network; returns `None` if this program has not joined it.
     pub(crate) fn wait_ready(&self, network: NetworkId, within: Duration) -> io::Result<Option<()>> {
-        if self.addresses(network)?.is_none() || !network.is_managed() {
-            return Ok(self.addresses(network)?.map(drop));
+        let known = self.addresses(network)?;
+        if known.is_none() || !network.is_managed() {
+            return Ok(known.map(drop));
         }
         let addresses = self.ask(move |attached| attached.wait_ready(network, within))??;
         if let Some((_, joined)) = self.networks().iter_mut().find(|(joined, _)| joined.id() == network) {
