@@ -16,6 +16,9 @@ use crate::{Datapath, GsoBatch};
 /// Datagram size that every path carries (PLPMTU base, RFC 8899 section 5.1.2).
 pub(super) const BASE_DATAGRAM: usize = 1200;
 
+/// Minimum MTU of an IPv6 link, bytes (RFC 8200 section 5).
+pub(super) const MINIMUM_MTU: usize = 1280;
+
 /// Destination and options of a packet.
 struct Outgoing<'a> {
     interface: InterfaceId,
@@ -124,8 +127,8 @@ impl Datapath {
         let Outgoing { interface, destination, state, loops } = *to;
         let is_group = destination.is_multicast();
         let resolved = (!is_group).then(|| self.resolve(now, interface, Some(state), destination));
-        let mtu = resolved.as_ref().map_or_else(|| self.group_mtu(interface), size_within);
-        let mtu = state.limit(mtu);
+        let size = resolved.as_ref().map_or_else(|| self.group_mtu(interface), size_within);
+        let mtu = state.limit(link_mtu(size, destination));
         let made = with_packet(|packet| {
             let length = make(mtu, packet)?;
             let packet = &mut packet[..length];
@@ -151,13 +154,20 @@ impl Datapath {
         made
     }
 
-    /// Returns the size of the largest IP packet that can go to `destination` now, bytes.
+    /// Returns the MTU towards `destination` now, bytes of an IP packet; at least 1,280 of IPv6.
     pub fn mtu_to(&self, now: Instant, interface: InterfaceId, destination: IpAddr) -> usize {
-        if destination.is_multicast() {
-            return self.group_mtu(interface);
-        }
-        size_within(&self.resolve(now, interface, None, destination))
+        let size = match destination.is_multicast() {
+            true => self.group_mtu(interface),
+            false => size_within(&self.resolve(now, interface, None, destination)),
+        };
+        link_mtu(size, destination)
     }
+}
+
+/// Returns the MTU that sockets see on a path that takes IP packets of `size` bytes. An IPv6 link has at
+/// least the minimum MTU, so a path that takes less gets such packets in fragments.
+fn link_mtu(size: usize, destination: IpAddr) -> usize {
+    if destination.is_ipv6() { size.max(MINIMUM_MTU) } else { size }
 }
 
 /// Returns the size of the largest IP packet that a route takes, bytes.

@@ -12,15 +12,12 @@ use peersock_stack::{
 };
 
 use crate::addresses::{destination_address, source_address};
+use crate::datagrams::MINIMUM_MTU;
 use crate::egress::Buffers;
 use crate::gso::MAX_BATCH;
 use crate::networks::Known;
 use crate::route::Resolved;
 use crate::{Datapath, GsoBatch, ecn};
-
-/// Minimum MTU of an IPv6 link, bytes (RFC 8200 section 5). On a path that takes less, larger packets are
-/// fragmented because their sender would not shrink them.
-const MINIMUM_MTU: usize = 1280;
 
 /// Receiver of a network's packets in place of the stack.
 ///

@@ -19,6 +19,9 @@ use crate::socket::{QUIET_SEND, Socket, enlarge};
 /// Smallest SO_SNDBUF, which a socket has while it connects, so that it is soon full.
 const MIN_SEND_BUFFER: usize = 1;
 
+/// SO_SNDBUF of a socket that does not connect is larger, and the smallest that the kernel grants is not.
+const MAX_PENDING_BUFFER: usize = 16 << 10;
+
 /// Time for the node to close its end of an attempt that has failed before it began.
 const CLOSE_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
@@ -154,6 +157,13 @@ impl Socket<'_> {
         while retry_on_intr(|| rustix::net::send(self.fd(), &filling.bytes(), QUIET_SEND)).is_ok() {}
         self.client().tell(Request::Filled(self.opened(), filling), Some(self.fd()))?;
         Err(error)
+    }
+
+    /// Returns true if the socket, whose descriptor is connected to the node, may still wait for the outcome
+    /// of an attempt. It is writable for a moment while another thread fills it.
+    pub(crate) fn may_be_pending(&self) -> Result<bool, Errno> {
+        Ok(!self.events(PollFlags::OUT)?.contains(PollFlags::OUT)
+            || sockopt::socket_send_buffer_size(self.fd())? <= MAX_PENDING_BUFFER)
     }
 
     /// Writes the library's piece. Until the node takes it, the node's death does not look like the end of

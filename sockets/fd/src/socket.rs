@@ -206,10 +206,9 @@ impl<'fd> Socket<'fd> {
             // It fails, as in Linux, but wakes the threads that wait for datagrams.
             let _ = rustix::net::shutdown(self.fd, how);
         }
-        // Only a socket that is not both connected and writable may be connecting.
         if is_stream
             && !is_listener
-            && !(is_connected && self.events(PollFlags::OUT)?.contains(PollFlags::OUT))
+            && (!is_connected || self.may_be_pending()?)
             && self.ask(Request::AbortConnecting(self.opened)).is_ok()
         {
             return Ok(());

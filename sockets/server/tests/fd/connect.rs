@@ -2,13 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Family, Kind, Shutdown, SocketFlags};
+use peersock_fd::{Errno, Family, Filling, Kind, Name, Reply, Request, Shutdown, SocketFlags, address};
 use rustix::event::PollFlags;
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, sockopt};
 
 use crate::common::{Served, errno, overlay, poll, poll_for, set};
 use crate::world::World;
@@ -53,7 +53,7 @@ fn a_socket_for_ipv6_alone_reaches_no_mapped_address() {
             let fd = world.open(kind, SocketFlags::empty());
             match &world {
                 World::Overlays(_) => set(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1),
-                World::Kernels => rustix::net::sockopt::set_ipv6_v6only(&fd, true),
+                World::Kernels => sockopt::set_ipv6_v6only(&fd, true),
             }
             .expect("an option");
             assert_eq!(errno(world.connect(&fd, remote)), Errno::NETUNREACH, "{kind:?} to {remote}");
@@ -227,8 +227,7 @@ fn a_time_limit_ends_the_call_but_not_the_attempt() {
     let (a, b) = Served::pair();
     let fd = a.socket(SocketFlags::empty());
     let limit = Some(Duration::from_millis(200));
-    rustix::net::sockopt::set_socket_timeout(&fd, rustix::net::sockopt::Timeout::Send, limit)
-        .expect("an option");
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, limit).expect("an option");
     let (socket, silent) = (overlay(&fd), a.silent());
     assert_eq!(errno(socket.connect(Some(silent))), Errno::INPROGRESS);
     assert_eq!(errno(socket.connect(Some(silent))), Errno::ALREADY, "it waits for as long again");
@@ -266,8 +265,7 @@ fn who_waits_for_an_attempt_of_another_thread_is_told_as_that_is() {
     let fd = a.socket(SocketFlags::NONBLOCK);
     assert_eq!(errno(overlay(&fd).begin_connect(Some(silent))), Errno::INPROGRESS);
     let limit = Some(Duration::from_millis(50));
-    rustix::net::sockopt::set_socket_timeout(&fd, rustix::net::sockopt::Timeout::Send, limit)
-        .expect("an option");
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, limit).expect("an option");
     rustix::io::ioctl_fionbio(&fd, false).expect("a socket");
     assert_eq!(errno(overlay(&fd).connect(Some(silent))), Errno::ALREADY);
     let fd = a.socket(SocketFlags::NONBLOCK);
@@ -310,6 +308,25 @@ fn shutdown_ends_an_attempt_that_is_waited_for() {
             }
         }
     }
+}
+
+/// The descriptor is writable for a moment while the thread that connects fills it.
+#[test]
+fn shutdown_ends_an_attempt_whose_descriptor_is_not_full_yet() {
+    let a = Served::new("ff0001ffff000000");
+    let fd = a.socket(SocketFlags::NONBLOCK);
+    let socket = overlay(&fd).opened();
+    let connect = Request::Connect { socket, remote: a.silent(), wait: false, timeout: None };
+    assert_eq!(a.client.ask(connect).expect("the node answers"), Reply::Done);
+    sockopt::set_socket_send_buffer_size(&fd, 1).expect("an option");
+    rustix::net::connect(&fd, &address(&Name::Data(overlay(&fd).tag()))).expect("the node accepts");
+    assert!(poll(&fd, PollFlags::OUT).contains(PollFlags::OUT));
+    overlay(&fd).shutdown(Shutdown::Both).expect("an attempt");
+    let filling = Filling::new().expect("random bytes");
+    while rustix::net::send(&fd, &filling.bytes(), SendFlags::NOSIGNAL).is_ok() {}
+    a.client.tell(Request::Filled(socket, filling), Some(fd.as_fd())).expect("the node is there");
+    assert!(poll(&fd, PollFlags::empty()).contains(PollFlags::HUP));
+    assert_eq!(overlay(&fd).take_error(), Ok(Some(Errno::CONNRESET)));
 }
 
 /// Threads with concurrent requests have one connection each; afterwards few are kept.

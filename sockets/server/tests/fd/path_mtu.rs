@@ -51,6 +51,25 @@ fn what_is_too_long_and_must_not_be_cut_is_refused() {
     assert_eq!(send(LONG_BYTES), Ok(LONG_BYTES));
 }
 
+/// IPv6 has no link below 1,280 bytes, so the overlay cuts such packets itself where a path takes less, and
+/// while the path's size is not known.
+#[test]
+fn a_packet_of_the_least_mtu_is_never_too_long() {
+    let (a, b) = Served::pair();
+    let (server, address) = b.bound();
+    let length = 1280 - 48;
+    for connects in [false, true] {
+        let client = a.open(Kind::Datagram);
+        set(&client, IPPROTO_IPV6, libc::IPV6_DONTFRAG, 1).expect("an option");
+        if connects {
+            overlay(&client).connect(Some(address)).expect("it is known where");
+            assert!(get(&client, IPPROTO_IPV6, libc::IPV6_MTU).expect("a path") >= 1280);
+        }
+        assert_eq!(send_to(&client, &vec![1; length], address), Ok(length));
+        assert_eq!(receive(&server).0.len(), length);
+    }
+}
+
 #[test]
 fn ipv4_echo_and_raw_sockets_refuse_what_is_too_long() {
     let (a, b) = Served::pair_with_ipv4();
