@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peersock::overlay::membership::{MemberName, Tag, UnixTime};
 use peersock::{Invite, NetworkId, RootSource, Status, management};
-use peersock_controller::{Approval, ChangeError, InviteOptions, Member, Standing};
+use peersock_controller::{Approval, ChangeError, Controller, InviteOptions, Member, Standing};
 
 use super::{DirectoryArgs, duration, now, stores, who};
 use crate::failure::{Failure, Outcome};
@@ -14,7 +14,7 @@ use crate::{status, stdio};
 
 /// Network whose controller is on this machine.
 #[derive(clap::Args)]
-struct OfNetwork {
+pub(super) struct OfNetwork {
     /// Network whose controller is here, by its name or ID [default: the only one]
     #[arg(short = 'n', value_name = "NETWORK")]
     network: Option<String>,
@@ -24,7 +24,7 @@ struct OfNetwork {
 }
 
 impl OfNetwork {
-    fn open(&self) -> Outcome<peersock_controller::Controller> {
+    pub(super) fn open(&self) -> Outcome<Controller> {
         stores::open(&self.state.path()?, self.network.as_deref())
     }
 }
@@ -87,12 +87,7 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
             RootSource::load(text).map_err(|error| crate::failure::roots_failure("--root", error))?;
         roots.extend(loaded);
     }
-    let own = controller.credentials(now()).ok_or_else(|| {
-        Failure::new(
-            "the controller's right to issue certificates has ended",
-            "restore a backup of the state directory from before its end",
-        )
-    })?;
+    let own = controller.credentials(now()).ok_or_else(super::right_has_ended)?;
     let token = controller.invite(now(), &mut rand::rng(), &who(), &options).map_err(refused)?;
     let (id, key, node) = (controller.network(), controller.key(), own.delegation().issuer().node_id());
     let invite = Invite::new(id, key, token, &node, roots);

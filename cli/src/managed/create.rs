@@ -1,13 +1,16 @@
 //! `peersock network create`: a managed network, with its controller on this machine.
 
+use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use peersock::overlay::Prefix;
 use peersock::overlay::membership::MemberName;
-use peersock::state::{MembershipRecord, read_identity_file};
+use peersock::overlay::{Identity, Prefix};
+use peersock::state::{MembershipRecord, StateDir, read_identity_file};
 use peersock::{NetworkId, network_id};
 use peersock_controller::{Controller, CreateError, NewNetwork, Settings, Store};
+use tempfile::TempDir;
 
 use super::{DirectoryArgs, duration, stores};
 use crate::failure::{Failure, Outcome};
@@ -29,6 +32,16 @@ pub(crate) struct CreateArgs {
     /// Name of the network on this machine: letters, digits, hyphens
     name: String,
 
+    #[command(flatten)]
+    new: NewArgs,
+
+    #[command(flatten)]
+    state: DirectoryArgs,
+}
+
+/// Properties of a network that a new store holds.
+#[derive(clap::Args)]
+pub(super) struct NewArgs {
     /// Name of this machine in the network [default: its host name]
     #[arg(long = "name", value_name = "NAME")]
     own_name: Option<MemberName>,
@@ -46,63 +59,101 @@ pub(crate) struct CreateArgs {
     /// Keep the network's key on paper only; its words are needed once a year
     #[arg(long)]
     offline: bool,
+}
 
-    #[command(flatten)]
-    state: DirectoryArgs,
+impl NewArgs {
+    pub(super) fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    pub(super) fn properties(&self, local: &MemberName) -> NewNetwork {
+        let own_name = self.own_name.clone().or_else(|| MemberName::cleaned(&host_name()));
+        NewNetwork {
+            name: local.to_string(),
+            own_name: own_name.unwrap_or_else(|| "controller".parse().expect("a name")),
+            settings: Settings { outlive: self.outlive, ipv4: self.pool, ..Settings::default() },
+            is_offline: self.offline,
+        }
+    }
 }
 
 pub(crate) fn create(args: &CreateArgs) -> Outcome {
-    let local: MemberName = args.name.parse().map_err(|error| {
-        Failure::usage(format_args!("the name `{}` {error}", args.name), "choose a name such as `team`")
-    })?;
     let path = args.state.path()?;
+    let local = local_name(&path, &args.name)?;
     let state = in_use::open(&path)?;
-    if let Some(known) = super::named(&path, local.as_str())? {
-        return Err(Failure::new(
-            format_args!("network {known} has the name `{local}` on this machine"),
-            "choose another name, or leave that network with `peersock leave`",
-        ));
-    }
     // Creates the identity if there is none yet.
     let identity = state.identity()?;
     let seed = read_identity_file(&path.join("identity.key"))?;
-    let own_name = args.own_name.clone().or_else(|| MemberName::cleaned(&host_name()));
-    let own_name = own_name.unwrap_or_else(|| "controller".parse().expect("a name"));
-    let new = NewNetwork {
-        name: local.to_string(),
-        own_name,
-        settings: Settings { outlive: args.outlive, ipv4: args.pool, ..Settings::default() },
-        is_offline: args.offline,
-    };
-    // The file is named by the ID, so the key comes first.
     let mut rng = rand::rng();
-    let private = std::fs::Permissions::from_mode(0o700);
-    let folder = tempfile::Builder::new().permissions(private).tempdir_in(&path)?;
-    let draft = folder.path().join("network.db");
-    let store = Store::open(&draft).map_err(|error| stores::store_failure(&draft, &error))?;
     let id_of = |key: &_| network_id(key).ok().flatten();
-    let created = Controller::create(store, &seed.0, &new, super::now(), &mut rng, id_of);
+    // The file is named by the ID, so the key comes first.
+    let draft = Draft::new(&path)?;
+    let new = args.new.properties(&local);
+    let created = Controller::create(draft.open()?, &seed.0, &new, super::now(), &mut rng, id_of);
     let (mut controller, words) = created.map_err(not_created)?;
-    let (id, key) = (controller.network(), controller.key());
-    let credentials = controller.credentials(super::now());
-    let place = stores::path_of(&path, id);
-    let made =
-        place.parent().map(|folder| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder));
-    made.transpose()?;
-    controller.backup(&place).map_err(|error| stores::store_failure(&place, &error))?;
-    drop(controller);
-    let mut record = MembershipRecord::new(id, key);
-    (record.name, record.credentials) = (Some(local.to_string()), credentials);
-    record.controllers = vec![*identity.public()];
-    state.keep_membership(&record)?;
-    print(format_args!("network {local}   {}", grouped(id)))?;
+    draft.keep(&path, &mut controller)?;
+    keep_own(&state, &identity, &local, &mut controller)?;
+    print(format_args!("network {local}   {}", grouped(controller.network())))?;
     stdio::note(format_args!(
         "key {}: `peersock join` with the ID alone shows the same",
-        super::comparable(&key)
+        super::comparable(&controller.key())
     ));
     stdio::note(format_args!("write this down, it restores the network: {words}"));
     stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
     Ok(())
+}
+
+/// Parses the name of a network that is new on this machine.
+pub(super) fn local_name(path: &Path, text: &str) -> Outcome<MemberName> {
+    let local: MemberName = text.parse().map_err(|error| {
+        Failure::usage(format_args!("the name `{text}` {error}"), "choose a name such as `team`")
+    })?;
+    match super::named(path, local.as_str())? {
+        Some(known) => Err(Failure::new(
+            format_args!("network {known} has the name `{local}` on this machine"),
+            "choose another name, or leave that network with `peersock leave`",
+        )),
+        None => Ok(local),
+    }
+}
+
+/// A store until its network's ID, which names the file, is known.
+pub(super) struct Draft(TempDir);
+
+impl Draft {
+    pub(super) fn new(path: &Path) -> Outcome<Draft> {
+        let private = Permissions::from_mode(0o700);
+        Ok(Draft(tempfile::Builder::new().permissions(private).tempdir_in(path)?))
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.0.path().join("network.db")
+    }
+
+    pub(super) fn open(&self) -> Outcome<Store> {
+        Store::open(&self.path()).map_err(|error| stores::store_failure(&self.path(), &error))
+    }
+
+    /// Copies the store of `controller` to its place in a state directory.
+    pub(super) fn keep(self, state: &Path, controller: &mut Controller) -> Outcome {
+        let place = stores::path_of(state, controller.network());
+        let folder = place.parent().unwrap_or(state);
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        controller.backup(&place).map_err(|error| stores::store_failure(&place, &error))
+    }
+}
+
+/// Keeps what a controller's own machine knows of its network, as after `join`.
+pub(super) fn keep_own(
+    state: &StateDir,
+    identity: &Identity,
+    local: &MemberName,
+    controller: &mut Controller,
+) -> Outcome {
+    let mut record = MembershipRecord::new(controller.network(), controller.key());
+    (record.name, record.credentials) = (Some(local.to_string()), controller.credentials(super::now()));
+    record.controllers = vec![*identity.public()];
+    Ok(state.keep_membership(&record)?)
 }
 
 /// Parses a block of IPv4 addresses.
@@ -114,7 +165,7 @@ fn block(text: &str) -> Result<Prefix, String> {
     parsed.ok_or_else(|| "a block is an IPv4 address and a number of bits: 10.77.0.0/24".to_owned())
 }
 
-fn not_created(error: CreateError) -> Failure {
+pub(super) fn not_created(error: CreateError) -> Failure {
     let hint = match &error {
         CreateError::Settings => "give a block of at most 2^24 addresses, and a time from 1h to 30d",
         _ => "check the disk, and memory of 64 MiB, and try again",

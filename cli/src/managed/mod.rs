@@ -5,6 +5,7 @@ mod create;
 mod duration;
 mod join;
 mod known;
+mod restore;
 mod serve;
 mod stores;
 
@@ -14,6 +15,7 @@ pub(crate) use admin::{
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
 pub(crate) use known::{check_joined, explained, named, removal};
+pub(crate) use restore::{BackupArgs, RenewArgs, RestoreArgs, backup, renew, restore};
 pub(crate) use serve::{ControllerArgs, serve};
 pub(crate) use stores::is_controller_of;
 
@@ -56,6 +58,13 @@ fn lasting_path(args: &NodeArgs) -> Outcome<PathBuf> {
 fn comparable(key: &NetworkKey) -> String {
     let pairs = key.as_bytes()[..10].chunks(2).map(|pair| format!("{:02x}{:02x}", pair[0], pair[1]));
     pairs.collect::<Vec<_>>().join("-")
+}
+
+fn right_has_ended() -> Failure {
+    Failure::new(
+        "the controller's right to issue certificates has ended",
+        "renew it by the recovery words with `peersock network renew`",
+    )
 }
 
 /// Returns the system's time.

@@ -11,7 +11,7 @@ use peersock_controller::{Controller, LogLine, Waiting};
 
 use super::{now, stores};
 use crate::args::NodeArgs;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::node::{Beside, Host, start_node};
 use crate::output::escape;
 use crate::{in_use, signals, stdio};
@@ -61,12 +61,7 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     let failed = |error| stores::store_failure(&place, &error);
     controller.start(now(), SETTLE).map_err(failed)?;
     let renewed = controller.delegate(now());
-    let credentials = controller.credentials(now()).ok_or_else(|| {
-        Failure::new(
-            "the controller's right to issue certificates has ended",
-            "restore a backup of the state directory from before its end",
-        )
-    })?;
+    let credentials = controller.credentials(now()).ok_or_else(super::right_has_ended)?;
     if let Err(error) = renewed {
         stdio::note(format_args!("the right to issue certificates is not renewed: {error}"));
     }

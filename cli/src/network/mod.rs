@@ -45,6 +45,9 @@ enum Command {
     Deny(managed::DenyArgs),
     Revoke(managed::RevokeArgs),
     Members(managed::ListArgs),
+    Backup(managed::BackupArgs),
+    Restore(managed::RestoreArgs),
+    Renew(managed::RenewArgs),
 }
 
 /// Make the file of a new static network, with this node as its first member
@@ -152,6 +155,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Deny(args) => managed::deny(args),
         Command::Revoke(args) => managed::revoke(args),
         Command::Members(args) => managed::list(args),
+        Command::Backup(args) => managed::backup(args),
+        Command::Restore(args) => managed::restore(args),
+        Command::Renew(args) => managed::renew(args),
     }
 }
 

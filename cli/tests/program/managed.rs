@@ -38,17 +38,30 @@ impl Machines {
 
     /// Makes a network on the machine `alpha`, and serves it.
     fn network(&self) -> (String, Running) {
-        let made =
-            self.ok("alpha", &["network", "create", "team", "--pool", "10.77.0.0/24", "--name", "alpha"]);
-        let id: String = made.chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').collect();
-        let id = id.replace('-', "");
-        (id[id.len() - 16..].to_owned(), self.serve())
+        let (id, _) = self.create(&[]);
+        (id, self.serve("alpha"))
     }
 
-    fn serve(&self) -> Running {
-        let serving = Running::start(self.command("alpha", &["controller", "-n", "team"]));
+    /// Makes a network on the machine `alpha`. Returns its ID and its recovery words.
+    fn create(&self, options: &[&str]) -> (String, String) {
+        let create = ["network", "create", "team", "--pool", "10.77.0.0/24", "--name", "alpha"];
+        let made = run(self.command("alpha", &[&create, options].concat()));
+        let (id, told) = (made.text().replace('-', ""), made.stderr);
+        let words = told.lines().find_map(|line| line.split("it restores the network: ").nth(1));
+        (id[id.trim_end().len() - 16..].trim().to_owned(), words.expect("words").to_owned())
+    }
+
+    fn serve(&self, machine: &str) -> Running {
+        let serving = Running::start(self.command(machine, &["controller", "-n", "team"]));
         serving.wait_for_stderr("serving team");
         serving
+    }
+
+    /// Runs a command that reads recovery words. Returns its output.
+    fn with_words(&self, machine: &str, arguments: &[&str], words: &str) -> Finished {
+        let mut running = Running::start(self.command(machine, arguments));
+        running.send(words.as_bytes());
+        running.finish()
     }
 
     fn invite(&self, words: &[&str]) -> String {
@@ -134,7 +147,7 @@ fn members_go_on_without_the_controller_and_across_its_restart() {
     let reached = machines.dial("gamma", &format!("{address}:7000"));
     assert!(reached.status.success(), "{}", reached.stderr);
     // A controller that was killed has lost nothing, and admits again.
-    let _serving = machines.serve();
+    let _serving = machines.serve("alpha");
     assert_eq!(machines.members().len(), 3);
     let invite = machines.invite(&["--name", "delta"]);
     let joined = machines.ok("delta", &["join", &invite]);
@@ -321,7 +334,7 @@ fn a_person_at_the_controller_sees_what_happens_and_both_sides_compare_the_key()
     // An invite that nobody can use yet.
     let invited = run(machines.command("alpha", &["network", "invite", "--name", "beta"]));
     assert!(invited.stderr.contains("run `peersock controller -n team`"), "{}", invited.stderr);
-    let serving = machines.serve();
+    let serving = machines.serve("alpha");
     assert!(machines.refused("alpha", &["network", "invite", "--uses", "0"]).contains("--uses"));
     let useless = run(machines.command("alpha", &["network", "invite", "--for", "0s"])).stderr;
     for warning in ["it has ended already", "on this machine alone"] {
@@ -356,5 +369,69 @@ fn the_machine_of_the_controller_leaves_by_force_alone() {
     assert!(refused.contains("is the controller") && refused.contains("--force"), "{refused}");
     let left = run(machines.command("alpha", &["leave", "team", "--force"]));
     assert!(left.status.success() && left.stderr.contains("store stays"), "{}", left.stderr);
-    drop(machines.serve());
+    drop(machines.serve("alpha"));
+}
+
+/// The machine of the controller is lost. With a backup its members stay, and without one they join again.
+#[test]
+fn a_network_is_restored_on_another_machine_by_its_words() {
+    let machines = Machines::new();
+    let (id, words) = machines.create(&[]);
+    let serving = machines.serve("alpha");
+    machines.ok("beta", &["join", &machines.invite(&["--name", "beta"]), "--as", "team"]);
+    let file = machines.0.path().join("backup.db");
+    let file = file.to_str().expect("text");
+    machines.ok("alpha", &["network", "backup", file]);
+    assert!(machines.refused("alpha", &["network", "backup", file]).contains("exists already"));
+    drop(serving);
+
+    let restore = ["network", "restore", "team", "--backup", file];
+    let wrong = machines.with_words("gamma", &restore, "abandon ability\n");
+    wrong.failure(2, &["there are 12 recovery words, these are 2"]);
+    let shuffled = words.split(' ').rev().collect::<Vec<_>>().join(" ");
+    assert!(!machines.with_words("gamma", &restore, &shuffled).status.success());
+    // As people type them.
+    let typed = words.to_uppercase().replace(' ', "\n");
+    let restored = machines.with_words("gamma", &restore, &typed).success();
+    assert!(restored.text().replace('-', "").contains(&id), "{}", restored.text());
+    machines.with_words("gamma", &restore, &words).failure(1, &["has the name `team`"]);
+    let listed = machines.ok("gamma", &["network", "members"]);
+    assert!(listed.contains("alpha") && listed.contains("beta") && listed.contains("10.77.0.2"), "{listed}");
+    let serving = machines.serve("gamma");
+    // The old controller's machine is a member among others there.
+    machines.ok("gamma", &["network", "revoke", "alpha"]);
+    let invite = machines.ok("gamma", &["network", "invite", "--name", "delta"]);
+    let joined = machines.ok("delta", &["join", &invite, "--as", "team"]);
+    assert!(joined.contains("team as delta, 10.77.0."), "{joined}");
+    let (_listening, address) = machines.listen("beta", "7000");
+    assert!(machines.dial("delta", &format!("{address}:7000")).status.success());
+    drop(serving);
+
+    let again = machines.with_words("epsilon", &["network", "restore", "office", "--name", "epsilon"], &words);
+    assert!(again.success().text().starts_with("network office"));
+    let serving = Running::start(machines.command("epsilon", &["controller"]));
+    serving.wait_for_stderr("serving office");
+    let invite = machines.ok("epsilon", &["network", "invite", "--name", "beta"]);
+    let joined = machines.ok("beta", &["join", &invite]);
+    assert!(joined.contains("joined team as beta"), "{joined}");
+    let members = machines.ok("epsilon", &["network", "members"]);
+    assert!(members.contains("beta") && !members.contains("delta"), "{members}");
+}
+
+#[test]
+fn the_right_of_a_controller_without_the_networks_key_is_renewed_by_words() {
+    let machines = Machines::new();
+    let (_, words) = machines.create(&["--offline"]);
+    let others = Machines::new();
+    let (_, other) = others.create(&[]);
+    let renew = ["network", "renew", "-n", "team"];
+    machines.with_words("alpha", &renew, &other).failure(1, &["belong to another network"]);
+    machines.with_words("alpha", &renew, "").failure(2, &["these are 0"]);
+    let renewed = machines.with_words("alpha", &renew, &words).success();
+    assert!(renewed.text().starts_with("team issues certificates for another 36"), "{}", renewed.text());
+    // The key of the other network is kept, until `--offline` removes it.
+    let renewed = others.with_words("alpha", &renew, &other).success();
+    assert!(renewed.text().starts_with("team issues certificates for another 89d"), "{}", renewed.text());
+    let renewed = others.with_words("alpha", &[&renew[..], &["--offline"]].concat(), &other).success();
+    assert!(renewed.text().starts_with("team issues certificates for another 36"), "{}", renewed.text());
 }

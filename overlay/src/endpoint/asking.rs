@@ -185,7 +185,7 @@ impl Endpoint {
         self.arm_asking(now, network);
     }
 
-    /// Sends one question to the next controller, or looks for a way to it.
+    /// Sends one question to the next controller that can be reached, or looks for ways to all.
     fn ask(&mut self, now: Instant, network: NetworkIndex, number: u32) {
         let controllers: Vec<_> =
             self.membership(network).map_or_else(Vec::new, |known| known.controllers().to_vec());
@@ -193,37 +193,37 @@ impl Endpoint {
         let preferred = joined.asking.preferred;
         let Some(open) = joined.asking.open.get(&number) else { return };
         let (tries, since, id) = (open.tries, open.since, open.id);
-        // Any of them may be away, so each has its turn. The preferred one has two, so that one lost packet
-        // does not lead elsewhere.
+        // Any of them may be away or silent, so each has its turn. The preferred one has two, so that one lost
+        // packet does not lead elsewhere. Who is away is looked for, and the next one is asked.
         let at = preferred + (tries as usize).saturating_sub(1);
-        let controller = (!controllers.is_empty()).then(|| controllers[at % controllers.len()]);
-        let key = controller.and_then(|identity| self.controller_peer(now, network, identity));
-        let is_connected =
-            key.and_then(|key| self.peers.get(key)).is_some_and(|peer| peer.link.has_confirmed_session());
-        if let Some(key) = key
-            && is_connected
-        {
-            let bytes = self.question_bytes(network, number);
-            self.tell(now, key, &MembershipMessage::Question { id, bytes: &bytes });
-        } else if let Some(key) = key {
+        let in_turn = (0..controllers.len()).map(|place| controllers[(at + place) % controllers.len()]);
+        let keys: Vec<_> =
+            in_turn.filter_map(|identity| self.controller_peer(now, network, identity)).collect();
+        let connected = keys.iter().copied().find(|key| self.is_connected(*key));
+        for &key in keys.iter().take_while(|key| Some(**key) != connected) {
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
             self.look_up_peer(now, key);
-            if number != CERTIFY {
-                // The controller may be away. Members on the local networks say themselves who they are.
-                self.solicit(now);
-                self.meet_anybody(now, network);
-            }
-        } else {
-            // Any member knows the controller of its own certificate.
+        }
+        let waited = now.saturating_duration_since(since);
+        if let Some(key) = connected {
+            let bytes = self.question_bytes(network, number);
+            self.tell(now, key, &MembershipMessage::Question { id, bytes: &bytes });
+        } else if keys.is_empty() || number != CERTIFY || waited >= FAST {
+            // All controllers may be away. Members on the local networks say themselves who they are, and any
+            // member knows the controller of its own certificate, which may be a new one.
             self.solicit(now);
             self.meet_anybody(now, network);
         }
-        let pause = self.pause(now.saturating_duration_since(since), tries, is_connected);
+        let pause = self.pause(waited, tries, connected.is_some());
         if let Some(open) = self.open_question(network, number) {
-            open.asked = key.filter(|_| is_connected);
-            open.tries += u32::from(is_connected || key.is_none());
+            open.asked = connected;
+            open.tries += u32::from(connected.is_some() || keys.is_empty());
             open.next = now + pause;
         }
+    }
+
+    fn is_connected(&self, key: PeerKey) -> bool {
+        self.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session())
     }
 
     /// Sends the questions at once that wait for a session with this controller.
@@ -262,9 +262,7 @@ impl Endpoint {
         };
         let controllers = membership.controllers().to_vec();
         let known = |one: &PublicIdentity| self.networks.get(&network)?.by_node.get(&one.node_id()).copied();
-        let is_connected =
-            |key: PeerKey| self.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session());
-        if controllers.iter().filter_map(known).any(is_connected) {
+        if controllers.iter().filter_map(known).any(|key| self.is_connected(key)) {
             return;
         }
         for identity in controllers {

@@ -391,6 +391,38 @@ fn without_a_controller_members_stay_until_their_certificates_end() {
     assert_eq!(net.received(1), [b"back".to_vec()]);
 }
 
+/// The first controller that a member knows is gone for good, or silent.
+#[test]
+fn each_controller_that_can_be_reached_is_asked() {
+    // A controller that is unknown is heard of from members, who are asked less often.
+    for (is_there, knows_both, within) in [(false, true, 20), (true, true, 20), (false, false, 120)] {
+        let authority = Authority::new();
+        let mut net = members(&authority, &[CONTROLLER, 1]);
+        if is_there {
+            // It has a session with everybody, and never answers.
+            let silent = net.add(8);
+            net.join(silent, &config(Some(authority.credentials(8, Duration::ZERO))));
+            net.run(SECOND);
+        }
+        let new = net.add(2);
+        let mut known = ManagedNetwork::new(id());
+        known.key = Some(secret().public());
+        known.controllers = vec![*Identity::from_seed(&[8; 32]).public()];
+        if knows_both {
+            known.controllers.push(*Identity::from_seed(&[CONTROLLER; 32]).public());
+        }
+        net.join(new, &NetworkConfig::Managed(Box::new(known)));
+        let at = network(&net, new);
+        let mut seconds = 0;
+        while net.nodes[new].endpoint.membership(at).expect("managed").credentials().is_none() {
+            net.run(SECOND);
+            serve(&mut net, 0, |node, _, at| certified(&authority, node, at));
+            seconds += 1;
+            assert!(seconds < within, "there: {is_there}, both known: {knows_both}");
+        }
+    }
+}
+
 #[test]
 fn the_id_alone_leads_to_the_key_and_a_denial_is_told() {
     let authority = Authority::new();
