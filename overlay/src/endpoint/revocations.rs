@@ -2,8 +2,7 @@
 //!
 //! A node has the newest head of each issuer. It tells its peers when one has changed, and now and then in
 //! short which it has. Whoever learns of a newer one asks that peer for the head and its whole set. A set
-//! takes effect at once: peers that it names lose their admission, and heads of issuers that it names count no
-//! longer.
+//! takes effect at once: peers that it names lose their admission, and issuers that it names their heads.
 //!
 //! Heads are compared with those of the same issuer only, and each is fetched apart from the others. So a
 //! stolen key delays nothing that another issuer has signed, whatever epochs it signs.
