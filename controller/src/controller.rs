@@ -528,9 +528,9 @@ impl Controller {
     /// Learns a head that a member or another controller has shown, with its set in bytes. Returns true if
     /// it held something new.
     ///
-    /// A later epoch than the store's means that the store is an old copy, or that another controller has
-    /// removed members. A member that was revoked there is held until a person approves it, because a
-    /// revocation does not say why it was made.
+    /// A later epoch of this controller than the store's means that the store is an old copy. Another one's
+    /// epoch says nothing, only its set does. A member that was revoked there is held until a person approves
+    /// it, because a revocation does not say why it was made.
     ///
     /// # Errors
     /// Returns a [`NoteError`] if the head does not count, or the store fails.
@@ -554,10 +554,12 @@ impl Controller {
                 .collect();
             (memory.epoch, new)
         };
-        let is_ahead = head.epoch() > epoch;
+        // A stolen key of another issuer must not lead this one's epochs, which may not exceed the time.
+        let is_ahead = is_own && head.epoch() > epoch;
         if is_ahead || !new.is_empty() {
             let rest = longest_certificate(&self.settings());
-            let next = i64::try_from(head.epoch().max(epoch)).unwrap_or(i64::MAX).saturating_add(1);
+            let last = if is_ahead { head.epoch() } else { epoch };
+            let next = i64::try_from(last).unwrap_or(i64::MAX).saturating_add(1);
             self.write(|write, _| {
                 note_issuer(write, head.delegation())?;
                 for (node, entry) in &new {
@@ -569,7 +571,7 @@ impl Controller {
                     )?;
                     raise_floor(write, node, entry.min_serial, entry.until)?;
                 }
-                if is_ahead && is_own {
+                if is_ahead {
                     // Addresses that the lost part of the store has given may have holders.
                     let until = millis(now.plus(rest));
                     write.run("UPDATE network SET pools_rest_until = max(pools_rest_until, ?)", [until])?;

@@ -96,7 +96,7 @@ pub struct MembershipStatus {
     pub controllers: Vec<PublicIdentity>,
     /// Time since a controller has answered in this run of the node.
     pub heard: Option<Duration>,
-    /// Epoch and time of the newest revocations.
+    /// Epoch and time of the revocations that were signed last.
     pub revocations: Option<(u64, UnixTime)>,
 }
 
@@ -425,11 +425,10 @@ impl Follower {
         let Some(node) = self.node.upgrade() else { return };
         let read = node.driver.datapath.membership(self.network.index, |known| {
             let credentials = known.credentials().cloned();
-            let revocations = known.head().cloned().map(|head| (head, known.newest_set()));
             (
                 credentials,
                 known.controllers().to_vec(),
-                revocations,
+                known.heads().cloned().collect(),
                 known.other_revocations(),
                 known.signed_time(),
                 known.key().copied(),
@@ -440,7 +439,6 @@ impl Follower {
             self.shared.set(Standing::Member, false);
         }
         if let Some(record) = self.record.take().or_else(|| key.map(|key| self.new_record(key))) {
-            let revocations = revocations.and_then(|(head, set)| Some((head, set?)));
             let credentials = credentials.or_else(|| record.credentials.clone());
             self.record = Some(MembershipRecord {
                 credentials,
@@ -540,7 +538,7 @@ impl Joined {
             time: known.time(unix_time),
             controllers: known.controllers().to_vec(),
             heard,
-            revocations: known.head().map(|head| (head.epoch(), head.time())),
+            revocations: known.newest_head().map(|head| (head.epoch(), head.time())),
         };
         self.node().inner.driver.datapath.membership(self.index(), read)
     }
@@ -621,11 +619,10 @@ impl Joined {
         Ok(())
     }
 
-    /// Returns the newest head that this node knows, with the bytes of its set.
-    pub fn newest_revocations(&self) -> Option<(Head, Vec<u8>)> {
-        let read = |known: &Membership| known.head().cloned().zip(known.newest_set());
-        let (head, set) = self.node().inner.driver.datapath.membership(self.index(), read)??;
-        Some((head, set.to_bytes()))
+    /// Returns the newest head of each issuer that this node knows, with the bytes of its set.
+    pub fn revocations(&self) -> Vec<(Head, Arc<[u8]>)> {
+        let read = |known: &Membership| known.heads().cloned().collect();
+        self.node().inner.driver.datapath.membership(self.index(), read).unwrap_or_default()
     }
 
     /// Asks the network's controllers for a member. The member then can be reached, by its name and

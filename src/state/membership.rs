@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
 use peersock_overlay::membership::{
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::RootSource;
 
-use super::{StateDir, StateError, check_directory, read_regular_secret_file, write_atomically};
+use super::{StateDir, StateError, check_directory, read_large_secret_file, write_atomically};
 
 /// End of the names of such files; the network's ID precedes it.
 const SUFFIX: &str = ".network";
@@ -39,9 +40,9 @@ pub struct MembershipRecord {
     pub denied: Option<Denial>,
     /// Nodes that are known to be controllers.
     pub controllers: Vec<PublicIdentity>,
-    /// Newest known revocations.
-    pub revocations: Option<(Head, Revocations)>,
-    /// Revocations besides these, which other issuers have signed.
+    /// Newest known head of each issuer, with the bytes of its set as they were signed.
+    pub revocations: Vec<(Head, Arc<[u8]>)>,
+    /// Revocations besides these, which issuers have signed before.
     pub others: Revocations,
     /// Newest time that a controller has signed and this machine's clock had reached.
     pub signed_time: UnixTime,
@@ -67,10 +68,8 @@ struct Stored {
     denied: Option<String>,
     #[serde(default)]
     controllers: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    head: Option<String>,
     #[serde(default)]
-    revocations: String,
+    revocations: Vec<StoredSet>,
     /// In parts, since several sets together may be larger than one may be.
     #[serde(default)]
     others: Vec<String>,
@@ -82,10 +81,20 @@ struct Stored {
     roots: Vec<String>,
 }
 
+/// Set of revocations that an issuer has signed, on disk.
+#[derive(Serialize, Deserialize)]
+struct StoredSet {
+    head: String,
+    set: String,
+}
+
 const VERSION: u32 = 1;
 
 /// Length of the largest set of revocations in bytes.
 const LARGEST_SET: usize = Revocations::MAX_ENTRIES * Revocations::ENTRY_LEN;
+
+/// Maximum length of a record. Eight issuers' largest sets, and as many other revocations, take 10 MiB.
+const MAX_RECORD_BYTES: u64 = 16 << 20;
 
 /// Words for [`MembershipRecord::denied`].
 const DENIALS: [(Denial, &str); 2] = [(Denial::Removed, "removed"), (Denial::Declined, "denied")];
@@ -100,7 +109,7 @@ impl MembershipRecord {
             credentials: None,
             denied: None,
             controllers: Vec::new(),
-            revocations: None,
+            revocations: Vec::new(),
             others: Revocations::default(),
             signed_time: UnixTime::default(),
             starts: 0,
@@ -143,12 +152,11 @@ impl MembershipRecord {
             credentials: self.credentials.as_ref().map(|one| encode(&one.to_bytes())),
             denied: self.denial().map(str::to_owned),
             controllers: self.controllers.iter().map(ToString::to_string).collect(),
-            head: self.revocations.as_ref().map(|(head, _)| encode(&head.to_bytes())),
             revocations: self
                 .revocations
-                .as_ref()
-                .map(|(_, set)| encode(&set.to_bytes()))
-                .unwrap_or_default(),
+                .iter()
+                .map(|(head, set)| StoredSet { head: encode(&head.to_bytes()), set: encode(set) })
+                .collect(),
             others: self.others.to_bytes().chunks(LARGEST_SET).map(encode).collect(),
             signed_time: self.signed_time.as_millis(),
             starts: self.starts,
@@ -165,14 +173,12 @@ impl MembershipRecord {
             Some(text) => Some(Credentials::parse(&decode(text)?).ok()?),
             None => None,
         };
-        let revocations = match &stored.head {
-            Some(text) => {
-                let head = Head::parse(&decode(text)?).ok()?;
-                let set = head.read_set(&decode(&stored.revocations)?)?;
-                Some((head, set))
-            }
-            None => None,
-        };
+        let mut revocations = Vec::new();
+        for one in &stored.revocations {
+            let (head, set) = (Head::parse(&decode(&one.head)?).ok()?, decode(&one.set)?);
+            head.read_set(&set)?;
+            revocations.push((head, set.into()));
+        }
         let mut others = Revocations::default();
         for part in &stored.others {
             others.merge(&Revocations::parse(&decode(part)?).ok()?);
@@ -214,7 +220,7 @@ impl StateDir {
     /// if it is not private, otherwise [`StateError::Io`].
     pub fn membership(path: &Path, network: NetworkId) -> Result<Option<MembershipRecord>, StateError> {
         let file = path.join(format!("{network}{SUFFIX}"));
-        let text = match read_regular_secret_file(&file) {
+        let text = match read_large_secret_file(&file, MAX_RECORD_BYTES) {
             Ok(text) => text,
             Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(None);
@@ -292,22 +298,33 @@ mod tests {
         let grant = Grant::new(node.node_id(), "alpha".parse().expect("a name"));
         let certificate = Certificate::sign(&issuer, id, grant, serial, day).expect("a good grant");
         let mut set = Revocations::default();
-        set.add(issuer.node_id(), Revocation { min_serial: serial, until: serial.time() });
-        let head = Head::sign(&issuer, delegation.clone(), id, 3, serial.time(), &set);
-        // More than one set may have, because several issuers have signed them.
-        let mut others = Revocations::default();
-        for n in 0..=Revocations::MAX_ENTRIES as u32 {
+        // A stolen key may sign a serial after the head's time, which counts up to that only.
+        let later = Serial::from_u64(serial.as_u64() + 1_000_000);
+        set.add(issuer.node_id(), Revocation { min_serial: later, until: serial.time() });
+        // As much as issuers can sign, and more than one set may have.
+        let entry = |n: u32| {
             let mut bytes = [7; 32];
             bytes[..4].copy_from_slice(&n.to_be_bytes());
             let entry = Revocation { min_serial: serial, until: serial.time() };
-            others.add(peersock_overlay::NodeId::from_bytes(bytes), entry);
+            (peersock_overlay::NodeId::from_bytes(bytes), entry)
+        };
+        let mut others = Revocations::default();
+        for (node, entry) in (0..=Revocations::MAX_ENTRIES as u32).map(entry) {
+            others.add(node, entry);
         }
+        for (node, entry) in (1..Revocations::MAX_ENTRIES as u32).map(entry) {
+            set.add(node, entry);
+        }
+        let heads = [&issuer, &node].map(|signer| {
+            let delegation = Delegation::sign(&secret, id, *signer.public(), serial, day, Rights::ALL);
+            Head::sign(signer, delegation, id, 3, serial.time(), &set)
+        });
         MembershipRecord {
             name: Some("team".into()),
             credentials: Some(Credentials::new(secret.public(), delegation, certificate)),
             denied: Some(Denial::Removed),
             controllers: vec![*issuer.public()],
-            revocations: Some((head, set)),
+            revocations: heads.map(|head| (head, set.to_bytes().into())).into(),
             others,
             signed_time: serial.time(),
             starts: 7,

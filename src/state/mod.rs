@@ -41,8 +41,8 @@ pub use membership::MembershipRecord;
 pub(crate) use membership::denial_word;
 pub use private::read_secret_file;
 pub(crate) use private::{
-    check_directory, check_secret_file, check_trusted_file, read_regular_secret_file, read_text_file,
-    write_atomically,
+    check_directory, check_secret_file, check_trusted_file, read_large_secret_file, read_regular_secret_file,
+    read_text_file, write_atomically,
 };
 pub use socket::DirectorySocket;
 use socket::bind_private;

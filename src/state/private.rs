@@ -31,6 +31,11 @@ pub fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, StateError> {
 
 /// Reads like [`read_secret_file`], but refuses a pipe.
 pub(crate) fn read_regular_secret_file(path: &Path) -> Result<Zeroizing<String>, StateError> {
+    read_large_secret_file(path, MAX_FILE_BYTES)
+}
+
+/// Reads a file like [`read_regular_secret_file`], of at most `max` bytes.
+pub(crate) fn read_large_secret_file(path: &Path, max: u64) -> Result<Zeroizing<String>, StateError> {
     // Opening a pipe without a writer would block, and a fixed path must not block the program.
     let file = OpenOptions::new()
         .read(true)
@@ -42,7 +47,7 @@ pub(crate) fn read_regular_secret_file(path: &Path) -> Result<Zeroizing<String>,
         return Err(StateError::WrongKind { path: path.into(), expected: "regular file" });
     }
     check_secret_file(path, &metadata)?;
-    read_text(path, file, &metadata)
+    read_text(path, file, &metadata, max)
 }
 
 /// Reads a text file or a pipe, of at most 1 MiB, and returns the metadata for [`check_secret_file`] in case
@@ -53,22 +58,29 @@ pub(crate) fn read_text_file(path: &Path) -> Result<(Zeroizing<String>, Metadata
     if !metadata.is_file() && !metadata.file_type().is_fifo() {
         return Err(StateError::WrongKind { path: path.into(), expected: "regular file or pipe" });
     }
-    Ok((read_text(path, file, &metadata)?, metadata))
+    Ok((read_text(path, file, &metadata, MAX_FILE_BYTES)?, metadata))
 }
 
-fn read_text(path: &Path, file: File, metadata: &Metadata) -> Result<Zeroizing<String>, StateError> {
-    const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Maximum length of a file unless its kind has another one.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+fn read_text(
+    path: &Path,
+    file: File,
+    metadata: &Metadata,
+    max: u64,
+) -> Result<Zeroizing<String>, StateError> {
     let too_large = || StateError::io("read", path)(std::io::ErrorKind::FileTooLarge.into());
-    if metadata.len() > MAX_FILE_BYTES {
+    if metadata.len() > max {
         return Err(too_large());
     }
     // The length of a pipe's data is unknown.
-    let expected = if metadata.is_file() { metadata.len() } else { MAX_FILE_BYTES };
+    let expected = if metadata.is_file() { metadata.len() } else { max };
     // Reserved in one piece, because a growing string would leave copies of the secret behind.
     let mut text = Zeroizing::new(String::with_capacity(expected as usize + 1));
     // One byte more reveals a file that has grown.
     file.take(expected + 1).read_to_string(&mut text).map_err(StateError::io("read", path))?;
-    match text.len() as u64 > MAX_FILE_BYTES {
+    match text.len() as u64 > max {
         true => Err(too_large()),
         false => Ok(text),
     }

@@ -290,6 +290,7 @@ fn to_json(path: &std::path::Path, record: &MembershipRecord) -> Outcome<serde_j
         .chain([own_address(path, record.id)?])
         .collect();
     let seconds = |time: UnixTime| time.as_millis() / 1000;
+    let newest = record.revocations.iter().max_by_key(|(head, _)| head.time());
     Ok(serde_json::json!({
         "network": record.id.to_string(),
         "local_name": record.name,
@@ -298,7 +299,7 @@ fn to_json(path: &std::path::Path, record: &MembershipRecord) -> Outcome<serde_j
         "addresses": addresses,
         "tags": grant.map(|grant| grant.tags.iter().map(ToString::to_string).collect::<Vec<_>>()),
         "certificate_ends": record.credentials.as_ref().map(|own| seconds(own.certificate().end())),
-        "revocations": record.revocations.as_ref().map(|(head, _)| head.epoch()),
+        "revocations": newest.map(|(head, _)| head.epoch()),
         "denied": record.denial(),
     }))
 }

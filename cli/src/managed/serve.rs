@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::ManagedNetwork;
+use peersock::overlay::membership::Head;
 use peersock::{Joined, Network, Node};
 use peersock_controller::{Controller, LogLine, Waiting};
 
@@ -67,10 +68,11 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     }
     let socket = state.bind_node_socket()?;
     let node = start_node(&args.node, &state)?;
+    let (head, set) = controller.head(now());
     let network = Network::managed(ManagedNetwork {
         key: Some(controller.key()),
         credentials: Some(credentials),
-        revocations: Some(controller.head(now())),
+        revocations: vec![(head, set.to_bytes().into())],
         is_controller: true,
         ..ManagedNetwork::new(controller.network())
     });
@@ -124,18 +126,24 @@ fn answer_members(joined: &Joined, controller: &Arc<Mutex<Controller>>) {
 fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome {
     let (mut flushed, mut renewed) = (Instant::now(), Instant::now());
     let mut told = BTreeSet::new();
+    let mut noted: Vec<Head> = Vec::new();
     let mut is_failing = false;
     let mut line = lock(controller).last_log_line().unwrap_or_default();
     loop {
         thread::sleep(LOOK_INTERVAL);
         let mut controller = lock(controller);
         // A member may know newer revocations, if this store is an old copy or another controller serves.
-        if let Some((head, set)) = joined.newest_revocations() {
-            let known = controller.head(now()).0;
-            if head.is_newer_than(&known)
-                && let Err(error) = controller.note_head(now(), &head, &set)
-            {
-                tracing::debug!(%error, "a member's revocations are not taken over");
+        let own = controller.head(now()).0;
+        let heard = joined.revocations();
+        noted.retain(|known| heard.iter().any(|(head, _)| head == known));
+        for (head, set) in heard {
+            let is_old = head.issuer() == own.issuer() && !head.is_newer_than(&own);
+            if is_old || noted.contains(&head) {
+                continue;
+            }
+            match controller.note_head(now(), &head, &set) {
+                Ok(_) => noted.push(head),
+                Err(error) => tracing::debug!(%error, "a member's revocations are not taken over"),
             }
         }
         let (head, set) = controller.head(now());

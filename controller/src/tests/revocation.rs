@@ -1,4 +1,4 @@
-use peersock_overlay::membership::Role;
+use peersock_overlay::membership::{CLOCK_TOLERANCE, Head, Revocation, Role, Serial};
 
 use super::*;
 use crate::{Approval, Change, Controller, Store};
@@ -160,4 +160,46 @@ fn a_former_controller_stays_revoked_until_its_delegation_ends() {
     now = delegation.end().plus(21 * MINUTE);
     moved.flush(now).expect("writable");
     assert!(moved.head(now).1.is_empty(), "nobody needs it any more");
+}
+
+#[test]
+fn another_issuer_s_epochs_lead_nobody_and_its_removals_count() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let store = Store::open(&folder.path().join("store/controller.db")).expect("a folder of the test");
+    let new = new_network(Settings::default());
+    let (mut one, words) = Controller::create(store, &SEED, &new, NOW, &mut rng, id_of).expect("empty");
+    one.start(NOW, Duration::ZERO).expect("a good store");
+    let copy = folder.path().join("store/copy.db");
+    one.backup(&copy).expect("a new file");
+    let mut two = Controller::open(Store::open(&copy).expect("it exists"), &[201; 32]).expect("a network");
+    let now = NOW.plus(HOUR);
+    two.recover(now, &mut rng, "alice", &words, false).expect("the network's words");
+    two.start(now, Duration::ZERO).expect("a good store");
+    // The second key is stolen, and signs the highest epoch that counts.
+    let before = one.head(now).0.epoch();
+    let evil = {
+        let memory = two.memory();
+        let time = now.plus(CLOCK_TOLERANCE);
+        let (delegation, set) = (memory.delegation.clone(), Revocations::default());
+        Head::sign(&memory.identity, delegation, memory.network, time.as_millis(), time, &set)
+    };
+    assert_eq!(one.note_head(now, &evil, &[]), Ok(false));
+    assert_eq!(one.head(now).0.epoch(), before);
+    // What another one removes is taken over, whatever its epoch, and then both are quiet.
+    let mut set = Revocations::default();
+    let min_serial = Serial::next(now, None);
+    set.add(id(1), Revocation { min_serial, until: now.plus(DAY) });
+    let removal = {
+        let memory = two.memory();
+        Head::sign(&memory.identity, memory.delegation.clone(), memory.network, 1, now, &set)
+    };
+    assert_eq!(one.note_head(now, &removal, &set.to_bytes()), Ok(true));
+    let (head, own) = one.head(now);
+    assert!(own.covers(&id(1), Serial::from_u64(min_serial.as_u64() - 1)) && head.epoch() == before + 1);
+    head.verify(&one.key(), one.network(), now, &Revocations::default()).expect("members take it");
+    assert_eq!(two.note_head(now, &head, &own.to_bytes()), Ok(true));
+    let (answer, answered) = two.head(now);
+    assert_eq!(one.note_head(now, &answer, &answered.to_bytes()), Ok(false));
+    assert_eq!(one.head(now).0.epoch(), before + 1);
 }

@@ -5,11 +5,14 @@
 //! accepted is *admitted*: packets pass until the first of its statements ends or is revoked. Neither side
 //! needs anybody else for that.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
+use super::revocations::Rest;
 use crate::bucket::{Bucket, Rate};
+use crate::id::NodeId;
 use crate::link::{Event, Gone, PeerKey, Timer};
 use crate::membership::{Credentials, NetworkKey, Refusal, UnixTime};
 use crate::network::{Membership, NetworkIndex, Prefix, digest};
@@ -42,9 +45,8 @@ pub(super) struct Shown {
     /// Set while this node refuses the peer's credentials.
     is_refused: bool,
     budget: Bucket,
-    /// Time until which no set of revocations is fetched from the peer, and how often it has failed.
-    pub(super) rests_until: Option<Instant>,
-    pub(super) failures: u32,
+    /// Issuers whose sets of revocations the peer did not deliver.
+    pub(super) rests: BTreeMap<NodeId, Rest>,
 }
 
 impl Shown {
@@ -56,8 +58,7 @@ impl Shown {
             check_at: None,
             is_refused: false,
             budget: Bucket::new(Rate::every(JUDGE_INTERVAL, JUDGE_BURST), now),
-            rests_until: None,
-            failures: 0,
+            rests: BTreeMap::new(),
         }
     }
 
@@ -237,7 +238,9 @@ impl Endpoint {
             MembershipMessage::Shown(bytes) => self.on_shown(now, key, bytes),
             MembershipMessage::Verdict { digest, reason } => self.on_verdict(now, key, digest, reason),
             MembershipMessage::Head(bytes) => self.on_head(now, key, bytes),
-            MembershipMessage::Have { epoch, digest } => self.on_have(now, key, epoch, digest),
+            MembershipMessage::Have { issuer, epoch, digest } => {
+                self.on_have(now, key, issuer, epoch, digest);
+            }
             MembershipMessage::Want { offset: ASKS_FOR_CREDENTIALS, .. } => {
                 if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut())
                     && shown.budget.take(now)
@@ -330,7 +333,7 @@ impl Endpoint {
             if handle.sender().is_some() {
                 self.core.emit(Event::SessionReady(handle.clone()));
             }
-            self.tell_head(now, key);
+            self.tell_heads(now, key);
         }
         self.arm_heads(now, handle.network());
     }

@@ -96,8 +96,8 @@ pub(super) struct JoinedNetwork {
     wanted: BTreeMap<IpAddr, Instant>,
     /// Questions to controllers that are not answered yet.
     pub(super) asking: Asking,
-    /// Set of revocations that is being fetched from a peer.
-    pub(super) pull: Option<Pull>,
+    /// Sets of revocations that are being fetched from a peer, one of each issuer.
+    pub(super) pulls: BTreeMap<NodeId, Pull>,
     /// Time of the last change of the revocations, and of the next word about them to all peers.
     pub(super) head_changed: Option<Instant>,
     pub(super) have_at: Option<Instant>,
@@ -121,7 +121,7 @@ impl JoinedNetwork {
             by_node: BTreeMap::new(),
             wanted: BTreeMap::new(),
             asking: Asking::default(),
-            pull: None,
+            pulls: BTreeMap::new(),
             head_changed: None,
             have_at: None,
             order: EvictionOrder::default(),

@@ -1,15 +1,20 @@
 //! Revocations of a managed network: how they spread from peer to peer.
 //!
-//! A node tells its peers when the newest head that it knows has changed, and now and then in short that it
-//! has it. Whoever learns of a newer one asks that peer for the head and its whole set. A set takes effect at
-//! once: peers that it names lose their admission.
+//! A node has the newest head of each issuer. It tells its peers when one has changed, and now and then in
+//! short which it has. Whoever learns of a newer one asks that peer for the head and its whole set. A set
+//! takes effect at once: peers that it names lose their admission, and issuers that it names their heads.
+//!
+//! Heads are compared with those of the same issuer only, and each is fetched apart from the others. So a
+//! stolen key delays nothing that another issuer has signed, whatever epochs it signs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
+use crate::id::NodeId;
 use crate::link::{Event, PeerKey, Timer};
 use crate::membership::{Head, Refusal, Revocations};
-use crate::network::{Membership, NetworkIndex};
+use crate::network::{MAX_CONTROLLERS, Membership, NetworkIndex};
 use crate::wire::MembershipMessage;
 
 /// Interval at which peers hear in short which head this node has.
@@ -35,12 +40,29 @@ const MAX_STALLS_OF_MANY: u32 = 2;
 /// the peer, because all of them may be slow.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Time for which no set is fetched from a peer that did not deliver one. It doubles with each failure.
+/// Time for which no set of an issuer is fetched from a peer that did not deliver one. It doubles with each
+/// failure.
 const REST: Duration = Duration::from_secs(5);
 const MAX_REST_DOUBLINGS: u32 = 7;
 
 /// Number of peers that are remembered because they have offered the set that is being fetched.
 const MAX_OFFERS: usize = 16;
+
+/// Time in which no set of an issuer is fetched from a peer.
+#[derive(Debug)]
+pub(super) struct Rest {
+    until: Instant,
+    failures: u32,
+}
+
+/// Issuer in the word of a node that has no head.
+const NO_ISSUER: [u8; 8] = [0; 8];
+
+/// Returns the bytes that name an issuer in short. Only the network key makes issuers, so none takes the name
+/// of another one.
+fn start_of(issuer: &NodeId) -> [u8; 8] {
+    *issuer.as_bytes().first_chunk().expect("an ID has 32 bytes")
+}
 
 /// Set of revocations that is being fetched from a peer.
 #[derive(Debug)]
@@ -109,12 +131,10 @@ impl Endpoint {
     }
 
     pub(super) fn on_heads_timer(&mut self, now: Instant, network: NetworkIndex) {
-        if self
-            .networks
-            .get(&network)
-            .is_some_and(|joined| joined.pull.as_ref().is_some_and(|p| p.next <= now))
-        {
-            self.ask_for_parts(now, network, true);
+        let pulls = self.networks.get(&network).into_iter().flat_map(|joined| &joined.pulls);
+        let late: Vec<NodeId> = pulls.filter(|(_, pull)| pull.next <= now).map(|(node, _)| *node).collect();
+        for issuer in late {
+            self.ask_for_parts(now, network, issuer, true);
         }
         let Some(joined) = self.networks.get_mut(&network) else { return };
         let changed = joined.head_changed;
@@ -124,14 +144,19 @@ impl Endpoint {
                 changed.and_then(|at| REPEATS.iter().map(|delay| at + *delay).find(|repeat| *repeat > now));
             joined.have_at = Some(next.unwrap_or(now + HAVE_INTERVAL));
         }
-        let (have_at, pull_at) = (joined.have_at, joined.pull.as_ref().map(|pull| pull.next));
+        let (have_at, pulls) = (joined.have_at, joined.pulls.values().map(|pull| pull.next));
+        let next = have_at.into_iter().chain(pulls).min();
         if is_due {
+            let unix_time = self.core.clock.unix_time(now);
+            if let Some(membership) = self.membership_mut(network) {
+                membership.forget_heads(Some(unix_time));
+            }
             self.keep_controller(now, network);
             for key in self.members_in(network) {
-                self.tell_have(now, key);
+                self.tell_all_haves(now, key);
             }
         }
-        if let Some(at) = [have_at, pull_at].into_iter().flatten().min() {
+        if let Some(at) = next {
             self.core.timers.set(Timer::Heads(network), at.max(now));
         }
     }
@@ -145,57 +170,89 @@ impl Endpoint {
         self.peers_in(network).into_iter().filter(|key| self.is_member(*key)).collect()
     }
 
-    /// Tells a peer the newest head in short.
-    fn tell_have(&mut self, now: Instant, key: PeerKey) {
+    /// Tells a peer in short which heads this node has.
+    fn tell_all_haves(&mut self, now: Instant, key: PeerKey) {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
-        let head = self.membership(network).and_then(Membership::head);
-        let (epoch, digest) = head.map_or((0, [0; 8]), |head| (head.epoch(), head.digest()));
-        self.tell(now, key, &MembershipMessage::Have { epoch, digest });
+        let heads = self.membership(network).into_iter().flat_map(Membership::heads);
+        let mut issuers: Vec<[u8; 8]> = heads.map(|(head, _)| start_of(&head.issuer())).collect();
+        if issuers.is_empty() {
+            issuers.push(NO_ISSUER);
+        }
+        for issuer in issuers {
+            self.tell_have(now, key, issuer);
+        }
     }
 
-    /// Shows the newest head to a peer.
-    pub(super) fn tell_head(&mut self, now: Instant, key: PeerKey) {
+    /// Tells a peer in short which head of an issuer this node has.
+    fn tell_have(&mut self, now: Instant, key: PeerKey, issuer: [u8; 8]) {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
-        if let Some(bytes) = self.membership(network).and_then(Membership::head).map(Head::to_bytes) {
+        let head = self.membership(network).and_then(|known| known.head_by(issuer));
+        let (epoch, digest) = head.map_or((0, [0; 8]), |head| (head.epoch(), head.digest()));
+        self.tell(now, key, &MembershipMessage::Have { issuer, epoch, digest });
+    }
+
+    /// Shows all heads of this node to a peer.
+    pub(super) fn tell_heads(&mut self, now: Instant, key: PeerKey) {
+        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
+        let heads = self.membership(network).into_iter().flat_map(Membership::heads);
+        for bytes in heads.map(|(head, _)| head.to_bytes()).collect::<Vec<_>>() {
             self.tell(now, key, &MembershipMessage::Head(&bytes));
         }
     }
 
-    /// Handles a peer's word about its newest head.
-    pub(super) fn on_have(&mut self, now: Instant, key: PeerKey, epoch: u64, digest: [u8; 8]) {
+    /// Handles a peer's word about its newest head of an issuer.
+    ///
+    /// The side with the older one answers in short, and the other one then by its head, which nobody answers
+    /// in this way. So two nodes that refuse each other's heads do not go on for ever.
+    pub(super) fn on_have(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        issuer: [u8; 8],
+        epoch: u64,
+        digest: [u8; 8],
+    ) {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
         let Some(membership) = self.membership(network) else { return };
-        let is_ahead = membership.head().is_some_and(|head| (head.epoch(), head.digest()) > (epoch, digest));
-        if membership.lacks(epoch, digest) && epoch > 0 {
+        let own = membership.head_by(issuer).map(|head| (head.epoch(), head.digest(), head.to_bytes()));
+        let (own_epoch, own_digest, bytes) = own.unwrap_or_default();
+        if issuer == NO_ISSUER {
+            if self.is_member(key) && self.may_judge(now, key) {
+                self.tell_heads(now, key);
+            }
+        } else if (own_epoch, own_digest) < (epoch, digest) {
             // The peer sees that this node is behind, and shows its head.
             if self.may_judge(now, key) {
-                self.tell_have(now, key);
+                self.tell_have(now, key, issuer);
             }
-        } else if is_ahead && self.is_member(key) && self.may_judge(now, key) {
-            self.tell_head(now, key);
+        } else if (own_epoch, own_digest) > (epoch, digest) && self.is_member(key) && self.may_judge(now, key)
+        {
+            self.tell(now, key, &MembershipMessage::Head(&bytes));
         }
     }
 
-    /// Handles a head that a peer shows: fetches its set if it is newer.
+    /// Handles a head that a peer shows: fetches its set if it is newer than the known one of its issuer.
     pub(super) fn on_head(&mut self, now: Instant, key: PeerKey, bytes: &[u8]) {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
         let Ok(head) = Head::parse(bytes) else {
             return self.core.counters.control_unknown.increment();
         };
-        let unix_time = self.core.clock.unix_time(now);
+        let (issuer, unix_time) = (head.issuer(), self.core.clock.unix_time(now));
         let Some(membership) = self.membership(network) else { return };
         // A stranger that offers a head and not its set would keep members from fetching it.
-        if !membership.lacks(head.epoch(), head.digest())
+        if !membership.misses(&head)
             || !self.is_member(key)
-            || self.rests(now, key)
+            || self.rests(now, key, &issuer)
             || !self.may_judge(now, key)
         {
             return;
         }
+        let same_set = self.membership(network).and_then(|known| known.set_of(&head));
         let Some(joined) = self.networks.get_mut(&network) else { return };
         let is_known = |pull: &Pull| (pull.head.epoch(), pull.head.digest()) == (head.epoch(), head.digest());
-        // One set at a time; a newer head replaces it.
-        match &mut joined.pull {
+        let is_full = joined.pulls.len() >= MAX_CONTROLLERS;
+        // One set of an issuer at a time; a newer head replaces it.
+        match joined.pulls.get_mut(&issuer) {
             Some(pull) if is_known(pull) => {
                 let is_new = pull.from != key && !pull.offers.contains(&key);
                 if is_new && pull.offers.len() < MAX_OFFERS {
@@ -204,19 +261,24 @@ impl Endpoint {
                 return;
             }
             Some(pull) if !pull.head.is_older_than(head.epoch(), head.digest()) => return,
+            None if is_full => return,
             _ => {}
         }
         let wants = joined.policy.membership().map(|known| known.wants_set(&head, unix_time));
         match wants {
             Some(Ok(true)) => {
+                if let Some(set) = same_set {
+                    self.take_revocations(now, network, Some(key), &head, &set);
+                    return;
+                }
                 // A peer gains no time by another head while it owes the set of the last one.
-                let owed = joined.pull.take().filter(|pull| pull.from == key);
+                let owed = joined.pulls.remove(&issuer).filter(|pull| pull.from == key);
                 let mut pull = Pull::new(key, head, now);
                 if let Some(owed) = owed {
                     (pull.stalls, pull.since) = (owed.stalls, owed.since);
                 }
-                joined.pull = Some(pull);
-                self.ask_for_parts(now, network, false);
+                joined.pulls.insert(issuer, pull);
+                self.ask_for_parts(now, network, issuer, false);
             }
             Some(Err(refusal)) => {
                 tracing::debug!(%refusal, "a peer shows revocations that do not count");
@@ -226,16 +288,16 @@ impl Endpoint {
         }
     }
 
-    /// Asks for the missing parts of the set that is being fetched, or takes it over if none is missing.
-    fn ask_for_parts(&mut self, now: Instant, network: NetworkIndex, is_late: bool) {
+    /// Asks for the missing parts of an issuer's set, or takes it over if none is missing.
+    fn ask_for_parts(&mut self, now: Instant, network: NetworkIndex, issuer: NodeId, is_late: bool) {
         let Some(joined) = self.networks.get_mut(&network) else { return };
-        let Some(pull) = &mut joined.pull else { return };
+        let Some(pull) = joined.pulls.get_mut(&issuer) else { return };
         let missing = pull.missing();
         if missing.is_empty() {
             let set: Vec<u8> = pull.parts.drain(..).flatten().flat_map(Vec::from).collect();
-            let Some(pull) = joined.pull.take() else { return };
+            let Some(pull) = joined.pulls.remove(&issuer) else { return };
             return match self.take_revocations(now, network, Some(pull.from), &pull.head, &set) {
-                true => self.note_delivery(now, pull.from, true),
+                true => self.note_delivery(now, pull.from, issuer, true),
                 false => self.pull_elsewhere(now, network, pull),
             };
         }
@@ -250,7 +312,7 @@ impl Endpoint {
             }
         };
         if is_over || !self.peers.get(from).is_some_and(|peer| peer.link.handle.is_admitted()) {
-            if let Some(pull) = joined.pull.take() {
+            if let Some(pull) = joined.pulls.remove(&issuer) {
                 self.pull_elsewhere(now, network, pull);
             }
             return;
@@ -265,16 +327,17 @@ impl Endpoint {
     /// Fetches the set from another peer, since this one did not deliver it.
     fn pull_elsewhere(&mut self, now: Instant, network: NetworkIndex, mut failed: Pull) {
         tracing::debug!("a peer does not deliver the revocations that it has offered");
-        self.note_delivery(now, failed.from, false);
+        let issuer = failed.head.issuer();
+        self.note_delivery(now, failed.from, issuer, false);
         // Sessions may have ended since the offers came.
         failed.offers.retain(|&key| {
             let has_session = self.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session());
-            has_session && self.is_member(key) && !self.rests(now, key)
+            has_session && self.is_member(key) && !self.rests(now, key, &issuer)
         });
         if failed.offers.is_empty() {
             // Whoever has a newer head answers by showing it.
             for key in self.members_in(network).into_iter().filter(|key| *key != failed.from) {
-                self.tell_have(now, key);
+                self.tell_have(now, key, start_of(&issuer));
             }
             return;
         }
@@ -282,66 +345,71 @@ impl Endpoint {
         let mut pull = Pull::new(failed.offers.remove(0), failed.head, now);
         (pull.offers, pull.changes) = (failed.offers, failed.changes + 1);
         if let Some(joined) = self.networks.get_mut(&network) {
-            joined.pull = Some(pull);
+            joined.pulls.insert(issuer, pull);
         }
-        self.ask_for_parts(now, network, false);
+        self.ask_for_parts(now, network, issuer, false);
     }
 
-    /// Returns true while no set is fetched from a peer, because it did not deliver one.
-    fn rests(&self, now: Instant, key: PeerKey) -> bool {
+    /// Returns true while no set of an issuer is fetched from a peer, because it did not deliver one. It can
+    /// have others: a thief's set that nobody can deliver must not keep a node from those.
+    fn rests(&self, now: Instant, key: PeerKey, issuer: &NodeId) -> bool {
         let shown = self.peers.get(key).and_then(|peer| peer.shown.as_ref());
-        shown.and_then(|shown| shown.rests_until).is_some_and(|until| now < until)
+        shown.and_then(|shown| shown.rests.get(issuer)).is_some_and(|rest| now < rest.until)
     }
 
-    fn note_delivery(&mut self, now: Instant, key: PeerKey, has_delivered: bool) {
+    fn note_delivery(&mut self, now: Instant, key: PeerKey, issuer: NodeId, has_delivered: bool) {
         let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) else { return };
         if has_delivered {
-            (shown.rests_until, shown.failures) = (None, 0);
-        } else {
-            let doublings = shown.failures.min(MAX_REST_DOUBLINGS);
-            shown.rests_until = Some(now + REST * 2_u32.pow(doublings));
-            shown.failures = shown.failures.saturating_add(1);
+            shown.rests.remove(&issuer);
+            return;
         }
+        if shown.rests.len() >= MAX_CONTROLLERS && !shown.rests.contains_key(&issuer) {
+            shown.rests.pop_first();
+        }
+        let rest = shown.rests.entry(issuer).or_insert(Rest { until: now, failures: 0 });
+        rest.until = now + REST * 2_u32.pow(rest.failures.min(MAX_REST_DOUBLINGS));
+        rest.failures = rest.failures.saturating_add(1);
     }
 
-    /// Sends a part of the newest set to a peer.
+    /// Sends a part of a set to a peer.
     pub(super) fn on_want(&mut self, now: Instant, key: PeerKey, digest: [u8; 8], offset: u32) {
         // Sets name members, so only members get them.
         let Some(peer) = self.peers.get(key).filter(|peer| peer.link.handle.is_admitted()) else { return };
-        let Some((head, set)) =
-            self.membership(peer.link.handle.network()).and_then(Membership::head_and_set)
+        let is_meant = |(head, _): &&(Head, Arc<[u8]>)| head.digest() == digest;
+        let Some((_, set)) =
+            self.membership(peer.link.handle.network()).and_then(|known| known.heads().find(is_meant))
         else {
             return;
         };
-        let part = set.get(offset as usize..).filter(|part| !part.is_empty() && head.digest() == digest);
+        let part = set.get(offset as usize..).filter(|part| !part.is_empty());
         if let Some(part) = part {
             let bytes = part[..part.len().min(MembershipMessage::MAX_PART)].to_vec();
             self.tell(now, key, &MembershipMessage::Part { digest, offset, bytes: &bytes });
         }
     }
 
-    /// Handles a part of the set that is being fetched.
+    /// Handles a part of a set that is being fetched.
     pub(super) fn on_part(&mut self, now: Instant, key: PeerKey, digest: [u8; 8], offset: u32, bytes: &[u8]) {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
         let Some(joined) = self.networks.get_mut(&network) else { return };
-        let Some(pull) = joined.pull.as_mut().filter(|pull| pull.from == key && pull.head.digest() == digest)
-        else {
-            return;
-        };
         let (at, rest) =
             (offset as usize / MembershipMessage::MAX_PART, offset as usize % MembershipMessage::MAX_PART);
+        // Two issuers may have signed the same set.
+        let is_missing = |pull: &Pull| pull.parts.get(at).is_some_and(Option::is_none);
+        let is_meant = |pull: &Pull| pull.from == key && pull.head.digest() == digest && is_missing(pull);
+        let Some((issuer, pull)) = joined.pulls.iter_mut().find(|(_, pull)| is_meant(pull)) else { return };
+        let issuer = *issuer;
         let left = pull.head.set_len().saturating_sub(offset as usize);
         if rest != 0 || bytes.len() != left.min(MembershipMessage::MAX_PART) {
             return;
         }
-        let Some(part) = pull.parts.get_mut(at).filter(|part| part.is_none()) else { return };
-        *part = Some(bytes.into());
+        pull.parts[at] = Some(bytes.into());
         pull.stalls = 0;
         pull.next = now + PART_TIMEOUT;
         // With each part that came the next window begins, so that the sender is never asked for all at once.
         let have = pull.parts.iter().filter(|part| part.is_some()).count();
         if have == pull.parts.len() || have.is_multiple_of(WINDOW) {
-            self.ask_for_parts(now, network, false);
+            self.ask_for_parts(now, network, issuer, false);
         }
     }
 
@@ -369,6 +437,9 @@ impl Endpoint {
             }
         }
         if let Some(joined) = self.networks.get_mut(&network) {
+            if let Some(known) = joined.policy.membership() {
+                joined.pulls.retain(|_, pull| known.misses(&pull.head));
+            }
             joined.head_changed = Some(now);
             joined.have_at = Some(now + REPEATS[0]);
         }
@@ -382,7 +453,7 @@ impl Endpoint {
             self.core.emit(Event::RevocationsChanged(handle));
         }
         for key in peers.into_iter().filter(|key| Some(*key) != from) {
-            self.tell_head(now, key);
+            self.tell(now, key, &MembershipMessage::Head(&head.to_bytes()));
         }
         self.core.timers.set_earlier(Timer::Heads(network), now + REPEATS[0]);
         self.begin_renewal_if_own(now, network);

@@ -133,7 +133,8 @@ impl Revocations {
 }
 
 /// Signed statement of an issuer about all revocations of the network at one time. Its epoch grows with each
-/// change, so a node that hears of a larger one knows that it lacks something.
+/// change, so a node that hears of a larger one of this issuer knows that it lacks something. Epochs of two
+/// issuers say nothing about each other: else a stolen key would hide what the others sign.
 ///
 /// ```text
 /// delegation 145 | epoch 8 | time 8 | number of entries 4 | hash of the set 32 | signature 64
@@ -182,6 +183,16 @@ impl Head {
         &self.delegation
     }
 
+    /// Returns the node that has signed.
+    pub fn issuer(&self) -> NodeId {
+        self.delegation.issuer().node_id()
+    }
+
+    /// Returns true if another head is about the same set.
+    pub fn has_set_of(&self, other: &Self) -> bool {
+        (self.entries, self.hash) == (other.entries, other.hash)
+    }
+
     /// Returns the length of the set in bytes.
     pub fn set_len(&self) -> usize {
         self.entries as usize * Revocations::ENTRY_LEN
@@ -192,13 +203,13 @@ impl Head {
         *self.hash.first_chunk().expect("a hash has 32 bytes")
     }
 
-    /// Returns true if this head is newer than another one.
+    /// Returns true if this head is newer than another one of the same issuer.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         other.is_older_than(self.epoch, self.digest())
     }
 
-    /// Returns true if another head with this epoch and digest is newer. Of two heads of one epoch, which a
-    /// stolen key or a restored store can make, all nodes prefer the same one.
+    /// Returns true if another head of the same issuer with this epoch and digest is newer. Of two heads of
+    /// one epoch, which a stolen key or a restored store can make, all nodes prefer the same one.
     pub fn is_older_than(&self, epoch: u64, digest: [u8; 8]) -> bool {
         (self.epoch, self.digest()) < (epoch, digest)
     }
@@ -222,7 +233,7 @@ impl Head {
         {
             return Err(Refusal::Issuer);
         }
-        if revoked.covers(&self.delegation.issuer().node_id(), self.delegation.serial()) {
+        if revoked.covers(&self.issuer(), self.delegation.serial()) {
             return Err(Refusal::Revoked);
         }
         self.delegation.check_time(now)?;

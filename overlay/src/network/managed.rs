@@ -16,8 +16,11 @@ use crate::membership::{
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
 
-/// Maximum number of controllers that a member remembers.
-const MAX_CONTROLLERS: usize = 8;
+/// Maximum number of controllers that a member remembers, and of issuers whose heads it has.
+pub(crate) const MAX_CONTROLLERS: usize = 8;
+
+/// Maximum number of revocations that a node observes. It is what the newest sets of all issuers can have.
+const MAX_OBSERVED: usize = MAX_CONTROLLERS * Revocations::MAX_ENTRIES;
 
 /// Maximum number of members that a node remembers because a controller named them.
 const MAX_FOUND: usize = 64;
@@ -37,9 +40,9 @@ pub struct ManagedNetwork {
     pub request: CertifyRequest,
     /// Nodes that are known to be controllers, the preferred one first. More become known by credentials.
     pub controllers: Vec<PublicIdentity>,
-    /// Newest revocations that are known.
-    pub revocations: Option<(Head, Revocations)>,
-    /// Revocations besides these, which other issuers have signed.
+    /// Newest known head of each issuer, with the bytes of its set as they were signed.
+    pub revocations: Vec<(Head, Arc<[u8]>)>,
+    /// Revocations besides these, which issuers have signed before.
     pub others: Revocations,
     /// Newest time that an issuer has signed and that this node's clock has reached; see
     /// [`Membership::signed_time`].
@@ -61,7 +64,7 @@ impl ManagedNetwork {
             credentials: None,
             request: CertifyRequest::default(),
             controllers: Vec::new(),
-            revocations: None,
+            revocations: Vec::new(),
             others: Revocations::default(),
             signed_time: UnixTime::default(),
             is_controller: false,
@@ -117,8 +120,9 @@ pub struct Membership {
     /// Newest signed time of earlier runs that this node's clock had reached.
     kept: UnixTime,
     revoked: Revocations,
-    /// Newest head, with the bytes of its set.
-    head: Option<(Head, Arc<[u8]>)>,
+    /// Newest head of each issuer that is not revoked, with the bytes of its set. An issuer's epochs order
+    /// its own heads alone, so that no stolen key hides what others sign.
+    heads: BTreeMap<NodeId, (Head, Arc<[u8]>)>,
     /// Members that have shown their credentials in a session.
     admitted: BTreeMap<NodeId, Admission>,
     /// Members that a controller has named. They have to show their credentials themselves.
@@ -127,11 +131,14 @@ pub struct Membership {
 
 impl Membership {
     fn new(network: &ManagedNetwork) -> Self {
-        let (head, mut revoked) = match &network.revocations {
-            Some((head, set)) => (Some((head.clone(), set.to_bytes().into())), set.clone()),
-            None => (None, Revocations::default()),
-        };
-        revoked.merge(&network.others);
+        let (mut heads, mut revoked) = (BTreeMap::new(), network.others.clone());
+        for (head, bytes) in network.revocations.iter().take(MAX_CONTROLLERS) {
+            if let Some(set) = head.read_set(bytes) {
+                revoked.merge(&set);
+                heads.insert(head.issuer(), (head.clone(), Arc::clone(bytes)));
+            }
+        }
+        let given: Vec<Head> = heads.values().map(|(head, _)| head.clone()).collect();
         let mut membership = Self {
             id: network.id,
             key: network.key,
@@ -145,13 +152,14 @@ impl Membership {
             delegated: UnixTime::default(),
             kept: network.signed_time,
             revoked,
-            head,
+            heads,
             admitted: BTreeMap::new(),
             found: BTreeMap::new(),
         };
-        if let Some((head, _)) = &network.revocations {
+        for head in given {
             membership.learn(head.delegation(), head.time(), None);
         }
+        membership.forget_heads(None);
         membership
     }
 
@@ -175,14 +183,14 @@ impl Membership {
         self.request.starts
     }
 
-    /// Returns the newest head.
-    pub fn head(&self) -> Option<&Head> {
-        self.head.as_ref().map(|(head, _)| head)
+    /// Returns the newest head of each issuer, with the bytes of its set.
+    pub fn heads(&self) -> impl Iterator<Item = &(Head, Arc<[u8]>)> {
+        self.heads.values()
     }
 
-    /// Returns the set of the newest head.
-    pub fn newest_set(&self) -> Option<Revocations> {
-        self.head.as_ref().and_then(|(head, set)| head.read_set(set))
+    /// Returns the head that was signed last.
+    pub fn newest_head(&self) -> Option<&Head> {
+        self.heads().map(|(head, _)| head).max_by_key(|head| head.time())
     }
 
     /// Returns the revocations that this node observes: those of all heads that it has seen.
@@ -190,10 +198,18 @@ impl Membership {
         &self.revoked
     }
 
-    /// Returns the observed revocations besides those of [`Self::newest_set`]: other issuers have signed
-    /// them.
+    /// Returns the observed revocations besides those of [`Self::heads`].
     pub fn other_revocations(&self) -> Revocations {
-        self.revoked.beyond(&self.newest_set().unwrap_or_default())
+        self.revoked.beyond(&self.signed())
+    }
+
+    /// Returns the revocations of all heads that this node has.
+    fn signed(&self) -> Revocations {
+        let mut signed = Revocations::default();
+        for set in self.heads().filter_map(|(head, set)| head.read_set(set)) {
+            signed.merge(&set);
+        }
+        signed
     }
 
     /// Returns the newest time that an issuer has signed and that this node's clock had reached when it
@@ -271,9 +287,50 @@ impl Membership {
         self.is_controller
     }
 
-    /// Returns the newest head with the bytes of its set.
-    pub(crate) fn head_and_set(&self) -> Option<&(Head, Arc<[u8]>)> {
-        self.head.as_ref()
+    /// Returns the newest head of the issuer whose node ID begins with these bytes.
+    pub(crate) fn head_by(&self, issuer: [u8; 8]) -> Option<&Head> {
+        let is_meant = |node: &NodeId| node.as_bytes().starts_with(&issuer);
+        self.heads.iter().find(|(node, _)| is_meant(node)).map(|(_, (head, _))| head)
+    }
+
+    /// Returns the bytes of the set that a head is about, if another issuer has signed the same.
+    pub(crate) fn set_of(&self, head: &Head) -> Option<Arc<[u8]>> {
+        self.heads().find(|(known, _)| known.has_set_of(head)).map(|(_, set)| Arc::clone(set))
+    }
+
+    /// Returns true if a head is newer than the known one of its issuer, which is not revoked.
+    pub(crate) fn misses(&self, head: &Head) -> bool {
+        self.lacks(&head.issuer(), head.epoch(), head.digest()) && !self.is_void(head)
+    }
+
+    /// Returns true if the issuer of a head is revoked.
+    fn is_void(&self, head: &Head) -> bool {
+        self.revoked.covers(&head.issuer(), head.delegation().serial())
+    }
+
+    /// Forgets the heads that count no longer. `unix_time` is the system's clock, if it matters.
+    pub(crate) fn forget_heads(&mut self, unix_time: Option<Duration>) {
+        // By both clocks, because a controller may be wrong about the time.
+        let now = unix_time.map(|own| self.time(own).min(own.into()));
+        let mut heads = std::mem::take(&mut self.heads);
+        heads.retain(|_, (head, _)| {
+            !self.is_void(head) && now.is_none_or(|now| now < head.delegation().end())
+        });
+        self.heads = heads;
+    }
+
+    /// Returns the issuer whose head gives way to another one's: that with the oldest delegation, so that all
+    /// nodes have the same. Returns an error if that is the other one itself.
+    fn displaced(&self, head: &Head) -> Result<Option<NodeId>, Refusal> {
+        if self.heads.len() < MAX_CONTROLLERS || self.heads.contains_key(&head.issuer()) {
+            return Ok(None);
+        }
+        let serial = |head: &Head| head.delegation().serial();
+        let oldest = self.heads.iter().min_by_key(|(_, (known, _))| serial(known));
+        match oldest.filter(|(_, (known, _))| serial(known) < serial(head)) {
+            Some((node, _)) => Ok(Some(*node)),
+            None => Err(Refusal::Issuer),
+        }
     }
 
     pub(crate) fn set_key(&mut self, key: NetworkKey) {
@@ -498,19 +555,20 @@ impl Membership {
         self.verdict(admission, unix_time).err()
     }
 
-    /// Checks a head that a peer has shown. Returns true if its set is newer than the known one.
+    /// Checks a head that a peer has shown. Returns true if it is newer than the known one of its issuer.
     pub(crate) fn wants_set(&self, head: &Head, unix_time: Duration) -> Result<bool, Refusal> {
-        if !self.lacks(head.epoch(), head.digest()) {
+        if !self.lacks(&head.issuer(), head.epoch(), head.digest()) {
             return Ok(false);
         }
+        self.displaced(head)?;
         let key = self.key.as_ref().ok_or(Refusal::OtherNetwork)?;
         let time = self.time_for(head.time().max(head.delegation().serial().time()), unix_time);
         head.verify(key, self.id, time, &self.revoked).map(|()| true)
     }
 
-    /// Returns true if a head with this epoch and digest is newer than the known one.
-    pub(crate) fn lacks(&self, epoch: u64, digest: [u8; 8]) -> bool {
-        self.head.as_ref().is_none_or(|(head, _)| head.is_older_than(epoch, digest))
+    /// Returns true if a head with this epoch and digest is newer than the known one of its issuer.
+    fn lacks(&self, issuer: &NodeId, epoch: u64, digest: [u8; 8]) -> bool {
+        self.heads.get(issuer).is_none_or(|(head, _)| head.is_older_than(epoch, digest))
     }
 
     /// Takes over a head whose signatures are right, with its set. Returns the nodes that are admitted no
@@ -519,15 +577,22 @@ impl Membership {
         let revocations = head.read_set(set)?;
         // Merged and not replaced, because no head may take a revocation back.
         self.revoked.merge(&revocations);
+        if self.lacks(&head.issuer(), head.epoch(), head.digest())
+            && let Ok(displaced) = self.displaced(head)
+        {
+            displaced.and_then(|node| self.heads.remove(&node));
+            self.heads.insert(head.issuer(), (head.clone(), set.into()));
+        }
+        // A stolen key can sign any number of sets. What is in nobody's newest one gives way then.
+        if self.revoked.len() > MAX_OBSERVED {
+            self.revoked = self.signed();
+        }
         // Who has revoked an issuer may not know how long its delegation lasts.
         for (node, issuer) in &self.issuers {
             self.revoked.keep(node, issuer.delegation.end());
         }
         // By both clocks, because a controller may be wrong about the time.
         self.revoked.forget(self.time(unix_time).min(unix_time.into()));
-        if self.lacks(head.epoch(), head.digest()) {
-            self.head = Some((head.clone(), set.into()));
-        }
         self.learn(head.delegation(), head.time(), Some(unix_time));
         // Its answers count no more than its certificates.
         let revoked = &self.revoked;
@@ -538,6 +603,7 @@ impl Membership {
             !revoked.covers(&node, serial)
         });
         self.forget_issuers();
+        self.forget_heads(Some(unix_time));
         let nodes: Vec<NodeId> = self.admitted.keys().copied().collect();
         self.found.retain(|_, found| found.check(found.signed_time(), &self.revoked).is_ok());
         Some(nodes.into_iter().filter(|node| self.refusal_of(node, unix_time).is_some()).collect())

@@ -49,7 +49,7 @@ use crate::reach::is_discarded;
 pub use error::{NetworkConfigError, NetworkIdError};
 pub use exit::Exit;
 pub use fixed::{StaticMember, StaticNetwork, is_route};
-pub(crate) use managed::digest;
+pub(crate) use managed::{MAX_CONTROLLERS, digest};
 pub use managed::{ManagedNetwork, Membership};
 pub use policy::{NetworkSummary, Policy};
 pub use prefix::Prefix;

@@ -20,7 +20,7 @@ const ANSWER: u8 = 1;
 /// Shown    0x0C | credentials
 /// Verdict  0x0D | digest of the credentials 8 | reason 1: 0 accepted, else why not
 /// Head     0x0E 0x00 | signed head
-/// Have     0x0E 0x01 | epoch 8 | digest of the set 8
+/// Have     0x0E 0x01 | issuer 8 | epoch 8 | digest of the set 8
 /// Want     0x0E 0x02 | digest of the set 8 | offset 4
 /// Part     0x0E 0x03 | digest of the set 8 | offset 4 | bytes of the set
 /// Question 0x0F 0x00 | id 4 | question to a controller
@@ -37,10 +37,12 @@ pub enum MembershipMessage<'a> {
         /// 0 if they are accepted, else the [`Refusal`](crate::membership::Refusal)'s number.
         reason: u8,
     },
-    /// Newest signed head that the sender has, with its set.
+    /// Newest signed head of an issuer that the sender has, with its set.
     Head(&'a [u8]),
     /// The same in short.
     Have {
+        /// First bytes of the issuer's node ID; zeros if the sender has no head at all.
+        issuer: [u8; 8],
         /// Epoch of the head; 0 without one.
         epoch: u64,
         /// Digest of its set; zeros without one.
@@ -98,7 +100,9 @@ impl<'a> MembershipMessage<'a> {
             VERDICT => Self::Verdict { digest: *reader.array()?, reason: reader.u8()? },
             REVOCATIONS => match reader.u8()? {
                 HEAD => Self::Head(reader.0),
-                HAVE => Self::Have { epoch: reader.u64()?, digest: *reader.array()? },
+                HAVE => {
+                    Self::Have { issuer: *reader.array()?, epoch: reader.u64()?, digest: *reader.array()? }
+                }
                 WANT => Self::Want { digest: *reader.array()?, offset: reader.u32()? },
                 PART => {
                     let (digest, offset) = (*reader.array()?, reader.u32()?);
@@ -124,8 +128,8 @@ impl<'a> MembershipMessage<'a> {
             Self::Shown(credentials) => [&[SHOWN], credentials].concat(),
             Self::Verdict { digest, reason } => [&[VERDICT][..], &digest, &[reason]].concat(),
             Self::Head(head) => [&[REVOCATIONS, HEAD], head].concat(),
-            Self::Have { epoch, digest } => {
-                [&[REVOCATIONS, HAVE][..], &epoch.to_be_bytes(), &digest].concat()
+            Self::Have { issuer, epoch, digest } => {
+                [&[REVOCATIONS, HAVE][..], &issuer, &epoch.to_be_bytes(), &digest].concat()
             }
             Self::Want { digest, offset } => {
                 [&[REVOCATIONS, WANT][..], &digest, &offset.to_be_bytes()].concat()

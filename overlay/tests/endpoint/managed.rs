@@ -6,8 +6,10 @@ use peersock_overlay::membership::{
     Answer, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Grant, Head, NetworkSecret,
     Question, Refusal, Revocation, Revocations, Rights, Serial, UnixTime,
 };
+use peersock_overlay::wire::MembershipMessage;
 use peersock_overlay::{
-    Event, Gone, Identity, Lookup, ManagedNetwork, NetworkConfig, NetworkId, NetworkIndex, NodeId,
+    DATA_OVERHEAD, Event, Gone, Identity, Lookup, ManagedNetwork, NetworkConfig, NetworkId, NetworkIndex,
+    NodeId,
 };
 
 use crate::net::{Net, UNIX_TIME};
@@ -129,6 +131,15 @@ fn certified(authority: &Authority, node: &NodeId, at: Duration) -> Answer {
     }
 }
 
+/// Sends a plaintext that the node itself would not send, in its authentic session.
+fn say(net: &mut Net, from: usize, to: usize, plaintext: &[u8]) {
+    let peer = net.peer(from, to);
+    let (session, path) = (peer.session().expect("a session"), peer.path().expect("a path"));
+    let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+    session.seal(plaintext, &mut datagram).expect("a session");
+    net.transmit(from, &path.place, datagram);
+}
+
 #[test]
 fn members_reach_each_other_by_name_and_granted_address() {
     let mut net = members(&Authority::new(), &[1, 2]);
@@ -161,11 +172,7 @@ fn nothing_passes_from_or_to_a_node_without_credentials() {
     let dropped = net.counter(0, "data_not_admitted");
     assert!(dropped > 0, "the stranger knows this node's credentials, and has tried");
     // A stranger that keeps to no rule seals a packet in its authentic session.
-    let peer = net.peer(stranger, 0);
-    let (session, path) = (peer.session().expect("a session"), peer.path().expect("a path"));
-    let mut datagram = vec![0; 5 + peersock_overlay::DATA_OVERHEAD];
-    session.seal(b"\x60evil", &mut datagram).expect("a session");
-    net.transmit(stranger, &path.place, datagram);
+    say(&mut net, stranger, 0, b"\x60evil");
     net.run(SECOND);
     assert!(net.received(0).is_empty());
     assert_eq!(net.counter(0, "data_not_admitted"), dropped + 1);
@@ -646,7 +653,7 @@ fn answers_count_only_from_issuers_whose_delegation_counts() {
     let mut known = ManagedNetwork::new(id());
     known.key = Some(secret().public());
     known.controllers = vec![*Identity::from_seed(&[CONTROLLER; 32]).public()];
-    known.revocations = Some((head, set));
+    known.revocations = vec![(head, set.to_bytes().into())];
     net.join(new, &NetworkConfig::Managed(Box::new(known)));
     let mut asked = 0;
     for _ in 0..10 {
@@ -679,6 +686,17 @@ fn answers_count_only_from_issuers_whose_delegation_counts() {
     assert_eq!(answered(&net, new), 0, "nobody has delegated to it");
 }
 
+/// Returns what a node keeps on disk.
+fn kept(net: &Net, node: usize) -> ManagedNetwork {
+    let known = net.nodes[node].endpoint.membership(network(net, node)).expect("managed");
+    let mut kept = ManagedNetwork::new(id());
+    (kept.key, kept.credentials) = (Some(secret().public()), known.credentials().cloned());
+    kept.revocations = known.heads().cloned().collect();
+    kept.others = known.other_revocations();
+    kept.signed_time = known.signed_time();
+    kept
+}
+
 #[test]
 fn revocations_of_all_issuers_survive_a_restart() {
     let issuers = [20, 21, 22];
@@ -693,13 +711,8 @@ fn revocations_of_all_issuers_survive_a_restart() {
         let (head, set) = authority.revoke(removed, SECOND);
         net.nodes[node].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by an issuer");
     }
-    let known = net.nodes[node].endpoint.membership(at).expect("managed");
-    let mut kept = ManagedNetwork::new(id());
-    (kept.key, kept.credentials) = (Some(secret().public()), known.credentials().cloned());
-    kept.revocations = known.head().cloned().zip(known.newest_set());
-    kept.others = known.other_revocations();
-    kept.signed_time = known.signed_time();
-    assert_eq!(kept.others.len(), 2, "the newest head has the third");
+    let kept = kept(&net, node);
+    assert_eq!((kept.revocations.len(), kept.others.len()), (3, 0));
     net.restart(node, 4000, UNIX_TIME + SECOND);
     net.join(node, &NetworkConfig::Managed(Box::new(kept)));
     for removed in [2, 3, 4] {
@@ -765,5 +778,294 @@ fn a_member_that_does_not_deliver_a_set_keeps_nobody_from_it() {
     let took = net.wait(Duration::from_secs(300), |net| {
         net.nodes[1].endpoint.membership(at).is_some_and(|known| known.revocations().len() == 101)
     });
+    assert!(took < 5 * SECOND, "{took:?}");
+}
+
+/// Returns a head of a stolen key with the highest epoch that counts anywhere, with its set.
+fn thief_s_head(stolen: &mut Authority, removed: u8, at: Duration) -> (Head, Revocations) {
+    let time = at + DAY - Duration::from_secs(60);
+    stolen.epoch = UnixTime::from(UNIX_TIME + time).as_millis() - 1;
+    stolen.revoke(removed, time)
+}
+
+/// Returns true if a node knows that `issuer` is revoked.
+fn knows(net: &Net, node: usize, issuer: &Authority) -> bool {
+    let known = net.nodes[node].endpoint.membership(network(net, node)).expect("managed");
+    known.revocations().covers(&issuer.identity.node_id(), issuer.delegation.serial())
+}
+
+fn set_revocations(net: &mut Net, node: usize, (head, set): &(Head, Revocations)) {
+    let at = network(net, node);
+    net.nodes[node].endpoint.set_revocations(net.now, at, head, set).expect("signed by an issuer");
+    net.pump();
+}
+
+/// Keeps two nodes apart until the filter is replaced.
+fn separate(net: &mut Net, apart: &[(usize, usize)]) {
+    let apart: Vec<_> = apart.iter().map(|&(a, b)| (net.nodes[a].socket, net.nodes[b].socket)).collect();
+    net.filter = Box::new(move |sent| {
+        !apart.iter().any(|&(a, b)| (sent.from, sent.to) == (a, b) || (sent.from, sent.to) == (b, a))
+    });
+}
+
+#[test]
+fn a_stolen_key_does_not_hide_its_own_revocation() {
+    let (mut honest, mut stolen) = (Authority::with(8, 365 * DAY), Authority::new());
+    // 0 hears the honest controller only, 2 the thief only; 1 is between them, and has met the thief's head.
+    let mut net = members(&honest, &[1, 2, 3]);
+    for (from, to) in [(0, 1), (1, 2), (0, 2)] {
+        net.send(from, to, b"open");
+    }
+    net.run(SECOND);
+    separate(&mut net, &[(0, 1), (0, 2)]);
+    let evil = thief_s_head(&mut stolen, 77, Duration::from_secs(5));
+    set_revocations(&mut net, 2, &evil);
+    net.run(2 * SECOND);
+    let good = honest.revoke(CONTROLLER, Duration::from_secs(6));
+    set_revocations(&mut net, 0, &good);
+    net.run(2 * SECOND);
+    assert!(!knows(&net, 1, &stolen) && !knows(&net, 2, &stolen), "nobody has told them");
+    separate(&mut net, &[(0, 2)]);
+    let took = net.wait(Duration::from_secs(200), |net| knows(net, 1, &stolen) && knows(net, 2, &stolen));
+    assert!(took < Duration::from_secs(62), "{took:?}");
+    // A change reaches everybody at once, whoever has met the thief's next head before.
+    let stolen = &mut Authority::with(10, 365 * DAY);
+    for node in [0, 2] {
+        let evil = thief_s_head(stolen, 78 + node as u8, net.now - crate::net::instant());
+        set_revocations(&mut net, node, &evil);
+        net.run(SECOND);
+    }
+    let good = honest.revoke(10, net.now - crate::net::instant());
+    set_revocations(&mut net, 0, &good);
+    let took = net.wait(5 * SECOND, |net| (0..3).all(|node| knows(net, node, stolen)));
+    assert!(took < SECOND, "{took:?}");
+}
+
+/// The thief is not known yet, and hides the removal of another member.
+#[test]
+fn a_later_epoch_of_one_issuer_hides_no_removal_by_another() {
+    let (mut honest, mut stolen) = (Authority::with(8, 365 * DAY), Authority::new());
+    let mut net = members(&honest, &[1, 2, 3, 4]);
+    for (from, to) in [(0, 1), (1, 2), (2, 3)] {
+        net.send(from, to, b"open");
+    }
+    net.run(SECOND);
+    separate(&mut net, &[(0, 2), (0, 3), (1, 3)]);
+    let evil = thief_s_head(&mut stolen, 77, Duration::from_secs(5));
+    set_revocations(&mut net, 1, &evil);
+    net.run(12 * SECOND);
+    // Through 1 and 2, which both have the thief's head.
+    let good = honest.revoke(66, Duration::from_secs(20));
+    set_revocations(&mut net, 0, &good);
+    let has = |net: &Net, node: usize| {
+        let known = net.nodes[node].endpoint.membership(network(net, node)).expect("managed");
+        [66, 77].iter().all(|&one| known.revocations().covers(&node_id(one), honest.delegation.serial()))
+    };
+    let took = net.wait(Duration::from_secs(100), |net| (0..4).all(|node| has(net, node)));
+    assert!(took < SECOND, "{took:?}");
+}
+
+#[test]
+fn a_thief_s_head_on_disk_hides_nothing_after_a_restart() {
+    let (mut honest, mut stolen) = (Authority::with(8, 365 * DAY), Authority::new());
+    let mut net = members(&honest, &[1, 2]);
+    let evil = thief_s_head(&mut stolen, 77, Duration::from_secs(4));
+    set_revocations(&mut net, 0, &evil);
+    let good = honest.revoke(CONTROLLER, Duration::from_secs(4));
+    set_revocations(&mut net, 1, &good);
+    let stored = kept(&net, 0);
+    net.restart(0, 4001, UNIX_TIME + Duration::from_secs(4));
+    net.join(0, &NetworkConfig::Managed(Box::new(stored.clone())));
+    net.run(4 * SECOND);
+    net.send(0, 1, b"open");
+    let took = net.wait(Duration::from_secs(62), |net| knows(net, 0, &stolen));
+    assert!(took < 5 * SECOND, "{took:?}");
+    // And it tells others, after another restart.
+    let informed = kept(&net, 0);
+    assert_eq!(informed.revocations, kept(&net, 1).revocations);
+    net.restart(0, 4002, UNIX_TIME + Duration::from_secs(20));
+    net.join(0, &NetworkConfig::Managed(Box::new(informed.clone())));
+    net.nodes[1].up = false;
+    let new = net.add(3);
+    let mut uninformed = stored;
+    uninformed.credentials = Some(honest.credentials(3, Duration::ZERO));
+    net.join(new, &NetworkConfig::Managed(Box::new(uninformed.clone())));
+    net.run(4 * SECOND);
+    net.send(new, 0, b"open");
+    net.wait(Duration::from_secs(62), |net| knows(net, new, &stolen));
+    // A head that does not count any more by what else is on disk is not shown to anybody.
+    uninformed.others = informed.revocations[0].0.read_set(&informed.revocations[0].1).expect("its set");
+    net.restart(new, 4003, UNIX_TIME + Duration::from_secs(40));
+    let at = net.join(new, &NetworkConfig::Managed(Box::new(uninformed)));
+    assert_eq!(net.nodes[new].endpoint.membership(at).expect("managed").heads().count(), 0);
+}
+
+/// Returns the number of datagrams of ten minutes between two members, after they have met with these heads.
+fn datagrams(heads: [Option<(Head, Revocations)>; 2]) -> usize {
+    let mut net = members(&Authority::with(20, 365 * DAY), &[1, 2]);
+    for (node, head) in heads.iter().enumerate() {
+        if let Some(head) = head {
+            set_revocations(&mut net, node, head);
+        }
+    }
+    net.send(0, 1, b"open");
+    net.run(Duration::from_secs(70));
+    assert!(net.peer(0, 1).is_admitted() && net.peer(1, 0).is_admitted());
+    net.sent.clear();
+    net.run(Duration::from_secs(600));
+    net.sent.len()
+}
+
+#[test]
+fn issuers_that_contradict_each_other_cause_no_endless_pulling() {
+    let at = Duration::from_secs(4);
+    let good = Authority::with(8, 365 * DAY).revoke(CONTROLLER, at);
+    let other = Authority::with(8, 365 * DAY).revoke(66, at);
+    let evil = thief_s_head(&mut Authority::new(), 77, at);
+    let counter = thief_s_head(&mut Authority::new(), 8, at);
+    let quiet = datagrams([Some(good.clone()), Some(good.clone())]);
+    // A word of each side in the minute, besides the ones that all have.
+    for pair in [[Some(evil.clone()), Some(other)], [Some(evil), Some(good.clone())]] {
+        let busy = datagrams(pair);
+        assert!(busy <= quiet + 2 * 11, "{busy}, {quiet}");
+    }
+    // Each has revoked the other's issuer, and refuses its head: three words of each side in the minute.
+    let busy = datagrams([Some(counter), Some(good)]);
+    assert!(busy > quiet && busy <= quiet + 2 * 11 * 3, "{busy}, {quiet}");
+}
+
+#[test]
+fn made_up_and_contradictory_heads_of_a_thief_delay_no_other_issuer() {
+    let (mut honest, mut stolen) = (Authority::with(8, 365 * DAY), Authority::new());
+    let mut net = members(&honest, &[1, 2, 3]);
+    for (from, to) in [(0, 1), (1, 2)] {
+        net.send(from, to, b"open");
+    }
+    net.run(SECOND);
+    separate(&mut net, &[(0, 2)]);
+    // 2 shows heads of sets that it does not have, also two of one epoch, and delivers other bytes.
+    let evil = |net: &mut Net, stolen: &mut Authority, round: u8| {
+        for removed in [100 + round, 150 + round] {
+            stolen.epoch -= u64::from(removed >= 150);
+            let (head, _) = stolen.revoke(removed, Duration::from_secs(5));
+            say(net, 2, 1, &MembershipMessage::Head(&head.to_bytes()).to_bytes());
+            if round.is_multiple_of(2) {
+                let bytes = &vec![round; head.set_len()][..head.set_len().min(MembershipMessage::MAX_PART)];
+                let part = MembershipMessage::Part { digest: head.digest(), offset: 0, bytes };
+                say(net, 2, 1, &part.to_bytes());
+            }
+        }
+        net.run(SECOND);
+    };
+    for round in 0..30 {
+        evil(&mut net, &mut stolen, round);
+    }
+    let known = net.nodes[1].endpoint.membership(network(&net, 1)).expect("managed");
+    assert!(known.revocations().is_empty() && net.counter(1, "credentials_refused") > 0);
+    // Another peer informs it at once, and so does this one.
+    let good = honest.revoke(66, Duration::from_secs(35));
+    set_revocations(&mut net, 0, &good);
+    let revoked = |net: &Net, node: u8| {
+        let known = net.nodes[1].endpoint.membership(network(net, 1)).expect("managed");
+        known.revocations().covers(&node_id(node), honest.delegation.serial())
+    };
+    let took = net.wait(5 * SECOND, |net| revoked(net, 66));
+    assert!(took < SECOND, "{took:?}");
+    for round in 30..50 {
+        evil(&mut net, &mut stolen, round);
+    }
+    let mut honest = Authority { epoch: 1, ..Authority::with(8, 365 * DAY) };
+    let good = honest.revoke(CONTROLLER, Duration::from_secs(60));
+    separate(&mut net, &[(0, 1), (0, 2)]);
+    set_revocations(&mut net, 2, &good);
+    let took = net.wait(5 * SECOND, |net| revoked(net, CONTROLLER));
+    assert!(took < SECOND, "{took:?}");
+}
+
+/// A slow set of one issuer does not keep another one's waiting.
+#[test]
+fn a_set_that_comes_slowly_delays_no_other_issuer() {
+    let (mut honest, mut stolen) = (Authority::with(8, 365 * DAY), Authority::new());
+    let mut net = members(&honest, &[1, 2]);
+    net.send(0, 1, b"open");
+    net.run(SECOND);
+    for n in 0..10_000_u32 {
+        let mut bytes = [7; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        let (min_serial, until) = (Serial::from_u64(1), UnixTime::from(UNIX_TIME).plus(2 * DAY));
+        stolen.revoked.add(NodeId::from_bytes(bytes), Revocation { min_serial, until });
+    }
+    let (head, set) = thief_s_head(&mut stolen, 77, Duration::from_secs(5));
+    // The last entry does not fit any more: nobody asks for this set.
+    assert_eq!(set.len(), 10_001);
+    say(&mut net, 1, 0, &MembershipMessage::Head(&head.to_bytes()).to_bytes());
+    stolen.revoked = Revocations::default();
+    set.iter().take(9_000).for_each(|(node, entry)| stolen.revoked.add(*node, *entry));
+    let (head, set) = thief_s_head(&mut stolen, 77, Duration::from_secs(5));
+    say(&mut net, 1, 0, &MembershipMessage::Head(&head.to_bytes()).to_bytes());
+    let bytes = set.to_bytes();
+    let mut parts = bytes.chunks(MembershipMessage::MAX_PART).enumerate();
+    let mut deliver = move |net: &mut Net| {
+        let (at, bytes) = parts.next().expect("there are more");
+        let offset = (at * MembershipMessage::MAX_PART) as u32;
+        let part = MembershipMessage::Part { digest: head.digest(), offset, bytes };
+        say(net, 1, 0, &part.to_bytes());
+        net.run(2 * SECOND);
+    };
+    (0..20).for_each(|_| deliver(&mut net));
+    let good = honest.revoke(CONTROLLER, Duration::from_secs(40));
+    set_revocations(&mut net, 1, &good);
+    let took = net.wait(5 * SECOND, |net| knows(net, 0, &stolen));
+    assert!(took < SECOND, "{took:?}");
+    // What is under way from a revoked issuer is given up.
+    net.run(2 * SECOND);
+    let before = net.sent.len();
+    (0..10).for_each(|_| deliver(&mut net));
+    assert!(net.sent.len() - before < 60, "{}", net.sent.len() - before);
+}
+
+#[test]
+fn the_sets_of_a_stolen_key_fill_no_memory() {
+    let (mut honest, mut stolen) = (Authority::with(8, 365 * DAY), Authority::new());
+    let mut net = members(&honest, &[1]);
+    let good = honest.revoke(66, Duration::from_secs(4));
+    set_revocations(&mut net, 0, &good);
+    for round in 0..20_u32 {
+        stolen.revoked = Revocations::default();
+        for n in 0..Revocations::MAX_ENTRIES as u32 - 1 {
+            let mut bytes = [7; 32];
+            bytes[..8].copy_from_slice(&[round.to_be_bytes(), n.to_be_bytes()].concat());
+            let until = UnixTime::from(UNIX_TIME).plus(7300 * DAY);
+            let entry = Revocation { min_serial: Serial::from_u64(1), until };
+            stolen.revoked.add(NodeId::from_bytes(bytes), entry);
+        }
+        let evil = stolen.revoke(77, Duration::from_secs(4));
+        set_revocations(&mut net, 0, &evil);
+    }
+    let known = net.nodes[0].endpoint.membership(network(&net, 0)).expect("managed");
+    assert!(known.revocations().len() <= 8 * Revocations::MAX_ENTRIES, "{}", known.revocations().len());
+    let has = |node| known.revocations().covers(&node_id(node), honest.delegation.serial());
+    assert!(has(66) && has(77));
+}
+
+/// A thief can remove the other issuers as well. The network key makes a new one.
+#[test]
+fn a_new_issuer_removes_a_thief_that_has_removed_all_others() {
+    let (honest, mut stolen) = (Authority::with(8, 365 * DAY), Authority::new());
+    let mut net = members(&honest, &[1, 2]);
+    for node in [0, 1] {
+        let evil = thief_s_head(&mut stolen, 8, Duration::from_secs(5));
+        set_revocations(&mut net, node, &evil);
+    }
+    let mut new = Authority::with(20, 365 * DAY);
+    let controller = net.add(20);
+    net.join(controller, &config(Some(new.credentials(20, Duration::ZERO))));
+    let good = new.revoke(CONTROLLER, Duration::from_secs(6));
+    set_revocations(&mut net, controller, &good);
+    net.run(4 * SECOND);
+    for node in [0, 1] {
+        net.send(node, controller, b"open");
+    }
+    let took = net.wait(Duration::from_secs(62), |net| knows(net, 0, &stolen) && knows(net, 1, &stolen));
     assert!(took < 5 * SECOND, "{took:?}");
 }
