@@ -615,8 +615,8 @@ impl Controller {
     }
 
     /// Renews the delegation by the recovery words. Makes the controller's own node an administrator if it is
-    /// no member, because its identity is a new one. With `is_offline`, the network key is removed from the
-    /// store.
+    /// no member, because its identity is a new one; it gets the name `wish` or a similar one. With
+    /// `is_offline`, the network key is removed from the store.
     ///
     /// # Errors
     /// Returns [`RecoverError::OtherNetwork`] for the words of another network; the store is as before.
@@ -626,6 +626,7 @@ impl Controller {
         rng: &mut dyn CryptoRng,
         who: &str,
         words: &RecoveryWords,
+        wish: Option<MemberName>,
         is_offline: bool,
     ) -> Result<(), RecoverError> {
         if words.secret().public() != self.key() {
@@ -639,7 +640,8 @@ impl Controller {
             write.run("UPDATE network SET sealed = ?", [sealed])?;
             if !is_member {
                 // The controller runs elsewhere now, with another identity. Addresses follow at its renewal.
-                let admission = Admission { role: Role::Admin, admitted_by: who, ..Admission::of(&own) };
+                let admission =
+                    Admission { wish, role: Role::Admin, admitted_by: who, ..Admission::of(&own) };
                 let known = Known::New(&Settings::default());
                 let mut round = Round { write, hints, now, known, keys: &keys, rng: &mut *rng };
                 if let Err(Fail::Store(error)) = round.admit(&admission) {

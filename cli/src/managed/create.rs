@@ -62,10 +62,6 @@ pub(super) struct NewArgs {
 }
 
 impl NewArgs {
-    pub(super) fn is_offline(&self) -> bool {
-        self.offline
-    }
-
     pub(super) fn properties(&self, local: &MemberName) -> NewNetwork {
         let own_name = self.own_name.clone().or_else(|| MemberName::cleaned(&host_name()));
         NewNetwork {

@@ -69,7 +69,7 @@ pub(crate) struct RestoreArgs {
     name: String,
 
     /// File that `peersock network backup` has made; it is not changed
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["own_name", "pool", "outlive"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pool", "outlive"])]
     backup: Option<PathBuf>,
 
     #[command(flatten)]
@@ -98,12 +98,10 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     let seed = read_identity_file(&path.join("identity.key"))?;
     let mut rng = rand::rng();
     let draft = Draft::new(&path)?;
+    let new = args.new.properties(&local);
     let mut controller = match &args.backup {
-        None => {
-            let new = args.new.properties(&local);
-            Controller::create_again(draft.open()?, &seed.0, &new, now(), &mut rng, &words, id_of)
-                .map_err(not_created)?
-        }
+        None => Controller::create_again(draft.open()?, &seed.0, &new, now(), &mut rng, &words, id_of)
+            .map_err(not_created)?,
         Some(file) => {
             fs::copy(file, draft.path()).map_err(|error| {
                 Failure::new(
@@ -114,8 +112,9 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
             fs::set_permissions(draft.path(), Permissions::from_mode(0o600))?;
             let mut controller = Controller::open(draft.open()?, &seed.0)
                 .map_err(|error| stores::store_failure(file, &error))?;
-            let is_offline = args.new.is_offline() || !renews(&mut controller)?;
-            controller.recover(now(), &mut rng, &who(), &words, is_offline).map_err(not_renewed)?;
+            let is_offline = new.is_offline || !renews(&mut controller)?;
+            let wish = Some(new.own_name.clone());
+            controller.recover(now(), &mut rng, &who(), &words, wish, is_offline).map_err(not_renewed)?;
             controller
         }
     };
@@ -153,7 +152,7 @@ pub(crate) fn renew(args: &RenewArgs) -> Outcome {
     let mut controller = args.of.open()?;
     let words = read_words()?;
     let is_offline = args.offline || !renews(&mut controller)?;
-    controller.recover(now(), &mut rand::rng(), &who(), &words, is_offline).map_err(not_renewed)?;
+    controller.recover(now(), &mut rand::rng(), &who(), &words, None, is_offline).map_err(not_renewed)?;
     let status = controller.status(now()).map_err(|error| not_renewed(error.into()))?;
     print(format_args!(
         "{} issues certificates for another {}",

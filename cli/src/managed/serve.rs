@@ -128,6 +128,8 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome
     let mut told = BTreeSet::new();
     let mut noted: Vec<Head> = Vec::new();
     let mut is_failing = false;
+    let mut warned = None;
+    warn_of_end(&mut lock(controller), &mut warned);
     let mut line = lock(controller).last_log_line().unwrap_or_default();
     loop {
         thread::sleep(LOOK_INTERVAL);
@@ -176,6 +178,7 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome
             {
                 tracing::warn!(%refusal, "the controller's own credentials do not count");
             }
+            warn_of_end(&mut controller, &mut warned);
         }
         let waiting = controller.pending().unwrap_or_default();
         let lines = controller.log(line, LINES).unwrap_or_default();
@@ -190,6 +193,27 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome
             }
         }
     }
+}
+
+/// Warns of the end of the right to issue certificates, once on each of some days, where a person has to
+/// renew it. `warned` is the last warning.
+fn warn_of_end(controller: &mut Controller, warned: &mut Option<u64>) {
+    let Ok(status) = controller.status(now()) else { return };
+    let due = status.delegation_warning.filter(|_| !status.renews_delegation);
+    if let Some(days) = due.filter(|_| due != *warned) {
+        let left = super::duration::shown(status.delegation_end.since(now()));
+        let name = controller.name();
+        stdio::note(match days {
+            0 => format!(
+                "the right to issue certificates has ended: `peersock network renew -n {name}` renews it"
+            ),
+            _ => format!(
+                "the right to issue certificates ends in {left}: renew it by the recovery words with `peersock \
+                 network renew -n {name}`"
+            ),
+        });
+    }
+    *warned = due;
 }
 
 /// Returns what a line of the log says to the person who watches the controller; `None` for changes that do

@@ -68,10 +68,13 @@ fn recovery_words_renew_an_offline_networks_delegation() {
     let typed: RecoveryWords = shown.parse().expect("as shown");
     let other = RecoveryWords::draw(&mut rng);
     let late = NOW.plus(400 * DAY);
-    assert_eq!(controller.recover(late, &mut rng, "alice", &other, true), Err(RecoverError::OtherNetwork));
-    controller.recover(late, &mut rng, "alice", &typed, true).expect("the network's words");
+    assert_eq!(
+        controller.recover(late, &mut rng, "alice", &other, None, true),
+        Err(RecoverError::OtherNetwork)
+    );
+    controller.recover(late, &mut rng, "alice", &typed, None, true).expect("the network's words");
     assert_eq!(controller.status(late).expect("readable").delegation_end, late.plus(365 * DAY));
-    controller.recover(late, &mut rng, "alice", &typed, false).expect("the network's words");
+    controller.recover(late, &mut rng, "alice", &typed, None, false).expect("the network's words");
     let status = controller.status(late).expect("readable");
     assert!(status.renews_delegation);
     assert_eq!(status.delegation_end, late.plus(90 * DAY + Duration::from_millis(1)), "its serial is later");
@@ -80,7 +83,7 @@ fn recovery_words_renew_an_offline_networks_delegation() {
     let mut moved = Controller::open(store, &[201; 32]).expect("the store has no secret of the identity");
     assert_eq!(moved.credentials(late), None);
     assert_eq!(moved.delegate(late), Err(RecoverError::OtherIdentity));
-    moved.recover(late, &mut rng, "alice", &typed, false).expect("the network's words");
+    moved.recover(late, &mut rng, "alice", &typed, None, false).expect("the network's words");
     assert_eq!(moved.delegate(late.plus(31 * DAY)), Ok(true));
     let own = moved.credentials(late.plus(31 * DAY)).expect("a member again");
     assert_eq!(own.certificate().grant().role, peersock_overlay::membership::Role::Admin);

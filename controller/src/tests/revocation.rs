@@ -145,7 +145,7 @@ fn a_former_controller_stays_revoked_until_its_delegation_ends() {
     let Controller { store, .. } = controller;
     let mut moved = Controller::open(store, &[201; 32]).expect("the store has no secret of the identity");
     let mut now = NOW.plus(HOUR);
-    moved.recover(now, &mut rng, "alice", &words, false).expect("the network's words");
+    moved.recover(now, &mut rng, "alice", &words, None, false).expect("the network's words");
     let change = Change { role: Some(Role::Member), ..Change::default() };
     moved.change(now, "alice", &former.to_string(), &change).expect("a member");
     moved.revoke(now, "alice", &[&former.to_string()], false).expect("a member");
@@ -174,7 +174,7 @@ fn another_issuer_s_epochs_lead_nobody_and_its_removals_count() {
     one.backup(&copy).expect("a new file");
     let mut two = Controller::open(Store::open(&copy).expect("it exists"), &[201; 32]).expect("a network");
     let now = NOW.plus(HOUR);
-    two.recover(now, &mut rng, "alice", &words, false).expect("the network's words");
+    two.recover(now, &mut rng, "alice", &words, None, false).expect("the network's words");
     two.start(now, Duration::ZERO).expect("a good store");
     // The second key is stolen, and signs the highest epoch that counts.
     let before = one.head(now).0.epoch();
