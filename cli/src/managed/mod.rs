@@ -63,7 +63,7 @@ fn comparable(key: &NetworkKey) -> String {
 fn right_has_ended() -> Failure {
     Failure::new(
         "the controller's right to issue certificates has ended",
-        "renew it by the recovery words with `peersock network renew`",
+        "run `peersock network renew`, and give the recovery words",
     )
 }
 

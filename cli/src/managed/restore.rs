@@ -91,7 +91,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     if stores::is_controller_of(&path, id) {
         return Err(Failure::usage(
             format_args!("the controller of network {id} is here already"),
-            "serve it with `peersock controller`, or renew its right with `peersock network renew`",
+            "run `peersock controller` to serve it, or `peersock network renew` to renew its right",
         ));
     }
     let identity = state.identity()?;

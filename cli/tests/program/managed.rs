@@ -320,6 +320,10 @@ fn members_are_listed_and_named_by_commands() {
     }
     // Without a node that runs, too.
     drop(forwarding);
+    let deadline = Instant::now() + PATIENCE;
+    while run(machines.command("beta", &["status"])).status.success() {
+        assert!(Instant::now() < deadline, "the node outlives its programs");
+    }
     let listed = machines.ok("beta", &["members", "-n", "team", "--wait", "5"]);
     assert!(listed.contains("alpha") && listed.contains("gamma"), "{listed}");
 }

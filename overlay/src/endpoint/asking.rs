@@ -193,8 +193,8 @@ impl Endpoint {
         let preferred = joined.asking.preferred;
         let Some(open) = joined.asking.open.get(&number) else { return };
         let (tries, since, id) = (open.tries, open.since, open.id);
-        // Any of them may be away or silent, so each has its turn. The preferred one has two, so that one lost
-        // packet does not lead elsewhere. Who is away is looked for, and the next one is asked.
+        // Any of them may be away or silent, so each has its turn. The preferred one has two, so that one
+        // lost packet does not lead elsewhere. Who is away is looked for, and the next one is asked.
         let at = preferred + (tries as usize).saturating_sub(1);
         let in_turn = (0..controllers.len()).map(|place| controllers[(at + place) % controllers.len()]);
         let keys: Vec<_> =
