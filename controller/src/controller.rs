@@ -636,9 +636,12 @@ impl Controller {
         let own = *self.memory().identity.public();
         let is_member = self.memory().members.get(&own.node_id()).is_some_and(Member::is_member);
         let keys = self.keys.clone();
+        let rest = millis(now.plus(longest_certificate(&self.settings())));
         self.write(|write, hints| {
             write.run("UPDATE network SET sealed = ?", [sealed])?;
             if !is_member {
+                // The store may be an old copy, and members have addresses that were given later.
+                write.run("UPDATE network SET pools_rest_until = max(pools_rest_until, ?)", [rest])?;
                 // The controller runs elsewhere now, with another identity. Addresses follow at its renewal.
                 let admission =
                     Admission { wish, role: Role::Admin, admitted_by: who, ..Admission::of(&own) };

@@ -45,8 +45,17 @@ fn all(state: &Path) -> Outcome<Vec<NetworkId>> {
 /// Opens the controller of a network: the named one, or the only one.
 pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
     let mut found = Vec::new();
+    let mut failed = None;
     for id in all(state)? {
-        let controller = open_one(state, id)?;
+        let controller = match open_one(state, id) {
+            Ok(controller) => controller,
+            // A damaged store of another network keeps nobody from this one.
+            Err(failure) if named.is_some() => {
+                failed = Some(failure);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
         if named.is_none_or(|named| named.parse() == Ok(id) || named == controller.name().as_str()) {
             found.push(controller);
         }
@@ -54,6 +63,7 @@ pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
     let names = || found.iter().map(Controller::name).collect::<Vec<_>>().join(", ");
     match (found.len(), named) {
         (1, _) => Ok(found.remove(0)),
+        (0, Some(_)) if let Some(failure) = failed => Err(failure),
         (0, None) => Err(Failure::new(
             format_args!("no network has its controller in {}", state.display()),
             "make one with `peersock network create NAME`, or give another --state DIR",

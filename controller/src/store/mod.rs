@@ -242,11 +242,16 @@ fn new_file(path: &Path) -> std::io::Result<File> {
 
 /// Copies a database into a file that does not exist.
 fn copy(db: &Connection, to: &Path) -> Result<(), StoreError> {
+    // SQLite would take a relative path that begins with `file:` for a URI.
+    let absolute = std::path::absolute(to).map_err(StoreError::at(to))?;
+    let text = absolute.to_str().ok_or_else(|| StoreError::value("path"))?;
     new_file(to).map_err(StoreError::at(to))?;
-    let text = to.to_str().ok_or_else(|| StoreError::value("path"))?;
     // SQLite accepts a file that exists if it is empty.
-    db.execute("VACUUM INTO ?", [text])?;
-    File::open(to).and_then(|file| file.sync_all()).map_err(StoreError::at(to))
+    let copied = db.execute("VACUUM INTO ?", [text]).map_err(StoreError::from);
+    let copied =
+        copied.and_then(|_| File::open(to).and_then(|file| file.sync_all()).map_err(StoreError::at(to)));
+    // A part of a copy would look like one.
+    copied.inspect_err(|_| drop(std::fs::remove_file(to)))
 }
 
 /// Returns the path with a suffix: `controller.db` becomes `controller.db.lock`.
