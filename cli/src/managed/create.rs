@@ -87,7 +87,7 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     let new = args.new.properties(&local);
     let created = Controller::create(draft.open()?, &seed.0, &new, super::now(), &mut rng, id_of);
     let (mut controller, words) = created.map_err(not_created)?;
-    draft.keep(&path, &mut controller)?;
+    draft.keep(&path, &controller)?;
     keep_own(&state, &identity, &local, &mut controller)?;
     print(format_args!("network {local}   {}", grouped(controller.network())))?;
     stdio::note(format_args!(
@@ -131,7 +131,7 @@ impl Draft {
     }
 
     /// Copies the store of `controller` to its place in a state directory.
-    pub(super) fn keep(self, state: &Path, controller: &mut Controller) -> Outcome {
+    pub(super) fn keep(self, state: &Path, controller: &Controller) -> Outcome {
         let place = stores::path_of(state, controller.network());
         let folder = place.parent().unwrap_or(state);
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

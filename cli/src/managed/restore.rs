@@ -118,7 +118,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
             controller
         }
     };
-    draft.keep(&path, &mut controller)?;
+    draft.keep(&path, &controller)?;
     keep_own(&state, &identity, &local, &mut controller)?;
     print(format_args!("network {local}   {}", grouped(id)))?;
     stdio::note(format_args!("key {}", super::comparable(&controller.key())));

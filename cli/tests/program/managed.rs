@@ -47,9 +47,9 @@ impl Machines {
     fn create(&self, options: &[&str]) -> (String, String) {
         let create = ["network", "create", "team", "--pool", "10.77.0.0/24", "--name", "alpha"];
         let made = run(self.command("alpha", &[&create, options].concat()));
-        let (id, told) = (made.text().replace('-', ""), made.stderr);
+        let (id, told) = (made.text().trim().replace('-', ""), made.stderr);
         let words = told.lines().find_map(|line| line.split("it restores the network: ").nth(1));
-        (id[id.trim_end().len() - 16..].trim().to_owned(), words.expect("words").to_owned())
+        (id[id.len() - 16..].to_owned(), words.expect("words").to_owned())
     }
 
     fn serve(&self, machine: &str) -> Running {
@@ -67,6 +67,11 @@ impl Machines {
 
     fn invite(&self, words: &[&str]) -> String {
         self.ok("alpha", &[&["network", "invite"], words].concat())
+    }
+
+    /// Makes a machine a member of that name, by an invite of `alpha`.
+    fn admit(&self, machine: &str) {
+        self.ok(machine, &["join", &self.invite(&["--name", machine]), "--as", "team"]);
     }
 
     fn members(&self) -> Vec<Value> {
@@ -106,8 +111,7 @@ fn a_machine_joins_by_an_invite_and_talks_and_a_removal_ends_it() {
 
     let (_listening, address) = machines.listen("beta", "7000");
     assert_eq!(address, "10.77.0.2");
-    let other = machines.invite(&["--name", "gamma"]);
-    machines.ok("gamma", &["join", &other, "--as", "team"]);
+    machines.admit("gamma");
     let reached = machines.dial("gamma", "10.77.0.2:7000");
     assert!(reached.status.success(), "{}", reached.stderr);
 
@@ -139,10 +143,7 @@ fn a_machine_without_an_invite_waits_for_its_code() {
 fn members_go_on_without_the_controller_and_across_its_restart() {
     let machines = Machines::new();
     let (_, serving) = machines.network();
-    for machine in ["beta", "gamma"] {
-        let invite = machines.invite(&["--name", machine]);
-        machines.ok(machine, &["join", &invite, "--as", "team"]);
-    }
+    ["beta", "gamma"].iter().for_each(|machine| machines.admit(machine));
     drop(serving);
     let (_listening, address) = machines.listen("beta", "7000");
     let reached = machines.dial("gamma", &format!("{address}:7000"));
@@ -220,8 +221,7 @@ fn a_machine_that_was_removed_is_told_and_its_flows_end() {
 fn a_machine_that_was_removed_while_it_was_off_learns_it_at_its_first_use() {
     let machines = Machines::new();
     let (_, _serving) = machines.network();
-    let invite = machines.invite(&["--name", "beta"]);
-    machines.ok("beta", &["join", &invite, "--as", "team"]);
+    machines.admit("beta");
     let (_listening, address) = machines.listen("alpha", "7000");
     machines.ok("alpha", &["network", "revoke", "beta"]);
     // A node that runs says it, too.
@@ -285,10 +285,7 @@ fn an_invite_in_place_of_a_network_leads_to_join() {
 fn members_are_listed_and_named_by_commands() {
     let machines = Machines::new();
     let (id, _serving) = machines.network();
-    for machine in ["beta", "gamma"] {
-        let invite = machines.invite(&["--name", machine]);
-        machines.ok(machine, &["join", &invite, "--as", "team"]);
-    }
+    ["beta", "gamma"].iter().for_each(|machine| machines.admit(machine));
     let (listening, address) = machines.listen("gamma", "7000");
     // Neither has met the other: the controller knows the name.
     for name in ["gamma", "GAMMA", "gamma.team", &format!("gamma.{id}")] {
@@ -383,7 +380,7 @@ fn members_join_a_network_again_that_is_restored_by_its_words_alone() {
     let machines = Machines::new();
     let (_, words) = machines.create(&[]);
     let serving = machines.serve("alpha");
-    machines.ok("beta", &["join", &machines.invite(&["--name", "beta"]), "--as", "team"]);
+    machines.admit("beta");
     drop(serving);
     let again =
         machines.with_words("epsilon", &["network", "restore", "office", "--name", "epsilon"], &words);
@@ -401,7 +398,7 @@ fn a_network_is_restored_on_another_machine_by_its_words() {
     let machines = Machines::new();
     let (id, words) = machines.create(&[]);
     let serving = machines.serve("alpha");
-    machines.ok("beta", &["join", &machines.invite(&["--name", "beta"]), "--as", "team"]);
+    machines.admit("beta");
     let file = machines.0.path().join("backup.db");
     let file = file.to_str().expect("text");
     machines.ok("alpha", &["network", "backup", file]);

@@ -222,7 +222,8 @@ impl Endpoint {
         }
     }
 
-    fn is_connected(&self, key: PeerKey) -> bool {
+    /// Returns true if a peer can be told something now.
+    pub(super) fn is_connected(&self, key: PeerKey) -> bool {
         self.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session())
     }
 

@@ -330,10 +330,9 @@ impl Endpoint {
         let issuer = failed.head.issuer();
         self.note_delivery(now, failed.from, issuer, false);
         // Sessions may have ended since the offers came.
-        failed.offers.retain(|&key| {
-            let has_session = self.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session());
-            has_session && self.is_member(key) && !self.rests(now, key, &issuer)
-        });
+        failed
+            .offers
+            .retain(|&key| self.is_connected(key) && self.is_member(key) && !self.rests(now, key, &issuer));
         if failed.offers.is_empty() {
             // Whoever has a newer head answers by showing it.
             for key in self.members_in(network).into_iter().filter(|key| *key != failed.from) {
