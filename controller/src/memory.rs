@@ -250,6 +250,8 @@ impl Memory {
             _ if !self.members.get(&node).is_some_and(Member::is_member) => None,
             Question::FindName(name) => self.names.get(name).copied(),
             Question::FindAddress(address) => self.addresses.get(address).copied(),
+            // Programs are in no store; nodes that have a session with one answer.
+            Question::FindProgram(..) => None,
         };
         Some(found.and_then(|node| self.find(now, node)).unwrap_or(Answer::Absent))
     }

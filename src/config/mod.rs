@@ -219,7 +219,7 @@ impl Network {
     /// it. Case does not matter. Sockets of a node that has joined the network resolve the same names.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
         let policy = self.config.policy();
-        policy.node_named(name).map(|node| policy.addresses_of(&node)).unwrap_or_default()
+        policy.nodes_named(name).iter().flat_map(|node| policy.addresses_of(node)).collect()
     }
 
     /// Returns true if a passphrase or pre-shared key is needed to take part.

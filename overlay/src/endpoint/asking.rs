@@ -14,7 +14,7 @@ use rand::RngExt;
 use super::Endpoint;
 use crate::id::PublicIdentity;
 use crate::link::{Event, Link, PeerKey, Reason, Timer};
-use crate::membership::{Answer, Credentials, Denial, Question};
+use crate::membership::{Answer, Credentials, Denial, MemberName, Question};
 use crate::network::{Membership, NetworkIndex};
 use crate::session::Peer;
 use crate::wire::MembershipMessage;
@@ -79,7 +79,9 @@ impl Endpoint {
     /// Begins to ask for credentials: at once without any, else when they are due for renewal.
     pub(super) fn begin_asking(&mut self, now: Instant, network: NetworkIndex) {
         let Some(time) = self.network_time(now, network) else { return };
-        let Some(membership) = self.membership(network).filter(|known| !known.is_controller()) else {
+        let Some(membership) = self.membership(network).filter(|known| known.is_certified()) else {
+            // At once, so that a program's machine can tell of it.
+            self.keep_controller(now, network);
             return self.arm_heads(now, network);
         };
         let begun = membership.own().map(|own| own.admission.credentials().certificate().serial().time());
@@ -99,7 +101,7 @@ impl Endpoint {
 
     /// Asks for credentials soon if this node has none that count.
     pub(super) fn begin_renewal_if_own(&mut self, now: Instant, network: NetworkIndex) {
-        let Some(membership) = self.membership(network).filter(|known| !known.is_controller()) else {
+        let Some(membership) = self.membership(network).filter(|known| known.is_certified()) else {
             return;
         };
         let unix_time = self.core.clock.unix_time(now);
@@ -112,7 +114,7 @@ impl Endpoint {
 
     /// Asks for credentials soon, unless that is about to happen.
     pub(super) fn ask_soon(&mut self, now: Instant, network: NetworkIndex) {
-        if self.membership(network).is_none_or(Membership::is_controller) {
+        if !self.membership(network).is_some_and(Membership::is_certified) {
             return;
         }
         let is_asked = self.networks.get(&network).is_some_and(|joined| {
@@ -187,18 +189,15 @@ impl Endpoint {
 
     /// Sends one question to the next controller that can be reached, or looks for ways to all.
     fn ask(&mut self, now: Instant, network: NetworkIndex, number: u32) {
-        let controllers: Vec<_> =
-            self.membership(network).map_or_else(Vec::new, |known| known.controllers().to_vec());
+        let asked = self.asked(network, number);
         let Some(joined) = self.networks.get(&network) else { return };
-        let preferred = joined.asking.preferred;
         let Some(open) = joined.asking.open.get(&number) else { return };
         let (tries, since, id) = (open.tries, open.since, open.id);
-        // Any of them may be away or silent, so each has its turn. The preferred one has two, so that one
-        // lost packet does not lead elsewhere. Who is away is looked for, and the next one is asked.
-        let at = preferred + (tries as usize).saturating_sub(1);
-        let in_turn = (0..controllers.len()).map(|place| controllers[(at + place) % controllers.len()]);
-        let keys: Vec<_> =
-            in_turn.filter_map(|identity| self.controller_peer(now, network, identity)).collect();
+        // Any of them may be away or silent, so each has its turn. The first one has two, so that one lost
+        // packet does not lead elsewhere. Who is away is looked for, and the next one is asked.
+        let at = (tries as usize).saturating_sub(1);
+        let in_turn = (0..asked.len()).map(|place| asked[(at + place) % asked.len()]);
+        let keys: Vec<_> = in_turn.filter_map(|identity| self.peer_to_ask(now, network, identity)).collect();
         let connected = keys.iter().copied().find(|key| self.is_connected(*key));
         for &key in keys.iter().take_while(|key| Some(**key) != connected) {
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
@@ -220,6 +219,24 @@ impl Endpoint {
             open.tries += u32::from(connected.is_some() || keys.is_empty());
             open.next = now + pause;
         }
+    }
+
+    /// Returns the nodes that know the answer to a question, the preferred one first: the controllers, and
+    /// before them a program's machine.
+    fn asked(&self, network: NetworkIndex, number: u32) -> Vec<PublicIdentity> {
+        let Some(joined) = self.networks.get(&network) else { return Vec::new() };
+        let controllers = joined.policy.membership().map_or(&[][..], Membership::controllers);
+        let look_up = joined.asking.open.get(&number).and_then(|open| open.question.as_deref());
+        let machine = match look_up.map(Question::parse) {
+            Some(Ok(Question::FindProgram(_, machine))) => {
+                joined.policy.nodes_named(machine.as_str()).first().copied()
+            }
+            _ => None,
+        };
+        let known = machine.and_then(|node| self.peers.get(*joined.by_node.get(&node)?));
+        let machine = known.map(|peer| *peer.link.handle.identity());
+        let (first, preferred) = controllers.split_at(joined.asking.preferred.min(controllers.len()));
+        [machine.as_slice(), preferred, first].concat()
     }
 
     /// Returns true if a peer can be told something now.
@@ -256,26 +273,35 @@ impl Endpoint {
         })
     }
 
-    /// Keeps a session with a controller, by which revocations come at once.
+    /// Keeps a session with a controller, by which revocations come at once. A program also keeps one with
+    /// its machine's node, which tells others of it.
     pub(super) fn keep_controller(&mut self, now: Instant, network: NetworkIndex) {
         let Some(membership) = self.membership(network).filter(|known| !known.is_controller()) else {
             return;
         };
+        let machine: Vec<_> = membership.machine().copied().into_iter().collect();
         let controllers = membership.controllers().to_vec();
+        for identities in [machine, controllers] {
+            self.keep_one(now, network, &identities);
+        }
+    }
+
+    /// Begins sessions with these nodes, unless one of them has a session.
+    fn keep_one(&mut self, now: Instant, network: NetworkIndex, identities: &[PublicIdentity]) {
         let known = |one: &PublicIdentity| self.networks.get(&network)?.by_node.get(&one.node_id()).copied();
-        if controllers.iter().filter_map(known).any(|key| self.is_connected(key)) {
+        if identities.iter().filter_map(known).any(|key| self.is_connected(key)) {
             return;
         }
-        for identity in controllers {
-            let Some(key) = self.controller_peer(now, network, identity) else { continue };
+        for &identity in identities {
+            let Some(key) = self.peer_to_ask(now, network, identity) else { continue };
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));
             self.look_up_peer(now, key);
         }
     }
 
-    /// Returns the peer that is this controller, which becomes one if it is none yet. `None` if the
-    /// controller is this node, or its address is another's.
-    fn controller_peer(
+    /// Returns the peer that is this controller or machine, which becomes one if it is none yet. `None` if
+    /// that is this node, or its address is another's.
+    fn peer_to_ask(
         &mut self,
         now: Instant,
         network: NetworkIndex,
@@ -322,22 +348,40 @@ impl Endpoint {
         duration.mul_f64(self.core.rng.random_range(0.0..1.0))
     }
 
-    /// Handles a question of a node, if this node is a controller.
+    /// Handles a question of a node: about a program, or any other one if this node is a controller.
     pub(super) fn on_question(&mut self, now: Instant, key: PeerKey, id: u32, bytes: &[u8]) {
         let Some(peer) = self.peers.get(key) else { return };
         let handle = peer.link.handle.clone();
-        if !self.membership(handle.network()).is_some_and(Membership::is_controller) {
-            return self.core.counters.control_unknown.increment();
-        }
-        let Ok(question) = Question::parse(bytes) else {
-            return self.core.counters.control_unknown.increment();
+        let is_controller = self.membership(handle.network()).is_some_and(Membership::is_controller);
+        let question = match Question::parse(bytes) {
+            Ok(question @ Question::FindProgram(..)) => question,
+            Ok(question) if is_controller => question,
+            _ => return self.core.counters.control_unknown.increment(),
         };
         // Members' look-ups show who is there, so only members get answers to them.
         let is_public = matches!(question, Question::Certify(_));
         if !self.may_judge(now, key) || !is_public && !handle.is_admitted() {
             return;
         }
-        self.core.emit(Event::Asked(handle, id, Box::new(question)));
+        match question {
+            // Whoever has a session with a program knows of it; no store does.
+            Question::FindProgram(label, machine) => {
+                let answer = self.program(handle.network(), &label, &machine);
+                self.answer(now, &handle, id, &answer);
+            }
+            question => self.core.emit(Event::Asked(handle, id, Box::new(question))),
+        }
+    }
+
+    /// Returns the answer to the question for a program.
+    fn program(&self, network: NetworkIndex, label: &MemberName, machine: &MemberName) -> Answer {
+        let found = self.networks.get(&network).and_then(|joined| {
+            let admission = joined.policy.membership()?.program(label, machine)?;
+            let peer = self.peers.get(*joined.by_node.get(admission.holder())?)?;
+            let credentials = Box::new(admission.credentials().clone());
+            Some(Answer::Found { identity: *peer.link.handle.identity(), credentials })
+        });
+        found.unwrap_or(Answer::Absent)
     }
 
     /// Answers a question that [`Event::Asked`] has reported with this number.
@@ -365,6 +409,14 @@ impl Endpoint {
         };
         let (node, unix_time) = (*handle.id(), self.core.clock.unix_time(now));
         let Some(membership) = joined.policy.membership_mut() else { return };
+        let is_controller = membership.controllers().iter().any(|controller| controller.node_id() == node);
+        if answer == Answer::Absent && !is_controller {
+            // A machine's node may just have started, and then a controller may know more.
+            if let Some(open) = joined.asking.open.get_mut(&number).filter(|open| open.tries == 1) {
+                (open.tries, open.next) = (2, now);
+            }
+            return self.arm_asking(now, network);
+        }
         if let Err(refusal) = membership.hear(&node, &self.own_id, &answer, unix_time) {
             // The question is repeated, to another controller if there is one.
             tracing::info!(peer = %handle.logged(), %refusal, "an answer does not count");

@@ -160,6 +160,18 @@ pub enum JoinError {
         /// Reason.
         refusal: Refusal,
     },
+    /// The network admits machines, and this node is a program's beside its machine's node. Programs beside
+    /// it may join managed networks alone.
+    #[error("this program's node cannot join network {network} for its machine: {reason}")]
+    Beside {
+        /// Network that was not joined.
+        network: NetworkId,
+        /// Reason why the node is not the machine's.
+        reason: Box<str>,
+    },
+    /// This node is a program's beside its machine's node, and the machine is no member of the managed network.
+    #[error("this machine is no member of network {0}, so none of its programs is one")]
+    MachineNotAMember(NetworkId),
     /// The node has already joined the maximum number of networks.
     #[error("one node can join at most {0} networks")]
     TooMany(usize),

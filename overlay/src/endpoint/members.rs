@@ -164,7 +164,8 @@ impl Endpoint {
     /// joining.
     pub fn addresses_named(&self, name: &str, is_meant: impl Fn(NetworkId) -> bool) -> Vec<IpAddr> {
         let of_one = |network: &JoinedNetwork| {
-            network.policy.node_named(name).map(|node| network.policy.addresses_of(&node)).unwrap_or_default()
+            let named = network.policy.nodes_named(name);
+            named.iter().flat_map(|node| network.policy.addresses_of(node)).collect::<Vec<_>>()
         };
         self.networks.values().filter(|network| is_meant(network.id)).flat_map(of_one).collect()
     }

@@ -10,6 +10,7 @@ use crate::wire::{ParseError, Reader, mapped};
 const CERTIFY: u8 = 1;
 const FIND_NAME: u8 = 2;
 const FIND_ADDRESS: u8 = 3;
+const FIND_PROGRAM: u8 = 4;
 
 const CERTIFIED: u8 = 0x81;
 const PENDING: u8 = 0x82;
@@ -17,12 +18,13 @@ const DENIED: u8 = 0x83;
 const FOUND: u8 = 0x84;
 const ABSENT: u8 = 0x85;
 
-/// Question of a node to a controller.
+/// Question of a node to a controller, or about a machine's program to the machine.
 ///
 /// ```text
 /// certify        01 | run 8 | starts 8 | length 1, token | length 1, name | length 1, description
 /// find a name    02 | length 1, name
 /// find by address 03 | address 16 (IPv4-mapped if IPv4)
+/// find a program 04 | length 1, label | length 1, name of the machine
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
@@ -32,6 +34,8 @@ pub enum Question {
     FindName(MemberName),
     /// "Which member has this address?"
     FindAddress(IpAddr),
+    /// "Which program has this label at the machine with this name?" The machine answers it, too.
+    FindProgram(MemberName, MemberName),
 }
 
 /// Request for a certificate.
@@ -273,6 +277,11 @@ impl Question {
                 out.push(FIND_ADDRESS);
                 out.extend_from_slice(&mapped(*address).octets());
             }
+            Self::FindProgram(label, machine) => {
+                out.push(FIND_PROGRAM);
+                label::emit(label.as_str(), &mut out);
+                label::emit(machine.as_str(), &mut out);
+            }
         }
         out
     }
@@ -305,6 +314,7 @@ impl Question {
             }
             FIND_NAME => Self::FindName(text(&mut reader)?),
             FIND_ADDRESS => Self::FindAddress(std::net::Ipv6Addr::from(*reader.array()?).to_canonical()),
+            FIND_PROGRAM => Self::FindProgram(text(&mut reader)?, text(&mut reader)?),
             _ => return Err(ParseError::Type),
         };
         reader.end()?;

@@ -80,8 +80,8 @@ impl Policy for AdHoc {
         None
     }
 
-    fn node_named(&self, _: &str) -> Option<NodeId> {
-        None
+    fn nodes_named(&self, _: &str) -> Vec<NodeId> {
+        Vec::new()
     }
 
     fn keeps(&self, _: &NodeId) -> bool {

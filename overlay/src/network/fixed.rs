@@ -216,11 +216,11 @@ impl Policy for Static {
         self.members.get(node)?.name.as_deref()
     }
 
-    fn node_named(&self, name: &str) -> Option<NodeId> {
+    fn nodes_named(&self, name: &str) -> Vec<NodeId> {
         let is_so = |member: &StaticMember| {
             member.name.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(name))
         };
-        self.members.iter().find(|(_, member)| is_so(member)).map(|(node, _)| *node)
+        self.members.iter().find(|(_, member)| is_so(member)).map(|(node, _)| *node).into_iter().collect()
     }
 
     fn keeps(&self, node: &NodeId) -> bool {

@@ -1,5 +1,6 @@
 //! Managed networks: controllers admit the members, and members show each other what controllers have signed.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -11,7 +12,7 @@ use crate::crypto::hash;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::membership::{
     Admission, Answer, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Grant, Head, MemberName,
-    NetworkKey, Refusal, Revocations, Serial, UnixTime,
+    NetworkKey, ProcessCertificate, Refusal, Revocations, Serial, UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -21,6 +22,9 @@ pub(crate) const MAX_CONTROLLERS: usize = 8;
 
 /// Maximum number of revocations that a node observes. It is what the newest sets of all issuers can have.
 const MAX_OBSERVED: usize = MAX_CONTROLLERS * Revocations::MAX_ENTRIES;
+
+/// Maximum number of nodes to which one name leads.
+const MAX_NAMED: usize = 8;
 
 /// Maximum number of members that a node remembers because a controller named them.
 const MAX_FOUND: usize = 64;
@@ -50,6 +54,9 @@ pub struct ManagedNetwork {
     /// True if this node answers requests for credentials:
     /// [`Event::Asked`](crate::Event::Asked) reports them.
     pub is_controller: bool,
+    /// True if this node is a program's, beside the node of a member. Its credentials come from the member,
+    /// so it asks no controller for any.
+    pub is_program: bool,
     /// Pre-shared key, with which the network is refused: credentials protect it, and somebody who gives a
     /// secret expects another network.
     pub psk: Option<Psk>,
@@ -68,6 +75,7 @@ impl ManagedNetwork {
             others: Revocations::default(),
             signed_time: UnixTime::default(),
             is_controller: false,
+            is_program: false,
             psk: None,
         }
     }
@@ -111,6 +119,7 @@ pub struct Membership {
     request: CertifyRequest,
     controllers: Vec<PublicIdentity>,
     is_controller: bool,
+    is_program: bool,
     /// Issuers whose delegations were checked and are not revoked, with what they say about the time.
     issuers: BTreeMap<NodeId, Issuer>,
     /// Milliseconds by which this node's clock is behind the issuers' that have answered.
@@ -147,6 +156,7 @@ impl Membership {
             request: network.request.clone(),
             controllers: network.controllers.iter().copied().take(MAX_CONTROLLERS).collect(),
             is_controller: network.is_controller,
+            is_program: network.is_program,
             issuers: BTreeMap::new(),
             offset: 0,
             delegated: UnixTime::default(),
@@ -287,6 +297,22 @@ impl Membership {
         self.is_controller
     }
 
+    /// Returns true if this node's credentials come from a controller in another node.
+    pub(crate) fn is_certified(&self) -> bool {
+        !self.is_controller && !self.is_program
+    }
+
+    /// Returns the member beside whose node this program's node is.
+    pub(crate) fn machine(&self) -> Option<&PublicIdentity> {
+        self.own.as_ref()?.admission.credentials().process().map(ProcessCertificate::machine)
+    }
+
+    /// Returns the program of a machine that has shown its credentials with this label, the newest one first.
+    pub(crate) fn program(&self, label: &MemberName, machine: &MemberName) -> Option<&Admission> {
+        let is_meant = |one: &&Admission| one.label() == Some(label) && one.grant().name == *machine;
+        self.admitted.values().filter(is_meant).max_by_key(|one| program_serial(one))
+    }
+
     /// Returns the newest head of the issuer whose node ID begins with these bytes.
     pub(crate) fn head_by(&self, issuer: [u8; 8]) -> Option<&Head> {
         let is_meant = |node: &NodeId| node.as_bytes().starts_with(&issuer);
@@ -381,12 +407,22 @@ impl Membership {
             admission.check(at, &self.revoked)?;
             self.learn(credentials.delegation(), UnixTime::default(), None);
         }
+        if self.speaks_for(node, answer) {
+            return Ok(());
+        }
         let issuer = self.issuers.get(node).ok_or(Refusal::Issuer)?;
         match (issuer.delegation.rights().issues, at < issuer.delegation.end()) {
             (false, _) => Err(Refusal::Issuer),
             (_, false) => Err(Refusal::IssuerExpired),
             _ => Ok(()),
         }
+    }
+
+    /// Returns true if a node answers about a program beside it, which its own signature shows.
+    fn speaks_for(&self, node: &NodeId, answer: &Answer) -> bool {
+        let Answer::Found { credentials, .. } = answer else { return false };
+        self.admitted.contains_key(node)
+            && credentials.process().is_some_and(|process| process.machine().node_id() == *node)
     }
 
     fn choose_offset(&mut self) {
@@ -473,7 +509,7 @@ impl Membership {
         let credentials = Credentials::parse(bytes).map_err(|_| Refusal::Malformed)?;
         let admission = self.check(&credentials, holder, unix_time)?;
         // Of two certificates of one node, the later one says what is true now.
-        let is_older = |known: &Admission| serial(known) > serial(&admission);
+        let is_older = |known: &Admission| program_serial(known) > program_serial(&admission);
         if !self.admitted.get(holder).is_some_and(is_older) {
             self.admitted.insert(*holder, admission);
         }
@@ -632,6 +668,11 @@ fn serial(admission: &Admission) -> Serial {
     admission.credentials().certificate().serial()
 }
 
+/// Returns the serials of a program's certificate and of its machine's, by which the newest program is known.
+fn program_serial(admission: &Admission) -> (Serial, Option<Serial>) {
+    (serial(admission), admission.credentials().process().map(ProcessCertificate::serial))
+}
+
 /// Returns the short name of credentials by which their receiver acknowledges them.
 pub(crate) fn digest(credentials: &[u8]) -> [u8; 8] {
     *hash::hash(&[DIGEST_LABEL, credentials]).first_chunk().expect("a hash has 32 bytes")
@@ -713,22 +754,24 @@ impl Policy for Managed {
         self.membership.known(node).map(|admission| admission.grant().name.as_str())
     }
 
-    fn node_named(&self, name: &str) -> Option<NodeId> {
+    /// Returns the machine's own node before its programs, or the programs with a label: `label.machine`.
+    fn nodes_named(&self, name: &str) -> Vec<NodeId> {
         let lower = name.to_ascii_lowercase();
         let (label, machine) = match lower.split_once('.') {
             Some((label, machine)) => (Some(label), machine),
             None => (None, lower.as_str()),
         };
         let is_meant = |admission: &&Admission| {
-            admission.grant().name.as_str() == machine
-                && match label {
-                    Some(label) => admission.label().map(MemberName::as_str) == Some(label),
-                    // The machine's own node; its programs only have the name if the node is away.
-                    None => !admission.is_process(),
-                }
+            let has_label = || admission.label().map(MemberName::as_str) == label;
+            admission.grant().name.as_str() == machine && (label.is_none() || has_label())
         };
-        // A name that was given on may still be in an older certificate.
-        self.membership.all().filter(is_meant).max_by_key(|one| serial(one)).map(|one| *one.holder())
+        let mut meant: Vec<&Admission> = self.membership.all().filter(is_meant).collect();
+        // A name that was given on may still be in an older certificate, of another member.
+        let newest = meant.iter().max_by_key(|one| serial(one)).map(|one| one.grant().node);
+        meant.retain(|one| Some(one.grant().node) == newest);
+        // The newest program first: a label may still be that of one that has ended.
+        meant.sort_by_key(|one| (one.is_process(), Reverse(program_serial(one))));
+        meant.into_iter().take(MAX_NAMED).map(|one| *one.holder()).collect()
     }
 
     fn keeps(&self, _: &NodeId) -> bool {

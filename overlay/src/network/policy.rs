@@ -72,8 +72,8 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// Returns the name of a member.
     fn name_of(&self, node: &NodeId) -> Option<&str>;
 
-    /// Returns the member with this name, ignoring case.
-    fn node_named(&self, name: &str) -> Option<NodeId>;
+    /// Returns the nodes to which a name leads, ignoring case: the member with this name first.
+    fn nodes_named(&self, name: &str) -> Vec<NodeId>;
 
     /// Returns true if a silent member stays a member. Others are forgotten after a while, or when there are
     /// too many.

@@ -61,8 +61,8 @@ impl Policy for Roots {
         None
     }
 
-    fn node_named(&self, _: &str) -> Option<NodeId> {
-        None
+    fn nodes_named(&self, _: &str) -> Vec<NodeId> {
+        Vec::new()
     }
 
     fn keeps(&self, node: &NodeId) -> bool {

@@ -138,8 +138,8 @@ fn a_managed_network_with_a_secret_is_refused() {
 #[test]
 fn names_are_those_of_the_list_in_any_case() {
     let policy = network(LISTED, vec![named(1, "alpha"), member(2, &[])]).policy();
-    assert_eq!(policy.node_named("Alpha"), Some(node(1)));
-    assert_eq!(policy.node_named("beta"), None);
+    assert_eq!(policy.nodes_named("Alpha"), [node(1)]);
+    assert_eq!(policy.nodes_named("beta"), []);
     assert_eq!((policy.name_of(&node(1)), policy.name_of(&node(2))), (Some("alpha"), None));
 }
 
@@ -198,4 +198,62 @@ fn a_summary_says_what_the_policy_does() {
         assert_eq!(summary.by_file, NetworkConfig::by_id(policy.id()).is_err());
     }
     assert_eq!(listed.policy().summary().kind, "static");
+}
+
+mod look_ups {
+    use std::time::Duration;
+
+    use super::node;
+    use crate::id::{Identity, NetworkId};
+    use crate::membership::{
+        Answer, Certificate, Credentials, Delegation, Grant, NetworkSecret, ProcessCertificate, Refusal,
+        Rights, Serial, UnixTime,
+    };
+    use crate::network::{ManagedNetwork, Membership};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+    const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+    fn keys(seed: u8) -> Identity {
+        Identity::from_seed(&[seed; 32])
+    }
+
+    /// Returns the credentials of the member with this seed.
+    fn credentials(seed: u8) -> Credentials {
+        let (id, secret) = (network(), NetworkSecret::from_seed(&[77; 32]));
+        let serial = Serial::next(UnixTime::from(NOW), None);
+        let delegation = Delegation::sign(&secret, id, *keys(9).public(), serial, DAY, Rights::ALL);
+        let grant = Grant::new(node(seed), format!("node-{seed}").parse().expect("a name"));
+        let certificate = Certificate::sign(&keys(9), id, grant, serial, DAY).expect("a good grant");
+        Credentials::new(secret.public(), delegation, certificate)
+    }
+
+    fn network() -> NetworkId {
+        "8056c2e21c000001".parse().expect("an ID")
+    }
+
+    #[test]
+    fn a_member_answers_for_the_programs_beside_it_and_for_nothing_else() {
+        let mut known = Membership::new(&ManagedNetwork {
+            key: Some(NetworkSecret::from_seed(&[77; 32]).public()),
+            ..ManagedNetwork::new(network())
+        });
+        known.judge(&node(1), &credentials(1).to_bytes(), NOW).expect("a member");
+        let program = |machine: u8| {
+            let serial = Serial::next(UnixTime::from(NOW), None);
+            let signed = ProcessCertificate::sign(&keys(machine), network(), &node(3), None, serial, DAY);
+            credentials(machine).of_process(signed)
+        };
+        let said = |by: u8, credentials: Credentials| {
+            let answer = Answer::Found { identity: *keys(3).public(), credentials: Box::new(credentials) };
+            known.hear(&node(by), &node(5), &answer, NOW)
+        };
+        assert_eq!(said(1, program(1)), Ok(()));
+        // Its own member, another machine's program; and a program of whoever is not admitted.
+        assert_eq!(said(1, credentials(3)), Err(Refusal::Issuer));
+        assert_eq!(said(1, program(2)), Err(Refusal::Issuer));
+        assert_eq!(said(2, program(2)), Err(Refusal::Issuer));
+        assert_eq!(said(9, credentials(3)), Ok(()), "a controller answers for all");
+        assert_eq!(known.hear(&node(1), &node(5), &Answer::Absent, NOW), Err(Refusal::Issuer));
+    }
 }

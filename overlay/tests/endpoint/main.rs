@@ -20,6 +20,7 @@ mod nat;
 mod net;
 mod nicknames;
 mod paths;
+mod programs;
 mod punching;
 mod question;
 mod reach;

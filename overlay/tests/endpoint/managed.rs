@@ -14,26 +14,26 @@ use peersock_overlay::{
 
 use crate::net::{Net, UNIX_TIME};
 
-const DAY: Duration = Duration::from_secs(86_400);
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// Identity of the controller in these tests.
-const CONTROLLER: u8 = 9;
+pub(super) const CONTROLLER: u8 = 9;
 
-fn id() -> NetworkId {
+pub(super) fn id() -> NetworkId {
     "8056c2e21c000001".parse().expect("a managed ID")
 }
 
-fn secret() -> NetworkSecret {
+pub(super) fn secret() -> NetworkSecret {
     NetworkSecret::from_seed(&[77; 32])
 }
 
-fn node_id(identity: u8) -> NodeId {
+pub(super) fn node_id(identity: u8) -> NodeId {
     Identity::from_seed(&[identity; 32]).node_id()
 }
 
 /// Signer of the certificates and revocations in these tests.
-struct Authority {
+pub(super) struct Authority {
     identity: Identity,
     delegation: Delegation,
     lifetime: Duration,
@@ -42,7 +42,7 @@ struct Authority {
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(CONTROLLER, 365 * DAY)
     }
 
@@ -55,7 +55,7 @@ impl Authority {
     }
 
     /// Returns credentials that are signed at `at` after the start.
-    fn credentials(&self, identity: u8, at: Duration) -> Credentials {
+    pub(super) fn credentials(&self, identity: u8, at: Duration) -> Credentials {
         let mut grant = Grant::new(node_id(identity), format!("node-{identity}").parse().expect("a name"));
         (grant.ipv4, grant.ipv4_length) = (Some([10, 7, 0, identity].into()), 24);
         let serial = Serial::next(UnixTime::from(UNIX_TIME + at), None);
@@ -64,7 +64,7 @@ impl Authority {
     }
 
     /// Revokes what was signed for a node until `at` after the start.
-    fn revoke(&mut self, identity: u8, at: Duration) -> (Head, Revocations) {
+    pub(super) fn revoke(&mut self, identity: u8, at: Duration) -> (Head, Revocations) {
         self.revoke_for(identity, at, 2 * DAY)
     }
 
@@ -85,7 +85,7 @@ fn config(credentials: Option<Credentials>) -> NetworkConfig {
 }
 
 /// Creates nodes with these identities on one LAN, all of them members.
-fn members(authority: &Authority, identities: &[u8]) -> Net {
+pub(super) fn members(authority: &Authority, identities: &[u8]) -> Net {
     let mut net = Net::new();
     for &identity in identities {
         let node = net.add(identity);
@@ -99,11 +99,11 @@ fn members(authority: &Authority, identities: &[u8]) -> Net {
     net
 }
 
-fn network(net: &Net, node: usize) -> NetworkIndex {
+pub(super) fn network(net: &Net, node: usize) -> NetworkIndex {
     net.nodes[node].endpoint.networks()[0].index
 }
 
-fn expelled(net: &Net, node: usize) -> usize {
+pub(super) fn expelled(net: &Net, node: usize) -> usize {
     net.count(node, |event| matches!(event, Event::PeerGone(_, Gone::Expelled)))
 }
 
@@ -132,7 +132,7 @@ fn certified(authority: &Authority, node: &NodeId, at: Duration) -> Answer {
 }
 
 /// Sends a plaintext that the node itself would not send, in its authentic session.
-fn say(net: &mut Net, from: usize, to: usize, plaintext: &[u8]) {
+pub(super) fn say(net: &mut Net, from: usize, to: usize, plaintext: &[u8]) {
     let peer = net.peer(from, to);
     let (session, path) = (peer.session().expect("a session"), peer.path().expect("a path"));
     let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
@@ -801,7 +801,7 @@ fn set_revocations(net: &mut Net, node: usize, (head, set): &(Head, Revocations)
 }
 
 /// Keeps two nodes apart until the filter is replaced.
-fn separate(net: &mut Net, apart: &[(usize, usize)]) {
+pub(super) fn separate(net: &mut Net, apart: &[(usize, usize)]) {
     let apart: Vec<_> = apart.iter().map(|&(a, b)| (net.nodes[a].socket, net.nodes[b].socket)).collect();
     net.filter = Box::new(move |sent| {
         !apart.iter().any(|&(a, b)| (sent.from, sent.to) == (a, b) || (sent.from, sent.to) == (b, a))
