@@ -50,6 +50,7 @@ impl Session {
         };
         let port = if args.state.ephemeral { args.port_of_passing_node() } else { args.overlay_port };
         let node = builder(args, identity, interfaces(&args.interfaces))?.port(port);
+        let node = node.beside(network.id().is_managed());
         Session::open_with(args, node, network, Node::join, farewell)
     }
 
@@ -65,7 +66,9 @@ impl Session {
             Interfaces::All => Interfaces::Except(own),
             named => named,
         };
+        // A device has the machine's addresses, so its node is the machine's.
         let node = Node::builder().identity(identity).interfaces(allowed).port(args.overlay_port);
+        let node = node.beside(false);
         Ok(args.without_roots(node)?.roots(roots))
     }
 

@@ -72,6 +72,20 @@ impl Datapath {
         self.settle(now, batch);
     }
 
+    /// Notes that a controller has removed this node's machine from a network: connections in it end.
+    pub fn set_removed(&self, now: Instant, network: NetworkIndex, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint, _| endpoint.set_removed(network, true));
+        self.settle(now, batch);
+    }
+
+    /// Asks the controllers of a managed network for a member, or for a machine's program, by its name.
+    /// Returns false if that is not possible now.
+    pub fn find_name(&self, now: Instant, network: NetworkIndex, name: &str, batch: &mut Batch) -> bool {
+        let asked = self.with_control(now, batch, |endpoint, now| endpoint.find_name(now, network, name));
+        self.settle(now, batch);
+        asked
+    }
+
     /// Asks the controllers of a managed network for a member. Returns false if that is not possible now.
     pub fn find_member(
         &self,

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use peersock_overlay::membership::MemberName;
 use peersock_overlay::wire::DISCOVERY_PORT;
 use peersock_overlay::{Endpoint, EndpointConfig, Identity, NoEntropy, Restricted, Suite, default_provider};
 use peersock_stack::Stack;
 use zeroize::Zeroizing;
 
 use super::closing::Closing;
+use super::machine::Machine;
 use super::meeting::Meetings;
 use super::root_list::RootLists;
 use super::{Inner, Node, contact, probe, singleton};
@@ -23,8 +25,8 @@ use crate::interfaces::{Target, require_for_turn};
 use crate::management::{END_MARK, ManagementServer, Request, STOPPED};
 use crate::netcheck::Netcheck;
 use crate::settings::{
-    MAX_BUSY_POLL, VariableError, busy_poll_of_environment, dht_of_environment, roots_of_environment,
-    stun_of_environment, turn_of_environment,
+    MAX_BUSY_POLL, VariableError, busy_poll_of_environment, dht_of_environment, label_of_environment,
+    roots_of_environment, stun_of_environment, turn_of_environment,
 };
 use crate::state::{StateDir, StateError};
 use crate::sync;
@@ -176,6 +178,8 @@ pub struct NodeBuilder {
     tcp_punch: Option<bool>,
     suite: Option<Suite>,
     stack: peersock_stack::Config,
+    beside: bool,
+    label: Option<MemberName>,
 }
 
 impl Default for NodeBuilder {
@@ -196,6 +200,8 @@ impl Default for NodeBuilder {
             tcp_punch: None,
             suite: None,
             stack: peersock_stack::Config::default(),
+            beside: true,
+            label: None,
         }
     }
 }
@@ -204,6 +210,40 @@ impl NodeBuilder {
     /// Sets the source of the identity. Default: the default state directory.
     pub fn identity(mut self, identity: IdentitySource) -> Self {
         self.identity = identity;
+        self
+    }
+
+    /// Sets whether this node runs *beside* the machine's node if another process has the state directory.
+    /// Otherwise the start fails then, and a [`label`](Self::label) counts no more. Default: yes.
+    ///
+    /// Such a node has keys and an address of its own. It may join the managed networks in which the machine
+    /// is a member, and is admitted there by a certificate of the machine's keys: under the machine's name and
+    /// rights, without a controller, and no longer than the machine. Other networks refuse it when it joins.
+    ///
+    /// ```no_run
+    /// use peersock::{Network, Node};
+    ///
+    /// // Each of several processes of a machine may do this at the same time.
+    /// let node = Node::builder().start()?;
+    /// let joined = node.join(Network::by_id("8056c2e21c000001".parse()?)?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn beside(mut self, on: bool) -> Self {
+        self.beside = on;
+        self.label = self.label.filter(|_| on);
+        self
+    }
+
+    /// Makes this node one beside the machine's, see [`beside`](Self::beside), even if no other process has
+    /// the state directory. In managed networks it is reached as `label.machine`. Default: the environment's
+    /// `PEERSOCK_AS`, and no label without it.
+    ///
+    /// ```no_run
+    /// let node = peersock::Node::builder().label("web".parse()?).start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn label(mut self, label: MemberName) -> Self {
+        self.label = Some(label);
         self
     }
 
@@ -462,7 +502,7 @@ impl NodeBuilder {
             }
         };
         // A state directory in use fails here, before any socket is open.
-        let (identity, state) = self.open_identity()?;
+        let Keys { identity, state, machine } = self.open_identity()?;
         let sockets =
             UdpSockets::bind(self.interfaces.clone(), self.port, self.discovery_port).map_err(|error| {
                 match error.kind() {
@@ -519,6 +559,7 @@ impl NodeBuilder {
                 waiting_until: Mutex::default(),
                 ipv4_aliases: Mutex::default(),
                 state,
+                machine,
             }),
         };
         if dht.is_on() {
@@ -569,16 +610,58 @@ impl NodeBuilder {
         Ok((maps_ports, wanted(self.tcp_punch, Feature::Streams, "TCP between nodes")?))
     }
 
-    fn open_identity(&self) -> Result<(Identity, Option<StateDir>), StartError> {
+    fn open_identity(&self) -> Result<Keys, StartError> {
         let path = match &self.identity {
-            IdentitySource::Ephemeral => return Ok((Identity::from_seed(&*random_seed()?), None)),
-            IdentitySource::Seed(seed) => return Ok((Identity::from_seed(&seed.0), None)),
+            IdentitySource::Ephemeral => return Ok(Keys::of(Identity::from_seed(&*random_seed()?))),
+            IdentitySource::Seed(seed) => return Ok(Keys::of(Identity::from_seed(&seed.0))),
             IdentitySource::Default => StateDir::default_path()?,
             IdentitySource::StateDir(path) => path.clone(),
-            IdentitySource::Opened(state) => return Ok((state.identity()?, Some(state.clone()))),
+            IdentitySource::Opened(state) => {
+                return Ok(Keys { state: Some(state.clone()), ..Keys::of(state.identity()?) });
+            }
         };
-        let state = StateDir::open(&path)?;
-        Ok((state.identity()?, Some(state)))
+        let label = match &self.label {
+            None if self.beside => label_of_environment()?,
+            label => label.clone(),
+        };
+        let in_use = match StateDir::open(&path) {
+            Ok(state) => {
+                let identity = state.identity()?;
+                if label.is_none() {
+                    return Ok(Keys { identity, state: Some(state), machine: None });
+                }
+                None
+            }
+            Err(in_use @ StateError::InUse { .. }) if self.beside || label.is_some() => Some(in_use),
+            Err(error) => return Err(error.into()),
+        };
+        let reason = in_use.as_ref().map_or_else(|| WITH_LABEL.to_owned(), StateError::to_string);
+        match (Machine::open(path, label, reason, self)?, in_use) {
+            (Some(machine), _) => {
+                let identity = Identity::from_seed(&*random_seed()?);
+                Ok(Keys { machine: Some(machine), ..Keys::of(identity) })
+            }
+            (None, Some(in_use)) => Err(in_use.into()),
+            (None, None) => Err(io::Error::other("the identity was removed").into()),
+        }
+    }
+}
+
+/// Reason why a node with a label joins managed networks alone.
+const WITH_LABEL: &str = "a program with a label has a node beside its machine's";
+
+/// Keys of a node, and their place.
+struct Keys {
+    identity: Identity,
+    state: Option<StateDir>,
+    /// Machine beside whose node this one runs.
+    machine: Option<Machine>,
+}
+
+impl Keys {
+    /// Returns keys that no place keeps.
+    fn of(identity: Identity) -> Keys {
+        Keys { identity, state: None, machine: None }
     }
 }
 

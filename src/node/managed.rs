@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::task::Waker;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use peersock_datapath::{Datapath, Heard, JoinedNetwork, Subscription};
 use peersock_overlay::membership::{
@@ -18,6 +18,7 @@ use peersock_overlay::membership::{
 use peersock_overlay::{Event, JoinError, ManagedNetwork, Membership, NetworkConfig, PublicIdentity};
 use peersock_stack::Batch;
 
+use super::machine::Machine;
 use super::{Inner, Joined};
 use crate::config::network_id;
 use crate::state::{MembershipRecord, StateDir, denial_word};
@@ -263,6 +264,7 @@ pub(super) fn start(
         stretched: None,
         written: None,
         is_stale: true,
+        seen: None,
     };
     follower.update();
     let ending = Ending(Arc::clone(&follower.shared));
@@ -276,6 +278,7 @@ pub(super) fn start(
             if let Heard::Event(event) = heard {
                 follower.note(&event);
             }
+            follower.renew_beside();
             follower.write_if_due();
         }
         follower.is_stale = true;
@@ -310,6 +313,8 @@ struct Follower {
     written: Option<Instant>,
     /// True if the record on disk lacks something.
     is_stale: bool,
+    /// When the machine's node had written the record that this program has read last.
+    seen: Option<SystemTime>,
 }
 
 impl Follower {
@@ -451,6 +456,47 @@ impl Follower {
         }
     }
 
+    /// Follows the machine beside whose node this one is: shows credentials with its newest certificate, and
+    /// tells what a controller has decided about it.
+    fn renew_beside(&mut self) {
+        let Some(node) = self.node.upgrade() else { return };
+        let Some(machine) = &node.machine else { return };
+        let (network, datapath) = (self.network.clone(), &node.driver.datapath);
+        let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let read = |known: &Membership| (known.time(unix_time), known.credentials().cloned());
+        let Some((now, own)) = datapath.membership(network.index, read) else { return };
+        let (written, is_due) = (machine.written(network.id), Machine::is_due(own.as_ref(), now));
+        if written == self.seen && !is_due {
+            return;
+        }
+        self.seen = written;
+        // Without a record the machine has left the network, and the program's certificate ends soon.
+        let Ok(Some(record)) = machine.record(network.id) else { return };
+        if let Some(reason) = record.denied {
+            if reason == Denial::Removed {
+                datapath.set_removed(Instant::now(), network.index, &mut Batch::default());
+                node.driver.kick();
+            }
+            return self.shared.set(Standing::Denied(reason), true);
+        }
+        machine.renew_in_place(&record, now);
+        let is_same = own.as_ref().map(Credentials::certificate)
+            == record.credentials.as_ref().map(Credentials::certificate);
+        if is_same && !is_due {
+            return;
+        }
+        let Some(credentials) = machine.credentials(&record, &node.identity.node_id(), now) else { return };
+        let mut batch = Batch::default();
+        match datapath.set_credentials(Instant::now(), network.index, &credentials, &mut batch) {
+            Ok(()) => {
+                node.driver.kick();
+                self.update();
+                self.shared.set(Standing::Member, true);
+            }
+            Err(error) => tracing::warn!(%error, "the machine's certificate cannot be shown"),
+        }
+    }
+
     fn write_if_due(&mut self) {
         let is_soon = self.written.is_some_and(|at| at.elapsed() < WRITE_INTERVAL);
         if !self.is_stale || is_soon {
@@ -490,17 +536,17 @@ pub(crate) fn addresses_named(datapath: &Datapath, name: &str, networks: &[Joine
     found
 }
 
-/// Asks the controllers of managed networks for the member with a name, if one may have it. Returns false
-/// once they have said that none has it.
+/// Asks the controllers of managed networks for the member or program with a name, if one may have it.
+/// Returns false once they have said that none has it.
 pub(crate) fn search_name(datapath: &Datapath, name: &str, networks: &[JoinedNetwork]) -> bool {
-    // A name with a dot is no member's, and this one is every machine's.
-    let wanted = name.parse::<MemberName>().ok().filter(|name| name.as_str() != "localhost");
-    let Some(wanted) = wanted else { return false };
+    // This name is every machine's.
+    if name.eq_ignore_ascii_case("localhost") {
+        return false;
+    }
     let (now, mut batch) = (Instant::now(), Batch::default());
-    let question = Question::FindName(wanted);
     let mut is_asked = false;
     for network in networks {
-        is_asked |= datapath.find_member(now, network.index, &question, &mut batch);
+        is_asked |= datapath.find_name(now, network.index, name, &mut batch);
     }
     is_asked
 }
@@ -551,6 +597,15 @@ impl Joined {
     /// Returns `NetworkDown` if the network was left.
     pub fn wait_admitted(&self, timeout: Duration, told: impl FnMut(&Standing)) -> io::Result<Standing> {
         self.wait_standing(timeout, told, |standing| *standing == Standing::Member)
+    }
+
+    /// Waits until a controller has answered in this run of the node, for a time at most. Returns false if
+    /// none has.
+    pub(super) fn wait_heard(&self, timeout: Duration) -> bool {
+        let Some(shared) = self.shared() else { return false };
+        let progress = sync::lock(&shared.progress);
+        let waited = sync::wait_timeout_while(&shared.changed, progress, timeout, |now| now.heard.is_none());
+        waited.heard.is_some()
     }
 
     /// Waits like [`wait_admitted`](Joined::wait_admitted), but until `is_wanted`.

@@ -8,6 +8,7 @@ mod echo_packet;
 mod events;
 mod forked;
 mod joined;
+mod machine;
 mod managed;
 #[cfg_attr(not(feature = "dht"), path = "no_meeting.rs")]
 mod meeting;
@@ -51,6 +52,7 @@ pub use status::{
 
 pub(crate) use self::closing::Closing;
 use self::contact::Keeper;
+use self::machine::Machine;
 use self::meeting::Meetings;
 use crate::config::{Network, RootSource};
 use crate::driver::Driver;
@@ -121,6 +123,8 @@ pub(crate) struct Inner {
     ipv4_aliases: Mutex<BTreeMap<Ipv6Addr, BTreeSet<Ipv4Addr>>>,
     /// State directory, kept for its lock.
     state: Option<StateDir>,
+    /// Machine beside whose node this one runs.
+    machine: Option<Machine>,
 }
 
 /// List of the programs that use a node.
@@ -156,7 +160,10 @@ impl Node {
         let (hosts, roots) = (network.hosts_of_others(&self.inner.identity), network.roots().to_vec());
         let now = Instant::now();
         let mut config = network.into_config();
-        let record = managed::complete(&mut config, self.inner.state.as_ref())?;
+        let record = match &self.inner.machine {
+            Some(machine) => Some(machine.complete(&mut config, &self.id())?),
+            None => managed::complete(&mut config, self.inner.state.as_ref())?,
+        };
         let kept = record.iter().flat_map(|record| record.roots.clone());
         let roots: Vec<_> = roots.into_iter().chain(kept).collect();
         let (id, key) = (config.id(), config.discovery_key());

@@ -3,6 +3,8 @@
 use std::env;
 use std::time::Duration;
 
+use peersock_overlay::membership::{MemberName, ParseLabelError};
+
 use super::{MAX_BUSY_POLL, Refusal, VariableError};
 use crate::interfaces::{Target, load_stun_servers, load_turn_servers};
 use crate::{Dht, RootSource, TurnServer};
@@ -18,6 +20,9 @@ pub const TURN_VARIABLE: &str = "PEERSOCK_TURN";
 
 /// Environment variable with STUN servers, as [`load_stun_servers`] reads them.
 pub const STUN_VARIABLE: &str = "PEERSOCK_STUN";
+
+/// Environment variable with the label of a program, see [`NodeBuilder::label`](crate::NodeBuilder::label).
+pub const LABEL_VARIABLE: &str = "PEERSOCK_AS";
 
 /// Environment variable with the busy-polling time in microseconds.
 pub const BUSY_POLL_VARIABLE: &str = "PEERSOCK_BUSY_POLL";
@@ -66,6 +71,20 @@ pub fn busy_poll_of_environment() -> Result<Option<Duration>, VariableError> {
             Ok(Some(Duration::from_micros(microseconds.into())))
         }
         _ => Err(Refusal::Value(allowed())),
+    })
+}
+
+/// Returns the label in `PEERSOCK_AS` under which a program with a node beside its machine's is reached.
+///
+/// # Errors
+/// Fails if the variable is neither empty nor a name.
+pub fn label_of_environment() -> Result<Option<MemberName>, VariableError> {
+    read(LABEL_VARIABLE, |text| match text.trim() {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|error: ParseLabelError| Refusal::Value(format!("a label: it {error}"))),
     })
 }
 

@@ -15,8 +15,9 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 pub use environment::{
-    BUSY_POLL_VARIABLE, DHT_VARIABLE, ROOTS_VARIABLE, STUN_VARIABLE, TURN_VARIABLE, busy_poll_of_environment,
-    dht_of_environment, roots_of_environment, stun_of_environment, turn_of_environment,
+    BUSY_POLL_VARIABLE, DHT_VARIABLE, LABEL_VARIABLE, ROOTS_VARIABLE, STUN_VARIABLE, TURN_VARIABLE,
+    busy_poll_of_environment, dht_of_environment, label_of_environment, roots_of_environment,
+    stun_of_environment, turn_of_environment,
 };
 pub use error::{Refusal, SettingError, VariableError};
 

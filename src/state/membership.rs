@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -219,7 +219,7 @@ impl StateDir {
     /// Returns [`StateError::MalformedRecord`] if the file is damaged, the errors of [`StateDir::identity`]
     /// if it is not private, otherwise [`StateError::Io`].
     pub fn membership(path: &Path, network: NetworkId) -> Result<Option<MembershipRecord>, StateError> {
-        let file = path.join(format!("{network}{SUFFIX}"));
+        let file = Self::membership_file(path, network);
         let text = match read_large_secret_file(&file, MAX_RECORD_BYTES) {
             Ok(text) => text,
             Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -232,6 +232,11 @@ impl StateDir {
             Some(record) => Ok(Some(record)),
             None => Err(StateError::MalformedRecord { path: file }),
         }
+    }
+
+    /// Returns the path of the record of a managed network in the directory at `path`.
+    pub(crate) fn membership_file(path: &Path, network: NetworkId) -> PathBuf {
+        path.join(format!("{network}{SUFFIX}"))
     }
 
     /// Returns all records of managed networks in the directory at `path`, in the order of their IDs.
@@ -268,7 +273,7 @@ impl StateDir {
     ///
     /// Returns [`StateError::Io`].
     pub fn forget_membership(&self, network: NetworkId) -> Result<bool, StateError> {
-        let path = self.path.join(format!("{network}{SUFFIX}"));
+        let path = Self::membership_file(&self.path, network);
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -211,12 +211,17 @@ impl StateDir {
     /// Returns the errors of [`StateDir::identity`], and [`StateError::WritableByOthers`] or
     /// [`StateError::ForeignOwner`] if another user could put files into the directory.
     pub fn peek_identity(path: &Path) -> Result<Option<PublicIdentity>, StateError> {
+        Ok(Self::identity_beside(path)?.map(|identity| *identity.public()))
+    }
+
+    /// Returns the identity in a directory that another process uses; `None` if there is none yet.
+    pub(crate) fn identity_beside(path: &Path) -> Result<Option<Identity>, StateError> {
         let identity = read_seed(path)?.map(|seed| Identity::from_seed(&seed));
         if identity.is_some() {
             // Otherwise another user could rename a different file of this user to the identity's name.
             check_directory(path)?;
         }
-        Ok(identity.map(|identity| *identity.public()))
+        Ok(identity)
     }
 
     /// Returns the path of the socket on which the node that uses the directory at `path` answers

@@ -1,6 +1,7 @@
 //! The public API, between nodes on the loopback interface.
 
 mod async_tcp;
+mod beside;
 mod blocked;
 mod blocking_tcp;
 mod blocking_udp;

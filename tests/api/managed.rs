@@ -22,46 +22,60 @@ use peersock::{
 
 use crate::common::{PATIENCE, node};
 
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
-fn now() -> UnixTime {
+pub(super) fn now() -> UnixTime {
     UnixTime::from(UNIX_EPOCH.elapsed().expect("a time after 1970"))
 }
 
 /// Network of one test, with a controller in this process.
-struct Scene {
-    node: Node,
-    joined: Joined,
-    id: NetworkId,
-    authority: Arc<Authority>,
+pub(super) struct Scene {
+    pub(super) node: Node,
+    pub(super) joined: Joined,
+    pub(super) id: NetworkId,
+    pub(super) authority: Arc<Authority>,
 }
 
 /// Signer of certificates, which admits everybody with its token.
-struct Authority {
+pub(super) struct Authority {
     secret: NetworkSecret,
-    identity: Identity,
-    delegation: Delegation,
+    pub(super) identity: Identity,
+    pub(super) delegation: Delegation,
     id: NetworkId,
     token: Token,
     /// Last part of the next IPv4 address.
     next: Mutex<u8>,
-    asked: AtomicUsize,
+    pub(super) asked: AtomicUsize,
+    members: Mutex<Vec<NodeId>>,
+    removed: Mutex<Vec<NodeId>>,
 }
 
 impl Authority {
-    fn credentials(&self, node: NodeId, last: u8) -> Credentials {
+    pub(super) fn credentials(&self, node: NodeId, last: u8) -> Credentials {
+        self.credentials_of(node, last, now())
+    }
+
+    /// Returns credentials that were signed at a time.
+    pub(super) fn credentials_of(&self, node: NodeId, last: u8, at: UnixTime) -> Credentials {
         let mut grant = Grant::new(node, format!("m-{last}").parse().expect("a name"));
         (grant.ipv4, grant.ipv4_length) = (Some([10, 77, 0, last].into()), 24);
-        let signed = Certificate::sign(&self.identity, self.id, grant, Serial::next(now(), None), DAY);
+        let signed = Certificate::sign(&self.identity, self.id, grant, Serial::next(at, None), DAY);
         Credentials::new(self.secret.public(), self.delegation.clone(), signed.expect("a good grant"))
     }
 
     fn answer(&self, node: NodeId, question: &Question) -> Option<Answer> {
         let Question::Certify(request) = question else { return Some(Answer::Absent) };
         self.asked.fetch_add(1, Ordering::Relaxed);
-        if request.token.as_ref() != Some(&self.token) {
+        if self.removed.lock().expect("no panic").contains(&node) {
+            return Some(Answer::Denied { time: now(), reason: Denial::Removed });
+        }
+        let mut members = self.members.lock().expect("no panic");
+        if request.token.as_ref() != Some(&self.token) && !members.contains(&node) {
             return Some(Answer::Denied { time: now(), reason: Denial::UnknownInvite });
         }
+        members.retain(|known| *known != node);
+        members.push(node);
+        // Renewals take another address, too, which is how tests see them.
         let mut next = self.next.lock().expect("no panic");
         *next += 1;
         let credentials = Box::new(self.credentials(node, *next));
@@ -70,7 +84,7 @@ impl Authority {
 }
 
 impl Scene {
-    fn new() -> Scene {
+    pub(super) fn new() -> Scene {
         // One key in 128 has no ID.
         let (secret, id) = (1..)
             .find_map(|n| {
@@ -86,7 +100,9 @@ impl Scene {
         let delegation = Delegation::sign(&secret, id, *identity.public(), serial, 30 * DAY, Rights::ALL);
         let token = Token::from_bytes([5; Token::LEN]);
         let (next, asked) = (Mutex::new(1), AtomicUsize::new(0));
-        let authority = Arc::new(Authority { secret, identity, delegation, id, token, next, asked });
+        let (members, removed) = (Mutex::default(), Mutex::default());
+        let authority = Authority { secret, identity, delegation, id, token, next, asked, members, removed };
+        let authority = Arc::new(authority);
         let node = Node::builder()
             .identity(IdentitySource::Seed(seed))
             .interfaces(Interfaces::Loopback)
@@ -104,20 +120,31 @@ impl Scene {
         Scene { node, joined, id, authority }
     }
 
-    fn invite(&self) -> Network {
+    /// Revokes what was signed for a node until now.
+    pub(super) fn revoke(&self, node: NodeId) {
+        self.authority.removed.lock().expect("no panic").push(node);
+        let mut set = Revocations::default();
+        let soon = now().plus(Duration::from_millis(1));
+        set.add(node, Revocation { min_serial: Serial::next(soon, None), until: now().plus(2 * DAY) });
+        let (identity, delegation) = (&self.authority.identity, self.authority.delegation.clone());
+        let head = Head::sign(identity, delegation, self.id, 1, soon, &set);
+        self.joined.set_revocations(&head, &set).expect("signed by the issuer");
+    }
+
+    pub(super) fn invite(&self) -> Network {
         let (key, token) = (self.authority.secret.public(), self.authority.token.clone());
         let invite = Invite::new(self.id, key, token, &self.node.id(), Vec::new());
         invite.to_text().parse::<Invite>().expect("its own text").network()
     }
 }
 
-fn kept(directory: &Path) -> Node {
+pub(super) fn kept(directory: &Path) -> Node {
     let state = IdentitySource::StateDir(directory.to_owned());
     Node::builder().identity(state).interfaces(Interfaces::Loopback).start().expect("a node")
 }
 
 /// Sends a byte from a member to an address and gets it back; returns the stream.
-fn echo(node: &Node, listener: &TcpListener, to: IpAddr) -> (TcpStream, TcpStream) {
+pub(super) fn echo(node: &Node, listener: &TcpListener, to: IpAddr) -> (TcpStream, TcpStream) {
     let port = listener.local_addr().expect("bound").port();
     // Before the other end waits for it, so that a failure ends the test.
     let mut stream = TcpStream::connect_on(node, SocketAddr::new(to, port)).expect("connected");
@@ -153,12 +180,7 @@ fn invited_members_talk_and_a_revocation_resets_their_connections() {
     let by_ipv4 = TcpListener::bind_on(&beta, "0.0.0.0:0").expect("a free port");
     drop(echo(&alpha, &by_ipv4, theirs));
 
-    let mut set = Revocations::default();
-    let min_serial = Serial::next(now().plus(Duration::from_millis(1)), None);
-    set.add(beta.id(), Revocation { min_serial, until: now().plus(2 * DAY) });
-    let (identity, delegation) = (&scene.authority.identity, scene.authority.delegation.clone());
-    let head = Head::sign(identity, delegation, scene.id, 1, now().plus(Duration::from_millis(1)), &set);
-    scene.joined.set_revocations(&head, &set).expect("signed by the issuer");
+    scene.revoke(beta.id());
     let error = open.read(&mut [0]).expect_err("no end of data: the connection is reset");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     open_fails(&alpha, &listener, away.address().into());

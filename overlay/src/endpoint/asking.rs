@@ -39,6 +39,10 @@ const FIND_FOR: Duration = Duration::from_secs(5);
 /// Time for which a look-up that found no member is not repeated.
 const ABSENT_FOR: Duration = Duration::from_secs(2);
 
+/// Time for which a machine that no controller knows is not looked for again because of its programs' names:
+/// most names with a dot are of the DNS, and programs ask for these often.
+const NO_MACHINE_FOR: Duration = Duration::from_secs(60);
+
 /// Maximum number of look-ups at a time.
 const MAX_FINDS: usize = 64;
 
@@ -49,7 +53,7 @@ const CERTIFY: u32 = 0;
 #[derive(Debug, Default)]
 pub(super) struct Asking {
     open: BTreeMap<u32, Open>,
-    /// Look-ups of the last seconds for which there is no member, with the times of the answers.
+    /// Look-ups of the last minute for which there is no member, with the times of the answers.
     absent: VecDeque<(Vec<u8>, Instant)>,
     /// Controller that answered last, by its place in the list.
     preferred: usize,
@@ -72,6 +76,16 @@ struct Open {
 impl Open {
     fn new(question: Option<Vec<u8>>, id: u32, next: Instant) -> Self {
         Self { question, id, asked: None, since: next, next, tries: 0 }
+    }
+}
+
+impl Asking {
+    /// Returns true if a controller has said in this time that there is no such member.
+    fn is_absent(&self, now: Instant, question: &[u8], within: Duration) -> bool {
+        let is_meant = |(absent, at): &(Vec<u8>, Instant)| {
+            absent == question && now.saturating_duration_since(*at) < within
+        };
+        self.absent.iter().any(is_meant)
     }
 }
 
@@ -145,9 +159,7 @@ impl Endpoint {
         if joined.policy.membership().is_none() || matches!(question, Question::Certify(_)) {
             return false;
         }
-        let is_recent = |(_, at): &(Vec<u8>, Instant)| now.saturating_duration_since(*at) < ABSENT_FOR;
-        joined.asking.absent.retain(is_recent);
-        if joined.asking.absent.iter().any(|(absent, _)| *absent == bytes) {
+        if joined.asking.is_absent(now, &bytes, ABSENT_FOR) {
             return false;
         }
         let open = &mut joined.asking.open;
@@ -161,6 +173,32 @@ impl Endpoint {
         open.insert(id, Open::new(Some(bytes), id, now));
         self.on_asking_timer(now, network);
         true
+    }
+
+    /// Asks for the nodes with a name, as [`find_member`](Self::find_member) does: for a member, or for a
+    /// program by `label.machine`.
+    ///
+    /// A machine that this node has not met is only asked for if a controller can answer at once.
+    pub fn find_name(&mut self, now: Instant, network: NetworkIndex, name: &str) -> bool {
+        let Some((label, machine)) = name.split_once('.') else {
+            return name.parse().is_ok_and(|name| self.find_member(now, network, &Question::FindName(name)));
+        };
+        let (Ok(label), Ok(machine)) = (label.parse(), machine.parse::<MemberName>()) else { return false };
+        let Some(joined) = self.networks.get(&network) else { return false };
+        if !joined.policy.nodes_named(machine.as_str()).is_empty() {
+            return self.find_member(now, network, &Question::FindProgram(label, machine));
+        }
+        let question = Question::FindName(machine);
+        let is_absent = joined.asking.is_absent(now, &question.to_bytes(), NO_MACHINE_FOR);
+        !is_absent && self.has_controller(network) && self.find_member(now, network, &question)
+    }
+
+    /// Returns true if this node has a session with a controller.
+    fn has_controller(&self, network: NetworkIndex) -> bool {
+        let Some(joined) = self.networks.get(&network) else { return false };
+        let controllers = joined.policy.membership().map_or(&[][..], Membership::controllers);
+        let known = controllers.iter().filter_map(|one| joined.by_node.get(&one.node_id()));
+        known.copied().any(|key| self.is_connected(key))
     }
 
     fn arm_asking(&mut self, now: Instant, network: NetworkIndex) {
@@ -445,7 +483,12 @@ impl Endpoint {
             Answer::Denied { reason: Denial::Unavailable, .. } if number == CERTIFY => {
                 Some(UNAVAILABLE_PAUSE + self.spread(UNAVAILABLE_PAUSE))
             }
-            Answer::Denied { .. } if number == CERTIFY => Some(DENIED_PAUSE + self.spread(DENIED_PAUSE)),
+            Answer::Denied { reason, .. } if number == CERTIFY => {
+                if *reason == Denial::Removed {
+                    self.set_removed(network, true);
+                }
+                Some(DENIED_PAUSE + self.spread(DENIED_PAUSE))
+            }
             Answer::Found { identity, credentials } if number != CERTIFY => {
                 self.on_found_member(now, network, identity, credentials);
                 None
@@ -459,6 +502,7 @@ impl Endpoint {
         if let Some(joined) = self.networks.get_mut(&network) {
             let answered = joined.asking.open.remove(&number);
             if let (true, Some(question)) = (is_absent, answered.and_then(|open| open.question)) {
+                joined.asking.absent.retain(|(absent, _)| *absent != question);
                 joined.asking.absent.truncate(MAX_FINDS - 1);
                 joined.asking.absent.push_front((question, now));
             }

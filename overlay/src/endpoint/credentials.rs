@@ -116,6 +116,7 @@ impl Endpoint {
         };
         self.routes.publish(network, &only(&after, &before), &crate::routes::Route::Local);
         self.routes.withdraw(network, &only(&before, &after));
+        self.set_removed(network, false);
         if !has_same {
             for key in self.peers_in(network) {
                 self.show_credentials(now, key);
@@ -123,6 +124,26 @@ impl Endpoint {
         }
         self.arm_heads(now, network);
         Ok(())
+    }
+
+    /// Notes that a controller has removed this node's machine from a network, or admitted it again. Without
+    /// membership all connections would wait for members that drop their packets, so they end.
+    pub fn set_removed(&mut self, network: NetworkIndex, is_removed: bool) {
+        if !self.membership_mut(network).is_some_and(|known| known.set_removed(is_removed)) {
+            return;
+        }
+        let handles: Vec<_> =
+            self.peers.of_network(network).map(|(_, peer)| Arc::clone(&peer.link.handle)).collect();
+        for handle in handles {
+            let could_send = handle.sender().is_some();
+            handle.set_cut_off(is_removed);
+            if could_send {
+                self.core.emit(Event::PeerGone(Arc::clone(&handle), Gone::Expelled));
+                self.core.emit(Event::SessionLost(handle));
+            } else if handle.sender().is_some() {
+                self.core.emit(Event::SessionReady(handle));
+            }
+        }
     }
 
     pub(super) fn membership_mut(&mut self, network: NetworkIndex) -> Option<&mut Membership> {
@@ -411,9 +432,12 @@ impl Endpoint {
         }
     }
 
-    /// Reports a wanted peer as unreachable whose credentials this node refuses, because a session with it
-    /// helps nobody.
+    /// Reports a wanted peer as unreachable whose credentials this node refuses, or that refuses this node's,
+    /// because a session with it helps nobody.
     pub(super) fn report_refused(&mut self, peer: &Arc<Peer>) {
+        if peer.is_cut_off() {
+            return self.core.emit(Event::PeerUnreachable(Arc::clone(peer)));
+        }
         let Some(key) = self.key_of(peer).filter(|_| !peer.is_admitted()) else { return };
         let is_refused = |shown: &Shown| shown.is_refused;
         if self.peers.get(key).and_then(|peer| peer.shown.as_deref()).is_some_and(is_refused) {

@@ -12,6 +12,7 @@ use crate::contact::Punching;
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey, Timer};
 use crate::membership::Question;
+use crate::network::Membership;
 use crate::network::{NetworkConfig, NetworkIndex, Policy, Prefix, is_endpoint};
 use crate::reach::place_of;
 use crate::routes::Route;
@@ -293,6 +294,7 @@ impl Endpoint {
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], watched, now));
         handle.set_prefixes(prefixes_of(&*members.policy, &node).into());
         handle.set_admitted(members.policy.membership().is_none());
+        handle.set_cut_off(members.policy.membership().is_some_and(Membership::is_removed));
         let node_key = self.nodes.find_or_add(&node);
         // The node's path may be known from another network.
         handle.set_path(self.nodes[node_key].reach.path());

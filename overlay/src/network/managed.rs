@@ -120,6 +120,8 @@ pub struct Membership {
     controllers: Vec<PublicIdentity>,
     is_controller: bool,
     is_program: bool,
+    /// True while a controller says that this node's machine is no member any more.
+    is_removed: bool,
     /// Issuers whose delegations were checked and are not revoked, with what they say about the time.
     issuers: BTreeMap<NodeId, Issuer>,
     /// Milliseconds by which this node's clock is behind the issuers' that have answered.
@@ -139,7 +141,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    fn new(network: &ManagedNetwork) -> Self {
+    pub(super) fn new(network: &ManagedNetwork) -> Self {
         let (mut heads, mut revoked) = (BTreeMap::new(), network.others.clone());
         for (head, bytes) in network.revocations.iter().take(MAX_CONTROLLERS) {
             if let Some(set) = head.read_set(bytes) {
@@ -157,6 +159,7 @@ impl Membership {
             controllers: network.controllers.iter().copied().take(MAX_CONTROLLERS).collect(),
             is_controller: network.is_controller,
             is_program: network.is_program,
+            is_removed: false,
             issuers: BTreeMap::new(),
             offset: 0,
             delegated: UnixTime::default(),
@@ -295,6 +298,16 @@ impl Membership {
 
     pub(crate) fn is_controller(&self) -> bool {
         self.is_controller
+    }
+
+    /// Returns true while a controller says that this node's machine is no member any more.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed
+    }
+
+    /// Notes whether that is so. Returns true if it was otherwise.
+    pub(crate) fn set_removed(&mut self, is_removed: bool) -> bool {
+        std::mem::replace(&mut self.is_removed, is_removed) != is_removed
     }
 
     /// Returns true if this node's credentials come from a controller in another node.

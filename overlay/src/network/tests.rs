@@ -244,7 +244,7 @@ mod look_ups {
             let signed = ProcessCertificate::sign(&keys(machine), network(), &node(3), None, serial, DAY);
             credentials(machine).of_process(signed)
         };
-        let said = |by: u8, credentials: Credentials| {
+        let mut said = |by: u8, credentials: Credentials| {
             let answer = Answer::Found { identity: *keys(3).public(), credentials: Box::new(credentials) };
             known.hear(&node(by), &node(5), &answer, NOW)
         };

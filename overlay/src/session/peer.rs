@@ -28,6 +28,8 @@ pub struct Peer {
     forgotten: AtomicBool,
     /// False until the peer has shown credentials, in a network that needs them.
     admitted: AtomicBool,
+    /// True while this node is removed from the network, so that no packet to the peer would pass.
+    cut_off: AtomicBool,
     activity: Activity,
     /// Number of [`Watch`]es of the peer.
     watches: AtomicUsize,
@@ -108,6 +110,7 @@ impl Peer {
             receive_buffer: AtomicU32::new(ASSUMED_RECEIVE_BUFFER),
             forgotten: AtomicBool::new(false),
             admitted: AtomicBool::new(true),
+            cut_off: AtomicBool::new(false),
             activity: Activity::new(now),
             watches: AtomicUsize::new(0),
             watched,
@@ -171,12 +174,22 @@ impl Peer {
         self.admitted.load(Ordering::Relaxed)
     }
 
-    /// Returns the session and path for the next batch, or `None` if either is missing, or the peer is not
-    /// admitted.
+    /// Returns true if this node is removed from the network that it shares with the peer.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Stops packets to the peer, or lets them pass.
+    pub(crate) fn set_cut_off(&self, is_cut_off: bool) {
+        self.cut_off.store(is_cut_off, Ordering::Relaxed);
+    }
+
+    /// Returns the session and path for the next batch, or `None` if either is missing, the peer is not
+    /// admitted, or this node is removed from the network.
     ///
     /// Takes a short lock.
     pub fn sender(&self) -> Option<Sender> {
-        if !self.is_admitted() {
+        if !self.is_admitted() || self.is_cut_off() {
             return None;
         }
         let link = sync::read(&self.link);

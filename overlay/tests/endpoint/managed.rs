@@ -1069,3 +1069,38 @@ fn a_new_issuer_removes_a_thief_that_has_removed_all_others() {
     let took = net.wait(Duration::from_secs(62), |net| knows(net, 0, &stolen) && knows(net, 1, &stolen));
     assert!(took < 5 * SECOND, "{took:?}");
 }
+
+#[test]
+fn a_removed_node_is_told_at_once_that_it_reaches_nobody_until_it_is_admitted_again() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1, 2]);
+    net.send(1, 2, b"hello");
+    net.send(1, 0, b"hello");
+    net.run(SECOND);
+    let (head, set) = authority.revoke(1, net.now - crate::net::instant());
+    let at = network(&net, 0);
+    net.nodes[0].endpoint.set_revocations(net.now, at, &head, &set).expect("signed by the issuer");
+    for _ in 0..50 {
+        serve(&mut net, 0, |_, _, at| Answer::Denied {
+            time: UnixTime::from(UNIX_TIME + at),
+            reason: Denial::Removed,
+        });
+        net.run(SECOND / 10);
+    }
+    // What was open has ended, and what begins ends at once.
+    assert_eq!(expelled(&net, 1), 2);
+    let unreachable = |event: &Event| matches!(event, Event::PeerUnreachable(_));
+    let before = net.count(1, unreachable);
+    net.send(1, 2, b"late");
+    net.pump();
+    assert_eq!(net.count(1, unreachable), before + 1);
+    // Its controller certifies it again a minute or two later.
+    for _ in 0..1300 {
+        serve(&mut net, 0, |node, _, at| certified(&authority, node, at));
+        net.run(SECOND / 10);
+    }
+    let before = net.received(2).len();
+    net.send(1, 2, b"again");
+    net.run(SECOND);
+    assert_eq!(net.received(2).len(), before + 1);
+}

@@ -140,6 +140,8 @@ impl ProgramNode {
     ) -> Result<ProgramNode, NodeError> {
         let outer = Outer::of_environment();
         let shared = settings.state_path()?.filter(|_| !wants_own_node());
+        // Who shares a node waits for another one to begin or end.
+        settings = settings.beside(shared.is_none());
         let mut launch = shared.as_deref().and_then(launch);
         if launch.is_some() {
             // Read here once, because a pipe with a token can be, and a node of this process may need them,

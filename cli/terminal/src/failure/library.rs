@@ -185,6 +185,8 @@ impl From<JoinError> for Failure {
             JoinError::AlreadyJoined(_) => "name each network once",
             JoinError::JoinedOtherwise(_) => "give the network once, with its secret and its members",
             JoinError::TooMany(_) => "name fewer networks, or start several nodes",
+            JoinError::Beside { .. } => "share the machine's node: leave out what gives this program its own",
+            JoinError::MachineNotAMember(_) => "run `peersock join` to make this machine a member first",
             JoinError::OtherKey(_) => "ask who runs the network; `peersock leave` forgets the first key",
             JoinError::WrongKey(_) => "ask who runs the network for another invite",
             JoinError::Config(NetworkConfigError::NoSecret(_)) => {
@@ -350,6 +352,7 @@ pub(super) mod samples {
             let turn = peersock::interfaces::load_turn_servers(text).expect_err("no server");
             all.push(wrong("PEERSOCK_TURN", turn.into()).into());
         }
+        all.push(wrong("PEERSOCK_AS", Refusal::Value("a label".into())).into());
         all.push(wrong("PEERSOCK_BUSY_POLL", Refusal::Value("a number".into())).into());
         all.push(wrong("PEERSOCK_DHT", "x".parse::<peersock::Dht>().expect_err("no DHT").into()).into());
         all.extend(system().map(|error| Failure::from(StartError::Dht(error))));
@@ -360,6 +363,8 @@ pub(super) mod samples {
         all.push(JoinError::NotAMember { network: id, key: *Identity::from_seed(&[1; 32]).public() }.into());
         all.push(JoinError::JoinedOtherwise(id).into());
         all.push(JoinError::TooMany(64).into());
+        all.push(JoinError::Beside { network: id, reason: "it has a label".into() }.into());
+        all.push(JoinError::MachineNotAMember(id).into());
         all.push(JoinError::OtherKey(id).into());
         all.push(JoinError::WrongKey(id).into());
         let refusal = peersock::overlay::membership::Refusal::Holder;

@@ -1,0 +1,204 @@
+//! Nodes of programs beside their machine's node: one state directory, several processes.
+
+use std::io::{ErrorKind, Read as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::blocking::{TcpListener, TcpStream};
+use peersock::overlay::membership::Denial;
+use peersock::state::{MembershipRecord, StateDir};
+use peersock::{
+    IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder, Standing, StartError,
+};
+
+use crate::common::{PATIENCE, node};
+use crate::managed::{Scene, echo, kept, now};
+
+fn settings(directory: &Path) -> NodeBuilder {
+    let state = IdentitySource::StateDir(directory.to_owned());
+    Node::builder().identity(state).interfaces(Interfaces::Loopback)
+}
+
+/// Starts the machine's node, and makes it a member.
+fn machine(scene: &Scene, directory: &Path) -> (Node, Joined) {
+    let node = kept(directory);
+    let joined = node.join(scene.invite()).expect("a good invite");
+    joined.wait_ready(PATIENCE).expect("admitted");
+    let is_kept = |kept: Option<MembershipRecord>| kept.is_some_and(|record| record.credentials.is_some());
+    until("the record", || StateDir::membership(directory, scene.id).is_ok_and(is_kept));
+    (node, joined)
+}
+
+fn join(scene: &Scene, node: &Node) -> Joined {
+    node.join(Network::by_id(scene.id).expect("a managed network")).expect("the machine is a member")
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Returns the first byte's way from one node to another one and back.
+fn talk(from: &Node, to: &Node, home: &Joined) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind_on(to, "[::]:0").expect("a free port");
+    echo(from, &listener, home.address().into())
+}
+
+#[test]
+fn programs_of_one_machine_are_one_member_without_the_controller() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let (alpha, _) = machine(&scene, &place.path().join("alpha"));
+    let (beta, away) = machine(&scene, &place.path().join("beta"));
+    let asked = scene.authority.asked.load(Ordering::Relaxed);
+    assert!(scene.node.shutdown(PATIENCE));
+    let programs: Vec<_> =
+        (0..20).map(|_| settings(&place.path().join("alpha")).start().expect("beside")).collect();
+    for program in &programs {
+        let joined = join(&scene, program);
+        assert_eq!(joined.membership().map(|known| known.standing), Some(Standing::Member));
+        assert_eq!(joined.addresses().len(), 1, "granted addresses are the machine's");
+        drop(talk(program, &beta, &away));
+        drop(talk(&beta, program, &joined));
+    }
+    let mut ids: Vec<_> = programs.iter().chain([&alpha]).map(Node::id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), programs.len() + 1);
+    // Its own node is where it was, and no program has asked to be a member.
+    assert_eq!(
+        StateDir::peek_identity(&place.path().join("alpha")).expect("readable"),
+        Some(alpha.public_identity())
+    );
+    assert_eq!(scene.authority.asked.load(Ordering::Relaxed), asked);
+}
+
+#[test]
+fn a_name_leads_to_the_machine_and_a_label_to_the_program() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let (alpha, home) = machine(&scene, place.path());
+    let name = home.membership().and_then(|known| known.grant).expect("a grant").name;
+    let web = settings(place.path()).label("web".parse().expect("a label")).start().expect("beside");
+    let at = join(&scene, &web);
+    let beta = node();
+    let away = beta.join(scene.invite()).expect("a good invite");
+    away.wait_ready(PATIENCE).expect("admitted");
+    drop(talk(&beta, &alpha, &home));
+    let listener = TcpListener::bind_on(&web, "[::]:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let connect = |host: String| TcpStream::connect_on(&beta, (host.as_str(), port));
+    let mut stream = connect(format!("web.{name}")).expect("found at the machine");
+    let (accepted, from) = listener.accept().expect("a connection");
+    assert_eq!(from.ip(), away.address());
+    drop(accepted);
+    assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
+    // The machine refuses at once, and then the name leads to its program.
+    let stream = connect(name.to_string()).expect("found");
+    assert_eq!(stream.peer_addr().expect("connected").ip(), at.address());
+    let error = connect(format!("api.{name}")).expect_err("no such program");
+    assert_ne!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+}
+
+#[test]
+fn a_label_needs_no_node_of_the_machine() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let (alpha, _) = machine(&scene, place.path());
+    assert!(alpha.shutdown(PATIENCE));
+    drop(alpha);
+    let web = settings(place.path()).label("web".parse().expect("a label")).start().expect("beside");
+    let joined = join(&scene, &web);
+    let beta = node();
+    let away = beta.join(scene.invite()).expect("a good invite");
+    away.wait_ready(PATIENCE).expect("admitted");
+    drop(talk(&web, &beta, &away));
+    // The directory is free: the machine's node starts beside it.
+    let again = kept(place.path());
+    drop(join(&scene, &again));
+    drop(talk(&again, &web, &joined));
+}
+
+#[test]
+fn other_networks_need_the_machine_s_node() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let alpha = kept(place.path());
+    let program = settings(place.path()).start().expect("beside");
+    let refused = program.join(Network::ad_hoc("ff0001ffff000000".parse().expect("an ID")));
+    let error = refused.expect_err("not its machine's node");
+    assert!(matches!(error, JoinError::Beside { .. }), "{error}");
+    assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+    let early = program.join(Network::by_id(scene.id).expect("a managed network"));
+    assert!(matches!(early, Err(JoinError::MachineNotAMember(id)) if id == scene.id));
+    // The token of an invite would make one more machine.
+    let early = program.join(scene.invite());
+    assert!(matches!(early, Err(JoinError::MachineNotAMember(id)) if id == scene.id));
+    let exclusive = settings(place.path()).beside(false).start();
+    assert!(matches!(exclusive, Err(StartError::State(_))), "{exclusive:?}");
+    drop(alpha);
+    settings(place.path()).beside(false).start().expect("the directory is free again");
+}
+
+#[test]
+fn the_machine_s_removal_ends_its_programs_and_tells_them() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let (alpha, _) = machine(&scene, place.path());
+    let programs: Vec<_> = (0..5).map(|_| settings(place.path()).start().expect("beside")).collect();
+    let beta = node();
+    let away = beta.join(scene.invite()).expect("a good invite");
+    away.wait_ready(PATIENCE).expect("admitted");
+    let joined: Vec<_> = programs.iter().map(|program| join(&scene, program)).collect();
+    let mut open: Vec<_> = programs.iter().map(|program| talk(program, &beta, &away)).collect();
+    // Whoever removes it is connected with this member, which tells the others.
+    drop(talk(&beta, &scene.node, &scene.joined));
+    scene.revoke(alpha.id());
+    for (_, accepted) in &mut open {
+        let error = accepted.read(&mut [0]).expect_err("no end of data: the connection is reset");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    // The controller tells the machine's node, and the programs read that.
+    for joined in &joined {
+        let denied = Standing::Denied(Denial::Removed);
+        until("the denial", || joined.membership().is_some_and(|known| known.standing == denied));
+    }
+    for program in &programs {
+        let listener = TcpListener::bind_on(&beta, "[::]:0").expect("a free port");
+        let to = SocketAddr::new(away.address().into(), listener.local_addr().expect("bound").port());
+        assert!(TcpStream::connect_on(program, to).is_err());
+    }
+}
+
+#[test]
+fn a_program_renews_the_certificate_of_a_machine_whose_node_is_away() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let (alpha, _) = machine(&scene, place.path());
+    let id = alpha.id();
+    assert!(alpha.shutdown(PATIENCE));
+    drop(alpha);
+    let mut record = StateDir::membership(place.path(), scene.id).expect("readable").expect("kept");
+    let old = now().minus(Duration::from_secs(5 * 3600));
+    record.credentials = Some(scene.authority.credentials_of(id, 77, old));
+    StateDir::open(place.path()).expect("free").keep_membership(&record).expect("room");
+    let web = settings(place.path()).label("web".parse().expect("a label")).start().expect("beside");
+    let joined = join(&scene, &web);
+    let signed = || {
+        let record = StateDir::membership(place.path(), scene.id).expect("readable").expect("kept");
+        record.credentials.expect("credentials").certificate().serial().time()
+    };
+    until("the renewal", || signed() > old);
+    until("the program's use of it", || {
+        joined
+            .membership()
+            .is_some_and(|known| known.grant.is_some_and(|grant| grant.name.as_str() != "m-77"))
+    });
+    assert_eq!(joined.membership().map(|known| known.standing), Some(Standing::Member));
+}
