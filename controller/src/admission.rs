@@ -309,7 +309,8 @@ impl Round<'_> {
             addresses::assign(write, self.hints, &pool, &node, name.as_str())?
                 .ok_or(Fail::Denied(Denial::NoAddress))?;
         }
-        let sql = "SELECT min_serial FROM revocations WHERE node = ?";
+        let sql = "SELECT max(coalesce((SELECT min_serial FROM revocations WHERE node = ?1), 0),
+            coalesce((SELECT min_serial FROM heard WHERE node = ?1), 0))";
         let floor = write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?.unwrap_or(0);
         let lifetime = self.known.lifetime(admission.is_ephemeral, admission.outlive, &grant.tags);
         write.run(
