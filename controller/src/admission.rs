@@ -188,7 +188,7 @@ impl Round<'_> {
         })?;
         if let Some((0, _)) = row {
             // Another question of this batch, or another process, has admitted it; or it lacks an address.
-            self.complete(&node)?;
+            complete(self.write, self.hints, self.now, self.known, &node)?;
             return Ok(Outcome::Member);
         }
         let sql = "SELECT at FROM refused WHERE node = ?";
@@ -211,17 +211,6 @@ impl Round<'_> {
             }
             Known::New(_) => Err(Fail::Denied(Denial::Unavailable)),
         }
-    }
-
-    /// Gives a member the addresses that it lacks, if the pools have some.
-    fn complete(&mut self, node: &NodeId) -> Result<(), StoreError> {
-        let Some(member) = self.known.member(node) else { return Ok(()) };
-        for pool in self.known.pools(self.now, &member.grant) {
-            addresses::assign(self.write, self.hints, &pool, node, member.grant.name.as_str())?;
-        }
-        let sql = "UPDATE members SET changed = ?2 WHERE node = ?1";
-        self.write.run(sql, (node.as_bytes(), self.write.change))?;
-        Ok(())
     }
 
     fn use_token(
@@ -430,6 +419,23 @@ impl Round<'_> {
             }
         }
     }
+}
+
+/// Gives a member the addresses that it lacks, if the pools have some.
+pub(crate) fn complete(
+    write: &Write<'_>,
+    hints: &mut Hints,
+    now: UnixTime,
+    known: Known<'_>,
+    node: &NodeId,
+) -> Result<(), StoreError> {
+    let Some(member) = known.member(node) else { return Ok(()) };
+    for pool in known.pools(now, &member.grant) {
+        addresses::assign(write, hints, &pool, node, member.grant.name.as_str())?;
+    }
+    let sql = "UPDATE members SET changed = ?2 WHERE node = ?1";
+    write.run(sql, (node.as_bytes(), write.change))?;
+    Ok(())
 }
 
 /// Origin of the controller's own node, in the column `admitted_by`.

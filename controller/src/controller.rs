@@ -314,12 +314,48 @@ impl Controller {
         self.memory().settings.clone()
     }
 
-    /// Returns new credentials of the controller's own node, which is a member. `None` if the delegation has
-    /// ended.
+    /// Returns new credentials of the controller's own node, which is a member, with an address of each pool.
+    /// `None` if the delegation has ended.
     pub fn credentials(&mut self, now: UnixTime) -> Option<Credentials> {
+        let completed = self.complete_own(now);
+        self.note_fault(completed);
         let mut memory = self.memory();
         let own = memory.identity.node_id();
         memory.issue(now, &own).map(|(credentials, _)| credentials)
+    }
+
+    /// Gives the controller's own node the addresses that it lacks, as a renewal gives them to others.
+    fn complete_own(&mut self, now: UnixTime) -> Result<(), StoreError> {
+        self.notice()?;
+        let (own, lacks_address) = {
+            let memory = self.memory();
+            let own = memory.identity.node_id();
+            let member = memory.members.get(&own).filter(|member| member.is_member());
+            (own, member.is_some_and(|member| memory.lacks_address(now, member)))
+        };
+        if !lacks_address {
+            return Ok(());
+        }
+        let memory = self.memory.clone();
+        self.write(|write, hints| {
+            admission::end_rests(write, hints, now)?;
+            admission::complete(write, hints, now, Known::Memory(&memory), &own)
+        })
+    }
+
+    /// Returns the recovery words, if the network key is in the store and sealed for this identity.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`].
+    pub fn recovery_words(&self) -> Result<Option<RecoveryWords>, StoreError> {
+        let sql = "SELECT sealed FROM network";
+        let sealed = self.store.db().query_row(sql, [], |row| row.get::<_, Option<Vec<u8>>>(0))?;
+        Ok(sealed.and_then(|sealed| self.keys.unseal(&sealed)))
+    }
+
+    /// Returns true if others than the controller's own node may have certificates.
+    pub fn has_issued(&self) -> bool {
+        self.memory().has_issued
     }
 
     /// Answers one question.
@@ -562,31 +598,30 @@ impl Controller {
     /// Returns a [`RecoverError`]; the delegation is as before.
     pub fn delegate(&mut self, now: UnixTime) -> Result<bool, RecoverError> {
         self.notice()?;
-        let sealed: Option<Vec<u8>> = self
-            .store
-            .db()
-            .query_row("SELECT sealed FROM network", [], |row| row.get(0))
-            .map_err(StoreError::from)?;
-        let Some(sealed) = sealed else { return Ok(false) };
         let (is_due, is_own) = {
             let memory = self.memory();
+            if !memory.has_secret {
+                return Ok(false);
+            }
             let is_own = memory.delegation.issuer() == memory.identity.public();
             (delegation::is_due(&memory.delegation, now), is_own)
         };
         if !is_due && is_own {
             return Ok(false);
         }
-        let words = self.keys.unseal(&sealed).ok_or(RecoverError::OtherIdentity)?;
-        self.delegate_with(now, "controller", &words, false)?;
+        let words = self.recovery_words()?.ok_or(RecoverError::OtherIdentity)?;
+        let renewal = self.sign_delegation(now, &words, false);
+        self.write(|write, _| renewal.write(write, now, "controller"))?;
         Ok(true)
     }
 
     /// Renews the delegation by the recovery words. Makes the controller's own node an administrator if it is
     /// no member, because its identity is a new one; it gets the name `wish` or a similar one. With
-    /// `is_offline`, the network key is removed from the store.
+    /// `is_offline`, the network key is removed from the store and from its write-ahead log.
     ///
     /// # Errors
-    /// Returns [`RecoverError::OtherNetwork`] for the words of another network; the store is as before.
+    /// Returns [`RecoverError::OtherNetwork`] for the words of another network; the store is as before. With
+    /// `is_offline`, returns [`StoreError::Busy`] if another process reads the log, which keeps the key then.
     pub fn recover(
         &mut self,
         now: UnixTime,
@@ -604,6 +639,7 @@ impl Controller {
         let is_member = self.memory().members.get(&own.node_id()).is_some_and(Member::is_member);
         let keys = self.keys.clone();
         let rest = millis(now.plus(longest_certificate(&self.settings())));
+        let renewal = self.sign_delegation(now, words, is_offline);
         self.write(|write, hints| {
             write.run("UPDATE network SET sealed = ?", [sealed])?;
             if !is_member {
@@ -618,36 +654,22 @@ impl Controller {
                     return Err(error);
                 }
             }
-            Ok(())
+            renewal.write(write, now, who)
         })?;
-        self.delegate_with(now, who, words, is_offline)
+        if is_offline {
+            self.store.end_log()?;
+        }
+        Ok(())
     }
 
-    fn delegate_with(
-        &mut self,
-        now: UnixTime,
-        who: &str,
-        words: &RecoveryWords,
-        is_offline: bool,
-    ) -> Result<(), RecoverError> {
-        let (before, next, bytes) = {
-            let memory = self.memory();
-            let last = Some(memory.delegation.serial());
-            let (own, network) = (*memory.identity.public(), memory.network);
-            let next = delegation::sign(&words.secret(), network, own, now, last, is_offline);
-            let head = Head::sign(&memory.identity, next.clone(), network, 0, now, &Revocations::default());
-            let bytes = delegation::to_bytes(&next, &head);
-            (memory.delegation.clone(), next, bytes)
-        };
-        self.write(|write, _| {
-            // Another node may have the one before, which is not void because there is a later one.
-            note_issuer(write, &before)?;
-            note_issuer(write, &next)?;
-            write.run("UPDATE network SET delegation = ?", [bytes])?;
-            write.log(millis(now), who, "delegate", "")?;
-            Ok::<_, StoreError>(())
-        })?;
-        Ok(())
+    fn sign_delegation(&self, now: UnixTime, words: &RecoveryWords, is_offline: bool) -> Renewal {
+        let memory = self.memory();
+        let last = Some(memory.delegation.serial());
+        let (own, network) = (*memory.identity.public(), memory.network);
+        let next = delegation::sign(&words.secret(), network, own, now, last, is_offline);
+        let head = Head::sign(&memory.identity, next.clone(), network, 0, now, &Revocations::default());
+        let bytes = delegation::to_bytes(&next, &head);
+        Renewal { before: memory.delegation.clone(), next, bytes }
     }
 
     /// Copies the store into a new file while it is in use.
@@ -656,6 +678,23 @@ impl Controller {
     /// Returns a [`StoreError`]. The file must not exist.
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
         self.store.backup(to)
+    }
+}
+
+/// Delegation that replaces another one.
+struct Renewal {
+    before: Delegation,
+    next: Delegation,
+    bytes: Vec<u8>,
+}
+
+impl Renewal {
+    fn write(&self, write: &Write<'_>, now: UnixTime, who: &str) -> Result<(), StoreError> {
+        // Another node may have the one before, which is not void because there is a later one.
+        note_issuer(write, &self.before)?;
+        note_issuer(write, &self.next)?;
+        write.run("UPDATE network SET delegation = ?", [&self.bytes])?;
+        write.log(millis(now), who, "delegate", "")
     }
 }
 

@@ -390,7 +390,7 @@ impl Memory {
     }
 
     /// Returns true if the member gets an address of a pool that it does not have yet.
-    fn lacks_address(&self, now: UnixTime, member: &Member) -> bool {
+    pub(crate) fn lacks_address(&self, now: UnixTime, member: &Member) -> bool {
         now >= self.pools_rest_until && self.settings.lacked(&member.grant).next().is_some()
     }
 

@@ -90,6 +90,14 @@ impl Store {
         }
     }
 
+    /// Moves the write-ahead log into the file and empties it, so that it has nothing that was deleted.
+    pub(crate) fn end_log(&self) -> Result<(), StoreError> {
+        match self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))? {
+            true => Err(StoreError::Busy),
+            false => Ok(()),
+        }
+    }
+
     /// Returns a number that changes when another process commits. It is read from shared memory.
     pub(crate) fn data_version(&self) -> Result<i64, StoreError> {
         Ok(self.db.query_row("PRAGMA data_version", [], |row| row.get(0))?)
@@ -206,6 +214,8 @@ impl Write<'_> {
 fn configure(db: &Connection) -> Result<(), StoreError> {
     db.busy_timeout(BUSY_TIMEOUT)?;
     db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    // What is deleted is overwritten, since it may be a sealed key.
+    db.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))?;
     // `trusted_schema` and `cell_size_check`: a damaged or foreign file is an error, and runs nothing.
     db.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;

@@ -128,6 +128,42 @@ fn a_removal_that_is_heard_after_a_renewal_from_a_backup_counts() {
     assert_eq!(old.refusal(&again, 1), None);
 }
 
+#[test]
+fn a_restored_controller_gets_an_address_when_those_of_the_pool_are_given_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_lab, mut old) = on_another_machine(folder.path());
+    let grant = |old: &mut Lab| {
+        let credentials = old.controller.credentials(old.now).expect("a member");
+        credentials.certificate().grant().clone()
+    };
+    assert_eq!(grant(&mut old).ipv4, None);
+    old.pass(2 * DAY);
+    assert_eq!(grant(&mut old).ipv4, Some([10, 7, 0, 5].into()));
+    assert_eq!(grant(&mut old).ipv4_length, 16);
+}
+
+#[test]
+fn a_network_key_that_is_removed_is_in_no_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store/controller.db");
+    let mut lab = Lab::at(&path);
+    let sql = "SELECT sealed FROM network";
+    let sealed: Vec<u8> = lab.controller.store.db().query_row(sql, [], |row| row.get(0)).expect("a key");
+    let files = || {
+        let names = ["controller.db", "controller.db-wal"].map(|name| folder.path().join("store").join(name));
+        names.iter().flat_map(|name| std::fs::read(name).expect("it exists")).collect::<Vec<u8>>()
+    };
+    let is_there = || files().windows(sealed.len()).any(|window| window == sealed);
+    assert!(is_there());
+    // By a command beside the running controller.
+    let mut command = Lab::open(&path, 2);
+    let (now, words) = (lab.now, lab.words.clone());
+    command.controller.recover(now, &mut command.rng, "alice", &words, None, true).expect("the words");
+    assert!(!is_there());
+    assert_eq!(lab.controller.recovery_words().expect("readable").map(|_| ()), None);
+    assert_eq!(lab.controller.delegate(lab.now.plus(80 * DAY)), Ok(false));
+}
+
 /// Returns the store of [`restored`] after `network restore` on another machine, with the issuer of before.
 fn on_another_machine(folder: &Path) -> (Lab, Lab) {
     let (lab, mut old) = restored(folder);
