@@ -475,7 +475,10 @@ pub(crate) fn revoke(
     lifetime: Duration,
 ) -> Result<(), StoreError> {
     // Above the clock as well: a crash may have lost the note of the last certificate.
-    let floor = member.next_serial(now).max(Serial::from_u64(now.as_millis().saturating_add(1)));
+    // Above the last floor, too: the process that serves may have signed there, and raises a higher one.
+    let above_floor = Serial::next(UnixTime::default(), Some(member.floor));
+    let above_clock = Serial::from_u64(now.as_millis().saturating_add(1));
+    let floor = member.next_serial(now).max(above_clock).max(above_floor);
     let until = member.ends.max(now.plus(lifetime)).plus(CLOCK_TOLERANCE);
     raise_floor(write, &member.grant.node, floor, until)
 }
