@@ -95,7 +95,7 @@ pub(crate) struct Memory {
     pub(crate) unsettled_until: UnixTime,
     /// Time at which the store was restored from a backup; 0 if its members are known to be the newest.
     pub(crate) restored: UnixTime,
-    /// Time until which those who were members then get no certificates, because the backup may lack removals.
+    /// Time until which those who were members then get no certificates, because removals may lack.
     pub(crate) renewals_rest_until: UnixTime,
     head: Option<Head>,
     change: i64,

@@ -46,7 +46,7 @@ const MAX_PATIENCE_DOUBLINGS: u32 = 5;
 const REST: Duration = Duration::from_secs(5);
 const MAX_REST_DOUBLINGS: u32 = 7;
 
-/// Returns the time in which a peer has to deliver a set after so many others did not. The largest set comes in
+/// Returns the time in which a peer has to deliver a set after some others did not. The largest set comes in
 /// the longest one at 5 kB/s, and no peer keeps a node from a set for longer.
 fn patience(changes: u32) -> Duration {
     PATIENCE * 2_u32.pow(changes.min(MAX_PATIENCE_DOUBLINGS))
