@@ -188,7 +188,7 @@ impl Round<'_> {
         })?;
         if let Some((0, _)) = row {
             // Another question of this batch, or another process, has admitted it; or it lacks an address.
-            self.complete(&node)?;
+            complete(self.write, self.hints, self.now, self.known, &node)?;
             return Ok(Outcome::Member);
         }
         let sql = "SELECT at FROM refused WHERE node = ?";
@@ -211,17 +211,6 @@ impl Round<'_> {
             }
             Known::New(_) => Err(Fail::Denied(Denial::Unavailable)),
         }
-    }
-
-    /// Gives a member the addresses that it lacks, if the pools have some.
-    fn complete(&mut self, node: &NodeId) -> Result<(), StoreError> {
-        let Some(member) = self.known.member(node) else { return Ok(()) };
-        for pool in self.known.pools(self.now, &member.grant) {
-            addresses::assign(self.write, self.hints, &pool, node, member.grant.name.as_str())?;
-        }
-        let sql = "UPDATE members SET changed = ?2 WHERE node = ?1";
-        self.write.run(sql, (node.as_bytes(), self.write.change))?;
-        Ok(())
     }
 
     fn use_token(
@@ -309,7 +298,8 @@ impl Round<'_> {
             addresses::assign(write, self.hints, &pool, &node, name.as_str())?
                 .ok_or(Fail::Denied(Denial::NoAddress))?;
         }
-        let sql = "SELECT min_serial FROM revocations WHERE node = ?";
+        let sql = "SELECT max(coalesce((SELECT min_serial FROM revocations WHERE node = ?1), 0),
+            coalesce((SELECT min_serial FROM heard WHERE node = ?1), 0))";
         let floor = write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?.unwrap_or(0);
         let lifetime = self.known.lifetime(admission.is_ephemeral, admission.outlive, &grant.tags);
         write.run(
@@ -431,6 +421,23 @@ impl Round<'_> {
     }
 }
 
+/// Gives a member the addresses that it lacks, if the pools have some.
+pub(crate) fn complete(
+    write: &Write<'_>,
+    hints: &mut Hints,
+    now: UnixTime,
+    known: Known<'_>,
+    node: &NodeId,
+) -> Result<(), StoreError> {
+    let Some(member) = known.member(node) else { return Ok(()) };
+    for pool in known.pools(now, &member.grant) {
+        addresses::assign(write, hints, &pool, node, member.grant.name.as_str())?;
+    }
+    let sql = "UPDATE members SET changed = ?2 WHERE node = ?1";
+    write.run(sql, (node.as_bytes(), write.change))?;
+    Ok(())
+}
+
 /// Origin of the controller's own node, in the column `admitted_by`.
 pub(crate) const CREATE: &str = "create";
 
@@ -468,7 +475,10 @@ pub(crate) fn revoke(
     lifetime: Duration,
 ) -> Result<(), StoreError> {
     // Above the clock as well: a crash may have lost the note of the last certificate.
-    let floor = member.next_serial(now).max(Serial::from_u64(now.as_millis().saturating_add(1)));
+    // Above the last floor, too: the process that serves may have signed there, and raises a higher one.
+    let above_floor = Serial::next(UnixTime::default(), Some(member.floor));
+    let above_clock = Serial::from_u64(now.as_millis().saturating_add(1));
+    let floor = member.next_serial(now).max(above_clock).max(above_floor);
     let until = member.ends.max(now.plus(lifetime)).plus(CLOCK_TOLERANCE);
     raise_floor(write, &member.grant.node, floor, until)
 }

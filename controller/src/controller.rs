@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,16 +13,17 @@ use thiserror::Error;
 
 use crate::addresses::Hints;
 use crate::admission::{self, Admission, Fail, Known, Outcome, Round};
-use crate::delegation;
 use crate::keys::{Keys, RecoveryWords};
 use crate::member::{FORGOTTEN, Member, millis, number, span, to_mapped};
 use crate::memory::{Hook, Memory, News, RENEW_AFTER, unsettled_until};
 use crate::pending::SourceLimits;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, Write};
+use crate::{delegation, heard};
 
-/// Time after the first head from members in which the controller waits for newer ones.
-const SETTLE_AFTER_HEAD: Duration = Duration::from_secs(5);
+/// Time for which a store that was restored from a backup waits for heads of members before it renews their
+/// certificates: a quarter of the shortest time for which they go on without a controller.
+const RESTORED_PATIENCE: Duration = Duration::from_secs(900);
 
 /// Interval in which revocations are forgotten. Each time, all members fetch the set again.
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
@@ -69,7 +69,7 @@ pub struct Controller {
     data_version: i64,
     forgotten: UnixTime,
     /// False in a command, whose memory lacks the notes of the process that serves.
-    is_serving: bool,
+    pub(crate) is_serving: bool,
     pub(crate) fault: Option<StoreError>,
 }
 
@@ -237,6 +237,8 @@ impl Controller {
     ///
     /// If the store says that certificates have been issued, it may be an old copy that lacks revocations.
     /// Then nothing is issued until members have shown a head ([`Self::note_head`]), at most for `patience`.
+    /// After [`Self::note_restored`], renewals wait for that for up to 15 minutes. What is noted before this
+    /// call does not count as heard from members.
     ///
     /// # Errors
     /// Returns a [`StoreError`]; the controller must not serve then.
@@ -245,11 +247,28 @@ impl Controller {
         self.notice()?;
         let until = if self.memory().has_issued { now.plus(patience) } else { UnixTime::default() };
         self.settle(until)?;
+        let mut memory = self.memory();
+        if memory.restored != UnixTime::default() {
+            memory.renewals_rest_until = now.plus(RESTORED_PATIENCE);
+        }
+        drop(memory);
         self.is_serving = true;
         Ok(())
     }
 
-    fn settle(&mut self, until: UnixTime) -> Result<(), StoreError> {
+    /// Notes that the store was restored from a backup, which may lack removals. Those that were members then
+    /// get no certificates until members have shown a head, or some time has passed; others can join.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`].
+    pub fn note_restored(&mut self, now: UnixTime) -> Result<(), StoreError> {
+        // Members may have addresses that were given later.
+        let rest = millis(now.plus(longest_certificate(&self.settings())));
+        let sql = "UPDATE network SET restored = ?1, pools_rest_until = max(pools_rest_until, ?2)";
+        self.write(|write, _| write.run(sql, (millis(now), rest)).map(|_| ()))
+    }
+
+    pub(crate) fn settle(&mut self, until: UnixTime) -> Result<(), StoreError> {
         self.memory().unsettled_until = until;
         self.write(|write, _| {
             write.run("UPDATE network SET unsettled_until = ?", [millis(until)]).map(|_| ())
@@ -295,12 +314,48 @@ impl Controller {
         self.memory().settings.clone()
     }
 
-    /// Returns new credentials of the controller's own node, which is a member. `None` if the delegation has
-    /// ended.
+    /// Returns new credentials of the controller's own node, which is a member, with an address of each pool.
+    /// `None` if the delegation has ended.
     pub fn credentials(&mut self, now: UnixTime) -> Option<Credentials> {
+        let completed = self.complete_own(now);
+        self.note_fault(completed);
         let mut memory = self.memory();
         let own = memory.identity.node_id();
         memory.issue(now, &own).map(|(credentials, _)| credentials)
+    }
+
+    /// Gives the controller's own node the addresses that it lacks, as a renewal gives them to others.
+    fn complete_own(&mut self, now: UnixTime) -> Result<(), StoreError> {
+        self.notice()?;
+        let (own, lacks_address) = {
+            let memory = self.memory();
+            let own = memory.identity.node_id();
+            let member = memory.members.get(&own).filter(|member| member.is_member());
+            (own, member.is_some_and(|member| memory.lacks_address(now, member)))
+        };
+        if !lacks_address {
+            return Ok(());
+        }
+        let memory = self.memory.clone();
+        self.write(|write, hints| {
+            admission::end_rests(write, hints, now)?;
+            admission::complete(write, hints, now, Known::Memory(&memory), &own)
+        })
+    }
+
+    /// Returns the recovery words, if the network key is in the store and sealed for this identity.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`].
+    pub fn recovery_words(&self) -> Result<Option<RecoveryWords>, StoreError> {
+        let sql = "SELECT sealed FROM network";
+        let sealed = self.store.db().query_row(sql, [], |row| row.get::<_, Option<Vec<u8>>>(0))?;
+        Ok(sealed.and_then(|sealed| self.keys.unseal(&sealed)))
+    }
+
+    /// Returns true if others than the controller's own node may have certificates.
+    pub fn has_issued(&self) -> bool {
+        self.memory().has_issued
     }
 
     /// Answers one question.
@@ -439,7 +494,10 @@ impl Controller {
         self.store.write(|write| {
             for (node, serial, ends) in &short {
                 let floor = Serial::next(UnixTime::default(), Some(*serial));
-                raise_floor(write, node, floor, ends.plus(CLOCK_TOLERANCE))?;
+                let until = ends.plus(CLOCK_TOLERANCE);
+                if !heard::raise(write, node, floor, until)? {
+                    raise_floor(write, node, floor, until)?;
+                }
             }
             bump_epoch(write)
         })?;
@@ -491,6 +549,11 @@ impl Controller {
         };
         let forgets = self.is_serving && now.since(self.forgotten) >= FORGET_INTERVAL;
         let over = if forgets { over(&self.memory(), now) } else { Vec::new() };
+        let has_settled = {
+            let memory = self.memory();
+            let is_restored = memory.restored != UnixTime::default();
+            self.is_serving && is_restored && memory.renewals_rest_until <= now
+        };
         self.write(|write, hints| {
             write_notes(write, &dirty)?;
             for (node, last) in &waiting {
@@ -502,6 +565,9 @@ impl Controller {
             admission::end_rests(write, hints, now)?;
             if forgets {
                 forget(write, &over, now)?;
+            }
+            if has_settled {
+                write.run("UPDATE network SET restored = 0", [])?;
             }
             Ok::<_, StoreError>(())
         })?;
@@ -525,69 +591,6 @@ impl Controller {
         self.memory().head(now)
     }
 
-    /// Learns a head that a member or another controller has shown, with its set in bytes. Returns true if
-    /// it held something new.
-    ///
-    /// A later epoch of this controller than the store's means that the store is an old copy. Another one's
-    /// epoch says nothing, only its set does. A member that was revoked there is held until a person approves
-    /// it, because a revocation does not say why it was made.
-    ///
-    /// # Errors
-    /// Returns a [`NoteError`] if the head does not count, or the store fails.
-    pub fn note_head(&mut self, now: UnixTime, head: &Head, set: &[u8]) -> Result<bool, NoteError> {
-        self.notice()?;
-        let (heard, is_own) = {
-            let memory = self.memory();
-            head.verify(&memory.key, memory.network, now, &memory.revoked)?;
-            let set = head.read_set(set).ok_or(Refusal::Malformed)?;
-            (set, head.delegation().issuer() == memory.identity.public())
-        };
-        let (epoch, new) = {
-            let memory = self.memory();
-            let known: BTreeMap<_, _> = memory.revoked.iter().collect();
-            let mut merged = memory.revoked.clone();
-            merged.merge(&heard);
-            let new: Vec<_> = merged
-                .iter()
-                .filter(|(node, entry)| known.get(node) != Some(entry))
-                .map(|(node, entry)| (*node, *entry))
-                .collect();
-            (memory.epoch, new)
-        };
-        // A stolen key of another issuer must not lead this one's epochs, which may not exceed the time.
-        let is_ahead = is_own && head.epoch() > epoch;
-        if is_ahead || !new.is_empty() {
-            let rest = longest_certificate(&self.settings());
-            let last = if is_ahead { head.epoch() } else { epoch };
-            let next = i64::try_from(last).unwrap_or(i64::MAX).saturating_add(1);
-            self.write(|write, _| {
-                note_issuer(write, head.delegation())?;
-                for (node, entry) in &new {
-                    // State 1: held. A serial at or above the heard one was issued after the revocation.
-                    write.run(
-                        "UPDATE members SET state = 1, changed = ?3
-                            WHERE node = ?1 AND state = 0 AND serial < ?2 AND floor < ?2",
-                        (node.as_bytes(), number(entry.min_serial), write.change),
-                    )?;
-                    raise_floor(write, node, entry.min_serial, entry.until)?;
-                }
-                if is_ahead {
-                    // Addresses that the lost part of the store has given may have holders.
-                    let until = millis(now.plus(rest));
-                    write.run("UPDATE network SET pools_rest_until = max(pools_rest_until, ?)", [until])?;
-                    write.log(millis(now), "controller", "old store", &head.epoch().to_string())?;
-                }
-                write.run("UPDATE network SET epoch = ?", [next])?;
-                Ok::<_, StoreError>(())
-            })?;
-        }
-        let until = self.memory().unsettled_until.min(now.plus(SETTLE_AFTER_HEAD));
-        if until != self.memory().unsettled_until {
-            self.settle(until)?;
-        }
-        Ok(is_ahead || !new.is_empty())
-    }
-
     /// Renews the delegation if a third of its lifetime has passed and the network key is stored. Returns
     /// true if it did. Call this once an hour or so.
     ///
@@ -595,31 +598,30 @@ impl Controller {
     /// Returns a [`RecoverError`]; the delegation is as before.
     pub fn delegate(&mut self, now: UnixTime) -> Result<bool, RecoverError> {
         self.notice()?;
-        let sealed: Option<Vec<u8>> = self
-            .store
-            .db()
-            .query_row("SELECT sealed FROM network", [], |row| row.get(0))
-            .map_err(StoreError::from)?;
-        let Some(sealed) = sealed else { return Ok(false) };
         let (is_due, is_own) = {
             let memory = self.memory();
+            if !memory.has_secret {
+                return Ok(false);
+            }
             let is_own = memory.delegation.issuer() == memory.identity.public();
             (delegation::is_due(&memory.delegation, now), is_own)
         };
         if !is_due && is_own {
             return Ok(false);
         }
-        let words = self.keys.unseal(&sealed).ok_or(RecoverError::OtherIdentity)?;
-        self.delegate_with(now, "controller", &words, false)?;
+        let words = self.recovery_words()?.ok_or(RecoverError::OtherIdentity)?;
+        let renewal = self.sign_delegation(now, &words, false);
+        self.write(|write, _| renewal.write(write, now, "controller"))?;
         Ok(true)
     }
 
     /// Renews the delegation by the recovery words. Makes the controller's own node an administrator if it is
     /// no member, because its identity is a new one; it gets the name `wish` or a similar one. With
-    /// `is_offline`, the network key is removed from the store.
+    /// `is_offline`, the network key is removed from the store and from its write-ahead log.
     ///
     /// # Errors
-    /// Returns [`RecoverError::OtherNetwork`] for the words of another network; the store is as before.
+    /// Returns [`RecoverError::OtherNetwork`] for the words of another network; the store is as before. With
+    /// `is_offline`, returns [`StoreError::Busy`] if another process reads the log, which keeps the key then.
     pub fn recover(
         &mut self,
         now: UnixTime,
@@ -637,6 +639,7 @@ impl Controller {
         let is_member = self.memory().members.get(&own.node_id()).is_some_and(Member::is_member);
         let keys = self.keys.clone();
         let rest = millis(now.plus(longest_certificate(&self.settings())));
+        let renewal = self.sign_delegation(now, words, is_offline);
         self.write(|write, hints| {
             write.run("UPDATE network SET sealed = ?", [sealed])?;
             if !is_member {
@@ -651,36 +654,22 @@ impl Controller {
                     return Err(error);
                 }
             }
-            Ok(())
+            renewal.write(write, now, who)
         })?;
-        self.delegate_with(now, who, words, is_offline)
+        if is_offline {
+            self.store.end_log()?;
+        }
+        Ok(())
     }
 
-    fn delegate_with(
-        &mut self,
-        now: UnixTime,
-        who: &str,
-        words: &RecoveryWords,
-        is_offline: bool,
-    ) -> Result<(), RecoverError> {
-        let (before, next, bytes) = {
-            let memory = self.memory();
-            let last = Some(memory.delegation.serial());
-            let (own, network) = (*memory.identity.public(), memory.network);
-            let next = delegation::sign(&words.secret(), network, own, now, last, is_offline);
-            let head = Head::sign(&memory.identity, next.clone(), network, 0, now, &Revocations::default());
-            let bytes = delegation::to_bytes(&next, &head);
-            (memory.delegation.clone(), next, bytes)
-        };
-        self.write(|write, _| {
-            // Another node may have the one before, which is not void because there is a later one.
-            note_issuer(write, &before)?;
-            note_issuer(write, &next)?;
-            write.run("UPDATE network SET delegation = ?", [bytes])?;
-            write.log(millis(now), who, "delegate", "")?;
-            Ok::<_, StoreError>(())
-        })?;
-        Ok(())
+    fn sign_delegation(&self, now: UnixTime, words: &RecoveryWords, is_offline: bool) -> Renewal {
+        let memory = self.memory();
+        let last = Some(memory.delegation.serial());
+        let (own, network) = (*memory.identity.public(), memory.network);
+        let next = delegation::sign(&words.secret(), network, own, now, last, is_offline);
+        let head = Head::sign(&memory.identity, next.clone(), network, 0, now, &Revocations::default());
+        let bytes = delegation::to_bytes(&next, &head);
+        Renewal { before: memory.delegation.clone(), next, bytes }
     }
 
     /// Copies the store into a new file while it is in use.
@@ -689,6 +678,23 @@ impl Controller {
     /// Returns a [`StoreError`]. The file must not exist.
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
         self.store.backup(to)
+    }
+}
+
+/// Delegation that replaces another one.
+struct Renewal {
+    before: Delegation,
+    next: Delegation,
+    bytes: Vec<u8>,
+}
+
+impl Renewal {
+    fn write(&self, write: &Write<'_>, now: UnixTime, who: &str) -> Result<(), StoreError> {
+        // Another node may have the one before, which is not void because there is a later one.
+        note_issuer(write, &self.before)?;
+        note_issuer(write, &self.next)?;
+        write.run("UPDATE network SET delegation = ?", [&self.bytes])?;
+        write.log(millis(now), who, "delegate", "")
     }
 }
 
@@ -738,7 +744,7 @@ pub enum NoteError {
 }
 
 /// Returns the time after which no earlier certificate counts for any clock.
-fn longest_certificate(settings: &Settings) -> Duration {
+pub(crate) fn longest_certificate(settings: &Settings) -> Duration {
     settings.outlive + RENEW_AFTER + CLOCK_TOLERANCE
 }
 
@@ -766,11 +772,11 @@ pub(crate) fn raise_floor(
 }
 
 /// Notes that a node is an issuer until the delegation has ended for all clocks.
-fn note_issuer(write: &Write<'_>, delegation: &Delegation) -> Result<(), StoreError> {
+pub(crate) fn note_issuer(write: &Write<'_>, delegation: &Delegation) -> Result<(), StoreError> {
     write.run(
         "INSERT INTO issuers (node, ends) VALUES (?1, ?2) ON CONFLICT (node) DO UPDATE
             SET ends = max(ends, ?2)",
-        (delegation.issuer().node_id().as_bytes(), millis(delegation.end().plus(CLOCK_TOLERANCE))),
+        (delegation.issuer().node_id().as_bytes(), millis(heard::end_of(delegation))),
     )?;
     Ok(())
 }
@@ -816,7 +822,8 @@ fn over(memory: &Memory, now: UnixTime) -> Vec<NodeId> {
 
 /// Forgets what has ended: members, old invites, and revocations that no certificate carries.
 fn forget(write: &Write<'_>, over: &[NodeId], now: UnixTime) -> Result<(), StoreError> {
-    if write.run("DELETE FROM revocations WHERE until <= ?", [millis(now)])? > 0 {
+    let own = write.run("DELETE FROM revocations WHERE until <= ?", [millis(now)])?;
+    if own + write.run("DELETE FROM heard WHERE until <= ?", [millis(now)])? > 0 {
         bump_epoch(write)?;
     }
     write.run("DELETE FROM issuers WHERE ends <= ?", [millis(now)])?;

@@ -66,6 +66,7 @@ mod admin;
 mod admission;
 mod controller;
 mod delegation;
+mod heard;
 mod keys;
 mod log;
 mod member;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, CLOCK_TOLERANCE, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Head,
-    MemberName, NetworkKey, Question, Revocation, Revocations, Serial, Tag, UnixTime,
+    MemberName, NetworkKey, Question, Revocations, Serial, Tag, UnixTime,
 };
 use peersock_overlay::{Identity, NetworkId, NodeId, PublicIdentity};
 use rusqlite::{Connection, OptionalExtension};
@@ -93,6 +93,10 @@ pub(crate) struct Memory {
     pub(crate) hook: Hook,
     /// Time until which nothing is issued because the store may be an old copy.
     pub(crate) unsettled_until: UnixTime,
+    /// Time at which the store was restored from a backup; 0 if its members are known to be the newest.
+    pub(crate) restored: UnixTime,
+    /// Time until which those who were members then get no certificates, because removals may lack.
+    pub(crate) renewals_rest_until: UnixTime,
     head: Option<Head>,
     change: i64,
     refused_change: i64,
@@ -127,6 +131,8 @@ impl Memory {
             not_now: BTreeMap::new(),
             hook: Hook::Off,
             unsettled_until: UnixTime::default(),
+            restored: UnixTime::default(),
+            renewals_rest_until: UnixTime::default(),
             head: None,
             change: -1,
             refused_change: -1,
@@ -145,13 +151,21 @@ impl Memory {
     /// Takes over what commits have changed.
     pub(crate) fn apply(&mut self, news: News) {
         let NetworkRow {
-            name, settings, delegation, has_secret, has_issued, epoch, pools_rest_until, ..
+            name,
+            settings,
+            delegation,
+            has_secret,
+            has_issued,
+            epoch,
+            pools_rest_until,
+            restored,
+            ..
         } = news.network;
         if self.delegation != delegation {
             self.head = None;
         }
         (self.name, self.settings, self.delegation) = (name, settings, delegation);
-        (self.has_secret, self.has_issued) = (has_secret, has_issued);
+        (self.has_secret, self.has_issued, self.restored) = (has_secret, has_issued, restored);
         (self.pools_rest_until, self.tag_outlive) = (pools_rest_until, news.tag_outlive);
         if news.is_all {
             let members: BTreeSet<_> = news.members.iter().map(|(node, _)| *node).collect();
@@ -268,6 +282,7 @@ impl Memory {
         if let Some(member) = self.members.get(node) {
             return match member.standing {
                 _ if now < self.unsettled_until => denied(Denial::Unavailable),
+                Standing::Member if self.rests(now, member) => denied(Denial::Unavailable),
                 Standing::Member if self.lacks_address(now, member) => None,
                 Standing::Member => Some(self.renew(now, node, source, request)),
                 Standing::Held | Standing::Removed if has_token => None,
@@ -358,6 +373,9 @@ impl Memory {
         let member = self.members.get(&node).filter(|member| member.is_member() && now < member.ends)?;
         let identity = member.identity;
         let credentials = if member.serial < member.floor {
+            if self.rests(now, member) {
+                return None;
+            }
             // The last certificate no longer counts, because a tag or the name has changed.
             self.issue(now, &node)?.0
         } else {
@@ -368,8 +386,13 @@ impl Memory {
         Some(Answer::Found { identity, credentials: Box::new(credentials) })
     }
 
+    /// Returns true if a member of a restored store gets no certificate yet.
+    fn rests(&self, now: UnixTime, member: &Member) -> bool {
+        now < self.renewals_rest_until && member.joined < self.restored
+    }
+
     /// Returns true if the member gets an address of a pool that it does not have yet.
-    fn lacks_address(&self, now: UnixTime, member: &Member) -> bool {
+    pub(crate) fn lacks_address(&self, now: UnixTime, member: &Member) -> bool {
         now >= self.pools_rest_until && self.settings.lacked(&member.grant).next().is_some()
     }
 
@@ -418,13 +441,14 @@ pub(crate) struct NetworkRow {
     has_issued: bool,
     epoch: u64,
     pools_rest_until: UnixTime,
+    restored: UnixTime,
 }
 
 impl NetworkRow {
     fn read(db: &Connection) -> Result<Option<Self>, StoreError> {
         let mut statement = db.prepare(
             "SELECT change, refused_change, name, id, key, delegation, sealed IS NOT NULL, has_issued, epoch,
-                pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, purged FROM network",
+                pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, purged, restored FROM network",
         )?;
         let mut rows = statement.query([])?;
         let Some(row) = rows.next()? else { return Ok(None) };
@@ -442,6 +466,7 @@ impl NetworkRow {
             pools_rest_until: UnixTime::from_millis(row.get(9)?),
             settings: Settings::read(row, 10)?,
             purged: row.get(14)?,
+            restored: UnixTime::from_millis(row.get(15)?),
         }))
     }
 }
@@ -490,7 +515,7 @@ impl News {
         }
         let refused =
             (network.refused_change != known.refused_change).then(|| read_refused(db)).transpose()?;
-        let revoked = (network.epoch != known.epoch).then(|| read_revocations(db)).transpose()?;
+        let revoked = (network.epoch != known.epoch).then(|| crate::heard::published(db)).transpose()?;
         let mut statement = db.prepare("SELECT tag, outlive FROM tag_settings")?;
         let mut rows = statement.query([])?;
         let mut tag_outlive = BTreeMap::new();
@@ -549,18 +574,6 @@ fn read_refused(db: &Connection) -> Result<BTreeSet<NodeId>, StoreError> {
         refused.insert(NodeId::from_bytes(row.get(0)?));
     }
     Ok(refused)
-}
-
-fn read_revocations(db: &Connection) -> Result<Revocations, StoreError> {
-    let mut statement = db.prepare("SELECT node, min_serial, until FROM revocations")?;
-    let mut rows = statement.query([])?;
-    let mut set = Revocations::default();
-    while let Some(row) = rows.next()? {
-        let min_serial = Serial::from_u64(row.get(1)?);
-        let until = UnixTime::from_millis(row.get(2)?);
-        set.add(NodeId::from_bytes(row.get(0)?), Revocation { min_serial, until });
-    }
-    Ok(set)
 }
 
 /// Returns the time until which the store's last commit forbids to issue.

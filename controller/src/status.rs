@@ -51,6 +51,8 @@ pub struct Status {
     pub second_runs: Vec<(NodeId, SecondRun)>,
     /// Time until which nothing is issued because the store may be an old copy.
     pub unsettled_until: Option<UnixTime>,
+    /// Time until which members of a restored store get no certificates, unless a head is heard before.
+    pub renewals_rest_until: Option<UnixTime>,
     /// Last error of the store, if no write has succeeded since.
     pub fault: Option<StoreError>,
 }
@@ -81,6 +83,7 @@ impl Controller {
                 .filter_map(|(node, member): (_, &Member)| Some((*node, **member.second_run.as_ref()?)))
                 .collect(),
             unsettled_until: Some(memory.unsettled_until).filter(|until| now < *until),
+            renewals_rest_until: Some(memory.renewals_rest_until).filter(|until| now < *until),
             fault: self.fault.clone(),
         };
         drop(memory);

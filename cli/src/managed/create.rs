@@ -9,7 +9,7 @@ use peersock::overlay::membership::MemberName;
 use peersock::overlay::{Identity, Prefix};
 use peersock::state::{MembershipRecord, StateDir, read_identity_file};
 use peersock::{NetworkId, network_id};
-use peersock_controller::{Controller, CreateError, NewNetwork, Settings, Store};
+use peersock_controller::{Controller, CreateError, NewNetwork, RecoveryWords, Settings, Store};
 use tempfile::TempDir;
 
 use super::{DirectoryArgs, duration, stores};
@@ -75,19 +75,26 @@ impl NewArgs {
 
 pub(crate) fn create(args: &CreateArgs) -> Outcome {
     let path = args.state.path()?;
-    let local = local_name(&path, &args.name)?;
+    let local = local_name(&args.name)?;
+    check_name(&path, &local, None)?;
     let state = in_use::open(&path)?;
     // Creates the identity if there is none yet.
     let identity = state.identity()?;
     let seed = read_identity_file(&path.join("identity.key"))?;
-    let mut rng = rand::rng();
-    let id_of = |key: &_| network_id(key).ok().flatten();
-    // The file is named by the ID, so the key comes first.
-    let draft = Draft::new(&path)?;
     let new = args.new.properties(&local);
-    let created = Controller::create(draft.open()?, &seed.0, &new, super::now(), &mut rng, id_of);
-    let (mut controller, words) = created.map_err(not_created)?;
-    draft.keep(&path, &controller)?;
+    // The file is named by the ID, so the key comes first.
+    let draft = Draft::new(&path, &path)?;
+    let (mut controller, words) = match unfinished(&path, &new)? {
+        Some(begun) => begun,
+        None => {
+            let mut rng = rand::rng();
+            let id_of = |key: &_| network_id(key).ok().flatten();
+            let created = Controller::create(draft.open()?, &seed.0, &new, super::now(), &mut rng, id_of);
+            let (controller, words) = created.map_err(not_created)?;
+            draft.keep(&path, &controller)?;
+            (controller, words)
+        }
+    };
     keep_own(&state, &identity, &local, &mut controller)?;
     print(format_args!("network {local}   {}", grouped(controller.network())))?;
     stdio::note(format_args!(
@@ -99,35 +106,83 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     Ok(())
 }
 
-/// Parses the name of a network that is new on this machine.
-pub(super) fn local_name(path: &Path, text: &str) -> Outcome<MemberName> {
-    let local: MemberName = text.parse().map_err(|error| {
+/// Returns the network that an earlier command with these properties has made, if that was killed before it
+/// has shown the words.
+fn unfinished(path: &Path, new: &NewNetwork) -> Outcome<Option<(Controller, RecoveryWords)>> {
+    for id in stores::all(path)? {
+        // A damaged store of another network keeps nobody from making one.
+        if StateDir::membership(path, id)?.is_some() {
+            continue;
+        }
+        let Ok(controller) = stores::open_one(path, id) else { continue };
+        let is_same = controller.name() == new.name && controller.settings() == new.settings;
+        if !is_same || controller.has_issued() {
+            continue;
+        }
+        let place = stores::path_of(path, id);
+        let words = controller.recovery_words().map_err(|error| stores::store_failure(&place, &error))?;
+        let words = words.ok_or_else(|| {
+            Failure::new(
+                format_args!("the recovery words of network {id}, which is here already, were not shown"),
+                format_args!("remove {}, and try again", place.display()),
+            )
+        })?;
+        return Ok(Some((controller, words)));
+    }
+    Ok(None)
+}
+
+/// Parses the name of a network on this machine.
+pub(super) fn local_name(text: &str) -> Outcome<MemberName> {
+    text.parse().map_err(|error| {
         Failure::usage(format_args!("the name `{text}` {error}"), "choose a name such as `team`")
-    })?;
-    match super::named(path, local.as_str())? {
+    })
+}
+
+/// Fails if another network than `own` has the name on this machine.
+pub(super) fn check_name(path: &Path, local: &MemberName, own: Option<NetworkId>) -> Outcome {
+    match super::named(path, local.as_str())?.filter(|known| Some(*known) != own) {
         Some(known) => Err(Failure::new(
             format_args!("network {known} has the name `{local}` on this machine"),
             "choose another name, or leave that network with `peersock leave`",
         )),
-        None => Ok(local),
+        None => Ok(()),
     }
 }
 
 /// A store until its network's ID, which names the file, is known.
-pub(super) struct Draft(TempDir);
+pub(super) struct Draft {
+    folder: TempDir,
+    /// File or directory that a person knows, for errors.
+    shown: PathBuf,
+}
+
+/// Beginning of the names of drafts' directories.
+const DRAFT: &str = ".tmp";
 
 impl Draft {
-    pub(super) fn new(path: &Path) -> Outcome<Draft> {
+    /// Creates an empty draft in a state directory, which this process has for itself. Removes those that
+    /// commands have left which were killed.
+    pub(super) fn new(path: &Path, shown: &Path) -> Outcome<Draft> {
+        for entry in std::fs::read_dir(path)?.flatten() {
+            let is_draft = entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes());
+            if is_draft && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
         let private = Permissions::from_mode(0o700);
-        Ok(Draft(tempfile::Builder::new().permissions(private).tempdir_in(path)?))
+        let folder = tempfile::Builder::new().prefix(DRAFT).permissions(private).tempdir_in(path)?;
+        Ok(Draft { folder, shown: shown.to_owned() })
     }
 
     pub(super) fn path(&self) -> PathBuf {
-        self.0.path().join("network.db")
+        self.folder.path().join("network.db")
     }
 
+    /// Opens the store, and checks it if it is a copy of another one.
     pub(super) fn open(&self) -> Outcome<Store> {
-        Store::open(&self.path()).map_err(|error| stores::store_failure(&self.path(), &error))
+        let opened = Store::open(&self.path()).and_then(|store| store.check().map(|()| store));
+        opened.map_err(|error| stores::store_failure(&self.shown, &error))
     }
 
     /// Copies the store of `controller` to its place in a state directory.
@@ -139,16 +194,34 @@ impl Draft {
     }
 }
 
-/// Keeps what a controller's own machine knows of its network, as after `join`.
+/// Tells a new controller of the removals that this machine knows as a member of the network.
+pub(super) fn tell_removals(path: &Path, controller: &mut Controller) -> Outcome {
+    let Some(record) = StateDir::membership(path, controller.network())? else { return Ok(()) };
+    if record.key != controller.key() {
+        return Err(Failure::new(
+            format_args!("this machine knows network {} by another key", record.id),
+            "leave that network with `peersock leave` if it is not yours",
+        ));
+    }
+    stores::note_heads(controller, &record);
+    Ok(())
+}
+
+/// Keeps what a controller's own machine knows of its network, as after `join`. What it has learned as a
+/// member stays.
 pub(super) fn keep_own(
     state: &StateDir,
     identity: &Identity,
     local: &MemberName,
     controller: &mut Controller,
 ) -> Outcome {
-    let mut record = MembershipRecord::new(controller.network(), controller.key());
-    (record.name, record.credentials) = (Some(local.to_string()), controller.credentials(super::now()));
-    record.controllers = vec![*identity.public()];
+    let id = controller.network();
+    let kept = StateDir::membership(state.path(), id)?;
+    let mut record = kept.unwrap_or_else(|| MembershipRecord::new(id, controller.key()));
+    (record.name, record.denied) = (Some(local.to_string()), None);
+    record.credentials = controller.credentials(super::now()).or(record.credentials);
+    record.controllers.retain(|known| known != identity.public());
+    record.controllers.insert(0, *identity.public());
     Ok(state.keep_membership(&record)?)
 }
 

@@ -1,21 +1,26 @@
 //! `peersock network backup`, `restore` and `renew`: copies of a controller's store, and its recovery words.
 
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use peersock::network_id;
-use peersock::state::read_identity_file;
+use peersock::overlay::Identity;
+use peersock::overlay::membership::{MemberName, NetworkKey};
+use peersock::state::{StateDir, read_identity_file};
+use peersock::{NetworkId, network_id};
 use peersock_controller::{Controller, RecoverError, RecoveryWords};
+use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use zeroize::Zeroizing;
 
 use super::admin::OfNetwork;
-use super::create::{Draft, NewArgs, grouped, keep_own, local_name, not_created};
+use super::create::{Draft, NewArgs, grouped, keep_own, local_name, not_created, tell_removals};
 use super::{DirectoryArgs, duration, now, stores, who};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
-use crate::{in_use, stdio};
+use crate::{in_use, signals, stdio};
 
 /// Number of recovery words.
 const WORDS: usize = 12;
@@ -42,13 +47,14 @@ pub(crate) struct BackupArgs {
 
 pub(crate) fn backup(args: &BackupArgs) -> Outcome {
     let controller = args.of.open()?;
-    if args.file.exists() {
-        return Err(Failure::new(
+    // A backup that fails for another reason leaves no file.
+    controller.backup(&args.file).map_err(|error| match args.file.exists() {
+        true => Failure::new(
             format_args!("{} exists already", args.file.display()),
             "give another name: a backup replaces no file",
-        ));
-    }
-    controller.backup(&args.file).map_err(|error| stores::store_failure(&args.file, &error))?;
+        ),
+        false => stores::store_failure(&args.file, &error),
+    })?;
     print(format_args!("{} is saved in {}", controller.name(), args.file.display()))
 }
 
@@ -81,27 +87,70 @@ pub(crate) struct RestoreArgs {
 
 pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     let path = args.state.path()?;
-    let local = local_name(&path, &args.name)?;
+    let local = local_name(&args.name)?;
     let state = in_use::open(&path)?;
+    let identity = state.identity()?;
     let words = read_words()?;
     let id_of = |key: &_| network_id(key).ok().flatten();
     let id = id_of(&words.secret().public()).ok_or_else(|| {
         Failure::new("these words belong to no network", "check each word, and their order")
     })?;
-    if stores::is_controller_of(&path, id) {
+    // The name may be the network's ID, or its name as a member here knows it.
+    let meant = local.as_str().parse().ok().or(super::named(&path, local.as_str())?);
+    if let Some(meant) = meant.filter(|meant| *meant != id) {
+        return Err(Failure::new(
+            format_args!("the recovery words belong to another network than `{local}`, which is {meant}"),
+            "give the words of that network, or choose another name",
+        ));
+    }
+    let draft = Draft::new(&path, args.backup.as_deref().unwrap_or(&path))?;
+    let mut controller = match stores::is_controller_of(&path, id) {
+        true => begun(&path, id, &identity)?,
+        false => {
+            let mut controller = made(args, &path, &draft, &words, &local, id_of)?;
+            tell_removals(&path, &mut controller)?;
+            draft.keep(&path, &controller)?;
+            controller
+        }
+    };
+    keep_own(&state, &identity, &local, &mut controller)?;
+    print(format_args!("network {local}   {}", grouped(id)))?;
+    stdio::note(format_args!("key {}", super::comparable(&controller.key())));
+    stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
+    stdio::note(match args.backup {
+        Some(_) => "stop the earlier controller for good: two of them do not know of each other's members",
+        None => "then make an invite for each machine, which joins by it again: `peersock network invite`",
+    });
+    Ok(())
+}
+
+/// Opens the store that an earlier command has put in its place, if that was killed before the node knew.
+fn begun(path: &Path, id: NetworkId, identity: &Identity) -> Outcome<Controller> {
+    let record = StateDir::membership(path, id)?;
+    if record.is_some_and(|record| record.controllers.contains(identity.public())) {
         return Err(Failure::usage(
             format_args!("the controller of network {id} is here already"),
             "run `peersock controller` to serve it, or `peersock network renew` to renew its right",
         ));
     }
-    let identity = state.identity()?;
+    stores::open_one(path, id)
+}
+
+/// Makes the controller's store in a draft.
+fn made(
+    args: &RestoreArgs,
+    path: &Path,
+    draft: &Draft,
+    words: &RecoveryWords,
+    local: &MemberName,
+    id_of: impl Fn(&NetworkKey) -> Option<NetworkId>,
+) -> Outcome<Controller> {
     let seed = read_identity_file(&path.join("identity.key"))?;
     let mut rng = rand::rng();
-    let draft = Draft::new(&path)?;
-    let new = args.new.properties(&local);
-    let mut controller = match &args.backup {
-        None => Controller::create_again(draft.open()?, &seed.0, &new, now(), &mut rng, &words, id_of)
-            .map_err(not_created)?,
+    let new = args.new.properties(local);
+    match &args.backup {
+        None => Controller::create_again(draft.open()?, &seed.0, &new, now(), &mut rng, words, id_of)
+            .map_err(not_created),
         Some(file) => {
             fs::copy(file, draft.path()).map_err(|error| {
                 Failure::new(
@@ -114,20 +163,11 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
                 .map_err(|error| stores::store_failure(file, &error))?;
             let is_offline = new.is_offline || !renews(&mut controller)?;
             let wish = Some(new.own_name.clone());
-            controller.recover(now(), &mut rng, &who(), &words, wish, is_offline).map_err(not_renewed)?;
-            controller
+            controller.recover(now(), &mut rng, &who(), words, wish, is_offline).map_err(not_renewed)?;
+            controller.note_restored(now()).map_err(|error| stores::store_failure(file, &error))?;
+            Ok(controller)
         }
-    };
-    draft.keep(&path, &controller)?;
-    keep_own(&state, &identity, &local, &mut controller)?;
-    print(format_args!("network {local}   {}", grouped(id)))?;
-    stdio::note(format_args!("key {}", super::comparable(&controller.key())));
-    stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
-    stdio::note(match args.backup {
-        Some(_) => "stop the earlier controller for good: two of them do not know of each other's members",
-        None => "then make an invite for each machine, which joins by it again: `peersock network invite`",
-    });
-    Ok(())
+    }
 }
 
 /// Renew a controller's right to issue certificates by the recovery words
@@ -169,18 +209,63 @@ fn renews(controller: &mut Controller) -> Outcome<bool> {
 /// Reads recovery words, which may be on several lines, up to the last one.
 fn read_words() -> Outcome<RecoveryWords> {
     let stdin = io::stdin();
-    if stdin.is_terminal() {
-        stdio::note(format_args!("type the {WORDS} recovery words:"));
-    }
+    let hidden = match stdin.is_terminal() {
+        true => {
+            stdio::note(format_args!("type the {WORDS} recovery words, which are not shown:"));
+            Some(Hidden::new()?)
+        }
+        false => None,
+    };
     let mut input = stdin.lock().take(MAX_INPUT);
-    let mut text = Zeroizing::new(String::new());
-    while text.split_whitespace().count() < WORDS && input.read_line(&mut text)? > 0 {}
-    text.parse().map_err(|error| {
+    // Of the largest size from the beginning, so that no part stays elsewhere in memory.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_INPUT as usize));
+    let count = |bytes: &[u8]| bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count();
+    while count(&bytes) < WORDS && input.read_until(b'\n', &mut bytes)? > 0 {}
+    drop(hidden);
+    let no_words = |reason: &dyn fmt::Display| {
         Failure::usage(
-            format_args!("these are no recovery words: {error}"),
+            format_args!("these are no recovery words: {reason}"),
             "give the words that `peersock network create` has shown, on stdin",
         )
-    })
+    };
+    let text = str::from_utf8(&bytes).map_err(|_| no_words(&"the input is no text"))?;
+    text.parse().map_err(|error| no_words(&error))
+}
+
+/// Modes of the terminal before it stopped to show what is typed, while it does so.
+static MODES: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Keeps the terminal from showing what is typed, until it is dropped or the program ends by a signal.
+struct Hidden;
+
+impl Hidden {
+    fn new() -> io::Result<Hidden> {
+        let modes = termios::tcgetattr(io::stdin())?;
+        let mut silent = modes.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        silent.local_modes.insert(LocalModes::ECHONL);
+        *MODES.lock().unwrap_or_else(PoisonError::into_inner) = Some(modes);
+        signals::end_with(|signal| {
+            show();
+            128 + signal
+        })?;
+        termios::tcsetattr(io::stdin(), OptionalActions::Now, &silent)?;
+        Ok(Hidden)
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        show();
+    }
+}
+
+/// Restores the terminal, once.
+fn show() {
+    if let Some(modes) = MODES.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // A terminal that is gone shows nothing.
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &modes);
+    }
 }
 
 fn not_renewed(error: RecoverError) -> Failure {

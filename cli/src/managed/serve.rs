@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use peersock::overlay::ManagedNetwork;
 use peersock::overlay::membership::Head;
+use peersock::state::StateDir;
 use peersock::{Joined, Network, Node};
 use peersock_controller::{Controller, LogLine, Waiting};
 
@@ -60,6 +61,9 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     let mut controller = stores::open(&path, args.network.as_deref())?;
     let place = stores::path_of(&path, controller.network());
     let failed = |error| stores::store_failure(&place, &error);
+    // What this machine itself has kept is no word of a member.
+    let kept = StateDir::membership(&path, controller.network())?;
+    let noted = kept.map(|record| stores::note_heads(&mut controller, &record)).unwrap_or_default();
     controller.start(now(), SETTLE).map_err(failed)?;
     let renewed = controller.delegate(now());
     let credentials = controller.credentials(now()).ok_or_else(super::right_has_ended)?;
@@ -99,7 +103,13 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
         128 + signal
     })?;
     stdio::note(format_args!("serving {name} ({id}); members: {members}"));
-    keep(&node, &joined, &controller)
+    if let Some(until) = lock(&controller).status(now()).ok().and_then(|status| status.renewals_rest_until) {
+        stdio::note(format_args!(
+            "renewals wait until a member has shown the newest removals, for {} at most; machines can join",
+            super::duration::shown(until.since(now()))
+        ));
+    }
+    keep(&node, &joined, &controller, noted)
 }
 
 fn lock(controller: &Mutex<Controller>) -> MutexGuard<'_, Controller> {
@@ -123,14 +133,14 @@ fn answer_members(joined: &Joined, controller: &Arc<Mutex<Controller>>) {
 }
 
 /// Does what is due, until the process ends.
-fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome {
+fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>, mut noted: Vec<Head>) -> Outcome {
     let (mut flushed, mut renewed) = (Instant::now(), Instant::now());
     let mut told = BTreeSet::new();
-    let mut noted: Vec<Head> = Vec::new();
     let mut is_failing = false;
     let mut warned = None;
     warn_of_end(&mut lock(controller), &mut warned);
     let mut line = lock(controller).last_log_line().unwrap_or_default();
+    let mut delegation = lock(controller).head(now()).0.delegation().clone();
     loop {
         thread::sleep(LOOK_INTERVAL);
         let mut controller = lock(controller);
@@ -168,7 +178,9 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome
             }
             is_failing = done.is_err();
         }
-        if renewed.elapsed() >= RENEW_INTERVAL {
+        // By another command.
+        let is_delegated = *head.delegation() != delegation;
+        if is_delegated || renewed.elapsed() >= RENEW_INTERVAL {
             renewed = Instant::now();
             if let Err(error) = controller.delegate(now()) {
                 stdio::note(format_args!("the right to issue certificates is not renewed: {error}"));
@@ -177,6 +189,11 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome
                 && let Err(refusal) = joined.set_credentials(&own)
             {
                 tracing::warn!(%refusal, "the controller's own credentials do not count");
+            }
+            delegation = controller.head(now()).0.delegation().clone();
+            if let (true, Ok(status)) = (is_delegated, controller.status(now())) {
+                let left = super::duration::shown(status.delegation_end.since(now()));
+                stdio::note(format_args!("the right to issue certificates is renewed for another {left}"));
             }
             warn_of_end(&mut controller, &mut warned);
         }

@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use peersock::NetworkId;
-use peersock::state::read_identity_file;
+use peersock::overlay::membership::Head;
+use peersock::state::{MembershipRecord, read_identity_file};
 use peersock_controller::{Controller, Store, StoreError};
 
 use crate::failure::{Failure, Outcome};
@@ -25,7 +26,7 @@ pub(crate) fn is_controller_of(state: &Path, network: NetworkId) -> bool {
 }
 
 /// Returns the networks that have a store in a state directory.
-fn all(state: &Path) -> Outcome<Vec<NetworkId>> {
+pub(super) fn all(state: &Path) -> Outcome<Vec<NetworkId>> {
     let entries = match fs::read_dir(state.join(FOLDER)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -83,7 +84,8 @@ pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
     }
 }
 
-fn open_one(state: &Path, id: NetworkId) -> Outcome<Controller> {
+/// Opens the controller of one network.
+pub(super) fn open_one(state: &Path, id: NetworkId) -> Outcome<Controller> {
     let seed = read_identity_file(&state.join("identity.key"))?;
     let path = path_of(state, id);
     Store::open(&path)
@@ -91,10 +93,26 @@ fn open_one(state: &Path, id: NetworkId) -> Outcome<Controller> {
         .map_err(|error| store_failure(&path, &error))
 }
 
-/// Returns the failure of a store.
+/// Tells a controller of the removals that its machine has kept as a member. Returns the heads that count.
+pub(super) fn note_heads(controller: &mut Controller, record: &MembershipRecord) -> Vec<Head> {
+    let mut noted = Vec::new();
+    for (head, set) in &record.revocations {
+        match controller.note_head(super::now(), head, set) {
+            Ok(_) => noted.push(head.clone()),
+            Err(error) => tracing::debug!(%error, "kept revocations are not taken over"),
+        }
+    }
+    noted
+}
+
+/// Returns the failure of a store, by the path that the person knows.
 pub(super) fn store_failure(path: &Path, error: &StoreError) -> Failure {
+    let reason = match error {
+        StoreError::File { reason, .. } => reason.clone(),
+        error => error.to_string(),
+    };
     Failure::new(
-        format_args!("{}: {error}", path.display()),
+        format_args!("{}: {reason}", path.display()),
         "check the disk and the file's owner; a backup can be put in its place",
     )
 }

@@ -419,7 +419,7 @@ fn a_network_is_restored_on_another_machine_by_its_words() {
     let typed = words.to_uppercase().replace(' ', "\n");
     let restored = machines.with_words("gamma", &restore, &typed).success();
     assert!(restored.text().replace('-', "").contains(&id), "{}", restored.text());
-    machines.with_words("gamma", &restore, &words).failure(1, &["has the name `team`"]);
+    machines.with_words("gamma", &restore, &words).failure(2, &["is here already"]);
     let listed = machines.ok("gamma", &["network", "members"]);
     assert!(listed.contains("alpha") && listed.contains("beta") && listed.contains("10.77.0.2"), "{listed}");
     let _serving = machines.serve("gamma");
@@ -451,4 +451,119 @@ fn the_right_of_a_controller_without_the_networks_key_is_renewed_by_words() {
     assert!(renewed.text().starts_with("team issues certificates for another 89d"), "{}", renewed.text());
     let renewed = others.with_words("alpha", &[&renew[..], &["--offline"]].concat(), &other).success();
     assert!(renewed.text().starts_with("team issues certificates for another 36"), "{}", renewed.text());
+}
+
+impl Machines {
+    /// Returns what a machine keeps of a network.
+    fn record(&self, machine: &str, id: &str) -> Value {
+        let file = self.0.path().join(machine).join(format!("{id}.network"));
+        serde_json::from_str(&std::fs::read_to_string(file).expect("a record")).expect("JSON")
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().expect("text").to_owned()
+    }
+}
+
+#[test]
+fn a_member_s_machine_becomes_the_controller_with_what_it_knows() {
+    let machines = Machines::new();
+    let (id, words) = machines.create(&[]);
+    let serving = machines.serve("alpha");
+    ["beta", "gamma"].iter().for_each(|machine| machines.admit(machine));
+    let file = machines.file("backup.db");
+    machines.ok("alpha", &["network", "backup", &file]);
+    // The member hears of a removal that the backup does not hold.
+    let (listening, _) = machines.listen("beta", "7000");
+    machines.ok("alpha", &["network", "revoke", "gamma"]);
+    let knows = |record: &Value| {
+        let sets = record["revocations"].as_array().expect("a list");
+        sets.iter().any(|one| one["set"] != "")
+    };
+    let begun = Instant::now();
+    while !knows(&machines.record("beta", &id)) {
+        assert!(begun.elapsed() < PATIENCE, "beta hears nothing of the removal");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop((listening, serving));
+    let before = machines.record("beta", &id);
+    // Its local name is the network's already.
+    let restored = machines.with_words("beta", &["network", "restore", "team", "--backup", &file], &words);
+    restored.success();
+    let after = machines.record("beta", &id);
+    assert!(knows(&after), "the removal is lost: {after}");
+    assert_eq!((&before["wish"], &before["name"]), (&after["wish"], &after["name"]));
+    assert!(after["starts"].as_u64() >= before["starts"].as_u64() && before["starts"].as_u64() > Some(0));
+    assert!(after["controllers"].as_array().expect("a list").len() > 1, "{after}");
+    let listed = machines.ok("beta", &["network", "members"]);
+    assert!(listed.lines().any(|line| line.starts_with("held") && line.contains("gamma")), "{listed}");
+    let serving = machines.serve("beta");
+    serving.wait_for_stderr("renewals wait");
+    let invite = machines.ok("beta", &["network", "invite", "--name", "delta"]);
+    machines.ok("delta", &["join", &invite]);
+}
+
+#[test]
+fn a_renewal_beside_the_controller_counts_at_once() {
+    let machines = Machines::new();
+    let (_, words) = machines.create(&["--offline"]);
+    let serving = machines.serve("alpha");
+    machines.with_words("alpha", &["network", "renew", "-n", "team"], &words).success();
+    serving.wait_for_stderr("the right to issue certificates is renewed for another 36");
+}
+
+#[test]
+fn commands_that_were_killed_are_finished_by_repeating_them() {
+    let machines = Machines::new();
+    let (id, words) = machines.create(&[]);
+    let record = machines.0.path().join("alpha").join(format!("{id}.network"));
+    let rest = machines.0.path().join("alpha/.tmpAbCdEf");
+    let create = ["network", "create", "team", "--pool", "10.77.0.0/24", "--name", "alpha"];
+    for again in [&create[..], &["network", "restore", "team"]] {
+        std::fs::remove_file(&record).expect("a record");
+        std::fs::create_dir(&rest).expect("a directory");
+        std::fs::write(rest.join("network.db"), "").expect("room");
+        let done = machines.with_words("alpha", again, &words);
+        assert!(done.status.success(), "{again:?}: {}", done.stderr);
+        assert!(done.text().replace('-', "").contains(&id), "{again:?}: {}", done.text());
+        if *again == create {
+            assert!(done.stderr.contains(&words), "{}", done.stderr);
+        }
+        assert_eq!(machines.record("alpha", &id)["name"], "team", "{again:?}");
+        assert!(!rest.exists(), "{again:?} leaves what an earlier one has left");
+    }
+    let _serving = machines.serve("alpha");
+}
+
+#[test]
+fn backups_and_words_are_checked_before_they_are_used() {
+    let machines = Machines::new();
+    let (_, words) = machines.create(&[]);
+    let others = Machines::new();
+    let (_, other) = others.create(&[]);
+    let file = machines.file("backup.db");
+    machines.ok("alpha", &["network", "backup", &file]);
+    let nowhere = machines.file("nowhere/backup.db");
+    let failed = machines.refused("alpha", &["network", "backup", &nowhere]);
+    assert_eq!(failed.matches(&nowhere).count(), 1, "{failed}");
+    let serving = machines.serve("alpha");
+    machines.admit("beta");
+    drop(serving);
+    // The machine knows which network it has joined by that name.
+    let refused = machines.with_words("beta", &["network", "restore", "team"], &other);
+    refused.failure(1, &["the recovery words belong to another network"]);
+    machines
+        .with_words("gamma", &["network", "restore", "team", "--backup", &file], &other)
+        .failure(1, &["the recovery words belong to another network"]);
+    let mut running = Running::start(machines.command("gamma", &["network", "restore", "team"]));
+    running.send(b"jewel \xff\xfe penalty\n");
+    running.finish().failure(2, &["these are no recovery words", "no text"]);
+    // One page is overwritten.
+    let mut bytes = std::fs::read(&file).expect("a backup");
+    let page = 3 * 4096;
+    bytes[page..page + 4096].fill(0x5a);
+    std::fs::write(&file, bytes).expect("room");
+    let damaged = machines.with_words("gamma", &["network", "restore", "team", "--backup", &file], &words);
+    damaged.failure(1, &[&file, "damaged"]);
+    assert!(!machines.0.path().join("gamma/controllers").exists());
 }

@@ -19,7 +19,7 @@ pub use error::StoreError;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// SQL that leads from each schema version to the next one; the first step begins with an empty file.
-const STEPS: &[&str] = &[include_str!("schema.sql"), include_str!("issuers.sql")];
+const STEPS: &[&str] = &[include_str!("schema.sql"), include_str!("issuers.sql"), include_str!("heard.sql")];
 
 /// File in which a controller keeps a network. It is open in several processes at a time, for example in the
 /// running controller and in a command that approves a member.
@@ -87,6 +87,14 @@ impl Store {
         match self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?.as_str() {
             "ok" => Ok(()),
             fault => Err(StoreError::Damaged(fault.to_owned())),
+        }
+    }
+
+    /// Moves the write-ahead log into the file and empties it, so that it has nothing that was deleted.
+    pub(crate) fn end_log(&self) -> Result<(), StoreError> {
+        match self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))? {
+            true => Err(StoreError::Busy),
+            false => Ok(()),
         }
     }
 
@@ -206,6 +214,8 @@ impl Write<'_> {
 fn configure(db: &Connection) -> Result<(), StoreError> {
     db.busy_timeout(BUSY_TIMEOUT)?;
     db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    // What is deleted is overwritten, since it may be a sealed key.
+    db.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))?;
     // `trusted_schema` and `cell_size_check`: a damaged or foreign file is an error, and runs nothing.
     db.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;

@@ -16,14 +16,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use peersock_overlay::membership::{
-    Answer, CertifyRequest, Credentials, Denial, MemberName, NetworkKey, Question, Refusal, Revocations, Tag,
-    Token, UnixTime,
+    Answer, CertifyRequest, Credentials, Delegation, Denial, Head, MemberName, NetworkKey, Question, Refusal,
+    Revocation, Revocations, Serial, Tag, Token, UnixTime,
 };
 use peersock_overlay::{Identity, NetworkId, NodeId, Prefix};
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 
-use crate::{Controller, InviteOptions, NewNetwork, Settings, Store};
+use crate::{Controller, InviteOptions, NewNetwork, NoteError, RecoveryWords, Settings, Store};
 
 pub(crate) const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -34,8 +34,35 @@ pub(crate) const SEED: [u8; 32] = [200; 32];
 /// A controller, a generator and a clock.
 pub(crate) struct Lab {
     pub(crate) controller: Controller,
+    /// Words of the network that [`Self::new`] has created.
+    pub(crate) words: RecoveryWords,
     pub(crate) rng: ChaCha20Rng,
     pub(crate) now: UnixTime,
+}
+
+/// Another issuer of the network, whose key may be stolen.
+pub(crate) struct Issuer {
+    pub(crate) identity: Identity,
+    delegation: Delegation,
+    network: NetworkId,
+}
+
+impl Issuer {
+    /// Signs a set of removals: node, lowest serial that counts, and end of each.
+    pub(crate) fn head(
+        &self,
+        epoch: u64,
+        time: UnixTime,
+        removals: impl IntoIterator<Item = (NodeId, UnixTime, UnixTime)>,
+    ) -> (Head, Vec<u8>) {
+        let mut set = Revocations::default();
+        for (node, min_serial, until) in removals {
+            let min_serial = Serial::from_u64(min_serial.as_millis());
+            set.add(node, Revocation { min_serial, until });
+        }
+        let delegation = self.delegation.clone();
+        (Head::sign(&self.identity, delegation, self.network, epoch, time, &set), set.to_bytes())
+    }
 }
 
 impl Lab {
@@ -56,16 +83,29 @@ impl Lab {
     fn in_store(store: Store, settings: Settings) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let created = Controller::create(store, &SEED, &new_network(settings), NOW, &mut rng, id_of);
-        let mut controller = created.expect("an empty store").0;
+        let (mut controller, words) = created.expect("an empty store");
         controller.start(NOW, Duration::ZERO).expect("a good store");
-        Self { controller, rng, now: NOW }
+        Self { controller, words, rng, now: NOW }
+    }
+
+    /// Returns an issuer that the network key has made, besides the controller.
+    pub(crate) fn other_issuer(&self, seed: u8) -> Issuer {
+        let (identity, network) = (Identity::from_seed(&[seed; 32]), self.controller.network());
+        let secret = self.words.secret();
+        let delegation = crate::delegation::sign(&secret, network, *identity.public(), self.now, None, false);
+        Issuer { identity, delegation, network }
+    }
+
+    pub(crate) fn note(&mut self, (head, set): &(Head, Vec<u8>)) -> Result<bool, NoteError> {
+        self.controller.note_head(self.now, head, set)
     }
 
     /// Opens the network that [`Self::at`] has created, as another process would.
     pub(crate) fn open(path: &Path, seed: u64) -> Self {
         let store = Store::open(path).expect("it exists");
         let controller = Controller::open(store, &SEED).expect("a network");
-        Self { controller, rng: ChaCha20Rng::seed_from_u64(seed), now: NOW }
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        Self { controller, words: RecoveryWords::draw(&mut rng), rng, now: NOW }
     }
 
     pub(crate) fn ask_from(&mut self, node: u32, source: &str, question: Question) -> Answer {
@@ -206,9 +246,17 @@ pub(crate) fn denial(answer: &Answer) -> Option<Denial> {
 pub(crate) fn dump(controller: &Controller) -> String {
     let db = controller.store.db();
     let mut text = String::new();
-    for table in
-        ["members", "addresses", "reservations", "tokens", "token_uses", "pending", "refused", "revocations"]
-    {
+    for table in [
+        "members",
+        "addresses",
+        "reservations",
+        "tokens",
+        "token_uses",
+        "pending",
+        "refused",
+        "revocations",
+        "heard",
+    ] {
         let mut statement = db.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).expect("a table");
         let columns = statement.column_count();
         let mut rows = statement.query([]).expect("rows");

@@ -1,5 +1,4 @@
 use super::*;
-use crate::controller::NoteError;
 use crate::{Approval, ChangeError, Standing};
 
 /// Returns a network after a copy of its store was made, with member 1 removed, member 2 with other tags and
@@ -92,7 +91,7 @@ fn forged_heads_and_other_sets_are_refused() {
     let (head, set) = lab.controller.head(lab.now);
     let mut other = Lab::new();
     let note = |lab: &mut Lab, bytes: &[u8], set: &[u8]| {
-        let head = peersock_overlay::membership::Head::parse(bytes).expect("of the right length");
+        let head = Head::parse(bytes).expect("of the right length");
         lab.controller.note_head(lab.now, &head, set)
     };
     let mut forged = head.to_bytes();
@@ -103,4 +102,120 @@ fn forged_heads_and_other_sets_are_refused() {
     }
     assert_eq!(note(&mut other, &head.to_bytes(), &set.to_bytes()), Ok(true), "the same network");
     assert!(!dump(&other.controller).is_empty() && !before.is_empty());
+}
+
+#[test]
+fn a_removal_that_is_heard_after_a_renewal_from_a_backup_counts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut old) = restored(folder.path());
+    old.controller.start(old.now, Duration::from_secs(5)).expect("a good file");
+    old.pass(Duration::from_secs(5));
+    // Nobody who knows of the removal has come.
+    let renewed = old.join(1, None);
+    old.pass(MINUTE);
+    let (head, set) = lab.controller.head(lab.now);
+    assert_eq!(old.note(&(head.clone(), set.to_bytes())), Ok(true));
+    assert_eq!(old.controller.find("machine-1").expect("a row").standing, Standing::Held);
+    assert_eq!(old.refusal(&renewed, 1), Some(Refusal::Revoked), "what was issued in between is void");
+    assert_eq!(denial(&old.ask(1, None)), Some(Denial::Removed));
+    // A person who approves it again has decided later than the removal.
+    old.pass(MINUTE);
+    let key = id(1).to_string();
+    old.controller.approve(old.now, &mut old.rng, "alice", &key, &Approval::default()).expect("held");
+    let again = old.join(1, None);
+    assert_eq!(old.note(&(head, set.to_bytes())), Ok(false));
+    old.join(1, None);
+    assert_eq!(old.refusal(&again, 1), None);
+}
+
+#[test]
+fn a_restored_controller_gets_an_address_when_those_of_the_pool_are_given_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_lab, mut old) = on_another_machine(folder.path());
+    let grant = |old: &mut Lab| {
+        let credentials = old.controller.credentials(old.now).expect("a member");
+        credentials.certificate().grant().clone()
+    };
+    assert_eq!(grant(&mut old).ipv4, None);
+    old.pass(2 * DAY);
+    assert_eq!(grant(&mut old).ipv4, Some([10, 7, 0, 5].into()));
+    assert_eq!(grant(&mut old).ipv4_length, 16);
+}
+
+#[test]
+fn a_network_key_that_is_removed_is_in_no_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store/controller.db");
+    let mut lab = Lab::at(&path);
+    let sql = "SELECT sealed FROM network";
+    let sealed: Vec<u8> = lab.controller.store.db().query_row(sql, [], |row| row.get(0)).expect("a key");
+    let files = || {
+        let names = ["controller.db", "controller.db-wal"].map(|name| folder.path().join("store").join(name));
+        names.iter().flat_map(|name| std::fs::read(name).expect("it exists")).collect::<Vec<u8>>()
+    };
+    let is_there = || files().windows(sealed.len()).any(|window| window == sealed);
+    assert!(is_there());
+    // By a command beside the running controller.
+    let mut command = Lab::open(&path, 2);
+    let (now, words) = (lab.now, lab.words.clone());
+    command.controller.recover(now, &mut command.rng, "alice", &words, None, true).expect("the words");
+    assert!(!is_there());
+    assert_eq!(lab.controller.recovery_words().expect("readable").map(|_| ()), None);
+    assert_eq!(lab.controller.delegate(lab.now.plus(80 * DAY)), Ok(false));
+}
+
+/// Returns the store of [`restored`] after `network restore` on another machine, with the issuer of before.
+fn on_another_machine(folder: &Path) -> (Lab, Lab) {
+    let (lab, mut old) = restored(folder);
+    let store = Store::open(&folder.join("store/copy.db")).expect("it exists");
+    old.controller = Controller::open(store, &[201; 32]).expect("a network");
+    old.controller
+        .recover(old.now, &mut old.rng, "alice", &lab.words, None, false)
+        .expect("the network's words");
+    old.controller.note_restored(old.now).expect("writable");
+    (lab, old)
+}
+
+#[test]
+fn renewals_from_a_backup_wait_for_members_and_joins_do_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut old) = on_another_machine(folder.path());
+    let (head, set) = lab.controller.head(lab.now);
+    let head = (head, set.to_bytes());
+    old.controller.start(old.now, Duration::from_secs(5)).expect("a good file");
+    old.pass(Duration::from_secs(5));
+    for node in [1, 3] {
+        assert_eq!(denial(&old.ask(node, None)), Some(Denial::Unavailable), "{node}");
+    }
+    let token = old.open_invite();
+    old.join(4, Some(&token));
+    old.revoke(3);
+    old.pass(5 * MINUTE);
+    assert_eq!(denial(&old.ask(3, None)), Some(Denial::Removed));
+    assert_eq!(denial(&old.ask(1, None)), Some(Denial::Unavailable));
+    old.join(4, None);
+    // A member that knows of the removal comes.
+    assert_eq!(old.note(&head), Ok(true));
+    old.pass(Duration::from_secs(5));
+    assert_eq!(denial(&old.ask(1, None)), Some(Denial::Removed));
+    assert!(old.head_set().iter().any(|(node, _)| *node == id(1)));
+    // From then on the store is not a backup any more.
+    old.controller.flush(old.now).expect("writable");
+    old.controller.start(old.now, Duration::ZERO).expect("a good file");
+    assert_eq!(old.controller.status(old.now).expect("readable").renewals_rest_until, None);
+}
+
+#[test]
+fn renewals_from_a_backup_wait_for_a_bounded_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut old) = on_another_machine(folder.path());
+    // What this machine itself knows is no word of a member.
+    let (head, set) = lab.controller.head(lab.now);
+    assert_eq!(old.note(&(head, set.to_bytes())), Ok(true));
+    old.controller.start(old.now, Duration::ZERO).expect("a good file");
+    old.pass(14 * MINUTE);
+    assert_eq!(denial(&old.ask(3, None)), Some(Denial::Unavailable));
+    assert_eq!(denial(&old.ask(1, None)), Some(Denial::Removed));
+    old.pass(MINUTE);
+    old.join(3, None);
 }

@@ -1,7 +1,7 @@
-use peersock_overlay::membership::{CLOCK_TOLERANCE, Head, Revocation, Role, Serial};
+use peersock_overlay::membership::{CLOCK_TOLERANCE, Role};
 
 use super::*;
-use crate::{Approval, Change, Controller, Store};
+use crate::{Approval, Change, ChangeError, Standing};
 
 #[test]
 fn a_removed_member_is_refused_by_all_that_know_the_head() {
@@ -125,12 +125,12 @@ fn no_change_of_the_controllers_own_node_touches_what_it_has_issued() {
     let own = Identity::from_seed(&SEED).node_id();
     let options = InviteOptions { replaces: Some(own), ..InviteOptions::default() };
     let invite = lab.controller.invite(lab.now, &mut lab.rng, "alice", &options);
-    assert_eq!(invite.err(), Some(crate::ChangeError::OwnNode));
+    assert_eq!(invite.err(), Some(ChangeError::OwnNode));
     lab.ask(2, None);
     let approval = Approval { replaces: Some(own), ..Approval::default() };
     let key = id(2).to_string();
     let approved = lab.controller.approve(lab.now, &mut lab.rng, "alice", &key, &approval);
-    assert_eq!(approved.err(), Some(crate::ChangeError::OwnNode));
+    assert_eq!(approved.err(), Some(ChangeError::OwnNode));
 }
 
 #[test]
@@ -202,4 +202,109 @@ fn another_issuer_s_epochs_lead_nobody_and_its_removals_count() {
     let (answer, answered) = two.head(now);
     assert_eq!(one.note_head(now, &answer, &answered.to_bytes()), Ok(false));
     assert_eq!(one.head(now).0.epoch(), before + 1);
+}
+
+/// Returns made-up removals of nodes that nobody knows, with ends in a hundred years.
+fn made_up(first: u16, count: u16, time: UnixTime) -> Vec<(NodeId, UnixTime, UnixTime)> {
+    let node = |number: u16| {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        NodeId::from_bytes(bytes)
+    };
+    (first..first + count).map(|number| (node(number), time, time.plus(36_500 * DAY))).collect()
+}
+
+#[test]
+fn a_thief_s_removals_take_no_room_of_a_controller_s_own() {
+    let mut lab = Lab::new();
+    let token = lab.open_invite();
+    let credentials: Vec<_> = (1..=3).map(|node| lab.join(node, Some(&token))).collect();
+    let thief = lab.other_issuer(99);
+    lab.pass(MINUTE);
+    lab.revoke(1);
+    // As many as a set can have, and then as many others.
+    for epoch in 1..=2_u16 {
+        let removals = made_up(epoch * 10_000, 10_000, lab.now);
+        let head = thief.head(epoch.into(), lab.now, removals);
+        assert!(lab.note(&head).is_ok());
+        // The member's removal is in a head that members take, which `refusal` checks.
+        assert_eq!(lab.refusal(&credentials[0], 1), Some(Refusal::Revoked));
+        lab.revoke(u32::from(epoch) + 1);
+        assert_eq!(
+            lab.refusal(&credentials[usize::from(epoch)], u32::from(epoch) + 1),
+            Some(Refusal::Revoked)
+        );
+        assert!(lab.head_set().len() <= 2_000, "{}", lab.head_set().len());
+    }
+    // The same removals in another head are nothing new.
+    let epoch = lab.controller.head(lab.now).0.epoch();
+    assert_eq!(lab.note(&thief.head(3, lab.now, made_up(20_000, 10_000, lab.now))), Ok(false));
+    assert_eq!(lab.controller.head(lab.now).0.epoch(), epoch);
+    // No certificate that they cover can last for longer.
+    lab.pass(32 * DAY);
+    lab.controller.flush(lab.now).expect("writable");
+    assert!(lab.head_set().len() < 100, "{}", lab.head_set().len());
+}
+
+#[test]
+fn another_issuer_s_removals_of_members_go_before_made_up_ones() {
+    let mut lab = Lab::new();
+    let token = lab.open_invite();
+    let credentials = lab.join(1, Some(&token));
+    let other = lab.other_issuer(99);
+    lab.pass(MINUTE);
+    let end = lab.now.plus(DAY);
+    let removals = made_up(0, 9_999, lab.now).into_iter().chain([(id(1), lab.now, end)]);
+    assert_eq!(lab.note(&other.head(1, lab.now, removals)), Ok(true));
+    assert_eq!(lab.refusal(&credentials, 1), Some(Refusal::Revoked));
+    assert_eq!(lab.controller.find("machine-1").expect("a row").standing, Standing::Held);
+    // It ended long ago, so that nobody needs it.
+    let ended = [(id(2), lab.now.minus(40 * DAY), lab.now.plus(DAY))];
+    assert_eq!(lab.note(&other.head(2, lab.now, ended)), Ok(false));
+}
+
+#[test]
+fn another_issuer_does_not_remove_a_controller_from_its_own_store() {
+    let mut lab = Lab::new();
+    let token = lab.open_invite();
+    let thief = lab.other_issuer(99);
+    lab.pass(MINUTE);
+    let own = Identity::from_seed(&SEED).node_id();
+    let end = lab.now.plus(DAY);
+    assert_eq!(lab.note(&thief.head(1, lab.now, [(own, lab.now, end)])), Ok(false));
+    assert!(lab.controller.credentials(lab.now).is_some());
+    lab.join(1, Some(&token));
+    assert!(lab.head_set().is_empty());
+}
+
+#[test]
+fn many_members_that_a_thief_removes_leave_room_for_own_removals() {
+    let mut lab = Lab::with(Settings::default());
+    let token = lab.open_invite();
+    let asked: Vec<_> = (1..=10_010)
+        .map(|node| crate::Asked {
+            peer: *identity(node).public(),
+            source: source_of(node).parse().expect("an address"),
+            question: certify(node, Some(&token)),
+        })
+        .collect();
+    lab.controller.answer_all(lab.now, &mut lab.rng, &asked);
+    let thief = lab.other_issuer(99);
+    lab.pass(MINUTE);
+    let end = lab.now.plus(DAY);
+    assert_eq!(
+        lab.note(&thief.head(1, lab.now, (1..=10_000).map(|node| (id(node), lab.now, end)))),
+        Ok(true)
+    );
+    assert_eq!(lab.controller.status(lab.now).expect("readable").held, 10_000);
+    for node in 10_001..=10_010 {
+        let key = id(node).to_string();
+        assert_ne!(
+            lab.controller.revoke(lab.now, "alice", &[&key], true),
+            Err(ChangeError::TooManyRevocations)
+        );
+    }
+    let set = lab.head_set();
+    let is_removed = |node| set.iter().any(|(known, _)| *known == id(node));
+    assert!((10_001..=10_010).all(is_removed) && set.len() == Revocations::MAX_ENTRIES);
 }

@@ -48,6 +48,21 @@ fn a_certificate_that_is_signed_during_a_removal_by_another_process_is_void() {
 }
 
 #[test]
+fn a_removal_after_another_change_reaches_what_was_signed_in_the_same_millisecond() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut command) = two(&folder);
+    let token = lab.open_invite();
+    lab.join(3, Some(&token));
+    let change = crate::Change { name: Some(name("other")), ..crate::Change::default() };
+    command.controller.change(command.now, "bob", &id(3).to_string(), &change).expect("a member");
+    // The command does not know of this certificate, whose serial is the lowest that counts.
+    let renewed = lab.join(3, None);
+    command.revoke(3);
+    assert_eq!(denial(&lab.ask(3, None)), Some(Denial::Removed));
+    assert_eq!(lab.refusal(&renewed, 3), Some(Refusal::Revoked));
+}
+
+#[test]
 fn renewals_are_answered_while_another_process_holds_the_store() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut lab, command) = two(&folder);

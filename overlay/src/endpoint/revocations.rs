@@ -39,11 +39,18 @@ const MAX_STALLS_OF_MANY: u32 = 2;
 /// Time in which a peer has to deliver a set if others have offered it too. It doubles with each change of
 /// the peer, because all of them may be slow.
 const PATIENCE: Duration = Duration::from_secs(3);
+const MAX_PATIENCE_DOUBLINGS: u32 = 5;
 
 /// Time for which no set of an issuer is fetched from a peer that did not deliver one. It doubles with each
 /// failure.
 const REST: Duration = Duration::from_secs(5);
 const MAX_REST_DOUBLINGS: u32 = 7;
+
+/// Returns the time in which a peer has to deliver a set after some others did not. The largest set comes in
+/// the longest one at 5 kB/s, and no peer keeps a node from a set for longer.
+fn patience(changes: u32) -> Duration {
+    PATIENCE * 2_u32.pow(changes.min(MAX_PATIENCE_DOUBLINGS))
+}
 
 /// Number of peers that are remembered because they have offered the set that is being fetched.
 const MAX_OFFERS: usize = 16;
@@ -307,7 +314,7 @@ impl Endpoint {
         let is_over = match pull.offers.is_empty() {
             true => pull.stalls > MAX_STALLS,
             false => {
-                let patience = PATIENCE * 2_u32.saturating_pow(pull.changes);
+                let patience = patience(pull.changes);
                 pull.stalls > MAX_STALLS_OF_MANY || now.saturating_duration_since(pull.since) > patience
             }
         };
@@ -457,5 +464,16 @@ impl Endpoint {
         self.core.timers.set_earlier(Timer::Heads(network), now + REPEATS[0]);
         self.begin_renewal_if_own(now, network);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_of_peers_makes_a_node_wait_for_longer_than_two_minutes() {
+        assert_eq!((patience(0), patience(1)), (PATIENCE, PATIENCE * 2));
+        assert!(patience(u32::MAX) <= Duration::from_secs(120));
     }
 }
