@@ -1,6 +1,7 @@
 //! `peersock controller`: serves a managed network to its members.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use peersock::overlay::membership::Head;
 use peersock::{Joined, Network, Node};
 use peersock_controller::{Controller, LogLine, Waiting};
 
+use super::hook::Hook;
+use super::limited_program::Groups;
 use super::{now, stores};
 use crate::args::NodeArgs;
 use crate::failure::Outcome;
@@ -26,11 +29,19 @@ use crate::{in_use, signals, stdio};
 Examples:
   peersock controller
   peersock controller -n team --root \"$(cat root.txt)\"
+  peersock controller --approve-hook /usr/local/libexec/approve
   peersock network approve K7M-2QX                    # in another terminal")]
 pub(crate) struct ControllerArgs {
     /// Network, by its name or ID [default: the only one whose controller is here]
     #[arg(short = 'n', value_name = "NETWORK")]
     network: Option<String>,
+
+    /// Program that decides about machines that join, and about renewals
+    ///
+    /// It reads a question in JSON, and prints {"decision":"allow"}, "deny" or "ask" within 5 s. If it fails,
+    /// machines wait for a person, and certificates are not renewed. docs/use/MANAGED.md has all fields.
+    #[arg(long, value_name = "PROGRAM")]
+    approve_hook: Option<PathBuf>,
 
     #[command(flatten)]
     node: NodeArgs,
@@ -60,6 +71,7 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     let mut controller = stores::open(&path, args.network.as_deref())?;
     let place = stores::path_of(&path, controller.network());
     let failed = |error| stores::store_failure(&place, &error);
+    let hook = args.approve_hook.as_ref().map(|program| Hook::new(program, &mut controller)).transpose()?;
     controller.start(now(), SETTLE).map_err(failed)?;
     let renewed = controller.delegate(now());
     let credentials = controller.credentials(now()).ok_or_else(super::right_has_ended)?;
@@ -90,7 +102,9 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     };
     let host = Host::beside(beside, &args.node)?;
     let (ended, written) = (node.clone(), Arc::clone(&controller));
+    let programs = hook.as_ref().map(Hook::groups);
     signals::end_with(move |signal| {
+        programs.iter().for_each(Groups::end);
         host.end();
         if let Err(error) = lock(&written).flush(now()) {
             stdio::note(format_args!("the last notes are not written: {error}"));
@@ -99,7 +113,7 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
         128 + signal
     })?;
     stdio::note(format_args!("serving {name} ({id}); members: {members}"));
-    keep(&node, &joined, &controller)
+    keep(&node, &joined, &controller, hook)
 }
 
 fn lock(controller: &Mutex<Controller>) -> MutexGuard<'_, Controller> {
@@ -123,7 +137,7 @@ fn answer_members(joined: &Joined, controller: &Arc<Mutex<Controller>>) {
 }
 
 /// Does what is due, until the process ends.
-fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome {
+fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>, mut hook: Option<Hook>) -> Outcome {
     let (mut flushed, mut renewed) = (Instant::now(), Instant::now());
     let mut told = BTreeSet::new();
     let mut noted: Vec<Head> = Vec::new();
@@ -180,7 +194,11 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>) -> Outcome
             }
             warn_of_end(&mut controller, &mut warned);
         }
-        let waiting = controller.pending().unwrap_or_default();
+        if let Some(hook) = &mut hook {
+            hook.step(&mut controller);
+        }
+        let mut waiting = controller.pending().unwrap_or_default();
+        waiting.retain(|one| !controller.awaits_program(now(), &one.identity.node_id()));
         let lines = controller.log(line, LINES).unwrap_or_default();
         line = lines.last().map_or(line, |last| last.number);
         let changes: Vec<_> = lines.iter().filter_map(|line| change(&controller, line)).collect();
