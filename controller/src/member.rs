@@ -140,8 +140,8 @@ impl Member {
         self.standing == Standing::Member
     }
 
-    /// Returns true if no certificate was made since the admission, whose row has an upper bound of the serials
-    /// before.
+    /// Returns true if no certificate was made since the admission, whose row has an upper bound of the
+    /// serials before.
     pub(crate) fn lacks_first_certificate(&self) -> bool {
         self.serial.as_u64() <= self.joined.as_millis()
     }

@@ -1,8 +1,8 @@
 //! The approval program: requests about which it is asked, and its decisions.
 //!
-//! A request opens a question. The caller takes questions with [`Controller::take_inquiries`], runs the program
-//! and reports its decision, or its failure, with [`Controller::decide`]. Questions and decisions are in memory
-//! only: after a restart the program is asked again when the machines ask again.
+//! A request opens a question. The caller takes questions with [`Controller::take_inquiries`], runs the
+//! program and reports its decision, or its failure, with [`Controller::decide`]. Questions and decisions are
+//! in memory only: after a restart the program is asked again when the machines ask again.
 //!
 //! Members come first, then machines with an invite, then strangers. Strangers never occupy all places, and
 //! their requests are limited before (see [`crate::pending`]).
@@ -91,8 +91,8 @@ pub enum Decision {
     Allow(Additions),
     /// As without a program: an invite admits, a person decides about others, and members stay members.
     Ask,
-    /// The machine may not join, whatever invite it shows, or the member gets no certificate. For a minute the
-    /// controller says so itself.
+    /// The machine may not join, whatever invite it shows, or the member gets no certificate. For a minute
+    /// the controller says so itself.
     Deny,
 }
 
@@ -187,8 +187,8 @@ pub(crate) struct Program {
     /// True after a failure. Then one program runs at a time, until one succeeds.
     is_failing: bool,
     last_number: u64,
-    /// Numbers of the questions for which the program runs, and if they are strangers'. Their machines may have
-    /// asked anew.
+    /// Numbers of the questions for which the program runs, and if they are strangers'. Their machines may
+    /// have asked anew.
     running: BTreeMap<u64, bool>,
     questions: BTreeMap<NodeId, Question>,
 }
@@ -353,7 +353,8 @@ impl Controller {
         self.memory().program.is_set = is_set;
     }
 
-    /// Returns true if a machine that waits is not shown to people, because the program is expected to answer.
+    /// Returns true if a machine that waits is not shown to people, because the program is expected to
+    /// answer.
     pub fn awaits_program(&self, now: UnixTime, node: &NodeId) -> bool {
         let memory = self.memory();
         let question = memory.program.questions.get(node);

@@ -66,8 +66,8 @@ impl Groups {
         }
     }
 
-    /// Ends what is left of a group whose first process has ended, and was not waited for. Its number belongs to
-    /// no other process until then.
+    /// Ends what is left of a group whose first process has ended, and was not waited for. Its number belongs
+    /// to no other process until then.
     fn remove(&self, group: Pid) {
         let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kill(group);
@@ -84,8 +84,8 @@ fn kill(group: Pid) {
 /// has at most 4096 bytes, which every pipe takes at once.
 ///
 /// The program has a process group of its own, few variables, and no descriptor that this process has opened.
-/// When it has ended or a limit is reached, all processes of the group are killed. Its output counts as far as
-/// it was written when it ended, so that a process that it leaves behind delays nothing.
+/// When it has ended or a limit is reached, all processes of the group are killed. Its output counts as far
+/// as it was written when it ended, so that a process that it leaves behind delays nothing.
 pub(super) fn run(program: &Path, input: &[u8], limit: Duration, groups: &Groups) -> Result<Vec<u8>, Failed> {
     let deadline = Instant::now() + limit;
     let (reader, mut writer) = io::pipe().map_err(Failed::Start)?;

@@ -1,4 +1,5 @@
-//! `peersock controller --approve-hook`: programs that decide about machines, and all ways in which they fail.
+//! `peersock controller --approve-hook`: programs that decide about machines, and all ways in which they
+//! fail.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +15,8 @@ use crate::managed::Machines;
 struct Program(tempfile::TempDir);
 
 impl Program {
-    /// Makes a program that writes its input to the file `asked`, one line each time, and goes on with `script`.
+    /// Makes a program that writes its input to the file `asked`, one line each time, and goes on with
+    /// `script`.
     fn new(script: &str) -> Program {
         let program = Program(tempfile::tempdir().expect("a folder"));
         program.replace(script);

@@ -9,11 +9,11 @@
 //! again ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
 //! [`root_list`], [`node_address`], [`root_messages`], [`turn_frames`], [`socks_messages`],
 //! [`forward_places`], [`file_messages`], [`file_texts`], [`router_errors`], [`tickets`],
-//! [`websocket_messages`], [`controller_messages`]). Second,
-//! a valid message is altered and must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`],
-//! [`session`], [`meeting`], [`root_directory`], [`credentials`], [`revocation_heads`]). Third, sequences of operations run against a model of the
-//! permitted results ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
-//! [`dns_names`] and [`rest_requests`] check invariants of any answer.
+//! [`websocket_messages`], [`controller_messages`]). Second, a valid message is altered and must then be
+//! refused ([`hello`], [`initiation`], [`response`], [`cookie`], [`session`], [`meeting`],
+//! [`root_directory`], [`credentials`], [`revocation_heads`]). Third, sequences of operations run against a
+//! model of the permitted results ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`],
+//! [`stack_ops`], [`turn`]). [`dns_names`] and [`rest_requests`] check invariants of any answer.
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {

@@ -1,9 +1,9 @@
 //! Signed statements of managed networks, and messages between nodes and controllers.
 //!
-//! The oracle for statements is a table of all that the keys of a small world have signed, with their meaning.
-//! An input chooses statements of the table, puts them together, and damages the result. No input knows a
-//! secret key, so bytes may be accepted exactly if all of their statements are in the table, byte by byte, and
-//! fit together. The oracle reads bytes by their positions, and shares no code with what it checks.
+//! The oracle for statements is a table of all that the keys of a small world have signed, with their
+//! meaning. An input chooses statements of the table, puts them together, and damages the result. No input
+//! knows a secret key, so bytes may be accepted exactly if all of their statements are in the table, byte by
+//! byte, and fit together. The oracle reads bytes by their positions, and shares no code with what it checks.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -34,8 +34,8 @@ const IDENTITIES: u8 = 9;
 const MEMBER: u8 = 5;
 const PROGRAM: u8 = 7;
 
-/// Points of small order (RFC 8032's base field): under such a key, or with such an R, one signature would fit
-/// many messages.
+/// Points of small order (RFC 8032's base field): under such a key, or with such an R, one signature would
+/// fit many messages.
 const SMALL_ORDER: [[u8; 32]; 3] = {
     let (zero, mut one, mut minus_one) = ([0; 32], [0; 32], [0xff; 32]);
     one[0] = 1;
@@ -184,7 +184,7 @@ impl World {
             let bytes = plain.of_process(signed).to_bytes()[rest..].to_vec();
             programs.push(Signed { bytes, network: id, signer, about, begin, end, rights: Rights::ALL });
         }
-        let mut sets = vec![Revocations::default(), Revocations::default()];
+        let mut sets = [Revocations::default(), Revocations::default()];
         for (number, min_serial) in [(6, NOW + 1), (8, u64::MAX)] {
             let (min_serial, until) = (Serial::from_u64(min_serial), UnixTime::from_millis(NOW + DAY));
             sets[1].add(nodes[number], Revocation { min_serial, until });
@@ -199,7 +199,8 @@ impl World {
             (4, 0, 2, 5, NOW, 1),
             (5, 0, 3, 5, NOW, 1),
             (6, 0, 4, 5, NOW, 1),
-            // Another identity signs for the issuer, the network key has not made the issuer, an epoch is too far.
+            // Another identity signs for the issuer, the network key has not made the issuer, an epoch is too
+            // far.
             (0, 0, MEMBER, 5, NOW, 1),
             (2, 0, 0, 5, NOW, 1),
             (0, 0, 0, u64::MAX, NOW, 1),
@@ -323,7 +324,7 @@ impl Input<'_> {
                 (2, _) => message.extend(std::iter::repeat_n(value, at % 300)),
                 (3, Some(from)) => add_order(&mut message[from + 32..from + SIGNATURE]),
                 (4, Some(from)) => {
-                    let half = if at % 2 == 0 { from } else { from + 32 };
+                    let half = if at.is_multiple_of(2) { from } else { from + 32 };
                     message[half..half + 32].copy_from_slice(&SMALL_ORDER[at % 3]);
                 }
                 (5, Some(from)) => {
@@ -358,8 +359,8 @@ fn signatures(statements: &[Signed]) -> impl Iterator<Item = &[u8]> {
     statements.iter().map(|one| &one.bytes[one.bytes.len() - SIGNATURE..])
 }
 
-/// Checks that credentials make a node a member exactly if the network key, an issuer and a member have signed
-/// them so, for this network, node and time.
+/// Checks that credentials make a node a member exactly if the network key, an issuer and a member have
+/// signed them so, for this network, node and time.
 pub fn credentials(data: &[u8]) {
     let (world, mut input) = (&*WORLD, Input(data));
     let (key, network) = (input.choice(2), world.networks[input.choice(2)]);
