@@ -14,7 +14,7 @@ use crate::addresses::Hints;
 use crate::admission::{self, Admission, Fail, Known, Round, hex};
 use crate::controller::{Controller, bump_epoch};
 use crate::member::{self, Member, Standing, join_tags, millis, span, to_mapped};
-use crate::memory::{Hook, Waiting};
+use crate::memory::Waiting;
 use crate::settings::{OUTLIVE, Settings};
 use crate::store::{StoreError, Write};
 
@@ -23,12 +23,6 @@ const MIN_KEY_DIGITS: usize = 6;
 
 /// Maximum number of keys that a person has refused. Beyond it, the oldest is forgotten.
 const MAX_REFUSED: i64 = 1_000;
-
-/// Time for which an approval program's decision about a renewal counts.
-const DECISION_LIFETIME: Duration = Duration::from_secs(600);
-
-/// Time for which a renewal is refused after an approval program has said so.
-const REFUSAL_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Number of members that one removal may concern without a word that confirms it.
 const FREE_REMOVALS: usize = 3;
@@ -131,20 +125,6 @@ pub enum Holder {
     Node(NodeId),
     /// The member with a name.
     Name(MemberName),
-}
-
-/// Decision of an approval program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// The machine may join, or the member may have another certificate.
-    Allow {
-        /// Name for a machine without an invite.
-        name: Option<MemberName>,
-        /// Tags for a machine without an invite, or for the member; `None` leaves them.
-        tags: Option<Vec<Tag>>,
-    },
-    /// It may not. A member keeps its row, and gets no certificate for a minute.
-    Deny,
 }
 
 /// Reason why a change is not made. Nothing has changed.
@@ -400,7 +380,7 @@ impl Controller {
         self.find(&node.to_string())
     }
 
-    fn admit(
+    pub(crate) fn admit(
         &mut self,
         now: UnixTime,
         rng: &mut dyn CryptoRng,
@@ -479,77 +459,6 @@ impl Controller {
             }
         };
         self.write(|write, _| refuse(write, now, who, &identity))
-    }
-
-    /// Returns the machines and members about which the approval program has to be asked now.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if another process has committed something that cannot be read.
-    pub fn needs_decision(&mut self) -> Result<Vec<PublicIdentity>, StoreError> {
-        self.notice()?;
-        let memory = self.memory();
-        if memory.hook == Hook::Off {
-            return Ok(Vec::new());
-        }
-        let joins =
-            memory.pending.values().filter(|waiting| !waiting.is_allowed).map(|waiting| waiting.identity);
-        let renewals = memory.undecided.iter().filter_map(|node| Some(memory.members.get(node)?.identity));
-        Ok(joins.chain(renewals).collect())
-    }
-
-    /// Takes over the decision of an approval program about a machine or a member. A program that fails or
-    /// takes too long has decided [`Decision::Deny`] for a member, and nothing for a machine.
-    ///
-    /// # Errors
-    /// Returns a [`ChangeError`].
-    pub fn decide(
-        &mut self,
-        now: UnixTime,
-        rng: &mut dyn CryptoRng,
-        node: &NodeId,
-        decision: Decision,
-    ) -> Result<(), ChangeError> {
-        const WHO: &str = "approval program";
-        self.notice()?;
-        self.memory().undecided.remove(node);
-        let (waiting, member) = {
-            let memory = self.memory();
-            (memory.pending.get(node).cloned(), memory.members.get(node).cloned())
-        };
-        match (decision, waiting, member.filter(Member::is_member)) {
-            (Decision::Allow { tags, .. }, _, Some(member)) => {
-                if let Some(tags) = tags.map(member::sorted).filter(|tags| *tags != member.grant.tags) {
-                    let change = Change { tags: Some(tags), ..Change::default() };
-                    self.change(now, WHO, &node.to_string(), &change)?;
-                }
-                let mut memory = self.memory();
-                memory.not_now.remove(node);
-                if let Some(member) = memory.members.get_mut(node) {
-                    member.decided_until = now.plus(DECISION_LIFETIME);
-                }
-                Ok(())
-            }
-            (Decision::Deny, _, Some(_)) => {
-                let mut memory = self.memory();
-                memory.not_now.retain(|_, until| now < *until);
-                memory.not_now.insert(*node, now.plus(REFUSAL_LIFETIME));
-                Ok(())
-            }
-            (Decision::Allow { name, tags }, Some(waiting), None) if !waiting.has_token => {
-                let approval = Approval { name, tags: tags.unwrap_or_default(), ..Approval::default() };
-                self.approve(now, rng, WHO, &node.to_string(), &approval).map(|_| ())
-            }
-            (Decision::Allow { .. }, Some(_), None) => self.write(|write, _| {
-                // The rest is said by the invite, when the machine asks again.
-                let sql = "UPDATE pending SET is_allowed = 1, changed = ?2 WHERE node = ?1";
-                write.run(sql, (node.as_bytes(), write.change))?;
-                Ok(())
-            }),
-            (Decision::Deny, Some(waiting), None) => {
-                self.write(|write, _| refuse(write, now, WHO, &waiting.identity))
-            }
-            (_, None, None) => Err(ChangeError::NotFound(node.to_string())),
-        }
     }
 
     /// Removes members, in one transaction. From the next head on, their certificates do not count. Returns
@@ -812,7 +721,7 @@ fn check_outlive(outlive: Option<Duration>) -> Result<(), ChangeError> {
     if is_valid { Ok(()) } else { Err(ChangeError::Range("the time without a controller")) }
 }
 
-fn check_tags(tags: &[Tag]) -> Result<(), ChangeError> {
+pub(crate) fn check_tags(tags: &[Tag]) -> Result<(), ChangeError> {
     let mut grant =
         peersock_overlay::membership::Grant::new(NodeId::from_bytes([0; 32]), "a".parse().expect("a name"));
     grant.tags = tags.to_vec();

@@ -17,8 +17,9 @@ use crate::addresses::{self, Hints};
 use crate::controller::{Asked, bump_epoch, lock, raise_floor};
 use crate::keys::Keys;
 use crate::member::{self, FORGOTTEN, Member, Standing, join_tags, millis, span, to_mapped};
-use crate::memory::{EPHEMERAL_LIFETIME, Hook, Memory, RENEW_AFTER};
+use crate::memory::{EPHEMERAL_LIFETIME, Memory, RENEW_AFTER};
 use crate::pending;
+use crate::program::{Additions, InviteFacts, ShownInvite, View};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, Write};
 
@@ -244,13 +245,11 @@ impl Round<'_> {
         if used.is_none() && invite.used >= invite.uses {
             return denied(Denial::UsedInvite);
         }
-        if self.asks_program() {
-            let sql = "SELECT is_allowed FROM pending WHERE node = ? AND is_gone = 0";
-            let allowed = write.one(sql, [node.as_bytes()], |row| row.get::<_, bool>(0))?;
-            if allowed != Some(true) {
-                return self.wait(asked, request);
-            }
-        }
+        let additions = match self.ask_program(&node, &hash, &invite) {
+            View::Allowed(additions) => additions,
+            View::Denied => return denied(Denial::Refused),
+            View::Open { .. } | View::Left => return self.wait(asked, request),
+        };
         if used.is_none() {
             let sql = "INSERT INTO token_uses (token, node, at) VALUES (?, ?, ?)";
             write.run(sql, (hash, node.as_bytes(), now))?;
@@ -258,10 +257,10 @@ impl Round<'_> {
         }
         let admitted_by = format!("invite {}", hex(&hash[..4]));
         let admission = Admission {
-            wish: invite.name.clone().or_else(|| request.name.clone()),
+            wish: invite.name.clone().or(additions.name.clone()).or_else(|| request.name.clone()),
             is_name_fixed: invite.name.is_some(),
             role: invite.role,
-            tags: invite.tags,
+            tags: additions.apply(&invite.tags),
             is_ephemeral: invite.is_ephemeral,
             outlive: invite.outlive,
             description: &request.description,
@@ -275,8 +274,22 @@ impl Round<'_> {
         Ok(Outcome::Member)
     }
 
-    fn asks_program(&self) -> bool {
-        matches!(self.known, Known::Memory(memory) if lock(memory).hook != Hook::Off)
+    /// Returns what the approval program says about a machine with an invite. Without a program, the invite
+    /// decides alone.
+    fn ask_program(&self, node: &NodeId, hash: &[u8; 32], invite: &Invite) -> View {
+        let Known::Memory(memory) = self.known else { return View::Allowed(Additions::default()) };
+        let mut memory = lock(memory);
+        if !memory.program.is_set() {
+            return View::Allowed(Additions::default());
+        }
+        let facts = InviteFacts {
+            hash: *hash,
+            shown: ShownInvite { label: hex(&hash[..4]), made_by: invite.made_by.clone() },
+            name: invite.name.clone(),
+            tags: invite.tags.clone(),
+            is_ephemeral: invite.is_ephemeral,
+        };
+        memory.program.consult(self.now, node, false, Some(facts))
     }
 
     /// Makes a node a member, or a member again, and removes its request.
@@ -504,6 +517,7 @@ struct Invite {
     uses: i64,
     used: i64,
     made: i64,
+    made_by: String,
     ends: i64,
     name: Option<MemberName>,
     role: Role,
@@ -516,7 +530,7 @@ struct Invite {
 impl Invite {
     fn read(write: &Write<'_>, hash: &[u8; 32]) -> Result<Option<Self>, StoreError> {
         let mut statement = write.db().prepare(
-            "SELECT uses, made, ends, name, role, tags, is_ephemeral, outlive, replaces, used FROM tokens WHERE hash = ?",
+            "SELECT uses, made, ends, name, role, tags, is_ephemeral, outlive, replaces, used, made_by FROM tokens WHERE hash = ?",
         )?;
         let mut rows = statement.query([hash])?;
         let Some(row) = rows.next()? else { return Ok(None) };
@@ -525,6 +539,7 @@ impl Invite {
             uses: row.get(0)?,
             used: row.get(9)?,
             made: row.get(1)?,
+            made_by: row.get(10)?,
             ends: row.get(2)?,
             name: name.map(|name| member::read_name(&name)).transpose()?,
             role: member::read_role(row.get(4)?)?,

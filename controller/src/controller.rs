@@ -15,7 +15,7 @@ use crate::addresses::Hints;
 use crate::admission::{self, Admission, Fail, Known, Outcome, Round};
 use crate::keys::{Keys, RecoveryWords};
 use crate::member::{FORGOTTEN, Member, millis, number, span, to_mapped};
-use crate::memory::{Hook, Memory, News, RENEW_AFTER, unsettled_until};
+use crate::memory::{Memory, News, RENEW_AFTER, unsettled_until};
 use crate::pending::SourceLimits;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, Write};
@@ -289,11 +289,6 @@ impl Controller {
         lock(&self.memory)
     }
 
-    /// Sets which decisions wait for an approval program. Default: none.
-    pub fn set_hook(&mut self, hook: Hook) {
-        self.memory().hook = hook;
-    }
-
     /// Returns the network's ID.
     pub fn network(&self) -> NetworkId {
         self.memory().network
@@ -390,7 +385,10 @@ impl Controller {
                 let asked = &batch[at];
                 let outcome = outcomes.as_ref().ok().and_then(|outcomes| outcomes.get(place));
                 answers[at] = Some(match (outcome, &asked.question) {
-                    (Some(Outcome::Pending(code)), _) => crate::memory::pending(now, *code),
+                    (Some(Outcome::Pending(code)), Question::Certify(request)) => {
+                        self.memory().wait(now, &asked.peer.node_id(), request, *code)
+                    }
+                    (Some(Outcome::Pending(_)), _) => denied(Denial::Unavailable),
                     (Some(Outcome::Denied(reason)), _) => denied(*reason),
                     // A member that only lacks an address gets a certificate without one.
                     (Some(Outcome::Member) | None, Question::Certify(request)) => {

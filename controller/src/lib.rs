@@ -33,6 +33,10 @@
 //! to members. It calls [`Controller::flush`] every 30 s and [`Controller::delegate`] every hour. Commands in
 //! other processes open the same store, change something, and end.
 //!
+//! With an approval program ([`Controller::set_approval_program`]), it calls [`Controller::take_inquiries`]
+//! often, runs the program for each, and reports the result to [`Controller::decide`]. Meanwhile the
+//! controller goes on with all other questions.
+//!
 //! ```
 //! use peersock_controller::{Controller, InviteOptions, NewNetwork, Settings, Store};
 //! use peersock_overlay::membership::{Answer, CertifyRequest, Question, UnixTime};
@@ -72,19 +76,21 @@ mod log;
 mod member;
 mod memory;
 mod pending;
+mod program;
 mod settings;
 mod status;
 mod store;
 #[cfg(test)]
 mod tests;
 
-pub use admin::{Approval, Change, ChangeError, Decision, Holder, Invite, InviteOptions};
+pub use admin::{Approval, Change, ChangeError, Holder, Invite, InviteOptions};
 pub use controller::{Asked, Controller, CreateError, NewNetwork, NoteError, RecoverError, Renewals};
 pub use delegation::{DELEGATION_LIFETIME, OFFLINE_DELEGATION_LIFETIME};
 pub use keys::{ParseWordsError, RecoveryWords};
 pub use log::LogLine;
 pub use member::{Member, SecondRun, Standing};
-pub use memory::{CLONE_WINDOW, EPHEMERAL_LIFETIME, Hook, RENEW_AFTER, RETRY_AFTER, Waiting};
+pub use memory::{CLONE_WINDOW, EPHEMERAL_LIFETIME, RENEW_AFTER, RETRY_AFTER, Waiting};
+pub use program::{Additions, Decision, Inquiry, MAX_RUNNING, ShownInvite};
 pub use settings::{OUTLIVE, Settings};
 pub use status::{PoolUse, Status};
 pub use store::{Store, StoreError};

@@ -66,8 +66,6 @@ pub struct Member {
     pub(crate) floor: Serial,
     pub(crate) run: u64,
     pub(crate) starts: u64,
-    /// Time until which an approval program's decision counts. It is kept in memory only.
-    pub(crate) decided_until: UnixTime,
 }
 
 /// Columns that [`Member::read`] reads, with the addresses of the member.
@@ -133,7 +131,6 @@ impl Member {
             joined: UnixTime::from_millis(row.get(18)?),
             removed: UnixTime::from_millis(row.get(19)?),
             second_run: None,
-            decided_until: UnixTime::default(),
         };
         Ok((node, Some(member)))
     }
@@ -141,6 +138,12 @@ impl Member {
     /// Returns true if the node is a member.
     pub fn is_member(&self) -> bool {
         self.standing == Standing::Member
+    }
+
+    /// Returns true if no certificate was made since the admission, whose row has an upper bound of the
+    /// serials before.
+    pub(crate) fn lacks_first_certificate(&self) -> bool {
+        self.serial.as_u64() <= self.joined.as_millis()
     }
 
     /// Returns the serial of the next certificate, which is above all earlier ones and all revocations.

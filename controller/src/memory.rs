@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, CLOCK_TOLERANCE, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Head,
-    MemberName, NetworkKey, Question, Revocations, Serial, Tag, UnixTime,
+    MemberName, NetworkKey, Question, Revocations, Serial, Tag, Token, UnixTime,
 };
 use peersock_overlay::{Identity, NetworkId, NodeId, PublicIdentity};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::member::{self, COLUMNS, Member, SecondRun, Standing};
+use crate::program::{Program, View};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 
@@ -48,20 +49,6 @@ pub struct Waiting {
     pub first: UnixTime,
     /// Time of the last request.
     pub last: UnixTime,
-    pub(crate) has_token: bool,
-    pub(crate) is_allowed: bool,
-}
-
-/// Members that an approval program is asked about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Hook {
-    /// No program decides.
-    #[default]
-    Off,
-    /// Machines that want to join, also those with a token.
-    Joins,
-    /// Machines that want to join, and members that want another certificate.
-    Always,
 }
 
 pub(crate) struct Memory {
@@ -86,11 +73,7 @@ pub(crate) struct Memory {
     pub(crate) dirty: BTreeSet<NodeId>,
     /// Revocations that do not reach a certificate which was signed while another process committed them.
     pub(crate) repairs: BTreeSet<NodeId>,
-    /// Members about which the approval program has to be asked before their next certificate.
-    pub(crate) undecided: BTreeSet<NodeId>,
-    /// Members whose renewal the approval program has refused, until that time.
-    pub(crate) not_now: BTreeMap<NodeId, UnixTime>,
-    pub(crate) hook: Hook,
+    pub(crate) program: Program,
     /// Time until which nothing is issued because the store may be an old copy.
     pub(crate) unsettled_until: UnixTime,
     /// Time at which the store was restored from a backup; 0 if its members are known to be the newest.
@@ -127,9 +110,7 @@ impl Memory {
             tag_outlive: BTreeMap::new(),
             dirty: BTreeSet::new(),
             repairs: BTreeSet::new(),
-            undecided: BTreeSet::new(),
-            not_now: BTreeMap::new(),
-            hook: Hook::Off,
+            program: Program::default(),
             unsettled_until: UnixTime::default(),
             restored: UnixTime::default(),
             renewals_rest_until: UnixTime::default(),
@@ -221,7 +202,7 @@ impl Memory {
                 (member.run, member.starts) = (before.run, before.starts);
             }
             (member.serial, member.ends) = (before.serial.max(member.serial), before.ends.max(member.ends));
-            (member.second_run, member.decided_until) = (before.second_run, before.decided_until);
+            member.second_run = before.second_run;
         }
         if member.standing != Standing::Removed {
             self.names.insert(member.grant.name.clone(), node);
@@ -295,12 +276,45 @@ impl Memory {
         if now < self.unsettled_until {
             return denied(Denial::Unavailable);
         }
+        // A refusal of the program has ended the request, and a later one opens another.
+        let hash = request.token.as_ref().map(Token::hash);
+        let view = self.program.view(now, node, false, hash.as_ref());
+        if view == Some(View::Denied) {
+            return denied(Denial::Refused);
+        }
         let waiting = self.pending.get_mut(node)?;
         waiting.last = waiting.last.max(now);
-        if has_token && (self.hook == Hook::Off || waiting.is_allowed) {
+        let code = waiting.code;
+        // The store says what an invite is.
+        if has_token && !matches!(view, Some(View::Open { .. } | View::Left)) {
             return None;
         }
-        Some(pending(now, waiting.code))
+        Some(self.wait(now, node, request, code))
+    }
+
+    /// Answers a machine that is on the list of those that wait.
+    pub(crate) fn wait(
+        &mut self,
+        now: UnixTime,
+        node: &NodeId,
+        request: &CertifyRequest,
+        code: Code,
+    ) -> Answer {
+        let pending = Answer::Pending { time: now, retry_after: RETRY_AFTER.as_secs() as u32, code };
+        if !self.program.is_set() {
+            return pending;
+        }
+        let view = match &request.token {
+            Some(token) => self.program.view(now, node, false, Some(&token.hash())),
+            None => Some(self.program.consult(now, node, false, None)),
+        };
+        match view {
+            // It asks again in a second.
+            Some(View::Open { shows_code: false }) => {
+                Answer::Denied { time: now, reason: Denial::Unavailable }
+            }
+            _ => pending,
+        }
     }
 
     /// Gives a member another certificate, or says why not.
@@ -327,13 +341,17 @@ impl Memory {
         (member.run, member.starts) = (request.run, request.starts);
         (member.seen, member.source) = (member.seen.max(now), Some(source));
         self.dirty.insert(*node);
-        if self.not_now.get(node).is_some_and(|until| now < *until) {
-            return denied(Denial::Refused);
-        }
-        if self.hook == Hook::Always && member.decided_until <= now {
-            self.undecided.insert(*node);
-            // A code without a meaning for people: the program decides.
-            return pending(now, Code::from_bits(0));
+        if self.program.is_set() {
+            if member.lacks_first_certificate() {
+                // The admission is a decision, and the answer may be lost.
+                self.program.note_allowed(now, node);
+            }
+            match self.program.consult(now, node, true, None) {
+                View::Allowed(_) => {}
+                View::Denied => return denied(Denial::Refused),
+                View::Open { .. } => return denied(Denial::Unavailable),
+                View::Left => return denied(Denial::Undecided),
+            }
         }
         match self.issue(now, node) {
             Some((credentials, lifetime)) => {
@@ -373,7 +391,8 @@ impl Memory {
         let member = self.members.get(&node).filter(|member| member.is_member() && now < member.ends)?;
         let identity = member.identity;
         let credentials = if member.serial < member.floor {
-            if self.rests(now, member) {
+            let is_undecided = self.program.is_set() && !self.program.has_allowed(now, &node);
+            if self.rests(now, member) || is_undecided {
                 return None;
             }
             // The last certificate no longer counts, because a tag or the name has changed.
@@ -420,10 +439,6 @@ fn is_second_run(member: &Member, now: UnixTime, request: &CertifyRequest) -> bo
         // A later run is a restart. A copied state directory repeats a number, or has an earlier one.
         && request.starts <= member.starts
         && now.since(member.seen) < CLONE_WINDOW
-}
-
-pub(crate) fn pending(now: UnixTime, code: Code) -> Answer {
-    Answer::Pending { time: now, retry_after: RETRY_AFTER.as_secs() as u32, code }
 }
 
 /// The row about the network.
@@ -537,14 +552,14 @@ impl News {
 
 fn read_pending(db: &Connection, change: i64) -> Result<Vec<(NodeId, Option<Waiting>)>, StoreError> {
     let mut statement = db.prepare(
-        "SELECT identity, code, name, description, source, first, last, has_token, is_allowed, is_gone FROM pending
+        "SELECT identity, code, name, description, source, first, last, is_gone FROM pending
             WHERE changed > ?",
     )?;
     let mut rows = statement.query([change])?;
     let mut pending = Vec::new();
     while let Some(row) = rows.next()? {
         let identity = member::read_identity(row.get(0)?)?;
-        if row.get(9)? {
+        if row.get(7)? {
             pending.push((identity.node_id(), None));
             continue;
         }
@@ -558,8 +573,6 @@ fn read_pending(db: &Connection, change: i64) -> Result<Vec<(NodeId, Option<Wait
             source: member::from_mapped(row.get(4)?),
             first: UnixTime::from_millis(row.get(5)?),
             last: UnixTime::from_millis(row.get(6)?),
-            has_token: row.get(7)?,
-            is_allowed: row.get(8)?,
         };
         pending.push((identity.node_id(), Some(waiting)));
     }

@@ -99,10 +99,10 @@ pub(crate) fn insert(
     for attempt in 0.. {
         let code = keys.code(&node, attempt);
         let is_new = write.try_run(
-            "INSERT INTO pending (node, identity, code, name, description, source, first, last, has_token, is_allowed,
-                is_gone, changed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 0, 0, ?9)
+            "INSERT INTO pending (node, identity, code, name, description, source, first, last, is_gone, changed)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 0, ?8)
                 ON CONFLICT (node) DO UPDATE SET code = ?3, name = ?4, description = ?5, source = ?6, first = ?7,
-                last = ?7, has_token = ?8, is_allowed = 0, is_gone = 0, changed = ?9",
+                last = ?7, is_gone = 0, changed = ?8",
             (
                 node.as_bytes(),
                 asked.peer.to_bytes(),
@@ -111,7 +111,6 @@ pub(crate) fn insert(
                 &request.description,
                 to_mapped(asked.source),
                 millis(now),
-                request.token.is_some(),
                 write.change,
             ),
         )?;

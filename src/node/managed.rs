@@ -148,6 +148,10 @@ impl Shared {
         drop(sync::wait_timeout_while(&self.changed, progress, ENDING, |now| !now.has_ended));
     }
 
+    fn set_heard(&self) {
+        sync::lock(&self.progress).heard = Some(Instant::now());
+    }
+
     fn set_doubted(&self) {
         sync::lock(&self.progress).is_doubted = true;
     }
@@ -415,10 +419,23 @@ impl Follower {
                     (record.denied, self.is_stale, self.written) = (Some(*reason), true, None);
                     self.write_if_due();
                 }
-                self.shared.set(Standing::Denied(*reason), true);
+                // A certificate that has not ended counts on. The node asks again.
+                match matches!(reason, Denial::Unavailable | Denial::Undecided) && self.has_credentials() {
+                    true => self.shared.set_heard(),
+                    false => self.shared.set(Standing::Denied(*reason), true),
+                }
             }
             Answer::Found { .. } | Answer::Absent => {}
         }
+    }
+
+    /// Returns true if the node's credentials have not ended.
+    fn has_credentials(&self) -> bool {
+        let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let read =
+            |known: &Membership| known.credentials().is_some_and(|own| known.time(unix_time) < own.end());
+        let node = self.node.upgrade();
+        node.and_then(|node| node.driver.datapath.membership(self.network.index, read)).unwrap_or(false)
     }
 
     fn new_record(&self, key: NetworkKey) -> MembershipRecord {

@@ -3,8 +3,10 @@
 mod admin;
 mod create;
 mod duration;
+mod hook;
 mod join;
 mod known;
+mod limited_program;
 mod restore;
 mod serve;
 mod stores;

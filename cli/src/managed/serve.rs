@@ -1,6 +1,7 @@
 //! `peersock controller`: serves a managed network to its members.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use peersock::state::StateDir;
 use peersock::{Joined, Network, Node};
 use peersock_controller::{Controller, LogLine, Waiting};
 
+use super::hook::Hook;
+use super::limited_program::Groups;
 use super::{now, stores};
 use crate::args::NodeArgs;
 use crate::failure::Outcome;
@@ -27,11 +30,19 @@ use crate::{in_use, signals, stdio};
 Examples:
   peersock controller
   peersock controller -n team --root \"$(cat root.txt)\"
+  peersock controller --approve-hook /usr/local/libexec/approve
   peersock network approve K7M-2QX                    # in another terminal")]
 pub(crate) struct ControllerArgs {
     /// Network, by its name or ID [default: the only one whose controller is here]
     #[arg(short = 'n', value_name = "NETWORK")]
     network: Option<String>,
+
+    /// Program that decides about machines that join, and about renewals
+    ///
+    /// It reads a question in JSON, and prints {"decision":"allow"}, "deny" or "ask" within 5 s. If it fails,
+    /// machines wait for a person, and certificates are not renewed. docs/use/MANAGED.md has all fields.
+    #[arg(long, value_name = "PROGRAM")]
+    approve_hook: Option<PathBuf>,
 
     #[command(flatten)]
     node: NodeArgs,
@@ -64,6 +75,7 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     // What this machine itself has kept is no word of a member.
     let kept = StateDir::membership(&path, controller.network())?;
     let noted = kept.map(|record| stores::note_heads(&mut controller, &record)).unwrap_or_default();
+    let hook = args.approve_hook.as_ref().map(|program| Hook::new(program, &mut controller)).transpose()?;
     controller.start(now(), SETTLE).map_err(failed)?;
     let renewed = controller.delegate(now());
     let credentials = controller.credentials(now()).ok_or_else(super::right_has_ended)?;
@@ -94,7 +106,9 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     };
     let host = Host::beside(beside, &args.node)?;
     let (ended, written) = (node.clone(), Arc::clone(&controller));
+    let programs = hook.as_ref().map(Hook::groups);
     signals::end_with(move |signal| {
+        programs.iter().for_each(Groups::end);
         host.end();
         if let Err(error) = lock(&written).flush(now()) {
             stdio::note(format_args!("the last notes are not written: {error}"));
@@ -109,7 +123,7 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
             super::duration::shown(until.since(now()))
         ));
     }
-    keep(&node, &joined, &controller, noted)
+    keep(&node, &joined, &controller, noted, hook)
 }
 
 fn lock(controller: &Mutex<Controller>) -> MutexGuard<'_, Controller> {
@@ -133,7 +147,13 @@ fn answer_members(joined: &Joined, controller: &Arc<Mutex<Controller>>) {
 }
 
 /// Does what is due, until the process ends.
-fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>, mut noted: Vec<Head>) -> Outcome {
+fn keep(
+    node: &Node,
+    joined: &Joined,
+    controller: &Mutex<Controller>,
+    mut noted: Vec<Head>,
+    mut hook: Option<Hook>,
+) -> Outcome {
     let (mut flushed, mut renewed) = (Instant::now(), Instant::now());
     let mut told = BTreeSet::new();
     let mut is_failing = false;
@@ -197,7 +217,11 @@ fn keep(node: &Node, joined: &Joined, controller: &Mutex<Controller>, mut noted:
             }
             warn_of_end(&mut controller, &mut warned);
         }
-        let waiting = controller.pending().unwrap_or_default();
+        if let Some(hook) = &mut hook {
+            hook.step(&mut controller);
+        }
+        let mut waiting = controller.pending().unwrap_or_default();
+        waiting.retain(|one| !controller.awaits_program(now(), &one.identity.node_id()));
         let lines = controller.log(line, LINES).unwrap_or_default();
         line = lines.last().map_or(line, |last| last.number);
         let changes: Vec<_> = lines.iter().filter_map(|line| change(&controller, line)).collect();

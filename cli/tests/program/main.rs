@@ -1,5 +1,6 @@
 //! Tests that run the program as its users do.
 
+mod approve_hook;
 mod asked;
 mod beacons;
 mod blocked;

@@ -9,14 +9,14 @@ use serde_json::Value;
 use crate::common::{Finished, PATIENCE, Running, peersock, run};
 
 /// Machines of one test, each with a state directory.
-struct Machines(tempfile::TempDir);
+pub(crate) struct Machines(tempfile::TempDir);
 
 impl Machines {
-    fn new() -> Machines {
+    pub(crate) fn new() -> Machines {
         Machines(tempfile::tempdir().expect("a directory"))
     }
 
-    fn command(&self, machine: &str, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, machine: &str, words: &[&str]) -> Command {
         let mut command = peersock(words);
         command.env("PEERSOCK_STATE", self.0.path().join(machine)).env("PEERSOCK_INTERFACE", "lo");
         command.env_remove("PEERSOCK_INVITE").env_remove("PEERSOCK_OWN_NODE").env("PEERSOCK_PERSIST", "0");
@@ -24,27 +24,27 @@ impl Machines {
     }
 
     /// Runs a command that succeeds, and returns what it prints.
-    fn ok(&self, machine: &str, words: &[&str]) -> String {
+    pub(crate) fn ok(&self, machine: &str, words: &[&str]) -> String {
         let output = run(self.command(machine, words));
         assert!(output.status.success(), "{words:?}: {}", output.stderr);
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
     /// Runs a command that fails, and returns its errors.
-    fn refused(&self, machine: &str, words: &[&str]) -> String {
+    pub(crate) fn refused(&self, machine: &str, words: &[&str]) -> String {
         let output = run(self.command(machine, words));
         assert!(!output.status.success(), "{words:?}");
         output.stderr
     }
 
     /// Makes a network on the machine `alpha`, and serves it.
-    fn network(&self) -> (String, Running) {
+    pub(crate) fn network(&self) -> (String, Running) {
         let (id, _) = self.create(&[]);
         (id, self.serve("alpha"))
     }
 
     /// Makes a network on the machine `alpha`. Returns its ID and its recovery words.
-    fn create(&self, options: &[&str]) -> (String, String) {
+    pub(crate) fn create(&self, options: &[&str]) -> (String, String) {
         let create = ["network", "create", "team", "--pool", "10.77.0.0/24", "--name", "alpha"];
         let made = run(self.command("alpha", &[&create, options].concat()));
         let (id, told) = (made.text().trim().replace('-', ""), made.stderr);
@@ -65,16 +65,16 @@ impl Machines {
         running.finish()
     }
 
-    fn invite(&self, words: &[&str]) -> String {
+    pub(crate) fn invite(&self, words: &[&str]) -> String {
         self.ok("alpha", &[&["network", "invite"], words].concat())
     }
 
     /// Makes a machine a member of that name, by an invite of `alpha`.
-    fn admit(&self, machine: &str) {
+    pub(crate) fn admit(&self, machine: &str) {
         self.ok(machine, &["join", &self.invite(&["--name", machine]), "--as", "team"]);
     }
 
-    fn members(&self) -> Vec<Value> {
+    pub(crate) fn members(&self) -> Vec<Value> {
         let listed: Value =
             serde_json::from_str(&self.ok("alpha", &["network", "members", "--json"])).expect("JSON");
         listed["members"].as_array().expect("a list").clone()

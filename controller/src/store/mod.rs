@@ -19,7 +19,12 @@ pub use error::StoreError;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// SQL that leads from each schema version to the next one; the first step begins with an empty file.
-const STEPS: &[&str] = &[include_str!("schema.sql"), include_str!("issuers.sql"), include_str!("heard.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("issuers.sql"),
+    include_str!("heard.sql"),
+    include_str!("pending.sql"),
+];
 
 /// File in which a controller keeps a network. It is open in several processes at a time, for example in the
 /// running controller and in a command that approves a member.

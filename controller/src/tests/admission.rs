@@ -1,7 +1,7 @@
 use peersock_overlay::membership::{Code, Role};
 
 use super::*;
-use crate::{Approval, ChangeError, Decision, Hook};
+use crate::{Approval, ChangeError};
 
 #[test]
 fn a_token_gives_a_name_tags_and_an_address_and_is_used_once() {
@@ -199,48 +199,6 @@ fn an_active_list_keeps_machines_of_rare_prefixes() {
     let answer = lab.ask_from(5_001, "203.0.7.9", certify(5_001, None));
     assert!(matches!(answer, Answer::Pending { .. } | Answer::Denied { reason: Denial::TooMany, .. }));
     assert_eq!(lab.controller.pending().expect("readable").len(), 1_000);
-}
-
-#[test]
-fn an_approval_program_decides_on_joins_and_renewals() {
-    let mut lab = Lab::new();
-    lab.controller.set_hook(Hook::Always);
-    code(&lab.ask(1, None));
-    code(&lab.ask(2, None));
-    let token = lab.invite(&InviteOptions { tags: tags(&["invited"]), ..InviteOptions::default() });
-    code(&lab.ask(3, Some(&token)));
-    let asked: Vec<_> =
-        lab.controller.needs_decision().expect("readable").iter().map(|one| one.node_id()).collect();
-    assert_eq!(asked.len(), 3);
-    let allow = |tags| Decision::Allow { name: Some(name("by-program")), tags };
-    let decide = |lab: &mut Lab, node, decision| {
-        lab.controller.decide(lab.now, &mut lab.rng, &id(node), decision).expect("it waits");
-    };
-    decide(&mut lab, 1, allow(Some(tags(&["ops"]))));
-    decide(&mut lab, 2, Decision::Deny);
-    decide(&mut lab, 3, allow(None));
-    assert_eq!(denial(&lab.ask(2, None)), Some(Denial::Declined));
-    // The invite's tags and use count for a machine with an invite. Its renewal is asked about as well.
-    for node in [1, 3] {
-        assert!(matches!(lab.ask(node, (node == 3).then_some(&token)), Answer::Pending { .. }));
-        assert!(lab.controller.needs_decision().expect("readable").contains(identity(node).public()));
-        decide(&mut lab, node, Decision::Allow { name: None, tags: None });
-    }
-    assert_eq!(lab.join(1, None).certificate().grant().tags, tags(&["ops"]));
-    assert_eq!(lab.join(3, None).certificate().grant().tags, tags(&["invited"]));
-    assert_eq!(denial(&lab.ask(4, Some(&token))), Some(Denial::UsedInvite));
-    // A decision counts for ten minutes. Without one there is no certificate.
-    let before = lab.join(1, None);
-    lab.pass(11 * MINUTE);
-    assert!(matches!(lab.ask(1, None), Answer::Pending { .. }));
-    decide(&mut lab, 1, Decision::Deny);
-    assert_eq!(denial(&lab.ask(1, None)), Some(Denial::Refused));
-    lab.pass(2 * MINUTE);
-    assert!(matches!(lab.ask(1, None), Answer::Pending { .. }));
-    assert_eq!(lab.refusal(&before, 1), None);
-    decide(&mut lab, 1, Decision::Allow { name: None, tags: Some(tags(&["other"])) });
-    assert_eq!(lab.refusal(&before, 1), Some(Refusal::Revoked), "open flows follow the tags");
-    assert_eq!(lab.join(1, None).certificate().grant().tags, tags(&["other"]));
 }
 
 #[test]

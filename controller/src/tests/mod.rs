@@ -5,6 +5,7 @@ mod admission;
 mod faults;
 mod kill;
 mod measure;
+mod program;
 mod property;
 mod renewal;
 mod restored;

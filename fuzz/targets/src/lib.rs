@@ -9,11 +9,11 @@
 //! again ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
 //! [`root_list`], [`node_address`], [`root_messages`], [`turn_frames`], [`socks_messages`],
 //! [`forward_places`], [`file_messages`], [`file_texts`], [`router_errors`], [`tickets`],
-//! [`websocket_messages`]). Second,
-//! a valid message is altered and must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`],
-//! [`session`], [`meeting`], [`root_directory`]). Third, sequences of operations run against a model of the
-//! permitted results ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
-//! [`dns_names`] and [`rest_requests`] check invariants of any answer.
+//! [`websocket_messages`], [`controller_messages`]). Second, a valid message is altered and must then be
+//! refused ([`hello`], [`initiation`], [`response`], [`cookie`], [`session`], [`meeting`],
+//! [`root_directory`], [`credentials`], [`revocation_heads`]). Third, sequences of operations run against a
+//! model of the permitted results ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`],
+//! [`stack_ops`], [`turn`]). [`dns_names`] and [`rest_requests`] check invariants of any answer.
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {
@@ -26,6 +26,7 @@ mod files;
 mod handshake;
 mod input;
 mod meeting;
+mod membership;
 mod nat;
 mod node_address;
 mod overlay;
@@ -45,6 +46,7 @@ mod wire;
 pub use files::{file_messages, file_texts};
 pub use handshake::{cookie, initiation, response};
 pub use meeting::meeting;
+pub use membership::{controller_messages, credentials, revocation_heads};
 pub use nat::{port_mapping, stun, turn};
 pub use node_address::node_address;
 pub use overlay::overlay_ops;
@@ -81,7 +83,9 @@ targets! {
     coalescer,
     connection,
     control,
+    controller_messages,
     cookie,
+    credentials,
     dns_names,
     file_messages,
     file_texts,
@@ -100,6 +104,7 @@ targets! {
     proxy_answers,
     response,
     rest_requests,
+    revocation_heads,
     root_directory,
     root_list,
     root_messages,

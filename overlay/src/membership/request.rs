@@ -222,7 +222,7 @@ pub enum Denial {
     /// A program of the operator has refused the machine.
     #[error("the network's approval program has refused this machine")]
     Refused,
-    /// The controller cannot decide now: its store or the approval program fails.
+    /// The controller cannot decide now: its store fails, or the approval program has not answered yet.
     #[error("the network's controller cannot decide now")]
     Unavailable,
     /// Another run of the same identity is active.
@@ -231,10 +231,13 @@ pub enum Denial {
     /// A person has refused the request of this node, which has not been a member.
     #[error("the network's controller has denied this machine's request")]
     Declined,
+    /// The approval program of the operator fails, so no certificate is renewed now.
+    #[error("the approval program of the network's controller does not answer")]
+    Undecided,
 }
 
 /// Denials by their number on the wire, from 1 on.
-const DENIALS: [Denial; 11] = [
+const DENIALS: [Denial; 12] = [
     Denial::Removed,
     Denial::UnknownInvite,
     Denial::ExpiredInvite,
@@ -246,6 +249,7 @@ const DENIALS: [Denial; 11] = [
     Denial::Unavailable,
     Denial::Cloned,
     Denial::Declined,
+    Denial::Undecided,
 ];
 
 impl Denial {
