@@ -152,6 +152,12 @@ pub(crate) struct SharedNodeArgs {
     #[arg(help_heading = NODE_HEADING, long)]
     own_node: bool,
 
+    /// Use a node of this program alone, reached as NAME.MACHINE in managed networks [env: PEERSOCK_AS]
+    ///
+    /// It is the machine's member, with a certificate of the machine's keys.
+    #[arg(help_heading = NODE_HEADING, long = "as", value_name = "NAME", conflicts_with = "ephemeral")]
+    label: Option<MemberName>,
+
     /// Keep the shared node for SECONDS after this program, for the next one [env: PEERSOCK_PERSIST]
     /// [default: 5]
     ///
@@ -163,7 +169,22 @@ pub(crate) struct SharedNodeArgs {
 impl SharedNodeArgs {
     /// Returns true if the user wants a node that no other program uses.
     pub(crate) fn wants_own_node(&self) -> bool {
-        self.state.ephemeral || self.own_node || wants_own_node()
+        self.state.ephemeral || self.own_node || self.label.is_some() || wants_own_node()
+    }
+
+    /// Applies the options of a node of this program alone, which joins these networks.
+    pub(crate) fn beside(&self, node: NodeBuilder, networks: &[Network]) -> Outcome<NodeBuilder> {
+        let other = networks.iter().find(|network| !network.id().is_managed());
+        // Other networks know the machine's node alone.
+        let node = node.beside(other.is_none());
+        match (&self.label, other) {
+            (None, _) => Ok(node),
+            (Some(label), None) => Ok(node.label(label.clone())),
+            (Some(_), Some(other)) => Err(Failure::usage(
+                format_args!("--as is for managed networks, and {} is none", other.id()),
+                "leave --as out",
+            )),
+        }
     }
 
     /// Returns the time for which a shared node waits for another program after this one.

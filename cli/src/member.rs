@@ -10,7 +10,7 @@ use peersock::{Network, Status};
 use peersock_proxy::Overlay;
 use peersock_proxy::serving::Owner;
 
-use crate::args::{NetworkArgs, NodeArgs, SharedNodeArgs, managed_state};
+use crate::args::{NetworkArgs, SharedNodeArgs, managed_state};
 use crate::failure::{Failure, Outcome};
 use crate::names::Named;
 use crate::root_watch::{self, RootWatch};
@@ -77,12 +77,14 @@ impl Member {
     }
 
     /// Starts a node of this process alone.
-    pub(crate) fn open_own(
-        node: &NodeArgs,
+    fn open_own(
+        node: &SharedNodeArgs,
         network: Network,
         farewell: impl FnOnce() + Send + 'static,
     ) -> Outcome<Member> {
-        let session = Session::open_in(node, network, |signal, _| {
+        let networks = [network.clone()];
+        let prepare = |builder| node.beside(builder, &networks);
+        let session = Session::open_in(node, network, prepare, |signal, _| {
             farewell();
             128 + signal
         })?;

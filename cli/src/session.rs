@@ -38,10 +38,11 @@ pub(crate) struct Session {
 
 impl Session {
     /// Starts a node, joins, and makes Ctrl-C end both properly: `farewell` runs first then; it gets the
-    /// signal and the node, and returns the exit status.
+    /// signal and the node, and returns the exit status. `prepare` applies settings besides the options.
     pub(crate) fn open_in(
         args: &NodeArgs,
         network: Network,
+        prepare: impl FnOnce(NodeBuilder) -> Outcome<NodeBuilder>,
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
         let identity = match args.state.ephemeral {
@@ -50,7 +51,7 @@ impl Session {
         };
         let port = if args.state.ephemeral { args.port_of_passing_node() } else { args.overlay_port };
         let node = builder(args, identity, interfaces(&args.interfaces))?.port(port);
-        let node = node.beside(network.id().is_managed());
+        let node = prepare(node.beside(network.id().is_managed()))?;
         Session::open_with(args, node, network, Node::join, farewell)
     }
 

@@ -96,7 +96,7 @@ impl Own {
             None => Some(parse_host(&network, &args.address)?),
         };
         address.map(|address| session::check_address(&network, address)).transpose()?;
-        let session = Session::open_in(&args.node, network, farewell)?;
+        let session = Session::open_in(&args.node, network, Ok, farewell)?;
         let roots = root_watch::start(&session.node)?;
         let address = match (address, name) {
             (None, Some(name)) => {

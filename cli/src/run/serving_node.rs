@@ -225,7 +225,7 @@ impl OwnNode {
         };
         let builder = Node::builder().identity(identity).port(port);
         let builder = builder.interfaces(interfaces(&args.node.interfaces));
-        let builder = builder.beside(networks.iter().all(|network| network.id().is_managed()));
+        let builder = args.node.beside(builder, &networks)?;
         let node = args.node.with_roots(builder)?.start().map_err(|error| match error {
             StartError::State(StateError::InUse { path, holder }) => {
                 in_use::for_own_node(&path, holder, &networks)

@@ -125,6 +125,37 @@ fn a_machine_joins_by_an_invite_and_talks_and_a_removal_ends_it() {
 }
 
 #[test]
+fn programs_with_a_node_of_their_own_are_the_same_member_and_a_label_leads_to_one() {
+    let machines = Machines::new();
+    let (_, serving) = machines.network();
+    machines.admit("beta");
+    machines.admit("gamma");
+    let (_shared, address) = machines.listen("beta", "7000");
+    let words = ["listen", "-k", "-n", "team", "--as", "web", "7001"];
+    let web = Running::start(machines.command("beta", &words));
+    web.wait_for_stderr("listening on ");
+    for to in [format!("{address}:7000"), "beta:7000".to_owned(), "web.beta:7001".to_owned()] {
+        let reached = machines.dial("gamma", &to);
+        assert!(reached.status.success(), "{to}: {}", reached.stderr);
+    }
+    // Ten at once beside them, of the machine whose node is in use.
+    let dialing: Vec<_> = (0..10)
+        .map(|_| {
+            let words = ["dial", "-n", "team", "--own-node", "--timeout", "15", "web.beta:7001"];
+            Running::start(machines.command("beta", &words))
+        })
+        .collect();
+    for one in dialing {
+        let reached = one.finish();
+        assert!(reached.status.success(), "{}", reached.stderr);
+    }
+    assert_eq!(machines.members().len(), 3, "no program is a member of its own");
+    let other = machines.refused("beta", &["listen", "-n", "ff0001ffff000000", "--as", "web", "7002"]);
+    assert!(other.contains("--as is for managed networks"), "{other}");
+    drop(serving);
+}
+
+#[test]
 fn a_machine_without_an_invite_waits_for_its_code() {
     let machines = Machines::new();
     let (id, serving) = machines.network();

@@ -39,9 +39,11 @@ const FIND_FOR: Duration = Duration::from_secs(5);
 /// Time for which a look-up that found no member is not repeated.
 const ABSENT_FOR: Duration = Duration::from_secs(2);
 
-/// Time for which a machine that no controller knows is not looked for again because of its programs' names:
-/// most names with a dot are of the DNS, and programs ask for these often.
+/// Time for which a machine that no controller knows is not looked for again because of its programs' names.
 const NO_MACHINE_FOR: Duration = Duration::from_secs(60);
+
+/// Time in which a node that has joined meets a controller if one can be reached.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// Maximum number of look-ups at a time.
 const MAX_FINDS: usize = 64;
@@ -57,6 +59,8 @@ pub(super) struct Asking {
     absent: VecDeque<(Vec<u8>, Instant)>,
     /// Controller that answered last, by its place in the list.
     preferred: usize,
+    /// Time of the join, or when the network's key became known.
+    begun: Option<Instant>,
 }
 
 /// Question that is not answered yet.
@@ -92,6 +96,9 @@ impl Asking {
 impl Endpoint {
     /// Begins to ask for credentials: at once without any, else when they are due for renewal.
     pub(super) fn begin_asking(&mut self, now: Instant, network: NetworkIndex) {
+        if let Some(joined) = self.networks.get_mut(&network) {
+            joined.asking.begun = Some(now);
+        }
         let Some(time) = self.network_time(now, network) else { return };
         let Some(membership) = self.membership(network).filter(|known| known.is_certified()) else {
             // At once, so that a program's machine can tell of it.
@@ -178,7 +185,8 @@ impl Endpoint {
     /// Asks for the nodes with a name, as [`find_member`](Self::find_member) does: for a member, or for a
     /// program by `label.machine`.
     ///
-    /// A machine that this node has not met is only asked for if a controller can answer at once.
+    /// A machine that this node has not met is only asked for if a controller can answer at once, or the node
+    /// has just joined, because most names with a dot are of the DNS.
     pub fn find_name(&mut self, now: Instant, network: NetworkIndex, name: &str) -> bool {
         let Some((label, machine)) = name.split_once('.') else {
             return name.parse().is_ok_and(|name| self.find_member(now, network, &Question::FindName(name)));
@@ -190,7 +198,8 @@ impl Endpoint {
         }
         let question = Question::FindName(machine);
         let is_absent = joined.asking.is_absent(now, &question.to_bytes(), NO_MACHINE_FOR);
-        !is_absent && self.has_controller(network) && self.find_member(now, network, &question)
+        let is_new = joined.asking.begun.is_some_and(|at| now.saturating_duration_since(at) < SETTLING);
+        !is_absent && (is_new || self.has_controller(network)) && self.find_member(now, network, &question)
     }
 
     /// Returns true if this node has a session with a controller.

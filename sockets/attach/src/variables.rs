@@ -3,7 +3,7 @@
 use std::env;
 use std::time::Duration;
 
-use peersock::settings::{Refusal, VariableError};
+use peersock::settings::{LABEL_VARIABLE, Refusal, VariableError};
 
 /// Keeps a program's node in its process.
 const OWN_NODE: &str = "PEERSOCK_OWN_NODE";
@@ -14,10 +14,11 @@ const PERSIST: &str = "PEERSOCK_PERSIST";
 /// Default of that time.
 const DEFAULT_PERSIST: Duration = Duration::from_secs(5);
 
-/// Returns true if the environment gives this program a node of its own (`PEERSOCK_OWN_NODE`, unless it is
-/// empty, 0, no, off or false).
+/// Returns true if the environment gives this program a node of its own: `PEERSOCK_OWN_NODE`, unless it is
+/// empty, 0, no, off or false, or a label in `PEERSOCK_AS`.
 pub fn wants_own_node() -> bool {
-    is_on(&env::var_os(OWN_NODE).unwrap_or_default().to_string_lossy())
+    let has_label = !env::var_os(LABEL_VARIABLE).unwrap_or_default().to_string_lossy().trim().is_empty();
+    has_label || is_on(&env::var_os(OWN_NODE).unwrap_or_default().to_string_lossy())
 }
 
 fn is_on(text: &str) -> bool {
