@@ -12,7 +12,8 @@ use peersock::interfaces::Target;
 use peersock::overlay::membership::MemberName;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::settings::{
-    DHT_VARIABLE, ROOTS_VARIABLE, TURN_VARIABLE, dht_of_environment, roots_of_environment,
+    DHT_VARIABLE, ROOTS_VARIABLE, TURN_VARIABLE, dht_of_environment, label_of_environment,
+    roots_of_environment,
 };
 use peersock::state::StateDir;
 use peersock::{Dht, Invite, Network, Node, NodeBuilder, RootSource, StartError};
@@ -177,12 +178,16 @@ impl SharedNodeArgs {
         let other = networks.iter().find(|network| !network.id().is_managed());
         // Other networks know the machine's node alone.
         let node = node.beside(other.is_none());
-        match (&self.label, other) {
+        let label = match &self.label {
+            Some(label) => Some(label.clone()),
+            None => label_of_environment()?,
+        };
+        match (label, other) {
             (None, _) => Ok(node),
-            (Some(label), None) => Ok(node.label(label.clone())),
+            (Some(label), None) => Ok(node.label(label)),
             (Some(_), Some(other)) => Err(Failure::usage(
                 format_args!("--as is for managed networks, and {} is none", other.id()),
-                "leave --as out",
+                "leave --as out, or unset PEERSOCK_AS",
             )),
         }
     }

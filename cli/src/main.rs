@@ -270,8 +270,8 @@ mod tests {
             let options = of_node.lines().map(str::trim_start).filter(|line| line.starts_with("--"));
             let options: Vec<_> = options.filter_map(|line| line.split([' ', '[']).next()).collect();
             // Those of a shared node come last.
-            let is_shared = options.ends_with(&["--own-node", "--persist"]);
-            assert_eq!(options.len(), if is_shared { 13 } else { 11 }, "{name}: {options:?}");
+            let is_shared = options.ends_with(&["--own-node", "--as", "--persist"]);
+            assert_eq!(options.len(), if is_shared { 14 } else { 11 }, "{name}: {options:?}");
             assert!(!own.contains("--no-portmap"), "{name}");
         }
         assert!(seen >= 9, "{seen}");

@@ -67,8 +67,8 @@ fn command_of(program: &Command, words: impl Iterator<Item = OsString>) -> (Stri
 
 /// Returns a hint on options of a network and an identity, which the commands for tickets do not have.
 fn ticket_hint(command: &Command, error: &clap::Error) -> Option<String> {
-    const OF_NETWORKS: [&str; 7] =
-        ["-n", "--network", "--secret-file", "--state", "--ephemeral", "--own-node", "--persist"];
+    const OF_NETWORKS: [&str; 8] =
+        ["-n", "--network", "--secret-file", "--state", "--ephemeral", "--own-node", "--as", "--persist"];
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else { return None };
     let is_meant = error.kind() == ErrorKind::UnknownArgument
         && matches!(command.get_name(), "share" | "open")

@@ -25,8 +25,8 @@ use crate::interfaces::{Target, require_for_turn};
 use crate::management::{END_MARK, ManagementServer, Request, STOPPED};
 use crate::netcheck::Netcheck;
 use crate::settings::{
-    MAX_BUSY_POLL, VariableError, busy_poll_of_environment, dht_of_environment, label_of_environment,
-    roots_of_environment, stun_of_environment, turn_of_environment,
+    MAX_BUSY_POLL, VariableError, busy_poll_of_environment, dht_of_environment, roots_of_environment,
+    stun_of_environment, turn_of_environment,
 };
 use crate::state::{StateDir, StateError};
 use crate::sync;
@@ -200,7 +200,7 @@ impl Default for NodeBuilder {
             tcp_punch: None,
             suite: None,
             stack: peersock_stack::Config::default(),
-            beside: true,
+            beside: false,
             label: None,
         }
     }
@@ -213,18 +213,19 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets whether this node runs *beside* the machine's node if another process has the state directory.
-    /// Otherwise the start fails then, and a [`label`](Self::label) counts no more. Default: yes.
+    /// Sets whether this node runs *beside* the machine's node if another process, or another node in this
+    /// one, has the state directory. Otherwise the start fails then, and a [`label`](Self::label) counts no
+    /// more. Default: no.
     ///
     /// Such a node has keys and an address of its own. It may join the managed networks in which the machine
-    /// is a member, and is admitted there by a certificate of the machine's keys: under the machine's name and
-    /// rights, without a controller, and no longer than the machine. Other networks refuse it when it joins.
+    /// is a member, and is admitted there by a certificate of the machine's keys: under the machine's name
+    /// and rights, without a controller, and no longer than the machine. It can join no other networks.
     ///
     /// ```no_run
     /// use peersock::{Network, Node};
     ///
     /// // Each of several processes of a machine may do this at the same time.
-    /// let node = Node::builder().start()?;
+    /// let node = Node::builder().beside(true).start()?;
     /// let joined = node.join(Network::by_id("8056c2e21c000001".parse()?)?)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -235,15 +236,14 @@ impl NodeBuilder {
     }
 
     /// Makes this node one beside the machine's, see [`beside`](Self::beside), even if no other process has
-    /// the state directory. In managed networks it is reached as `label.machine`. Default: the environment's
-    /// `PEERSOCK_AS`, and no label without it.
+    /// the state directory. In managed networks it is reached as `label.machine`. Default: no label.
     ///
     /// ```no_run
     /// let node = peersock::Node::builder().label("web".parse()?).start()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn label(mut self, label: MemberName) -> Self {
-        self.label = Some(label);
+        (self.label, self.beside) = (Some(label), true);
         self
     }
 
@@ -620,10 +620,7 @@ impl NodeBuilder {
                 return Ok(Keys { state: Some(state.clone()), ..Keys::of(state.identity()?) });
             }
         };
-        let label = match &self.label {
-            None if self.beside => label_of_environment()?,
-            label => label.clone(),
-        };
+        let label = self.label.clone().filter(|_| self.beside);
         let in_use = match StateDir::open(&path) {
             Ok(state) => {
                 let identity = state.identity()?;
@@ -632,7 +629,7 @@ impl NodeBuilder {
                 }
                 None
             }
-            Err(in_use @ StateError::InUse { .. }) if self.beside || label.is_some() => Some(in_use),
+            Err(in_use @ StateError::InUse { .. }) if self.beside => Some(in_use),
             Err(error) => return Err(error.into()),
         };
         let reason = in_use.as_ref().map_or_else(|| WITH_LABEL.to_owned(), StateError::to_string);

@@ -109,8 +109,9 @@ fn errors_do_not_repeat_passwords() {
 fn each_method_of_the_builder_is_a_setting() {
     let source = include_str!("../node/builder.rs");
     let setters = source.lines().filter_map(|line| line.strip_prefix("    pub fn ")?.split_once("(mut self"));
-    // The identity is two settings, and these two methods undo one.
-    let others = ["identity", "roots_of_environment", "turn_of_environment"];
+    // The identity is two settings, and the next two methods undo one. A label is for one program, so every
+    // language reads it from a variable alone.
+    let others = ["identity", "roots_of_environment", "turn_of_environment", "beside", "label"];
     let setters: BTreeSet<_> = setters.map(|(name, _)| name).filter(|name| !others.contains(name)).collect();
     let settings: BTreeSet<_> =
         names().into_iter().filter(|name| !["state", "seed"].contains(name)).collect();

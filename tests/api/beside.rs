@@ -19,7 +19,7 @@ use crate::managed::{Scene, echo, kept, now};
 
 fn settings(directory: &Path) -> NodeBuilder {
     let state = IdentitySource::StateDir(directory.to_owned());
-    Node::builder().identity(state).interfaces(Interfaces::Loopback)
+    Node::builder().identity(state).interfaces(Interfaces::Loopback).beside(true)
 }
 
 /// Starts the machine's node, and makes it a member.

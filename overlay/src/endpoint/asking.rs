@@ -193,6 +193,7 @@ impl Endpoint {
         };
         let (Ok(label), Ok(machine)) = (label.parse(), machine.parse::<MemberName>()) else { return false };
         let Some(joined) = self.networks.get(&network) else { return false };
+        // The machine is known, so the name is no name of the DNS.
         if !joined.policy.nodes_named(machine.as_str()).is_empty() {
             return self.find_member(now, network, &Question::FindProgram(label, machine));
         }
@@ -335,6 +336,7 @@ impl Endpoint {
 
     /// Begins sessions with these nodes, unless one of them has a session.
     fn keep_one(&mut self, now: Instant, network: NetworkIndex, identities: &[PublicIdentity]) {
+        // One is enough: controllers hear of each other's removals, and members pass them on.
         let known = |one: &PublicIdentity| self.networks.get(&network)?.by_node.get(&one.node_id()).copied();
         if identities.iter().filter_map(known).any(|key| self.is_connected(key)) {
             return;
@@ -511,6 +513,7 @@ impl Endpoint {
         if let Some(joined) = self.networks.get_mut(&network) {
             let answered = joined.asking.open.remove(&number);
             if let (true, Some(question)) = (is_absent, answered.and_then(|open| open.question)) {
+                // Once only, because the list is short and programs repeat their questions.
                 joined.asking.absent.retain(|(absent, _)| *absent != question);
                 joined.asking.absent.truncate(MAX_FINDS - 1);
                 joined.asking.absent.push_front((question, now));

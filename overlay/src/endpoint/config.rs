@@ -169,7 +169,7 @@ pub enum JoinError {
         /// Reason why the node is not the machine's.
         reason: Box<str>,
     },
-    /// This node is a program's beside its machine's node, and the machine is no member of the managed network.
+    /// This node is a program's beside its machine's, and the machine is no member of the managed network.
     #[error("this machine is no member of network {0}, so none of its programs is one")]
     MachineNotAMember(NetworkId),
     /// The node has already joined the maximum number of networks.

@@ -116,6 +116,7 @@ impl Endpoint {
         };
         self.routes.publish(network, &only(&after, &before), &crate::routes::Route::Local);
         self.routes.withdraw(network, &only(&before, &after));
+        // Whoever has signed them has admitted this node again.
         self.set_removed(network, false);
         if !has_same {
             for key in self.peers_in(network) {
@@ -138,6 +139,7 @@ impl Endpoint {
             let could_send = handle.sender().is_some();
             handle.set_cut_off(is_removed);
             if could_send {
+                // The peer has dropped its side already, so waiting for it would be in vain.
                 self.core.emit(Event::PeerGone(Arc::clone(&handle), Gone::Expelled));
                 self.core.emit(Event::SessionLost(handle));
             } else if handle.sender().is_some() {

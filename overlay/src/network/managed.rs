@@ -433,6 +433,7 @@ impl Membership {
 
     /// Returns true if a node answers about a program beside it, which its own signature shows.
     fn speaks_for(&self, node: &NodeId, answer: &Answer) -> bool {
+        // That a program is not there only a controller says, which hears of programs that have left.
         let Answer::Found { credentials, .. } = answer else { return false };
         self.admitted.contains_key(node)
             && credentials.process().is_some_and(|process| process.machine().node_id() == *node)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, NodeHandle, loss_text};
 use peersock::overlay::NodeId;
-use peersock::settings::VariableError;
+use peersock::settings::{VariableError, label_of_environment};
 use peersock::state::StateError;
 use peersock::{
     Event, JoinError, Joined, Network, NetworkId, Nickname, NicknameText, Node, NodeBuilder, PeerStatus,
@@ -140,8 +140,9 @@ impl ProgramNode {
     ) -> Result<ProgramNode, NodeError> {
         let outer = Outer::of_environment();
         let shared = settings.state_path()?.filter(|_| !wants_own_node());
-        // Who shares a node waits for another one to begin or end.
-        settings = settings.beside(shared.is_none());
+        if let Some(label) = label_of_environment()? {
+            settings = settings.label(label);
+        }
         let mut launch = shared.as_deref().and_then(launch);
         if launch.is_some() {
             // Read here once, because a pipe with a token can be, and a node of this process may need them,
