@@ -491,6 +491,16 @@ impl Machines {
         serde_json::from_str(&std::fs::read_to_string(file).expect("a record")).expect("JSON")
     }
 
+    /// Waits until the node has ended that the programs of a machine have shared.
+    fn wait_for_end_of_node(&self, machine: &str) {
+        let holder = std::fs::read_to_string(self.0.path().join(machine).join("lock")).expect("a lock");
+        let begun = Instant::now();
+        while std::path::Path::new("/proc").join(holder.trim()).exists() {
+            assert!(begun.elapsed() < PATIENCE, "the node of {machine} goes on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn file(&self, name: &str) -> String {
         self.0.path().join(name).to_str().expect("text").to_owned()
     }
@@ -517,6 +527,7 @@ fn a_member_s_machine_becomes_the_controller_with_what_it_knows() {
         std::thread::sleep(Duration::from_millis(50));
     }
     drop((listening, serving));
+    machines.wait_for_end_of_node("beta");
     let before = machines.record("beta", &id);
     // Its local name is the network's already.
     let restored = machines.with_words("beta", &["network", "restore", "team", "--backup", &file], &words);
