@@ -67,9 +67,7 @@ impl Session {
             Interfaces::All => Interfaces::Except(own),
             named => named,
         };
-        // A device has the machine's addresses, so its node is the machine's.
         let node = Node::builder().identity(identity).interfaces(allowed).port(args.overlay_port);
-        let node = node.beside(false);
         Ok(args.without_roots(node)?.roots(roots))
     }
 

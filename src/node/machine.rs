@@ -153,7 +153,7 @@ impl Machine {
             let Ok(node) = settings.start() else { return };
             let Ok(description) = Network::by_id(network) else { return };
             match node.join(description) {
-                Ok(joined) => drop(joined.wait_heard(IN_PLACE_WAIT)),
+                Ok(joined) => joined.wait_heard(IN_PLACE_WAIT),
                 Err(error) => tracing::warn!(%error, "the machine's certificate is not renewed"),
             }
             node.shutdown(Duration::ZERO);

@@ -317,7 +317,7 @@ struct Follower {
     written: Option<Instant>,
     /// True if the record on disk lacks something.
     is_stale: bool,
-    /// When the machine's node had written the record that this program has read last.
+    /// Time at which the machine's node wrote the record that this program has read last.
     seen: Option<SystemTime>,
 }
 
@@ -616,13 +616,11 @@ impl Joined {
         self.wait_standing(timeout, told, |standing| *standing == Standing::Member)
     }
 
-    /// Waits until a controller has answered in this run of the node, for a time at most. Returns false if
-    /// none has.
-    pub(super) fn wait_heard(&self, timeout: Duration) -> bool {
-        let Some(shared) = self.shared() else { return false };
+    /// Waits until a controller has answered in this run of the node, for a time at most.
+    pub(super) fn wait_heard(&self, timeout: Duration) {
+        let Some(shared) = self.shared() else { return };
         let progress = sync::lock(&shared.progress);
-        let waited = sync::wait_timeout_while(&shared.changed, progress, timeout, |now| now.heard.is_none());
-        waited.heard.is_some()
+        drop(sync::wait_timeout_while(&shared.changed, progress, timeout, |now| now.heard.is_none()));
     }
 
     /// Waits like [`wait_admitted`](Joined::wait_admitted), but until `is_wanted`.
