@@ -121,7 +121,7 @@ fn parse_spanned(text: &str) -> Result<(StaticNetwork, Option<Secret>, Hosts, Ve
     if members.is_empty() {
         return Err(problem(&file.network, "the network has no [[member]]"));
     }
-    Ok((StaticNetwork { id, psk: None, members, exit: None }, secret, hosts, roots))
+    Ok((StaticNetwork { id, psk: None, members, exit: None, program: None }, secret, hosts, roots))
 }
 
 fn parse_root(text: &Spanned<String>) -> Result<RootSource, Problem> {

@@ -425,7 +425,7 @@ impl Follower {
                     false => self.shared.set(Standing::Denied(*reason), true),
                 }
             }
-            Answer::Found { .. } | Answer::Absent => {}
+            Answer::Found { .. } | Answer::Program { .. } | Answer::Absent => {}
         }
     }
 

@@ -516,6 +516,7 @@ impl Client {
                 instance: 1,
                 receive_buffer: 1 << 20,
                 suites: SuiteSet::CHACHA20_POLY1305,
+                introduction: Vec::new(),
                 room: 0,
             };
             let (index, mut initiation) = (SessionIndex::from_be_bytes([0, 0, seed]), Vec::new());

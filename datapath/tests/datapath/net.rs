@@ -94,6 +94,7 @@ impl Net {
                 psk: None,
                 members,
                 exit: None,
+                program: None,
             })
         };
         let nodes =

@@ -27,6 +27,7 @@ struct Exchange {
     chacha: bool,
     indices: [[u8; 3]; 2],
     psk: u8,
+    introduction: Vec<u8>,
     damages: Vec<Damage>,
 }
 
@@ -39,6 +40,7 @@ impl Exchange {
             instance: self.instance,
             receive_buffer: self.receive_buffer,
             suites: SuiteSet::from_wire(self.suites),
+            introduction: self.introduction.iter().copied().take(255).collect(),
             room: 0,
         }
     }

@@ -194,6 +194,7 @@ impl Adversary {
             instance: self.instance,
             receive_buffer: 1 << 20,
             suites: SuiteSet::CHACHA20_POLY1305,
+            introduction: Vec::new(),
             room: 0,
         };
         let index = SessionIndex::from_be_bytes(self.random.bytes());

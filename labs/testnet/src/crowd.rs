@@ -139,7 +139,7 @@ fn endpoint(now: Instant) -> Endpoint {
 
 fn static_network(number: u32, members: Vec<StaticMember>) -> NetworkConfig {
     let id = format!("fe0000000000{number:04x}").parse().expect("an ID");
-    NetworkConfig::Static(StaticNetwork { id, psk: None, members, exit: None })
+    NetworkConfig::Static(StaticNetwork { id, psk: None, members, exit: None, program: None })
 }
 
 fn member(node: u32) -> StaticMember {

@@ -156,14 +156,17 @@ impl Endpoint {
 
     /// Asks the controllers of a managed network for a member by name or address.
     /// [`Event::Answered`] has the answer; without one in 5 s there is none. Returns false if a controller
-    /// has just said that there is no such member, too many questions are open, or the network is no managed
-    /// one.
+    /// has just said that there is no such member, too many questions are open, or nobody answers such
+    /// questions in the network: in a static one, members answer for their programs alone.
     pub fn find_member(&mut self, now: Instant, network: NetworkIndex, question: &Question) -> bool {
         let id = u32::from_be_bytes(self.core.random());
         // As bytes, because equal questions have equal bytes, and only these are compared and sent.
         let bytes = question.to_bytes();
         let Some(joined) = self.networks.get_mut(&network) else { return false };
-        if joined.policy.membership().is_none() || matches!(question, Question::Certify(_)) {
+        let is_for_members =
+            matches!(question, Question::FindProgram(..)) && joined.policy.programs().is_some();
+        let is_certify = matches!(question, Question::Certify(_));
+        if is_certify || joined.policy.membership().is_none() && !is_for_members {
             return false;
         }
         if joined.asking.is_absent(now, &bytes, ABSENT_FOR) {
@@ -259,7 +262,9 @@ impl Endpoint {
             // All controllers may be away. Members on the local networks say themselves who they are, and any
             // member knows the controller of its own certificate, which may be a new one.
             self.solicit(now);
-            self.meet_anybody(now, network);
+            if self.needs_credentials(network) {
+                self.meet_anybody(now, network);
+            }
         }
         let pause = self.pause(waited, tries, connected.is_some());
         if let Some(open) = self.open_question(network, number) {
@@ -335,7 +340,7 @@ impl Endpoint {
     }
 
     /// Begins sessions with these nodes, unless one of them has a session.
-    fn keep_one(&mut self, now: Instant, network: NetworkIndex, identities: &[PublicIdentity]) {
+    pub(super) fn keep_one(&mut self, now: Instant, network: NetworkIndex, identities: &[PublicIdentity]) {
         // One is enough: controllers hear of each other's removals, and members pass them on.
         let known = |one: &PublicIdentity| self.networks.get(&network)?.by_node.get(&one.node_id()).copied();
         if identities.iter().filter_map(known).any(|key| self.is_connected(key)) {
@@ -430,7 +435,7 @@ impl Endpoint {
             let credentials = Box::new(admission.credentials().clone());
             Some(Answer::Found { identity: *peer.link.handle.identity(), credentials })
         });
-        found.unwrap_or(Answer::Absent)
+        found.or_else(|| self.listed_program(network, label, machine)).unwrap_or(Answer::Absent)
     }
 
     /// Answers a question that [`Event::Asked`] has reported with this number.
@@ -457,6 +462,16 @@ impl Endpoint {
             return self.core.counters.control_unknown.increment();
         };
         let (node, unix_time) = (*handle.id(), self.core.clock.unix_time(now));
+        if joined.policy.programs().is_some() {
+            let is_absent = match &answer {
+                Answer::Program { identity, certificate } => {
+                    !self.on_found_program(now, network, identity, certificate)
+                }
+                _ => true,
+            };
+            self.end_question(now, network, number, is_absent);
+            return self.arm_asking(now, network);
+        }
         let Some(membership) = joined.policy.membership_mut() else { return };
         let is_controller = membership.controllers().iter().any(|controller| controller.node_id() == node);
         if answer == Answer::Absent && !is_controller {
@@ -510,19 +525,23 @@ impl Endpoint {
         let is_absent = answer == Answer::Absent;
         self.core.emit(Event::Answered(handle, Box::new(answer)));
         let fresh = u32::from_be_bytes(self.core.random());
-        if let Some(joined) = self.networks.get_mut(&network) {
-            let answered = joined.asking.open.remove(&number);
-            if let (true, Some(question)) = (is_absent, answered.and_then(|open| open.question)) {
-                // Once only, because the list is short and programs repeat their questions.
-                joined.asking.absent.retain(|(absent, _)| *absent != question);
-                joined.asking.absent.truncate(MAX_FINDS - 1);
-                joined.asking.absent.push_front((question, now));
-            }
-            if let Some(pause) = next {
-                joined.asking.open.insert(CERTIFY, Open::new(None, fresh, now + pause));
-            }
+        self.end_question(now, network, number, is_absent);
+        if let (Some(joined), Some(pause)) = (self.networks.get_mut(&network), next) {
+            joined.asking.open.insert(CERTIFY, Open::new(None, fresh, now + pause));
         }
         self.arm_asking(now, network);
+    }
+
+    /// Ends a question that was answered.
+    fn end_question(&mut self, now: Instant, network: NetworkIndex, number: u32, is_absent: bool) {
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        let answered = joined.asking.open.remove(&number);
+        if let (true, Some(question)) = (is_absent, answered.and_then(|open| open.question)) {
+            // Once only, because the list is short and programs repeat their questions.
+            joined.asking.absent.retain(|(absent, _)| *absent != question);
+            joined.asking.absent.truncate(MAX_FINDS - 1);
+            joined.asking.absent.push_front((question, now));
+        }
     }
 
     /// Makes a member that a controller has named a peer. It has to show its credentials itself.

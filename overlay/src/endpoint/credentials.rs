@@ -157,6 +157,11 @@ impl Endpoint {
         self.membership(network).is_some()
     }
 
+    /// Returns true if the nodes of a network ask each other about members or programs.
+    pub(super) fn asks_members(&self, network: NetworkIndex) -> bool {
+        self.needs_credentials(network) || self.programs(network).is_some()
+    }
+
     /// Returns the peers of a network that have a session.
     pub(super) fn peers_in(&self, network: NetworkIndex) -> Vec<PeerKey> {
         let of_network = self.peers.of_network(network);
@@ -257,7 +262,12 @@ impl Endpoint {
         let Ok(message) = MembershipMessage::parse(plaintext) else {
             return self.core.counters.control_unknown.increment();
         };
+        let network = self.peers.get(key).map(|peer| peer.link.handle.network());
+        let is_managed = network.is_some_and(|network| self.needs_credentials(network));
         match message {
+            MembershipMessage::Question { id, bytes } => self.on_question(now, key, id, bytes),
+            MembershipMessage::Answer { id, bytes } => self.on_answer(now, key, id, bytes),
+            _ if !is_managed => self.core.counters.control_unknown.increment(),
             MembershipMessage::Shown(bytes) => self.on_shown(now, key, bytes),
             MembershipMessage::Verdict { digest, reason } => self.on_verdict(now, key, digest, reason),
             MembershipMessage::Head(bytes) => self.on_head(now, key, bytes),
@@ -276,8 +286,6 @@ impl Endpoint {
             MembershipMessage::Part { digest, offset, bytes } => {
                 self.on_part(now, key, digest, offset, bytes);
             }
-            MembershipMessage::Question { id, bytes } => self.on_question(now, key, id, bytes),
-            MembershipMessage::Answer { id, bytes } => self.on_answer(now, key, id, bytes),
         }
     }
 
@@ -449,6 +457,7 @@ impl Endpoint {
 
     /// Forgets the admission of a peer that is removed.
     pub(super) fn forget_credentials(&mut self, handle: &Peer) {
+        self.forget_program(handle.network(), handle.id());
         if let Some(membership) = self.membership_mut(handle.network()) {
             membership.expel(handle.id());
         }

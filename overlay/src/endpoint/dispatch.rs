@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Endpoint;
 use crate::link::{Attention, Context, Effect, Link, NodeKey, PeerKey, Report, Timer};
+use crate::network::Programs;
 use crate::reach::{RecvMeta, SizeState, Why, usable};
 use crate::session::{Peer, Session};
 use crate::wire::{DATA_OVERHEAD, MembershipMessage, RootMessage};
@@ -46,7 +47,7 @@ impl Endpoint {
             }
             return;
         }
-        if MembershipMessage::is_one(message) && self.needs_credentials(peer.network()) {
+        if MembershipMessage::is_one(message) && self.asks_members(peer.network()) {
             let why = Attention::Packet(meta, message.len() + DATA_OVERHEAD);
             self.link_of(now, peer, |link, cx| link.on_attention(cx, session, why));
             if let Some(key) = self.key_of(peer) {
@@ -130,6 +131,7 @@ impl Endpoint {
             handles,
             network: network.id,
             psk: &network.psk,
+            introduction: network.policy.programs().map_or(&[], Programs::introduction),
             effects: Vec::new(),
         };
         step(link, &mut cx);

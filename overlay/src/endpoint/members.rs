@@ -12,8 +12,7 @@ use crate::contact::Punching;
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey, Timer};
 use crate::membership::Question;
-use crate::network::Membership;
-use crate::network::{NetworkConfig, NetworkIndex, Policy, Prefix, is_endpoint};
+use crate::network::{Membership, NetworkConfig, NetworkIndex, Policy, Prefix, Programs, is_endpoint};
 use crate::reach::place_of;
 use crate::routes::Route;
 use crate::session::Peer;
@@ -43,6 +42,10 @@ impl Endpoint {
             let begun = membership.begin(&self.own_id);
             begun.map_err(|refusal| JoinError::Credentials { network: id, refusal })?;
         }
+        if let Some(own) = policy.programs().and_then(Programs::own).cloned() {
+            let begun = policy.introduce(&self.own_id, own, self.core.clock.unix_time(now));
+            begun.map_err(|refusal| JoinError::Credentials { network: id, refusal })?;
+        }
         if !policy.admits(&self.own_id) {
             return Err(JoinError::NotAMember { network: id, key: *self.core.identity.public() });
         }
@@ -65,6 +68,7 @@ impl Endpoint {
         self.discovery.forget_heard();
         self.restart_beacons(now);
         self.begin_asking(now, index);
+        self.begin_programs(now, index);
         Ok(index)
     }
 
@@ -83,6 +87,7 @@ impl Endpoint {
             self.routes.withdraw(network, &prefixes_of(&*left.policy, &self.own_id));
             self.core.timers.clear(Timer::Asking(network));
             self.core.timers.clear(Timer::Heads(network));
+            self.core.timers.clear(Timer::Programs(network));
             self.restart_beacons(now);
             self.limit_sessions();
         }

@@ -52,6 +52,7 @@ mod networks;
 mod nicknames;
 mod nodes;
 mod peers;
+mod programs;
 mod readdress;
 mod relays;
 mod responder;
@@ -309,6 +310,7 @@ impl Endpoint {
                 Timer::Shown(key) => self.on_shown_timer(now, key),
                 Timer::Asking(network) => self.on_asking_timer(now, network),
                 Timer::Heads(network) => self.on_heads_timer(now, network),
+                Timer::Programs(network) => self.on_programs_timer(now, network),
             }
         }
     }

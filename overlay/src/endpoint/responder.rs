@@ -124,8 +124,11 @@ impl Endpoint {
             );
         };
         let (network, source) = (network.index, meta.remote.ip());
+        let node = received.initiator().node_id();
+        self.introduce(now, network, &node, &received.payload().introduction);
         let Some(key) = self.find_or_add(now, network, received.initiator(), source) else {
-            self.tell_of_stranger(now, network, &received.initiator().node_id());
+            self.tell_of_stranger(now, network, &node);
+            self.forget_program(network, &node);
             let why = "its sender is no member of the network, or there is no room for it";
             return self.log_refusal(now, &meta, "initiation", why);
         };

@@ -106,7 +106,7 @@ impl Link {
             self.discard(cx, vec![unlikely]);
         }
         let (now, place) = (cx.now, meta.place());
-        let payload = *received.payload();
+        let payload = received.payload().clone();
         let question = self.question_in_response(cx, &place, payload.room_in_response());
         let core = &mut *cx.core;
         // Each costs a place in the session table, which peers share.

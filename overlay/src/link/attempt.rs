@@ -22,7 +22,7 @@ use crate::noise::{InitiationPayload, Initiator};
 use crate::reach::{Place, RecvMeta, Source, Why};
 use crate::session::Session;
 use crate::text::List;
-use crate::wire::{CookieReply, Initiation, SessionIndex, StaleReply};
+use crate::wire::{CookieReply, SessionIndex, StaleReply};
 
 /// One attempt to get a session with a peer.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl Link {
         attempt.is_asking = true;
         let is_shared = attempt.pending.back().is_some_and(|pending| !pending.is_apart);
         if is_apart || is_behind || (!attempt.pending.is_empty() && !is_shared) {
-            if cx.reach.spend(place, Initiation::MIN) {
+            if cx.reach.spend(place, cx.initiation_len()) {
                 self.initiate_at(cx, vec![*place], is_apart);
             }
             return;
@@ -342,7 +342,7 @@ impl Link {
         let path = cx.reach.usable_path(&cx.core.sockets).filter(|_| attempt.renews && attempt.rounds == 1);
         let targets = match path {
             Some(path) => vec![path],
-            None => cx.reach.spend_everywhere(Initiation::MIN, &cx.core.sockets),
+            None => cx.reach.spend_everywhere(cx.initiation_len(), &cx.core.sockets),
         };
         if targets.is_empty() {
             tracing::debug!(
@@ -368,7 +368,7 @@ impl Link {
 
     /// Makes one initiation and sends it to `targets`.
     pub(super) fn initiate_at(&mut self, cx: &mut Context<'_>, targets: Vec<Place>, is_apart: bool) -> bool {
-        let room = self.room_for_question(cx, &targets);
+        let (room, len) = (self.room_for_question(cx, &targets), cx.initiation_len());
         let Some(attempt) = &mut self.attempt else { return false };
         let (core, now) = (&mut *cx.core, cx.now);
         // Without entropy there is no handshake, because a key that repeats gives away the session.
@@ -384,11 +384,12 @@ impl Link {
             instance: core.instance,
             receive_buffer: core.receive_buffer,
             suites: core.provider.suites(),
+            introduction: cx.introduction.to_vec(),
             room,
         };
         // A responder accepts each timestamp only once.
         self.floor = Some(payload.timestamp);
-        let mut datagram = Vec::with_capacity(Initiation::MIN + room);
+        let mut datagram = Vec::with_capacity(len + room);
         let responder = self.handle.identity();
         let started = Initiator::start(&core.identity, responder, *ephemeral, index, &payload, &mut datagram);
         // The key pair and the tokens `es` and `ss`.

@@ -21,7 +21,7 @@ use crate::id::{Identity, NetworkId, NodeId, Psk};
 use crate::noise::Timestamp;
 use crate::reach::{Place, Reach, SocketInfo, usable};
 use crate::session::{Peer, Session, SessionTable, Watched};
-use crate::wire::SessionIndex;
+use crate::wire::{Initiation, SessionIndex};
 
 /// Maximum number of events kept for a driver that does not poll them; beyond it the oldest are lost.
 const MAX_EVENTS: usize = 16_384;
@@ -172,8 +172,17 @@ pub(crate) struct Context<'a> {
     pub(crate) handles: &'a [(PeerKey, Arc<Peer>)],
     pub(crate) network: NetworkId,
     pub(crate) psk: &'a Psk,
+    /// Bytes by which this node shows in handshakes that it is a program of a member; none in most networks.
+    pub(crate) introduction: &'a [u8],
     /// Consequences beyond this link, which the owner handles after the step.
     pub(crate) effects: Vec<Effect>,
+}
+
+impl Context<'_> {
+    /// Returns the length of an initiation without room, in bytes.
+    pub(crate) fn initiation_len(&self) -> usize {
+        Initiation::MIN + if self.introduction.is_empty() { 0 } else { 1 + self.introduction.len() }
+    }
 }
 
 /// Consequence of a link's step for other parts.

@@ -113,6 +113,8 @@ pub(crate) enum Timer {
     Asking(NetworkIndex),
     /// Peers are due to hear which revocations this node knows.
     Heads(NetworkIndex),
+    /// A program's certificate ends, or this program's session with its machine is due for a look.
+    Programs(NetworkIndex),
 }
 
 /// State of one peer in one network.

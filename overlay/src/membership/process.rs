@@ -68,12 +68,12 @@ impl ProcessCertificate {
         self.end
     }
 
-    pub(super) fn verify(&self, process: &NodeId, network: NetworkId) -> Result<(), Refusal> {
+    pub(crate) fn verify(&self, process: &NodeId, network: NetworkId) -> Result<(), Refusal> {
         let message = signed_bytes(LABEL, network, &self.body(process));
         if self.machine.verify(&message, &self.signature) { Ok(()) } else { Err(Refusal::Unauthentic) }
     }
 
-    pub(super) fn check_time(&self, now: UnixTime) -> Result<(), Refusal> {
+    pub(crate) fn check_time(&self, now: UnixTime) -> Result<(), Refusal> {
         if !self.serial.has_begun(now) {
             return Err(Refusal::NotYetValid);
         }
@@ -95,6 +95,21 @@ impl ProcessCertificate {
 
     fn body(&self, process: &NodeId) -> Vec<u8> {
         [process.as_bytes(), self.fields().as_slice()].concat()
+    }
+
+    /// Returns the bytes, at most [`Self::MAX_LEN`].
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(Self::MAX_LEN);
+        self.emit(&mut out);
+        out
+    }
+
+    /// Parses the bytes, which have exactly one form. No signature is checked.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader(bytes);
+        let certificate = Self::read(&mut reader)?;
+        reader.end()?;
+        Ok(certificate)
     }
 
     /// Appends the certificate to `out`.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::certificate::{counted, text};
-use super::{Credentials, MemberName, UnixTime, label};
+use super::{Credentials, MemberName, ProcessCertificate, UnixTime, label};
 use crate::id::PublicIdentity;
 use crate::wire::{ParseError, Reader, mapped};
 
@@ -17,6 +17,7 @@ const PENDING: u8 = 0x82;
 const DENIED: u8 = 0x83;
 const FOUND: u8 = 0x84;
 const ABSENT: u8 = 0x85;
+const PROGRAM: u8 = 0x86;
 
 /// Question of a node to a controller, or about a machine's program to the machine.
 ///
@@ -99,7 +100,7 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Answer of a controller.
+/// Answer of a controller, or of a machine about its program.
 ///
 /// ```text
 /// certified 81 | time 8 | renew after 4 (seconds) | credentials
@@ -107,6 +108,7 @@ impl std::fmt::Debug for Token {
 /// denied    83 | time 8 | reason 1
 /// found     84 | identity 64 | credentials
 /// absent    85
+/// program   86 | identity 64 | process certificate
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -142,7 +144,14 @@ pub enum Answer {
         /// Its credentials.
         credentials: Box<Credentials>,
     },
-    /// No member has that name or address.
+    /// This program of a listed member was asked for. Whoever asked checks the certificate.
+    Program {
+        /// Keys of the program's node.
+        identity: PublicIdentity,
+        /// Its certificate.
+        certificate: Box<ProcessCertificate>,
+    },
+    /// No member or program has that name or address.
     Absent,
 }
 
@@ -338,7 +347,7 @@ impl Answer {
             Self::Certified { time, .. } | Self::Pending { time, .. } | Self::Denied { time, .. } => {
                 Some(*time)
             }
-            Self::Found { .. } | Self::Absent => None,
+            Self::Found { .. } | Self::Program { .. } | Self::Absent => None,
         }
     }
 
@@ -367,6 +376,11 @@ impl Answer {
                 out.push(FOUND);
                 out.extend_from_slice(&identity.to_bytes());
                 out.extend_from_slice(&credentials.to_bytes());
+            }
+            Self::Program { identity, certificate } => {
+                out.push(PROGRAM);
+                out.extend_from_slice(&identity.to_bytes());
+                out.extend_from_slice(&certificate.to_bytes());
             }
             Self::Absent => out.push(ABSENT),
         }
@@ -402,6 +416,11 @@ impl Answer {
                 let identity = PublicIdentity::from_bytes(reader.array()?).map_err(|_| ParseError::Value)?;
                 let credentials = Box::new(Credentials::parse(reader.0)?);
                 return Ok(Self::Found { identity, credentials });
+            }
+            PROGRAM => {
+                let identity = PublicIdentity::from_bytes(reader.array()?).map_err(|_| ParseError::Value)?;
+                let certificate = Box::new(ProcessCertificate::parse(reader.0)?);
+                return Ok(Self::Program { identity, certificate });
             }
             ABSENT => Self::Absent,
             _ => return Err(ParseError::Type),

@@ -302,6 +302,12 @@ fn questions_and_answers_are_read_as_written() {
         Answer::Pending { time: NOW, retry_after: 5, code },
         Answer::Denied { time: NOW, reason: Denial::Cloned },
         Answer::Found { identity: *identity(3).public(), credentials },
+        Answer::Program {
+            identity: *identity(3).public(),
+            certificate: Box::new(
+                process(ProcessCertificate::MAX_LIFETIME).process().expect("a program's").clone(),
+            ),
+        },
         Answer::Absent,
     ] {
         let bytes = answer.to_bytes();

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use super::{Exit, NetworkConfig, NetworkConfigError, NetworkSummary, Policy, Prefix, is_endpoint};
+use super::{Exit, NetworkConfig, NetworkConfigError, NetworkSummary, Policy, Prefix, Programs, is_endpoint};
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
+use crate::membership::{MemberName, ProcessCertificate, Refusal};
 
 /// Network whose members are listed in a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +22,8 @@ pub struct StaticNetwork {
     /// must be allowed by [`StaticMember::exit`]. For networks that a device has
     /// ([`NetworkConfig::with_exit`]).
     pub exit: Option<NodeId>,
+    /// Certificate of this node, if it is a program's beside the node of a member.
+    pub program: Option<ProcessCertificate>,
 }
 
 /// One member of a [`StaticNetwork`].
@@ -119,6 +123,7 @@ pub(super) struct Static {
     /// Addresses of members that differ by now from the file's.
     changed: BTreeMap<NodeId, Vec<IpAddr>>,
     exit: Option<NodeId>,
+    programs: Programs,
 }
 
 impl Static {
@@ -129,6 +134,7 @@ impl Static {
             members: by_node(&network.members),
             changed: BTreeMap::new(),
             exit: network.exit,
+            programs: Programs::new(network.id, network.program.as_ref()),
         }
     }
 }
@@ -156,7 +162,7 @@ impl Policy for Static {
     }
 
     fn admits(&self, node: &NodeId) -> bool {
-        self.members.contains_key(node)
+        self.members.contains_key(node) || self.programs.get(node).is_some()
     }
 
     fn members(&self) -> Vec<&StaticMember> {
@@ -213,14 +219,23 @@ impl Policy for Static {
     }
 
     fn name_of(&self, node: &NodeId) -> Option<&str> {
-        self.members.get(node)?.name.as_deref()
+        let machine = self.programs.get(node).map(|program| program.machine().node_id());
+        self.members.get(&machine.unwrap_or(*node))?.name.as_deref()
     }
 
+    /// Returns the member before its programs, or the programs with a label: `label.member`.
     fn nodes_named(&self, name: &str) -> Vec<NodeId> {
-        let is_so = |member: &StaticMember| {
-            member.name.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(name))
-        };
-        self.members.iter().find(|(_, member)| is_so(member)).map(|(node, _)| *node).into_iter().collect()
+        if let Some(member) = self.member_named(name) {
+            let programs = self.programs.of_machine(member);
+            return std::iter::once(*member).chain(programs.into_iter().map(|(node, _)| node)).collect();
+        }
+        let Some((label, member)) = name.split_once('.') else { return Vec::new() };
+        let Some(member) = self.member_named(member) else { return Vec::new() };
+        let label = label.to_ascii_lowercase();
+        let has_label =
+            |program: &ProcessCertificate| program.label().map(MemberName::as_str) == Some(label.as_str());
+        let programs = self.programs.of_machine(member).into_iter();
+        programs.filter(|(_, program)| has_label(program)).map(|(node, _)| node).collect()
     }
 
     fn keeps(&self, node: &NodeId) -> bool {
@@ -234,6 +249,24 @@ impl Policy for Static {
             && by_node(&network.members) == self.members
     }
 
+    fn programs(&self) -> Option<&Programs> {
+        Some(&self.programs)
+    }
+
+    fn programs_mut(&mut self) -> Option<&mut Programs> {
+        Some(&mut self.programs)
+    }
+
+    fn introduce(
+        &mut self,
+        program: &NodeId,
+        certificate: ProcessCertificate,
+        unix_time: Duration,
+    ) -> Result<(), Refusal> {
+        let members = &self.members;
+        self.programs.introduce(program, certificate, unix_time, |node| members.contains_key(node))
+    }
+
     fn summary(&self) -> NetworkSummary {
         NetworkSummary {
             kind: "static",
@@ -243,6 +276,15 @@ impl Policy for Static {
             ports: self.ports(),
             prefixes: self.prefixes(),
         }
+    }
+}
+
+impl Static {
+    fn member_named(&self, name: &str) -> Option<&NodeId> {
+        let is_so = |member: &StaticMember| {
+            member.name.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(name))
+        };
+        self.members.iter().find(|(_, member)| is_so(member)).map(|(node, _)| node)
     }
 }
 

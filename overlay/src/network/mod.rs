@@ -7,7 +7,7 @@
 //! | kind | who is admitted | addresses | names | ports |
 //! |---|---|---|---|---|
 //! | ad-hoc (`adhoc`) | any node that knows the ID, and the key if there is one | the self-certifying one | none | those in the ID |
-//! | static (`fixed`) | whom the file lists | also those that the file gives | those in the file | all |
+//! | static (`fixed`) | whom the file lists, and their programs | also those that the file gives | those in the file | all |
 //! | managed (`managed`) | who shows credentials | also those in its certificate | those in certificates | all |
 //! | roots (`roots`) | the configured roots | none | none | none |
 //!
@@ -39,6 +39,7 @@ mod fixed;
 mod managed;
 mod policy;
 mod prefix;
+mod programs;
 mod roots;
 
 use std::net::{IpAddr, SocketAddr};
@@ -53,6 +54,7 @@ pub(crate) use managed::{MAX_CONTROLLERS, digest};
 pub use managed::{ManagedNetwork, Membership};
 pub use policy::{NetworkSummary, Policy};
 pub use prefix::Prefix;
+pub use programs::Programs;
 pub(crate) use roots::Roots as RootsPolicy;
 
 use adhoc::AdHoc;

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use super::{Membership, NetworkConfig, Prefix, StaticMember};
+use super::{Membership, NetworkConfig, Prefix, Programs, StaticMember};
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
+use crate::membership::{ProcessCertificate, Refusal};
 
 /// Decisions of one network about its members.
 ///
@@ -94,6 +96,31 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// Returns the same for changes.
     fn membership_mut(&mut self) -> Option<&mut Membership> {
         None
+    }
+
+    /// Returns the known programs of listed members; `None` if no member's key admits anybody here.
+    fn programs(&self) -> Option<&Programs> {
+        None
+    }
+
+    /// Returns the same for changes.
+    fn programs_mut(&mut self) -> Option<&mut Programs> {
+        None
+    }
+
+    /// Admits a node as a program of a member, by the certificate that it has shown. `unix_time` is the
+    /// system's clock.
+    ///
+    /// # Errors
+    /// Returns the reason if the certificate does not count, as in all networks that list no members.
+    fn introduce(
+        &mut self,
+        program: &NodeId,
+        certificate: ProcessCertificate,
+        unix_time: Duration,
+    ) -> Result<(), Refusal> {
+        let _ = (program, certificate, unix_time);
+        Err(Refusal::OtherNetwork)
     }
 }
 

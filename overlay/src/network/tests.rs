@@ -17,7 +17,13 @@ fn named(seed: u8, name: &str) -> StaticMember {
 }
 
 fn network(id: &str, members: Vec<StaticMember>) -> NetworkConfig {
-    NetworkConfig::Static(StaticNetwork { id: id.parse().expect("an ID"), psk: None, members, exit: None })
+    NetworkConfig::Static(StaticNetwork {
+        id: id.parse().expect("an ID"),
+        psk: None,
+        members,
+        exit: None,
+        program: None,
+    })
 }
 
 fn node(seed: u8) -> NodeId {

@@ -29,6 +29,7 @@ const PROLOGUE_LABEL: &[u8] = b"peersock handshake v1";
 ///     instance: 1,
 ///     receive_buffer: 1 << 20,
 ///     suites: SuiteSet::CHACHA20_POLY1305,
+///     introduction: Vec::new(),
 ///     room: 0,
 /// };
 ///

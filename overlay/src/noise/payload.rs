@@ -3,16 +3,24 @@ use crate::crypto::SuiteSet;
 use crate::id::NetworkId;
 use crate::wire::{Candidates, Initiation, Response};
 
+/// Maximum length of an introduction, which a byte says.
+const MAX_INTRODUCTION: usize = 255;
+
 /// Content of an initiation besides its keys.
 ///
 /// ```text
-/// offset  0             32        40           52         60               64       65
-///        +-------------+---------+------------+----------+----------------+--------+---------
-///        | Ed25519 key | network | timestamp  | instance | receive buffer | suites | room ..
-///        | 32          | 8       | 12         | 8        | 4              | 1      | ignored
-///        +-------------+---------+------------+----------+----------------+--------+---------
+/// offset  0             32        40           52         60               64
+///        +-------------+---------+------------+----------+----------------+--------+
+///        | Ed25519 key | network | timestamp  | instance | receive buffer | suites |
+///        | 32          | 8       | 12         | 8        | 4              | 1      |
+///        +-------------+---------+------------+----------+----------------+--------+
+/// offset  65          66
+///        +-----------+-----------------------+---------
+///        | length L  | introduction          | room ..
+///        | 1, if any | L                     | ignored
+///        +-----------+-----------------------+---------
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitiationPayload {
     /// Network of the session.
     pub network: NetworkId,
@@ -24,6 +32,9 @@ pub struct InitiationPayload {
     pub receive_buffer: u32,
     /// Data suites to choose from.
     pub suites: SuiteSet,
+    /// Process certificate by which a listed member has made the initiator a program of it; empty for
+    /// members, and in networks without a list. A longer one than 255 bytes is left out.
+    pub introduction: Vec<u8>,
     /// Number of zeros behind these fields, in bytes; at most [`Self::MAX_ROOM`] are written. They leave room
     /// for a question in the response, because a response is never longer than its initiation.
     pub room: usize,
@@ -39,31 +50,50 @@ impl InitiationPayload {
     /// Returns the number of bytes that a response may have behind its fields without exceeding this
     /// initiation.
     pub fn room_in_response(&self) -> usize {
-        Initiation::MIN - Response::MIN + self.room
+        Initiation::MIN - Response::MIN + self.introduced() + self.room
+    }
+
+    /// Returns the number of bytes that the introduction takes.
+    fn introduced(&self) -> usize {
+        match self.introduction.len() {
+            len @ 1..=MAX_INTRODUCTION => 1 + len,
+            _ => 0,
+        }
     }
 
     pub(super) fn emit(&self, ed25519: &[u8; 32]) -> Vec<u8> {
-        let mut bytes = vec![0; Self::LEN + self.room.min(Self::MAX_ROOM)];
+        let introduced = self.introduced();
+        let mut bytes = vec![0; Self::LEN + (introduced + self.room).min(Self::MAX_ROOM)];
         bytes[..32].copy_from_slice(ed25519);
         bytes[32..40].copy_from_slice(&self.network.as_u64().to_be_bytes());
         bytes[40..52].copy_from_slice(self.timestamp.as_bytes());
         bytes[52..60].copy_from_slice(&self.instance.to_be_bytes());
         bytes[60..64].copy_from_slice(&self.receive_buffer.to_be_bytes());
         bytes[64] = self.suites.to_wire();
+        if introduced > 0 {
+            bytes[Self::LEN] = u8::try_from(self.introduction.len()).expect("at most 255 bytes");
+            bytes[Self::LEN + 1..Self::LEN + introduced].copy_from_slice(&self.introduction);
+        }
         bytes
     }
 
     /// Returns the payload and the Ed25519 key, or `None` if it is cut off or the network ID is invalid.
     pub(super) fn parse(bytes: &[u8]) -> Option<(Self, [u8; 32])> {
         let (bytes, more): (&[u8; Self::LEN], _) = bytes.split_first_chunk()?;
-        let payload = Self {
+        let introduction = match more.split_first() {
+            Some((&len, more)) => more.get(..len.into())?,
+            None => &[],
+        };
+        let mut payload = Self {
             network: NetworkId::new(u64::from_be_bytes(field(bytes, 32))).ok()?,
             timestamp: Timestamp::from_bytes(field(bytes, 40)),
             instance: u64::from_be_bytes(field(bytes, 52)),
             receive_buffer: u32::from_be_bytes(field(bytes, 60)),
             suites: SuiteSet::from_wire(bytes[64]),
-            room: more.len(),
+            introduction: introduction.to_vec(),
+            room: 0,
         };
+        payload.room = more.len() - payload.introduced();
         Some((payload, field(bytes, 0)))
     }
 }

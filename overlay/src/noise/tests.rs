@@ -458,6 +458,7 @@ fn payload() -> InitiationPayload {
         instance: 11,
         receive_buffer: 1 << 20,
         suites: SuiteSet::AES_256_GCM | SuiteSet::CHACHA20_POLY1305,
+        introduction: Vec::new(),
         room: 0,
     }
 }

@@ -304,5 +304,6 @@ fn listed(seeds: &[u8]) -> NetworkConfig {
         psk: None,
         members: seeds.iter().map(member).collect(),
         exit: None,
+        program: None,
     })
 }

@@ -395,6 +395,7 @@ impl Stranger {
             instance: 1,
             receive_buffer: 0,
             suites: SuiteSet::CHACHA20_POLY1305,
+            introduction: Vec::new(),
             room: 0,
         };
         let mut ephemeral = [0x66; 32];

@@ -228,5 +228,5 @@ fn static_network(endpoints: &[SocketAddr]) -> NetworkConfig {
     };
     let id = "fe00000000000001".parse().expect("an ID");
     let members = vec![member(1, &[]), member(2, endpoints)];
-    NetworkConfig::Static(StaticNetwork { id, psk: None, members, exit: None })
+    NetworkConfig::Static(StaticNetwork { id, psk: None, members, exit: None, program: None })
 }

@@ -120,7 +120,7 @@ fn members_of_a_static_network_are_never_forgotten() {
     };
     let id = "fe00000000000001".parse().expect("an ID");
     let members = [1, 2, 3].map(member).to_vec();
-    let network = NetworkConfig::Static(StaticNetwork { id, psk: None, members, exit: None });
+    let network = NetworkConfig::Static(StaticNetwork { id, psk: None, members, exit: None, program: None });
     for node in 0..2 {
         net.join(node, &network);
     }

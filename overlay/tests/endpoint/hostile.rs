@@ -266,6 +266,7 @@ fn initiation_of(seed: &[u8; 32], network: NetworkConfig, n: u32) -> Vec<u8> {
         instance: n.into(),
         receive_buffer: 0,
         suites: SuiteSet::CHACHA20_POLY1305,
+        introduction: Vec::new(),
         room: 0,
     };
     let mut bytes = Vec::new();

@@ -109,6 +109,7 @@ fn initiation_of_stranger(room: usize) -> Vec<u8> {
         instance: 1,
         receive_buffer: 0,
         suites: SuiteSet::CHACHA20_POLY1305,
+        introduction: Vec::new(),
         room,
     };
     let index = SessionIndex::from_be_bytes([1, 2, 3]);

@@ -191,7 +191,13 @@ fn static_network() -> NetworkConfig {
         exit: peersock_overlay::Exit::default(),
     };
     let id = "fe00000000000001".parse().expect("an ID");
-    NetworkConfig::Static(StaticNetwork { id, psk: None, members: vec![member(1), member(2)], exit: None })
+    NetworkConfig::Static(StaticNetwork {
+        id,
+        psk: None,
+        members: vec![member(1), member(2)],
+        exit: None,
+        program: None,
+    })
 }
 
 /// Creates two nodes that know each other's endpoints and hear no beacons.

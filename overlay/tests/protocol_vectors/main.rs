@@ -201,6 +201,7 @@ impl World {
             instance: 0x1111_2222_3333_4444,
             receive_buffer: 0x10_0000,
             suites: suites(),
+            introduction: Vec::new(),
             room,
         };
         let mut initiation = Vec::new();

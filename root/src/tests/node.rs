@@ -86,6 +86,7 @@ impl Node {
             instance: 1,
             receive_buffer: 1 << 20,
             suites: self.suites,
+            introduction: Vec::new(),
             room: 0,
         };
         let [.., a, b, c] = self.index.to_be_bytes();

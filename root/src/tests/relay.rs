@@ -50,6 +50,7 @@ fn two_nodes_shake_hands_through_a_root_that_relays_nothing_else() {
         instance: 1,
         receive_buffer: 1 << 20,
         suites: SuiteSet::CHACHA20_POLY1305,
+        introduction: Vec::new(),
         room: 0,
     };
     let (index, psk) = (SessionIndex::from_be_bytes([0, 0, 1]), Psk::new([5; 32]));

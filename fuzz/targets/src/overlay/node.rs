@@ -40,6 +40,7 @@ static NETWORKS: LazyLock<[NetworkConfig; 5]> = LazyLock::new(|| {
         psk: Some(Psk::new([psk; 32])),
         members: vec![member(0), member(1)],
         exit: None,
+        program: None,
     };
     [
         NetworkConfig::AdHoc { id: id(80), psk: None },

@@ -321,5 +321,6 @@ fn static_network(world: &World, random: &mut Random, number: u64, members: &[us
         psk: None,
         members: members.iter().map(member).collect(),
         exit: None,
+        program: None,
     }
 }

@@ -39,8 +39,15 @@ impl Crowd {
             exit: Exit::default(),
         };
         let members: Vec<_> = (0..=peers).map(member).collect();
-        let listed =
-            |members| NetworkConfig::Static(StaticNetwork { id: network, psk: None, members, exit: None });
+        let listed = |members| {
+            NetworkConfig::Static(StaticNetwork {
+                id: network,
+                psk: None,
+                members,
+                exit: None,
+                program: None,
+            })
+        };
         let mut lans = Vec::new();
         for number in 0..=peers {
             let place = number.div_ceil(NEIGHBOURS) as u8;

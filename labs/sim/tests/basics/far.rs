@@ -117,6 +117,7 @@ fn configured(seconds: u64) -> Lab {
         psk: None,
         members: vec![member(1, 2), member(2, 3)],
         exit: None,
+        program: None,
     });
     let mut lab = Lab::new(2, &[network]);
     lab.set_cut(true);

@@ -250,6 +250,7 @@ fn initiation(random: &mut Random, target: &Identity, flooded: &Flooded) -> Vec<
         instance: random.number(),
         receive_buffer: 1 << 20,
         suites: SuiteSet::CHACHA20_POLY1305,
+        introduction: Vec::new(),
         room: 0,
     };
     let mut datagram = Vec::new();

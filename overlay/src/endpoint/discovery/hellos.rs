@@ -105,7 +105,8 @@ impl Endpoint {
         // Every node with the network's key can make hellos in any name, so only an echo proves anything.
         let proven = self.discovery.is_echo(&hello.echo, &meta.remote, now);
         // Otherwise forged sources would fill the table of peers.
-        if !proven && self.introduce && !self.is_looked_for(now, network, &hello.identity) {
+        let is_new = !proven && !self.is_looked_for(now, network, &hello.identity);
+        if self.introduce && (is_new || self.may_be_program(network, &hello.identity)) {
             return self.answer_stranger(now, network, &meta, &hello, nonce_of(datagram));
         }
         let Some(key) = self.find_or_add(now, network, &hello.identity, meta.remote.ip()) else {
@@ -123,7 +124,9 @@ impl Endpoint {
         self.link(now, key, Link::announce);
         self.follow_up(now, key, &meta, hello.instance);
         if hello.reply_wanted && self.may_answer(key, &meta) {
-            self.send_hello(now, network, &meta, false, nonce_of(datagram));
+            // A program's handshake is longer than a hello, so it needs the other node's answer before.
+            let is_program = self.programs(network).is_some_and(|programs| programs.own().is_some());
+            self.send_hello(now, network, &meta, is_program && !proven, nonce_of(datagram));
         }
         // Once per beacon, because a copy of this hello is no reason to introduce this node again.
         if proven && self.discovery.acknowledged(&meta.remote, network, key) {
@@ -138,6 +141,13 @@ impl Endpoint {
         network.by_node.contains_key(&node) || network.wants(&network.policy.addresses_of(&node), now)
     }
 
+    /// Returns true if a node is unknown, and may be a program of a member. It shows that in its handshake.
+    fn may_be_program(&self, network: NetworkIndex, identity: &PublicIdentity) -> bool {
+        self.networks.get(&network).is_some_and(|network| {
+            network.policy.programs().is_some() && !network.policy.admits(&identity.node_id())
+        })
+    }
+
     /// Answers a hello of an unknown node, whose source may be forged. The answer is no longer than the hello
     /// and leaves no state. A node that answers it in turn does receive there, and becomes a peer.
     fn answer_stranger(
@@ -148,11 +158,9 @@ impl Endpoint {
         hello: &Hello,
         nonce: [u8; 24],
     ) {
-        if !self
-            .networks
-            .get(&network)
-            .is_some_and(|network| network.policy.admits(&hello.identity.node_id()))
-        {
+        let policy = self.networks.get(&network).map(|network| &network.policy);
+        let is_admitted = policy.is_some_and(|policy| policy.admits(&hello.identity.node_id()));
+        if !is_admitted && !self.may_be_program(network, &hello.identity) {
             self.core.counters.strangers_refused.increment();
             return self.log_refusal(now, meta, "hello", "its sender is no member of the network");
         }
