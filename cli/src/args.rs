@@ -175,8 +175,8 @@ impl SharedNodeArgs {
 
     /// Applies the options of a node of this program alone, which joins these networks.
     pub(crate) fn beside(&self, node: NodeBuilder, networks: &[Network]) -> Outcome<NodeBuilder> {
-        let other = networks.iter().find(|network| !network.id().is_managed());
-        // Other networks know the machine's node alone.
+        let other = networks.iter().find(|network| !network.id().admits_programs());
+        // In ad-hoc networks each node is a member of its own.
         let node = node.beside(other.is_none());
         let label = match &self.label {
             Some(label) => Some(label.clone()),
@@ -186,7 +186,7 @@ impl SharedNodeArgs {
             (None, _) => Ok(node),
             (Some(label), None) => Ok(node.label(label)),
             (Some(_), Some(other)) => Err(Failure::usage(
-                format_args!("--as is for managed networks, and {} is none", other.id()),
+                format_args!("--as is for networks with members, and {} is an ad-hoc one", other.id()),
                 "leave --as out, or unset PEERSOCK_AS",
             )),
         }

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::membership::{Answer, Credentials, Head, NetworkKey, Question, Refusal, Revocations};
+use peersock_overlay::membership::{
+    Answer, Credentials, Head, NetworkKey, ProcessCertificate, Question, Refusal, Revocations,
+};
 use peersock_overlay::{Membership, NetworkIndex, Peer};
 use peersock_stack::{Batch, Cidr};
 
@@ -37,6 +39,39 @@ impl Datapath {
         let result = self
             .with_control(now, batch, |endpoint, now| endpoint.set_credentials(now, network, credentials));
         self.follow_own_addresses(now, network, batch);
+        self.settle(now, batch);
+        result
+    }
+
+    /// Corrects the clock of a program's node in a managed network, as the node of its machine has learned.
+    pub fn set_clock_offset(&self, now: Instant, network: NetworkIndex, millis: i64, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint, now| endpoint.set_clock_offset(now, network, millis));
+        self.settle(now, batch);
+    }
+
+    /// Returns true if this node has a session with a controller of a managed network.
+    pub fn has_controller(&self, network: NetworkIndex) -> bool {
+        self.control().has_controller(network)
+    }
+
+    /// Returns the certificate of this node in a static network, if it is a program's beside a member's.
+    pub fn program(&self, network: NetworkIndex) -> Option<ProcessCertificate> {
+        self.control().programs(network)?.own().cloned()
+    }
+
+    /// Replaces that certificate, and shows it to all peers.
+    ///
+    /// # Errors
+    /// Returns the reason if it is not this node's.
+    pub fn set_program(
+        &self,
+        now: Instant,
+        network: NetworkIndex,
+        certificate: ProcessCertificate,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
+        let result =
+            self.with_control(now, batch, |endpoint, now| endpoint.set_program(now, network, certificate));
         self.settle(now, batch);
         result
     }

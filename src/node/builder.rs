@@ -217,9 +217,10 @@ impl NodeBuilder {
     /// one, has the state directory. Otherwise the start fails then, and a [`label`](Self::label) counts no
     /// more. Default: no.
     ///
-    /// Such a node has keys and an address of its own. It may join the managed networks in which the machine
-    /// is a member, and is admitted there by a certificate of the machine's keys: under the machine's name
-    /// and rights, without a controller, and no longer than the machine. It can join no other networks.
+    /// Such a node has keys and an address of its own. It may join the managed and static networks in which
+    /// the machine is a member, and is admitted there by a certificate of the machine's keys: under the
+    /// machine's name and rights, without a controller, and no longer than the machine. It cannot join ad-hoc
+    /// networks.
     ///
     /// ```no_run
     /// use peersock::{Network, Node};
@@ -236,7 +237,7 @@ impl NodeBuilder {
     }
 
     /// Makes this node one beside the machine's, see [`beside`](Self::beside), even if no other process has
-    /// the state directory. In managed networks it is reached as `label.machine`. Default: no label.
+    /// the state directory. It is reached as `label.machine`. Default: no label.
     ///
     /// ```no_run
     /// let node = peersock::Node::builder().label("web".parse()?).start()?;
@@ -644,7 +645,7 @@ impl NodeBuilder {
     }
 }
 
-/// Reason why a node with a label joins managed networks alone.
+/// Reason why a node with a label joins no ad-hoc networks.
 const WITH_LABEL: &str = "a program with a label has a node beside its machine's";
 
 /// Keys of a node, and their place.

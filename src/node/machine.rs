@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use peersock_datapath::{JoinedNetwork, Subscription};
 use peersock_overlay::membership::{Credentials, MemberName, ProcessCertificate, Serial, UnixTime};
-use peersock_overlay::{Identity, JoinError, NetworkConfig, NetworkId, NodeId};
+use peersock_overlay::{Identity, JoinError, ManagedNetwork, NetworkConfig, NetworkId, NodeId};
+use peersock_stack::Batch;
 
-use super::NodeBuilder;
+use super::{Inner, NodeBuilder};
 use crate::IdentitySource;
 use crate::config::Network;
 use crate::state::{MembershipRecord, StateDir, StateError};
@@ -24,11 +27,15 @@ const MACHINE_IS_LATE: Duration = Duration::from_secs(2 * 3600);
 /// Pause between two attempts to renew the machine's certificate in its place.
 const IN_PLACE_PAUSE: Duration = Duration::from_secs(10 * 60);
 
-/// Longest wait for a controller's answer then.
-const IN_PLACE_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait for a controller's answer then. A controller that this program reaches needs no second, and
+/// the machine's other programs cannot start meanwhile.
+const IN_PLACE_WAIT: Duration = Duration::from_secs(5);
 
 /// Longest wait for the identity of a directory whose holder has just made it.
 const IDENTITY_SOON: Duration = Duration::from_secs(2);
+
+/// Interval at which the certificate in a static network is looked at.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Interval of attempts meanwhile.
 const RETRY: Duration = Duration::from_millis(5);
@@ -85,11 +92,27 @@ impl Machine {
         &self,
         config: &mut NetworkConfig,
         program: &NodeId,
-    ) -> Result<MembershipRecord, JoinError> {
+    ) -> Result<Option<MembershipRecord>, JoinError> {
         let id = config.id();
-        let NetworkConfig::Managed(network) = config else {
+        if let NetworkConfig::Managed(network) = config {
+            return self.complete_managed(network, program).map(Some);
+        }
+        if !id.admits_programs() {
             return Err(JoinError::Beside { network: id, reason: self.reason.as_str().into() });
-        };
+        }
+        if !config.policy().admits(&self.identity.node_id()) {
+            return Err(JoinError::NotAMember { network: id, key: *self.identity.public() });
+        }
+        config.set_program(self.certificate(id, program, unix_time()));
+        Ok(None)
+    }
+
+    fn complete_managed(
+        &self,
+        network: &mut ManagedNetwork,
+        program: &NodeId,
+    ) -> Result<MembershipRecord, JoinError> {
+        let id = network.id;
         let record = self.record(id).unwrap_or_else(|error| {
             tracing::warn!(%error, "what was kept of a managed network is not used");
             None
@@ -101,13 +124,14 @@ impl Machine {
         if network.key.is_some_and(|key| key != record.key) {
             return Err(JoinError::OtherKey(id));
         }
-        let now = UnixTime::from(UNIX_EPOCH.elapsed().unwrap_or_default()).max(record.signed_time);
+        let own = UnixTime::from_millis(unix_time().as_millis().saturating_add_signed(record.clock_offset));
+        let now = own.max(record.signed_time);
         let mut known = record.network(network.request.clone());
         // The token of an invite is for machines.
         known.request.token = None;
         known.credentials = self.credentials(&record, program, now);
         known.is_program = true;
-        **network = known;
+        *network = known;
         Ok(record)
     }
 
@@ -118,15 +142,18 @@ impl Machine {
         program: &NodeId,
         now: UnixTime,
     ) -> Option<Credentials> {
-        let (serial, label) = (Serial::next(now, None), self.label.clone());
-        let lifetime = ProcessCertificate::MAX_LIFETIME;
-        let signed = ProcessCertificate::sign(&self.identity, record.id, program, label, serial, lifetime);
-        Some(record.credentials.as_ref()?.of_process(signed))
+        Some(record.credentials.as_ref()?.of_process(self.certificate(record.id, program, now)))
     }
 
-    /// Returns true if credentials of the program's node have to be signed anew at a time.
-    pub(super) fn is_due(credentials: Option<&Credentials>, now: UnixTime) -> bool {
-        let process = credentials.and_then(Credentials::process);
+    /// Signs the certificate of the program's node.
+    fn certificate(&self, network: NetworkId, program: &NodeId, now: UnixTime) -> ProcessCertificate {
+        let (serial, label) = (Serial::next(now, None), self.label.clone());
+        let lifetime = ProcessCertificate::MAX_LIFETIME;
+        ProcessCertificate::sign(&self.identity, network, program, label, serial, lifetime)
+    }
+
+    /// Returns true if the certificate of the program's node has to be signed anew at a time.
+    pub(super) fn is_due(process: Option<&ProcessCertificate>, now: UnixTime) -> bool {
         process.is_none_or(|process| {
             // A clock that was set back must not leave the program with a certificate of the future.
             now.since(process.serial().time()) >= RENEW_AFTER || now < process.serial().time()
@@ -135,9 +162,9 @@ impl Machine {
 
     /// Renews the machine's certificate if nobody has done so for long: its node may have ended, and then its
     /// state directory is free. That node runs in this process for some seconds.
-    pub(super) fn renew_in_place(&self, record: &MembershipRecord, now: UnixTime) {
-        let signed = record.credentials.as_ref().map(|own| own.certificate().serial().time());
-        if signed.is_none_or(|signed| now.since(signed) < MACHINE_IS_LATE) {
+    /// A controller can be reached, because the state directory is in use meanwhile.
+    pub(super) fn renew_in_place(&self, network: NetworkId, own: &Credentials, now: UnixTime) {
+        if now.since(own.certificate().serial().time()) < MACHINE_IS_LATE {
             return;
         }
         let mut tried = sync::lock(&self.tried);
@@ -146,7 +173,7 @@ impl Machine {
         }
         *tried = Some(Instant::now());
         drop(tried);
-        let (settings, network) = (self.settings.clone(), record.id);
+        let settings = self.settings.clone();
         let renewal = thread::Builder::new().name("peersock-renewal".into());
         let started = renewal.spawn(move || {
             // A directory in use has a node, which asks itself.
@@ -161,5 +188,41 @@ impl Machine {
         if let Err(error) = started {
             tracing::warn!(%error, "the machine's certificate is not renewed");
         }
+    }
+}
+
+fn unix_time() -> UnixTime {
+    UNIX_EPOCH.elapsed().unwrap_or_default().into()
+}
+
+/// Renews the certificate of this program's node in a static network, until the network is left or the node
+/// ends. Does nothing in other networks, and for a machine's own node.
+pub(super) fn start(node: &Arc<Inner>, network: &JoinedNetwork, events: Arc<Subscription>) {
+    if node.machine.is_none() || node.driver.datapath.program(network.index).is_none() {
+        return;
+    }
+    let (node, network) = (Arc::downgrade(node), network.clone());
+    let renewal = thread::Builder::new().name("peersock-member".into());
+    let started = renewal.spawn(move || {
+        while !events.is_over() {
+            events.next_or_change(CHECK_INTERVAL);
+            // Not held while this waits, because the node has to end with its last user.
+            let Some(node) = node.upgrade() else { return };
+            let (Some(machine), datapath) = (&node.machine, &node.driver.datapath) else { return };
+            let Some(own) = datapath.program(network.index) else { return };
+            let now = unix_time();
+            if !Machine::is_due(Some(&own), now) {
+                continue;
+            }
+            let certificate = machine.certificate(network.id, &node.identity.node_id(), now);
+            let mut batch = Batch::default();
+            match datapath.set_program(Instant::now(), network.index, certificate, &mut batch) {
+                Ok(()) => node.driver.kick(),
+                Err(error) => tracing::warn!(%error, "the program's certificate cannot be renewed"),
+            }
+        }
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "the program's certificate is not renewed");
     }
 }

@@ -452,11 +452,12 @@ impl Follower {
                 known.controllers().to_vec(),
                 known.heads().cloned().collect(),
                 known.other_revocations(),
-                known.signed_time(),
+                (known.signed_time(), known.clock_offset()),
                 known.key().copied(),
             )
         });
-        let Some((credentials, controllers, revocations, others, signed_time, key)) = read else { return };
+        let Some((credentials, controllers, revocations, others, times, key)) = read else { return };
+        let (signed_time, clock_offset) = times;
         if credentials.is_some() && sync::lock(&self.shared.progress).standing == Standing::Asking {
             self.shared.set(Standing::Member, false);
         }
@@ -468,6 +469,7 @@ impl Follower {
                 revocations,
                 others,
                 signed_time,
+                clock_offset,
                 ..record
             });
         }
@@ -482,7 +484,13 @@ impl Follower {
         let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let read = |known: &Membership| (known.time(unix_time), known.credentials().cloned());
         let Some((now, own)) = datapath.membership(network.index, read) else { return };
-        let (written, is_due) = (machine.written(network.id), Machine::is_due(own.as_ref(), now));
+        if let Some(own) = &own
+            && datapath.has_controller(network.index)
+        {
+            machine.renew_in_place(network.id, own, now);
+        }
+        let process = own.as_ref().and_then(Credentials::process);
+        let (written, is_due) = (machine.written(network.id), Machine::is_due(process, now));
         if written == self.seen && !is_due {
             return;
         }
@@ -496,14 +504,15 @@ impl Follower {
             }
             return self.shared.set(Standing::Denied(reason), true);
         }
-        machine.renew_in_place(&record, now);
+        let mut batch = Batch::default();
+        datapath.set_clock_offset(Instant::now(), network.index, record.clock_offset, &mut batch);
+        let now = datapath.membership(network.index, |known| known.time(unix_time)).unwrap_or(now);
         let is_same = own.as_ref().map(Credentials::certificate)
             == record.credentials.as_ref().map(Credentials::certificate);
         if is_same && !is_due {
             return;
         }
         let Some(credentials) = machine.credentials(&record, &node.identity.node_id(), now) else { return };
-        let mut batch = Batch::default();
         match datapath.set_credentials(Instant::now(), network.index, &credentials, &mut batch) {
             Ok(()) => {
                 node.driver.kick();

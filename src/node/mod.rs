@@ -161,7 +161,7 @@ impl Node {
         let now = Instant::now();
         let mut config = network.into_config();
         let record = match &self.inner.machine {
-            Some(machine) => Some(machine.complete(&mut config, &self.id())?),
+            Some(machine) => machine.complete(&mut config, &self.id())?,
             None => managed::complete(&mut config, self.inner.state.as_ref())?,
         };
         let kept = record.iter().flat_map(|record| record.roots.clone());
@@ -182,6 +182,7 @@ impl Node {
         if let Some(meetings) = self.inner.meetings.get() {
             meetings.join(&joined, key);
         }
+        machine::start(&self.inner, &joined, Arc::clone(&events));
         managed::start(&self.inner, &joined, events, record);
         resolver::start(self, &joined, hosts, Box::new(resolver::ask_system));
         if !roots.is_empty() {

@@ -46,6 +46,8 @@ pub struct MembershipRecord {
     pub others: Revocations,
     /// Newest time that a controller has signed and this machine's clock had reached.
     pub signed_time: UnixTime,
+    /// Milliseconds by which this machine's clock is behind the controllers'; negative if it is ahead.
+    pub clock_offset: i64,
     /// Number of starts of nodes with this directory in the network.
     pub starts: u64,
     /// Name that this machine wishes to have.
@@ -74,6 +76,8 @@ struct Stored {
     #[serde(default)]
     others: Vec<String>,
     signed_time: u64,
+    #[serde(default)]
+    clock_offset: i64,
     starts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     wish: Option<String>,
@@ -112,6 +116,7 @@ impl MembershipRecord {
             revocations: Vec::new(),
             others: Revocations::default(),
             signed_time: UnixTime::default(),
+            clock_offset: 0,
             starts: 0,
             wish: None,
             roots: Vec::new(),
@@ -138,6 +143,7 @@ impl MembershipRecord {
             revocations: self.revocations.clone(),
             others: self.others.clone(),
             signed_time: self.signed_time,
+            clock_offset: self.clock_offset,
             ..ManagedNetwork::new(self.id)
         }
     }
@@ -159,6 +165,7 @@ impl MembershipRecord {
                 .collect(),
             others: self.others.to_bytes().chunks(LARGEST_SET).map(encode).collect(),
             signed_time: self.signed_time.as_millis(),
+            clock_offset: self.clock_offset,
             starts: self.starts,
             wish: self.wish.as_ref().map(ToString::to_string),
             roots: self.roots.iter().map(|root| root.to_portable().to_string()).collect(),
@@ -198,6 +205,7 @@ impl MembershipRecord {
             revocations,
             others,
             signed_time: UnixTime::from_millis(stored.signed_time),
+            clock_offset: stored.clock_offset,
             starts: stored.starts,
             wish: stored.wish.and_then(|wish| wish.parse().ok()),
             roots,

@@ -147,6 +147,63 @@ fn other_networks_need_the_machine_s_node() {
 }
 
 #[test]
+fn programs_of_a_listed_machine_need_no_entry_in_its_network() {
+    let place = tempfile::tempdir().expect("a directory");
+    let [alpha, beta] = ["alpha", "beta"].map(|name| kept(&place.path().join(name)));
+    let member = |name: &str, node: &Node| {
+        format!("[[member]]\nname = \"{name}\"\nkey = \"{}\"\n", node.public_identity())
+    };
+    let members = member("alpha", &alpha) + &member("beta", &beta);
+    let file = format!("network = \"fe00000000001d07\"\n{members}");
+    let join = |node: &Node| node.join(Network::parse_toml(&file).expect("a valid file")).expect("a member");
+    let (home, away) = (join(&alpha), join(&beta));
+    let programs: Vec<_> =
+        (0..10).map(|_| settings(&place.path().join("alpha")).start().expect("beside")).collect();
+    for program in &programs {
+        let joined = join(program);
+        drop(talk(program, &beta, &away));
+        drop(talk(&beta, program, &joined));
+    }
+    // The machine's node tells where its labels are, also another machine's program.
+    let web = settings(&place.path().join("alpha")).label("web".parse().expect("a label"));
+    let web = web.start().expect("beside");
+    let at = join(&web);
+    let listener = TcpListener::bind_on(&web, "[::]:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let client = settings(&place.path().join("beta")).start().expect("beside");
+    let from = join(&client);
+    let stream = TcpStream::connect_on(&client, ("web.alpha", port)).expect("found at the machine");
+    assert_eq!(stream.peer_addr().expect("connected").ip(), at.address());
+    assert_eq!(listener.accept().expect("a connection").1.ip(), from.address());
+    assert_eq!(home.addresses().len(), 1);
+    // A machine that the file does not name has no programs there.
+    let gamma = kept(&place.path().join("gamma"));
+    let stranger = settings(&place.path().join("gamma")).start().expect("beside");
+    let refused = stranger.join(Network::parse_toml(&file).expect("a valid file"));
+    let is_so = |key| key == gamma.public_identity();
+    assert!(matches!(refused, Err(JoinError::NotAMember { key, .. }) if is_so(key)), "its machine's key");
+}
+
+#[test]
+fn a_program_follows_its_machine_s_correction_of_the_clock() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let (alpha, _) = machine(&scene, place.path());
+    assert!(alpha.shutdown(PATIENCE));
+    drop(alpha);
+    // As if this machine's clock were three hours behind the controllers'.
+    let mut record = StateDir::membership(place.path(), scene.id).expect("readable").expect("kept");
+    record.clock_offset = 3 * 3_600_000;
+    StateDir::open(place.path()).expect("free").keep_membership(&record).expect("room");
+    let program = settings(place.path()).label("web".parse().expect("a label")).start().expect("beside");
+    let joined = join(&scene, &program);
+    let time = joined.membership().expect("a managed network").time;
+    assert!(time.since(now()) > Duration::from_secs(10_000), "{time:?}");
+    let read = StateDir::membership(place.path(), scene.id).expect("readable").expect("kept");
+    assert_eq!(read.clock_offset, record.clock_offset);
+}
+
+#[test]
 fn the_machine_s_removal_ends_its_programs_and_tells_them() {
     let scene = Scene::new();
     let place = tempfile::tempdir().expect("a directory");

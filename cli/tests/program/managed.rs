@@ -151,7 +151,7 @@ fn programs_with_a_node_of_their_own_are_the_same_member_and_a_label_leads_to_on
     }
     assert_eq!(machines.members().len(), 3, "no program is a member of its own");
     let other = machines.refused("beta", &["listen", "-n", "ff0001ffff000000", "--as", "web", "7002"]);
-    assert!(other.contains("--as is for managed networks"), "{other}");
+    assert!(other.contains("--as is for networks with members"), "{other}");
     drop(serving);
 }
 

@@ -206,8 +206,8 @@ impl Endpoint {
         !is_absent && (is_new || self.has_controller(network)) && self.find_member(now, network, &question)
     }
 
-    /// Returns true if this node has a session with a controller.
-    fn has_controller(&self, network: NetworkIndex) -> bool {
+    /// Returns true if this node has a session with a controller of a managed network.
+    pub fn has_controller(&self, network: NetworkIndex) -> bool {
         let Some(joined) = self.networks.get(&network) else { return false };
         let controllers = joined.policy.membership().map_or(&[][..], Membership::controllers);
         let known = controllers.iter().filter_map(|one| joined.by_node.get(&one.node_id()));

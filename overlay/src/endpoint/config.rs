@@ -160,8 +160,8 @@ pub enum JoinError {
         /// Reason.
         refusal: Refusal,
     },
-    /// The network admits machines, and this node is a program's beside its machine's node. Programs beside
-    /// it may join managed networks alone.
+    /// The network is an ad-hoc one, and this node is a program's beside its machine's node. There, each node
+    /// is a member of its own.
     #[error("this program's node cannot join network {network} for its machine: {reason}")]
     Beside {
         /// Network that was not joined.

@@ -127,6 +127,16 @@ impl Endpoint {
         Ok(())
     }
 
+    /// Corrects the clock of a program's node in a managed network, by milliseconds that are added to it, as
+    /// the node of its machine has learned from a controller.
+    pub fn set_clock_offset(&mut self, now: Instant, network: NetworkIndex, millis: i64) {
+        let Some(known) = self.membership_mut(network).filter(|known| known.clock_offset() != millis) else {
+            return;
+        };
+        known.set_clock_offset(millis);
+        self.ask_to_show_again(now, network);
+    }
+
     /// Notes that a controller has removed this node's machine from a network, or admitted it again. Without
     /// membership all connections would wait for members that drop their packets, so they end.
     pub fn set_removed(&mut self, network: NetworkIndex, is_removed: bool) {

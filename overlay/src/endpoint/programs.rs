@@ -30,6 +30,7 @@ impl Endpoint {
         let own = self.own_id;
         let Some(programs) = self.programs_mut(network) else { return Ok(()) };
         programs.set_own(&own, certificate)?;
+        // Only a handshake shows it, and sessions with idle peers need none.
         for key in self.peers_in(network) {
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Age));
         }
@@ -54,6 +55,7 @@ impl Endpoint {
 
     /// Admits the sender of a handshake as a program, by the certificate in it.
     pub(super) fn introduce(&mut self, now: Instant, network: NetworkIndex, node: &NodeId, bytes: &[u8]) {
+        // Members show none, and what cannot be read is no reason to refuse a member.
         let Ok(certificate) = ProcessCertificate::parse(bytes) else { return };
         self.admit_program(now, network, node, certificate);
     }
@@ -77,6 +79,7 @@ impl Endpoint {
 
     /// Forgets the certificate of a node that has not become a peer.
     pub(super) fn forget_program(&mut self, network: NetworkIndex, node: &NodeId) {
+        // This node's own admits it for as long as the network is joined.
         if *node != self.own_id
             && let Some(programs) = self.programs_mut(network)
         {
@@ -120,6 +123,7 @@ impl Endpoint {
                 tracing::info!(peer = %handle.logged(), "the certificate of a program has ended");
                 self.core.emit(Event::PeerGone(handle, Gone::Expelled));
             }
+            // Unlike in managed networks, no message could show another certificate in the old session.
             self.remove_peer(now, key);
         }
         self.forget_program(network, node);
@@ -135,6 +139,7 @@ impl Endpoint {
         let joined = self.networks.get(&network)?;
         let programs = joined.policy.programs()?;
         let nodes = joined.policy.nodes_named(&format!("{label}.{machine}"));
+        // The newest one that is a peer: one that has ended may still be known.
         nodes.into_iter().find_map(|node| {
             let peer = self.peers.get(*joined.by_node.get(&node)?)?;
             let certificate = Box::new(programs.get(&node)?.clone());

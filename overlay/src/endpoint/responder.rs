@@ -128,6 +128,7 @@ impl Endpoint {
         self.introduce(now, network, &node, &received.payload().introduction);
         let Some(key) = self.find_or_add(now, network, received.initiator(), source) else {
             self.tell_of_stranger(now, network, &node);
+            // Nothing else would forget its certificate.
             self.forget_program(network, &node);
             let why = "its sender is no member of the network, or there is no room for it";
             return self.log_refusal(now, &meta, "initiation", why);

@@ -74,6 +74,12 @@ impl NetworkId {
         }
     }
 
+    /// Returns true if programs of a member may have nodes of their own, beside the member's: in static and
+    /// managed networks.
+    pub fn admits_programs(&self) -> bool {
+        *self != Self::ROOTS && !matches!(self.kind(), NetworkKind::AdHoc { .. })
+    }
+
     /// Returns true if controllers admit the members of this network.
     pub fn is_managed(&self) -> bool {
         *self != Self::ROOTS && self.kind() == NetworkKind::Managed

@@ -162,6 +162,7 @@ impl Policy for Static {
     }
 
     fn admits(&self, node: &NodeId) -> bool {
+        // Not by time, because the endpoint forgets a program when its certificate ends.
         self.members.contains_key(node) || self.programs.get(node).is_some()
     }
 

@@ -57,6 +57,9 @@ pub struct ManagedNetwork {
     /// True if this node is a program's, beside the node of a member. Its credentials come from the member,
     /// so it asks no controller for any.
     pub is_program: bool,
+    /// Milliseconds by which this node's clock is behind the controllers', as the node of its machine has
+    /// learned; negative if it is ahead. A program asks no controller, so nobody else tells it.
+    pub clock_offset: i64,
     /// Pre-shared key, with which the network is refused: credentials protect it, and somebody who gives a
     /// secret expects another network.
     pub psk: Option<Psk>,
@@ -76,6 +79,7 @@ impl ManagedNetwork {
             signed_time: UnixTime::default(),
             is_controller: false,
             is_program: false,
+            clock_offset: 0,
             psk: None,
         }
     }
@@ -161,7 +165,7 @@ impl Membership {
             is_program: network.is_program,
             is_removed: false,
             issuers: BTreeMap::new(),
-            offset: 0,
+            offset: if network.is_program { network.clock_offset } else { 0 },
             delegated: UnixTime::default(),
             kept: network.signed_time,
             revoked,
@@ -439,7 +443,18 @@ impl Membership {
             && credentials.process().is_some_and(|process| process.machine().node_id() == *node)
     }
 
+    /// Takes over the correction of the clock that the node of this program's machine has learned.
+    pub(crate) fn set_clock_offset(&mut self, millis: i64) {
+        if self.is_program {
+            self.offset = millis;
+        }
+    }
+
     fn choose_offset(&mut self) {
+        // A program asks no controller.
+        if self.is_program {
+            return;
+        }
         let said = self.issuers.values().filter_map(|issuer| issuer.offset);
         self.offset = said.min_by_key(|offset| offset.unsigned_abs()).unwrap_or(0);
     }

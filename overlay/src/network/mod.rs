@@ -45,6 +45,7 @@ mod roots;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::id::{DiscoveryKey, NetworkId, NetworkKind, NodeId, Psk};
+use crate::membership::ProcessCertificate;
 use crate::reach::is_discarded;
 
 pub use error::{NetworkConfigError, NetworkIdError};
@@ -156,6 +157,14 @@ impl NetworkConfig {
             network.exit = None;
         }
         self
+    }
+
+    /// Makes this the network of a program's node, by a certificate of a listed member. Does nothing where the
+    /// description lists no members.
+    pub fn set_program(&mut self, certificate: ProcessCertificate) {
+        if let Self::Static(network) = self {
+            network.program = Some(certificate);
+        }
     }
 
     /// Returns the network's ID.

@@ -48,6 +48,7 @@ impl Programs {
 
     /// Replaces the certificate of this node, which is `node`.
     pub(crate) fn set_own(&mut self, node: &NodeId, own: ProcessCertificate) -> Result<(), Refusal> {
+        // So that a wrong one is noticed here, and not by silent peers.
         own.verify(node, self.network)?;
         self.own = Some((own.clone(), own.to_bytes().into()));
         self.known.insert(*node, own);
@@ -82,11 +83,13 @@ impl Programs {
             return Err(Refusal::Issuer);
         }
         let now = UnixTime::from(unix_time);
+        // A clock that is behind must not refuse what the machine has just signed.
         certificate.check_time(now.max(certificate.serial().time().min(now.plus(CATCH_UP))))?;
         if known == Some(&certificate) {
             return Ok(());
         }
         certificate.verify(program, self.network)?;
+        // A copy of an earlier handshake must not bring back what it said.
         if known.is_none_or(|known| known.serial() < certificate.serial()) {
             self.known.insert(*program, certificate);
         }
@@ -95,6 +98,7 @@ impl Programs {
 
     /// Returns the programs whose certificates have ended, apart from `own`.
     pub(crate) fn ended(&self, own: &NodeId, unix_time: Duration) -> Vec<NodeId> {
+        // By this node's clock alone, which no peer can move.
         let has_ended = |one: &ProcessCertificate| one.end() <= unix_time.into();
         self.known
             .iter()

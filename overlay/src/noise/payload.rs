@@ -80,6 +80,7 @@ impl InitiationPayload {
     /// Returns the payload and the Ed25519 key, or `None` if it is cut off or the network ID is invalid.
     pub(super) fn parse(bytes: &[u8]) -> Option<(Self, [u8; 32])> {
         let (bytes, more): (&[u8; Self::LEN], _) = bytes.split_first_chunk()?;
+        // Earlier versions write zeros here, which say that there is none.
         let introduction = match more.split_first() {
             Some((&len, more)) => more.get(..len.into())?,
             None => &[],
