@@ -525,6 +525,16 @@ impl NetworkArgs {
 
 /// Returns the error if neither an option nor the environment names a network.
 pub(crate) fn no_network() -> Failure {
+    let joined = StateDir::memberships(&managed_state()).unwrap_or_default();
+    if let [only] = &joined[..] {
+        let name = only.name.clone().unwrap_or_else(|| only.id.to_string());
+        return Failure::usage(
+            "no network is named",
+            format_args!(
+                "give `-n {name}` for the network that this machine has joined, or PEERSOCK_NETWORK"
+            ),
+        );
+    }
     Failure::usage(
         "no network is named",
         "give its ID, such as ff0001ffff000000, or its file, as --network NETWORK (-n) or in \
@@ -639,6 +649,18 @@ fn parse_unnamed(text: &str) -> Outcome<Network> {
         },
         Err(_) if looks_like_path => {
             Network::from_file(text).map_err(|error| Failure::network_file(text, error))
+        }
+        // Mostly the name of a managed network that was joined with another state directory, or not at all.
+        Err(_) if text.parse::<MemberName>().is_ok() => {
+            let names = config::path_with_networks().map(|path| format!(", and {path} has no such name"));
+            Err(Failure::usage(
+                format_args!(
+                    "no network `{text}` is joined here, and there is no file `{text}`{}",
+                    names.unwrap_or_default()
+                ),
+                "list the networks of this machine with `peersock networks`, join one with `peersock join`, or \
+                 give an ID such as ff0001ffff000000",
+            ))
         }
         Err(error) => {
             let names = config::path_with_networks().map(|path| format!(", nor a name in {path}"));

@@ -119,6 +119,7 @@ impl Sought<'_> {
     /// Returns the advice.
     pub(crate) fn advice(&self) -> String {
         let same = match (self.by_file, self.secret) {
+            (false, _) if self.network.is_managed() => "with the same network ID, as a member",
             (false, false) => "with the same network ID and, like this one, without a passphrase",
             (false, true) => "with the same network ID and the same passphrase",
             (true, _) => "with the same network file",

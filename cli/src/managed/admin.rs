@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use peersock::overlay::membership::{MemberName, Tag, UnixTime};
+use peersock::state::StateDir;
 use peersock::{Invite, NetworkId, RootSource, Status, management};
 use peersock_controller::{Approval, ChangeError, Controller, InviteOptions, Member, Standing};
 
@@ -99,6 +100,16 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
         roots => format!("by {} roots", roots.len()),
     };
     stdio::note(format_args!("{uses}, for {}, {root}", duration::shown(args.lifetime)));
+    let members = controller.members().map_err(|error| refused(ChangeError::Store(error)))?;
+    let is_taken = |name: &MemberName| {
+        members.iter().any(|member| member.standing != Standing::Removed && member.grant.name == *name)
+    };
+    if let Some(name) = args.name.as_ref().filter(|name| is_taken(name)) {
+        stdio::note(format_args!(
+            "there is a member {name}: unless that is the machine that uses the invite, it becomes {}",
+            name.numbered(2)
+        ));
+    }
     if args.lifetime.is_zero() {
         stdio::note("it has ended already: give a time with --for, such as 1h");
     }
@@ -262,8 +273,9 @@ pub(crate) fn list(args: &ListArgs) -> Outcome {
         controller.network(),
         super::comparable(&controller.key())
     ));
+    let own = StateDir::peek_identity(&args.of.state.path()?)?.map(|own| own.node_id());
     for member in members.iter().filter(|member| member.standing != Standing::Removed) {
-        print(line(member, now()))?;
+        print(line(member, own == Some(member.grant.node), now()))?;
     }
     for one in &pending {
         print(format_args!(
@@ -296,10 +308,12 @@ fn to_json(member: &Member) -> serde_json::Value {
 }
 
 /// Returns the line of a member in a list.
-fn line(member: &Member, now: UnixTime) -> String {
+fn line(member: &Member, is_own: bool, now: UnixTime) -> String {
     let addresses: Vec<_> = member.grant.addresses().map(|one| one.to_string()).collect();
     let tags: Vec<_> = member.grant.tags.iter().map(ToString::to_string).collect();
     let seen = match member.seen.as_millis() {
+        // It asks nobody, so nobody has heard it.
+        _ if is_own => "this machine".to_owned(),
         0 => "never heard".to_owned(),
         _ => format!("heard {} ago", duration::shown(now.since(member.seen))),
     };

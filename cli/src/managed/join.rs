@@ -53,6 +53,9 @@ pub(crate) struct JoinArgs {
 /// Time for which the first answer of a controller is waited for, if nothing longer is asked for.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
 
+/// Time after which a person who waits is told that a controller is looked for.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
+
 /// Time for which a node is drained at the end of a command.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -119,13 +122,23 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
         keep_names(&path, record, args)?;
         return told(&path, id, args.json, "is a member already");
     }
+    // Also while a request waits, which the same command without options repeats.
+    let record = StateDir::membership(&path, id)?.map(|mut record| {
+        let new: Vec<_> = roots.into_iter().filter(|root| !record.roots.contains(root)).collect();
+        record.roots.extend(new);
+        record.name = record.name.or_else(|| args.local.as_ref().map(ToString::to_string));
+        record
+    });
+    if let Some(record) = &record {
+        state.keep_membership(record)?;
+    }
     admitted?;
-    let mut record = StateDir::membership(&path, id)?.ok_or_else(|| {
-        Failure::new("the network is not kept in the state directory", "check its disk, and join again")
-    })?;
-    record.roots.extend(roots.into_iter().filter(|root| !record.roots.contains(root)).collect::<Vec<_>>());
-    record.name = record.name.or_else(|| args.local.as_ref().map(ToString::to_string));
-    state.keep_membership(&record)?;
+    if record.is_none() {
+        return Err(Failure::new(
+            "the network is not kept in the state directory",
+            "check its disk, and join again",
+        ));
+    }
     told(&path, id, args.json, "joined")
 }
 
@@ -176,7 +189,7 @@ fn keep_names(path: &std::path::Path, mut record: MembershipRecord, args: &JoinA
 /// `is_new` is true if nobody has told this machine the network's key before.
 fn wait(joined: &Joined, for_approval: Duration, mut is_new: bool) -> Outcome {
     let begun = Instant::now();
-    let mut is_answered = false;
+    let (mut is_answered, mut is_told) = (false, false);
     let mut told = None;
     let mut tell = |standing: &Standing| {
         if is_new && let Some(key) = joined.membership().and_then(|known| known.key) {
@@ -202,6 +215,13 @@ fn wait(joined: &Joined, for_approval: Duration, mut is_new: bool) -> Outcome {
         let step = within.saturating_sub(begun.elapsed()).min(Duration::from_secs(1));
         let standing = joined.wait_admitted(step, &mut tell)?;
         is_answered |= matches!(standing, Standing::Pending(_));
+        let is_silent = matches!(standing, Standing::Asking | Standing::Refused(_));
+        if is_silent && begun.elapsed() >= TOLD_AFTER && !std::mem::replace(&mut is_told, true) {
+            stdio::note(format_args!(
+                "looking for a controller of the network, for {} s at most",
+                within.as_secs()
+            ));
+        }
         match standing {
             Standing::Member => return Ok(()),
             // A controller that has just started waits for the newest word of the members.

@@ -76,5 +76,8 @@ fn now() -> UnixTime {
 
 /// Returns the person who acts, for the log of changes.
 fn who() -> String {
-    std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+    let named =
+        ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    // Neither is set in a container or under cron, as a rule.
+    named.unwrap_or_else(|| format!("user {}", rustix::process::getuid()))
 }

@@ -168,6 +168,33 @@ fn a_machine_without_an_invite_waits_for_its_code() {
     assert!(approved.contains("beta") && approved.contains("10.77.0.2"), "{approved}");
     joining.wait_for_stdout("joined team as beta");
     assert_eq!(machines.members().len(), 2);
+    // The name on the machine lasts while a request waits. So does the way to the network without it.
+    let waits = machines.refused("gamma", &["join", &id, "--as", "office", "--wait", "0s"]);
+    assert!(waits.contains("the request waits for approval"), "{waits}");
+    assert!(machines.ok("gamma", &["networks"]).starts_with("office"));
+    let early = machines.refused("gamma", &["dial", "-n", "office", "beta:1"]);
+    assert!(early.contains("no controller has admitted this machine"), "{early}");
+}
+
+#[test]
+fn names_that_lead_nowhere_are_explained() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    machines.admit("beta");
+    let unknown = machines.refused("beta", &["dial", "-n", "office", "alpha:1"]);
+    assert!(unknown.contains("no network `office` is joined here"), "{unknown}");
+    assert!(unknown.contains("list the networks of this machine with `peersock networks`"), "{unknown}");
+    let unnamed = machines.refused("beta", &["dial", "alpha:1"]);
+    assert!(unnamed.contains("give `-n team`"), "{unnamed}");
+    let number = machines.refused("alpha", &["network", "invite", "--name", "10"]);
+    assert!(number.contains("is a number"), "{number}");
+    let taken = run(machines.command("alpha", &["network", "invite", "--name", "beta"]));
+    assert!(taken.stderr.contains("it becomes beta-2"), "{}", taken.stderr);
+    let listed = machines.ok("alpha", &["network", "members"]);
+    assert!(listed.lines().any(|line| line.contains("alpha") && line.ends_with("this machine")), "{listed}");
+    let alone = machines.refused("gamma", &["join", "7dc156211c9e24be", "--wait", "0s"]);
+    assert!(alone.contains("looking for a controller of the network"), "{alone}");
+    assert!(alone.contains("no member of the network was found"), "{alone}");
 }
 
 #[test]

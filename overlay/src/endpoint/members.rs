@@ -43,7 +43,7 @@ impl Endpoint {
             begun.map_err(|refusal| JoinError::Credentials { network: id, refusal })?;
         }
         if let Some(own) = policy.programs().and_then(Programs::own).cloned() {
-            let begun = policy.introduce(&self.own_id, own, self.core.clock.unix_time(now));
+            let begun = policy.introduce(&self.own_id, own, true, self.core.clock.unix_time(now));
             begun.map_err(|refusal| JoinError::Credentials { network: id, refusal })?;
         }
         if !policy.admits(&self.own_id) {

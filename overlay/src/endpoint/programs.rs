@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
+use super::peers::PeerState;
 use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Event, Gone, Link, Reason, Timer};
 use crate::membership::{Answer, MemberName, ProcessCertificate, Refusal};
@@ -57,7 +58,7 @@ impl Endpoint {
     pub(super) fn introduce(&mut self, now: Instant, network: NetworkIndex, node: &NodeId, bytes: &[u8]) {
         // Members show none, and what cannot be read is no reason to refuse a member.
         let Ok(certificate) = ProcessCertificate::parse(bytes) else { return };
-        self.admit_program(now, network, node, certificate);
+        self.admit_program(now, network, node, certificate, true);
     }
 
     fn admit_program(
@@ -66,10 +67,11 @@ impl Endpoint {
         network: NetworkIndex,
         node: &NodeId,
         certificate: ProcessCertificate,
+        is_shown: bool,
     ) -> bool {
         let unix_time = self.core.clock.unix_time(now);
         let Some(joined) = self.networks.get_mut(&network) else { return false };
-        if let Err(refusal) = joined.policy.introduce(node, certificate, unix_time) {
+        if let Err(refusal) = joined.policy.introduce(node, certificate, is_shown, unix_time) {
             tracing::debug!(network = %joined.id, %refusal, "the certificate of a program does not count");
             return false;
         }
@@ -139,12 +141,13 @@ impl Endpoint {
         let joined = self.networks.get(&network)?;
         let programs = joined.policy.programs()?;
         let nodes = joined.policy.nodes_named(&format!("{label}.{machine}"));
-        // The newest one that is a peer: one that has ended may still be known.
-        nodes.into_iter().find_map(|node| {
-            let peer = self.peers.get(*joined.by_node.get(&node)?)?;
-            let certificate = Box::new(programs.get(&node)?.clone());
-            Some(Answer::Program { identity: *peer.link.handle.identity(), certificate })
-        })
+        let peer = |node| Some((node, self.peers.get(*joined.by_node.get(&node)?)?));
+        let peers: Vec<_> = nodes.into_iter().filter_map(peer).collect();
+        // One that has ended may still be known, and be the newest one.
+        let is_there = |(_, peer): &&(NodeId, &PeerState)| peer.link.has_confirmed_session();
+        let (node, peer) = peers.iter().find(is_there).or(peers.first())?;
+        let certificate = Box::new(programs.get(node)?.clone());
+        Some(Answer::Program { identity: *peer.link.handle.identity(), certificate })
     }
 
     /// Makes a program a peer that a listed member has named. Returns true if it is one now.
@@ -156,7 +159,7 @@ impl Endpoint {
         certificate: &ProcessCertificate,
     ) -> bool {
         let node = identity.node_id();
-        if node == self.own_id || !self.admit_program(now, network, &node, certificate.clone()) {
+        if node == self.own_id || !self.admit_program(now, network, &node, certificate.clone(), false) {
             return false;
         }
         let known = self.networks.get(&network).and_then(|joined| joined.by_node.get(&node).copied());

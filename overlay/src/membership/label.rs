@@ -6,12 +6,13 @@ use std::str::FromStr;
 use thiserror::Error;
 
 /// Name of a member: a label of a host name (RFC 1123, 2.1) of 1 to 63 letters `a` to `z`, digits and
-/// hyphens, without a hyphen at either end. Upper-case letters are read as lower-case ones.
+/// hyphens, without a hyphen at either end, and no number. Upper-case letters are read as lower-case ones.
 ///
 /// ```
 /// use peersock_overlay::membership::MemberName;
 ///
 /// assert_eq!("Alpha-2".parse::<MemberName>()?.as_str(), "alpha-2");
+/// assert!("10".parse::<MemberName>().is_err(), "programs take it for the address 0.0.0.10");
 /// assert_eq!(MemberName::cleaned("Anna's PC").map(|name| name.to_string()), Some("anna-s-pc".into()));
 /// # Ok::<(), peersock_overlay::membership::ParseLabelError>(())
 /// ```
@@ -56,8 +57,19 @@ impl FromStr for MemberName {
     type Err = ParseLabelError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text, Self::MAX_LEN).map(Self)
+        match is_number(text) {
+            true => Err(ParseLabelError::Number),
+            false => parse(text, Self::MAX_LEN).map(Self),
+        }
     }
+}
+
+/// Returns true if inet_aton(3) takes a name for an IPv4 address, as it does with a single number. Programs
+/// would then connect to that address, outside of the overlay.
+fn is_number(name: &str) -> bool {
+    let is_hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hex = name.strip_prefix("0x").or_else(|| name.strip_prefix("0X"));
+    !name.is_empty() && hex.map_or_else(|| name.bytes().all(|byte| byte.is_ascii_digit()), is_hex)
 }
 
 impl fmt::Display for MemberName {
@@ -124,6 +136,9 @@ pub enum ParseLabelError {
     /// The text begins or ends with a hyphen.
     #[error("begins or ends with a hyphen")]
     Hyphen,
+    /// The text is a number, and names a member.
+    #[error("is a number, which programs take for an address")]
+    Number,
 }
 
 fn parse(text: &str, max: usize) -> Result<Box<str>, ParseLabelError> {

@@ -262,10 +262,16 @@ impl Policy for Static {
         &mut self,
         program: &NodeId,
         certificate: ProcessCertificate,
+        is_shown: bool,
         unix_time: Duration,
     ) -> Result<(), Refusal> {
         let members = &self.members;
-        self.programs.introduce(program, certificate, unix_time, |node| members.contains_key(node))
+        // Otherwise a member could give another one its own name, and an end.
+        if members.contains_key(program) {
+            return Err(Refusal::Holder);
+        }
+        let is_member = |node: &NodeId| members.contains_key(node);
+        self.programs.introduce(program, certificate, is_shown, unix_time, is_member)
     }
 
     fn summary(&self) -> NetworkSummary {

@@ -108,8 +108,8 @@ pub trait Policy: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Admits a node as a program of a member, by the certificate that it has shown. `unix_time` is the
-    /// system's clock.
+    /// Admits a node as a program of a member, by the certificate that it has shown, or that the member has
+    /// named. `unix_time` is the system's clock.
     ///
     /// # Errors
     /// Returns the reason if the certificate does not count, as in all networks that list no members.
@@ -117,9 +117,10 @@ pub trait Policy: fmt::Debug + Send + Sync {
         &mut self,
         program: &NodeId,
         certificate: ProcessCertificate,
+        is_shown: bool,
         unix_time: Duration,
     ) -> Result<(), Refusal> {
-        let _ = (program, certificate, unix_time);
+        let _ = (program, certificate, is_shown, unix_time);
         Err(Refusal::OtherNetwork)
     }
 }

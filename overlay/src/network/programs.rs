@@ -69,12 +69,14 @@ impl Programs {
         found
     }
 
-    /// Checks the certificate that a node has shown, and remembers it. The cheap checks come first: nothing
-    /// is verified for a machine that is no member, nor for a certificate that is known.
+    /// Checks the certificate that a node has shown, or that a member has named, and remembers it. The cheap
+    /// checks come first: nothing is verified for a machine that is no member, nor for a certificate that is
+    /// known.
     pub(super) fn introduce(
         &mut self,
         program: &NodeId,
         certificate: ProcessCertificate,
+        is_shown: bool,
         unix_time: Duration,
         is_member: impl FnOnce(&NodeId) -> bool,
     ) -> Result<(), Refusal> {
@@ -89,8 +91,13 @@ impl Programs {
             return Ok(());
         }
         certificate.verify(program, self.network)?;
-        // A copy of an earlier handshake must not bring back what it said.
-        if known.is_none_or(|known| known.serial() < certificate.serial()) {
+        let is_new = known.is_none_or(|known| {
+            // Any member can sign for the keys of another one's program. Only who has the keys chooses.
+            let is_of_same = known.machine() == certificate.machine();
+            // A copy of an earlier handshake must not bring back what it said.
+            if is_of_same { known.serial() < certificate.serial() } else { is_shown }
+        });
+        if is_new {
             self.known.insert(*program, certificate);
         }
         Ok(())

@@ -1,5 +1,8 @@
+use std::time::Duration;
+
 use super::*;
 use crate::id::{Identity, NodeId};
+use crate::membership::{Refusal, Serial, UnixTime};
 
 fn member(seed: u8, addresses: &[&str]) -> StaticMember {
     StaticMember {
@@ -262,4 +265,40 @@ mod look_ups {
         assert_eq!(said(9, credentials(3)), Ok(()), "a controller answers for all");
         assert_eq!(known.hear(&node(1), &node(5), &Answer::Absent, NOW), Err(Refusal::Issuer));
     }
+}
+
+#[test]
+fn a_member_signs_for_no_other_member_and_takes_no_program_of_another_one() {
+    let keys = |seed: u8| Identity::from_seed(&[seed; 32]);
+    let id: NetworkId = LISTED.parse().expect("an ID");
+    let mut policy = network(LISTED, vec![named(1, "node-1"), named(2, "node-2")]).policy();
+    let now = Duration::from_secs(1_800_000_000);
+    let sign = |machine: u8, program: u8, second: u64| {
+        let serial = Serial::next(UnixTime::from(now + Duration::from_secs(second)), None);
+        let lifetime = ProcessCertificate::MAX_LIFETIME;
+        ProcessCertificate::sign(&keys(machine), id, &node(program), None, serial, lifetime)
+    };
+    for (is_shown, seed) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
+        let refused = policy.introduce(&node(seed), sign(2, seed, 0), is_shown, now);
+        assert_eq!(refused, Err(Refusal::Holder));
+    }
+    assert_eq!(policy.name_of(&node(1)), Some("node-1"));
+    let program = node(11);
+    // Named by its machine, then by another member, then shown with the other's certificate.
+    for (machine, second, is_shown, name) in
+        [(1, 0, false, "node-1"), (2, 5, false, "node-1"), (2, 5, true, "node-2"), (1, 1, true, "node-1")]
+    {
+        policy.introduce(&program, sign(machine, 11, second), is_shown, now).expect("signed by a member");
+        assert_eq!(policy.name_of(&program), Some(name), "{machine} {second} {is_shown}");
+    }
+    // An earlier certificate of the same machine changes nothing, and no other key's counts.
+    policy.introduce(&program, sign(1, 11, 0), true, now).expect("signed by a member");
+    assert_eq!(policy.programs().and_then(|known| known.get(&program)), Some(&sign(1, 11, 1)));
+    assert_eq!(policy.introduce(&program, sign(3, 11, 9), true, now), Err(Refusal::Issuer));
+    assert_eq!(policy.introduce(&program, sign(1, 12, 9), true, now), Err(Refusal::Unauthentic));
+    let late = now + ProcessCertificate::MAX_LIFETIME + Duration::from_secs(10);
+    assert_eq!(policy.introduce(&program, sign(1, 11, 2), true, late), Err(Refusal::Expired));
+    // Of a clock that is an hour behind, and of one that is days behind.
+    policy.introduce(&program, sign(1, 11, 3600), true, now).expect("a clock may be behind");
+    assert_eq!(policy.introduce(&program, sign(1, 11, 3 * 86_400), true, now), Err(Refusal::NotYetValid));
 }
