@@ -26,6 +26,7 @@ mod goodput;
 mod guests;
 mod identity;
 mod idle;
+mod killed_joins;
 mod lan;
 mod managed;
 mod manual;

@@ -52,7 +52,12 @@ impl Machines {
         (id[id.len() - 16..].to_owned(), words.expect("words").to_owned())
     }
 
-    fn serve(&self, machine: &str) -> Running {
+    /// Returns the state directory of a machine.
+    pub(crate) fn directory(&self, machine: &str) -> std::path::PathBuf {
+        self.0.path().join(machine)
+    }
+
+    pub(crate) fn serve(&self, machine: &str) -> Running {
         let serving = Running::start(self.command(machine, &["controller", "-n", "team"]));
         serving.wait_for_stderr("serving team");
         serving
@@ -81,7 +86,7 @@ impl Machines {
     }
 
     /// Listens on a machine of the network. Returns the IPv4 address.
-    fn listen(&self, machine: &str, port: &str) -> (Running, String) {
+    pub(crate) fn listen(&self, machine: &str, port: &str) -> (Running, String) {
         let listening = Running::start(self.command(machine, &["listen", "-k", "-n", "team", port]));
         let rest = listening.wait_for_stderr("listening on 10.77.0.");
         let address = format!("10.77.0.{}", rest.split(':').next().expect("an address"));
