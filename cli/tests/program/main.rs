@@ -29,6 +29,7 @@ mod idle;
 mod killed_joins;
 mod lan;
 mod managed;
+mod managed_speed;
 mod manual;
 mod narrow;
 mod nat64;
