@@ -651,11 +651,11 @@ fn parse_unnamed(text: &str) -> Outcome<Network> {
             Network::from_file(text).map_err(|error| Failure::network_file(text, error))
         }
         // Mostly the name of a managed network that was joined with another state directory, or not at all.
-        Err(_) if text.parse::<MemberName>().is_ok() => {
-            let names = config::path_with_networks().map(|path| format!(", and {path} has no such name"));
+        Err(_) if text.parse::<MemberName>().is_ok() && !is_hexadecimal(text) => {
+            let names = config::path_with_networks().map(|path| format!(", nor a name in {path}"));
             Err(Failure::usage(
                 format_args!(
-                    "no network `{text}` is joined here, and there is no file `{text}`{}",
+                    "`{text}` is neither a network that this machine has joined nor a file{}",
                     names.unwrap_or_default()
                 ),
                 "list the networks of this machine with `peersock networks`, join one with `peersock join`, or \
@@ -673,6 +673,11 @@ fn parse_unnamed(text: &str) -> Outcome<Network> {
             ))
         }
     }
+}
+
+/// Returns true if a text looks like an ID with a mistake.
+fn is_hexadecimal(text: &str) -> bool {
+    text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
 /// Parses an IP address or, in a static network, a member's name.

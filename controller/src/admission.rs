@@ -112,6 +112,14 @@ impl Known<'_> {
         }
     }
 
+    /// Returns the time of a removal that only other members and controllers have shown.
+    fn removed_elsewhere(&self, node: &NodeId) -> Option<i64> {
+        match self {
+            Self::Memory(memory) => lock(memory).heard.get(node).copied().map(millis),
+            Self::New(_) => None,
+        }
+    }
+
     fn is_own(&self, node: &NodeId) -> bool {
         matches!(self, Self::Memory(memory) if lock(memory).identity.node_id() == *node)
     }
@@ -194,12 +202,14 @@ impl Round<'_> {
         }
         let sql = "SELECT at FROM refused WHERE node = ?";
         let refused = self.write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?;
-        let removed = row.map(|(_, removed)| (removed, Denial::Removed));
+        // A store that was restored lacks the time of a removal, or the whole member.
+        let removed = row.map(|(_, removed)| removed).max(self.known.removed_elsewhere(&node));
+        let removed = removed.map(|at| (at, Denial::Removed));
         let refused = refused.map(|at| (at, Denial::Declined));
         let decided = removed.into_iter().chain(refused).max_by_key(|(at, _)| *at);
         match &request.token {
             Some(token) => self.use_token(asked, request, token, decided),
-            None if removed.is_some() => Err(Fail::Denied(Denial::Removed)),
+            None if row.is_some() => Err(Fail::Denied(Denial::Removed)),
             None if refused.is_some() => Err(Fail::Denied(Denial::Declined)),
             None => self.wait(asked, request),
         }

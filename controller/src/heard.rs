@@ -138,12 +138,13 @@ impl Controller {
     pub fn note_head(&mut self, now: UnixTime, head: &Head, set: &[u8]) -> Result<bool, NoteError> {
         self.notice()?;
         let stored = Stored::read(self.store.db())?;
+        let issuer = head.issuer();
         let (new, other, epoch) = {
             let memory = self.memory();
             head.verify(&memory.key, memory.network, now, &memory.revoked)?;
             let heard = head.read_set(set).ok_or(Refusal::Malformed)?;
             let own = memory.identity.node_id();
-            let other = Some(head.issuer()).filter(|issuer| *issuer != own);
+            let other = Some(issuer).filter(|issuer| *issuer != own);
             let mut new =
                 stored.select(now, other.as_ref(), &heard, |node| memory.members.contains_key(node));
             new.retain(|(node, _)| *node != own);
@@ -152,7 +153,7 @@ impl Controller {
         // A stolen key of another issuer must not lead this one's epochs, which may not exceed the time.
         let is_ahead = other.is_none() && head.epoch() > epoch;
         let is_new = is_ahead || !new.is_empty();
-        let known = stored.issuers.get(&head.issuer());
+        let known = stored.issuers.get(&issuer);
         if is_new || known.is_none_or(|ends| *ends < end_of(head.delegation())) {
             let rest = longest_certificate(&self.settings());
             let last = if is_ahead { head.epoch() } else { epoch };
@@ -165,7 +166,7 @@ impl Controller {
                     let before = stored.entries.get(node).map(|(entry, _)| entry.min_serial);
                     let is_later = before.is_none_or(|before| before < entry.min_serial);
                     let held = member.filter(|_| is_later);
-                    note_entry(write, node, *entry, other.as_ref(), held.as_ref())?;
+                    note_entry(write, node, *entry, &issuer, other.is_none(), held.as_ref())?;
                 }
                 if is_ahead {
                     // Addresses that the lost part of the store has given may have holders.
@@ -197,13 +198,14 @@ pub(crate) fn end_of(delegation: &Delegation) -> UnixTime {
     delegation.end().plus(CLOCK_TOLERANCE)
 }
 
-/// Writes a removal that a head has shown. `other` is its issuer, if that is not this controller. Holds
-/// `member` if it was admitted before the removal.
+/// Writes a removal that a head has shown. `is_own` is true if its issuer is this controller. Holds `member`
+/// if it was admitted before the removal.
 fn note_entry(
     write: &Write<'_>,
     node: &NodeId,
     mut entry: Revocation,
-    other: Option<&NodeId>,
+    issuer: &NodeId,
+    is_own: bool,
     member: Option<&Member>,
 ) -> Result<(), StoreError> {
     if let Some(member) = member.filter(|member| member.joined < entry.min_serial.time()) {
@@ -218,18 +220,17 @@ fn note_entry(
             entry.until = entry.until.max(member.ends.plus(CLOCK_TOLERANCE));
         }
     }
-    match other {
-        None => raise_floor(write, node, entry.min_serial, entry.until),
-        Some(issuer) => {
-            write.run(
-                "INSERT INTO heard (node, issuer, min_serial, until) VALUES (?1, ?2, ?3, ?4)
-                    ON CONFLICT (node) DO UPDATE
-                    SET min_serial = max(min_serial, excluded.min_serial), until = max(until, excluded.until)",
-                (node.as_bytes(), issuer.as_bytes(), number(entry.min_serial), millis(entry.until)),
-            )?;
-            Ok(())
-        }
+    if is_own {
+        raise_floor(write, node, entry.min_serial, entry.until)?;
     }
+    // Own ones, too: they tell from an old invite that its machine was removed.
+    write.run(
+        "INSERT INTO heard (node, issuer, min_serial, until) VALUES (?1, ?2, ?3, ?4)
+            ON CONFLICT (node) DO UPDATE
+            SET min_serial = max(min_serial, excluded.min_serial), until = max(until, excluded.until)",
+        (node.as_bytes(), issuer.as_bytes(), number(entry.min_serial), millis(entry.until)),
+    )?;
+    Ok(())
 }
 
 /// Raises another issuer's removal that does not reach a certificate of this controller. Returns false if
@@ -279,6 +280,18 @@ pub(crate) fn published(db: &Connection) -> Result<Revocations, StoreError> {
         }
     }
     Ok(set)
+}
+
+/// Returns the times of all removals that heads have shown.
+pub(crate) fn times(db: &Connection) -> Result<BTreeMap<NodeId, UnixTime>, StoreError> {
+    let mut statement = db.prepare("SELECT node, min_serial, until FROM heard")?;
+    let mut rows = statement.query([])?;
+    let mut times = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (node, entry) = read_entry(row)?;
+        times.insert(node, entry.min_serial.time());
+    }
+    Ok(times)
 }
 
 fn read_entry(row: &rusqlite::Row<'_>) -> Result<(NodeId, Revocation), StoreError> {

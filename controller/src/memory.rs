@@ -11,6 +11,7 @@ use peersock_overlay::membership::{
 use peersock_overlay::{Identity, NetworkId, NodeId, PublicIdentity};
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::heard;
 use crate::member::{self, COLUMNS, Member, SecondRun, Standing};
 use crate::program::{Program, View};
 use crate::settings::Settings;
@@ -68,6 +69,8 @@ pub(crate) struct Memory {
     pub(crate) pending: BTreeMap<NodeId, Waiting>,
     pub(crate) refused: BTreeSet<NodeId>,
     pub(crate) revoked: Revocations,
+    /// Times of the removals that only other members and controllers have shown.
+    pub(crate) heard: BTreeMap<NodeId, UnixTime>,
     pub(crate) tag_outlive: BTreeMap<Tag, Duration>,
     /// Members whose row lacks the last certificate or the last sign of life.
     pub(crate) dirty: BTreeSet<NodeId>,
@@ -107,6 +110,7 @@ impl Memory {
             pending: BTreeMap::new(),
             refused: BTreeSet::new(),
             revoked: Revocations::default(),
+            heard: BTreeMap::new(),
             tag_outlive: BTreeMap::new(),
             dirty: BTreeSet::new(),
             repairs: BTreeSet::new(),
@@ -169,8 +173,8 @@ impl Memory {
         if let Some(refused) = news.refused {
             self.refused = refused;
         }
-        if let Some(revoked) = news.revoked {
-            (self.revoked, self.head) = (revoked, None);
+        if let Some((revoked, heard)) = news.revoked {
+            (self.revoked, self.heard, self.head) = (revoked, heard, None);
         }
         self.epoch = epoch;
         (self.change, self.refused_change) = (news.network.change, news.network.refused_change);
@@ -301,7 +305,9 @@ impl Memory {
         code: Code,
     ) -> Answer {
         let pending = Answer::Pending { time: now, retry_after: RETRY_AFTER.as_secs() as u32, code };
-        if !self.program.is_set() {
+        // A removed machine comes back by a person's decision alone: an approval, or a later invite.
+        let is_for_people = request.token.is_none() && self.heard.contains_key(node);
+        if !self.program.is_set() || is_for_people {
             return pending;
         }
         let view = match &request.token {
@@ -494,7 +500,7 @@ pub(crate) struct News {
     members: Vec<(NodeId, Option<Member>)>,
     pending: Vec<(NodeId, Option<Waiting>)>,
     refused: Option<BTreeSet<NodeId>>,
-    revoked: Option<Revocations>,
+    revoked: Option<(Revocations, BTreeMap<NodeId, UnixTime>)>,
     tag_outlive: BTreeMap<Tag, Duration>,
 }
 
@@ -530,7 +536,10 @@ impl News {
         }
         let refused =
             (network.refused_change != known.refused_change).then(|| read_refused(db)).transpose()?;
-        let revoked = (network.epoch != known.epoch).then(|| crate::heard::published(db)).transpose()?;
+        let revoked = match network.epoch != known.epoch {
+            true => Some((heard::published(db)?, heard::times(db)?)),
+            false => None,
+        };
         let mut statement = db.prepare("SELECT tag, outlive FROM tag_settings")?;
         let mut rows = statement.query([])?;
         let mut tag_outlive = BTreeMap::new();

@@ -466,6 +466,10 @@ impl Controller {
                     Ok(Some(State::Denied { until: now.plus(DENY_LIFETIME) }))
                 }
                 (Decision::Ask, None) => Ok(Some(State::Left { again: now.plus(ASK_LIFETIME) })),
+                // A member has told of its removal while the program ran.
+                (Decision::Allow(_), None) if self.memory().heard.contains_key(&node) => {
+                    Ok(Some(State::Left { again: now.plus(ASK_LIFETIME) }))
+                }
                 (Decision::Ask, Some(_)) => Ok(allowed(Additions::default())),
                 (Decision::Allow(additions), Some(invite)) => {
                     // The invite is used when the machine shows it again.

@@ -105,9 +105,9 @@ pub struct MembershipStatus {
 pub type Answerer = dyn FnMut(&PublicIdentity, Option<IpAddr>, &Question) -> Option<Answer> + Send;
 
 /// State that the thread shares with callers.
-#[derive(Default)]
 pub(super) struct Shared {
     progress: Mutex<Progress>,
+    kept: Mutex<Kept>,
     changed: Condvar,
     /// Tasks that wait for an admission.
     wakers: Mutex<Vec<Waker>>,
@@ -130,7 +130,96 @@ impl Default for Progress {
     }
 }
 
+/// Record of a network in the state directory, as the node keeps it.
+struct Kept {
+    network: JoinedNetwork,
+    /// `None` until the network's key is known.
+    record: Option<MembershipRecord>,
+    /// Number of this run of the identity in the network.
+    starts: u64,
+    written: Option<Instant>,
+    /// True if the record on disk lacks something.
+    is_stale: bool,
+    /// True after the last write.
+    is_closed: bool,
+}
+
+impl Kept {
+    /// Brings the record up to date with the overlay. Returns true if the node has credentials.
+    fn update(&mut self, node: &Inner) -> bool {
+        let read = node.driver.datapath.membership(self.network.index, |known| {
+            let credentials = known.credentials().cloned();
+            (
+                credentials,
+                known.controllers().to_vec(),
+                known.heads().cloned().collect(),
+                known.other_revocations(),
+                (known.signed_time(), known.clock_offset()),
+                known.key().copied(),
+            )
+        });
+        let Some((credentials, controllers, revocations, others, times, key)) = read else {
+            return false;
+        };
+        let (has_credentials, (signed_time, clock_offset)) = (credentials.is_some(), times);
+        if let Some(record) = self.record.take().or_else(|| Some(self.new_record(key?))) {
+            let credentials = credentials.or_else(|| record.credentials.clone());
+            self.record = Some(MembershipRecord {
+                credentials,
+                controllers,
+                revocations,
+                others,
+                signed_time,
+                clock_offset,
+                ..record
+            });
+        }
+        has_credentials
+    }
+
+    fn new_record(&self, key: NetworkKey) -> MembershipRecord {
+        MembershipRecord { starts: self.starts, ..MembershipRecord::new(self.network.id, key) }
+    }
+
+    /// Makes the next write due at once.
+    fn hurry(&mut self) {
+        (self.is_stale, self.written) = (true, None);
+    }
+
+    fn write_if_due(&mut self, node: &Inner) {
+        let is_soon = self.written.is_some_and(|at| at.elapsed() < WRITE_INTERVAL);
+        if !self.is_stale || is_soon || self.is_closed {
+            return;
+        }
+        self.update(node);
+        let (Some(state), Some(record)) = (&node.state, &self.record) else { return };
+        self.written = Some(Instant::now());
+        match state.keep_membership(record) {
+            Ok(()) => self.is_stale = false,
+            Err(error) => tracing::warn!(%error, "a managed network is not kept for the next start"),
+        }
+    }
+}
+
 impl Shared {
+    fn new(kept: Kept) -> Shared {
+        Shared {
+            progress: Mutex::default(),
+            kept: Mutex::new(kept),
+            changed: Condvar::new(),
+            wakers: Mutex::default(),
+            answerer: Mutex::default(),
+        }
+    }
+
+    /// Writes what the node has learned, before it leaves the network. Nothing is written after that.
+    pub(super) fn close(&self, node: &Inner) {
+        let mut kept = sync::lock(&self.kept);
+        kept.hurry();
+        kept.write_if_due(node);
+        kept.is_closed = true;
+    }
+
     fn set(&self, standing: Standing, is_heard: bool) {
         let mut progress = sync::lock(&self.progress);
         progress.standing = standing;
@@ -256,26 +345,20 @@ pub(super) fn start(
 ) {
     // Other networks have no membership to follow.
     let Some(starts) = node.driver.datapath.membership(network.index, Membership::starts) else { return };
-    let shared = Arc::new(Shared::default());
+    let network = network.clone();
+    let kept =
+        Kept { network: network.clone(), record, starts, written: None, is_stale: true, is_closed: false };
+    let shared = Arc::new(Shared::new(kept));
     sync::lock(&node.managed).insert(network.id, Arc::clone(&shared));
-    let mut follower = Follower {
-        node: Arc::downgrade(node),
-        network: network.clone(),
-        shared,
-        record,
-        starts,
-        refuted: BTreeSet::new(),
-        stretched: None,
-        written: None,
-        is_stale: true,
-        seen: None,
-    };
+    let node = Arc::downgrade(node);
+    let mut follower =
+        Follower { node, network, shared, refuted: BTreeSet::new(), stretched: None, seen: None };
     follower.update();
     let ending = Ending(Arc::clone(&follower.shared));
     let started = thread::Builder::new().name("peersock-member".into()).spawn(move || {
         let _ending = ending;
         while !events.is_over() {
-            let heard = events.next_or_change(follower.pause());
+            let heard = events.next_or_change(CHECK_INTERVAL);
             if !follower.is_joined() {
                 return;
             }
@@ -285,9 +368,6 @@ pub(super) fn start(
             follower.renew_beside();
             follower.write_if_due();
         }
-        follower.is_stale = true;
-        follower.written = None;
-        follower.write_if_due();
     });
     if let Err(error) = started {
         tracing::warn!(%error, "a managed network is not kept up to date");
@@ -308,24 +388,14 @@ struct Follower {
     node: Weak<Inner>,
     network: JoinedNetwork,
     shared: Arc<Shared>,
-    record: Option<MembershipRecord>,
-    /// Number of this run of the identity in the network.
-    starts: u64,
     /// Keys whose stretched hash is not the network's ID.
     refuted: BTreeSet<NetworkKey>,
     stretched: Option<Instant>,
-    written: Option<Instant>,
-    /// True if the record on disk lacks something.
-    is_stale: bool,
     /// Time at which the machine's node wrote the record that this program has read last.
     seen: Option<SystemTime>,
 }
 
 impl Follower {
-    fn pause(&self) -> Duration {
-        if self.is_stale { WRITE_INTERVAL.min(CHECK_INTERVAL) } else { CHECK_INTERVAL }
-    }
-
     fn is_joined(&self) -> bool {
         let Some(node) = self.node.upgrade() else { return false };
         node.driver.datapath.network(self.network.id).is_some_and(|now| now.index == self.network.index)
@@ -338,10 +408,7 @@ impl Follower {
         match event {
             Event::KeyClaimed(_, key) => self.check_key(*key),
             Event::Answered(_, answer) => self.on_answer(answer),
-            Event::RevocationsChanged(_) => {
-                self.is_stale = true;
-                self.update();
-            }
+            Event::RevocationsChanged(_) => sync::lock(&self.shared.kept).is_stale = true,
             Event::RefusedBy(_, refusal) => {
                 if *refusal == Refusal::Revoked {
                     self.shared.set_doubted();
@@ -371,7 +438,7 @@ impl Follower {
     /// Compares a key that a node claims with the network's ID, which takes some tenths of a second.
     fn check_key(&mut self, key: NetworkKey) {
         let is_soon = self.stretched.is_some_and(|at| at.elapsed() < STRETCH_INTERVAL);
-        if self.record.is_some() || self.refuted.contains(&key) || is_soon {
+        if sync::lock(&self.shared.kept).record.is_some() || self.refuted.contains(&key) || is_soon {
             return;
         }
         self.stretched = Some(Instant::now());
@@ -379,12 +446,13 @@ impl Follower {
             Ok(id) if id == Some(self.network.id) => {
                 let Some(node) = self.node.upgrade() else { return };
                 tracing::info!(network = %self.network.id, %key, "the network's key is remembered from now on");
-                self.record = Some(self.new_record(key));
+                let mut kept = sync::lock(&self.shared.kept);
+                kept.record = Some(kept.new_record(key));
+                kept.hurry();
+                drop(kept);
                 let (now, mut batch) = (Instant::now(), Batch::default());
                 node.driver.datapath.set_network_key(now, self.network.index, key, &mut batch);
                 node.driver.kick();
-                self.is_stale = true;
-                self.written = None;
             }
             Ok(_) => {
                 tracing::warn!(network = %self.network.id, "a node claims a key that is not the network's");
@@ -400,12 +468,13 @@ impl Follower {
     fn on_answer(&mut self, answer: &Answer) {
         match answer {
             Answer::Certified { .. } => {
-                self.is_stale = true;
-                if let Some(record) = &mut self.record {
+                let mut kept = sync::lock(&self.shared.kept);
+                if let Some(record) = &mut kept.record {
                     record.denied = None;
                 }
                 // At once: what a controller has granted must not be lost by a crash.
-                self.written = None;
+                kept.hurry();
+                drop(kept);
                 self.update();
                 self.write_if_due();
                 self.shared.set(Standing::Member, true);
@@ -413,10 +482,13 @@ impl Follower {
             Answer::Pending { code, .. } => self.shared.set(Standing::Pending(*code), true),
             Answer::Denied { reason, .. } => {
                 // Kept, so that the next program is told at once.
-                if denial_word(*reason).is_some()
-                    && let Some(record) = &mut self.record
-                {
-                    (record.denied, self.is_stale, self.written) = (Some(*reason), true, None);
+                if denial_word(*reason).is_some() {
+                    let mut kept = sync::lock(&self.shared.kept);
+                    if let Some(record) = &mut kept.record {
+                        record.denied = Some(*reason);
+                        kept.hurry();
+                    }
+                    drop(kept);
                     self.write_if_due();
                 }
                 // A certificate that has not ended counts on. The node asks again.
@@ -438,40 +510,19 @@ impl Follower {
         node.and_then(|node| node.driver.datapath.membership(self.network.index, read)).unwrap_or(false)
     }
 
-    fn new_record(&self, key: NetworkKey) -> MembershipRecord {
-        MembershipRecord { starts: self.starts, ..MembershipRecord::new(self.network.id, key) }
-    }
-
     /// Brings the record up to date with the overlay.
-    fn update(&mut self) {
+    fn update(&self) {
         let Some(node) = self.node.upgrade() else { return };
-        let read = node.driver.datapath.membership(self.network.index, |known| {
-            let credentials = known.credentials().cloned();
-            (
-                credentials,
-                known.controllers().to_vec(),
-                known.heads().cloned().collect(),
-                known.other_revocations(),
-                (known.signed_time(), known.clock_offset()),
-                known.key().copied(),
-            )
-        });
-        let Some((credentials, controllers, revocations, others, times, key)) = read else { return };
-        let (signed_time, clock_offset) = times;
-        if credentials.is_some() && sync::lock(&self.shared.progress).standing == Standing::Asking {
+        let has_credentials = sync::lock(&self.shared.kept).update(&node);
+        if has_credentials && sync::lock(&self.shared.progress).standing == Standing::Asking {
             self.shared.set(Standing::Member, false);
         }
-        if let Some(record) = self.record.take().or_else(|| key.map(|key| self.new_record(key))) {
-            let credentials = credentials.or_else(|| record.credentials.clone());
-            self.record = Some(MembershipRecord {
-                credentials,
-                controllers,
-                revocations,
-                others,
-                signed_time,
-                clock_offset,
-                ..record
-            });
+    }
+
+    fn write_if_due(&self) {
+        // Not held for longer, because the directory has to be free once the node has ended.
+        if let Some(node) = self.node.upgrade() {
+            sync::lock(&self.shared.kept).write_if_due(&node);
         }
     }
 
@@ -520,22 +571,6 @@ impl Follower {
                 self.shared.set(Standing::Member, true);
             }
             Err(error) => tracing::warn!(%error, "the machine's certificate cannot be shown"),
-        }
-    }
-
-    fn write_if_due(&mut self) {
-        let is_soon = self.written.is_some_and(|at| at.elapsed() < WRITE_INTERVAL);
-        if !self.is_stale || is_soon {
-            return;
-        }
-        self.update();
-        // Not held meanwhile, because the directory has to be free once the node has ended.
-        let Some(node) = self.node.upgrade() else { return };
-        let (Some(state), Some(record)) = (&node.state, &self.record) else { return };
-        self.written = Some(Instant::now());
-        match state.keep_membership(record) {
-            Ok(()) => self.is_stale = false,
-            Err(error) => tracing::warn!(%error, "a managed network is not kept for the next start"),
         }
     }
 }

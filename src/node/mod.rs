@@ -200,7 +200,10 @@ impl Node {
             meetings.leave(network.index);
         }
         sync::lock(&self.inner.joined).remove(&id);
-        sync::lock(&self.inner.managed).remove(&id);
+        let managed = sync::lock(&self.inner.managed).remove(&id);
+        if let Some(managed) = managed {
+            managed.close(&self.inner);
+        }
         datapath.leave(Instant::now(), id, &mut Batch::default())
     }
 
@@ -426,6 +429,8 @@ impl Inner {
         let (now, mut batch) = (Instant::now(), Batch::default());
         // A concurrent join must not add a network after this loop.
         let membership = sync::lock(&self.membership);
+        let managed = sync::lock(&self.managed).clone();
+        managed.values().for_each(|managed| managed.close(self));
         for network in self.driver.datapath.networks().iter() {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }

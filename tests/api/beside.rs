@@ -1,6 +1,6 @@
 //! Nodes of programs beside their machine's node: one state directory, several processes.
 
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use peersock::{
 };
 
 use crate::common::{PATIENCE, node};
-use crate::managed::{Scene, echo, kept, now};
+use crate::managed::{Scene, echo, kept, now, until};
 
 fn settings(directory: &Path) -> NodeBuilder {
     let state = IdentitySource::StateDir(directory.to_owned());
@@ -34,14 +34,6 @@ fn machine(scene: &Scene, directory: &Path) -> (Node, Joined) {
 
 fn join(scene: &Scene, node: &Node) -> Joined {
     node.join(Network::by_id(scene.id).expect("a managed network")).expect("the machine is a member")
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Returns the first byte's way from one node to another one and back.
@@ -258,4 +250,60 @@ fn a_program_renews_the_certificate_of_a_machine_whose_node_is_away() {
             .is_some_and(|known| known.grant.is_some_and(|grant| grant.name.as_str() != "m-77"))
     });
     assert_eq!(joined.membership().map(|known| known.standing), Some(Standing::Member));
+}
+
+/// Programs of one machine, with the controller off. Their removal comes from a member that has heard of it.
+#[test]
+#[ignore = "cargo xtask test --only slow: it measures"]
+fn fifty_programs_have_their_first_byte_soon_and_end_with_their_machine() {
+    const PROGRAMS: usize = 50;
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let (alpha, _home) = machine(&scene, &place.path().join("alpha"));
+    let (beta, away) = machine(&scene, &place.path().join("beta"));
+    assert!(scene.node.shutdown(PATIENCE));
+    let listener = TcpListener::bind_on(&beta, "[::]:0").expect("a free port");
+    let to = SocketAddr::new(away.address().into(), listener.local_addr().expect("bound").port());
+    let accepting = thread::spawn(move || {
+        let accepted = (0..2 * PROGRAMS).map(|_| {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            stream.write_all(b"x").expect("room");
+            stream
+        });
+        accepted.collect::<Vec<_>>()
+    });
+    let start = || {
+        let begun = Instant::now();
+        let program = settings(&place.path().join("alpha")).start().expect("beside");
+        let joined = join(&scene, &program);
+        let mut stream = TcpStream::connect_on(&program, to).expect("connected");
+        stream.read_exact(&mut [0]).expect("a byte");
+        (begun.elapsed(), program, joined, stream)
+    };
+    let mut programs: Vec<_> = (0..PROGRAMS).map(|_| start()).collect();
+    let mut at_once: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..PROGRAMS).map(|_| scope.spawn(start)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    for (what, programs) in [("one after the other", &mut programs), ("at once", &mut at_once)] {
+        programs.sort_by_key(|(time, ..)| *time);
+        let (median, most) = (programs[PROGRAMS / 2].0, programs[PROGRAMS - 1].0);
+        eprintln!("first byte of {PROGRAMS} programs {what}: median {median:?}, at most {most:?}");
+        assert!(most <= Duration::from_millis(300), "{what}");
+    }
+    let begun = Instant::now();
+    let (head, set) = scene.removal(alpha.id());
+    away.set_revocations(&head, &set).expect("signed by the issuer");
+    for (_, _, _, stream) in programs.iter_mut().chain(&mut at_once) {
+        let error = stream.read(&mut [0]).expect_err("no end of data: the connection is reset");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    for mut accepted in accepting.join().expect("no panic") {
+        let error = accepted.read(&mut [0]).expect_err("no end of data: the connection is reset");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    eprintln!("the removal has ended all after {:?}", begun.elapsed());
+    for (_, program, ..) in programs.iter().chain(&at_once) {
+        assert!(TcpStream::connect_on(program, to).is_err());
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::overlay::membership::{
@@ -123,12 +123,17 @@ impl Scene {
     /// Revokes what was signed for a node until now.
     pub(super) fn revoke(&self, node: NodeId) {
         self.authority.removed.lock().expect("no panic").push(node);
+        let (head, set) = self.removal(node);
+        self.joined.set_revocations(&head, &set).expect("signed by the issuer");
+    }
+
+    /// Signs the revocation of a node.
+    pub(super) fn removal(&self, node: NodeId) -> (Head, Revocations) {
         let mut set = Revocations::default();
         let soon = now().plus(Duration::from_millis(1));
         set.add(node, Revocation { min_serial: Serial::next(soon, None), until: now().plus(2 * DAY) });
         let (identity, delegation) = (&self.authority.identity, self.authority.delegation.clone());
-        let head = Head::sign(identity, delegation, self.id, 1, soon, &set);
-        self.joined.set_revocations(&head, &set).expect("signed by the issuer");
+        (Head::sign(identity, delegation, self.id, 1, soon, &set), set)
     }
 
     pub(super) fn invite(&self) -> Network {
@@ -214,6 +219,42 @@ fn a_member_needs_no_controller_after_a_restart() {
     let listener = TcpListener::bind_on(&beta, "[::]:0").expect("a free port");
     drop(echo(&alpha, &listener, away.address().into()));
     assert_eq!(scene.authority.asked.load(Ordering::Relaxed), asked);
+}
+
+#[test]
+fn a_removal_that_is_heard_last_is_kept() {
+    // Each way to end a node.
+    let ends: [fn(Node, Joined); 3] = [
+        |node, _| assert!(node.shutdown(PATIENCE)),
+        |node, joined| assert!(node.leave(joined.id())),
+        |node, joined| drop((node, joined)),
+    ];
+    for (way, end) in ends.into_iter().enumerate() {
+        let scene = Scene::new();
+        let place = tempfile::tempdir().expect("a directory");
+        let node = kept(place.path());
+        let joined = node.join(scene.invite()).expect("a good invite");
+        joined.wait_ready(PATIENCE).expect("admitted");
+        let record = || StateDir::membership(place.path(), scene.id).expect("readable");
+        until("the record", || record().is_some_and(|record| record.credentials.is_some()));
+        // The other node keeps no session, so nothing else comes.
+        let other = crate::common::node();
+        scene.revoke(other.id());
+        let heard = || joined.membership().and_then(|known| known.revocations);
+        until("the removal", || heard().is_some());
+        end(node, joined);
+        let keeps = || record().is_some_and(|record| !record.revocations.is_empty());
+        // The last handle may be dropped by a thread of the node.
+        until(&format!("a record with the removal, way {way}"), keeps);
+    }
+}
+
+pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

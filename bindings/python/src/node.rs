@@ -243,6 +243,10 @@ impl Node {
                 "{error}: give it the identity of one (identity=, --state or PEERSOCK_STATE), or add its key, \
                  see docs/use/NETWORKS.md"
             ))),
+            // Another process has the state directory, whose node alone may join it.
+            Err(JoinFailure::Join(error @ JoinError::Beside { .. })) => {
+                Err(described(py, libc::EBUSY, error))
+            }
             Err(error) => Err(invalid(error)),
         }
     }

@@ -52,7 +52,12 @@ impl Machines {
         (id[id.len() - 16..].to_owned(), words.expect("words").to_owned())
     }
 
-    fn serve(&self, machine: &str) -> Running {
+    /// Returns the state directory of a machine.
+    pub(crate) fn directory(&self, machine: &str) -> std::path::PathBuf {
+        self.0.path().join(machine)
+    }
+
+    pub(crate) fn serve(&self, machine: &str) -> Running {
         let serving = Running::start(self.command(machine, &["controller", "-n", "team"]));
         serving.wait_for_stderr("serving team");
         serving
@@ -81,7 +86,7 @@ impl Machines {
     }
 
     /// Listens on a machine of the network. Returns the IPv4 address.
-    fn listen(&self, machine: &str, port: &str) -> (Running, String) {
+    pub(crate) fn listen(&self, machine: &str, port: &str) -> (Running, String) {
         let listening = Running::start(self.command(machine, &["listen", "-k", "-n", "team", port]));
         let rest = listening.wait_for_stderr("listening on 10.77.0.");
         let address = format!("10.77.0.{}", rest.split(':').next().expect("an address"));
@@ -182,7 +187,10 @@ fn names_that_lead_nowhere_are_explained() {
     let (_, _serving) = machines.network();
     machines.admit("beta");
     let unknown = machines.refused("beta", &["dial", "-n", "office", "alpha:1"]);
-    assert!(unknown.contains("no network `office` is joined here"), "{unknown}");
+    assert!(
+        unknown.contains("`office` is neither a network that this machine has joined nor a file"),
+        "{unknown}"
+    );
     assert!(unknown.contains("list the networks of this machine with `peersock networks`"), "{unknown}");
     let unnamed = machines.refused("beta", &["dial", "alpha:1"]);
     assert!(unnamed.contains("give `-n team`"), "{unnamed}");

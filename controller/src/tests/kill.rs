@@ -5,7 +5,6 @@ use rand::RngExt as _;
 
 use super::*;
 
-const ROUNDS: u32 = 100;
 const MACHINES: u32 = 6;
 const VARIABLE: &str = "PEERSOCK_CONTROLLER_KILL_TEST";
 
@@ -81,12 +80,23 @@ fn processes_that_admit_at_the_same_time_give_no_address_twice() {
 
 #[test]
 fn a_controller_killed_at_any_point_loses_nothing_and_burns_nothing() {
+    kill_often(100, 3);
+}
+
+#[test]
+#[ignore = "cargo xtask test --only slow: 500 rounds"]
+fn a_controller_killed_500_times_loses_nothing_and_burns_nothing() {
+    kill_often(500, 4);
+}
+
+/// Kills a process that admits machines, in each round at a random moment.
+fn kill_often(rounds: u32, seed: u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store/controller.db");
     drop(Lab::at(&path));
-    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let (mut unfinished, mut acknowledged) = (0, 0);
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let first = round * MACHINES;
         let mut lab = Lab::open(&path, round.into());
         make_tokens(&mut lab, first);
@@ -125,5 +135,6 @@ fn a_controller_killed_at_any_point_loses_nothing_and_burns_nothing() {
         assert_eq!(count("SELECT count(*) FROM addresses"), expected + 1);
         assert_eq!(count("SELECT count(*) FROM members WHERE state = 0"), expected + 1);
     }
-    assert!(unfinished > 0 && acknowledged > 0, "{unfinished} rounds ended early, {acknowledged} answers");
+    eprintln!("{rounds} rounds: {unfinished} ended early, {acknowledged} answers were told");
+    assert!(unfinished > 0 && acknowledged > 0);
 }

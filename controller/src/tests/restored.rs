@@ -1,9 +1,15 @@
 use super::*;
-use crate::{Approval, ChangeError, Standing};
+use crate::{Additions, Approval, ChangeError, Decision, Standing};
 
 /// Returns a network after a copy of its store was made, with member 1 removed, member 2 with other tags and
 /// member 5 admitted since; and the copy.
 fn restored(folder: &Path) -> (Lab, Lab) {
+    let (lab, old, _) = restored_with_invite(folder);
+    (lab, old)
+}
+
+/// Does the same. Returns the invite, too, by which all have joined, and which the copy knows.
+fn restored_with_invite(folder: &Path) -> (Lab, Lab, Token) {
     let (path, copy) = (folder.join("store/controller.db"), folder.join("store/copy.db"));
     let mut lab = Lab::at(&path);
     let token = lab.open_invite();
@@ -17,7 +23,7 @@ fn restored(folder: &Path) -> (Lab, Lab) {
     lab.controller.change(lab.now, "alice", "machine-2", &change).expect("a member");
     let mut old = Lab::open(&copy, 5);
     old.now = lab.now.plus(MINUTE);
-    (lab, old)
+    (lab, old, token)
 }
 
 #[test]
@@ -167,13 +173,17 @@ fn a_network_key_that_is_removed_is_in_no_file() {
 /// Returns the store of [`restored`] after `network restore` on another machine, with the issuer of before.
 fn on_another_machine(folder: &Path) -> (Lab, Lab) {
     let (lab, mut old) = restored(folder);
+    move_to_another_machine(folder, &lab, &mut old);
+    (lab, old)
+}
+
+fn move_to_another_machine(folder: &Path, lab: &Lab, old: &mut Lab) {
     let store = Store::open(&folder.join("store/copy.db")).expect("it exists");
     old.controller = Controller::open(store, &[201; 32]).expect("a network");
     old.controller
         .recover(old.now, &mut old.rng, "alice", &lab.words, None, false)
         .expect("the network's words");
     old.controller.note_restored(old.now).expect("writable");
-    (lab, old)
 }
 
 #[test]
@@ -218,4 +228,60 @@ fn renewals_from_a_backup_wait_for_a_bounded_time() {
     assert_eq!(denial(&old.ask(1, None)), Some(Denial::Removed));
     old.pass(MINUTE);
     old.join(3, None);
+}
+
+#[test]
+fn an_old_invite_admits_no_machine_that_was_removed_after_the_backup() {
+    for is_elsewhere in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut lab, mut old, token) = restored_with_invite(folder.path());
+        // The copy knows member 1, and not 5 and 6.
+        lab.join(6, Some(&token));
+        (5..=6).for_each(|node| lab.revoke(node));
+        if is_elsewhere {
+            move_to_another_machine(folder.path(), &lab, &mut old);
+        }
+        let (head, set) = lab.controller.head(lab.now);
+        old.controller.start(old.now, HOUR).expect("a good file");
+        assert_eq!(old.note(&(head, set.to_bytes())), Ok(true));
+        old.pass(Duration::from_secs(5));
+        for node in [1, 2, 5, 6] {
+            assert_eq!(denial(&old.ask(node, Some(&token))), Some(Denial::Removed), "{node}, {is_elsewhere}");
+        }
+        old.join(7, Some(&token));
+        // Who makes an invite later wants the machine back, or does not know of the removal.
+        let later = old.open_invite();
+        [1, 5].into_iter().for_each(|node| drop(old.join(node, Some(&later))));
+        // A person decides about the others.
+        assert!(matches!(old.ask(6, None), Answer::Pending { .. }), "{is_elsewhere}");
+        let key = id(6).to_string();
+        old.controller.approve(old.now, &mut old.rng, "alice", &key, &Approval::default()).expect("it waits");
+        old.join(6, Some(&token));
+    }
+}
+
+#[test]
+fn the_program_admits_no_machine_that_was_removed_after_the_backup() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut old, token) = restored_with_invite(folder.path());
+    lab.join(6, Some(&token));
+    (5..=6).for_each(|node| lab.revoke(node));
+    old.controller.set_approval_program(true);
+    old.controller.start(old.now, Duration::ZERO).expect("a good file");
+    // The program is about to decide when a member comes that knows more.
+    assert_eq!(denial(&old.ask(5, None)), Some(Denial::Unavailable));
+    let asked = old.controller.take_inquiries(old.now).expect("readable");
+    let [inquiry] = &asked[..] else { panic!("{asked:?}") };
+    let (head, set) = lab.controller.head(lab.now);
+    assert_eq!(old.note(&(head, set.to_bytes())), Ok(true));
+    let decision = Some(Decision::Allow(Additions::default()));
+    old.controller.decide(old.now, &mut old.rng, inquiry, decision).expect("it waits");
+    for node in [5, 6] {
+        assert!(matches!(old.ask(node, None), Answer::Pending { .. }), "{node}");
+        assert!(!old.controller.awaits_program(old.now, &id(node)), "people see it");
+    }
+    assert_eq!(old.controller.take_inquiries(old.now), Ok(Vec::new()));
+    let key = id(5).to_string();
+    old.controller.approve(old.now, &mut old.rng, "alice", &key, &Approval::default()).expect("it waits");
+    old.join(5, None);
 }

@@ -147,6 +147,8 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Failure {
         let result = match error {
             JoinError::AlreadyJoined(_) => PEERSOCK_E_EXISTS,
+            // Another process has the state directory.
+            JoinError::Beside { .. } => PEERSOCK_E_FILE,
             // A program that continues after this would be in another network than it assumes.
             JoinError::JoinedOtherwise(_) => PEERSOCK_E_INVALID,
             _ => PEERSOCK_E_INVALID,

@@ -22,6 +22,10 @@ use crate::wire::MembershipMessage;
 /// Time in which questions are repeated fast: a controller that restarts is soon back.
 const FAST: Duration = Duration::from_secs(30);
 
+/// Time after which a node without credentials that count also looks for controllers that it does not know. A
+/// member goes on with those that it has, so it does so after [`FAST`].
+const LOST: Duration = Duration::from_secs(2);
+
 /// Longest pause between two repetitions of a fast question, of which a random part is waited.
 const FAST_PAUSE: Duration = Duration::from_secs(3);
 
@@ -122,15 +126,21 @@ impl Endpoint {
 
     /// Asks for credentials soon if this node has none that count.
     pub(super) fn begin_renewal_if_own(&mut self, now: Instant, network: NetworkIndex) {
-        let Some(membership) = self.membership(network).filter(|known| known.is_certified()) else {
+        if !self.membership(network).is_some_and(Membership::is_certified) {
             return;
-        };
-        let unix_time = self.core.clock.unix_time(now);
-        let own = membership.own();
-        let counts = own.is_some_and(|own| membership.verdict(&own.admission, unix_time).is_ok());
-        if !counts {
+        }
+        if !self.is_certified_now(now, network) {
             self.ask_soon(now, network);
         }
+    }
+
+    /// Returns true if this node has credentials that count.
+    fn is_certified_now(&self, now: Instant, network: NetworkIndex) -> bool {
+        let unix_time = self.core.clock.unix_time(now);
+        self.membership(network).is_some_and(|membership| {
+            let own = membership.own();
+            own.is_some_and(|own| membership.verdict(&own.admission, unix_time).is_ok())
+        })
     }
 
     /// Asks for credentials soon, unless that is about to happen.
@@ -258,9 +268,13 @@ impl Endpoint {
         if let Some(key) = connected {
             let bytes = self.question_bytes(network, number);
             self.tell(now, key, &MembershipMessage::Question { id, bytes: &bytes });
-        } else if keys.is_empty() || number != CERTIFY || waited >= FAST {
-            // All controllers may be away. Members on the local networks say themselves who they are, and any
-            // member knows the controller of its own certificate, which may be a new one.
+        }
+        let is_lost = waited >= LOST && number == CERTIFY && !self.is_certified_now(now, network);
+        let is_away = connected.is_none() && (keys.is_empty() || number != CERTIFY || waited >= FAST);
+        if is_lost || is_away {
+            // All controllers may be away, or controllers no more. Members on the local networks say
+            // themselves who they are, and any member knows the controller of its own certificate, which may
+            // be a new one.
             self.solicit(now);
             if self.needs_credentials(network) {
                 self.meet_anybody(now, network);
