@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock::attach::NodeHandle;
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::overlay::membership::Denial;
 use peersock::state::{MembershipRecord, StateDir};
@@ -99,6 +100,10 @@ fn a_name_leads_to_the_machine_and_a_label_to_the_program() {
     assert_eq!(from.ip(), away.address());
     drop(accepted);
     assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
+    // Any number of programs of a machine are one member for limits, and the address leads to this one.
+    let member = NodeHandle::of(&beta).member_at(at.address().into());
+    assert_eq!(member, Some(alpha.id()), "not {}", web.id());
+    assert_eq!(NodeHandle::of(&web).member_at(away.address().into()), Some(beta.id()));
     // The machine refuses at once, and then the name leads to its program.
     let stream = connect(name.to_string()).expect("found");
     assert_eq!(stream.peer_addr().expect("connected").ip(), at.address());

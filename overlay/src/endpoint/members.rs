@@ -297,6 +297,7 @@ impl Endpoint {
         // The first address is the self-certifying one, which the peer derives itself.
         let watched = self.core.watched.clone();
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], watched, now));
+        handle.set_machine(members.policy.machine_of(handle.id()).copied());
         handle.set_prefixes(prefixes_of(&*members.policy, &node).into());
         handle.set_admitted(members.policy.membership().is_none());
         handle.set_cut_off(members.policy.membership().is_some_and(Membership::is_removed));

@@ -764,6 +764,11 @@ impl Policy for Managed {
         self.prefixes().iter().any(|prefix| prefix.contains(address))
     }
 
+    fn machine_of(&self, node: &NodeId) -> Option<&PublicIdentity> {
+        let admission = self.membership.known(node)?;
+        admission.credentials().process().map(ProcessCertificate::machine)
+    }
+
     fn name_of(&self, node: &NodeId) -> Option<&str> {
         self.membership.known(node).map(|admission| admission.grant().name.as_str())
     }

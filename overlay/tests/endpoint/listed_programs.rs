@@ -95,6 +95,8 @@ fn a_program_needs_no_entry_in_the_list() {
     net.send(1, program, b"answer");
     net.run(SECOND);
     assert_eq!((net.received(1), net.received(program)), (vec![b"hello".to_vec()], vec![b"answer".to_vec()]));
+    let members = [net.peer(1, 0).member(), net.peer(1, program).member(), net.peer(0, program).member()];
+    assert_eq!(members, [node_id(1); 3]);
     // The machine's name leads to its own node first, and its addresses stay with that.
     let at = network(&net, 1);
     let own = net.address(1, at, program);

@@ -66,6 +66,10 @@ fn programs_are_admitted_as_their_machine_and_ask_no_controller_for_credentials(
     let both = named(&net, 2, "NODE-1");
     assert_eq!((both.first(), both.last()), (Some(&net.address(2, at, 1)), Some(&own)));
     assert!(named(&net, 2, "other.node-1").is_empty());
+    let (of_machine, of_program) = (net.peer(2, 1), net.peer(2, web));
+    assert_eq!((of_machine.machine(), of_machine.member()), (None, node_id(1)));
+    let keys = *Identity::from_seed(&[1; 32]).public();
+    assert_eq!((of_program.machine(), of_program.member()), (Some(keys), node_id(1)));
     // The granted address stays the machine's.
     net.send_to(2, at, [10, 7, 0, 1].into(), b"granted");
     net.run(SECOND);
