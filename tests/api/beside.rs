@@ -111,6 +111,23 @@ fn a_name_leads_to_the_machine_and_a_label_to_the_program() {
     assert_ne!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
 }
 
+/// A controller knows the machine, and not its programs.
+#[test]
+fn a_program_looks_up_members_as_its_machine() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let (alpha, _) = machine(&scene, place.path());
+    let web = settings(place.path()).start().expect("beside");
+    join(&scene, &web).wait_ready(PATIENCE).expect("admitted");
+    let asked = || scene.authority.looked_up.lock().expect("no panic").clone();
+    until("the question", || {
+        let found = TcpStream::connect_on(&web, ("stranger", 7));
+        assert!(found.is_err(), "nobody has that name");
+        !asked().is_empty()
+    });
+    assert!(asked().iter().all(|node| *node == alpha.id()), "{:?}, not {}", asked(), alpha.id());
+}
+
 #[test]
 fn a_label_needs_no_node_of_the_machine() {
     let scene = Scene::new();
