@@ -167,11 +167,15 @@ impl Endpoint {
     }
 
     /// Returns the addresses of the members with this name, this node's name included, in the order of
-    /// joining.
+    /// joining. A member without an address in the pool of a managed network does not know which addresses
+    /// belong to it, and gets none of these: packets to them would leave by the system's network.
     pub fn addresses_named(&self, name: &str, is_meant: impl Fn(NetworkId) -> bool) -> Vec<IpAddr> {
         let of_one = |network: &JoinedNetwork| {
             let named = network.policy.nodes_named(name);
-            named.iter().flat_map(|node| network.policy.addresses_of(node)).collect::<Vec<_>>()
+            let prefixes = network.policy.prefixes();
+            let is_inside = |address: &IpAddr| prefixes.iter().any(|prefix| prefix.contains(*address));
+            let addresses = named.iter().flat_map(|node| network.policy.addresses_of(node));
+            addresses.filter(is_inside).collect::<Vec<_>>()
         };
         self.networks.values().filter(|network| is_meant(network.id)).flat_map(of_one).collect()
     }

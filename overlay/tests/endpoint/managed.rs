@@ -58,6 +58,10 @@ impl Authority {
     pub(super) fn credentials(&self, identity: u8, at: Duration) -> Credentials {
         let mut grant = Grant::new(node_id(identity), format!("node-{identity}").parse().expect("a name"));
         (grant.ipv4, grant.ipv4_length) = (Some([10, 7, 0, identity].into()), 24);
+        self.sign(grant, at)
+    }
+
+    fn sign(&self, grant: Grant, at: Duration) -> Credentials {
         let serial = Serial::next(UnixTime::from(UNIX_TIME + at), None);
         let signed = Certificate::sign(&self.identity, id(), grant, serial, self.lifetime);
         Credentials::new(secret().public(), self.delegation.clone(), signed.expect("a good grant"))
@@ -156,6 +160,25 @@ fn members_reach_each_other_by_name_and_granted_address() {
     let own = net.nodes[1].endpoint.addresses(at);
     assert_eq!(own[1..], [std::net::IpAddr::from([10, 7, 0, 2])]);
     assert_eq!((net.counter(0, "peers_admitted"), net.counter(1, "peers_admitted")), (1, 1));
+}
+
+#[test]
+fn a_member_without_an_address_in_the_pool_is_led_to_none() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[1]);
+    let bare = net.add(2);
+    let grant = Grant::new(node_id(2), "bare".parse().expect("a name"));
+    net.join(bare, &config(Some(authority.sign(grant, Duration::ZERO))));
+    net.run(4 * SECOND);
+    net.send(bare, 0, b"hello");
+    net.run(SECOND);
+    // To its system, the pool is somewhere else.
+    let at = network(&net, bare);
+    let named = net.nodes[bare].endpoint.addresses_named("node-1", |_| true);
+    assert_eq!(named, [net.address(bare, at, 0)]);
+    let own = authority.credentials(2, SECOND);
+    net.nodes[bare].endpoint.set_credentials(net.now, at, &own).expect("its own");
+    assert_eq!(net.nodes[bare].endpoint.addresses_named("node-1", |_| true).len(), 2);
 }
 
 #[test]
