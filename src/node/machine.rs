@@ -118,10 +118,13 @@ impl Machine {
         program: &NodeId,
         now: UnixTime,
     ) -> Option<Credentials> {
-        let (serial, label) = (Serial::next(now, None), self.label.clone());
-        let lifetime = ProcessCertificate::MAX_LIFETIME;
+        let known = record.credentials.as_ref()?;
+        // Above the certificate's, because a removal before that ends what the machine has signed, and its
+        // clock may be behind.
+        let serial = Serial::next(now, Some(known.certificate().serial()));
+        let (label, lifetime) = (self.label.clone(), ProcessCertificate::MAX_LIFETIME);
         let signed = ProcessCertificate::sign(&self.identity, record.id, program, label, serial, lifetime);
-        Some(record.credentials.as_ref()?.of_process(signed))
+        Some(known.of_process(signed))
     }
 
     /// Returns true if credentials of the program's node have to be signed anew at a time.

@@ -71,6 +71,9 @@ impl Endpoint {
             tracing::debug!(network = %joined.id, %refusal, "the certificate of a program does not count");
             return false;
         }
+        if let Some(peer) = joined.by_node.get(node).and_then(|key| self.peers.get(*key)) {
+            peer.link.handle.set_machine(joined.policy.machine_of(node).copied());
+        }
         self.arm_programs(now, network);
         true
     }
@@ -151,6 +154,11 @@ impl Endpoint {
         certificate: &ProcessCertificate,
     ) -> bool {
         let node = identity.node_id();
+        // Any member can certify any node. Whose program it is, it says itself by its handshake.
+        let is_another_s = self.programs(network).and_then(|programs| programs.get(&node));
+        if is_another_s.is_some_and(|known| known.machine() != certificate.machine()) {
+            return false;
+        }
         if node == self.own_id || !self.admit_program(now, network, &node, certificate.clone()) {
             return false;
         }

@@ -268,6 +268,10 @@ impl Policy for Static {
         unix_time: Duration,
     ) -> Result<(), Refusal> {
         let members = &self.members;
+        // Another member's signature says nothing about a member.
+        if members.contains_key(program) {
+            return Err(Refusal::Holder);
+        }
         self.programs.introduce(program, certificate, unix_time, |node| members.contains_key(node))
     }
 

@@ -136,8 +136,9 @@ pub struct Membership {
     heads: BTreeMap<NodeId, (Head, Arc<[u8]>)>,
     /// Members that have shown their credentials in a session.
     admitted: BTreeMap<NodeId, Admission>,
-    /// Members that a controller has named. They have to show their credentials themselves.
-    found: BTreeMap<NodeId, Admission>,
+    /// Members and programs that others have named, by node and machine. They have to show their credentials
+    /// themselves: any member can certify any node as its program, so no such claim replaces another one.
+    found: BTreeMap<(NodeId, NodeId), Admission>,
 }
 
 impl Membership {
@@ -527,7 +528,7 @@ impl Membership {
         if !self.admitted.get(holder).is_some_and(is_older) {
             self.admitted.insert(*holder, admission);
         }
-        self.found.remove(holder);
+        self.forget_found(holder);
         Ok(())
     }
 
@@ -546,9 +547,13 @@ impl Membership {
             self.found.pop_first();
         }
         if !self.admitted.contains_key(holder) {
-            self.found.insert(*holder, admission);
+            self.found.insert((*holder, admission.grant().node), admission);
         }
         Ok(())
+    }
+
+    fn forget_found(&mut self, holder: &NodeId) {
+        self.found.retain(|(node, _), _| node != holder);
     }
 
     fn check(
@@ -564,8 +569,7 @@ impl Membership {
         match self.verdict(&admission, unix_time) {
             Ok(()) => self.note(&admission, Some(unix_time)),
             Err(Refusal::Revoked) => {
-                let certificate = credentials.certificate();
-                self.revoked.keep(&certificate.grant().node, certificate.end());
+                self.revoked.keep(&admission.grant().node, admission.last_end());
                 return Err(Refusal::Revoked);
             }
             // The clock may be wrong, which a controller can tell.
@@ -596,7 +600,7 @@ impl Membership {
     /// Forgets the admission of a node.
     pub(crate) fn expel(&mut self, node: &NodeId) {
         self.admitted.remove(node);
-        self.found.remove(node);
+        self.forget_found(node);
     }
 
     /// Returns why an admitted node is admitted no longer, if so.
@@ -661,7 +665,12 @@ impl Membership {
 
     fn known(&self, node: &NodeId) -> Option<&Admission> {
         let own = self.own.as_ref().map(|own| &own.admission).filter(|own| own.holder() == node);
-        own.or_else(|| self.admitted.get(node)).or_else(|| self.found.get(node))
+        let found = || {
+            let claims = self.found.values().filter(|one| one.holder() == node);
+            // What a controller says goes before what a member says about a program.
+            claims.min_by_key(|one| one.is_process())
+        };
+        own.or_else(|| self.admitted.get(node)).or_else(found)
     }
 
     /// Returns all known members, this node included.

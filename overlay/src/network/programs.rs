@@ -87,7 +87,10 @@ impl Programs {
             return Ok(());
         }
         certificate.verify(program, self.network)?;
-        if known.is_none_or(|known| known.serial() < certificate.serial()) {
+        let is_new = |known: &ProcessCertificate| {
+            known.serial() < certificate.serial() || known.machine() != certificate.machine()
+        };
+        if known.is_none_or(is_new) {
             self.known.insert(*program, certificate);
         }
         Ok(())
