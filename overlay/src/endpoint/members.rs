@@ -171,13 +171,28 @@ impl Endpoint {
     /// belong to it, and gets none of these: packets to them would leave by the system's network.
     pub fn addresses_named(&self, name: &str, is_meant: impl Fn(NetworkId) -> bool) -> Vec<IpAddr> {
         let of_one = |network: &JoinedNetwork| {
-            let named = network.policy.nodes_named(name);
+            let mut named = network.policy.nodes_named(name);
+            // Programs that have ended stay known for a while, and others may have their label.
+            let is_program = |node: &NodeId| network.policy.machine_of(node).is_some();
+            named.sort_by_key(|node| is_program(node).then(|| !self.is_node_connected(network, node)));
             let prefixes = network.policy.prefixes();
             let is_inside = |address: &IpAddr| prefixes.iter().any(|prefix| prefix.contains(*address));
             let addresses = named.iter().flat_map(|node| network.policy.addresses_of(node));
             addresses.filter(is_inside).collect::<Vec<_>>()
         };
         self.networks.values().filter(|network| is_meant(network.id)).flat_map(of_one).collect()
+    }
+
+    /// Returns the network in which a label leads to programs that this node knows, and has no session with
+    /// any of them. They may have ended, and another one may have the label.
+    pub fn label_in_doubt(&self, name: &str, is_meant: impl Fn(NetworkId) -> bool) -> Option<NetworkIndex> {
+        let is_in_doubt = |network: &&JoinedNetwork| {
+            let named = network.policy.nodes_named(name);
+            let is_there = |node: &NodeId| *node == self.own_id || self.is_node_connected(network, node);
+            !named.is_empty() && !named.iter().any(is_there)
+        };
+        let mut meant = self.networks.values().filter(|network| name.contains('.') && is_meant(network.id));
+        meant.find(is_in_doubt).map(|network| network.index)
     }
 
     /// Returns the name of the member that has an address in one of the networks that are meant; the first

@@ -137,7 +137,8 @@ impl Endpoint {
     ) -> Option<Answer> {
         let joined = self.networks.get(&network)?;
         let programs = joined.policy.programs()?;
-        let nodes = joined.policy.nodes_named(&format!("{label}.{machine}"));
+        let mut nodes = joined.policy.nodes_named(&format!("{label}.{machine}"));
+        nodes.sort_by_key(|node| !self.is_node_connected(joined, node));
         nodes.into_iter().find_map(|node| {
             let peer = self.peers.get(*joined.by_node.get(&node)?)?;
             let certificate = Box::new(programs.get(&node)?.clone());

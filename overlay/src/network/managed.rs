@@ -321,10 +321,17 @@ impl Membership {
         self.own.as_ref()?.admission.credentials().process().map(ProcessCertificate::machine)
     }
 
-    /// Returns the program of a machine that has shown its credentials with this label, the newest one first.
-    pub(crate) fn program(&self, label: &MemberName, machine: &MemberName) -> Option<&Admission> {
+    /// Returns the program of a machine that has shown its credentials with this label: the newest one of
+    /// those that are connected, or of all, because two may have the same label and the newer one has ended.
+    pub(crate) fn program(
+        &self,
+        label: &MemberName,
+        machine: &MemberName,
+        is_connected: impl Fn(&NodeId) -> bool,
+    ) -> Option<&Admission> {
         let is_meant = |one: &&Admission| one.label() == Some(label) && one.grant().name == *machine;
-        self.admitted.values().filter(is_meant).max_by_key(|one| program_serial(one))
+        let meant = self.admitted.values().filter(is_meant);
+        meant.max_by_key(|one| (is_connected(one.holder()), program_serial(one)))
     }
 
     /// Returns the newest head of the issuer whose node ID begins with these bytes.

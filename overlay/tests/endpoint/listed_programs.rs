@@ -109,6 +109,24 @@ fn a_program_needs_no_entry_in_the_list() {
 }
 
 #[test]
+fn a_label_that_two_programs_have_leads_to_the_one_that_is_there() {
+    let mut net = members(&[1, 2]);
+    let old = add(&mut net, 1, 11, Some("dup"));
+    net.run(2 * SECOND);
+    let new = add(&mut net, 1, 12, Some("dup"));
+    net.run(SECOND);
+    net.nodes[new].up = false;
+    net.wait(HOUR / 2, |net| net.peer(0, new).session().is_none() && net.peer(0, old).session().is_some());
+    net.send(1, 0, b"hello");
+    net.run(SECOND);
+    let at = network(&net, 1);
+    let question = Question::FindProgram("dup".parse().expect("a label"), "node-1".parse().expect("a name"));
+    assert!(net.nodes[1].endpoint.find_member(net.now, at, &question));
+    net.run(5 * SECOND);
+    assert_eq!(named(&net, 1, "dup.node-1"), [net.address(1, at, old)]);
+}
+
+#[test]
 fn programs_of_two_members_talk() {
     let mut net = members(&[1, 2]);
     let web = add(&mut net, 1, 11, Some("web"));

@@ -135,6 +135,34 @@ fn a_label_is_found_at_a_controller_after_the_machine_s_node_has_ended() {
 }
 
 #[test]
+fn a_label_that_two_programs_have_leads_to_the_one_that_is_there() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[1, 2]);
+    let old = add(&mut net, &authority, 1, 11, Some("dup"));
+    net.run(2 * SECOND);
+    let new = add(&mut net, &authority, 1, 12, Some("dup"));
+    net.send(1, 0, b"hello");
+    net.run(SECOND);
+    let at = network(&net, 0);
+    assert_eq!(named(&net, 0, "dup.node-1")[0], net.address(0, at, new));
+    assert_eq!(net.nodes[0].endpoint.label_in_doubt("dup.node-1", |_| true), None);
+    net.nodes[new].up = false;
+    net.wait(HOUR / 2, |net| net.peer(0, new).session().is_none() && net.peer(0, old).session().is_some());
+    assert_eq!(named(&net, 0, "dup.node-1")[0], net.address(0, at, old));
+    let at = network(&net, 1);
+    let question = Question::FindProgram(name("dup"), name("node-1"));
+    assert!(net.nodes[1].endpoint.find_member(net.now, at, &question));
+    net.run(5 * SECOND);
+    assert_eq!(named(&net, 1, "dup.node-1"), [net.address(1, at, old)]);
+    // It has no session yet, and asks again.
+    assert_eq!(net.nodes[1].endpoint.label_in_doubt("dup.node-1", |_| true), Some(at));
+    net.send(1, old, b"found");
+    net.run(SECOND);
+    assert_eq!(net.received(old), [b"found".to_vec()]);
+    assert_eq!(net.nodes[1].endpoint.label_in_doubt("dup.node-1", |_| true), None);
+}
+
+#[test]
 fn the_revocation_of_a_machine_ends_all_its_programs() {
     let mut authority = Authority::new();
     let mut net = members(&authority, &[CONTROLLER, 1, 2]);
