@@ -193,13 +193,14 @@ impl NodeHandle {
         &self.inner.driver.poller
     }
 
-    /// Returns the member of a joined network that has `address`, if the node knows it.
+    /// Returns the member of a joined network that has `address`, if the node knows it. For a program with
+    /// keys of its own it is the machine, which certifies any number of them.
     pub fn member_at(&self, address: IpAddr) -> Option<NodeId> {
         let (datapath, networks) = (self.datapath(), self.networks());
         let mut leading =
             networks.iter().filter(|one| one.routes.iter().any(|route| route.contains(address)));
         leading.find_map(|network| match datapath.find(Instant::now(), network, address) {
-            Lookup::Peer(peer) => Some(*peer.id()),
+            Lookup::Peer(peer) => Some(peer.member()),
             _ => None,
         })
     }

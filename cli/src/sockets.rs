@@ -83,6 +83,15 @@ impl Stream {
         }
     }
 
+    /// Returns the error that has ended the connection, if one has. It shows also where nothing is read or
+    /// written.
+    pub(crate) fn broken(&self) -> Option<io::Error> {
+        match self {
+            Stream::Own(stream) => stream.take_error().ok().flatten(),
+            Stream::Shared(stream) => stream.broken(),
+        }
+    }
+
     /// Waits until the peer has acknowledged what was written.
     pub(crate) fn wait_acknowledged(&self, within: Duration) -> io::Result<()> {
         match self {

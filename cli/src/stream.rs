@@ -9,7 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::arrivals::Arriving;
 use crate::clients::Turn;
@@ -26,6 +26,10 @@ const BUFFER: usize = 256 * 1024;
 
 /// Delay after which the user is told that the program waits for the end of stdin.
 const HINT_AFTER: Duration = Duration::from_secs(3);
+
+/// Interval at which a connection is looked at while its peer has finished and stdin has not: then nothing is
+/// read or written that would fail.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time that the sending thread gets to notice that the connection has been given up.
 const WAKE_AFTER: Duration = Duration::from_millis(200);
@@ -131,6 +135,10 @@ pub(crate) fn run(
             // A signal cuts stdin off and resets the peer, so there is nothing more to wait for.
             arriving = None;
         }
+        let received = received.and_then(|()| match is_enough {
+            true => Ok(()),
+            false => await_stdin(stream, &sender_finished),
+        });
         match &received {
             Ok(()) if is_enough => {
                 cancel();
@@ -140,13 +148,7 @@ pub(crate) fn run(
                     arriving = None;
                 }
             }
-            Ok(()) => {
-                if sender_finished.recv_timeout(HINT_AFTER) == Err(RecvTimeoutError::Timeout) {
-                    tracing::warn!(
-                        "the peer has finished; waiting for the end of stdin (see --receive-only)"
-                    );
-                }
-            }
+            Ok(()) => {}
             Err(_) => {
                 cancel();
                 give_up(stream);
@@ -160,6 +162,21 @@ pub(crate) fn run(
         // An error of receiving comes first, because it may have caused the failed write.
         received.and(sent).and_then(|()| finish(stream, arriving))
     })
+}
+
+/// Waits for the end of stdin after the peer has finished, as long as the connection lasts.
+fn await_stdin(stream: &Stream, sender_finished: &mpsc::Receiver<()>) -> Outcome {
+    let (begun, mut is_told) = (Instant::now(), false);
+    while sender_finished.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        if let Some(error) = stream.broken() {
+            return Err(broken(stream, &error));
+        }
+        if !is_told && begun.elapsed() >= HINT_AFTER {
+            is_told = true;
+            tracing::warn!("the peer has finished; waiting for the end of stdin (see --receive-only)");
+        }
+    }
+    Ok(())
 }
 
 /// Sends the input until its end or cancellation.

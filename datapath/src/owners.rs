@@ -15,12 +15,17 @@ pub(super) struct AddressOwners {
 }
 
 impl Owners for AddressOwners {
-    /// Returns the self-certifying address of the member that has `address`, or a block that contains it.
+    /// Returns the self-certifying address of the member that has `address`, or a block that contains it. A
+    /// program with keys of its own counts as the member that has certified it, and perhaps many others.
     fn owner(&self, interface: InterfaceId, address: IpAddr) -> Option<IpAddr> {
-        let network =
-            self.networks.find(|network| network.interface == interface, |network| network.index)?;
+        let (network, id) = self
+            .networks
+            .find(|network| network.interface == interface, |network| (network.index, network.id))?;
         match self.routes.get(network, address)? {
-            Route::Peer(peer) => peer.prefixes().first().map(Prefix::address),
+            Route::Peer(peer) => match peer.machine() {
+                Some(machine) => Some(id.address_of(&machine.node_id()).into()),
+                None => peer.prefixes().first().map(Prefix::address),
+            },
             Route::Local => None,
         }
     }

@@ -103,7 +103,7 @@ impl Machine {
         if !config.policy().admits(&self.identity.node_id()) {
             return Err(JoinError::NotAMember { network: id, key: *self.identity.public() });
         }
-        config.set_program(self.certificate(id, program, unix_time()));
+        config.set_program(self.certificate(id, program, Serial::next(unix_time(), None)));
         Ok(None)
     }
 
@@ -142,12 +142,16 @@ impl Machine {
         program: &NodeId,
         now: UnixTime,
     ) -> Option<Credentials> {
-        Some(record.credentials.as_ref()?.of_process(self.certificate(record.id, program, now)))
+        let known = record.credentials.as_ref()?;
+        // Above the certificate's, because a removal before that ends what the machine has signed, and its
+        // clock may be behind.
+        let serial = Serial::next(now, Some(known.certificate().serial()));
+        Some(known.of_process(self.certificate(record.id, program, serial)))
     }
 
     /// Signs the certificate of the program's node.
-    fn certificate(&self, network: NetworkId, program: &NodeId, now: UnixTime) -> ProcessCertificate {
-        let (serial, label) = (Serial::next(now, None), self.label.clone());
+    fn certificate(&self, network: NetworkId, program: &NodeId, serial: Serial) -> ProcessCertificate {
+        let label = self.label.clone();
         let lifetime = ProcessCertificate::MAX_LIFETIME;
         ProcessCertificate::sign(&self.identity, network, program, label, serial, lifetime)
     }
@@ -214,7 +218,8 @@ pub(super) fn start(node: &Arc<Inner>, network: &JoinedNetwork, events: Arc<Subs
             if !Machine::is_due(Some(&own), now) {
                 continue;
             }
-            let certificate = machine.certificate(network.id, &node.identity.node_id(), now);
+            let serial = Serial::next(now, None);
+            let certificate = machine.certificate(network.id, &node.identity.node_id(), serial);
             let mut batch = Batch::default();
             match datapath.set_program(Instant::now(), network.index, certificate, &mut batch) {
                 Ok(()) => node.driver.kick(),

@@ -101,7 +101,8 @@ pub struct MembershipStatus {
     pub revocations: Option<(u64, UnixTime)>,
 }
 
-/// Answer of a controller in this process to a node's question. The address is where the node is reached.
+/// Answer of a controller in this process to a node's question. A program with keys of its own looks up
+/// members as its machine. The address is where the node is reached.
 pub type Answerer = dyn FnMut(&PublicIdentity, Option<IpAddr>, &Question) -> Option<Answer> + Send;
 
 /// State that the thread shares with callers.
@@ -422,9 +423,13 @@ impl Follower {
             Event::Asked(peer, number, question) => {
                 let Some(node) = self.node.upgrade() else { return };
                 let source = peer.path().map(|path| path.remote().ip());
+                // A program looks up members as its machine, which the controller knows. It has no
+                // certificates of a controller.
+                let machine = peer.machine().filter(|_| !matches!(**question, Question::Certify(_)));
+                let asker = machine.unwrap_or(*peer.identity());
                 let answer = sync::lock(&self.shared.answerer)
                     .as_mut()
-                    .and_then(|answer| answer(peer.identity(), source, question));
+                    .and_then(|answer| answer(&asker, source, question));
                 if let Some(answer) = answer {
                     let (now, mut batch) = (Instant::now(), Batch::default());
                     node.driver.datapath.answer_member(now, peer, *number, &answer, &mut batch);

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock::attach::NodeHandle;
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::overlay::membership::Denial;
 use peersock::state::{MembershipRecord, StateDir};
@@ -91,11 +92,32 @@ fn a_name_leads_to_the_machine_and_a_label_to_the_program() {
     assert_eq!(from.ip(), away.address());
     drop(accepted);
     assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
+    // Any number of programs of a machine are one member for limits, and the address leads to this one.
+    let member = NodeHandle::of(&beta).member_at(at.address().into());
+    assert_eq!(member, Some(alpha.id()), "not {}", web.id());
+    assert_eq!(NodeHandle::of(&web).member_at(away.address().into()), Some(beta.id()));
     // The machine refuses at once, and then the name leads to its program.
     let stream = connect(name.to_string()).expect("found");
     assert_eq!(stream.peer_addr().expect("connected").ip(), at.address());
     let error = connect(format!("api.{name}")).expect_err("no such program");
     assert_ne!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+}
+
+/// A controller knows the machine, and not its programs.
+#[test]
+fn a_program_looks_up_members_as_its_machine() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let (alpha, _) = machine(&scene, place.path());
+    let web = settings(place.path()).start().expect("beside");
+    join(&scene, &web).wait_ready(PATIENCE).expect("admitted");
+    let asked = || scene.authority.looked_up.lock().expect("no panic").clone();
+    until("the question", || {
+        let found = TcpStream::connect_on(&web, ("stranger", 7));
+        assert!(found.is_err(), "nobody has that name");
+        !asked().is_empty()
+    });
+    assert!(asked().iter().all(|node| *node == alpha.id()), "{:?}, not {}", asked(), alpha.id());
 }
 
 #[test]

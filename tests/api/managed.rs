@@ -47,6 +47,8 @@ pub(super) struct Authority {
     next: Mutex<u8>,
     pub(super) asked: AtomicUsize,
     members: Mutex<Vec<NodeId>>,
+    /// Nodes that have asked for members.
+    pub(super) looked_up: Mutex<Vec<NodeId>>,
     removed: Mutex<Vec<NodeId>>,
 }
 
@@ -64,7 +66,10 @@ impl Authority {
     }
 
     fn answer(&self, node: NodeId, question: &Question) -> Option<Answer> {
-        let Question::Certify(request) = question else { return Some(Answer::Absent) };
+        let Question::Certify(request) = question else {
+            self.looked_up.lock().expect("no panic").push(node);
+            return Some(Answer::Absent);
+        };
         self.asked.fetch_add(1, Ordering::Relaxed);
         if self.removed.lock().expect("no panic").contains(&node) {
             return Some(Answer::Denied { time: now(), reason: Denial::Removed });
@@ -100,9 +105,18 @@ impl Scene {
         let delegation = Delegation::sign(&secret, id, *identity.public(), serial, 30 * DAY, Rights::ALL);
         let token = Token::from_bytes([5; Token::LEN]);
         let (next, asked) = (Mutex::new(1), AtomicUsize::new(0));
-        let (members, removed) = (Mutex::default(), Mutex::default());
-        let authority = Authority { secret, identity, delegation, id, token, next, asked, members, removed };
-        let authority = Arc::new(authority);
+        let authority = Arc::new(Authority {
+            secret,
+            identity,
+            delegation,
+            id,
+            token,
+            next,
+            asked,
+            members: Mutex::default(),
+            looked_up: Mutex::default(),
+            removed: Mutex::default(),
+        });
         let node = Node::builder()
             .identity(IdentitySource::Seed(seed))
             .interfaces(Interfaces::Loopback)

@@ -208,7 +208,12 @@ fn the_example_of_the_documents_works() {
     let machines = Machines::new();
     let (id, _) = machines.create(&[]);
     let home = tempfile::tempdir().expect("a folder");
-    fs::write(home.path().join("machines.txt"), "beta db web\ngamma\n").expect("room");
+    let id_of = |machine: &str| {
+        let told: Value = serde_json::from_str(&machines.ok(machine, &["id", "--json"])).expect("JSON");
+        told["node_id"].as_str().expect("an ID").to_owned()
+    };
+    let list = format!("{} beta db web\n{} gamma\n", id_of("beta"), id_of("gamma"));
+    fs::write(home.path().join("machines.txt"), list).expect("room");
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/use/approve-hook.py");
     let page =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/use/MANAGED.md")).expect("the page");
@@ -217,15 +222,26 @@ fn the_example_of_the_documents_works() {
     command.env("HOME", home.path());
     let serving = Running::start(command);
     serving.wait_for_stderr("serving team");
-    let join = |machine: &str| machines.command(machine, &["join", &id, "--name", machine, "--as", "team"]);
-    for (machine, tags) in [("beta", "; tags db, web;"), ("gamma", ";")] {
-        let joined = run(join(machine));
+    let wish = |machine: &str, name: &str| {
+        run(machines.command(machine, &["join", &id, "--name", name, "--as", "team"]))
+    };
+    let join = |machine: &str| machines.command(machine, &["join", &id, "--as", "team"]);
+    // The list says the name, whatever the machine wishes.
+    for (machine, joined_as) in [("beta", "as beta, 10.77.0.2"), ("gamma", "as gamma, 10.77.0.3")] {
+        let joined = wish(machine, "web");
         assert!(joined.status.success(), "{}", joined.stderr);
-        assert!(String::from_utf8_lossy(&joined.stdout).contains(tags), "{machine}");
+        assert!(joined.text().contains(joined_as), "{machine}: {}", joined.text());
+        assert_eq!(joined.text().contains("tags db, web"), machine == "beta", "{}", joined.text());
     }
-    let refused = run(join("delta"));
+    // Who says a name of the list is not the machine.
+    let refused = wish("delta", "beta");
     assert!(refused.stderr.contains("has refused this machine"), "{}", refused.stderr);
     serving.wait_for_stderr("admission: not in the list");
+    // An invite admits, and its member gets further certificates without being in the list.
+    machines.admit("zeta");
+    machines.ok("zeta", &["leave", "team"]);
+    let again = run(join("zeta"));
+    assert!(again.status.success() && again.text().contains("as zeta"), "{}", again.stderr);
     fs::remove_file(home.path().join("machines.txt")).expect("ours");
     let _waiting = Running::start(join("epsilon"));
     serving.wait_for_stderr("ends with exit status: 1");

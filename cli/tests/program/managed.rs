@@ -283,6 +283,30 @@ fn a_machine_that_was_removed_is_told_and_its_flows_end() {
     assert!(machines.dial("beta", &to).status.success());
 }
 
+/// The peer has sent its end, and this side has more to send: nothing is read any more.
+#[test]
+fn a_removal_ends_a_connection_whose_peer_has_finished() {
+    for options in [&[][..], &["--own-node"]] {
+        let machines = Machines::new();
+        let (_, _serving) = machines.network();
+        machines.admit("beta");
+        let mut listening = Running::start(machines.command("alpha", &["listen", "-n", "team", "7000"]));
+        listening.end_stdin();
+        let address = listening.wait_for_stderr("listening on 10.77.0.");
+        let to = format!("10.77.0.{}:7000", address.split(':').next().expect("an address"));
+        let words = ["dial", "-n", "team", "--peer-timeout", "0"];
+        let mut dialing = Running::start(machines.command("beta", &[&words[..], options, &[&to]].concat()));
+        dialing.send(b"hello\n");
+        listening.wait_for_stdout("hello");
+        dialing.wait_for_stderr("the peer has finished; waiting for the end of stdin");
+        machines.ok("alpha", &["network", "revoke", "beta"]);
+        let finished = dialing.wait_for_end();
+        assert!(!finished.status.success(), "{}", finished.stderr);
+        let said = "removed from network team by its controller";
+        assert!(finished.stderr.contains(said), "{options:?}: {}", finished.stderr);
+    }
+}
+
 #[test]
 fn a_machine_that_was_removed_while_it_was_off_learns_it_at_its_first_use() {
     let machines = Machines::new();

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::Endpoint;
-use crate::id::PublicIdentity;
+use super::networks::JoinedNetwork;
+use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Event, Link, PeerKey, Reason, Timer};
 use crate::membership::{Answer, Credentials, Denial, MemberName, Question};
 use crate::network::{Membership, NetworkIndex};
@@ -311,6 +312,11 @@ impl Endpoint {
         self.peers.get(key).is_some_and(|peer| peer.link.has_confirmed_session())
     }
 
+    /// Returns true if a node can be told something now.
+    pub(super) fn is_node_connected(&self, joined: &JoinedNetwork, node: &NodeId) -> bool {
+        joined.by_node.get(node).is_some_and(|key| self.is_connected(*key))
+    }
+
     /// Sends the questions at once that wait for a session with this controller.
     pub(super) fn hurry_questions(&mut self, now: Instant, key: PeerKey) {
         let Some(handle) = self.peers.get(key).map(|peer| &peer.link.handle) else { return };
@@ -444,7 +450,8 @@ impl Endpoint {
     /// Returns the answer to the question for a program.
     fn program(&self, network: NetworkIndex, label: &MemberName, machine: &MemberName) -> Answer {
         let found = self.networks.get(&network).and_then(|joined| {
-            let admission = joined.policy.membership()?.program(label, machine)?;
+            let is_connected = |node: &NodeId| self.is_node_connected(joined, node);
+            let admission = joined.policy.membership()?.program(label, machine, is_connected)?;
             let peer = self.peers.get(*joined.by_node.get(admission.holder())?)?;
             let credentials = Box::new(admission.credentials().clone());
             Some(Answer::Found { identity: *peer.link.handle.identity(), credentials })

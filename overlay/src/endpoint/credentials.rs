@@ -37,6 +37,8 @@ const CHECK_AT_LEAST: Duration = Duration::from_secs(600);
 pub(super) struct Shown {
     /// Own credentials with a verdict, and the instance of the peer that gave it.
     judged: Option<([u8; 8], u64)>,
+    /// Instance of the peer that was told of this node's heads in the present session.
+    told: Option<u64>,
     repeats: u32,
     /// Time of the next repetition.
     repeat_at: Option<Instant>,
@@ -53,6 +55,7 @@ impl Shown {
     fn new(now: Instant) -> Self {
         Self {
             judged: None,
+            told: None,
             repeats: 0,
             repeat_at: None,
             check_at: None,
@@ -218,7 +221,7 @@ impl Endpoint {
     /// network and joined it again.
     pub(super) fn forget_verdict(&mut self, key: PeerKey) {
         if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) {
-            (shown.judged, shown.repeat_at) = (None, None);
+            (shown.judged, shown.told, shown.repeat_at) = (None, None, None);
         }
     }
 
@@ -288,7 +291,7 @@ impl Endpoint {
                 if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut())
                     && shown.budget.take(now)
                 {
-                    shown.judged = None;
+                    (shown.judged, shown.told) = (None, None);
                     self.show_credentials(now, key);
                 }
             }
@@ -364,6 +367,8 @@ impl Endpoint {
     fn admit(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let handle = peer.link.handle.clone();
+        let policy = self.networks.get(&handle.network()).map(|joined| &joined.policy);
+        handle.set_machine(policy.and_then(|policy| policy.machine_of(handle.id()).copied()));
         self.follow_addresses(now, &handle);
         self.schedule_check(now, key);
         self.note_refused(key, false);
@@ -374,9 +379,27 @@ impl Endpoint {
             if handle.sender().is_some() {
                 self.core.emit(Event::SessionReady(handle.clone()));
             }
+        }
+        self.tell_heads_once(now, key);
+        self.arm_heads(now, handle.network());
+    }
+
+    /// Tells a peer of this node's heads once both have accepted each other's credentials. That happens in
+    /// each session: a peer that was away, or has restarted, may have missed a removal meanwhile.
+    fn tell_heads_once(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key).filter(|peer| peer.link.handle.is_admitted()) else {
+            return;
+        };
+        let (network, instance) = (peer.link.handle.network(), peer.link.instance.unwrap_or_default());
+        let Some(own) = self.networks.get(&network).and_then(|joined| joined.policy.membership()?.own())
+        else {
+            return;
+        };
+        let Some(shown) = &mut peer.shown else { return };
+        // Before its verdict, it would drop them.
+        if shown.judged == Some((own.digest, instance)) && shown.told.replace(instance) != Some(instance) {
             self.tell_heads(now, key);
         }
-        self.arm_heads(now, handle.network());
     }
 
     /// Gives a peer the addresses that its certificate says.
@@ -430,7 +453,7 @@ impl Endpoint {
             self.tell(now, key, &MembershipMessage::Verdict { digest, reason });
         }
         if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) {
-            shown.check_at = None;
+            (shown.check_at, shown.told) = (None, None);
         }
         self.note_refused(key, true);
         if handle.set_admitted(false) {
@@ -486,7 +509,13 @@ impl Endpoint {
         shown.repeat_at = None;
         shown.judged = Some((digest, instance));
         let may_ask = shown.budget.take(now);
+        if reason != 0 {
+            shown.told = None;
+        }
         self.arm_shown(key);
+        if reason == 0 {
+            self.tell_heads_once(now, key);
+        }
         if let Some(refusal) = Refusal::from_code(reason) {
             tracing::info!(peer = %handle.logged(), %refusal, "the peer refuses this node's credentials");
             self.core.emit(Event::RefusedBy(handle.clone(), refusal));

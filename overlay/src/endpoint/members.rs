@@ -167,13 +167,32 @@ impl Endpoint {
     }
 
     /// Returns the addresses of the members with this name, this node's name included, in the order of
-    /// joining.
+    /// joining. A member without an address in the pool of a managed network does not know which addresses
+    /// belong to it, and gets none of these: packets to them would leave by the system's network.
     pub fn addresses_named(&self, name: &str, is_meant: impl Fn(NetworkId) -> bool) -> Vec<IpAddr> {
         let of_one = |network: &JoinedNetwork| {
-            let named = network.policy.nodes_named(name);
-            named.iter().flat_map(|node| network.policy.addresses_of(node)).collect::<Vec<_>>()
+            let mut named = network.policy.nodes_named(name);
+            // Programs that have ended stay known for a while, and others may have their label.
+            let is_program = |node: &NodeId| network.policy.machine_of(node).is_some();
+            named.sort_by_key(|node| is_program(node).then(|| !self.is_node_connected(network, node)));
+            let prefixes = network.policy.prefixes();
+            let is_inside = |address: &IpAddr| prefixes.iter().any(|prefix| prefix.contains(*address));
+            let addresses = named.iter().flat_map(|node| network.policy.addresses_of(node));
+            addresses.filter(is_inside).collect::<Vec<_>>()
         };
         self.networks.values().filter(|network| is_meant(network.id)).flat_map(of_one).collect()
+    }
+
+    /// Returns the network in which a label leads to programs that this node knows, and has no session with
+    /// any of them. They may have ended, and another one may have the label.
+    pub fn label_in_doubt(&self, name: &str, is_meant: impl Fn(NetworkId) -> bool) -> Option<NetworkIndex> {
+        let is_in_doubt = |network: &&JoinedNetwork| {
+            let named = network.policy.nodes_named(name);
+            let is_there = |node: &NodeId| *node == self.own_id || self.is_node_connected(network, node);
+            !named.is_empty() && !named.iter().any(is_there)
+        };
+        let mut meant = self.networks.values().filter(|network| name.contains('.') && is_meant(network.id));
+        meant.find(is_in_doubt).map(|network| network.index)
     }
 
     /// Returns the name of the member that has an address in one of the networks that are meant; the first
@@ -297,6 +316,7 @@ impl Endpoint {
         // The first address is the self-certifying one, which the peer derives itself.
         let watched = self.core.watched.clone();
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], watched, now));
+        handle.set_machine(members.policy.machine_of(handle.id()).copied());
         handle.set_prefixes(prefixes_of(&*members.policy, &node).into());
         handle.set_admitted(members.policy.membership().is_none());
         handle.set_cut_off(members.policy.membership().is_some_and(Membership::is_removed));

@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
-use super::peers::PeerState;
 use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Event, Gone, Link, Reason, Timer};
 use crate::membership::{Answer, MemberName, ProcessCertificate, Refusal};
@@ -75,6 +74,9 @@ impl Endpoint {
             tracing::debug!(network = %joined.id, %refusal, "the certificate of a program does not count");
             return false;
         }
+        if let Some(peer) = joined.by_node.get(node).and_then(|key| self.peers.get(*key)) {
+            peer.link.handle.set_machine(joined.policy.machine_of(node).copied());
+        }
         self.arm_programs(now, network);
         true
     }
@@ -140,14 +142,13 @@ impl Endpoint {
     ) -> Option<Answer> {
         let joined = self.networks.get(&network)?;
         let programs = joined.policy.programs()?;
-        let nodes = joined.policy.nodes_named(&format!("{label}.{machine}"));
-        let peer = |node| Some((node, self.peers.get(*joined.by_node.get(&node)?)?));
-        let peers: Vec<_> = nodes.into_iter().filter_map(peer).collect();
-        // One that has ended may still be known, and be the newest one.
-        let is_there = |(_, peer): &&(NodeId, &PeerState)| peer.link.has_confirmed_session();
-        let (node, peer) = peers.iter().find(is_there).or(peers.first())?;
-        let certificate = Box::new(programs.get(node)?.clone());
-        Some(Answer::Program { identity: *peer.link.handle.identity(), certificate })
+        let mut nodes = joined.policy.nodes_named(&format!("{label}.{machine}"));
+        nodes.sort_by_key(|node| !self.is_node_connected(joined, node));
+        nodes.into_iter().find_map(|node| {
+            let peer = self.peers.get(*joined.by_node.get(&node)?)?;
+            let certificate = Box::new(programs.get(&node)?.clone());
+            Some(Answer::Program { identity: *peer.link.handle.identity(), certificate })
+        })
     }
 
     /// Makes a program a peer that a listed member has named. Returns true if it is one now.

@@ -198,13 +198,22 @@ impl Endpoint {
         self.tell(now, key, &MembershipMessage::Have { issuer, epoch, digest });
     }
 
-    /// Shows all heads of this node to a peer.
+    /// Shows all heads of this node to a peer, or says that there is none.
     pub(super) fn tell_heads(&mut self, now: Instant, key: PeerKey) {
-        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
-        let heads = self.membership(network).into_iter().flat_map(Membership::heads);
-        for bytes in heads.map(|(head, _)| head.to_bytes()).collect::<Vec<_>>() {
-            self.tell(now, key, &MembershipMessage::Head(&bytes));
+        if !self.show_heads(now, key) {
+            self.tell_have(now, key, NO_ISSUER);
         }
+    }
+
+    /// Shows all heads of this node to a peer. Returns false if there is none.
+    fn show_heads(&mut self, now: Instant, key: PeerKey) -> bool {
+        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return false };
+        let heads = self.membership(network).into_iter().flat_map(Membership::heads);
+        let heads: Vec<_> = heads.map(|(head, _)| head.to_bytes()).collect();
+        for bytes in &heads {
+            self.tell(now, key, &MembershipMessage::Head(bytes));
+        }
+        !heads.is_empty()
     }
 
     /// Handles a peer's word about its newest head of an issuer.
@@ -224,8 +233,9 @@ impl Endpoint {
         let own = membership.head_by(issuer).map(|head| (head.epoch(), head.digest(), head.to_bytes()));
         let (own_epoch, own_digest, bytes) = own.unwrap_or_default();
         if issuer == NO_ISSUER {
+            // Two nodes without a head have nothing to tell each other.
             if self.is_member(key) && self.may_judge(now, key) {
-                self.tell_heads(now, key);
+                self.show_heads(now, key);
             }
         } else if (own_epoch, own_digest) < (epoch, digest) {
             // The peer sees that this node is behind, and shows its head.
@@ -238,7 +248,8 @@ impl Endpoint {
         }
     }
 
-    /// Handles a head that a peer shows: fetches its set if it is newer than the known one of its issuer.
+    /// Handles a head that a peer shows: fetches its set if it is newer than the known one of its issuer, and
+    /// answers by that one if it is older. A newer head has no answer, so two nodes do not go on for ever.
     pub(super) fn on_head(&mut self, now: Instant, key: PeerKey, bytes: &[u8]) {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
         let Ok(head) = Head::parse(bytes) else {
@@ -246,6 +257,14 @@ impl Endpoint {
         };
         let (issuer, unix_time) = (head.issuer(), self.core.clock.unix_time(now));
         let Some(membership) = self.membership(network) else { return };
+        let known = membership.head_by(start_of(&issuer));
+        let newer = known.filter(|known| head.is_older_than(known.epoch(), known.digest()));
+        if let Some(bytes) = newer.map(Head::to_bytes) {
+            if self.is_member(key) && self.may_judge(now, key) {
+                self.tell(now, key, &MembershipMessage::Head(&bytes));
+            }
+            return;
+        }
         // A stranger that offers a head and not its set would keep members from fetching it.
         if !membership.misses(&head)
             || !self.is_member(key)

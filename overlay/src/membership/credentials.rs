@@ -208,6 +208,12 @@ impl Admission {
         self.credentials.end()
     }
 
+    /// Returns when the last of the statements about the member ends.
+    pub(crate) fn last_end(&self) -> UnixTime {
+        let Credentials { certificate, process, .. } = &self.credentials;
+        process.as_ref().map_or(certificate.end(), |process| process.end().max(certificate.end()))
+    }
+
     /// Returns the newest time that an issuer has signed. No clock that is right shows an earlier one, apart
     /// from the tolerance.
     pub fn signed_time(&self) -> UnixTime {
@@ -224,7 +230,11 @@ impl Admission {
             (delegation.issuer().node_id(), delegation.serial()),
             (certificate.grant().node, certificate.serial()),
         ];
-        named.extend(process.as_ref().map(|process| (self.holder, process.serial())));
+        // A removal of the machine ends what it has signed until then, also beside a later certificate of its.
+        let of_process = |process: &ProcessCertificate| {
+            [self.holder, certificate.grant().node].map(|node| (node, process.serial()))
+        };
+        named.extend(process.as_ref().map(of_process).into_iter().flatten());
         // First, because a revoked node must not hear that it only has to renew.
         if named.iter().any(|(node, serial)| revoked.covers(node, *serial)) {
             return Err(Refusal::Revoked);

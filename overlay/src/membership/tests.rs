@@ -155,6 +155,24 @@ fn revocations_count_for_members_issuers_and_programs_until_a_later_serial() {
     }
 }
 
+/// A program of the time before must not count again by the certificate of a machine that was admitted again.
+#[test]
+fn a_removal_ends_what_the_machine_has_signed_until_then() {
+    let later = Serial::next(NOW, Some(serial()));
+    let mut removed = Revocations::default();
+    let machine = identity(3).node_id();
+    removed.add(machine, Revocation { min_serial: later, until: NOW.plus(DAY) });
+    let certificate = Certificate::sign(&identity(2), network(), grant(machine), later, DAY);
+    let again = Credentials::new(secret().public(), delegation(), certificate.expect("a good grant"));
+    let hour = ProcessCertificate::MAX_LIFETIME;
+    for (signed, verdict) in [(serial(), Err(Refusal::Revoked)), (later, Ok(()))] {
+        let node = identity(4).node_id();
+        let process = ProcessCertificate::sign(&identity(3), network(), &node, None, signed, hour);
+        let admission = again.of_process(process).authenticate(&secret().public(), network(), &node);
+        assert_eq!(admission.expect("signed by its machine").check(NOW, &removed), verdict);
+    }
+}
+
 #[test]
 fn heads_name_one_set_and_their_issuer() {
     let (key, network) = (secret().public(), network());

@@ -219,6 +219,10 @@ impl Policy for Static {
         false
     }
 
+    fn machine_of(&self, node: &NodeId) -> Option<&PublicIdentity> {
+        self.programs.get(node).map(ProcessCertificate::machine)
+    }
+
     fn name_of(&self, node: &NodeId) -> Option<&str> {
         let machine = self.programs.get(node).map(|program| program.machine().node_id());
         self.members.get(&machine.unwrap_or(*node))?.name.as_deref()

@@ -140,8 +140,9 @@ pub struct Membership {
     heads: BTreeMap<NodeId, (Head, Arc<[u8]>)>,
     /// Members that have shown their credentials in a session.
     admitted: BTreeMap<NodeId, Admission>,
-    /// Members that a controller has named. They have to show their credentials themselves.
-    found: BTreeMap<NodeId, Admission>,
+    /// Members and programs that others have named, by node and machine. They have to show their credentials
+    /// themselves: any member can certify any node as its program, so no such claim replaces another one.
+    found: BTreeMap<(NodeId, NodeId), Admission>,
 }
 
 impl Membership {
@@ -324,10 +325,17 @@ impl Membership {
         self.own.as_ref()?.admission.credentials().process().map(ProcessCertificate::machine)
     }
 
-    /// Returns the program of a machine that has shown its credentials with this label, the newest one first.
-    pub(crate) fn program(&self, label: &MemberName, machine: &MemberName) -> Option<&Admission> {
+    /// Returns the program of a machine that has shown its credentials with this label: the newest one of
+    /// those that are connected, or of all, because two may have the same label and the newer one has ended.
+    pub(crate) fn program(
+        &self,
+        label: &MemberName,
+        machine: &MemberName,
+        is_connected: impl Fn(&NodeId) -> bool,
+    ) -> Option<&Admission> {
         let is_meant = |one: &&Admission| one.label() == Some(label) && one.grant().name == *machine;
-        self.admitted.values().filter(is_meant).max_by_key(|one| program_serial(one))
+        let meant = self.admitted.values().filter(is_meant);
+        meant.max_by_key(|one| (is_connected(one.holder()), program_serial(one)))
     }
 
     /// Returns the newest head of the issuer whose node ID begins with these bytes.
@@ -542,7 +550,7 @@ impl Membership {
         if !self.admitted.get(holder).is_some_and(is_older) {
             self.admitted.insert(*holder, admission);
         }
-        self.found.remove(holder);
+        self.forget_found(holder);
         Ok(())
     }
 
@@ -561,9 +569,13 @@ impl Membership {
             self.found.pop_first();
         }
         if !self.admitted.contains_key(holder) {
-            self.found.insert(*holder, admission);
+            self.found.insert((*holder, admission.grant().node), admission);
         }
         Ok(())
+    }
+
+    fn forget_found(&mut self, holder: &NodeId) {
+        self.found.retain(|(node, _), _| node != holder);
     }
 
     fn check(
@@ -579,8 +591,7 @@ impl Membership {
         match self.verdict(&admission, unix_time) {
             Ok(()) => self.note(&admission, Some(unix_time)),
             Err(Refusal::Revoked) => {
-                let certificate = credentials.certificate();
-                self.revoked.keep(&certificate.grant().node, certificate.end());
+                self.revoked.keep(&admission.grant().node, admission.last_end());
                 return Err(Refusal::Revoked);
             }
             // The clock may be wrong, which a controller can tell.
@@ -611,7 +622,7 @@ impl Membership {
     /// Forgets the admission of a node.
     pub(crate) fn expel(&mut self, node: &NodeId) {
         self.admitted.remove(node);
-        self.found.remove(node);
+        self.forget_found(node);
     }
 
     /// Returns why an admitted node is admitted no longer, if so.
@@ -676,7 +687,12 @@ impl Membership {
 
     fn known(&self, node: &NodeId) -> Option<&Admission> {
         let own = self.own.as_ref().map(|own| &own.admission).filter(|own| own.holder() == node);
-        own.or_else(|| self.admitted.get(node)).or_else(|| self.found.get(node))
+        let found = || {
+            let claims = self.found.values().filter(|one| one.holder() == node);
+            // What a controller says goes before what a member says about a program.
+            claims.min_by_key(|one| one.is_process())
+        };
+        own.or_else(|| self.admitted.get(node)).or_else(found)
     }
 
     /// Returns all known members, this node included.
@@ -777,6 +793,11 @@ impl Policy for Managed {
     /// Returns true for self-certifying addresses, and for those that a controller may have granted.
     fn may_exist(&self, address: IpAddr) -> bool {
         self.prefixes().iter().any(|prefix| prefix.contains(address))
+    }
+
+    fn machine_of(&self, node: &NodeId) -> Option<&PublicIdentity> {
+        let admission = self.membership.known(node)?;
+        admission.credentials().process().map(ProcessCertificate::machine)
     }
 
     fn name_of(&self, node: &NodeId) -> Option<&str> {

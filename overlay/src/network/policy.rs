@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Membership, NetworkConfig, Prefix, Programs, StaticMember};
-use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
+use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::membership::{ProcessCertificate, Refusal};
 
 /// Decisions of one network about its members.
@@ -86,6 +86,11 @@ pub trait Policy: fmt::Debug + Send + Sync {
 
     /// Returns the description of the network for people and scripts.
     fn summary(&self) -> NetworkSummary;
+
+    /// Returns the member beside whose node a node is, if it is a program's with keys of its own.
+    fn machine_of(&self, _: &NodeId) -> Option<&PublicIdentity> {
+        None
+    }
 
     /// Returns the membership of a network whose nodes show credentials to each other before anything else
     /// passes; `None` if the network's description says who is a member.

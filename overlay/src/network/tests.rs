@@ -265,6 +265,31 @@ mod look_ups {
         assert_eq!(said(9, credentials(3)), Ok(()), "a controller answers for all");
         assert_eq!(known.hear(&node(1), &node(5), &Answer::Absent, NOW), Err(Refusal::Issuer));
     }
+
+    /// A member can sign a process certificate for any node, and answer with it.
+    #[test]
+    fn a_claim_about_another_member_s_node_replaces_nothing() {
+        let mut config = ManagedNetwork::new(network());
+        config.key = Some(NetworkSecret::from_seed(&[77; 32]).public());
+        let serial = Serial::next(UnixTime::from(NOW), None);
+        let label = "web".parse().ok();
+        let signed = ProcessCertificate::sign(&keys(1), network(), &node(3), label, serial, DAY);
+        let (claim, word) = (credentials(1).of_process(signed), credentials(3));
+        for order in [[&claim, &word], [&word, &claim]] {
+            let mut policy = super::NetworkConfig::Managed(Box::new(config.clone())).policy();
+            let known = policy.membership_mut().expect("managed");
+            for credentials in order {
+                known.note_found(&node(3), credentials, NOW).expect("signed");
+            }
+            assert_eq!(policy.name_of(&node(3)), Some("node-3"));
+            assert_eq!(policy.nodes_named("node-3"), [node(3)]);
+            assert_eq!(policy.machine_of(&node(3)), None);
+            // What it shows itself counts alone.
+            let known = policy.membership_mut().expect("managed");
+            known.judge(&node(3), &word.to_bytes(), NOW).expect("a member");
+            assert!(policy.nodes_named("web.node-1").is_empty());
+        }
+    }
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Peer {
     link: RwLock<Link>,
     receive_buffer: AtomicU32,
     forgotten: AtomicBool,
+    /// Member beside whose node the peer is, if it is a program's.
+    machine: RwLock<Option<Box<PublicIdentity>>>,
     /// False until the peer has shown credentials, in a network that needs them.
     admitted: AtomicBool,
     /// True while this node is removed from the network, so that no packet to the peer would pass.
@@ -109,6 +111,7 @@ impl Peer {
             link: RwLock::default(),
             receive_buffer: AtomicU32::new(ASSUMED_RECEIVE_BUFFER),
             forgotten: AtomicBool::new(false),
+            machine: RwLock::default(),
             admitted: AtomicBool::new(true),
             cut_off: AtomicBool::new(false),
             activity: Activity::new(now),
@@ -167,6 +170,23 @@ impl Peer {
     /// peer.
     pub fn owns(&self, source: IpAddr) -> bool {
         sync::read(&self.prefixes).iter().any(|prefix| prefix.contains(source))
+    }
+
+    /// Returns the member beside whose node the peer is; `None` if the peer is no program's node with keys of
+    /// its own.
+    pub fn machine(&self) -> Option<PublicIdentity> {
+        sync::read(&self.machine).as_deref().copied()
+    }
+
+    /// Returns the node ID of the member that the peer is or belongs to. Limits for one member count by it,
+    /// because a member can certify any number of programs.
+    pub fn member(&self) -> NodeId {
+        sync::read(&self.machine).as_deref().map_or(self.id, PublicIdentity::node_id)
+    }
+
+    /// Replaces the member beside whose node the peer is.
+    pub(crate) fn set_machine(&self, machine: Option<PublicIdentity>) {
+        *sync::write(&self.machine) = machine.map(Box::new);
     }
 
     /// Returns true if packets may pass: the peer has shown credentials, or its network needs none.

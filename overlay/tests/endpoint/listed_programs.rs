@@ -95,6 +95,8 @@ fn a_program_needs_no_entry_in_the_list() {
     net.send(1, program, b"answer");
     net.run(SECOND);
     assert_eq!((net.received(1), net.received(program)), (vec![b"hello".to_vec()], vec![b"answer".to_vec()]));
+    let members = [net.peer(1, 0).member(), net.peer(1, program).member(), net.peer(0, program).member()];
+    assert_eq!(members, [node_id(1); 3]);
     // The machine's name leads to its own node first, and its addresses stay with that.
     let at = network(&net, 1);
     let own = net.address(1, at, program);
@@ -104,6 +106,24 @@ fn a_program_needs_no_entry_in_the_list() {
     assert_eq!(net.nodes[1].endpoint.name_at(own, |_| true), Some("node-1".to_owned()));
     // Its machine's node meets it without a word of anybody.
     assert_eq!(named(&net, 0, "node-1").len(), 3);
+}
+
+#[test]
+fn a_label_that_two_programs_have_leads_to_the_one_that_is_there() {
+    let mut net = members(&[1, 2]);
+    let old = add(&mut net, 1, 11, Some("dup"));
+    net.run(2 * SECOND);
+    let new = add(&mut net, 1, 12, Some("dup"));
+    net.run(SECOND);
+    net.nodes[new].up = false;
+    net.wait(HOUR / 2, |net| net.peer(0, new).session().is_none() && net.peer(0, old).session().is_some());
+    net.send(1, 0, b"hello");
+    net.run(SECOND);
+    let at = network(&net, 1);
+    let question = Question::FindProgram("dup".parse().expect("a label"), "node-1".parse().expect("a name"));
+    assert!(net.nodes[1].endpoint.find_member(net.now, at, &question));
+    net.run(5 * SECOND);
+    assert_eq!(named(&net, 1, "dup.node-1"), [net.address(1, at, old)]);
 }
 
 #[test]

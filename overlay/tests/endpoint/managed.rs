@@ -58,6 +58,10 @@ impl Authority {
     pub(super) fn credentials(&self, identity: u8, at: Duration) -> Credentials {
         let mut grant = Grant::new(node_id(identity), format!("node-{identity}").parse().expect("a name"));
         (grant.ipv4, grant.ipv4_length) = (Some([10, 7, 0, identity].into()), 24);
+        self.sign(grant, at)
+    }
+
+    fn sign(&self, grant: Grant, at: Duration) -> Credentials {
         let serial = Serial::next(UnixTime::from(UNIX_TIME + at), None);
         let signed = Certificate::sign(&self.identity, id(), grant, serial, self.lifetime);
         Credentials::new(secret().public(), self.delegation.clone(), signed.expect("a good grant"))
@@ -156,6 +160,25 @@ fn members_reach_each_other_by_name_and_granted_address() {
     let own = net.nodes[1].endpoint.addresses(at);
     assert_eq!(own[1..], [std::net::IpAddr::from([10, 7, 0, 2])]);
     assert_eq!((net.counter(0, "peers_admitted"), net.counter(1, "peers_admitted")), (1, 1));
+}
+
+#[test]
+fn a_member_without_an_address_in_the_pool_is_led_to_none() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[1]);
+    let bare = net.add(2);
+    let grant = Grant::new(node_id(2), "bare".parse().expect("a name"));
+    net.join(bare, &config(Some(authority.sign(grant, Duration::ZERO))));
+    net.run(4 * SECOND);
+    net.send(bare, 0, b"hello");
+    net.run(SECOND);
+    // To its system, the pool is somewhere else.
+    let at = network(&net, bare);
+    let named = net.nodes[bare].endpoint.addresses_named("node-1", |_| true);
+    assert_eq!(named, [net.address(bare, at, 0)]);
+    let own = authority.credentials(2, SECOND);
+    net.nodes[bare].endpoint.set_credentials(net.now, at, &own).expect("its own");
+    assert_eq!(net.nodes[bare].endpoint.addresses_named("node-1", |_| true).len(), 2);
 }
 
 #[test]
@@ -726,6 +749,88 @@ fn revocations_of_all_issuers_survive_a_restart() {
         assert!(!net.peer(node, former).is_admitted(), "{removed}");
     }
     assert!(net.received(node).is_empty());
+}
+
+/// Waits until a node has a session with another one, and returns the time from then until it observes a
+/// removal.
+fn hears_after_session(net: &mut Net, node: usize, from: usize, removed: u8) -> Duration {
+    let at = network(net, node);
+    let address = net.address(node, at, from);
+    net.wait(Duration::from_secs(130), |net| {
+        let found = net.nodes[node].endpoint.lookup(net.now, at, address);
+        matches!(found, Lookup::Peer(peer) if peer.session().is_some())
+    });
+    net.wait(Duration::from_secs(130), |net| {
+        let known = net.nodes[node].endpoint.membership(at).expect("managed");
+        known.revocations().iter().any(|(node, _)| *node == node_id(removed))
+    })
+}
+
+#[test]
+fn a_node_that_restarts_hears_of_removals_as_soon_as_it_has_a_session() {
+    // The node knows no head, or an older one.
+    for knows_older in [false, true] {
+        let mut authority = Authority::new();
+        let mut net = members(&authority, &[CONTROLLER, 1]);
+        net.send(1, 0, b"open");
+        net.run(SECOND);
+        if knows_older {
+            let older = authority.revoke(65, Duration::from_secs(5));
+            set_revocations(&mut net, 0, &older);
+            net.run(20 * SECOND);
+        }
+        let kept = kept(&net, 1);
+        assert_eq!(kept.revocations.len(), usize::from(knows_older));
+        net.nodes[1].up = false;
+        let removal = authority.revoke(66, net.now - crate::net::instant());
+        set_revocations(&mut net, 0, &removal);
+        net.run(20 * SECOND);
+        assert!(net.peer(0, 1).is_admitted(), "it has not said goodbye");
+        net.restart(1, 4001, UNIX_TIME + (net.now - crate::net::instant()));
+        net.join(1, &NetworkConfig::Managed(Box::new(kept)));
+        let took = hears_after_session(&mut net, 1, 0, 66);
+        assert!(took < SECOND, "{took:?}, knows an older one: {knows_older}");
+    }
+}
+
+#[test]
+fn a_node_hears_in_each_session_what_it_has_missed_without_one() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1]);
+    net.send(1, 0, b"open");
+    net.run(SECOND);
+    separate(&mut net, &[(0, 1)]);
+    net.wait(Duration::from_secs(600), |net| {
+        net.peer(0, 1).session().is_none() && net.peer(1, 0).session().is_none()
+    });
+    let removal = authority.revoke(66, net.now - crate::net::instant());
+    set_revocations(&mut net, 0, &removal);
+    net.run(20 * SECOND);
+    separate(&mut net, &[]);
+    let took = hears_after_session(&mut net, 1, 0, 66);
+    assert!(took < SECOND, "{took:?}");
+}
+
+/// A node whose words are lost in one direction still learns of a newer head, because its own is answered.
+#[test]
+fn who_shows_an_older_head_is_answered_by_the_newer_one_and_no_more() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[1, 2]);
+    net.send(0, 1, b"open");
+    net.run(SECOND);
+    let (older, _) = authority.revoke(65, Duration::from_secs(5));
+    let newer = authority.revoke(66, Duration::from_secs(5));
+    set_revocations(&mut net, 0, &newer);
+    set_revocations(&mut net, 1, &newer);
+    net.run(20 * SECOND);
+    net.sent.clear();
+    for _ in 0..100 {
+        say(&mut net, 1, 0, &MembershipMessage::Head(&older.to_bytes()).to_bytes());
+    }
+    net.run(SECOND);
+    // A burst for all of a peer's messages, then four a second.
+    let answers = net.sent.iter().filter(|sent| sent.from == net.nodes[0].socket).count();
+    assert!((1..=40).contains(&answers), "{answers}");
 }
 
 #[test]

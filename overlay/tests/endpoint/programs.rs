@@ -66,6 +66,10 @@ fn programs_are_admitted_as_their_machine_and_ask_no_controller_for_credentials(
     let both = named(&net, 2, "NODE-1");
     assert_eq!((both.first(), both.last()), (Some(&net.address(2, at, 1)), Some(&own)));
     assert!(named(&net, 2, "other.node-1").is_empty());
+    let (of_machine, of_program) = (net.peer(2, 1), net.peer(2, web));
+    assert_eq!((of_machine.machine(), of_machine.member()), (None, node_id(1)));
+    let keys = *Identity::from_seed(&[1; 32]).public();
+    assert_eq!((of_program.machine(), of_program.member()), (Some(keys), node_id(1)));
     // The granted address stays the machine's.
     net.send_to(2, at, [10, 7, 0, 1].into(), b"granted");
     net.run(SECOND);
@@ -128,6 +132,34 @@ fn a_label_is_found_at_a_controller_after_the_machine_s_node_has_ended() {
     net.send_to(2, network(&net, 2), to, b"found");
     net.run(SECOND);
     assert_eq!(net.received(web), [b"found".to_vec()]);
+}
+
+#[test]
+fn a_label_that_two_programs_have_leads_to_the_one_that_is_there() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[1, 2]);
+    let old = add(&mut net, &authority, 1, 11, Some("dup"));
+    net.run(2 * SECOND);
+    let new = add(&mut net, &authority, 1, 12, Some("dup"));
+    net.send(1, 0, b"hello");
+    net.run(SECOND);
+    let at = network(&net, 0);
+    assert_eq!(named(&net, 0, "dup.node-1")[0], net.address(0, at, new));
+    assert_eq!(net.nodes[0].endpoint.label_in_doubt("dup.node-1", |_| true), None);
+    net.nodes[new].up = false;
+    net.wait(HOUR / 2, |net| net.peer(0, new).session().is_none() && net.peer(0, old).session().is_some());
+    assert_eq!(named(&net, 0, "dup.node-1")[0], net.address(0, at, old));
+    let at = network(&net, 1);
+    let question = Question::FindProgram(name("dup"), name("node-1"));
+    assert!(net.nodes[1].endpoint.find_member(net.now, at, &question));
+    net.run(5 * SECOND);
+    assert_eq!(named(&net, 1, "dup.node-1"), [net.address(1, at, old)]);
+    // It has no session yet, and asks again.
+    assert_eq!(net.nodes[1].endpoint.label_in_doubt("dup.node-1", |_| true), Some(at));
+    net.send(1, old, b"found");
+    net.run(SECOND);
+    assert_eq!(net.received(old), [b"found".to_vec()]);
+    assert_eq!(net.nodes[1].endpoint.label_in_doubt("dup.node-1", |_| true), None);
 }
 
 #[test]

@@ -242,6 +242,16 @@ impl TcpStream {
         self.socket().is_ok_and(|socket| socket.unacknowledged().is_ok())
     }
 
+    /// Returns the error that has ended the connection, if one has.
+    pub fn broken(&self) -> Option<io::Error> {
+        match self.socket().map(|socket| socket.unacknowledged()) {
+            Ok(Ok(_)) => None,
+            Ok(Err(Errno::NOTCONN)) => Some(self.cause(Errno::CONNRESET)),
+            Ok(Err(error)) => Some(self.broke(error)),
+            Err(error) => Some(error.into()),
+        }
+    }
+
     /// Waits until the peer has acknowledged everything that was written.
     ///
     /// # Errors
