@@ -1,5 +1,5 @@
-//! Machines that join, and their controller, killed at any moment: one row, one address, the invite used once,
-//! nothing lost that was told, and no file broken.
+//! Machines that join, and their controller, killed at any moment: one row, one address, the invite used
+//! once, nothing lost that was told, and no file broken.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -178,8 +178,8 @@ impl Scene {
         self.machines.command(machine, &["join", &text, "--as", "team"])
     }
 
-    /// Checks what the controller and a machine that has joined know of each other. `told` is what the machine
-    /// was granted before.
+    /// Checks what the controller and a machine that has joined know of each other. `told` is what the
+    /// machine was granted before.
     fn check(&mut self, machine: &str, told: Option<&Grant>) {
         let directory = self.machines.directory(machine);
         let record = StateDir::membership(&directory, self.id).expect("readable").expect("a record");

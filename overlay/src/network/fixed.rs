@@ -23,7 +23,7 @@ pub struct StaticNetwork {
     /// ([`NetworkConfig::with_exit`]).
     pub exit: Option<NodeId>,
     /// Certificate of this node, if it is a program's beside the node of a member.
-    pub program: Option<ProcessCertificate>,
+    pub program: Option<Box<ProcessCertificate>>,
 }
 
 /// One member of a [`StaticNetwork`].
@@ -134,7 +134,7 @@ impl Static {
             members: by_node(&network.members),
             changed: BTreeMap::new(),
             exit: network.exit,
-            programs: Programs::new(network.id, network.program.as_ref()),
+            programs: Programs::new(network.id, network.program.as_deref()),
         }
     }
 }

@@ -159,11 +159,11 @@ impl NetworkConfig {
         self
     }
 
-    /// Makes this the network of a program's node, by a certificate of a listed member. Does nothing where the
-    /// description lists no members.
+    /// Makes this the network of a program's node, by a certificate of a listed member. Does nothing where
+    /// the description lists no members.
     pub fn set_program(&mut self, certificate: ProcessCertificate) {
         if let Self::Static(network) = self {
-            network.program = Some(certificate);
+            network.program = Some(Box::new(certificate));
         }
     }
 

@@ -48,7 +48,7 @@ fn listed(program: Option<ProcessCertificate>) -> NetworkConfig {
         psk: None,
         members: (1..=3).map(member).collect(),
         exit: None,
-        program,
+        program: program.map(Box::new),
     })
 }
 
