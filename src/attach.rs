@@ -168,7 +168,8 @@ impl NodeHandle {
     /// Returns the addresses of the members with this name, in the networks that exist for the handle.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
         let networks = self.networks();
-        self.datapath().addresses_named(name, |id| networks.iter().any(|network| network.id == id))
+        self.datapath()
+            .addresses_named(Instant::now(), name, |id| networks.iter().any(|network| network.id == id))
     }
 
     /// Asks the controllers of managed networks for the member with a name, if one may have it. Returns false

@@ -283,13 +283,18 @@ impl Datapath {
 
     /// Returns the addresses of the members with this name, in the joined networks that are meant. Asks again
     /// for the programs with a label if those that are known may have ended.
-    pub fn addresses_named(&self, name: &str, is_meant: impl Fn(NetworkId) -> bool) -> Vec<IpAddr> {
+    pub fn addresses_named(
+        &self,
+        now: Instant,
+        name: &str,
+        is_meant: impl Fn(NetworkId) -> bool,
+    ) -> Vec<IpAddr> {
         let (found, in_doubt) = {
             let control = self.control();
             (control.addresses_named(name, &is_meant), control.label_in_doubt(name, is_meant))
         };
         if let Some(network) = in_doubt {
-            self.find_name(Instant::now(), network, name, &mut Batch::default());
+            self.find_name(now, network, name, &mut Batch::default());
         }
         found
     }

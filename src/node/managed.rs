@@ -545,7 +545,9 @@ const NAME_POLL: Duration = Duration::from_millis(5);
 /// Returns the addresses of the members with a name in these networks. Of a managed network, asks the
 /// controller for a member that this node has not met.
 pub(crate) fn addresses_named(datapath: &Datapath, name: &str, networks: &[JoinedNetwork]) -> Vec<IpAddr> {
-    let known = || datapath.addresses_named(name, |id| networks.iter().any(|network| network.id == id));
+    let known = || {
+        datapath.addresses_named(Instant::now(), name, |id| networks.iter().any(|network| network.id == id))
+    };
     let found = known();
     let now = Instant::now();
     while found.is_empty() && now.elapsed() < NAME_WAIT && search_name(datapath, name, networks) {

@@ -230,7 +230,7 @@ impl Admission {
             (delegation.issuer().node_id(), delegation.serial()),
             (certificate.grant().node, certificate.serial()),
         ];
-        // A removal of the machine ends what it has signed until then, also beside a later certificate of its.
+        // A removal of the machine ends what it has signed until then, also beside a later certificate.
         let of_process = |process: &ProcessCertificate| {
             [self.holder, certificate.grant().node].map(|node| (node, process.serial()))
         };
