@@ -23,6 +23,9 @@ use crate::managed::Machines;
 /// Number of machines that join at the same time.
 const JOINERS: u32 = 3;
 
+/// Number of controllers that are killed at the same time. Each waits for 5 s for newer removals then.
+const CONTROLLERS: u32 = 4;
+
 #[test]
 fn a_machine_that_is_killed_while_it_joins_joins_when_it_is_started_again() {
     joiners_are_killed(24);
@@ -36,13 +39,13 @@ fn machines_are_killed_500_times_while_they_join() {
 
 #[test]
 fn a_machine_joins_though_the_controller_is_killed_meanwhile() {
-    controllers_are_killed(12);
+    controllers_are_killed(3);
 }
 
 #[test]
 #[ignore = "cargo xtask test --only slow: 500 rounds"]
 fn the_controller_is_killed_500_times_while_machines_join() {
-    controllers_are_killed(500);
+    controllers_are_killed(125);
 }
 
 fn joiners_are_killed(rounds: u32) {
@@ -88,7 +91,20 @@ fn joiners_are_killed(rounds: u32) {
     assert!(told < rounds && admitted < rounds, "all were killed too late");
 }
 
+/// Kills each of the controllers once in each round.
 fn controllers_are_killed(rounds: u32) {
+    let unfinished: u32 = thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..CONTROLLERS).map(|_| scope.spawn(|| controller_is_killed(rounds))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no failure")).sum()
+    });
+    let all = rounds * CONTROLLERS;
+    eprintln!("{all} controllers killed: {unfinished} before the machine had its certificate");
+    assert!(unfinished > 0, "all were killed too late");
+}
+
+/// Returns in how many rounds the controller ended before its machine had a certificate.
+fn controller_is_killed(rounds: u32) -> u32 {
     let mut scene = Scene::new();
     let mut serving = scene.machines.serve("alpha");
     let usual = scene.usual_time();
@@ -109,8 +125,7 @@ fn controllers_are_killed(rounds: u32) {
         scene.check(&machine, kept.as_ref());
     }
     scene.check_all();
-    eprintln!("{rounds} controllers killed: {unfinished} before the machine had its certificate");
-    assert!(unfinished > 0, "all were killed too late");
+    unfinished
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
