@@ -336,6 +336,5 @@ fn start_fifty(all: impl Fn(&(dyn Fn() -> Started + Sync)) -> Vec<Started>) -> D
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
     eprintln!("the removal has ended all after {:?}", begun.elapsed());
-    assert!(TcpStream::connect_on(&programs[0].1, to).is_err());
     most
 }
