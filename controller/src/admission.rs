@@ -17,7 +17,7 @@ use crate::addresses::{self, Hints};
 use crate::controller::{Asked, bump_epoch, lock, raise_floor};
 use crate::keys::Keys;
 use crate::member::{self, FORGOTTEN, Member, Standing, join_tags, millis, span, to_mapped};
-use crate::memory::{EPHEMERAL_LIFETIME, Memory, MARGIN};
+use crate::memory::{EPHEMERAL_LIFETIME, MARGIN, Memory};
 use crate::pending;
 use crate::program::{Additions, InviteFacts, ShownInvite, View};
 use crate::settings::Settings;

@@ -15,7 +15,7 @@ use crate::addresses::Hints;
 use crate::admission::{self, Admission, Fail, Known, Outcome, Round};
 use crate::keys::{Keys, RecoveryWords};
 use crate::member::{FORGOTTEN, Member, millis, number, span, to_mapped};
-use crate::memory::{Memory, News, MARGIN, unsettled_until};
+use crate::memory::{MARGIN, Memory, News, unsettled_until};
 use crate::pending::SourceLimits;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, Write};

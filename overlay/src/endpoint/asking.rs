@@ -444,10 +444,14 @@ impl Endpoint {
         }
         let was_wrong = answer.time().is_some_and(|time| membership.set_clock(unix_time, &node, time));
         let place = membership.controllers().iter().position(|controller| controller.node_id() == node);
-        // One that does not renew this node's credentials may lack something that the next one knows.
+        // One that does not renew this node's credentials may lack something that the next one knows. A person
+        // may have taken a removal back at another one.
         let refuses = number == CERTIFY
-            && membership.own().is_some()
-            && matches!(answer, Answer::Pending { .. } | Answer::Denied { .. });
+            && match &answer {
+                Answer::Denied { reason: Denial::Removed, .. } => true,
+                Answer::Pending { .. } | Answer::Denied { .. } => membership.own().is_some(),
+                _ => false,
+            };
         let place = place.map(|place| place + usize::from(refuses));
         joined.asking.preferred = place.unwrap_or(joined.asking.preferred);
         if was_wrong {
@@ -472,6 +476,8 @@ impl Endpoint {
             Answer::Denied { reason, .. } if number == CERTIFY => {
                 if *reason == Denial::Removed {
                     self.set_removed(network, true);
+                    // Only a thief's key may say so, and members' credentials name other controllers.
+                    self.meet_anybody(now, network, Reason::Hint);
                 }
                 Some(DENIED_PAUSE + DENIED_PAUSE.mul_f64(self.draw()))
             }

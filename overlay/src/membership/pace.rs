@@ -15,6 +15,9 @@ pub const RENEW_BY: Duration = Duration::from_secs(2400);
 /// Longest pause between two questions.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(1200);
 
+/// Interval at which a node without a session with a controller tries to get one.
+pub const KEEP_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Time in which questions are repeated fast.
 pub(crate) const FAST: Duration = Duration::from_secs(30);
 

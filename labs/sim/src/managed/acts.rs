@@ -11,6 +11,8 @@ type Told = Result<(), Violation>;
 pub(super) fn play(story: &mut Story, members: usize, back: &mut Duration) -> Told {
     everybody_joins(story, members)?;
     more_issuers(story)?;
+    // Until certificates have ended.
+    story.strand();
     let mut acts = [flapping, cut_in_two, wrong_clocks, to_and_fro, restarts];
     for at in (1..acts.len()).rev() {
         acts.swap(at, story.random.below(at + 1));
@@ -21,6 +23,7 @@ pub(super) fn play(story: &mut Story, members: usize, back: &mut Duration) -> To
     old_store(story)?;
     stolen_key(story)?;
     all_away(story)?;
+    story.end_island();
     *back = story.wait_for_all()?;
     // Removed nodes go on trying until nothing counts any more.
     story.run(10 * MINUTE)?;
@@ -226,8 +229,9 @@ fn all_away(story: &mut Story) -> Told {
 fn revoke_where_known(story: &mut Story, number: usize, at: usize) {
     let node = story.field.machines[number].id().to_string();
     let office = &story.offices[at];
-    let is_known = office.controller.as_ref().is_some_and(|controller| {
-        controller.find(&node).is_ok_and(|member| member.is_member())
-    });
+    let is_known = office
+        .controller
+        .as_ref()
+        .is_some_and(|controller| controller.find(&node).is_ok_and(|member| member.is_member()));
     story.revoke(number, if is_known { at } else { 0 });
 }

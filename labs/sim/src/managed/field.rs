@@ -3,7 +3,7 @@
 //! Sites are local networks, on which beacons are heard. All other paths are between two addresses: with
 //! latency, loss, copies and another order. They can be cut between groups, and flap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,11 +67,6 @@ impl Machine {
         self.index
     }
 
-    /// Returns the peer, if this machine knows it.
-    pub(super) fn peer(&self, node: &NodeId) -> Option<&Arc<Peer>> {
-        self.peers.get(node)
-    }
-
     pub(super) fn peers(&self) -> impl Iterator<Item = (&NodeId, &Arc<Peer>)> {
         self.peers.iter()
     }
@@ -119,6 +114,8 @@ pub(super) struct Asked {
 pub(super) struct Faults {
     /// Group of each machine; nothing passes between two groups.
     pub(super) groups: BTreeMap<usize, u8>,
+    /// Machines that are cut off from all others, for long.
+    pub(super) island: BTreeSet<usize>,
     /// Length of the intervals for which a path is up or down, while all paths flap.
     pub(super) flaps: Option<Duration>,
     /// Probability with which a datagram is lost.
@@ -141,7 +138,6 @@ pub(super) struct Field {
     /// Machines to which a controller has answered that they are no members any more.
     pub(super) removed: Vec<usize>,
     pub(super) sent: u64,
-    pub(super) kinds: BTreeMap<(bool, u8, usize), u64>,
     pub(super) trace: Trace,
     places: BTreeMap<SocketAddr, usize>,
     queue: Queue<Time, Item>,
@@ -162,7 +158,6 @@ impl Field {
             asked: Vec::new(),
             removed: Vec::new(),
             sent: 0,
-            kinds: BTreeMap::new(),
             trace,
             places: BTreeMap::new(),
             queue: Queue::default(),
@@ -284,11 +279,20 @@ impl Field {
         self.drain(from);
     }
 
-    /// Sends a packet of a program to all peers with a session, whoever refuses it.
+    /// Sends packets of a program to some peers with a session, whoever refuses them.
     pub(super) fn intrude(&mut self, from: usize) {
-        for node in self.machines[from].peers.keys().copied().collect::<Vec<_>>() {
+        for node in self.some_peers(from) {
             self.say(from, &node, &[PACKET, 6, 6, 6]);
         }
+    }
+
+    /// Returns three peers of a machine, or all.
+    pub(super) fn some_peers(&mut self, number: usize) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = self.machines[number].peers.keys().copied().collect();
+        while nodes.len() > 3 {
+            nodes.swap_remove(self.random.below(nodes.len()));
+        }
+        nodes
     }
 
     /// Answers a question as the controller on that machine.
@@ -301,7 +305,11 @@ impl Field {
     }
 
     /// Calls a machine's endpoint, and passes on what follows.
-    pub(super) fn with<T>(&mut self, number: usize, call: impl FnOnce(&mut Endpoint, Instant) -> T) -> Option<T> {
+    pub(super) fn with<T>(
+        &mut self,
+        number: usize,
+        call: impl FnOnce(&mut Endpoint, Instant) -> T,
+    ) -> Option<T> {
         let now = self.instant();
         let done = self.machines[number].endpoint.as_mut().map(|endpoint| call(endpoint, now));
         self.drain(number);
@@ -311,7 +319,8 @@ impl Field {
     /// Returns true if datagrams pass from one machine to another now.
     pub(super) fn passes(&self, from: usize, to: usize) -> bool {
         let group = |machine| self.faults.groups.get(&machine).copied().unwrap_or(0);
-        if group(from) != group(to) {
+        let is_away = |machine| self.faults.island.contains(&machine);
+        if group(from) != group(to) || is_away(from) != is_away(to) {
             return false;
         }
         let Some(interval) = self.faults.flaps else { return true };
@@ -407,7 +416,6 @@ impl Field {
 
     fn transmit(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
         self.sent += 1;
-        *self.kinds.entry((self.machines[from].is_hostile, bytes[0], bytes.len())).or_default() += 1;
         self.trace.note(self.now, format_args!("{from} sends {} bytes to {to}", bytes.len()), &bytes);
         if to == GROUP {
             let site = self.machines[from].site;
@@ -435,12 +443,8 @@ impl Field {
         for _ in 0..copies {
             // A tenth of the latency reorders what is sent in one burst.
             let delay = micros + self.random.within(0..=micros / 10);
-            let datagram = Item::Datagram {
-                from: self.machines[from].address,
-                to,
-                is_multicast,
-                bytes: bytes.clone(),
-            };
+            let datagram =
+                Item::Datagram { from: self.machines[from].address, to, is_multicast, bytes: bytes.clone() };
             self.queue.push(self.now + Duration::from_micros(delay), datagram);
         }
     }

@@ -15,10 +15,13 @@
 
 mod acts;
 mod field;
+mod fleet;
 mod office;
 mod oracle;
 mod story;
 mod thief;
+
+pub use fleet::{Absence, Fleet};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

@@ -106,9 +106,13 @@ impl Oracle {
         let (now, certificate) = (UnixTime::from(field.unix_time(0)), credentials.certificate());
         self.certificates += 1;
         if let Some(removal) = self.removals.get(node) {
-            let knows = removal.reached.get(&by).is_some_and(|at| field.now >= *at + LOOK || *at == removal.at);
+            let knows =
+                removal.reached.get(&by).is_some_and(|at| field.now >= *at + LOOK || *at == removal.at);
             if knows {
-                return violation(field, format_args!("controller {by} certifies {node:?}, which was removed"));
+                return violation(
+                    field,
+                    format_args!("controller {by} certifies {node:?}, which was removed"),
+                );
             }
         }
         let (serial, end) = self.issued.entry(*node).or_default();
@@ -203,20 +207,22 @@ impl Oracle {
         }
         let is_calm = self.disturbed.is_none_or(|at| field.now - at > HOP_AFTER_FAULTS);
         let hop = if is_calm { HOP } else { HOP_AFTER_FAULTS };
+        let is_open = |removal: &Removal| honest.iter().any(|number| !removal.reached.contains_key(number));
+        if !self.removals.values().any(is_open) {
+            return;
+        }
+        let near: Vec<Vec<usize>> = honest.iter().map(|number| near(field, *number, &by_id)).collect();
         for removal in self.removals.values_mut() {
-            if honest.iter().all(|number| removal.reached.contains_key(number)) {
-                continue;
-            }
-            let before = removal.near.clone();
-            removal.near.clear();
-            for &number in &honest {
-                if removal.reached.contains_key(&number) {
+            let before = std::mem::take(&mut removal.near);
+            let knew = removal.reached.clone();
+            for (&number, near) in honest.iter().zip(&near) {
+                if knew.contains_key(&number) {
                     continue;
                 }
-                let near = near(field, number, &by_id, |other| removal.reached.contains_key(&other));
                 // The one of before, as long as it is there.
-                let same = before.get(&number).filter(|(other, _)| near.contains(other)).copied();
-                let first = || near.first().map(|other| (*other, field.now));
+                let is_there = |other: &usize| knew.contains_key(other) && near.contains(other);
+                let same = before.get(&number).filter(|(other, _)| is_there(other)).copied();
+                let first = || near.iter().find(|other| is_there(other)).map(|other| (*other, field.now));
                 let Some((other, since)) = same.or_else(first) else { continue };
                 if field.now - since >= hop {
                     removal.reached.insert(number, field.now);
@@ -233,9 +239,10 @@ impl Oracle {
         let (Some(endpoint), false) = (&machine.endpoint, machine.is_hostile) else { return Ok(()) };
         let now = UnixTime::from(field.unix_time(0));
         // A thief's certificates count until its removal is known.
-        let is_lied_to = self.of_thief.values().any(|thief| {
-            self.removals.get(thief).is_none_or(|removal| !removal.reached.contains_key(&at))
-        });
+        let is_lied_to = self
+            .of_thief
+            .values()
+            .any(|thief| self.removals.get(thief).is_none_or(|removal| !removal.reached.contains_key(&at)));
         if is_lied_to || self.misled.get(&at) == Some(&machine.starts) {
             return Ok(());
         }
@@ -256,23 +263,101 @@ impl Oracle {
     }
 }
 
-/// Returns the machines for which `is_meant` holds, and with which a machine has a session that carries.
-pub(super) fn near(
-    field: &Field,
-    number: usize,
-    by_id: &BTreeMap<NodeId, usize>,
-    is_meant: impl Fn(usize) -> bool,
-) -> Vec<usize> {
+/// Returns the machines with which one has a session that carries.
+pub(super) fn near(field: &Field, number: usize, by_id: &BTreeMap<NodeId, usize>) -> Vec<usize> {
     let machine = &field.machines[number];
     let own = machine.id();
     let connected = machine.peers().filter(|(node, _)| machine.is_connected(node));
     let others = connected.filter_map(|(node, _)| by_id.get(node).copied());
-    let carries = |other: &usize| {
-        is_meant(*other) && field.passes(number, *other) && field.machines[*other].is_connected(&own)
-    };
+    let carries = |other: &usize| field.passes(number, *other) && field.machines[*other].is_connected(&own);
     others.filter(carries).collect()
 }
 
 pub(super) fn violation<T>(field: &Field, what: std::fmt::Arguments<'_>) -> Result<T, Violation> {
     Err(Violation(format!("at {:.3} s: {what}", field.now.as_secs_f64())))
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock_overlay::membership::{Certificate, Delegation, Grant, NetworkSecret, Rights};
+    use peersock_overlay::{Identity, ManagedNetwork, NetworkId};
+    use peersock_testnet::Random;
+
+    use super::*;
+    use crate::trace::Trace;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Returns a field with two machines that are off, and their node IDs.
+    fn field() -> (Field, [NodeId; 2]) {
+        let mut field = Field::new(Random::from_seed(1), Trace::new(false));
+        let disk = ManagedNetwork::new(network());
+        let nodes = [1, 2].map(|seed| {
+            let number = field.add([seed; 32], disk.clone());
+            field.machines[number].id()
+        });
+        (field, nodes)
+    }
+
+    fn network() -> NetworkId {
+        NetworkId::new(0x8056_c2e2_1c00_0001).expect("a managed ID")
+    }
+
+    /// Signs a certificate of an hour with an address.
+    fn credentials(field: &Field, node: NodeId, last: u8) -> Credentials {
+        let (issuer, secret) = (Identity::from_seed(&[9; 32]), NetworkSecret::from_seed(&[8; 32]));
+        let serial = Serial::next(UnixTime::from(field.unix_time(0)), None);
+        let public = *issuer.public();
+        let delegation = Delegation::sign(&secret, network(), public, serial, HOUR * 100, Rights::ALL);
+        let mut grant = Grant::new(node, "beta".parse().expect("a name"));
+        (grant.ipv4, grant.ipv4_length) = (Some([10, 7, 0, last].into()), 24);
+        let certificate = Certificate::sign(&issuer, network(), grant, serial, HOUR).expect("a good grant");
+        Credentials::new(secret.public(), delegation, certificate)
+    }
+
+    fn text(told: Result<(), Violation>) -> String {
+        told.expect_err("a violation").0
+    }
+
+    #[test]
+    fn packets_after_a_removal_or_the_end_of_a_certificate_are_violations() {
+        let (mut field, [_, node]) = field();
+        let mut oracle = Oracle::default();
+        oracle.admit(node);
+        let signed = credentials(&field, node, 2);
+        oracle.issue(&field, 0, &node, &signed).expect("a member");
+        oracle.accept(&field, 0, &node).expect("a member");
+        field.now += HOUR + CLOCK_SLACK;
+        oracle.accept(&field, 0, &node).expect("clocks differ a little");
+        field.now += Duration::from_secs(1);
+        assert!(text(oracle.accept(&field, 0, &node)).contains("after the end"));
+        let signed = credentials(&field, node, 2);
+        oracle.issue(&field, 0, &node, &signed).expect("a member");
+        oracle.remove(field.now, node, 0);
+        field.now += Duration::from_secs(1);
+        assert!(text(oracle.accept(&field, 0, &node)).contains("the removal"));
+        // Nobody has told the other one.
+        oracle.accept(&field, 1, &node).expect("it has not heard");
+        assert!(text(oracle.issue(&field, 0, &node, &signed)).contains("which was removed"));
+        // What a thief signs counts until its own removal is known.
+        let issuer = NodeId::from_bytes([7; 32]);
+        oracle.forge(issuer, &node, &signed);
+        oracle.accept(&field, 0, &node).expect("the thief is not known");
+        oracle.remove(field.now, issuer, 0);
+        field.now += Duration::from_secs(1);
+        assert!(text(oracle.accept(&field, 0, &node)).contains("the removal"));
+    }
+
+    #[test]
+    fn two_holders_of_an_address_at_a_time_are_a_violation() {
+        let (mut field, [first, second]) = field();
+        let mut oracle = Oracle::default();
+        let signed = credentials(&field, first, 2);
+        oracle.issue(&field, 0, &first, &signed).expect("the first one");
+        let signed = credentials(&field, second, 2);
+        assert!(text(oracle.issue(&field, 0, &second, &signed)).contains("10.7.0.2"));
+        field.now += HOUR;
+        let signed = credentials(&field, second, 2);
+        oracle.issue(&field, 0, &second, &signed).expect("the first one has none any more");
+    }
 }

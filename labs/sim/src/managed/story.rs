@@ -140,6 +140,7 @@ impl Story {
                 let Some(answer) = office.and_then(|office| office.answer(&mut self.field, &asked)) else {
                     continue;
                 };
+                if let Some(d) = std::env::var("DBG").ok().and_then(|d| d.parse::<usize>().ok()) { if self.machine_of(&node) == Some(d) { eprintln!("DBG {:?} {} answers {}", self.field.now, asked.at, format!("{answer:?}").chars().take(70).collect::<String>()); } }
                 match (&answer, &asked.question) {
                     (Answer::Certified { credentials, .. }, Question::Certify(request)) => {
                         if request.token.is_some() && self.oracle.removed(&node).is_none() {
@@ -172,15 +173,16 @@ impl Story {
         for office in &mut self.offices {
             office.keep(&mut self.field, false);
         }
-        self.approve_waiting()?;
+        self.approve_waiting();
         for number in 0..self.field.machines.len() {
             if !self.field.machines[number].is_up() {
                 continue;
             }
-            if (ticks + number as u64).is_multiple_of(20) || self.field.now - self.field.machines[number].started < 3 * SECOND {
+            let is_new = self.field.now - self.field.machines[number].started < 3 * SECOND;
+            if is_new || (ticks + number as u64).is_multiple_of(20) {
                 self.meet(number);
             }
-            if (ticks + number as u64).is_multiple_of(15)
+            if (ticks + number as u64).is_multiple_of(30)
                 && let Some(friends) = self.friends.get(&number)
             {
                 let friend = *self.random.pick(friends);
@@ -212,7 +214,9 @@ impl Story {
     /// Tells a machine without a session with a controller where controllers and others are.
     fn meet(&mut self, number: usize) {
         let machine = &self.field.machines[number];
-        let Some(known) = machine.endpoint.as_ref().and_then(|one| one.membership(machine.index())) else { return };
+        let Some(known) = machine.endpoint.as_ref().and_then(|one| one.membership(machine.index())) else {
+            return;
+        };
         let controllers: Vec<PublicIdentity> = known.controllers().to_vec();
         if controllers.iter().any(|one| machine.is_connected(&one.node_id())) {
             return;
@@ -239,26 +243,22 @@ impl Story {
         all().find(|(_, one)| one.is_up()).or_else(|| all().last()).map(|(number, _)| number)
     }
 
-    /// Approves the machines that people want and that wait.
-    fn approve_waiting(&mut self) -> Result<(), Violation> {
-        let office = &mut self.offices[self.used];
-        let now = office.now(&self.field);
-        let Some(controller) = &mut office.controller else { return Ok(()) };
-        for waiting in controller.pending().expect("a good store") {
-            let node = waiting.identity.node_id();
-            let is_wanted = self.members.iter().any(|one| self.field.machines[*one].id() == node)
-                && self.oracle.removed(&node).is_none();
-            if !is_wanted {
-                continue;
-            }
-            let approval = Approval::default();
-            let done = controller.approve(now, &mut office.rng, "alice", &node.to_string(), &approval);
-            // A controller whose store may be old approves nobody yet.
-            if done.is_ok() {
-                self.oracle.admit(node);
+    /// Approves the machines that people want and that wait: at the controller by which they administer the
+    /// network, and elsewhere if a machine has nothing but that request.
+    fn approve_waiting(&mut self) {
+        for at in 0..self.offices.len() {
+            let Some(controller) = &mut self.offices[at].controller else { continue };
+            for waiting in controller.pending().expect("a good store") {
+                let node = waiting.identity.node_id();
+                let machine = self.members.iter().find(|one| self.field.machines[**one].id() == node);
+                let is_meant = machine.is_some_and(|machine| {
+                    at == self.used || self.field.machines[*machine].disk.credentials.is_none()
+                });
+                if is_meant && self.oracle.removed(&node).is_none() {
+                    self.readmit(node, at);
+                }
             }
         }
-        Ok(())
     }
 
     /// Adds a machine that joins, by an invite or by approval.
@@ -269,12 +269,14 @@ impl Story {
         let now = office.now(&self.field);
         let controller = office.controller.as_mut().expect("it serves");
         let options = InviteOptions::default();
-        let token = by_invite.then(|| controller.invite(now, &mut office.rng, "alice", &options).expect("valid"));
+        let token =
+            by_invite.then(|| controller.invite(now, &mut office.rng, "alice", &options).expect("valid"));
         let mut disk = ManagedNetwork::new(controller.network());
         disk.key = Some(controller.key());
         disk.controllers = vec![*self.field.machines[office.machine].identity.public()];
         let name = MemberName::cleaned(&format!("machine-{}", self.field.machines.len()));
-        disk.request = CertifyRequest { token, name, description: "Debian".into(), ..CertifyRequest::default() };
+        disk.request =
+            CertifyRequest { token, name, description: "Debian".into(), ..CertifyRequest::default() };
         let number = self.field.add(seed, disk);
         self.start(number);
         if !self.members.is_empty() {
@@ -303,7 +305,12 @@ impl Story {
             let machine = &self.field.machines[*number];
             let is_served = machine.disk.credentials.is_some();
             let id = machine.id();
-            machine.is_up() && is_served && !machine.is_hostile && self.oracle.is_member(&id) && !victims.contains(&id)
+            let is_there = machine.is_up() && !self.field.faults.island.contains(number);
+            is_there
+                && is_served
+                && !machine.is_hostile
+                && self.oracle.is_member(&id)
+                && !victims.contains(&id)
         };
         let all: Vec<usize> = self.members.iter().copied().filter(suits).collect();
         *self.random.pick(&all)
@@ -349,6 +356,29 @@ impl Story {
         done
     }
 
+    /// Cuts a member off from all but two others, and removes it. They do not hear of it.
+    pub(super) fn strand(&mut self) {
+        let removed = self.pick_member();
+        let others: BTreeSet<usize> =
+            (0..10).map(|_| self.pick_member()).filter(|one| *one != removed).collect();
+        let others: Vec<usize> = others.into_iter().take(2).collect();
+        for &other in &others {
+            self.field.introduce(removed, other);
+        }
+        self.friends.insert(removed, others.clone());
+        self.field.faults.island = others.into_iter().chain([removed]).collect();
+        self.field.machines[removed].is_hostile = true;
+        let node = self.field.machines[removed].id();
+        self.revoke_node(node, self.used);
+    }
+
+    /// Connects those again that were cut off.
+    pub(super) fn end_island(&mut self) {
+        for number in std::mem::take(&mut self.field.faults.island) {
+            self.due.insert(number, self.field.now + GRACE);
+        }
+    }
+
     /// Removes a member where there are no faults, and measures how long it takes to everybody in reach.
     pub(super) fn measure_removal(&mut self) -> Result<(), Violation> {
         let number = self.pick_member();
@@ -385,7 +415,7 @@ impl Story {
         let mut reach: BTreeSet<usize> = [from].into();
         let mut new = vec![from];
         while let Some(one) = new.pop() {
-            new.extend(near(&self.field, one, &by_id, |_| true).into_iter().filter(|other| reach.insert(*other)));
+            new.extend(near(&self.field, one, &by_id).into_iter().filter(|other| reach.insert(*other)));
         }
         reach
     }
@@ -415,7 +445,8 @@ impl Story {
             return Ok(());
         }
         for number in self.served() {
-            let is_due = self.due.get(&number).is_some_and(|at| *at <= self.field.now);
+            let is_due = self.due.get(&number).is_some_and(|at| *at <= self.field.now)
+                && !self.field.faults.island.contains(&number);
             let machine = &self.field.machines[number];
             let known = machine.endpoint.as_ref().and_then(|one| one.membership(machine.index()));
             let end = known.and_then(|known| Some(known.credentials()?.end()));
@@ -476,8 +507,7 @@ impl Story {
     pub(super) fn add_office(&mut self, number: u8) {
         let backup = self.backup(usize::from(number) - 1, &format!("backup-{number}"));
         let seed = self.random.number();
-        let office =
-            Office::restore(&mut self.field, &backup, number, &self.words, &settings(number), seed);
+        let office = Office::restore(&mut self.field, &backup, number, &self.words, &settings(number), seed);
         self.oracle.admit(self.field.machines[office.machine].id());
         // By hand, as an invite of it would.
         for _ in 0..self.members.len() / 3 {
@@ -512,8 +542,7 @@ impl Story {
         });
         let grants = grants.collect();
         let (seed, random) = (seed_of(at as u8), self.random.fork());
-        let thief =
-            Thief::begin(&mut self.field, &mut self.oracle, seed, disk, (victims, grants), random);
+        let thief = Thief::begin(&mut self.field, &mut self.oracle, seed, disk, (victims, grants), random);
         for machine in thief.all() {
             for member in self.members.clone() {
                 self.field.introduce(machine, member);

@@ -124,7 +124,7 @@ impl Thief {
         field.answer(asked, &answer);
     }
 
-    /// Sends packets, and heads of earlier times, to all that it has sessions with.
+    /// Sends packets, and heads of earlier times.
     pub(super) fn act(&mut self, field: &mut Field, old_heads: &[Head]) {
         for machine in self.all() {
             field.intrude(machine);
@@ -133,10 +133,9 @@ impl Thief {
     }
 }
 
-/// Shows old heads to all peers with a session, in any order.
+/// Shows old heads to some peers with a session, in any order.
 pub(super) fn replay(field: &mut Field, machine: usize, old_heads: &[Head], random: &mut Random) {
-    let peers: Vec<NodeId> = field.machines[machine].peers().map(|(node, _)| *node).collect();
-    for node in peers {
+    for node in field.some_peers(machine) {
         if old_heads.is_empty() {
             return;
         }
