@@ -17,7 +17,7 @@ use crate::addresses::{self, Hints};
 use crate::controller::{Asked, bump_epoch, lock, raise_floor};
 use crate::keys::Keys;
 use crate::member::{self, FORGOTTEN, Member, Standing, join_tags, millis, span, to_mapped};
-use crate::memory::{EPHEMERAL_LIFETIME, Memory, RENEW_AFTER};
+use crate::memory::{EPHEMERAL_LIFETIME, MARGIN, Memory};
 use crate::pending;
 use crate::program::{Additions, InviteFacts, ShownInvite, View};
 use crate::settings::Settings;
@@ -127,7 +127,7 @@ impl Known<'_> {
     fn lifetime(&self, is_ephemeral: bool, outlive: Option<Duration>, tags: &[Tag]) -> Duration {
         match self {
             Self::Memory(memory) => lock(memory).lifetime_of(is_ephemeral, outlive, tags),
-            Self::New(settings) => settings.outlive + RENEW_AFTER,
+            Self::New(settings) => settings.outlive + MARGIN,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::addresses::Hints;
 use crate::admission::{self, Admission, Fail, Known, Outcome, Round};
 use crate::keys::{Keys, RecoveryWords};
 use crate::member::{FORGOTTEN, Member, millis, number, span, to_mapped};
-use crate::memory::{Memory, News, RENEW_AFTER, unsettled_until};
+use crate::memory::{MARGIN, Memory, News, unsettled_until};
 use crate::pending::SourceLimits;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, Write};
@@ -743,7 +743,7 @@ pub enum NoteError {
 
 /// Returns the time after which no earlier certificate counts for any clock.
 pub(crate) fn longest_certificate(settings: &Settings) -> Duration {
-    settings.outlive + RENEW_AFTER + CLOCK_TOLERANCE
+    settings.outlive + MARGIN + CLOCK_TOLERANCE
 }
 
 /// Sets the lowest serial that counts for a node, and publishes it until the last certificate below ends, and

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use crate::controller::{Controller, NoteError, longest_certificate, note_issuer, raise_floor};
 use crate::delegation::OFFLINE_DELEGATION_LIFETIME;
 use crate::member::{Member, millis, number};
-use crate::memory::RENEW_AFTER;
+use crate::memory::MARGIN;
 use crate::settings::OUTLIVE;
 use crate::store::{StoreError, Write};
 
@@ -33,7 +33,7 @@ const MAX_LASTING: usize = 64;
 /// Returns the time at which the last certificate below a serial has ended for all clocks. Other issuers have
 /// settings of their own.
 fn end_of_certificates(below: Serial) -> UnixTime {
-    below.time().plus(*OUTLIVE.end() + RENEW_AFTER + CLOCK_TOLERANCE)
+    below.time().plus(*OUTLIVE.end() + MARGIN + CLOCK_TOLERANCE)
 }
 
 /// Removals in a store.

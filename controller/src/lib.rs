@@ -89,7 +89,7 @@ pub use delegation::{DELEGATION_LIFETIME, OFFLINE_DELEGATION_LIFETIME};
 pub use keys::{ParseWordsError, RecoveryWords};
 pub use log::LogLine;
 pub use member::{Member, SecondRun, Standing};
-pub use memory::{CLONE_WINDOW, EPHEMERAL_LIFETIME, RENEW_AFTER, RETRY_AFTER, Waiting};
+pub use memory::{CLONE_WINDOW, EPHEMERAL_LIFETIME, MARGIN, RETRY_AFTER, Waiting};
 pub use program::{Additions, Decision, Inquiry, MAX_RUNNING, ShownInvite};
 pub use settings::{OUTLIVE, Settings};
 pub use status::{PoolUse, Status};

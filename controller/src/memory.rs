@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, CLOCK_TOLERANCE, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Head,
-    MemberName, NetworkKey, Question, Revocations, Serial, Tag, Token, UnixTime,
+    MemberName, NetworkKey, Question, Revocations, Serial, Tag, Token, UnixTime, pace,
 };
 use peersock_overlay::{Identity, NetworkId, NodeId, PublicIdentity};
 use rusqlite::{Connection, OptionalExtension};
@@ -18,8 +18,9 @@ use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 
 /// Time by which a certificate lasts longer than the time for which the network promises to go on without a
-/// controller, because members renew at that age.
-pub const RENEW_AFTER: Duration = Duration::from_secs(3600);
+/// controller: members renew at some age, and when the controller is back they ask after some time.
+pub const MARGIN: Duration = Duration::from_secs(3600);
+const _: () = assert!(pace::RENEW_BY.as_secs() + pace::LONGEST_PAUSE.as_secs() <= MARGIN.as_secs());
 
 /// Lifetime of an ephemeral member's certificate.
 pub const EPHEMERAL_LIFETIME: Duration = Duration::from_secs(600);
@@ -231,7 +232,7 @@ impl Memory {
             return EPHEMERAL_LIFETIME;
         }
         let of_tags = || tags.iter().filter_map(|tag| self.tag_outlive.get(tag)).min().copied();
-        outlive.or_else(of_tags).unwrap_or(self.settings.outlive) + RENEW_AFTER
+        outlive.or_else(of_tags).unwrap_or(self.settings.outlive) + MARGIN
     }
 
     /// Answers a question from memory alone. `None` if the answer needs the store.
@@ -361,7 +362,7 @@ impl Memory {
         }
         match self.issue(now, node) {
             Some((credentials, lifetime)) => {
-                let renew_after = RENEW_AFTER.min(lifetime / 3).as_secs();
+                let renew_after = pace::RENEW_BY.min(lifetime / 3).as_secs();
                 let renew_after = u32::try_from(renew_after).unwrap_or(u32::MAX);
                 Answer::Certified { time: now, renew_after, credentials: Box::new(credentials) }
             }

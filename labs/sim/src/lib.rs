@@ -34,6 +34,7 @@
 mod apps;
 pub mod cells;
 mod content;
+pub mod managed;
 pub mod net;
 mod node;
 pub mod scenario;

@@ -1,6 +1,7 @@
-//! `peersock-sim`: runs many seeds, repeats one, and measures the table of cells.
+//! `peersock-sim`: runs many seeds, repeats one, plays managed networks, and measures the table of cells.
 
 mod cells_command;
+mod managed_command;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,27 @@ enum Command {
         /// Print a line for every seed.
         #[arg(long)]
         verbose: bool,
+    },
+    /// Play stories of managed networks, and let controllers of many members be away.
+    Managed {
+        /// Number of seeds.
+        #[arg(long, default_value_t = 3)]
+        seeds: u64,
+        /// First seed.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Number of members of each story.
+        #[arg(long, default_value_t = 200)]
+        members: usize,
+        /// Number of members of the controllers that are away.
+        #[arg(long, default_value_t = 10_000)]
+        fleet: usize,
+        /// Number of seeds at a time; by default the number of processors.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Print every event.
+        #[arg(long)]
+        trace: bool,
     },
     /// Measure every cell of the table of NAT boxes, and write the table.
     Cells {
@@ -95,6 +117,11 @@ fn main() -> ExitCode {
         }
         Command::Cells { seeds, out, only, jobs } => {
             cells_command::measure(seeds, out.as_deref(), &only, or_processors(jobs))
+        }
+        Command::Managed { seeds, from, members, fleet, jobs, trace } => {
+            let seeds = from..from.saturating_add(seeds);
+            let (passed, failed) = managed_command::run(seeds, members, fleet, or_processors(jobs), trace);
+            finish(passed, failed)
         }
         Command::Together { name, seed, trace } => cells_command::again_together(&name, seed, trace),
         Command::Cell { first, second, seed, trace } => cells_command::again([&first, &second], seed, trace),

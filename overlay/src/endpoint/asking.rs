@@ -1,9 +1,8 @@
 //! Questions to controllers: the request for credentials, its renewals, and look-ups of members.
 //!
 //! A question is repeated until a controller has answered, to the known controllers in turn. A member renews
-//! its credentials long before they end, so a controller may be away for most of their lifetime. After a
-//! failure the pauses grow and are spread, because many members ask again at the same time when a controller
-//! comes back.
+//! its credentials long before they end, so a controller may be away for most of their lifetime. The times are
+//! those of [`pace`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,28 +14,14 @@ use super::Endpoint;
 use super::networks::JoinedNetwork;
 use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Event, Link, PeerKey, Reason, Timer};
-use crate::membership::{Answer, Credentials, Denial, MemberName, Question};
+use crate::membership::{Answer, Credentials, Denial, MemberName, Question, pace};
 use crate::network::{Membership, NetworkIndex};
 use crate::session::Peer;
 use crate::wire::MembershipMessage;
 
-/// Time in which questions are repeated fast: a controller that restarts is soon back.
-const FAST: Duration = Duration::from_secs(30);
-
 /// Time after which a node without credentials that count also looks for controllers that it does not know. A
-/// member goes on with those that it has, so it does so after [`FAST`].
+/// member goes on with those that it has, so it does so after [`pace::FAST`].
 const LOST: Duration = Duration::from_secs(2);
-
-/// Longest pause between two repetitions of a fast question, of which a random part is waited.
-const FAST_PAUSE: Duration = Duration::from_secs(3);
-
-/// First pause, when nothing may be wrong.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-
-/// Bounds of the pause after that. The pause is drawn between nothing and twice this, so that members that
-/// failed together do not come back together.
-const SLOW_PAUSE: Duration = Duration::from_secs(30);
-const MAX_PAUSE: Duration = Duration::from_secs(600);
 
 /// Time for which a look-up of a member is repeated.
 const FIND_FOR: Duration = Duration::from_secs(5);
@@ -112,13 +97,8 @@ impl Endpoint {
         };
         let begun = membership.own().map(|own| own.admission.credentials().certificate().serial().time());
         let ends = membership.own().map(|own| own.admission.end());
-        // An hour after they were issued, or when a third of a short lifetime is over.
         let at = match begun.zip(ends) {
-            Some((begun, end)) => {
-                let age = time.since(begun);
-                let due = (end.since(begun) / 3).min(RENEW_AFTER);
-                now + self.spread(due.saturating_sub(age))
-            }
+            Some((begun, end)) => now + pace::first_renewal(time.since(begun), end.since(begun), self.draw()),
             None => now,
         };
         self.ask_for_credentials_at(now, network, at);
@@ -150,10 +130,10 @@ impl Endpoint {
             return;
         }
         let is_asked = self.networks.get(&network).is_some_and(|joined| {
-            joined.asking.open.get(&CERTIFY).is_some_and(|open| open.next <= now + FAST_PAUSE)
+            joined.asking.open.get(&CERTIFY).is_some_and(|open| open.next <= now + pace::FAST_PAUSE)
         });
         if !is_asked {
-            let at = now + self.spread(FIRST_PAUSE);
+            let at = now + pace::FIRST_PAUSE.mul_f64(self.draw());
             self.ask_for_credentials_at(now, network, at);
         }
     }
@@ -261,27 +241,30 @@ impl Endpoint {
         let in_turn = (0..asked.len()).map(|place| asked[(at + place) % asked.len()]);
         let keys: Vec<_> = in_turn.filter_map(|identity| self.peer_to_ask(now, network, identity)).collect();
         let connected = keys.iter().copied().find(|key| self.is_connected(*key));
+        let waited = now.saturating_duration_since(since);
+        // Nobody waits for a renewal, so a controller that is away for long costs little.
+        let is_patient = number == CERTIFY && waited >= pace::FAST;
+        let reason = if is_patient { Reason::Hint } else { Reason::Traffic };
         for &key in keys.iter().take_while(|key| Some(**key) != connected) {
-            self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+            self.link(now, key, |link, cx| link.attempt(cx, reason));
             self.look_up_peer(now, key);
         }
-        let waited = now.saturating_duration_since(since);
         if let Some(key) = connected {
             let bytes = self.question_bytes(network, number);
             self.tell(now, key, &MembershipMessage::Question { id, bytes: &bytes });
         }
         let is_lost = waited >= LOST && number == CERTIFY && !self.is_certified_now(now, network);
-        let is_away = connected.is_none() && (keys.is_empty() || number != CERTIFY || waited >= FAST);
+        let is_away = connected.is_none() && (keys.is_empty() || number != CERTIFY || is_patient);
         if is_lost || is_away {
             // All controllers may be away, or controllers no more. Members on the local networks say
             // themselves who they are, and any member knows the controller of its own certificate, which may
             // be a new one.
             self.solicit(now);
             if self.needs_credentials(network) {
-                self.meet_anybody(now, network);
+                self.meet_anybody(now, network, reason);
             }
         }
-        let pause = self.pause(waited, tries, connected.is_some());
+        let pause = pace::pause(waited, tries > 0 && connected.is_some(), self.draw());
         if let Some(open) = self.open_question(network, number) {
             open.asked = connected;
             open.tries += u32::from(connected.is_some() || keys.is_empty());
@@ -394,32 +377,20 @@ impl Endpoint {
     }
 
     /// Begins sessions with known nodes of the network, of which some may be members.
-    fn meet_anybody(&mut self, now: Instant, network: NetworkIndex) {
+    fn meet_anybody(&mut self, now: Instant, network: NetworkIndex, reason: Reason) {
         let idle = self
             .peers
             .of_network(network)
             .filter(|(_, peer)| !peer.link.has_confirmed_session() && !peer.link.is_connecting());
         let keys: Vec<_> = idle.map(|(key, _)| key).take(MEET_AT_ONCE).collect();
         for key in keys {
-            self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+            self.link(now, key, |link, cx| link.attempt(cx, reason));
         }
     }
 
-    /// Returns the pause before a question is repeated.
-    fn pause(&mut self, waited: Duration, tries: u32, is_connected: bool) -> Duration {
-        if tries == 0 || !is_connected && waited < FAST {
-            return FIRST_PAUSE;
-        }
-        if waited < FAST {
-            return FIRST_PAUSE / 2 + self.spread(FAST_PAUSE);
-        }
-        let pause = (SLOW_PAUSE * 2_u32.saturating_pow(tries.saturating_sub(8).min(5))).min(MAX_PAUSE);
-        self.spread(2 * pause)
-    }
-
-    /// Returns a random part of a duration.
-    fn spread(&mut self, duration: Duration) -> Duration {
-        duration.mul_f64(self.core.rng.random_range(0.0..1.0))
+    /// Returns a random number from 0 to 1.
+    fn draw(&mut self) -> f64 {
+        self.core.rng.random_range(0.0..1.0)
     }
 
     /// Handles a question of a node: about a program, or any other one if this node is a controller.
@@ -509,6 +480,15 @@ impl Endpoint {
         }
         let was_wrong = answer.time().is_some_and(|time| membership.set_clock(unix_time, &node, time));
         let place = membership.controllers().iter().position(|controller| controller.node_id() == node);
+        // One that does not renew this node's credentials may lack something that the next one knows. A person
+        // may have taken a removal back at another one.
+        let refuses = number == CERTIFY
+            && match &answer {
+                Answer::Denied { reason: Denial::Removed, .. } => true,
+                Answer::Pending { .. } | Answer::Denied { .. } => membership.own().is_some(),
+                _ => false,
+            };
+        let place = place.map(|place| place + usize::from(refuses));
         joined.asking.preferred = place.unwrap_or(joined.asking.preferred);
         if was_wrong {
             self.ask_to_show_again(now, network);
@@ -520,21 +500,22 @@ impl Endpoint {
                     tracing::warn!(%refusal, "a controller's answer is no certificate of this node");
                     return;
                 }
-                let renew_after = Duration::from_secs((*renew_after).into());
-                Some(renew_after / 2 + self.spread(renew_after))
+                Some(pace::renewal(Duration::from_secs((*renew_after).into()), self.draw()))
             }
             Answer::Pending { retry_after, .. } if number == CERTIFY => {
                 Some(Duration::from_secs(u64::from(*retry_after).clamp(1, 3600)))
             }
             // A controller that has just started decides soon.
             Answer::Denied { reason: Denial::Unavailable, .. } if number == CERTIFY => {
-                Some(UNAVAILABLE_PAUSE + self.spread(UNAVAILABLE_PAUSE))
+                Some(UNAVAILABLE_PAUSE + UNAVAILABLE_PAUSE.mul_f64(self.draw()))
             }
             Answer::Denied { reason, .. } if number == CERTIFY => {
                 if *reason == Denial::Removed {
                     self.set_removed(network, true);
+                    // Only a thief's key may say so, and members' credentials name other controllers.
+                    self.meet_anybody(now, network, Reason::Hint);
                 }
-                Some(DENIED_PAUSE + self.spread(DENIED_PAUSE))
+                Some(DENIED_PAUSE + DENIED_PAUSE.mul_f64(self.draw()))
             }
             Answer::Found { identity, credentials } if number != CERTIFY => {
                 self.on_found_member(now, network, identity, credentials);
@@ -587,9 +568,6 @@ impl Endpoint {
         self.link(now, key, Link::announce);
     }
 }
-
-/// Time after which credentials are renewed. A controller may then be away for the rest of their lifetime.
-const RENEW_AFTER: Duration = Duration::from_secs(3600);
 
 /// Pause after a controller could not decide.
 const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(1);

@@ -181,6 +181,7 @@ impl Endpoint {
             Effect::Established => {
                 self.show_credentials(now, key);
                 self.ask_for_credentials(now, key);
+                self.tell_haves_again(now, key);
                 self.hurry_questions(now, key);
             }
             Effect::SessionLost => {

@@ -13,18 +13,24 @@ use std::time::{Duration, Instant};
 use super::Endpoint;
 use crate::id::NodeId;
 use crate::link::{Event, PeerKey, Timer};
-use crate::membership::{Head, Refusal, Revocations};
+use crate::membership::{Head, Refusal, Revocations, pace};
 use crate::network::{MAX_CONTROLLERS, Membership, NetworkIndex};
 use crate::wire::MembershipMessage;
 
 /// Interval at which peers hear in short which head this node has.
-const HAVE_INTERVAL: Duration = Duration::from_secs(60);
+const HAVE_INTERVAL: Duration = pace::KEEP_INTERVAL;
 
 /// Time after a join until the first word, and until a session with a controller is wanted.
 const FIRST_HAVE: Duration = Duration::from_millis(500);
 
 /// Delays after a change at which peers hear of it again, because messages may be lost.
-const REPEATS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(8)];
+const REPEATS: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(8),
+    Duration::from_secs(20),
+    Duration::from_secs(40),
+];
 
 /// Number of parts of a set that are asked for at a time.
 const WINDOW: usize = 16;
@@ -187,6 +193,15 @@ impl Endpoint {
         }
         for issuer in issuers {
             self.tell_have(now, key, issuer);
+        }
+    }
+
+    /// Tells an admitted peer with a new session in short which heads this node has. An outage may have led to
+    /// the handshake, and what was told during that is lost.
+    pub(super) fn tell_haves_again(&mut self, now: Instant, key: PeerKey) {
+        let network = self.peers.get(key).map(|peer| peer.link.handle.network());
+        if network.is_some_and(|network| self.needs_credentials(network)) && self.is_member(key) {
+            self.tell_all_haves(now, key);
         }
     }
 

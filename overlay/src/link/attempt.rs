@@ -32,6 +32,8 @@ pub(crate) struct Attempt {
     until: Instant,
     /// True if the last round had somewhere to send to.
     is_asking: bool,
+    /// True after a round that was a repetition.
+    has_asked: bool,
     /// Time since which traffic wants the peer without having been told that it is unreachable.
     wanted: Option<Instant>,
     rounds: u32,
@@ -155,6 +157,7 @@ impl Link {
             started: now,
             until: now + give_up,
             is_asking: false,
+            has_asked: false,
             wanted,
             rounds: 0,
             next_round: now,
@@ -314,6 +317,8 @@ impl Link {
         attempt.set_right = false;
         attempt.next_round = cx.now + interval - jitter;
         let repeated = attempt.rounds > 1;
+        let is_hint = attempt.until <= attempt.started + HINT_GIVE_UP_AFTER;
+        let has_asked = std::mem::replace(&mut attempt.has_asked, repeated);
         let sent = self.initiate(cx);
         if let Some(attempt) = &mut self.attempt {
             attempt.is_asking = sent;
@@ -321,7 +326,8 @@ impl Link {
         self.arm_attempt(cx);
         // Without an answer, or without anywhere to send, the peer may have moved.
         if repeated || !sent {
-            cx.effects.push(Effect::Solicit);
+            // A beacon makes all nodes of the local network answer, so a hint buys one.
+            cx.effects.push(if is_hint && has_asked { Effect::LookUp } else { Effect::Solicit });
         }
     }
 

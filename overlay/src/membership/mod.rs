@@ -25,6 +25,7 @@ mod credentials;
 mod delegation;
 mod key;
 mod label;
+pub mod pace;
 mod process;
 mod refusal;
 mod request;

@@ -130,7 +130,7 @@ fn certified(authority: &Authority, node: &NodeId, at: Duration) -> Answer {
     let identity = (1..=255).find(|identity| node_id(*identity) == *node).expect("a test's identity");
     Answer::Certified {
         time: UnixTime::from(UNIX_TIME + at),
-        renew_after: 3600,
+        renew_after: 2400,
         credentials: Box::new(authority.credentials(identity, at)),
     }
 }
@@ -312,6 +312,28 @@ fn a_revocation_reaches_members_that_were_never_asked_for_anything() {
     assert!(took < SECOND, "{took:?}");
 }
 
+/// What was told while the path was cut is lost, and nobody waits for the next minute.
+#[test]
+fn a_revocation_during_an_outage_is_heard_soon_after_it() {
+    for outage in [1, 5, 15, 25, 40, 100] {
+        let mut authority = Authority::new();
+        let mut net = members(&authority, &[CONTROLLER, 1, 2]);
+        net.send(1, 0, b"open");
+        net.run(10 * SECOND);
+        separate(&mut net, &[(0, 1), (1, 2)]);
+        net.run(SECOND);
+        let (head, set) = authority.revoke(2, net.now - crate::net::instant());
+        set_revocations(&mut net, 0, &(head, set));
+        net.run(outage * SECOND);
+        net.filter = Box::new(|_| true);
+        let took = net.wait(Duration::from_secs(100), |net| {
+            let known = net.nodes[1].endpoint.membership(network(net, 1)).expect("managed");
+            !known.revocations().is_empty()
+        });
+        assert!(took < 21 * SECOND, "{took:?} after {outage} s");
+    }
+}
+
 #[test]
 fn a_large_set_arrives_whole_in_spite_of_loss() {
     let mut authority = Authority::new();
@@ -452,6 +474,90 @@ fn each_controller_that_can_be_reached_is_asked() {
             seconds += 1;
             assert!(seconds < within, "there: {is_there}, both known: {knows_both}");
         }
+    }
+}
+
+/// Returns the number of datagrams that a member sends in an hour in which it wants another certificate, and no
+/// controller is there. Then it meets one again.
+#[test]
+fn a_member_whose_controller_is_away_asks_rarely_and_is_back_soon() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1]);
+    net.nodes[0].up = false;
+    net.run(Duration::from_secs(2 * 3600));
+    net.sent.clear();
+    net.run(Duration::from_secs(3600));
+    let from = net.nodes[1].socket;
+    let count = |kind| net.sent.iter().filter(|sent| sent.from == from && sent.bytes[0] == kind).count();
+    // Each minute a try of five rounds to reach the controller, and one beacon for it.
+    assert!(count(0xD1) < 60 * 9 && count(0xD5) < 60 * 5, "{} {}", count(0xD1), count(0xD5));
+    net.nodes[0].up = true;
+    let asked = |net: &Net| net.count(0, |event| matches!(event, Event::Asked(..)));
+    let took = net.wait(Duration::from_secs(3600), |net| asked(net) > 0);
+    assert!(took < Duration::from_secs(65), "{took:?}");
+}
+
+/// A controller that was restored from a backup does not know the members that came later.
+#[test]
+fn a_member_that_one_controller_does_not_know_asks_the_others() {
+    for answer in [
+        |time| Answer::Pending { time, retry_after: 5, code: Code::from_bits(5) },
+        |time| Answer::Denied { time, reason: Denial::Removed },
+    ] {
+        let (authority, other) = (Authority::new(), Authority::with(8, 365 * DAY));
+        let mut net = members(&authority, &[CONTROLLER, 1]);
+        let restored = net.add(8);
+        let mut config = ManagedNetwork::new(id());
+        (config.key, config.is_controller) = (Some(secret().public()), true);
+        config.credentials = Some(other.credentials(8, Duration::ZERO));
+        net.join(restored, &NetworkConfig::Managed(Box::new(config)));
+        net.send(1, restored, b"hello");
+        net.run(SECOND);
+        // It answers while the other one is away.
+        net.nodes[0].up = false;
+        let is_asked =
+            |net: &Net, node: usize| net.count(node, |event| matches!(event, Event::Asked(..))) > 0;
+        net.wait(Duration::from_secs(2 * 3600), |net| is_asked(net, restored));
+        serve(&mut net, restored, |_, _, at| answer(UnixTime::from(UNIX_TIME + at)));
+        net.nodes[0].up = true;
+        let began = net.now;
+        let at = network(&net, 1);
+        let serial = |net: &Net| {
+            let known = net.nodes[1].endpoint.membership(at).expect("managed");
+            known.credentials().expect("a member").certificate().serial()
+        };
+        let before = serial(&net);
+        while serial(&net) == before {
+            net.run(SECOND);
+            serve(&mut net, restored, |_, _, at| answer(UnixTime::from(UNIX_TIME + at)));
+            serve(&mut net, 0, |node, _, at| certified(&authority, node, at));
+            assert!(
+                net.now - began < Duration::from_secs(300),
+                "the member asks the same one again and again"
+            );
+        }
+        let known = net.nodes[1].endpoint.membership(at).expect("managed");
+        assert!(!known.is_removed());
+    }
+}
+
+/// Certificates last an hour longer than members go on without a controller.
+#[test]
+fn no_certificate_ends_while_the_controllers_are_away_for_as_long_as_promised() {
+    let authority = Authority::new();
+    let names: Vec<u8> = std::iter::once(CONTROLLER).chain(10..40).collect();
+    let mut net = members(&authority, &names);
+    for _ in 0..4 * 360 {
+        net.run(10 * SECOND);
+        serve(&mut net, 0, |node, _, at| certified(&authority, node, at));
+    }
+    let begun = net.now - crate::net::instant();
+    for node in 1..net.nodes.len() {
+        let known = net.nodes[node].endpoint.membership(network(&net, node)).expect("managed");
+        let end = known.credentials().expect("a member").end();
+        let left = end.since(UnixTime::from(UNIX_TIME + begun));
+        // The longest pause until a member asks again is 20 minutes.
+        assert!(left >= Duration::from_secs(23 * 3600 + 1200), "{left:?}");
     }
 }
 

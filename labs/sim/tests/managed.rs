@@ -1,0 +1,33 @@
+//! Stories of managed networks: few members and seeds here, more of both in `cargo xtask ci`.
+//!
+//! `PEERSOCK_SIM_SEED=7 cargo test -p peersock-sim --test managed` plays that seed.
+
+use std::time::Duration;
+
+use peersock_sim::managed::{Fleet, Managed};
+
+/// Number of members.
+const MEMBERS: usize = 20;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_managed_network_holds_every_promise() {
+    let asked = std::env::var("PEERSOCK_SIM_SEED").ok().and_then(|seed| seed.parse().ok());
+    // A seed different from the command's first ones.
+    let seed = asked.unwrap_or(1_000_000);
+    let report = Managed::new(seed, MEMBERS).run();
+    assert_eq!(
+        report.violation, None,
+        "again: PEERSOCK_SIM_SEED={seed}, or `peersock-sim managed --from {seed}`"
+    );
+    assert!(report.accepted > 1000 && report.certificates > 50 && report.addresses > MEMBERS, "{report:?}");
+}
+
+#[test]
+fn no_certificate_ends_and_no_storm_comes_when_a_controller_was_away() {
+    let mut fleet = Fleet::new(1_000_000, 1000);
+    for away in [HOUR / 2, 8 * HOUR, 23 * HOUR] {
+        fleet.leave_alone(away).expect("no violation");
+    }
+}
