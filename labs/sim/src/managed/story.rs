@@ -140,7 +140,6 @@ impl Story {
                 let Some(answer) = office.and_then(|office| office.answer(&mut self.field, &asked)) else {
                     continue;
                 };
-                if let Some(d) = std::env::var("DBG").ok().and_then(|d| d.parse::<usize>().ok()) { if self.machine_of(&node) == Some(d) { eprintln!("DBG {:?} {} answers {}", self.field.now, asked.at, format!("{answer:?}").chars().take(70).collect::<String>()); } }
                 match (&answer, &asked.question) {
                     (Answer::Certified { credentials, .. }, Question::Certify(request)) => {
                         if request.token.is_some() && self.oracle.removed(&node).is_none() {
