@@ -1,8 +1,8 @@
 //! Questions to controllers: the request for credentials, its renewals, and look-ups of members.
 //!
 //! A question is repeated until a controller has answered, to the known controllers in turn. A member renews
-//! its credentials long before they end, so a controller may be away for most of their lifetime. The times are
-//! those of [`pace`].
+//! its credentials long before they end, so a controller may be away for most of their lifetime. The times
+//! are those of [`pace`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -480,8 +480,8 @@ impl Endpoint {
         }
         let was_wrong = answer.time().is_some_and(|time| membership.set_clock(unix_time, &node, time));
         let place = membership.controllers().iter().position(|controller| controller.node_id() == node);
-        // One that does not renew this node's credentials may lack something that the next one knows. A person
-        // may have taken a removal back at another one.
+        // One that does not renew this node's credentials may lack something that the next one knows. A
+        // person may have taken a removal back at another one.
         let refuses = number == CERTIFY
             && match &answer {
                 Answer::Denied { reason: Denial::Removed, .. } => true,

@@ -196,8 +196,8 @@ impl Endpoint {
         }
     }
 
-    /// Tells an admitted peer with a new session in short which heads this node has. An outage may have led to
-    /// the handshake, and what was told during that is lost.
+    /// Tells an admitted peer with a new session in short which heads this node has. An outage may have led
+    /// to the handshake, and what was told during that is lost.
     pub(super) fn tell_haves_again(&mut self, now: Instant, key: PeerKey) {
         let network = self.peers.get(key).map(|peer| peer.link.handle.network());
         if network.is_some_and(|network| self.needs_credentials(network)) && self.is_member(key) {

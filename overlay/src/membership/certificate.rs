@@ -223,7 +223,7 @@ impl Certificate {
         if !self.serial.has_begun(now) {
             return Err(Refusal::NotYetValid);
         }
-        if now < self.end || std::env::var_os("BREAK_END").is_some() { Ok(()) } else { Err(Refusal::Expired) } // BREAK
+        if now < self.end { Ok(()) } else { Err(Refusal::Expired) }
     }
 
     fn body(&self) -> Vec<u8> {

@@ -477,8 +477,8 @@ fn each_controller_that_can_be_reached_is_asked() {
     }
 }
 
-/// Returns the number of datagrams that a member sends in an hour in which it wants another certificate, and no
-/// controller is there. Then it meets one again.
+/// Returns the number of datagrams that a member sends in an hour in which it wants another certificate, and
+/// no controller is there. Then it meets one again.
 #[test]
 fn a_member_whose_controller_is_away_asks_rarely_and_is_back_soon() {
     let authority = Authority::new();

@@ -7,7 +7,7 @@ use crate::Violation;
 
 type Told = Result<(), Violation>;
 
-/// Plays the story of a seed with so many members.
+/// Plays the story of a seed with this number of members.
 pub(super) fn play(story: &mut Story, members: usize, back: &mut Duration) -> Told {
     everybody_joins(story, members)?;
     more_issuers(story)?;

@@ -55,14 +55,15 @@ pub struct Absence {
     pub ended: usize,
     /// Time after the absence until all had other certificates that wanted some.
     pub renewed: Duration,
-    /// Most answers in an interval after the absence, in which one member of 600 asks if all come in a minute.
+    /// Most answers in an interval after the absence, in which one member of 600 asks if all come in a
+    /// minute.
     pub peak: u32,
     /// Questions of one member on average, answered or not.
     pub questions: u64,
 }
 
 impl Fleet {
-    /// Makes a controller and lets so many members join.
+    /// Makes a controller and lets this number of members join.
     pub fn new(seed: u64, members: usize) -> Self {
         let mut random = Random::from_seed(seed);
         let mut rng = ChaCha20Rng::seed_from_u64(random.number());

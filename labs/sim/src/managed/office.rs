@@ -21,7 +21,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval at which the controller's own credentials are renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1800);
 
-/// Interval at which it is looked for news, if nothing was reported.
+/// Interval at which the office looks for news, if nothing was reported.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A controller and the machine on which it runs.

@@ -140,16 +140,6 @@ impl Story {
                 let Some(answer) = office.and_then(|office| office.answer(&mut self.field, &asked)) else {
                     continue;
                 };
-                if let Some(d) = std::env::var("DBG").ok().and_then(|d| d.parse::<usize>().ok()) {
-                    if self.machine_of(&node) == Some(d) {
-                        eprintln!(
-                            "DBG {:?} {} answers {}",
-                            self.field.now,
-                            asked.at,
-                            format!("{answer:?}").chars().take(70).collect::<String>()
-                        );
-                    }
-                }
                 match (&answer, &asked.question) {
                     (Answer::Certified { credentials, .. }, Question::Certify(request)) => {
                         if request.token.is_some() && self.oracle.removed(&node).is_none() {
@@ -249,7 +239,7 @@ impl Story {
     /// Returns the running machine with an identity, or the last one that had it.
     pub(super) fn machine_of(&self, node: &NodeId) -> Option<usize> {
         let all = || self.field.machines.iter().enumerate().filter(|(_, one)| one.id() == *node);
-        all().find(|(_, one)| one.is_up()).or_else(|| all().last()).map(|(number, _)| number)
+        all().find(|(_, one)| one.is_up()).or_else(|| all().next_back()).map(|(number, _)| number)
     }
 
     /// Approves the machines that people want and that wait: at the controller by which they administer the
