@@ -651,7 +651,7 @@ fn parse_unnamed(text: &str) -> Outcome<Network> {
             Network::from_file(text).map_err(|error| Failure::network_file(text, error))
         }
         // Mostly the name of a managed network that was joined with another state directory, or not at all.
-        Err(_) if text.parse::<MemberName>().is_ok() && !is_hexadecimal(text) => {
+        Err(_) if text.parse::<MemberName>().is_ok() && !is_like_id(text) => {
             let names = config::path_with_networks().map(|path| format!(", nor a name in {path}"));
             Err(Failure::usage(
                 format_args!(
@@ -659,7 +659,7 @@ fn parse_unnamed(text: &str) -> Outcome<Network> {
                     names.unwrap_or_default()
                 ),
                 "list the networks of this machine with `peersock networks`, join one with `peersock join`, or \
-                 give an ID such as ff0001ffff000000",
+                 make a file with `peersock network new`; an ID is as ff0001ffff000000",
             ))
         }
         Err(error) => {
@@ -676,8 +676,11 @@ fn parse_unnamed(text: &str) -> Outcome<Network> {
 }
 
 /// Returns true if a text looks like an ID with a mistake.
-fn is_hexadecimal(text: &str) -> bool {
-    text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+fn is_like_id(text: &str) -> bool {
+    let digits = text.bytes().filter(u8::is_ascii_hexdigit).count();
+    (8..=24).contains(&text.len())
+        && digits * 4 >= text.len() * 3
+        && text.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 /// Parses an IP address or, in a static network, a member's name.

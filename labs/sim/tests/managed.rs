@@ -7,7 +7,7 @@ use std::time::Duration;
 use peersock_sim::managed::{Fleet, Managed};
 
 /// Number of members.
-const MEMBERS: usize = 20;
+const MEMBERS: usize = 12;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -16,12 +16,9 @@ fn a_managed_network_holds_every_promise() {
     let asked = std::env::var("PEERSOCK_SIM_SEED").ok().and_then(|seed| seed.parse().ok());
     // A seed different from the command's first ones.
     let seed = asked.unwrap_or(1_000_000);
-    let report = Managed::new(seed, MEMBERS).run();
-    assert_eq!(
-        report.violation, None,
-        "again: PEERSOCK_SIM_SEED={seed}, or `peersock-sim managed --from {seed}`"
-    );
-    assert!(report.accepted > 1000 && report.certificates > 50 && report.addresses > MEMBERS, "{report:?}");
+    let report = Managed { acts: 1, ..Managed::new(seed, MEMBERS) }.run();
+    assert_eq!(report.violation, None, "again: PEERSOCK_SIM_SEED={seed}");
+    assert!(report.accepted > 1000 && report.certificates > 30 && report.addresses > MEMBERS, "{report:?}");
 }
 
 #[test]

@@ -361,7 +361,7 @@ fn wishes_become_names() {
 proptest! {
     #[test]
     fn certificates_have_one_form(
-        name in "[a-z0-9]{1,63}",
+        name in "[a-z][a-z0-9]{0,62}",
         tags in prop::collection::btree_set("[a-z0-9]{1,20}", 0..6),
         claims in prop::collection::vec(any::<u8>(), 0..=128),
         role in 0..4_usize,

@@ -199,7 +199,9 @@ impl Policy for Static {
         // The file names none for addresses, so all addresses of one block make one prefix: the longest that
         // holds all.
         let mut blocks: BTreeMap<Prefix, Prefix> = BTreeMap::new();
-        for &address in self.members.values().flat_map(|member| &member.addresses) {
+        // Present ones, because what is in no prefix is not the overlay's.
+        let listed = self.members.iter().map(|(node, member)| (node, &member.addresses));
+        for &address in listed.flat_map(|(node, listed)| self.changed.get(node).unwrap_or(listed)) {
             let prefix = blocks.entry(block(address)).or_insert_with(|| address.into());
             *prefix = prefix.widened_to(address);
         }

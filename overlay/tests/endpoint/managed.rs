@@ -497,6 +497,35 @@ fn a_member_whose_controller_is_away_asks_rarely_and_is_back_soon() {
     assert!(took < Duration::from_secs(65), "{took:?}");
 }
 
+/// A thief answers with the only key that the member knows. A member's credentials name another controller.
+#[test]
+fn a_member_that_its_only_known_controller_removes_finds_another_one() {
+    let (authority, other) = (Authority::new(), Authority::with(8, 365 * DAY));
+    let mut net = members(&authority, &[CONTROLLER, 1]);
+    let honest = net.add(8);
+    let mut described = ManagedNetwork::new(id());
+    (described.key, described.is_controller) = (Some(secret().public()), true);
+    described.credentials = Some(other.credentials(8, Duration::ZERO));
+    net.join(honest, &NetworkConfig::Managed(Box::new(described)));
+    let mut known = ManagedNetwork::new(id());
+    (known.key, known.controllers) = (Some(secret().public()), vec![*authority.identity.public()]);
+    let new = net.add(2);
+    net.join(new, &NetworkConfig::Managed(Box::new(known)));
+    let at = network(&net, new);
+    let mut waited = 0;
+    while net.nodes[new].endpoint.membership(at).expect("managed").credentials().is_none() {
+        net.run(SECOND);
+        serve(&mut net, 0, |_, _, at| Answer::Denied {
+            time: UnixTime::from(UNIX_TIME + at),
+            reason: Denial::Removed,
+        });
+        serve(&mut net, honest, |node, _, at| certified(&other, node, at));
+        waited += 1;
+        assert!(waited < 300, "it asks the thief again and again");
+    }
+    assert!(!net.nodes[new].endpoint.membership(at).expect("managed").is_removed());
+}
+
 /// A controller that was restored from a backup does not know the members that came later.
 #[test]
 fn a_member_that_one_controller_does_not_know_asks_the_others() {

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use super::Managed;
 use super::story::{MINUTE, OUTLIVE, SECOND, Story};
 use crate::Violation;
 
 type Told = Result<(), Violation>;
 
-/// Plays the story of a seed with this number of members.
-pub(super) fn play(story: &mut Story, members: usize, back: &mut Duration) -> Told {
-    everybody_joins(story, members)?;
+/// Plays a story.
+pub(super) fn play(story: &mut Story, told: &Managed, back: &mut Duration) -> Told {
+    everybody_joins(story, told.members)?;
     more_issuers(story)?;
     // Until certificates have ended.
     story.strand();
@@ -17,7 +18,7 @@ pub(super) fn play(story: &mut Story, members: usize, back: &mut Duration) -> To
     for at in (1..acts.len()).rev() {
         acts.swap(at, story.random.below(at + 1));
     }
-    for act in acts {
+    for act in acts.into_iter().take(told.acts) {
         act(story)?;
     }
     old_store(story)?;
@@ -62,9 +63,9 @@ fn flapping(story: &mut Story) -> Told {
     story.field.faults.loss = 0.05;
     for _ in 0..3 {
         story.run(2 * MINUTE)?;
-        let removed = story.pick_member();
         let at = story.random.below(story.offices.len());
-        revoke_where_known(story, removed, at);
+        let removed = story.pick_known(at);
+        story.revoke(removed, at);
     }
     story.run(2 * MINUTE)?;
     story.field.faults.flaps = None;
@@ -76,11 +77,10 @@ fn flapping(story: &mut Story) -> Told {
 fn cut_in_two(story: &mut Story) -> Told {
     let machines = 0..story.field.machines.len();
     story.field.faults.groups = machines.map(|number| (number, u8::from(story.random.chance(0.5)))).collect();
-    let removed = [story.pick_member(), story.pick_member()];
-    story.revoke(removed[0], 0);
-    story.run(5 * MINUTE)?;
-    if removed[0] != removed[1] {
-        revoke_where_known(story, removed[1], 1);
+    for at in [0, 1] {
+        let removed = story.pick_known(at);
+        story.revoke(removed, at);
+        story.run(5 * MINUTE)?;
     }
     let length = story.random.duration(10 * MINUTE..=30 * MINUTE);
     story.run(length)?;
@@ -223,15 +223,4 @@ fn all_away(story: &mut Story) -> Told {
         story.offices[at].restart(&mut story.field, None);
     }
     Ok(())
-}
-
-/// Removes a member at a controller, or at the first one if that does not know it.
-fn revoke_where_known(story: &mut Story, number: usize, at: usize) {
-    let node = story.field.machines[number].id().to_string();
-    let office = &story.offices[at];
-    let is_known = office
-        .controller
-        .as_ref()
-        .is_some_and(|controller| controller.find(&node).is_ok_and(|member| member.is_member()));
-    story.revoke(number, if is_known { at } else { 0 });
 }

@@ -36,6 +36,8 @@ pub struct Managed {
     pub seed: u64,
     /// Number of members.
     pub members: usize,
+    /// Number of acts of random order between the ones that every story has, at most all of them.
+    pub acts: usize,
     /// True to write every event to standard error.
     pub trace: bool,
 }
@@ -68,14 +70,14 @@ pub struct ManagedReport {
 impl Managed {
     /// Makes the story of a seed.
     pub fn new(seed: u64, members: usize) -> Self {
-        Self { seed, members, trace: false }
+        Self { seed, members, acts: usize::MAX, trace: false }
     }
 
     /// Plays it. A panic is a violation like any other.
     pub fn run(&self) -> ManagedReport {
         let mut story = story::Story::new(self.seed, Trace::new(self.trace));
         let mut back = Duration::ZERO;
-        let told = catch_unwind(AssertUnwindSafe(|| acts::play(&mut story, self.members, &mut back)));
+        let told = catch_unwind(AssertUnwindSafe(|| acts::play(&mut story, self, &mut back)));
         let violation = match told {
             Ok(Ok(())) => None,
             Ok(Err(violation)) => Some(violation),

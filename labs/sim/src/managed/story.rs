@@ -239,7 +239,7 @@ impl Story {
     /// Returns the running machine with an identity, or the last one that had it.
     pub(super) fn machine_of(&self, node: &NodeId) -> Option<usize> {
         let all = || self.field.machines.iter().enumerate().filter(|(_, one)| one.id() == *node);
-        all().find(|(_, one)| one.is_up()).or_else(|| all().next_back()).map(|(number, _)| number)
+        all().find(|(_, one)| one.is_up()).or_else(|| all().last()).map(|(number, _)| number)
     }
 
     /// Approves the machines that people want and that wait: at the controller by which they administer the
@@ -297,22 +297,31 @@ impl Story {
         self.field.crash(number);
     }
 
-    /// Returns a machine of a member that is up, honest and no friend of the story's own.
+    /// Returns a machine of a member that is up, honest and served.
     pub(super) fn pick_member(&mut self) -> usize {
-        let victims = self.thief.as_ref().map(|thief| thief.victims.clone()).unwrap_or_default();
+        let all = self.candidates();
+        *self.random.pick(&all)
+    }
+
+    /// Returns such a machine that a controller knows: what another one has admitted, it does not.
+    pub(super) fn pick_known(&mut self, at: usize) -> usize {
+        let controller = self.offices[at].controller.as_ref().expect("it serves");
+        let is_known = |number: &usize| {
+            let node = self.field.machines[*number].id().to_string();
+            controller.find(&node).is_ok_and(|member| member.is_member())
+        };
+        let all: Vec<usize> = self.candidates().into_iter().filter(is_known).collect();
+        *self.random.pick(&all)
+    }
+
+    fn candidates(&self) -> Vec<usize> {
+        let victims = self.thief.as_ref().map_or(&[][..], |thief| &thief.victims);
         let suits = |number: &usize| {
             let machine = &self.field.machines[*number];
-            let is_served = machine.disk.credentials.is_some();
-            let id = machine.id();
-            let is_there = machine.is_up() && !self.field.faults.island.contains(number);
-            is_there
-                && is_served
-                && !machine.is_hostile
-                && self.oracle.is_member(&id)
-                && !victims.contains(&id)
+            let is_there = !self.field.faults.island.contains(number);
+            is_there && machine.disk.credentials.is_some() && !victims.contains(&machine.id())
         };
-        let all: Vec<usize> = self.members.iter().copied().filter(suits).collect();
-        *self.random.pick(&all)
+        self.served().into_iter().filter(suits).collect()
     }
 
     /// Removes a member at a controller. Its machine may be hostile from then on.
@@ -380,7 +389,7 @@ impl Story {
 
     /// Removes a member where there are no faults, and measures how long it takes to everybody in reach.
     pub(super) fn measure_removal(&mut self) -> Result<(), Violation> {
-        let number = self.pick_member();
+        let number = self.pick_known(self.used);
         let node = self.field.machines[number].id();
         let serial = self.oracle.serial(&node).expect("a member has a certificate");
         let mut reach = self.in_reach(self.offices[self.used].machine);
