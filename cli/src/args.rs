@@ -176,8 +176,9 @@ impl SharedNodeArgs {
     /// Applies the options of a node of this program alone, which joins these networks.
     pub(crate) fn beside(&self, node: NodeBuilder, networks: &[Network]) -> Outcome<NodeBuilder> {
         let other = networks.iter().find(|network| !network.id().admits_programs());
-        // In ad-hoc networks each node is a member of its own.
-        let node = node.beside(other.is_none());
+        // In ad-hoc networks each node is a member of its own. In static ones the machine's node has the
+        // addresses of the file, so a node beside it has to be asked for by a label.
+        let node = node.beside(networks.iter().all(|network| network.id().is_managed()));
         let label = match &self.label {
             Some(label) => Some(label.clone()),
             None => label_of_environment()?,

@@ -183,7 +183,7 @@ fn ask_by_own_node(args: &Args, network: &Network) -> Outcome<List> {
         false => IdentitySource::StateDir(args.node.state.path()?),
     };
     let node = Node::builder().identity(identity).interfaces(interfaces(&args.node.interfaces));
-    let node = node.port(args.node.overlay_port).introduce(false).beside(network.id().admits_programs());
+    let node = node.port(args.node.overlay_port).introduce(false).beside(network.id().is_managed());
     let node = args.node.with_roots(node)?.start()?;
     let interrupted = node.clone();
     signals::end_after(move || {

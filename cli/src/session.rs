@@ -51,7 +51,7 @@ impl Session {
         };
         let port = if args.state.ephemeral { args.port_of_passing_node() } else { args.overlay_port };
         let node = builder(args, identity, interfaces(&args.interfaces))?.port(port);
-        let node = prepare(node.beside(network.id().admits_programs()))?;
+        let node = prepare(node.beside(network.id().is_managed()))?;
         Session::open_with(args, node, network, Node::join, farewell)
     }
 

@@ -38,8 +38,7 @@ const RETRY: Duration = Duration::from_millis(20);
 /// A program whose identity is in a state directory shares the node that runs there. If none does, it starts
 /// one by the installed program `peersock`, which ends some time after its last program. The node runs in the
 /// program's process, as a [`Host`] does, if no program is installed that can hold it, the identity is not
-/// kept, or `PEERSOCK_OWN_NODE` is set. In the last case another process may have the state directory: then
-/// the program's node runs beside the machine's, see [`NodeBuilder::beside`].
+/// kept, or `PEERSOCK_OWN_NODE` is set.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -141,10 +140,6 @@ impl ProgramNode {
     ) -> Result<ProgramNode, NodeError> {
         let outer = Outer::of_environment();
         let shared = settings.state_path()?.filter(|_| !wants_own_node());
-        if wants_own_node() {
-            // Another process may have the state directory.
-            settings = settings.beside(true);
-        }
         if let Some(label) = label_of_environment()? {
             settings = settings.label(label);
         }

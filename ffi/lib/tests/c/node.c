@@ -26,8 +26,7 @@ static void check_identities(const char *directory, char *id) {
     CHECK(peersock_id(node, own, sizeof own) == PEERSOCK_E_DOWN);
 }
 
-// The same state directory, again and again: it is locked while a node runs, and keeps the identity. Another
-// node of the machine is beside it then, and joins no ad-hoc network.
+// The same state directory, again and again: it is locked while a node runs, and keeps the identity.
 static void check_restarts(const char *directory) {
     char path[4096], id[PEERSOCK_ID_SIZE], first[PEERSOCK_ID_SIZE] = "";
     snprintf(path, sizeof path, "%s/state", directory);
@@ -37,10 +36,8 @@ static void check_restarts(const char *directory) {
         CHECK(peersock_start(config, NULL) == PEERSOCK_OK);
         CHECK(peersock_is_running(PEERSOCK_DEFAULT));
         peersock_node second;
-        CHECK(peersock_start(config, &second) == PEERSOCK_OK);
-        CHECK(peersock_join(second, NETWORK, NULL) == PEERSOCK_E_FILE);
+        CHECK(peersock_start(config, &second) == PEERSOCK_E_FILE);
         CHECK(strstr(peersock_last_error(), "in use") != NULL);
-        CHECK(peersock_stop(second, 1000) == PEERSOCK_OK);
         CHECK(peersock_id(PEERSOCK_DEFAULT, id, sizeof id) == PEERSOCK_OK);
         if (i == 0) memcpy(first, id, sizeof id);
         CHECK(strcmp(first, id) == 0);
