@@ -16,9 +16,6 @@ use crate::{Result, cargo};
 const QUICK_SEEDS: u32 = 100;
 const ALL_SEEDS: u32 = 2000;
 
-/// Number of stories of managed networks with 200 members, each some minutes of one processor.
-const MANAGED_SEEDS: u32 = 2;
-
 /// The part of the checks that one command runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
@@ -277,16 +274,7 @@ fn simulation(workspace: &Workspace, part: Part) -> Result<Outcome> {
     };
     command.args(["run", "--from", &first.to_string(), "--seeds", &count.to_string()]);
     let (success, output) = run(command)?;
-    let mut outcome = counted("the test run", success, Outcome::from_last_line("simulation seed", &output)?)?;
-    // The quick part has a story with few members among its tests.
-    if part != Part::Quick {
-        let mut command = Command::new(workspace.target.join("debug/peersock-sim"));
-        command.args(["managed", "--seeds", &MANAGED_SEEDS.to_string()]);
-        let (success, output) = run(command)?;
-        let stories = Outcome::from_last_line("managed network", &output)?;
-        outcome.add(counted("the stories of managed networks", success, stories)?);
-    }
-    Ok(outcome)
+    counted("the test run", success, Outcome::from_last_line("simulation seed", &output)?)
 }
 
 fn packages(_: &Workspace, _: Part) -> Result<Outcome> {

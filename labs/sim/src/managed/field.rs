@@ -147,7 +147,6 @@ pub(super) struct Field {
 }
 
 impl Field {
-    #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
     pub(super) fn new(mut random: Random, trace: Trace) -> Self {
         Self {
             base: Instant::now(),

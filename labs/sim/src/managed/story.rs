@@ -239,7 +239,7 @@ impl Story {
     /// Returns the running machine with an identity, or the last one that had it.
     pub(super) fn machine_of(&self, node: &NodeId) -> Option<usize> {
         let all = || self.field.machines.iter().enumerate().filter(|(_, one)| one.id() == *node);
-        all().find(|(_, one)| one.is_up()).or_else(|| all().last()).map(|(number, _)| number)
+        all().find(|(_, one)| one.is_up()).or_else(|| all().next_back()).map(|(number, _)| number)
     }
 
     /// Approves the machines that people want and that wait: at the controller by which they administer the
