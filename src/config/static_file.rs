@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+use peersock_overlay::membership::{MemberName, ParseLabelError};
 use peersock_overlay::{
     Exit, NetworkConfig, NetworkId, NetworkIdError, NodeId, Prefix, Psk, PublicIdentity, StaticMember,
     StaticNetwork, is_endpoint, is_route,
@@ -16,10 +17,6 @@ use toml::Spanned;
 use zeroize::Zeroizing;
 
 use super::{ConfigError, HostEndpoint, ParseEndpointError, RootSource, passphrase};
-
-/// Limit of a member name's length: that of a DNS label (RFC 1035, 2.3.4), so that names can be served by
-/// DNS.
-const MAX_NAME: usize = 63;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -262,28 +259,16 @@ fn check_route(
 }
 
 fn parse_name(text: &Spanned<String>, seen: &mut Seen) -> Result<String, Problem> {
-    // DNS names ignore case, and so must the check for duplicates.
-    let name = text.get_ref().to_ascii_lowercase();
-    let valid = (1..=MAX_NAME).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    if !valid {
-        return Err(problem(text, "a name is 1 to 63 letters, digits and inner hyphens"));
-    }
-    if is_number(&name) {
-        return Err(problem(text, format!("`{name}` is a number, which programs take for an address")));
-    }
+    let name = match text.get_ref().parse::<MemberName>() {
+        Ok(name) => name.to_string(),
+        Err(ParseLabelError::Number) => {
+            let name = text.get_ref().to_ascii_lowercase();
+            return Err(problem(text, format!("`{name}` is a number, which programs take for an address")));
+        }
+        Err(_) => return Err(problem(text, "a name is 1 to 63 letters, digits and inner hyphens")),
+    };
     once(&mut seen.names, name.clone(), "name", text, &seen.member)?;
     Ok(name)
-}
-
-/// Returns true if inet_aton(3) takes a name for an IPv4 address, as it does with a single number.
-fn is_number(name: &str) -> bool {
-    name.strip_prefix("0x").map_or_else(
-        || name.bytes().all(|byte| byte.is_ascii_digit()),
-        |digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
-    )
 }
 
 fn parse_address(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) -> Result<IpAddr, Problem> {

@@ -100,15 +100,15 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
         roots => format!("by {} roots", roots.len()),
     };
     stdio::note(format_args!("{uses}, for {}, {root}", duration::shown(args.lifetime)));
-    let members = controller.members().map_err(|error| refused(ChangeError::Store(error)))?;
-    let is_taken = |name: &MemberName| {
-        members.iter().any(|member| member.standing != Standing::Removed && member.grant.name == *name)
-    };
-    if let Some(name) = args.name.as_ref().filter(|name| is_taken(name)) {
-        stdio::note(format_args!(
-            "there is a member {name}: unless that is the machine that uses the invite, it becomes {}",
-            name.numbered(2)
-        ));
+    if let Some(name) = &args.name {
+        let members = controller.members().map_err(|error| refused(ChangeError::Store(error)))?;
+        let has_it = |one: &Member| one.standing != Standing::Removed && one.grant.name == *name;
+        if members.iter().any(has_it) {
+            stdio::note(format_args!(
+                "there is a member {name}: unless that is the machine that uses the invite, it becomes {}",
+                name.numbered(2)
+            ));
+        }
     }
     if args.lifetime.is_zero() {
         stdio::note("it has ended already: give a time with --for, such as 1h");

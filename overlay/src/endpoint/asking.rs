@@ -107,9 +107,6 @@ impl Endpoint {
 
     /// Asks for credentials soon if this node has none that count.
     pub(super) fn begin_renewal_if_own(&mut self, now: Instant, network: NetworkIndex) {
-        if !self.membership(network).is_some_and(Membership::is_certified) {
-            return;
-        }
         if !self.is_certified_now(now, network) {
             self.ask_soon(now, network);
         }

@@ -106,15 +106,17 @@ impl Link {
             self.discard(cx, vec![unlikely]);
         }
         let (now, place) = (cx.now, meta.place());
-        let payload = received.payload().clone();
-        let question = self.question_in_response(cx, &place, payload.room_in_response());
+        let payload = received.payload();
+        let (suites, room) = (payload.suites, payload.room_in_response());
+        let (their_instance, their_buffer) = (payload.instance, payload.receive_buffer);
+        let question = self.question_in_response(cx, &place, room);
         let core = &mut *cx.core;
         // Each costs a place in the session table, which peers share.
         if self.unconfirmed().count() >= MAX_UNCONFIRMED {
             core.counters.handshakes_refused.increment();
             return Err("earlier answers to this peer were not used");
         }
-        let Some(suite) = core.provider.suites().choose(payload.suites) else {
+        let Some(suite) = core.provider.suites().choose(suites) else {
             core.counters.suites_unsupported.increment();
             return Err("its sender has no cipher that this node has");
         };
@@ -141,8 +143,8 @@ impl Link {
         };
         self.add_session(Live {
             session: session.clone(),
-            instance: payload.instance,
-            receive_buffer: payload.receive_buffer,
+            instance: their_instance,
+            receive_buffer: their_buffer,
             // The response goes only to `place`, so a peer that uses the session receives there.
             place: Some(place),
             rekey_at: now + rekey_age(REKEY_AFTER_RESPONDER, &mut core.rng),

@@ -18,7 +18,7 @@ use crate::contact::{Allowances, Birthday, OwnContact, TcpStreams, Witness};
 use crate::counters::Counters;
 use crate::crypto::{KeySource, NoEntropy, Provider};
 use crate::id::{Identity, NetworkId, NodeId, Psk};
-use crate::noise::Timestamp;
+use crate::noise::{InitiationPayload, Timestamp};
 use crate::reach::{Place, Reach, SocketInfo, usable};
 use crate::session::{Peer, Session, SessionTable, Watched};
 use crate::wire::{Initiation, SessionIndex};
@@ -181,7 +181,7 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// Returns the length of an initiation without room, in bytes.
     pub(crate) fn initiation_len(&self) -> usize {
-        Initiation::MIN + if self.introduction.is_empty() { 0 } else { 1 + self.introduction.len() }
+        Initiation::MIN + InitiationPayload::introduced(self.introduction)
     }
 }
 

@@ -50,19 +50,19 @@ impl InitiationPayload {
     /// Returns the number of bytes that a response may have behind its fields without exceeding this
     /// initiation.
     pub fn room_in_response(&self) -> usize {
-        Initiation::MIN - Response::MIN + self.introduced() + self.room
+        Initiation::MIN - Response::MIN + Self::introduced(&self.introduction) + self.room
     }
 
-    /// Returns the number of bytes that the introduction takes.
-    fn introduced(&self) -> usize {
-        match self.introduction.len() {
+    /// Returns the number of bytes that an introduction takes.
+    pub(crate) fn introduced(introduction: &[u8]) -> usize {
+        match introduction.len() {
             len @ 1..=MAX_INTRODUCTION => 1 + len,
             _ => 0,
         }
     }
 
     pub(super) fn emit(&self, ed25519: &[u8; 32]) -> Vec<u8> {
-        let introduced = self.introduced();
+        let introduced = Self::introduced(&self.introduction);
         let mut bytes = vec![0; Self::LEN + (introduced + self.room).min(Self::MAX_ROOM)];
         bytes[..32].copy_from_slice(ed25519);
         bytes[32..40].copy_from_slice(&self.network.as_u64().to_be_bytes());
@@ -85,16 +85,15 @@ impl InitiationPayload {
             Some((&len, more)) => more.get(..len.into())?,
             None => &[],
         };
-        let mut payload = Self {
+        let payload = Self {
             network: NetworkId::new(u64::from_be_bytes(field(bytes, 32))).ok()?,
             timestamp: Timestamp::from_bytes(field(bytes, 40)),
             instance: u64::from_be_bytes(field(bytes, 52)),
             receive_buffer: u32::from_be_bytes(field(bytes, 60)),
             suites: SuiteSet::from_wire(bytes[64]),
             introduction: introduction.to_vec(),
-            room: 0,
+            room: more.len() - Self::introduced(introduction),
         };
-        payload.room = more.len() - payload.introduced();
         Some((payload, field(bytes, 0)))
     }
 }

@@ -312,7 +312,7 @@ fn a_revocation_reaches_members_that_were_never_asked_for_anything() {
     assert!(took < SECOND, "{took:?}");
 }
 
-/// What was told while the path was cut is lost, and nobody waits for the next minute.
+/// Words that were told while the path was cut are lost, and nobody waits for the next minute.
 #[test]
 fn a_revocation_during_an_outage_is_heard_soon_after_it() {
     for outage in [1, 5, 15, 25, 40, 100] {

@@ -22,26 +22,27 @@ fn member(seed: u8, name: Option<&str>) -> StaticMember {
     }
 }
 
+fn id() -> NetworkId {
+    "fe00000000000001".parse().expect("an ID")
+}
+
+fn network(members: Vec<StaticMember>) -> NetworkConfig {
+    NetworkConfig::Static(StaticNetwork { id: id(), psk: None, members, exit: None, program: None })
+}
+
 #[test]
 fn members_and_this_node_are_known_by_name_and_address_until_the_network_is_left() {
     let now = instant();
     let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[1; 32])));
     let mut endpoint = Endpoint::new(config, [7; 32], now, Duration::from_secs(1_800_000_000));
     let members = vec![member(1, Some("own")), member(2, Some("alpha")), member(3, None)];
-    let id = "fe00000000000001".parse().expect("an ID");
-    let listed = NetworkConfig::Static(StaticNetwork {
-        id,
-        psk: None,
-        members: members.clone(),
-        exit: None,
-        program: None,
-    });
+    let listed = network(members.clone());
     let index = endpoint.join(now, listed).expect("it is a member");
     let open = NetworkId::ad_hoc(80..=80).expect("a range");
     endpoint.join(now, NetworkConfig::by_id(open).expect("ad-hoc")).expect("anyone may");
 
     for (which, name) in [(0, "own"), (1, "Alpha")] {
-        let certified = IpAddr::from(id.address_of(&members[which].identity.node_id()));
+        let certified = IpAddr::from(id().address_of(&members[which].identity.node_id()));
         let addresses = [certified, members[which].addresses[0]];
         assert_eq!(endpoint.addresses_named(name, |_| true), addresses);
         for address in addresses {
@@ -63,17 +64,10 @@ fn a_name_means_the_addresses_that_its_member_has_now() {
     let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[1; 32])));
     let mut endpoint = Endpoint::new(config, [7; 32], now, Duration::from_secs(1_800_000_000));
     let members = vec![member(1, Some("own")), member(2, Some("alpha")), member(3, Some("beta"))];
-    let id = "fe00000000000001".parse().expect("an ID");
-    let listed = NetworkConfig::Static(StaticNetwork {
-        id,
-        psk: None,
-        members: members.clone(),
-        exit: None,
-        program: None,
-    });
+    let listed = network(members.clone());
     let index = endpoint.join(now, listed.clone()).expect("it is a member");
     let [_, alpha, beta] = [0, 1, 2].map(|which| members[which].identity.node_id());
-    let certified = |node| IpAddr::from(id.address_of(&node));
+    let certified = |node| IpAddr::from(id().address_of(&node));
     let listed_alpha = members[1].addresses[0];
 
     // Beta now has alpha's former address.
@@ -103,9 +97,8 @@ fn all_listed_members_can_have_sessions_together() {
         StaticMember { identity, addresses: Vec::new(), ..member(2, None) }
     });
     let members = std::iter::once(member(1, None)).chain(others).collect();
-    let id = "fe00000000000001".parse().expect("an ID");
     let before = endpoint.sessions().limit();
-    let listed = NetworkConfig::Static(StaticNetwork { id, psk: None, members, exit: None, program: None });
+    let listed = network(members);
     let index = endpoint.join(now, listed).expect("it is a member");
     let during = endpoint.sessions().limit();
     // While a session is renewed there are two, and handshakes that both sides have begun.

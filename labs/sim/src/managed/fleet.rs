@@ -48,7 +48,7 @@ struct Member {
     since: Option<Time>,
 }
 
-/// What an absence of the controller has done to a fleet.
+/// Effects of an absence of the controller on a fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Absence {
     /// Number of members whose certificates have ended.
