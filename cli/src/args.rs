@@ -197,14 +197,16 @@ impl SharedNodeArgs {
     pub(crate) fn persist(&self) -> Outcome<Duration> {
         match self.persist {
             Some(time) => Ok(time),
-            None => persist().map_err(|problem| {
-                Failure::usage(
-                    format_args!("{problem}"),
-                    "give a number of seconds from 0 on, or leave it out",
-                )
-            }),
+            None => persist_of_environment(),
         }
     }
+}
+
+/// Returns the time of `PEERSOCK_PERSIST`, or the usual one.
+pub(crate) fn persist_of_environment() -> Outcome<Duration> {
+    persist().map_err(|problem| {
+        Failure::usage(format_args!("{problem}"), "give a number of seconds from 0 on, or leave it out")
+    })
 }
 
 impl Deref for SharedNodeArgs {

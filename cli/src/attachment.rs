@@ -1,13 +1,14 @@
 //! Attachment of this process to the node that programs share.
 
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use peersock::Network;
 use peersock_attach::{AttachError, Attached, Told, Wish, may_start_node};
 
-use crate::args::SharedNodeArgs;
+use crate::args::{NodeArgs, SharedNodeArgs, persist_of_environment};
 use crate::failure::{Failure, Outcome};
-use crate::{in_use, log, node};
+use crate::{in_use, log, node, stdio};
 
 /// Attaches to the node that is shared in the state directory, and starts it if none runs. `name` is the one
 /// for other users of the node. Waits no longer than `within` for an earlier node that ends. Returns `None`
@@ -23,6 +24,28 @@ pub(crate) fn open(
     if node.wants_own_node() {
         return Ok(None);
     }
+    let persist = || node.persist();
+    attach(node, (name, networks), persist, within, tell)
+}
+
+/// Attaches as [`open`] does, for a command that joins networks for other programs.
+pub(crate) fn open_to_join(node: &NodeArgs, name: String) -> Outcome<Option<Attached>> {
+    let persist = || persist_of_environment();
+    attach(node, (name, &[]), persist, Duration::MAX, |told| match told {
+        Told::Note(note) => stdio::note(note),
+        // If stderr is closed, nobody reads the log.
+        Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
+        Told::Lost(_) => {}
+    })
+}
+
+fn attach(
+    node: &NodeArgs,
+    (name, networks): (String, &[Network]),
+    persist: impl Fn() -> Outcome<Duration>,
+    within: Duration,
+    tell: impl Fn(Told) + Send + Sync + 'static,
+) -> Outcome<Option<Attached>> {
     let state = node.state.path()?;
     // Before anything is read for the node: a pipe with a token can be read once.
     let may_start = may_start_node();
@@ -30,14 +53,16 @@ pub(crate) fn open(
         return Ok(None);
     }
     let launch = may_start.then(|| node::launch(node)).transpose()?;
-    match Attached::open_within(&state, launch.as_ref(), wish(node, name, networks)?, within, tell) {
+    let mut wish = wish(node, name, networks)?;
+    wish.persist = persist()?;
+    match Attached::open_within(&state, launch.as_ref(), wish, within, tell) {
         Err(AttachError::Absent) => Ok(None),
         attached => attached.map(Some).map_err(|error| not_attached(error, networks)),
     }
 }
 
 /// Returns the needs of a program with this name.
-fn wish(node: &SharedNodeArgs, name: String, networks: &[Network]) -> Outcome<Wish> {
+fn wish(node: &NodeArgs, name: String, networks: &[Network]) -> Outcome<Wish> {
     let of_files = networks.iter().flat_map(|network| network.roots().to_vec());
     let roots: Vec<_> = node.roots_with_tokens()?.into_iter().chain(of_files).collect();
     let mut wish = Wish::new(name);
@@ -46,7 +71,6 @@ fn wish(node: &SharedNodeArgs, name: String, networks: &[Network]) -> Outcome<Wi
     wish.has_empty_roots = node.has_empty_roots();
     wish.settings = node.named_settings()?;
     wish.is_verbose = log::is_asked_for();
-    wish.persist = node.persist()?;
     Ok(wish)
 }
 

@@ -145,6 +145,10 @@ pub enum ChangeError {
         /// Number of all members.
         of: usize,
     },
+    /// The store was restored, and renews no certificates yet; those that the member has issued would be
+    /// void. It was not confirmed.
+    #[error("members would be out until renewals begin, because {0} has issued their certificates")]
+    Restored(MemberName),
     /// Without this member, no one could administer the network.
     #[error("this is the network's last administrator")]
     LastAdmin,
@@ -464,7 +468,8 @@ impl Controller {
     /// Removes members, in one transaction. From the next head on, their certificates do not count. Returns
     /// those that were members before.
     ///
-    /// `is_confirmed` is needed for more than three members that are more than a quarter of all.
+    /// `is_confirmed` is needed for more than three members that are more than a quarter of all, and for a
+    /// controller whose network was [restored](Self::note_restored) here and renews no certificates yet.
     ///
     /// # Errors
     /// Returns a [`ChangeError`]; none was removed then.
@@ -484,10 +489,10 @@ impl Controller {
                 found.push(member);
             }
         }
-        let (of, own) = {
+        let (of, own, is_restored) = {
             let memory = self.memory();
             let of = memory.members.values().filter(|member| member.standing != Standing::Removed).count();
-            (of, memory.identity.node_id())
+            (of, memory.identity.node_id(), memory.restored != UnixTime::default())
         };
         if found.len() > FREE_REMOVALS && found.len() * 4 > of && !is_confirmed {
             return Err(ChangeError::Mass { count: found.len(), of });
@@ -498,6 +503,9 @@ impl Controller {
         let lifetimes: Vec<_> = found.iter().map(|member| self.memory().lifetime(member)).collect();
         self.write(|write, hints| {
             for (member, lifetime) in found.iter().zip(lifetimes) {
+                if is_restored && !is_confirmed && is_issuer(write, &member.grant.node)? {
+                    return Err(ChangeError::Restored(member.grant.name.clone()));
+                }
                 admission::remove(write, now, member, lifetime)?;
                 let what = format!("{} {}", member.grant.name, member.grant.node);
                 write.log(millis(now), who, "revoke", &what)?;
@@ -726,6 +734,13 @@ pub(crate) fn check_tags(tags: &[Tag]) -> Result<(), ChangeError> {
         peersock_overlay::membership::Grant::new(NodeId::from_bytes([0; 32]), "a".parse().expect("a name"));
     grant.tags = tags.to_vec();
     Ok(grant.validate()?)
+}
+
+/// Returns true if a node was given the right to issue certificates.
+fn is_issuer(write: &Write<'_>, node: &NodeId) -> Result<bool, StoreError> {
+    let sql = "SELECT count(*) FROM issuers WHERE node = ?";
+    let count = write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?;
+    Ok(count.unwrap_or(0) > 0)
 }
 
 /// Fails if the transaction leaves no administrator.

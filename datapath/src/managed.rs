@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::membership::{
-    Answer, Credentials, Head, NetworkKey, ProcessCertificate, Question, Refusal, Revocations,
+    Answer, Credentials, Head, MemberName, NetworkKey, ProcessCertificate, Question, Refusal, Revocations,
+    Token,
 };
 use peersock_overlay::{Membership, NetworkIndex, Peer};
 use peersock_stack::{Batch, Cidr};
@@ -104,6 +105,18 @@ impl Datapath {
         batch: &mut Batch,
     ) {
         self.with_control(now, batch, |endpoint, now| endpoint.answer(now, peer, number, answer));
+        self.settle(now, batch);
+    }
+
+    /// Asks the controllers of a managed network for credentials now, with another invite or wished name.
+    pub fn ask_again(
+        &self,
+        now: Instant,
+        network: NetworkIndex,
+        (token, name): (Option<Token>, Option<MemberName>),
+        batch: &mut Batch,
+    ) {
+        self.with_control(now, batch, |endpoint, now| endpoint.ask_again(now, network, token, name));
         self.settle(now, batch);
     }
 

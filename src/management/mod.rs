@@ -14,16 +14,20 @@
 //! | `reach network=ID address=IP timeout=MS` | [`Probed`]: the node tries to have a session with the member |
 //! | `ping network=ID address=IP timeout=MS size=N check=MS` | [`Probed`]: it sends one ICMP echo request |
 //! | `members network=ID timeout=MS` | [`Probed`]: it tries to have a session with each member that it knows |
+//! | `join network=ID` with `invite=TEXT`, `wish=NAME`, `local=NAME`, `root=TEXT` | a line `{"standing": "…", "key": "…"}` now and after each change, see [`join()`] |
+//! | `leave network=ID` | `{"left": true}`: the node leaves a managed network and forgets its credentials |
 //! | anything else | `{"error": "…", "version": "…"}`, with the node's version |
 //!
-//! A probe (`reach`, `ping`, `members`) takes 60 seconds at most, so does its `check`, and 64 at once are
-//! served; none of them delays other requests. It ends when its client hangs up. `mark=HEX` makes it fail
+//! `join` lasts as long as its connection: afterwards the node leaves the network, unless a program has joined
+//! it meanwhile. A probe (`reach`, `ping`, `members`) takes 60 seconds at most, so does its `check`, and 64 at once are
+//! served, with joins; none of them delays other requests. It ends when its client hangs up. `mark=HEX` makes it fail
 //! unless the client has the same secret and members of the network as the node.
 //!
 //! Later versions may add fields to answers, and requests; they change neither the meaning nor the form of
 //! existing ones. A field that `Status` gets after 0.1.0 needs a default, because earlier nodes do not
 //! send it.
 
+mod membership;
 mod probe;
 mod server;
 
@@ -37,13 +41,16 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use peersock_overlay::NetworkId;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::state::StateDir;
 
+pub(crate) use membership::MembershipNews;
+pub use membership::{JoinRequest, Joining, join, leave};
 pub(crate) use probe::{Echo, Mark, ProbeRequest, ProbeTask};
 pub use probe::{MAX_PROBE, Probe, ProbeOutcome, Probed, ask_members, find_named, ping, reach};
-pub(crate) use server::ManagementServer;
+pub(crate) use server::{Answer, Client, ManagementServer};
 pub use server::has_hung_up;
 
 /// Refusal of a node that ends; programs that ask know the text.
@@ -63,7 +70,7 @@ const MAX_ANSWER: u64 = 64 << 20;
 const MAX_PEERS: usize = 10_000;
 
 /// Request to a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Request {
     /// Status of the node.
     Status {
@@ -77,6 +84,10 @@ pub(crate) enum Request {
     },
     /// Probe of a member.
     Probe(ProbeRequest),
+    /// Membership in a managed network.
+    Join(Box<JoinRequest>),
+    /// End of a membership.
+    Leave(NetworkId),
 }
 
 impl Request {
@@ -86,6 +97,11 @@ impl Request {
         let request = words.next()?;
         if matches!(request, "reach" | "ping" | "members" | "find") {
             return ProbeRequest::parse(request, words).map(Request::Probe);
+        }
+        match request {
+            "join" => return JoinRequest::parse(words).map(|request| Request::Join(Box::new(request))),
+            "leave" => return membership::parse_leave(words).map(Request::Leave),
+            _ => {}
         }
         let peers = match words.next() {
             Some(word) => word.strip_prefix("peers=")?.parse().ok()?,
@@ -244,17 +260,24 @@ fn was_cut(state: &Path) -> ManagementError {
     ManagementError::Io { path: StateDir::management_socket(state), source }
 }
 
-fn ask(state: &Path, request: &str, timeout: Duration) -> Result<String, ManagementError> {
+/// Connects to the node that uses a state directory. Returns the path of its socket, too.
+fn connected(state: &Path) -> Result<(PathBuf, UnixStream), ManagementError> {
     let path = StateDir::management_socket(state);
     let stream = with_short_path(&path, connect).map_err(|source| match is_absent(&source) {
         true => ManagementError::NotRunning { path: state.into() },
         false => ManagementError::Io { path: path.clone(), source },
     })?;
-    let failed = |source| ManagementError::Io { path: path.clone(), source };
     // Another user's process could answer with a false status.
-    if let Some(owner) = foreign_peer(&stream).map_err(failed)? {
-        return Err(ManagementError::ForeignOwner { path, owner });
+    match foreign_peer(&stream) {
+        Ok(None) => Ok((path, stream)),
+        Ok(Some(owner)) => Err(ManagementError::ForeignOwner { path, owner }),
+        Err(source) => Err(ManagementError::Io { path, source }),
     }
+}
+
+fn ask(state: &Path, request: &str, timeout: Duration) -> Result<String, ManagementError> {
+    let (path, stream) = connected(state)?;
+    let failed = |source| ManagementError::Io { path: path.clone(), source };
     exchange(stream, request, timeout).map_err(|error| match error.kind() {
         // The system's text for a timeout suggests another call, which does not help here.
         io::ErrorKind::WouldBlock => failed(io::Error::new(

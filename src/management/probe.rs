@@ -164,7 +164,7 @@ impl ProbeRequest {
 }
 
 /// Sets a value that is not set yet.
-fn once<T: FromStr>(place: &mut Option<T>, text: &str) -> Option<()> {
+pub(super) fn once<T: FromStr>(place: &mut Option<T>, text: &str) -> Option<()> {
     let value = text.parse().ok()?;
     place.replace(value).is_none().then_some(())
 }

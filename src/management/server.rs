@@ -1,5 +1,6 @@
 //! Server side of the management socket: one small thread, and one more for each probe.
 
+use std::borrow::Cow;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -13,8 +14,8 @@ use rustix::event::{PollFd, PollFlags};
 use super::{IO_TIMEOUT, Refusal, Request, STOPPED, foreign_peer};
 use crate::state::{DirectorySocket, StateDir};
 
-/// Limit of a request line's length in bytes.
-const MAX_REQUEST: usize = 4096;
+/// Limit of a request line's length in bytes. An invite with its roots has 4,096 at most.
+const MAX_REQUEST: usize = 16 << 10;
 
 /// Stack size of the thread, small because serving needs little and an idle node should stay small.
 const STACK: usize = 256 * 1024;
@@ -23,7 +24,7 @@ const STACK: usize = 256 * 1024;
 const MAX_PROBES: usize = 64;
 
 /// Server that answers requests until dropped. It serves one request at a time, each bounded in size and
-/// time. Probes take longer, so each has a thread.
+/// time. Probes and joins take longer, so each has a thread.
 #[derive(Debug)]
 pub(crate) struct ManagementServer {
     socket: Arc<DirectorySocket>,
@@ -43,7 +44,7 @@ impl ManagementServer {
     /// Fails if the Unix socket cannot be bound or the thread not started.
     pub(crate) fn start(
         state: &StateDir,
-        respond: impl Fn(Request, &Client) -> Result<String, &'static str> + Send + Sync + 'static,
+        respond: impl Fn(Request, &Client) -> Answer + Send + Sync + 'static,
     ) -> io::Result<ManagementServer> {
         let listener = state.bind_management()?;
         let path = StateDir::management_socket(state.path());
@@ -76,7 +77,9 @@ impl Drop for ManagementServer {
 }
 
 /// Answer to a request: a text, or the reason for refusal.
-type Respond = dyn Fn(Request, &Client) -> Result<String, &'static str> + Send + Sync;
+pub(crate) type Answer = Result<String, Cow<'static, str>>;
+
+type Respond = dyn Fn(Request, &Client) -> Answer + Send + Sync;
 
 /// Context in which requests are answered.
 struct Service {
@@ -99,10 +102,18 @@ impl Client {
         has_hung_up(&self.stream) || self.server_ended.load(Ordering::SeqCst)
     }
 
-    fn send(mut self, answer: Result<String, &'static str>) -> io::Result<()> {
+    /// Sends a line before the answer.
+    ///
+    /// # Errors
+    /// Fails if the client does not read for [`IO_TIMEOUT`], or has hung up.
+    pub(crate) fn tell(&self, line: &str) -> io::Result<()> {
+        (&self.stream).write_all(format!("{line}\n").as_bytes())
+    }
+
+    fn send(mut self, answer: Answer) -> io::Result<()> {
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => serde_json::to_string(&Refusal::new(error))?,
+            Err(error) => serde_json::to_string(&Refusal::new(&error))?,
         };
         self.stream.write_all(answer.as_bytes())
     }
@@ -161,8 +172,8 @@ fn answer(mut stream: UnixStream, service: &Service) -> io::Result<()> {
     let request = read_request(&mut stream)?;
     let client = Client { stream, server_ended: Arc::clone(&service.ended) };
     match Request::parse(&request) {
-        None => client.send(Err("unknown request")),
-        Some(request @ Request::Probe(_)) => probe(client, request, service),
+        None => client.send(Err("unknown request".into())),
+        Some(request @ (Request::Probe(_) | Request::Join(_))) => probe(client, request, service),
         Some(request) => {
             let answer = (service.respond)(request, &client);
             client.send(answer)
@@ -170,15 +181,15 @@ fn answer(mut stream: UnixStream, service: &Service) -> io::Result<()> {
     }
 }
 
-/// Answers a probe on a thread of its own, so that it delays no other request.
+/// Answers a request that takes time on a thread of its own, so that it delays no other one.
 fn probe(client: Client, request: Request, service: &Service) -> io::Result<()> {
-    let Some(slot) = Slot::take(&service.probes) else { return client.send(Err(TOO_MANY)) };
+    let Some(slot) = Slot::take(&service.probes) else { return client.send(Err(TOO_MANY.into())) };
     let respond = Arc::clone(&service.respond);
     // With the usual stack, because a thread that waits for packets also works on them.
     let spawned = thread::Builder::new().name("peersock-probe".into()).spawn(move || {
         let _slot = slot;
         let answer = match client.server_ended.load(Ordering::SeqCst) {
-            true => Err(STOPPED),
+            true => Err(STOPPED.into()),
             false => respond(request, &client),
         };
         if let Err(error) = client.send(answer) {
@@ -375,7 +386,7 @@ mod tests {
             while !client.has_left() {
                 thread::sleep(std::time::Duration::from_millis(5));
             }
-            Err(STOPPED)
+            Err(STOPPED.into())
         })
         .unwrap();
         let client = begin(place.path(), REACH);
@@ -410,7 +421,7 @@ mod tests {
     fn an_answer_that_cannot_be_given_is_an_error() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDir::open(place.path()).unwrap();
-        let _server = ManagementServer::start(&state, |_, _| Err("the node has stopped")).unwrap();
+        let _server = ManagementServer::start(&state, |_, _| Err("the node has stopped".into())).unwrap();
         let refused = status(place.path(), 1).unwrap_err().to_string();
         assert!(refused.contains("the node has stopped") && refused.contains("version"), "{refused}");
     }

@@ -17,7 +17,7 @@ use super::closing::Closing;
 use super::machine::Machine;
 use super::meeting::Meetings;
 use super::root_list::RootLists;
-use super::{Inner, Node, contact, probe, singleton};
+use super::{Inner, Node, contact, probe, singleton, visit};
 use crate::TurnServer;
 use crate::config::{Dht, Feature, MissingFeature, RootSource, require_for_roots};
 use crate::driver::{BusyPoll, Driver, Interfaces, UdpSockets};
@@ -547,6 +547,7 @@ impl NodeBuilder {
                 sockets: Mutex::default(),
                 membership: Mutex::default(),
                 joined: Mutex::default(),
+                visits: Mutex::default(),
                 managed: Mutex::default(),
                 down: Default::default(),
                 started: now,
@@ -675,13 +676,15 @@ impl Node {
                 Request::Status { peers } => {
                     let mut status = status()?;
                     status.limit_peers(peers);
-                    serde_json::to_string(&status).map_err(|_| "the status cannot be written down")
+                    serde_json::to_string(&status).map_err(|_| "the status cannot be written down".into())
                 }
                 Request::Prometheus { peers } => Ok(status()?.prometheus(peers) + END_MARK),
                 Request::Probe(request) => {
                     let probed = probe::answer(&inner, &request, &|| client.has_left())?;
-                    serde_json::to_string(&probed).map_err(|_| "the result cannot be written down")
+                    serde_json::to_string(&probed).map_err(|_| "the result cannot be written down".into())
                 }
+                Request::Join(request) => visit::serve(&inner, &request, client),
+                Request::Leave(network) => visit::leave(&inner, network),
             }
         })?;
         *sync::lock(&self.inner.management) = Some(server);

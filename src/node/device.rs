@@ -44,7 +44,9 @@ impl Node {
     ///
     /// Fails with the errors of [`Node::join`].
     pub fn join_device(&self, network: Network, device: Arc<dyn Device>) -> Result<Joined, JoinError> {
-        self.join_for(network, Some(device))
+        // A question of another program does not keep the network from the device.
+        self.end_visit(network.id());
+        self.join_for(network, Some(device), false)
     }
 }
 

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant, SystemTime};
 use peersock_datapath::{Datapath, Heard, JoinedNetwork, Subscription};
 use peersock_overlay::membership::{
     Answer, Code, Credentials, Denial, Grant, Head, MemberName, NetworkKey, Question, Refusal, Revocations,
-    UnixTime,
+    Token, UnixTime,
 };
 use peersock_overlay::{Event, JoinError, ManagedNetwork, Membership, NetworkConfig, PublicIdentity};
 use peersock_stack::Batch;
 
 use super::machine::Machine;
 use super::{Inner, Joined};
-use crate::config::network_id;
+use crate::config::{RootSource, network_id};
 use crate::state::{MembershipRecord, StateDir, denial_word};
 use crate::sync;
 
@@ -63,6 +63,36 @@ impl Standing {
             Self::Denied(reason) => *reason != Denial::Unavailable,
             Self::Asking | Self::Pending(_) | Self::Refused(_) => false,
         }
+    }
+}
+
+impl Standing {
+    /// Returns the standing as another process of this user reads it.
+    pub(crate) fn to_text(&self) -> String {
+        match self {
+            Self::Asking => "asking".to_owned(),
+            Self::Pending(code) => format!("pending {code}"),
+            Self::Denied(reason) => format!("denied {}", reason.code()),
+            Self::Refused(reason) => format!("refused {}", reason.code()),
+            Self::Member => "member".to_owned(),
+        }
+    }
+
+    /// Reads what [`to_text`](Self::to_text) returns. Reasons of later versions are still reasons.
+    pub(crate) fn from_text(text: &str) -> Option<Standing> {
+        let number = |text: &str| text.parse::<u8>().ok().filter(|code| *code > 0);
+        Some(match text.split_once(' ') {
+            None if text == "asking" => Self::Asking,
+            None if text == "member" => Self::Member,
+            Some(("pending", code)) => Self::Pending(code.parse().ok()?),
+            Some(("denied", code)) => {
+                Self::Denied(Denial::from_code(number(code)?).unwrap_or(Denial::Refused))
+            }
+            Some(("refused", code)) => {
+                Self::Refused(Refusal::from_code(number(code)?).unwrap_or(Refusal::Unauthentic))
+            }
+            _ => return None,
+        })
     }
 }
 
@@ -701,6 +731,36 @@ impl Joined {
             progress = sync::lock(&shared.progress);
             let pause = left.min(Duration::from_millis(500));
             progress = sync::wait_timeout_while(&shared.changed, progress, pause, |now| now.standing == last);
+        }
+    }
+
+    /// Asks the controllers again, with another invite or wished name, unless this node is a member.
+    pub(super) fn ask_again(&self, token: Option<Token>, wish: Option<MemberName>) {
+        let Some(shared) = self.shared().filter(|shared| shared.word() != "member") else { return };
+        if let (Some(record), Some(wish)) = (&mut sync::lock(&shared.kept).record, &wish) {
+            record.wish = Some(wish.clone());
+        }
+        // The last word was about the earlier request.
+        shared.set(Standing::Asking, false);
+        let (now, mut batch) = (Instant::now(), Batch::default());
+        let inner = &self.node().inner;
+        inner.driver.datapath.ask_again(now, self.index(), (token, wish), &mut batch);
+        inner.driver.kick();
+    }
+
+    /// Keeps the network's name on this machine, and roots at which its members meet, in the record. Does
+    /// nothing while the network's key is not known, because there is no record yet.
+    pub(super) fn keep_names(&self, local: Option<&MemberName>, roots: &[RootSource]) {
+        let Some(shared) = self.shared() else { return };
+        let mut kept = sync::lock(&shared.kept);
+        let Some(record) = &mut kept.record else { return };
+        let name = local.map(ToString::to_string).or_else(|| record.name.clone());
+        let new: Vec<_> = roots.iter().filter(|root| !record.roots.contains(root)).cloned().collect();
+        if name != record.name || !new.is_empty() {
+            record.name = name;
+            record.roots.extend(new);
+            kept.hurry();
+            kept.write_if_due(&self.node().inner);
         }
     }
 

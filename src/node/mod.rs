@@ -20,6 +20,7 @@ mod root_list;
 mod roots;
 mod singleton;
 mod status;
+mod visit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -102,6 +103,8 @@ pub(crate) struct Inner {
     membership: Mutex<()>,
     /// Knowledge about each joined network that probes need.
     joined: Mutex<BTreeMap<NetworkId, probe::Known>>,
+    /// Networks that other programs of this user ask for; locked after `membership`.
+    visits: Mutex<visit::Visits>,
     down: AtomicBool,
     started: Instant,
     management: Mutex<Option<ManagementServer>>,
@@ -152,10 +155,23 @@ impl Node {
     /// # Errors
     /// Returns a [`JoinError`] if the network is already joined or its kind is not supported.
     pub fn join(&self, network: Network) -> Result<Joined, JoinError> {
-        self.join_for(network, None)
+        match self.join_for(network.clone(), None, false) {
+            // Joined for another program's question alone, which this one joins.
+            Err(JoinError::AlreadyJoined(id)) => {
+                self.take_over(&network)?.ok_or(JoinError::AlreadyJoined(id))
+            }
+            joined => joined,
+        }
     }
 
-    fn join_for(&self, network: Network, device: Option<Arc<dyn Device>>) -> Result<Joined, JoinError> {
+    /// Joins a network, for a device of the machine or for sockets, and as a `visit` if only another
+    /// program's question needs it.
+    fn join_for(
+        &self,
+        network: Network,
+        device: Option<Arc<dyn Device>>,
+        is_visit: bool,
+    ) -> Result<Joined, JoinError> {
         // Before `into_config`, which drops host names and roots.
         let (hosts, roots) = (network.hosts_of_others(&self.inner.identity), network.roots().to_vec());
         let now = Instant::now();
@@ -178,6 +194,9 @@ impl Node {
             Some(device) => datapath.join_device(now, config, device, &mut batch)?,
         };
         sync::lock(&self.inner.joined).insert(id, known);
+        if is_visit {
+            sync::lock(&self.inner.visits).note_joined(id);
+        }
         self.inner.driver.kick();
         if let Some(meetings) = self.inner.meetings.get() {
             meetings.join(&joined, key);
@@ -195,6 +214,12 @@ impl Node {
     /// `NetworkDown` (ENETDOWN), connections once. Returns false if it was not joined.
     pub fn leave(&self, id: NetworkId) -> bool {
         let _membership = sync::lock(&self.inner.membership);
+        sync::lock(&self.inner.visits).note_left(id);
+        self.leave_locked(id)
+    }
+
+    /// Leaves a network. The lock of `membership` is held.
+    fn leave_locked(&self, id: NetworkId) -> bool {
         let datapath = &self.inner.driver.datapath;
         if let (Some(meetings), Some(network)) = (self.inner.meetings.get(), datapath.network(id)) {
             meetings.leave(network.index);

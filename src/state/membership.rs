@@ -275,6 +275,21 @@ impl StateDir {
         write_atomically(&self.path, &format!("{}{SUFFIX}", record.id), record.to_json().as_bytes())
     }
 
+    /// Stores the first record of a managed network in a directory that another process may use. That process
+    /// must not know the network yet. Returns false if there is a record.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`StateDir::membership`].
+    pub fn keep_first_membership(path: &Path, record: &MembershipRecord) -> Result<bool, StateError> {
+        if StateDir::membership(path, record.id)?.is_some() {
+            return Ok(false);
+        }
+        check_directory(path)?;
+        write_atomically(path, &format!("{}{SUFFIX}", record.id), record.to_json().as_bytes())?;
+        Ok(true)
+    }
+
     /// Removes the record of a managed network. Returns false if there was none.
     ///
     /// # Errors

@@ -31,3 +31,4 @@ mod silent;
 mod streams;
 mod suites;
 mod turn;
+mod visits;

@@ -150,10 +150,23 @@ impl Scene {
         (Head::sign(identity, delegation, self.id, 1, soon, &set), set)
     }
 
+    /// Takes a removal back.
+    pub(super) fn admit_again(&self, node: NodeId) {
+        self.authority.removed.lock().expect("no panic").retain(|removed| *removed != node);
+    }
+
+    pub(super) fn token(&self) -> Token {
+        self.authority.token.clone()
+    }
+
+    pub(super) fn invite_text(&self) -> String {
+        let invite =
+            Invite::new(self.id, self.authority.secret.public(), self.token(), &self.node.id(), Vec::new());
+        invite.to_text().to_string()
+    }
+
     pub(super) fn invite(&self) -> Network {
-        let (key, token) = (self.authority.secret.public(), self.authority.token.clone());
-        let invite = Invite::new(self.id, key, token, &self.node.id(), Vec::new());
-        invite.to_text().parse::<Invite>().expect("its own text").network()
+        self.invite_text().parse::<Invite>().expect("its own text").network()
     }
 }
 

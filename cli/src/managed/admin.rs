@@ -203,7 +203,8 @@ pub(crate) struct RevokeArgs {
     #[arg(required = true)]
     members: Vec<String>,
 
-    /// Confirm the removal of more than a quarter of all members
+    /// Confirm the removal of more than a quarter of all members, or of a lost controller right after
+    /// `peersock network restore`
     #[arg(long)]
     yes_all_of_them: bool,
 
@@ -338,6 +339,10 @@ pub(super) fn refused(error: ChangeError) -> Failure {
         ChangeError::NotFound(_) => "list names, codes and addresses with `peersock network members`",
         ChangeError::Ambiguous { .. } => "give more digits of the node ID",
         ChangeError::Mass { .. } => "give --yes-all-of-them if that is meant",
+        ChangeError::Restored(_) => {
+            "wait until `peersock network members` shows that a member was heard; if that machine's key may be \
+             stolen, give --yes-all-of-them"
+        }
         _ => "list the members with `peersock network members`",
     };
     Failure::new(format_args!("nothing is changed: {error}"), hint)

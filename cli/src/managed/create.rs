@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use peersock::overlay::membership::MemberName;
-use peersock::overlay::{Identity, Prefix};
-use peersock::state::{MembershipRecord, StateDir, read_identity_file};
-use peersock::{NetworkId, network_id};
+use peersock::overlay::Prefix;
+use peersock::state::{MembershipRecord, StateDir, StateError, read_identity_file};
+use peersock::{NetworkId, PublicIdentity, network_id};
 use peersock_controller::{Controller, CreateError, NewNetwork, RecoveryWords, Settings, Store};
 use tempfile::TempDir;
 
@@ -76,10 +76,9 @@ impl NewArgs {
 pub(crate) fn create(args: &CreateArgs) -> Outcome {
     let path = args.state.path()?;
     let local = local_name(&args.name)?;
+    let (state, own) = directory(&path)?;
+    let _turn = stores::turn(&path)?;
     check_name(&path, &local, None)?;
-    let state = in_use::open(&path)?;
-    // Creates the identity if there is none yet.
-    let identity = state.identity()?;
     let seed = read_identity_file(&path.join("identity.key"))?;
     let new = args.new.properties(&local);
     // The file is named by the ID, so the key comes first.
@@ -95,7 +94,12 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
             (controller, words)
         }
     };
-    keep_own(&state, &identity, &local, &mut controller)?;
+    let record = own_record(&path, &own, &local, &mut controller)?;
+    match state {
+        Some(state) => state.keep_membership(&record)?,
+        // Nobody else knows the network yet, so no node that runs keeps its record.
+        None => _ = StateDir::keep_first_membership(&path, &record)?,
+    }
     print(format_args!("network {local}   {}", grouped(controller.network())))?;
     stdio::note(format_args!(
         "key {}: `peersock join` with the ID alone shows the same",
@@ -104,6 +108,19 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     stdio::note(format_args!("write this down, it restores the network: {words}"));
     stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
     Ok(())
+}
+
+/// Opens the state directory, and creates its identity if there is none yet. A node that runs keeps it.
+fn directory(path: &Path) -> Outcome<(Option<StateDir>, PublicIdentity)> {
+    let state = match StateDir::open(path) {
+        Err(StateError::InUse { .. }) if let Some(own) = StateDir::peek_identity(path)? => {
+            return Ok((None, own));
+        }
+        Err(StateError::InUse { .. }) => in_use::open(path)?,
+        state => state?,
+    };
+    let own = *state.identity()?.public();
+    Ok((Some(state), own))
 }
 
 /// Returns the network that an earlier command with these properties has made, if that was killed before it
@@ -161,7 +178,7 @@ pub(super) struct Draft {
 const DRAFT: &str = ".tmp";
 
 impl Draft {
-    /// Creates an empty draft in a state directory, which this process has for itself. Removes those that
+    /// Creates an empty draft in a state directory, in this process's [turn](stores::turn). Removes those that
     /// commands have left which were killed.
     pub(super) fn new(path: &Path, shown: &Path) -> Outcome<Draft> {
         for entry in std::fs::read_dir(path)?.flatten() {
@@ -207,22 +224,22 @@ pub(super) fn tell_removals(path: &Path, controller: &mut Controller) -> Outcome
     Ok(())
 }
 
-/// Keeps what a controller's own machine knows of its network, as after `join`. What it has learned as a
+/// Returns what a controller's own machine keeps of its network, as after `join`. What it has learned as a
 /// member stays.
-pub(super) fn keep_own(
-    state: &StateDir,
-    identity: &Identity,
+pub(super) fn own_record(
+    path: &Path,
+    own: &PublicIdentity,
     local: &MemberName,
     controller: &mut Controller,
-) -> Outcome {
+) -> Outcome<MembershipRecord> {
     let id = controller.network();
-    let kept = StateDir::membership(state.path(), id)?;
+    let kept = StateDir::membership(path, id)?;
     let mut record = kept.unwrap_or_else(|| MembershipRecord::new(id, controller.key()));
     (record.name, record.denied) = (Some(local.to_string()), None);
     record.credentials = controller.credentials(super::now()).or(record.credentials);
-    record.controllers.retain(|known| known != identity.public());
-    record.controllers.insert(0, *identity.public());
-    Ok(state.keep_membership(&record)?)
+    record.controllers.retain(|known| known != own);
+    record.controllers.insert(0, *own);
+    Ok(record)
 }
 
 /// Parses a block of IPv4 addresses.

@@ -1,18 +1,20 @@
 //! `peersock join`, `leave` and `networks`: managed networks of this machine.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use peersock::overlay::membership::{Credentials, Denial, MemberName, UnixTime};
-use peersock::state::{MembershipRecord, StateDir};
-use peersock::{Invite, Joined, Network, NetworkId, Standing};
+use peersock::management::{self, JoinRequest, ManagementError};
+use peersock::overlay::membership::{Denial, MemberName, NetworkKey, UnixTime};
+use peersock::state::{MembershipRecord, StateDir, StateError};
+use peersock::{Invite, JoinError, NetworkId, Standing};
 
+use super::asking::Asking;
 use super::known::words_of_denial;
 use super::{DirectoryArgs, duration, now};
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
-use crate::node::start_node;
 use crate::output::print;
-use crate::{in_use, signals, stdio};
+use crate::{in_use, stdio};
 
 /// Join a managed network, with an invite or by its ID
 ///
@@ -51,13 +53,10 @@ pub(crate) struct JoinArgs {
 }
 
 /// Time for which the first answer of a controller is waited for, if nothing longer is asked for.
-const FIRST_ANSWER: Duration = Duration::from_secs(20);
+pub(super) const FIRST_ANSWER: Duration = Duration::from_secs(20);
 
 /// Time after which a person who waits is told that a controller is looked for.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
-
-/// Time for which a node is drained at the end of a command.
-const DRAIN: Duration = Duration::from_secs(2);
 
 pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let text = match &args.network {
@@ -66,9 +65,8 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
             Failure::usage("no network is named", "give an invite, or the ID of a managed network")
         })?,
     };
-    let (network, invite) = described(&text)?;
+    let (id, invite) = described(&text)?;
     let path = super::lasting_path(&args.node)?;
-    let id = network.id();
     if let Some(local) = &args.local
         && let Some(other) = super::named(&path, local.as_str())?.filter(|other| *other != id)
     {
@@ -79,61 +77,30 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     }
     // An invite is a new decision: this machine may have been removed without hearing of it.
     let known = StateDir::membership(&path, id)?;
-    let is_known = known.is_some();
-    let current = known.filter(|record| record.denied.is_none() && is_current(record));
+    let current = known.clone().filter(|record| record.denied.is_none() && is_current(record));
     if invite.is_none()
         && let Some(record) = current.clone()
     {
         keep_names(&path, record, args)?;
         return told(&path, id, args.json, "is a member already");
     }
-    let state = in_use::open(&path)?;
-    let node = start_node(&args.node, &state)?;
-    if let Some(invite) = &invite {
-        node.add_roots(invite.roots().to_vec());
+    let request =
+        JoinRequest { invite, wish: args.name.clone(), local: args.local.clone(), ..JoinRequest::new(id) };
+    if let (Some(record), Some(invite)) = (&known, &request.invite)
+        && record.key != *invite.key()
+    {
+        return Err(JoinError::OtherKey(id).into());
     }
-    let network = match &args.name {
-        Some(name) => network.with_wished_name(name.clone()),
-        None => network,
-    };
-    let joined = node.join(network)?;
-    let ended = node.clone();
-    signals::end_with(move |signal| {
-        ended.shutdown(DRAIN);
-        128 + signal
-    })?;
-    if let Some(invite) = &invite {
-        let (joined, to) = (joined.clone(), invite.controller_address().into());
-        // Its session shows the controller, and the roots know the way to it.
-        std::thread::Builder::new()
-            .name("controller".into())
-            .spawn(move || joined.wait_peer(to, FIRST_ANSWER))?;
-    }
-    let admitted = wait(&joined, args.wait, !is_known && invite.is_none());
-    let roots: Vec<_> = invite.iter().flat_map(|invite| invite.roots().to_vec()).collect();
-    if admitted.is_ok() {
-        kept(&path, &joined)?;
-    }
-    let is_answered = matches!(joined.membership().map(|known| known.standing), Some(Standing::Denied(_)));
-    node.shutdown(DRAIN);
+    let mut asking = Asking::begin(&args.node, &path, &request)?;
+    let (admitted, is_answered) = wait(&mut asking, args.wait, known.is_none() && request.invite.is_none());
+    asking.end(&path, &request, admitted.is_ok())?;
     // Without a controller's word the machine is what it was.
     if let (Err(_), false, Some(record)) = (&admitted, is_answered, current) {
-        drop(state);
         keep_names(&path, record, args)?;
         return told(&path, id, args.json, "is a member already");
     }
-    // Also while a request waits, which the same command without options repeats.
-    let record = StateDir::membership(&path, id)?.map(|mut record| {
-        let new: Vec<_> = roots.into_iter().filter(|root| !record.roots.contains(root)).collect();
-        record.roots.extend(new);
-        record.name = record.name.or_else(|| args.local.as_ref().map(ToString::to_string));
-        record
-    });
-    if let Some(record) = &record {
-        state.keep_membership(record)?;
-    }
     admitted?;
-    if record.is_none() {
+    if StateDir::membership(&path, id)?.is_none() {
         return Err(Failure::new(
             "the network is not kept in the state directory",
             "check its disk, and join again",
@@ -143,7 +110,7 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
 }
 
 /// Returns the network that an invite or an ID names.
-fn described(text: &str) -> Outcome<(Network, Option<Invite>)> {
+fn described(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
     if Invite::is_claimed_by(text) {
         let invite: Invite = text.parse().map_err(|error| {
             Failure::usage(
@@ -151,7 +118,7 @@ fn described(text: &str) -> Outcome<(Network, Option<Invite>)> {
                 "give the whole line that `peersock network invite` has printed",
             )
         })?;
-        return Ok((invite.network(), Some(invite)));
+        return Ok((invite.id(), Some(invite)));
     }
     let id: NetworkId = text.trim().replace('-', "").parse().map_err(|error| {
         Failure::usage(
@@ -160,7 +127,7 @@ fn described(text: &str) -> Outcome<(Network, Option<Invite>)> {
         )
     })?;
     match id.is_managed() {
-        true => Ok((Network::by_id(id)?, None)),
+        true => Ok((id, None)),
         false => Err(Failure::usage(
             format_args!("{id} is no managed network, so there is nothing to join"),
             "give it to -n of a command",
@@ -174,25 +141,46 @@ fn is_current(record: &MembershipRecord) -> bool {
 }
 
 /// Gives a network that was joined before another local name.
-fn keep_names(path: &std::path::Path, mut record: MembershipRecord, args: &JoinArgs) -> Outcome {
-    match &args.local {
-        Some(local) if record.name.as_deref() != Some(local.as_str()) => {
+fn keep_names(path: &Path, mut record: MembershipRecord, args: &JoinArgs) -> Outcome {
+    let Some(local) = args.local.as_ref().filter(|local| record.name.as_deref() != Some(local.as_str())) else {
+        return Ok(());
+    };
+    match StateDir::open(path) {
+        Ok(state) => {
             record.name = Some(local.to_string());
-            Ok(in_use::open(path)?.keep_membership(&record)?)
+            Ok(state.keep_membership(&record)?)
         }
-        _ => Ok(()),
+        // The node that runs keeps the record.
+        Err(StateError::InUse { .. }) => {
+            let request = JoinRequest { local: Some(local.clone()), ..JoinRequest::new(record.id) };
+            Asking::begin(&args.node, path, &request).map(drop)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Waits for the decision of a controller, and tells what it waits for.
 ///
-/// `is_new` is true if nobody has told this machine the network's key before.
-fn wait(joined: &Joined, for_approval: Duration, mut is_new: bool) -> Outcome {
+/// `is_new` is true if nobody has told this machine the network's key before. Returns true, too, if a controller
+/// has denied the membership.
+fn wait(asking: &mut Asking, for_approval: Duration, is_new: bool) -> (Outcome, bool) {
+    let mut is_denied = false;
+    let admitted = wait_for_answer(asking, for_approval, is_new, &mut is_denied);
+    (admitted, is_denied)
+}
+
+fn wait_for_answer(
+    asking: &mut Asking,
+    for_approval: Duration,
+    mut is_new: bool,
+    is_denied: &mut bool,
+) -> Outcome {
     let begun = Instant::now();
     let (mut is_answered, mut is_told) = (false, false);
     let mut told = None;
-    let mut tell = |standing: &Standing| {
-        if is_new && let Some(key) = joined.membership().and_then(|known| known.key) {
+    let mut tell = |standing: &Standing, key: Option<NetworkKey>| {
+        *is_denied = matches!(standing, Standing::Denied(_));
+        if is_new && let Some(key) = key {
             is_new = false;
             stdio::note(format_args!(
                 "the network's key is {}: compare it with the one that `peersock network members` shows at the \
@@ -213,7 +201,7 @@ fn wait(joined: &Joined, for_approval: Duration, mut is_new: bool) -> Outcome {
         // Only a person takes long.
         let within = if is_answered { for_approval } else { FIRST_ANSWER };
         let step = within.saturating_sub(begun.elapsed()).min(Duration::from_secs(1));
-        let standing = joined.wait_admitted(step, &mut tell)?;
+        let standing = asking.wait_admitted(step, &mut tell)?;
         is_answered |= matches!(standing, Standing::Pending(_));
         let is_silent = matches!(standing, Standing::Asking | Standing::Refused(_));
         if is_silent && begun.elapsed() >= TOLD_AFTER && !std::mem::replace(&mut is_told, true) {
@@ -238,20 +226,19 @@ fn wait(joined: &Joined, for_approval: Duration, mut is_new: bool) -> Outcome {
                     "run the same command again when it is approved",
                 ));
             }
-            standing if begun.elapsed() >= within => return Err(unanswered(joined, &standing)),
+            standing if begun.elapsed() >= within => return Err(unanswered(asking, &standing)),
             _ => {}
         }
     }
 }
 
-fn unanswered(joined: &Joined, standing: &Standing) -> Failure {
-    let is_known = joined.membership().is_some_and(|known| known.key.is_some());
+fn unanswered(asking: &Asking, standing: &Standing) -> Failure {
     match standing {
         Standing::Pending(code) => Failure::new(
             format_args!("nobody has approved the request with code {code}"),
             "run the same command again later: the request is kept",
         ),
-        _ if is_known => Failure::new(
+        _ if asking.key().is_some() => Failure::new(
             "no controller of the network answers",
             "check that `peersock controller` runs, and that --root names a root that it uses",
         ),
@@ -262,23 +249,8 @@ fn unanswered(joined: &Joined, standing: &Standing) -> Failure {
     }
 }
 
-/// Waits until the node's credentials are in the state directory, in place of earlier ones.
-fn kept(path: &std::path::Path, joined: &Joined) -> Outcome {
-    let begun = Instant::now();
-    let end = joined.membership().and_then(|known| known.end);
-    let end_of = |record: &MembershipRecord| record.credentials.as_ref().map(Credentials::end);
-    while begun.elapsed() < DRAIN {
-        let record = StateDir::membership(path, joined.id())?;
-        if record.is_some_and(|record| record.denied.is_none() && end_of(&record) == end) {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
 /// Tells what this machine is in a network.
-fn told(path: &std::path::Path, id: NetworkId, is_json: bool, how: &str) -> Outcome {
+fn told(path: &Path, id: NetworkId, is_json: bool, how: &str) -> Outcome {
     let Some(record) = StateDir::membership(path, id)? else { return Ok(()) };
     if is_json {
         return print(to_json(path, &record)?);
@@ -296,12 +268,12 @@ fn told(path: &std::path::Path, id: NetworkId, is_json: bool, how: &str) -> Outc
     print(format_args!("{what} {}{tags}; works {left} without the controller", parts.join(", ")))
 }
 
-fn own_address(path: &std::path::Path, id: NetworkId) -> Outcome<String> {
+fn own_address(path: &Path, id: NetworkId) -> Outcome<String> {
     let own = StateDir::peek_identity(path)?;
     Ok(own.map(|own| id.address_of(&own.node_id()).to_string()).unwrap_or_default())
 }
 
-fn to_json(path: &std::path::Path, record: &MembershipRecord) -> Outcome<serde_json::Value> {
+fn to_json(path: &Path, record: &MembershipRecord) -> Outcome<serde_json::Value> {
     let grant = record.credentials.as_ref().map(|own| own.certificate().grant());
     let addresses: Vec<_> = grant
         .iter()
@@ -360,8 +332,7 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
             "give --force to forget only that this machine is a member; the controller's store stays",
         ));
     }
-    let state = in_use::open(&path)?;
-    match state.forget_membership(id)? {
+    match forgotten(&path, id)? {
         true => {
             match is_controller {
                 true => stdio::note(format_args!(
@@ -375,6 +346,29 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
             print(format_args!("left {}", args.network))
         }
         false => Err(not_here(&args.network)),
+    }
+}
+
+/// Forgets a membership, or lets the node that runs leave the network. Returns false if there is none.
+fn forgotten(path: &Path, id: NetworkId) -> Outcome<bool> {
+    let begun = Instant::now();
+    loop {
+        match StateDir::open(path) {
+            Ok(state) => return Ok(state.forget_membership(id)?),
+            Err(StateError::InUse { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match management::leave(path, id) {
+            // Another command uses the directory for a moment.
+            Err(ManagementError::NotRunning { .. }) if begun.elapsed() < FIRST_ANSWER => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // An older node.
+            Err(ManagementError::Refused { error, .. }) if error == "unknown request" => {
+                in_use::open(path).map(drop)?;
+            }
+            left => return Ok(left?),
+        }
     }
 }
 

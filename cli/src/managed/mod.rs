@@ -1,6 +1,7 @@
 //! Managed networks: commands of the machine that runs a controller, and of machines that join.
 
 mod admin;
+mod asking;
 mod create;
 mod duration;
 mod hook;

@@ -16,7 +16,7 @@ use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use zeroize::Zeroizing;
 
 use super::admin::OfNetwork;
-use super::create::{Draft, NewArgs, grouped, keep_own, local_name, not_created, tell_removals};
+use super::create::{Draft, NewArgs, grouped, own_record, local_name, not_created, tell_removals};
 use super::{DirectoryArgs, duration, now, stores, who};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
@@ -103,6 +103,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
             "give the words of that network, or choose another name",
         ));
     }
+    let _turn = stores::turn(&path)?;
     let draft = Draft::new(&path, args.backup.as_deref().unwrap_or(&path))?;
     let mut controller = match stores::is_controller_of(&path, id) {
         true => begun(&path, id, &identity)?,
@@ -113,7 +114,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
             controller
         }
     };
-    keep_own(&state, &identity, &local, &mut controller)?;
+    state.keep_membership(&own_record(&path, identity.public(), &local, &mut controller)?)?;
     print(format_args!("network {local}   {}", grouped(id)))?;
     stdio::note(format_args!("key {}", super::comparable(&controller.key())));
     stdio::note(format_args!("serve it with `peersock controller -n {local}`"));

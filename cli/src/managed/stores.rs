@@ -1,6 +1,6 @@
 //! Stores of the networks whose controller this machine is.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,15 @@ const SUFFIX: &str = ".db";
 /// Returns the path of a network's store.
 pub(super) fn path_of(state: &Path, network: NetworkId) -> PathBuf {
     state.join(FOLDER).join(format!("{network}{SUFFIX}"))
+}
+
+/// Waits for the turn of this process to make a store in a state directory. It lasts until the result is
+/// dropped.
+pub(super) fn turn(state: &Path) -> Outcome<File> {
+    // The directory itself, because the file that a node locks says who uses the directory.
+    let directory = File::open(state)?;
+    directory.lock()?;
+    Ok(directory)
 }
 
 /// Returns true if the controller of a network is on this machine.

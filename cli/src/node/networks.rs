@@ -57,6 +57,8 @@ impl Networks {
         users: impl Fn(NetworkId) -> String,
     ) -> Outcome<Joined> {
         let id = network.id();
+        // Its user may have left the network for good, and joined it again since.
+        let is_joined = node.network(id).is_some();
         if let Some(shared) = self.0.get_mut(&id) {
             if shared.network != *network {
                 return Err(Failure::new(
@@ -68,6 +70,9 @@ impl Networks {
                     "end the programs that use it, or give this one a node of its own with another state \
                      directory (--state DIR or PEERSOCK_STATE)",
                 ));
+            }
+            if !is_joined {
+                shared.joined = node.join(network.clone())?;
             }
             shared.programs += 1;
             return Ok(shared.joined.clone());

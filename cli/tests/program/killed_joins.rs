@@ -190,7 +190,10 @@ impl Scene {
             fs::write(&file, &*invite.to_text()).expect("room");
             invite.to_text().to_string()
         });
-        self.machines.command(machine, &["join", &text, "--as", "team"])
+        let mut command = self.machines.command(machine, &["join", &text, "--as", "team"]);
+        // The process that is killed has the node.
+        command.env("PEERSOCK_OWN_NODE", "1");
+        command
     }
 
     /// Checks what the controller and a machine that has joined know of each other. `told` is what the

@@ -216,6 +216,29 @@ fn renewals_from_a_backup_wait_for_members_and_joins_do_not() {
 }
 
 #[test]
+fn the_removal_of_a_lost_controller_waits_for_renewals_or_for_a_word() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (lab, mut old) = on_another_machine(folder.path());
+    let lost = lab.controller.memory().identity.node_id().to_string();
+    old.controller.start(old.now, Duration::ZERO).expect("a good file");
+    let refused = old.controller.revoke(old.now, "alice", &[&lost], false);
+    assert!(matches!(refused, Err(ChangeError::Restored(_))), "{refused:?}");
+    // Another member's removal voids nothing else.
+    old.revoke(3);
+    old.pass(15 * MINUTE);
+    old.controller.flush(old.now).expect("writable");
+    let removed = old.controller.revoke(old.now, "alice", &[&lost], false).expect("renewals have begun");
+    assert_eq!(removed.len(), 1);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_lab, mut old) = on_another_machine(folder.path());
+    old.controller.start(old.now, Duration::ZERO).expect("a good file");
+    // Its key may be stolen.
+    let removed = old.controller.revoke(old.now, "alice", &[&lost], true).expect("it is confirmed");
+    assert_eq!(removed.len(), 1);
+}
+
+#[test]
 fn renewals_from_a_backup_wait_for_a_bounded_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut lab, mut old) = on_another_machine(folder.path());

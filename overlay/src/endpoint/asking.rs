@@ -14,7 +14,7 @@ use super::Endpoint;
 use super::networks::JoinedNetwork;
 use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Event, Link, PeerKey, Reason, Timer};
-use crate::membership::{Answer, Credentials, Denial, MemberName, Question, pace};
+use crate::membership::{Answer, Credentials, Denial, MemberName, Question, Token, pace};
 use crate::network::{Membership, NetworkIndex};
 use crate::session::Peer;
 use crate::wire::MembershipMessage;
@@ -133,6 +133,22 @@ impl Endpoint {
             let at = now + pace::FIRST_PAUSE.mul_f64(self.draw());
             self.ask_for_credentials_at(now, network, at);
         }
+    }
+
+    /// Asks the controllers for credentials now, with another invite or another wished name. Credentials that
+    /// this node has count on. Does nothing for controllers and programs, which ask for none.
+    pub fn ask_again(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        token: Option<Token>,
+        name: Option<MemberName>,
+    ) {
+        let Some(membership) = self.membership_mut(network).filter(|known| known.is_certified()) else {
+            return;
+        };
+        membership.change_request(token, name);
+        self.ask_for_credentials_at(now, network, now);
     }
 
     fn ask_for_credentials_at(&mut self, now: Instant, network: NetworkIndex, at: Instant) {

@@ -262,8 +262,14 @@ const DENIALS: [Denial; 12] = [
 ];
 
 impl Denial {
-    fn to_wire(self) -> u8 {
+    /// Returns the number on the wire, from 1 on.
+    pub fn code(self) -> u8 {
         DENIALS.iter().position(|denial| *denial == self).map_or(0, |at| at as u8 + 1)
+    }
+
+    /// Returns the denial with this number; `None` for 0, and for numbers of later versions.
+    pub fn from_code(code: u8) -> Option<Self> {
+        DENIALS.get(usize::from(code).checked_sub(1)?).copied()
     }
 }
 
@@ -370,7 +376,7 @@ impl Answer {
             Self::Denied { time, reason } => {
                 out.push(DENIED);
                 out.extend_from_slice(&time.as_millis().to_be_bytes());
-                out.push(reason.to_wire());
+                out.push(reason.code());
             }
             Self::Found { identity, credentials } => {
                 out.push(FOUND);
@@ -408,8 +414,10 @@ impl Answer {
             },
             DENIED => {
                 let time = UnixTime::from_millis(reader.u64()?);
-                let reason = usize::from(reader.u8()?).checked_sub(1).ok_or(ParseError::Value)?;
-                let reason = DENIALS.get(reason).copied().unwrap_or(Denial::Refused);
+                let reason = match reader.u8()? {
+                    0 => return Err(ParseError::Value),
+                    code => Denial::from_code(code).unwrap_or(Denial::Refused),
+                };
                 Self::Denied { time, reason }
             }
             FOUND => {

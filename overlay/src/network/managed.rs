@@ -12,7 +12,7 @@ use crate::crypto::hash;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::membership::{
     Admission, Answer, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Grant, Head, MemberName,
-    NetworkKey, ProcessCertificate, Refusal, Revocations, Serial, UnixTime,
+    NetworkKey, ProcessCertificate, Refusal, Revocations, Serial, Token, UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -299,6 +299,12 @@ impl Membership {
 
     pub(crate) fn request(&self) -> &CertifyRequest {
         &self.request
+    }
+
+    /// Replaces the invite and the wished name of later requests, as far as they are given.
+    pub(crate) fn change_request(&mut self, token: Option<Token>, name: Option<MemberName>) {
+        self.request.token = token.or(self.request.token.take());
+        self.request.name = name.or(self.request.name.take());
     }
 
     pub(crate) fn is_controller(&self) -> bool {

@@ -1,0 +1,163 @@
+//! Managed networks that a machine joins, leaves and makes while programs use its node.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::{PATIENCE, Running, run};
+use crate::managed::Machines;
+
+/// A network that needs no membership.
+const OPEN: &str = "ff0001ffff000000";
+
+impl Machines {
+    /// Starts a program that uses the machine's node for something else. Returns its address, too.
+    fn other_program(&self, machine: &str) -> (Running, String) {
+        let running = Running::start(self.command(machine, &["listen", "-k", "-n", OPEN, "7100"]));
+        let address = running.wait_for_target();
+        (running, address)
+    }
+
+    fn status(&self, machine: &str) -> Value {
+        serde_json::from_str(&self.ok(machine, &["status", "--json"])).expect("JSON")
+    }
+
+    /// Returns true if the machine's node has joined a network.
+    fn has_joined(&self, machine: &str, id: &str) -> bool {
+        let status = self.status(machine);
+        status["networks"].as_array().expect("a list").iter().any(|one| one["id"] == id)
+    }
+
+    /// Returns the process of the machine's node.
+    fn process(&self, machine: &str) -> String {
+        std::fs::read_to_string(self.directory(machine).join("lock")).expect("a lock")
+    }
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_machine_makes_joins_names_and_leaves_networks_while_its_programs_run() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let (_other, _) = machines.other_program("beta");
+    let node = machines.process("beta");
+
+    let made = machines.ok("beta", &["network", "create", "own"]);
+    assert!(made.contains("network own"), "{made}");
+    let joined = machines.ok("beta", &["join", &machines.invite(&["--name", "beta"]), "--as", "team"]);
+    assert!(joined.starts_with("joined team as beta, 10.77.0.2"), "{joined}");
+    assert!(machines.ok("beta", &["join", &id, "--as", "crew"]).contains("is a member already of crew"));
+    assert!(machines.ok("beta", &["join", &id, "--as", "team"]).contains("is a member already of team"));
+    let listed = machines.ok("beta", &["networks"]);
+    assert!(listed.contains("team") && listed.contains("own"), "{listed}");
+
+    // Nobody uses the network now, and the next program does so by the same node.
+    until("the node leaves", || !machines.has_joined("beta", &id));
+    let (listening, address) = machines.listen("beta", "7000");
+    machines.admit("gamma");
+    let reached = run(machines.command("gamma", &["dial", "-n", "team", &format!("{address}:7000")]));
+    assert!(reached.status.success(), "{}", reached.stderr);
+    assert_eq!(machines.process("beta"), node);
+    // An invite for a member is no harm while its programs use the network.
+    let again = machines.ok("beta", &["join", &machines.invite(&[]), "--as", "team"]);
+    assert!(again.contains("team as beta, 10.77.0.2"), "{again}");
+
+    let left = machines.ok("beta", &["leave", "team"]);
+    assert!(left.contains("left team"), "{left}");
+    assert!(!machines.ok("beta", &["networks"]).contains("team"));
+    let unreached = run(machines.command("gamma", &["dial", "-n", "team", "--timeout", "3", "beta:7000"]));
+    assert!(!unreached.status.success());
+    drop(listening);
+    let back = machines.ok("beta", &["join", &machines.invite(&[]), "--as", "team"]);
+    assert!(back.contains("joined team as beta, 10.77.0.2"), "{back}");
+    let (_listening, address) = machines.listen("beta", "7000");
+    let reached = run(machines.command("gamma", &["dial", "-n", "team", &format!("{address}:7000")]));
+    assert!(reached.status.success(), "{}", reached.stderr);
+    assert_eq!(machines.process("beta"), node);
+}
+
+#[test]
+fn programs_start_while_a_machine_waits_for_approval_and_a_second_wait_shows_the_same_code() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let join = ["join", &id, "--as", "team", "--name", "beta"];
+    let waiting = Running::start(machines.command("beta", &join));
+    let code = waiting.wait_for_stderr("waiting for approval, code ");
+    let code = code.split(':').next().expect("a code").to_owned();
+    let (_other, _) = machines.other_program("beta");
+    let second = Running::start(machines.command("beta", &join));
+    assert_eq!(second.wait_for_stderr("waiting for approval, code ").split(':').next(), Some(&*code));
+    // One that is killed takes nothing from the other one.
+    let killed = Running::start(machines.command("beta", &join));
+    killed.wait_for_stderr("waiting for approval, code ");
+    drop(killed);
+    machines.ok("alpha", &["network", "approve", &code]);
+    for waited in [waiting, second] {
+        let finished = waited.wait_for_end().success();
+        assert!(finished.text().starts_with("joined team as beta, 10.77.0.2"), "{}", finished.text());
+    }
+    until("the node leaves", || !machines.has_joined("beta", &id));
+}
+
+#[test]
+fn a_wait_that_is_killed_leaves_no_network_behind() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let (_other, _) = machines.other_program("beta");
+    let waiting = Running::start(machines.command("beta", &["join", &id, "--as", "team"]));
+    waiting.wait_for_stderr("waiting for approval, code ");
+    assert!(machines.has_joined("beta", &id));
+    drop(waiting);
+    until("the node leaves", || !machines.has_joined("beta", &id));
+    // The request and the name stay.
+    let repeated = run(machines.command("beta", &["join", &id, "--wait", "0s"]));
+    repeated.failure(1, &["waits for approval"]);
+    assert!(machines.ok("beta", &["networks"]).contains("team"));
+}
+
+#[test]
+fn a_node_that_shares_itself_with_nobody_joins_too() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let mut own = machines.command("beta", &["listen", "-k", "-n", OPEN, "7100"]);
+    own.env("PEERSOCK_OWN_NODE", "1");
+    let own = Running::start(own);
+    own.wait_for_target();
+    for variable in ["", "1"] {
+        let mut join = machines.command("beta", &["join", &machines.invite(&[]), "--name", "beta"]);
+        join.env("PEERSOCK_OWN_NODE", variable);
+        let joined = run(join).success();
+        assert!(joined.text().contains(" as beta, 10.77.0.2"), "{}", joined.text());
+    }
+    until("the node leaves", || !machines.has_joined("beta", &id));
+    assert!(machines.ok("beta", &["leave", &id]).contains("left"));
+    drop(own);
+    assert!(machines.refused("beta", &["leave", &id]).contains("has not joined"));
+}
+
+#[test]
+fn two_joins_at_once_on_a_machine_without_a_node_are_one_membership() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let invite = machines.invite(&["--name", "beta"]);
+    let start = |own: &str| {
+        let mut command = machines.command("beta", &["join", &invite, "--as", "team"]);
+        command.env("PEERSOCK_OWN_NODE", own);
+        Running::start(command)
+    };
+    let joins: Vec<_> = ["", "", "", "1", "1"].into_iter().map(start).collect();
+    for joined in joins {
+        let finished = joined.wait_for_end().success();
+        assert!(finished.text().contains("beta, 10.77.0.2"), "{}", finished.text());
+    }
+    assert_eq!(machines.members().len(), 2);
+    assert!(machines.ok("beta", &["networks"]).contains(&id));
+}

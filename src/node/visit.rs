@@ -1,0 +1,220 @@
+//! Visits: networks that a node joins because another program of its user asks for a membership, until that
+//! program has its answer. The node leaves them afterwards, unless a program has joined them meanwhile.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Weak;
+use std::time::Duration;
+
+use peersock_overlay::membership::CertifyRequest;
+use peersock_overlay::{JoinError, ManagedNetwork, NetworkConfig, NetworkId};
+
+use super::{Inner, Joined, Node, Standing};
+use crate::config::Network;
+use crate::management::{Answer, Client, JoinRequest, MembershipNews, STOPPED};
+use crate::state::StateDir;
+use crate::sync;
+
+/// Time for which a visit keeps the node running: it looks that often for the end of its client, and asks
+/// for the controller that the invite names.
+const SLICE: Duration = Duration::from_secs(1);
+
+/// Networks for which programs wait.
+#[derive(Debug, Default)]
+pub(super) struct Visits(BTreeMap<NetworkId, Visit>);
+
+#[derive(Debug, Default)]
+struct Visit {
+    /// Number of programs that wait.
+    programs: usize,
+    /// True if the node is in the network for them alone.
+    is_joined: bool,
+}
+
+impl Visits {
+    fn begin(&mut self, network: NetworkId) {
+        self.0.entry(network).or_default().programs += 1;
+    }
+
+    /// Notes the end of a program's wait. Returns true if the node has to leave the network.
+    fn end(&mut self, network: NetworkId) -> bool {
+        let Some(visit) = self.0.get_mut(&network) else { return false };
+        visit.programs = visit.programs.saturating_sub(1);
+        visit.programs == 0 && self.0.remove(&network).is_some_and(|visit| visit.is_joined)
+    }
+
+    /// Notes that the node has joined a network for programs that wait.
+    pub(super) fn note_joined(&mut self, network: NetworkId) {
+        if let Some(visit) = self.0.get_mut(&network) {
+            visit.is_joined = true;
+        }
+    }
+
+    /// Notes that the node leaves a network.
+    pub(super) fn note_left(&mut self, network: NetworkId) {
+        self.take(network);
+    }
+
+    /// Takes a network that the node has joined for programs that wait. Returns false if it has not.
+    fn take(&mut self, network: NetworkId) -> bool {
+        self.0.get_mut(&network).is_some_and(|visit| std::mem::take(&mut visit.is_joined))
+    }
+
+    /// Ends all waits for a network, which its user leaves for good.
+    fn expel(&mut self, network: NetworkId) {
+        self.0.remove(&network);
+    }
+}
+
+impl Node {
+    /// Joins a network in which the node is for programs that wait alone. Returns `None` if it is not.
+    pub(super) fn take_over(&self, network: &Network) -> Result<Option<Joined>, JoinError> {
+        let id = network.id();
+        let _membership = sync::lock(&self.inner.membership);
+        let Some(joined) = self.network(id).filter(|_| sync::lock(&self.inner.visits).take(id)) else {
+            return Ok(None);
+        };
+        let NetworkConfig::Managed(config) = network.clone().into_config() else { return Ok(Some(joined)) };
+        check_key(&joined, &config)?;
+        let CertifyRequest { token, name, .. } = config.request;
+        if token.is_some() {
+            joined.ask_again(token, name);
+        }
+        Ok(Some(joined))
+    }
+
+    /// Leaves a network in which the node is for programs that wait alone: they join it again as it is then.
+    pub(super) fn end_visit(&self, network: NetworkId) {
+        let _membership = sync::lock(&self.inner.membership);
+        if sync::lock(&self.inner.visits).take(network) {
+            self.leave_locked(network);
+        }
+    }
+}
+
+fn check_key(joined: &Joined, network: &ManagedNetwork) -> Result<(), JoinError> {
+    let known = joined.membership().and_then(|known| known.key);
+    match known.zip(network.key) {
+        Some((known, named)) if known != named => Err(JoinError::OtherKey(network.id)),
+        _ => Ok(()),
+    }
+}
+
+/// A program's wait, until it is dropped.
+struct Waiting<'a> {
+    node: &'a Weak<Inner>,
+    network: NetworkId,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(node: &'a Weak<Inner>, network: NetworkId) -> Result<Waiting<'a>, &'static str> {
+        let inner = node.upgrade().filter(|inner| !inner.is_down()).ok_or(STOPPED)?;
+        sync::lock(&inner.visits).begin(network);
+        Ok(Waiting { node, network })
+    }
+
+    /// Returns the network, which the node joins if it is not in it. The result keeps the node running.
+    fn joined(&self, request: &JoinRequest) -> Result<Joined, Cow<'static, str>> {
+        let node = Node { inner: self.node.upgrade().ok_or(STOPPED)? };
+        if node.inner.is_down() {
+            return Err(STOPPED.into());
+        }
+        if !sync::lock(&node.inner.visits).0.contains_key(&self.network) {
+            return Err(format!("network {} was left by another program", self.network).into());
+        }
+        if let Some(joined) = node.network(self.network) {
+            return Ok(joined);
+        }
+        match node.join_for(described(request)?, None, true) {
+            Err(JoinError::AlreadyJoined(_)) => node.network(self.network).ok_or(STOPPED.into()),
+            joined => joined.map_err(|error| error.to_string().into()),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Some(node) = self.node.upgrade().map(|inner| Node { inner }) else { return };
+        let _membership = sync::lock(&node.inner.membership);
+        if sync::lock(&node.inner.visits).end(self.network) && !node.inner.is_down() {
+            node.leave_locked(self.network);
+        }
+    }
+}
+
+/// Returns the network of a request.
+fn described(request: &JoinRequest) -> Result<Network, Cow<'static, str>> {
+    let network = match &request.invite {
+        Some(invite) => invite.network(),
+        None => Network::by_id(request.network).map_err(|error| error.to_string())?,
+    };
+    Ok(match &request.wish {
+        Some(wish) => network.with_wished_name(wish.clone()),
+        None => network,
+    })
+}
+
+/// Tells a program of the node's membership in a network until the program hangs up.
+pub(super) fn serve(node: &Weak<Inner>, request: &JoinRequest, client: &Client) -> Answer {
+    let waiting = Waiting::begin(node, request.network)?;
+    present(&waiting, request)?;
+    let mut told = None;
+    while !client.has_left() {
+        let joined = waiting.joined(request)?;
+        if let Some(invite) = &request.invite
+            && told.as_ref().is_none_or(|(standing, _)| *standing != Standing::Member)
+        {
+            // Its session shows the controller, and the roots know the way to it.
+            joined.ask(invite.controller_address().into());
+        }
+        let key = |joined: &Joined| joined.membership().and_then(|known| known.key);
+        let is_new = |standing: &Standing| {
+            told.as_ref().is_none_or(|(last, known)| last != standing || *known != key(&joined))
+        };
+        // The network may be left meanwhile, and is joined again then.
+        let Ok(standing) = joined.wait_standing(SLICE, |_| (), is_new) else { continue };
+        let roots = request.invite.as_ref().map_or(&[][..], |invite| invite.roots());
+        joined.keep_names(request.local.as_ref(), roots);
+        let news = (standing, key(&joined));
+        if told.as_ref() != Some(&news) {
+            let line = serde_json::to_string(&MembershipNews::new(&news.0, news.1));
+            let line = line.map_err(|_| "the standing cannot be written down")?;
+            if client.tell(&line).is_err() {
+                break;
+            }
+            told = Some(news);
+        }
+    }
+    Ok(String::new())
+}
+
+/// Joins the network of a request. Asks again, by its invite, if the node is in the network already.
+fn present(waiting: &Waiting<'_>, request: &JoinRequest) -> Result<(), Cow<'static, str>> {
+    let node = Node { inner: waiting.node.upgrade().ok_or(STOPPED)? };
+    node.add_roots(request.roots.clone());
+    let Some(joined) = node.network(request.network) else {
+        return waiting.joined(request).map(drop);
+    };
+    if let Some(invite) = &request.invite {
+        node.add_roots(invite.roots().to_vec());
+    }
+    let NetworkConfig::Managed(config) = described(request)?.into_config() else { return Ok(()) };
+    check_key(&joined, &config).map_err(|error| error.to_string())?;
+    joined.ask_again(config.request.token, request.wish.clone());
+    Ok(())
+}
+
+/// Leaves a network for good. The answer says whether the machine had joined it.
+pub(super) fn leave(node: &Weak<Inner>, network: NetworkId) -> Answer {
+    let node = Node { inner: node.upgrade().ok_or(STOPPED)? };
+    let state = node.inner.state.as_ref().ok_or("it has no state directory")?;
+    let forgotten = {
+        let _membership = sync::lock(&node.inner.membership);
+        sync::lock(&node.inner.visits).expel(network);
+        node.leave_locked(network);
+        // Within the lock, so that nobody joins with what is about to be forgotten.
+        StateDir::forget_membership(state, network)
+    };
+    let had = forgotten.map_err(|error| error.to_string())?;
+    Ok(format!("{{\"left\": {had}}}"))
+}
