@@ -24,19 +24,23 @@ pub(crate) fn open(
     if node.wants_own_node() {
         return Ok(None);
     }
-    let persist = || node.persist();
-    attach(node, (name, networks), persist, within, tell)
+    let attached = attach(node, (name, networks), || node.persist(), within, tell)?;
+    attached.map_err(|error| not_attached(error, networks))
 }
 
-/// Attaches as [`open`] does, for a command that joins networks for other programs.
+/// Attaches as [`open`] does, for a command that joins networks for other programs. Returns `None` also if a
+/// process that shares no node uses the state directory.
 pub(crate) fn open_to_join(node: &NodeArgs, name: String) -> Outcome<Option<Attached>> {
-    let persist = || persist_of_environment();
-    attach(node, (name, &[]), persist, Duration::MAX, |told| match told {
+    let tell = |told| match told {
         Told::Note(note) => stdio::note(note),
         // If stderr is closed, nobody reads the log.
         Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
         Told::Lost(_) => {}
-    })
+    };
+    match attach(node, (name, &[]), persist_of_environment, Duration::MAX, tell)? {
+        Err(AttachError::InUse { .. }) => Ok(None),
+        attached => attached.map_err(|error| not_attached(error, &[])),
+    }
 }
 
 fn attach(
@@ -45,20 +49,20 @@ fn attach(
     persist: impl Fn() -> Outcome<Duration>,
     within: Duration,
     tell: impl Fn(Told) + Send + Sync + 'static,
-) -> Outcome<Option<Attached>> {
+) -> Outcome<Result<Option<Attached>, AttachError>> {
     let state = node.state.path()?;
     // Before anything is read for the node: a pipe with a token can be read once.
     let may_start = may_start_node();
     if !may_start && !Attached::is_offered(&state) {
-        return Ok(None);
+        return Ok(Ok(None));
     }
     let launch = may_start.then(|| node::launch(node)).transpose()?;
     let mut wish = wish(node, name, networks)?;
     wish.persist = persist()?;
-    match Attached::open_within(&state, launch.as_ref(), wish, within, tell) {
+    Ok(match Attached::open_within(&state, launch.as_ref(), wish, within, tell) {
         Err(AttachError::Absent) => Ok(None),
-        attached => attached.map(Some).map_err(|error| not_attached(error, networks)),
-    }
+        attached => attached.map(Some),
+    })
 }
 
 /// Returns the needs of a program with this name.

@@ -168,9 +168,7 @@ pub(super) fn serve(node: &Weak<Inner>, request: &JoinRequest, client: &Client) 
             joined.ask(invite.controller_address().into());
         }
         let key = |joined: &Joined| joined.membership().and_then(|known| known.key);
-        let is_new = |standing: &Standing| {
-            told.as_ref().is_none_or(|(last, known)| last != standing || *known != key(&joined))
-        };
+        let is_new = |standing: &Standing| told.as_ref().is_none_or(|(last, _)| last != standing);
         // The network may be left meanwhile, and is joined again then.
         let Ok(standing) = joined.wait_standing(SLICE, |_| (), is_new) else { continue };
         let roots = request.invite.as_ref().map_or(&[][..], |invite| invite.roots());
