@@ -49,6 +49,7 @@ mod rest;
 mod root;
 mod root_setup;
 mod root_watch;
+mod seat;
 mod secrets;
 mod settings;
 mod shares;
