@@ -173,6 +173,11 @@ impl SharedNodeArgs {
         self.state.ephemeral || self.own_node || self.label.is_some() || wants_own_node()
     }
 
+    /// Returns true if the node is to be reached as a program's beside the machine's.
+    pub(crate) fn has_label(&self) -> bool {
+        self.label.is_some()
+    }
+
     /// Applies the options of a node of this program alone, which joins these networks.
     pub(crate) fn beside(&self, node: NodeBuilder, networks: &[Network]) -> Outcome<NodeBuilder> {
         let other = networks.iter().find(|network| !network.id().admits_programs());

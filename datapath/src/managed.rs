@@ -44,6 +44,18 @@ impl Datapath {
         result
     }
 
+    /// Makes this node a controller of a managed network, or an ordinary member again.
+    pub fn set_controller(
+        &self,
+        now: Instant,
+        network: NetworkIndex,
+        is_controller: bool,
+        batch: &mut Batch,
+    ) {
+        self.with_control(now, batch, |endpoint, now| endpoint.set_controller(now, network, is_controller));
+        self.settle(now, batch);
+    }
+
     /// Corrects the clock of a program's node in a managed network, as the node of its machine has learned.
     pub fn set_clock_offset(&self, now: Instant, network: NetworkIndex, millis: i64, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.set_clock_offset(now, network, millis));

@@ -1,5 +1,5 @@
 //! Managed networks of a node: this thread checks network keys, keeps what is learned in the state directory,
-//! tells those who wait for an admission, and passes questions to a controller in this process.
+//! tells those who wait for an admission, and passes questions to a controller.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,10 +15,13 @@ use peersock_overlay::membership::{
     Answer, Code, Credentials, Denial, Grant, Head, MemberName, NetworkKey, Question, Refusal, Revocations,
     Token, UnixTime,
 };
-use peersock_overlay::{Event, JoinError, ManagedNetwork, Membership, NetworkConfig, PublicIdentity};
+use peersock_overlay::{
+    Event, JoinError, ManagedNetwork, Membership, NetworkConfig, NetworkId, PublicIdentity,
+};
 use peersock_stack::Batch;
 
 use super::machine::Machine;
+use super::seat::{Holder, MemberQuestion};
 use super::{Inner, Joined};
 use crate::config::{RootSource, network_id};
 use crate::state::{MembershipRecord, StateDir, denial_word};
@@ -131,10 +134,6 @@ pub struct MembershipStatus {
     pub revocations: Option<(u64, UnixTime)>,
 }
 
-/// Answer of a controller in this process to a node's question. A program with keys of its own looks up
-/// members as its machine. The address is where the node is reached.
-pub type Answerer = dyn FnMut(&PublicIdentity, Option<IpAddr>, &Question) -> Option<Answer> + Send;
-
 /// State that the thread shares with callers.
 pub(super) struct Shared {
     progress: Mutex<Progress>,
@@ -142,7 +141,7 @@ pub(super) struct Shared {
     changed: Condvar,
     /// Tasks that wait for an admission.
     wakers: Mutex<Vec<Waker>>,
-    answerer: Mutex<Option<Box<Answerer>>>,
+    pub(super) seat: Holder,
 }
 
 struct Progress {
@@ -239,7 +238,7 @@ impl Shared {
             kept: Mutex::new(kept),
             changed: Condvar::new(),
             wakers: Mutex::default(),
-            answerer: Mutex::default(),
+            seat: Holder::default(),
         }
     }
 
@@ -249,6 +248,16 @@ impl Shared {
         kept.hurry();
         kept.write_if_due(node);
         kept.is_closed = true;
+    }
+
+    /// Makes the next write due, because this node is a member by new credentials.
+    fn note_granted(&self) {
+        let mut kept = sync::lock(&self.kept);
+        if let Some(record) = &mut kept.record {
+            record.denied = None;
+        }
+        // What a controller has granted must not be lost by a crash.
+        kept.hurry();
     }
 
     fn set(&self, standing: Standing, is_heard: bool) {
@@ -322,14 +331,7 @@ pub(super) fn complete(
         // Pinned at the first join: a second network with the same ID is somebody's attack.
         (Some(key), Some(kept)) if *key != kept.key => return Err(JoinError::OtherKey(id)),
         (Some(_), Some(_)) | (None, _) => {}
-        (Some(key), None) => match network_id(key) {
-            Ok(of_key) if of_key == Some(id) => {}
-            Ok(_) => return Err(JoinError::WrongKey(id)),
-            Err(error) => {
-                tracing::warn!(%error, "the key of a managed network cannot be checked");
-                return Err(JoinError::WrongKey(id));
-            }
-        },
+        (Some(key), None) => check_key(key, id)?,
     }
     let mut request = network.request.clone();
     request.run = random();
@@ -358,6 +360,18 @@ pub(super) fn complete(
         network.request = request;
     }
     Ok(record)
+}
+
+/// Checks that the stretched hash of a key is a network's ID, which takes some tenths of a second.
+pub(super) fn check_key(key: &NetworkKey, id: NetworkId) -> Result<(), JoinError> {
+    match network_id(key) {
+        Ok(of_key) if of_key == Some(id) => Ok(()),
+        Ok(_) => Err(JoinError::WrongKey(id)),
+        Err(error) => {
+            tracing::warn!(%error, "the key of a managed network cannot be checked");
+            Err(JoinError::WrongKey(id))
+        }
+    }
 }
 
 fn random() -> u64 {
@@ -451,20 +465,8 @@ impl Follower {
                 }
             }
             Event::Asked(peer, number, question) => {
-                let Some(node) = self.node.upgrade() else { return };
-                let source = peer.path().map(|path| path.remote().ip());
-                // A program looks up members as its machine, which the controller knows. It has no
-                // certificates of a controller.
-                let machine = peer.machine().filter(|_| !matches!(**question, Question::Certify(_)));
-                let asker = machine.unwrap_or(*peer.identity());
-                let answer = sync::lock(&self.shared.answerer)
-                    .as_mut()
-                    .and_then(|answer| answer(&asker, source, question));
-                if let Some(answer) = answer {
-                    let (now, mut batch) = (Instant::now(), Batch::default());
-                    node.driver.datapath.answer_member(now, peer, *number, &answer, &mut batch);
-                    node.driver.kick();
-                }
+                let question = MemberQuestion::new(&self.node, peer, *number, question.clone());
+                self.shared.seat.ask(question);
             }
             _ => {}
         }
@@ -503,13 +505,7 @@ impl Follower {
     fn on_answer(&mut self, answer: &Answer) {
         match answer {
             Answer::Certified { .. } => {
-                let mut kept = sync::lock(&self.shared.kept);
-                if let Some(record) = &mut kept.record {
-                    record.denied = None;
-                }
-                // At once: what a controller has granted must not be lost by a crash.
-                kept.hurry();
-                drop(kept);
+                self.shared.note_granted();
                 self.update();
                 self.write_if_due();
                 self.shared.set(Standing::Member, true);
@@ -764,30 +760,24 @@ impl Joined {
         }
     }
 
-    /// Answers other nodes' questions as the network's controller, on a thread of the node. The network was
-    /// joined with [`ManagedNetwork::is_controller`].
-    pub fn serve_members(&self, answerer: Box<Answerer>) {
-        if let Some(shared) = self.shared() {
-            *sync::lock(&shared.answerer) = Some(answerer);
-        }
-    }
-
-    /// Replaces this node's credentials, which the network's controller in this process has made.
+    /// Replaces this node's credentials, which the network's controller at this node has made.
     ///
     /// # Errors
-    /// Returns the reason if they are not this node's.
+    /// Returns the reason if they are not this node's, another issuer has made them, or they have ended.
     pub fn set_credentials(&self, credentials: &Credentials) -> Result<(), Refusal> {
+        self.check_own(credentials)?;
         let (now, mut batch) = (Instant::now(), Batch::default());
         let inner = &self.node().inner;
         inner.driver.datapath.set_credentials(now, self.index(), credentials, &mut batch)?;
         inner.driver.kick();
         if let Some(shared) = self.shared() {
+            shared.note_granted();
             shared.set(Standing::Member, false);
         }
         Ok(())
     }
 
-    /// Spreads revocations that the network's controller in this process has signed.
+    /// Spreads revocations that the network's controller at this node has signed.
     ///
     /// # Errors
     /// Returns the reason if they do not count.

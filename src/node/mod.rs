@@ -18,6 +18,7 @@ mod probe;
 mod resolver;
 mod root_list;
 mod roots;
+mod seat;
 mod singleton;
 mod status;
 mod visit;
@@ -39,12 +40,13 @@ pub use closing::{Undelivered, loss_text, say_loss};
 pub use device::DeviceSender;
 pub use events::{Event, Events, RootChanges};
 pub use joined::Joined;
-pub use managed::{Answerer, MembershipStatus, Standing};
+pub use managed::{MembershipStatus, Standing};
 pub(crate) use managed::{addresses_named, search_name};
 pub use patience::{Linger, Patience, Remaining};
 pub(crate) use root_list::ask_lists;
 #[cfg(feature = "dns")]
 pub use root_list::listed_in;
+pub use seat::{Answerer, MemberQuestion, Seat, SeatError};
 pub use singleton::{current_node, node};
 pub use status::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, FlowStatus, NetworkStatus,

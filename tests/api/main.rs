@@ -27,6 +27,7 @@ mod restart;
 mod restarted;
 mod roaming;
 mod roots;
+mod seat;
 mod silent;
 mod streams;
 mod suites;

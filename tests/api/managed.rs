@@ -16,8 +16,8 @@ use peersock::overlay::membership::{
 use peersock::overlay::{Identity, ManagedNetwork};
 use peersock::state::StateDir;
 use peersock::{
-    IdentitySource, Interfaces, Invite, JoinError, Joined, Network, NetworkId, Node, NodeId, Seed, Standing,
-    network_id,
+    IdentitySource, Interfaces, Invite, JoinError, Joined, MemberQuestion, Network, NetworkId, Node, NodeId,
+    Seat, SeatError, Seed, Standing, network_id,
 };
 
 use crate::common::{PATIENCE, node};
@@ -32,6 +32,7 @@ pub(super) fn now() -> UnixTime {
 pub(super) struct Scene {
     pub(super) node: Node,
     pub(super) joined: Joined,
+    pub(super) seat: Option<Seat>,
     pub(super) id: NetworkId,
     pub(super) authority: Arc<Authority>,
 }
@@ -129,9 +130,26 @@ impl Scene {
             ..ManagedNetwork::new(id)
         };
         let joined = node.join(Network::managed(network)).expect("a good network");
-        let answers = Arc::clone(&authority);
-        joined.serve_members(Box::new(move |peer, _, question| answers.answer(peer.node_id(), question)));
-        Scene { node, joined, id, authority }
+        let mut scene = Scene { node, joined, seat: None, id, authority };
+        scene.seat = Some(scene.take_seat(&scene.own()).expect("its own credentials"));
+        scene
+    }
+
+    /// Returns new credentials of the controller.
+    pub(super) fn own(&self) -> Credentials {
+        self.authority.credentials(self.node.id(), 1)
+    }
+
+    /// Serves the network.
+    pub(super) fn take_seat(&self, own: &Credentials) -> Result<Seat, SeatError> {
+        let answers = Arc::clone(&self.authority);
+        let answerer = move |question: MemberQuestion| {
+            let answer = answers.answer(question.asker().node_id(), question.question());
+            if let Some(answer) = answer {
+                question.answer(&answer);
+            }
+        };
+        self.joined.take_seat(own, Box::new(answerer))
     }
 
     /// Revokes what was signed for a node until now.

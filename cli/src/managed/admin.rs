@@ -122,10 +122,9 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
 /// Returns why machines that get an invite now would not reach the controller, as far as its node shows.
 fn obstacle(state: &Path, network: NetworkId, name: &str, roots: &[RootSource]) -> Option<String> {
     let status = management::status(state, 0).ok().and_then(|text| status::parse(&text).ok());
-    // A node that waits for programs is no controller's. One that has some may be.
-    let is_served = |status: &Status| {
-        status.waits_s.is_none() && status.networks.iter().any(|joined| joined.id == network)
-    };
+    // Other programs' nodes are in the network, too.
+    let is_served =
+        |status: &Status| status.networks.iter().any(|joined| joined.id == network && joined.serves);
     let Some(status) = status.filter(is_served) else {
         return Some(format!(
             "nobody serves {name} now: run `peersock controller -n {name}`, which admits machines"

@@ -130,7 +130,7 @@ impl Asking {
             let new: Vec<RootSource> =
                 roots.iter().filter(|root| !record.roots.contains(root)).cloned().collect();
             record.roots.extend(new);
-            record.name = record.name.or_else(|| request.local.as_ref().map(ToString::to_string));
+            record.name = request.local.as_ref().map(ToString::to_string).or(record.name);
             state.keep_membership(&record)?;
         }
         Ok(())

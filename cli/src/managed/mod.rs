@@ -8,6 +8,7 @@ mod hook;
 mod join;
 mod known;
 mod limited_program;
+mod place;
 mod restore;
 mod serve;
 mod stores;

@@ -6,25 +6,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::overlay::ManagedNetwork;
-use peersock::overlay::membership::Head;
+use peersock::overlay::membership::{Code, Delegation, Head};
 use peersock::state::StateDir;
-use peersock::{Joined, Network, Node};
-use peersock_controller::{Controller, LogLine, Waiting};
+use peersock_controller::{Controller, LogLine, NoteError, Waiting};
 
 use super::hook::Hook;
 use super::limited_program::Groups;
+use super::place::{Answers, Comeback, Place};
 use super::{now, stores};
-use crate::args::NodeArgs;
-use crate::failure::Outcome;
-use crate::node::{Beside, Host, start_node};
+use crate::args::SharedNodeArgs;
+use crate::failure::{Failure, Outcome};
 use crate::output::escape;
-use crate::{in_use, signals, stdio};
+use crate::{signals, stdio};
 
 /// Serve a managed network: admit machines, renew certificates, spread removals
 ///
 /// The controller is a member itself, and is reached as one: by roots, on the local network, or by the DHT.
 /// Packets never pass it; members go on without it for as long as --outlive of the network says.
+///
+/// It uses the node that the programs of this machine share, which goes on for them when the controller ends.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +45,7 @@ pub(crate) struct ControllerArgs {
     approve_hook: Option<PathBuf>,
 
     #[command(flatten)]
-    node: NodeArgs,
+    node: SharedNodeArgs,
 }
 
 /// Number of lines of the log that are read at once.
@@ -63,57 +63,42 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(1800);
 /// Time for which a controller whose store may be an old copy waits for its members' newest revocations.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Time for which the node is drained at the end.
-const DRAIN: Duration = Duration::from_secs(2);
-
 pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
+    if args.node.has_label() {
+        return Err(Failure::usage(
+            "a controller is the machine itself, and no program beside its node",
+            "leave --as out",
+        ));
+    }
     let path = super::lasting_path(&args.node)?;
-    let state = in_use::open(&path)?;
     let mut controller = stores::open(&path, args.network.as_deref())?;
-    let place = stores::path_of(&path, controller.network());
-    let failed = |error| stores::store_failure(&place, &error);
+    let (name, id) = (controller.name(), controller.network());
+    let _lock = stores::lock(&path, id, &name)?;
+    let store = stores::path_of(&path, id);
+    let failed = |error| stores::store_failure(&store, &error);
     // What this machine itself has kept is no word of a member.
-    let kept = StateDir::membership(&path, controller.network())?;
+    let kept = StateDir::membership(&path, id)?;
     let noted = kept.map(|record| stores::note_heads(&mut controller, &record)).unwrap_or_default();
     let hook = args.approve_hook.as_ref().map(|program| Hook::new(program, &mut controller)).transpose()?;
     controller.start(now(), SETTLE).map_err(failed)?;
-    let renewed = controller.delegate(now());
-    let credentials = controller.credentials(now()).ok_or_else(super::right_has_ended)?;
-    if let Err(error) = renewed {
+    if let Err(error) = controller.delegate(now()) {
         stdio::note(format_args!("the right to issue certificates is not renewed: {error}"));
     }
-    let socket = state.bind_node_socket()?;
-    let node = start_node(&args.node, &state)?;
-    let (head, set) = controller.head(now());
-    let network = Network::managed(ManagedNetwork {
-        key: Some(controller.key()),
-        credentials: Some(credentials),
-        revocations: vec![(head, set.to_bytes().into())],
-        is_controller: true,
-        ..ManagedNetwork::new(controller.network())
-    });
-    let joined = node.join(network.clone())?;
-    let (name, id, members) = (controller.name(), controller.network(), count(&mut controller));
+    let members = count(&mut controller);
     let controller = Arc::new(Mutex::new(controller));
-    answer_members(&joined, &controller);
-    let beside = Beside {
-        node: node.clone(),
-        state,
-        socket,
-        networks: vec![(network, joined.clone())],
-        roots: Vec::new(),
-        command: "peersock controller",
-    };
-    let host = Host::beside(beside, &args.node)?;
-    let (ended, written) = (node.clone(), Arc::clone(&controller));
-    let programs = hook.as_ref().map(Hook::groups);
+    let answers = Answers::new(&controller);
+    let open = || Place::open(&args.node, &path, &answers).map(Arc::new);
+    let place = Arc::new(Mutex::new(open()?));
+    let (ended, written) = (Arc::clone(&place), Arc::clone(&controller));
+    let groups = hook.as_ref().map(Hook::groups);
+    let killed = groups.clone();
     signals::end_with(move |signal| {
-        programs.iter().for_each(Groups::end);
-        host.end();
+        killed.iter().for_each(Groups::end);
         if let Err(error) = lock(&written).flush(now()) {
             stdio::note(format_args!("the last notes are not written: {error}"));
         }
-        ended.shutdown(DRAIN);
+        let place = lock(&ended).clone();
+        place.end();
         128 + signal
     })?;
     stdio::note(format_args!("serving {name} ({id}); members: {members}"));
@@ -123,113 +108,169 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
             super::duration::shown(until.since(now()))
         ));
     }
-    keep(&node, &joined, &controller, noted, hook)
+    let mut serving = Serving::new(&mut lock(&controller), hook, noted);
+    let mut comeback = Comeback::default();
+    comeback.note_served();
+    loop {
+        thread::sleep(LOOK_INTERVAL);
+        let current = lock(&place).clone();
+        if !current.has_ended() {
+            serving.step(&controller, &current);
+            continue;
+        }
+        signals::leave_to_cleanup();
+        stdio::note("the node that programs share has ended: nobody is served until another one has started");
+        let opened = comeback.attach(open, thread::sleep).inspect_err(|_| {
+            groups.iter().for_each(Groups::end);
+        })?;
+        *lock(&place) = opened;
+        serving.told = None;
+        stdio::note(format_args!("serving {name} again"));
+    }
 }
 
-fn lock(controller: &Mutex<Controller>) -> MutexGuard<'_, Controller> {
-    controller.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn count(controller: &mut Controller) -> usize {
     controller.status(now()).map_or(0, |status| status.members)
 }
 
-/// Answers members' questions on the node's thread for the network.
-fn answer_members(joined: &Joined, controller: &Arc<Mutex<Controller>>) {
-    let (controller, renewals) = (Arc::clone(controller), lock(controller).renewals());
-    joined.serve_members(Box::new(move |peer, source, question| {
-        let source = source?;
-        let known = renewals.answer(now(), peer, source, question);
-        Some(known.unwrap_or_else(|| {
-            lock(&controller).answer(now(), &mut rand::rng(), peer, source, question.clone())
-        }))
-    }));
+/// Work of a controller besides its answers.
+struct Serving {
+    hook: Option<Hook>,
+    /// Heads of other issuers that the controller has heard of.
+    noted: Vec<Head>,
+    /// The controller's own head that the node has.
+    told: Option<Head>,
+    flushed: Instant,
+    renewed: Instant,
+    is_failing: bool,
+    /// Last warning of the end of the right to issue certificates.
+    warned: Option<u64>,
+    /// Last line of the log that was looked at.
+    line: i64,
+    delegation: Delegation,
+    /// Machines whose wait was announced.
+    announced: BTreeSet<Code>,
 }
 
-/// Does what is due, until the process ends.
-fn keep(
-    node: &Node,
-    joined: &Joined,
-    controller: &Mutex<Controller>,
-    mut noted: Vec<Head>,
-    mut hook: Option<Hook>,
-) -> Outcome {
-    let (mut flushed, mut renewed) = (Instant::now(), Instant::now());
-    let mut told = BTreeSet::new();
-    let mut is_failing = false;
-    let mut warned = None;
-    warn_of_end(&mut lock(controller), &mut warned);
-    let mut line = lock(controller).last_log_line().unwrap_or_default();
-    let mut delegation = lock(controller).head(now()).0.delegation().clone();
-    loop {
-        thread::sleep(LOOK_INTERVAL);
-        let mut controller = lock(controller);
-        // A member may know newer revocations, if this store is an old copy or another controller serves.
-        let own = controller.head(now()).0;
-        let heard = joined.revocations();
-        noted.retain(|known| heard.iter().any(|(head, _)| head == known));
-        for (head, set) in heard {
-            let is_old = head.issuer() == own.issuer() && !head.is_newer_than(&own);
-            if is_old || noted.contains(&head) {
-                continue;
-            }
-            match controller.note_head(now(), &head, &set) {
-                Ok(_) => noted.push(head),
-                Err(error) => tracing::debug!(%error, "a member's revocations are not taken over"),
-            }
+impl Serving {
+    fn new(controller: &mut Controller, hook: Option<Hook>, noted: Vec<Head>) -> Serving {
+        let mut warned = None;
+        warn_of_end(controller, &mut warned);
+        Serving {
+            hook,
+            noted,
+            told: None,
+            flushed: Instant::now(),
+            renewed: Instant::now(),
+            is_failing: false,
+            warned,
+            line: controller.last_log_line().unwrap_or_default(),
+            delegation: controller.head(now()).0.delegation().clone(),
+            announced: BTreeSet::new(),
         }
-        let (head, set) = controller.head(now());
-        if let Err(refusal) = joined.set_revocations(&head, &set) {
-            tracing::debug!(%refusal, "the node does not take the revocations");
-        }
-        if flushed.elapsed() >= FLUSH_INTERVAL {
-            flushed = Instant::now();
-            let noted = now();
-            for peer in node.peers().iter().filter(|peer| peer.network == joined.id() && peer.connected) {
-                if let Some(path) = peer.path {
-                    controller.note_heard(noted, &peer.id, path.ip());
-                }
-            }
-            let done = controller.flush(now());
-            if let Err(error) = &done
-                && !is_failing
-            {
-                stdio::note(format_args!("the store fails: {error}; renewals go on, admissions wait"));
-            }
-            is_failing = done.is_err();
+    }
+
+    /// Does what is due. The node is asked without the controller's lock, because it may be slow.
+    fn step(&mut self, controller: &Mutex<Controller>, place: &Place) {
+        self.exchange_revocations(controller, place);
+        if self.flushed.elapsed() >= FLUSH_INTERVAL {
+            self.flushed = Instant::now();
+            self.flush(controller, place);
         }
         // By another command.
-        let is_delegated = *head.delegation() != delegation;
-        if is_delegated || renewed.elapsed() >= RENEW_INTERVAL {
-            renewed = Instant::now();
-            if let Err(error) = controller.delegate(now()) {
-                stdio::note(format_args!("the right to issue certificates is not renewed: {error}"));
-            }
-            if let Some(own) = controller.credentials(now())
-                && let Err(refusal) = joined.set_credentials(&own)
-            {
-                tracing::warn!(%refusal, "the controller's own credentials do not count");
-            }
-            delegation = controller.head(now()).0.delegation().clone();
-            if let (true, Ok(status)) = (is_delegated, controller.status(now())) {
-                let left = super::duration::shown(status.delegation_end.since(now()));
-                stdio::note(format_args!("the right to issue certificates is renewed for another {left}"));
-            }
-            warn_of_end(&mut controller, &mut warned);
+        let is_delegated = *lock(controller).head(now()).0.delegation() != self.delegation;
+        if is_delegated || self.renewed.elapsed() >= RENEW_INTERVAL {
+            self.renewed = Instant::now();
+            self.renew(controller, place, is_delegated);
         }
-        if let Some(hook) = &mut hook {
-            hook.step(&mut controller);
+        if let Some(hook) = &mut self.hook {
+            hook.step(&mut lock(controller));
         }
+        self.tell_changes(controller);
+    }
+
+    /// Takes over what members know, and spreads what this controller has signed.
+    fn exchange_revocations(&mut self, controller: &Mutex<Controller>, place: &Place) {
+        let known: Vec<_> = self.noted.iter().chain(&self.told).cloned().collect();
+        // A member may know newer revocations, if this store is an old copy or another controller serves.
+        for (head, set) in place.heads(&known) {
+            let mut controller = lock(controller);
+            let own = controller.head(now()).0;
+            let is_old = head.issuer() == own.issuer() && !head.is_newer_than(&own);
+            let noted = if is_old { Ok(false) } else { controller.note_head(now(), &head, &set) };
+            match noted {
+                Err(NoteError::Store(error)) => {
+                    tracing::debug!(%error, "a member's revocations are not taken over yet");
+                    continue;
+                }
+                Err(error) => tracing::debug!(%error, "a member's revocations are not taken over"),
+                Ok(_) => {}
+            }
+            self.noted.retain(|known| known.issuer() != head.issuer());
+            self.noted.push(head);
+        }
+        let (head, set) = lock(controller).head(now());
+        if self.told.as_ref() != Some(&head) {
+            if let Err(failure) = place.set_revocations(&head, &set) {
+                tracing::warn!("the node does not take the revocations: {}", failure.message());
+            }
+            self.told = Some(head);
+        }
+    }
+
+    /// Writes what renewals have noted, and which members are there.
+    fn flush(&mut self, controller: &Mutex<Controller>, place: &Place) {
+        let (noted, connected) = (now(), place.connected());
+        let mut controller = lock(controller);
+        for (node, source) in connected {
+            controller.note_heard(noted, &node, source);
+        }
+        let done = controller.flush(now());
+        if let Err(error) = &done
+            && !self.is_failing
+        {
+            stdio::note(format_args!("the store fails: {error}; renewals go on, admissions wait"));
+        }
+        self.is_failing = done.is_err();
+    }
+
+    /// Renews the right to issue certificates, and the controller's own one.
+    fn renew(&mut self, controller: &Mutex<Controller>, place: &Place, is_delegated: bool) {
+        if let Err(error) = lock(controller).delegate(now()) {
+            stdio::note(format_args!("the right to issue certificates is not renewed: {error}"));
+        }
+        let own = lock(controller).credentials(now());
+        if let Some(own) = own
+            && let Err(failure) = place.set_credentials(&own)
+        {
+            tracing::warn!("the controller's own credentials do not count: {}", failure.message());
+        }
+        let mut controller = lock(controller);
+        self.delegation = controller.head(now()).0.delegation().clone();
+        if let (true, Ok(status)) = (is_delegated, controller.status(now())) {
+            let left = super::duration::shown(status.delegation_end.since(now()));
+            stdio::note(format_args!("the right to issue certificates is renewed for another {left}"));
+        }
+        warn_of_end(&mut controller, &mut self.warned);
+    }
+
+    /// Tells what has changed, and which machines wait for a person.
+    fn tell_changes(&mut self, controller: &Mutex<Controller>) {
+        let mut controller = lock(controller);
         let mut waiting = controller.pending().unwrap_or_default();
         waiting.retain(|one| !controller.awaits_program(now(), &one.identity.node_id()));
-        let lines = controller.log(line, LINES).unwrap_or_default();
-        line = lines.last().map_or(line, |last| last.number);
+        let lines = controller.log(self.line, LINES).unwrap_or_default();
+        self.line = lines.last().map_or(self.line, |last| last.number);
         let changes: Vec<_> = lines.iter().filter_map(|line| change(&controller, line)).collect();
         drop(controller);
         changes.iter().for_each(stdio::note);
-        told.retain(|code| waiting.iter().any(|one| one.code == *code));
+        self.announced.retain(|code| waiting.iter().any(|one| one.code == *code));
         for one in &waiting {
-            if told.insert(one.code) {
+            if self.announced.insert(one.code) {
                 announce(one);
             }
         }

@@ -1,7 +1,8 @@
 //! Stores of the networks whose controller this machine is.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use peersock::NetworkId;
@@ -14,6 +15,9 @@ use crate::failure::{Failure, Outcome};
 /// Folder of the stores in a state directory; the file of each is named by the network's ID.
 const FOLDER: &str = "controllers";
 const SUFFIX: &str = ".db";
+
+/// Suffix of the file that the process locks which serves a network.
+const LOCK_SUFFIX: &str = ".lock";
 
 /// Returns the path of a network's store.
 pub(super) fn path_of(state: &Path, network: NetworkId) -> PathBuf {
@@ -100,6 +104,36 @@ pub(super) fn open_one(state: &Path, id: NetworkId) -> Outcome<Controller> {
     Store::open(&path)
         .and_then(|store| Controller::open(store, &seed.0))
         .map_err(|error| store_failure(&path, &error))
+}
+
+/// Makes this process the only one that serves a network by its store, as long as the result lives.
+pub(super) fn lock(state: &Path, network: NetworkId, name: &str) -> Outcome<File> {
+    let path = state.join(FOLDER).join(format!("{network}{LOCK_SUFFIX}"));
+    let failed = |error| {
+        Failure::new(format_args!("{}: {error}", path.display()), "check the disk and the file's owner")
+    };
+    // Never truncated on opening, because the content is the holder's until this process holds the lock.
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = (&mut file).take(16).read_to_string(&mut holder);
+            let (by, hint) = match holder.trim().parse::<u32>() {
+                Ok(process) => (format!("process {process}"), format!("end it first (`kill {process}`)")),
+                Err(_) => ("another process".to_owned(), "end it first".to_owned()),
+            };
+            return Err(Failure::new(format_args!("network {name} is already served by {by}"), hint));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(failed)?;
+    Ok(file)
 }
 
 /// Tells a controller of the removals that its machine has kept as a member. Returns the heads that count.

@@ -1,8 +1,9 @@
 //! The shared node, and its programs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ struct Inner {
     networks: Mutex<Networks>,
     roots: Mutex<Roots>,
     programs: Mutex<Programs>,
+    /// Programs that serve a network, or did last.
+    servers: Mutex<BTreeMap<NetworkId, Weak<Program>>>,
     /// The log of a node that ends after its last program.
     log: Option<Log>,
     changed: Condvar,
@@ -129,6 +132,7 @@ impl Host {
             networks: Mutex::new(networks),
             roots: Mutex::new(roots),
             programs: Mutex::new(Programs::new(log.is_some())),
+            servers: Mutex::default(),
             log,
             changed: Condvar::new(),
         }));
@@ -475,6 +479,16 @@ impl Stay<'_> {
         let unused: Vec<_> = of_network.map(|(_, root)| root).collect();
         drop(roots);
         lock(&host.roots).leave(&host.node, &unused);
+    }
+
+    /// Returns the program that serves a network, or did last.
+    pub(super) fn server_of(&self, network: NetworkId) -> Option<Arc<Program>> {
+        lock(&self.host.0.servers).get(&network).and_then(Weak::upgrade)
+    }
+
+    /// Notes that this program serves a network.
+    pub(super) fn note_server(&self, network: NetworkId) {
+        lock(&self.host.0.servers).insert(network, Arc::downgrade(&self.program));
     }
 
     /// Uses roots: until the program leaves a network, or as long as it is attached.

@@ -9,6 +9,7 @@ mod notes;
 mod program;
 mod resets;
 mod roots;
+mod seat;
 mod settings;
 
 use peersock::state::{StateDir, StateError};
@@ -21,6 +22,7 @@ use crate::running::RunningNode;
 use crate::{in_use, log, stdio};
 pub(crate) use host::{Beside, Host, start_node};
 pub(crate) use program::used;
+pub(crate) use seat::{connected, seat_failure};
 
 /// Keep the node that the programs of this user share
 ///

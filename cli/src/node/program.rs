@@ -16,6 +16,7 @@ use super::events::PassedEvents;
 use super::host::{Stay, refusal};
 use super::notes::{Notes, Unsent};
 use super::resets::{Asked, Asking};
+use super::seat;
 use crate::output::escape;
 use crate::reach::NamedServers;
 use crate::root_watch::{self, RootWatch};
@@ -107,6 +108,14 @@ impl Program {
         // The ID of an open network is all that its members need.
         status.programs = vec![self.status()];
         Ok(serde_json::to_string(&status)?)
+    }
+
+    pub(super) fn process(&self) -> u32 {
+        self.process
+    }
+
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 
     /// Returns the program's name and process, for people.
@@ -209,7 +218,7 @@ impl Service {
     /// Answers the program. Returns true once it detaches, and false if it is gone.
     fn answer(&self, connection: &Connection, stay: &Stay<'_>) -> io::Result<bool> {
         let (server, program) = (&self.server, &stay.program);
-        let mut events = None;
+        let (mut events, mut held) = (None, None);
         while let Some(ask) = connection.ask()? {
             match ask {
                 Ask::Attach(_) | Ask::Yield => return Err(io::ErrorKind::InvalidData.into()),
@@ -259,6 +268,11 @@ impl Service {
                     connection.send(&Reply::Left(left.is_some()))?;
                 }
                 Ask::Status => connection.send(&Reply::Status(program.status_of(stay.node())?))?,
+                Ask::Seat(ask) => {
+                    if let Some(reply) = seat::answer(&mut held, ask, stay) {
+                        connection.send(&reply)?;
+                    }
+                }
                 Ask::Detach => return Ok(true),
             }
         }

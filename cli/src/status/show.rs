@@ -85,6 +85,9 @@ impl Report<'_> {
             let line = format!("this machine was {words}; `peersock join` with an invite asks again");
             write!(f, "\n  {}", paint(ERROR, line))?;
         }
+        if network.serves {
+            write!(f, "\n  a controller serves it at this node")?;
+        }
         let name = network.name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
         write!(f, "\n  this node: {name}{}", list(&network.addresses))?;
         write!(f, "\n  traffic: {}", both_ways(&network.traffic))?;

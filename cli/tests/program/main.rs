@@ -50,6 +50,7 @@ mod root;
 mod root_setup;
 mod root_watch;
 mod running_node;
+mod seat;
 mod secrets;
 mod settings;
 mod shares;

@@ -89,6 +89,11 @@ impl Endpoint {
         if let Some(joined) = self.networks.get_mut(&network) {
             joined.asking.begun = Some(now);
         }
+        self.plan_asking(now, network);
+    }
+
+    /// Plans the request for credentials of a node that gets them from a controller. The others ask nobody.
+    fn plan_asking(&mut self, now: Instant, network: NetworkIndex) {
         let Some(time) = self.network_time(now, network) else { return };
         let Some(membership) = self.membership(network).filter(|known| known.is_certified()) else {
             // At once, so that a program's machine can tell of it.
@@ -103,6 +108,25 @@ impl Endpoint {
         };
         self.ask_for_credentials_at(now, network, at);
         self.arm_heads(now, network);
+    }
+
+    /// Makes this node a controller of a managed network that it has joined, or an ordinary member again.
+    /// The sessions with its peers stay.
+    ///
+    /// A controller gets its own credentials by [`set_credentials`](Self::set_credentials) and asks nobody
+    /// for them. [`Event::Asked`] reports the questions of others only as long as this node is one. An
+    /// ordinary member keeps the controller's last credentials, and renews them as any other.
+    pub fn set_controller(&mut self, now: Instant, network: NetworkIndex, is_controller: bool) {
+        let Some(membership) = self.membership_mut(network) else { return };
+        if !membership.set_controller(is_controller) {
+            return;
+        }
+        if let Some(joined) = self.networks.get_mut(&network) {
+            joined.asking.open.remove(&CERTIFY);
+        }
+        self.plan_asking(now, network);
+        self.keep_controller(now, network);
+        self.arm_asking(now, network);
     }
 
     /// Asks for credentials soon if this node has none that count.

@@ -52,7 +52,8 @@ pub struct ManagedNetwork {
     /// [`Membership::signed_time`].
     pub signed_time: UnixTime,
     /// True if this node answers requests for credentials:
-    /// [`Event::Asked`](crate::Event::Asked) reports them.
+    /// [`Event::Asked`](crate::Event::Asked) reports them. It can change later:
+    /// [`Endpoint::set_controller`](crate::Endpoint::set_controller).
     pub is_controller: bool,
     /// True if this node is a program's, beside the node of a member. Its credentials come from the member,
     /// so it asks no controller for any.
@@ -307,8 +308,14 @@ impl Membership {
         self.request.name = name.or(self.request.name.take());
     }
 
-    pub(crate) fn is_controller(&self) -> bool {
+    /// Returns true if this node answers requests for credentials.
+    pub fn is_controller(&self) -> bool {
         self.is_controller
+    }
+
+    /// Notes whether that is so. Returns true if it was otherwise.
+    pub(crate) fn set_controller(&mut self, is_controller: bool) -> bool {
+        std::mem::replace(&mut self.is_controller, is_controller) != is_controller
     }
 
     /// Returns true while a controller says that this node's machine is no member any more.

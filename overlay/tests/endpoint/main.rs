@@ -31,6 +31,7 @@ mod referrals;
 mod reflection;
 mod roots;
 mod scarce;
+mod seat;
 mod signals;
 mod streams;
 mod tcp;

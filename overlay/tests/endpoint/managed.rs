@@ -47,7 +47,7 @@ impl Authority {
     }
 
     /// Returns the issuer with this identity, whose delegation lasts for `lasts` from the start on.
-    fn with(identity: u8, lasts: Duration) -> Self {
+    pub(super) fn with(identity: u8, lasts: Duration) -> Self {
         let identity = Identity::from_seed(&[identity; 32]);
         let serial = Serial::next(UnixTime::from(UNIX_TIME), None);
         let delegation = Delegation::sign(&secret(), id(), *identity.public(), serial, lasts, Rights::ALL);
@@ -112,7 +112,11 @@ pub(super) fn expelled(net: &Net, node: usize) -> usize {
 }
 
 /// Answers the requests for credentials at a node, as its controller does.
-fn serve(net: &mut Net, node: usize, answer: impl Fn(&NodeId, &CertifyRequest, Duration) -> Answer) {
+pub(super) fn serve(
+    net: &mut Net,
+    node: usize,
+    answer: impl Fn(&NodeId, &CertifyRequest, Duration) -> Answer,
+) {
     let start = crate::net::instant();
     let asked: Vec<_> =
         net.nodes[node].events.extract_if(.., |(_, event)| matches!(event, Event::Asked(..))).collect();
@@ -126,7 +130,7 @@ fn serve(net: &mut Net, node: usize, answer: impl Fn(&NodeId, &CertifyRequest, D
 }
 
 /// Returns an answer with credentials that are signed now.
-fn certified(authority: &Authority, node: &NodeId, at: Duration) -> Answer {
+pub(super) fn certified(authority: &Authority, node: &NodeId, at: Duration) -> Answer {
     let identity = (1..=255).find(|identity| node_id(*identity) == *node).expect("a test's identity");
     Answer::Certified {
         time: UnixTime::from(UNIX_TIME + at),
@@ -692,7 +696,7 @@ fn times(net: &Net, node: usize) -> (UnixTime, UnixTime) {
 }
 
 /// Lets two nodes exchange packets and checks that they arrive.
-fn assert_reach(net: &mut Net, from: usize, to: usize) {
+pub(super) fn assert_reach(net: &mut Net, from: usize, to: usize) {
     net.nodes[to].inbox.clear();
     net.send(from, to, b"still");
     net.run(2 * SECOND);

@@ -20,6 +20,7 @@ use peersock_socket_server::{FdServer, Outstanding, Unclosed};
 use crate::events::{EventQueue, EventReaders};
 use crate::frame;
 use crate::messages::{Ask, Joining, Network, Refusal, Reply, Wish, port_refusal};
+use crate::seat::{Questions, SeatReply};
 use crate::start::Launch;
 
 /// Timeout of a start: another node may be ending meanwhile.
@@ -61,7 +62,7 @@ const LOOK: Duration = Duration::from_millis(50);
 ///
 /// Dropping it ends the program's sockets as [`Attached::detach`] does.
 pub struct Attached {
-    writer: Arc<Writer>,
+    pub(crate) writer: Arc<Writer>,
     environment: String,
     tag: NodeTag,
     process: u32,
@@ -70,6 +71,8 @@ pub struct Attached {
     /// Answers, from the thread that reads. Held during a question.
     answers: Mutex<Receiver<Reply>>,
     events: Arc<EventReaders>,
+    /// Questions to a controller in this program.
+    pub(crate) questions: Arc<Questions>,
     has_ended: Arc<AtomicBool>,
 }
 
@@ -246,6 +249,8 @@ impl Attached {
         let ended = Arc::clone(&has_ended);
         let event_readers = Arc::<EventReaders>::default();
         let readers = Arc::clone(&event_readers);
+        let questions = Arc::<Questions>::default();
+        let asked = Arc::clone(&questions);
         let reader = move || {
             while let Ok(Some(reply)) = frame::read(&mut reading) {
                 match reply {
@@ -253,12 +258,14 @@ impl Attached {
                     Reply::Note(note) => drop(events.try_send(Told::Note(note))),
                     Reply::Log(line) => drop(events.try_send(Told::Log(line))),
                     Reply::Event(event) => readers.pass(&event),
+                    Reply::Seat(SeatReply::Asked(questions)) => asked.pass(questions),
                     Reply::Show { .. } | Reply::Break => helper.help(reply),
                     reply => drop(answer.send(reply)),
                 }
             }
             ended.store(true, Ordering::SeqCst);
             readers.end();
+            asked.end();
             // Before the event, so that nobody waits for an answer once it is known.
             drop(answer);
             // In this thread, because a line may wait for a reader of standard error.
@@ -269,7 +276,18 @@ impl Attached {
         thread::Builder::new().name("attached".into()).spawn(reader)?;
         let (answers, Place { environment, process, public_key, networks }) = (Mutex::new(answers), place);
         let events = event_readers;
-        Ok(Attached { writer, environment, tag, process, public_key, networks, answers, events, has_ended })
+        Ok(Attached {
+            writer,
+            environment,
+            tag,
+            process,
+            public_key,
+            networks,
+            answers,
+            events,
+            questions,
+            has_ended,
+        })
     }
 
     /// Returns the value of the variable `PEERSOCK_NODE` for processes that use the program's sockets. It
@@ -480,7 +498,7 @@ struct Place {
 
 /// The stream to the node.
 #[derive(Debug)]
-struct Writer {
+pub(crate) struct Writer {
     stream: UnixStream,
     /// Held while a message is written, because several threads write.
     writing: Mutex<()>,
@@ -489,7 +507,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn write(&self, ask: &Ask) -> io::Result<()> {
+    pub(crate) fn write(&self, ask: &Ask) -> io::Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let written = frame::write(&mut &self.stream, ask);
         if written.is_err() {

@@ -12,9 +12,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::Namespaces;
 use crate::questions::{Answer, Question};
+use crate::seat::{SeatAsk, SeatReply};
 
 /// Version of the protocol. A node refuses other versions, because both sides are one program's.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Message of a program.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,6 +57,8 @@ pub enum Ask {
     /// Asks for the node's status, and about the members of the program's networks. The answer is
     /// [`Reply::Status`].
     Status,
+    /// A message about the seat of a network's controller.
+    Seat(SeatAsk),
     /// Ends the attachment. The node closes the connection afterwards. If it waits for no other program, it
     /// has ended by then.
     Detach,
@@ -185,7 +188,7 @@ pub enum Reply {
     Left(bool),
     /// Answer to [`Ask::Status`]: a [`peersock::Status`] as JSON.
     Status(String),
-    /// Answer to [`Ask::UnseenCalls`] and [`Ask::Events`].
+    /// Answer to [`Ask::UnseenCalls`], [`Ask::Events`] and some of [`Ask::Seat`].
     Done,
     /// Answer to [`Ask::Contacts`].
     Contacts(u64),
@@ -195,6 +198,8 @@ pub enum Reply {
     About(Answer),
     /// An event about a member.
     Event(peersock::Event),
+    /// A message about the seat of a network's controller.
+    Seat(SeatReply),
     /// A line for people.
     Note(String),
     /// A line of the node's log, as it is.
@@ -273,6 +278,7 @@ impl fmt::Debug for Reply {
             Reply::Outstanding(outstanding) => outstanding.fmt(f),
             Reply::About(answer) => answer.fmt(f),
             Reply::Event(event) => event.fmt(f),
+            Reply::Seat(seat) => seat.fmt(f),
             Reply::Note(note) => f.debug_tuple("Note").field(note).finish(),
             Reply::Log(line) => f.debug_tuple("Log").field(line).finish(),
         }

@@ -148,10 +148,11 @@ pub(super) fn collect(node: &Inner) -> Status {
     let datapath = &node.driver.datapath;
     let peers = peers(node);
     let managed = sync::lock(&node.managed).clone();
-    let standing = |info: &NetworkInfo| managed.get(&info.id).map(|shared| shared.word());
-    let of_info = |info| {
-        let standing = standing(&info);
-        network(info, standing, &peers)
+    let of_info = |info: NetworkInfo| {
+        let known = managed.get(&info.id);
+        let standing = known.map(|shared| shared.word());
+        let serves = known.is_some_and(|shared| shared.seat.is_there());
+        network(info, (standing, serves), &peers)
     };
     let networks: Vec<_> = datapath.network_infos().into_iter().map(of_info).collect();
     let traffic = networks.iter().fold(Traffic::default(), |sum, network| sum.plus(&network.traffic));

@@ -31,6 +31,9 @@ pub struct NetworkStatus {
     /// so yet), `removed` or `denied` by a controller. None in other networks.
     #[serde(default)]
     pub standing: Option<Cow<'static, str>>,
+    /// True while a controller serves a managed network at this node: members' questions are answered.
+    #[serde(default)]
+    pub serves: bool,
     /// This node's name, if the network's file gives it one.
     pub name: Option<String>,
     /// This node's addresses in the network, the self-certifying one first.
@@ -68,7 +71,7 @@ impl From<&RangeInclusive<u16>> for Ports {
 
 pub(super) fn network(
     info: NetworkInfo,
-    standing: Option<&'static str>,
+    (standing, serves): (Option<&'static str>, bool),
     peers: &[PeerStatus],
 ) -> NetworkStatus {
     let count = |state| peers.iter().filter(|peer| peer.network == info.id && peer.state == state).count();
@@ -82,6 +85,7 @@ pub(super) fn network(
         ports: Ports::from(&ports),
         prefixes: prefixes.iter().map(ToString::to_string).collect(),
         standing: standing.map(Cow::Borrowed),
+        serves,
         name: info.name,
         addresses: info.addresses,
         // Summed here, because the overlay's numbers may have changed since the peers were listed.

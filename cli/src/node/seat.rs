@@ -1,0 +1,287 @@
+//! Seat of a network's controller in an attached program: its questions on their way, and their answers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::overlay::membership::{Answer, Credentials, Head, Revocations};
+use peersock::{Joined, MemberQuestion, Node, NodeId, Seat, SeatError};
+use peersock_attach::{Answered, Asked, Bytes, Connection, Reply, SeatAsk, SeatReply, SignedSet};
+
+use super::host::{Stay, refusal};
+use crate::failure::{Failure, Outcome};
+
+/// Limit of questions that wait for a program, or for its answer.
+const MAX_QUESTIONS: usize = 1024;
+
+/// Time after which a question is dropped. Members have repeated it by then.
+const EXPIRES: Duration = Duration::from_secs(5);
+
+/// Limit of questions in one message.
+const BATCH: usize = 64;
+
+/// Limit of heads in one answer, whose sets may have more than a megabyte each.
+const MAX_HEADS: usize = 2;
+
+/// Interval of looks whether an earlier controller has gone that has ended.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// Time in which it leaves the seat.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// The seat that a program has.
+pub(super) struct ProgramSeat {
+    joined: Joined,
+    questions: Arc<Questions>,
+    // Dropped last: no question comes any more, and the node is an ordinary member.
+    _seat: Seat,
+}
+
+impl Drop for ProgramSeat {
+    fn drop(&mut self) {
+        self.questions.end();
+    }
+}
+
+/// Answers a program's message about the seat; without an answer, the program expects none.
+pub(super) fn answer(held: &mut Option<ProgramSeat>, ask: SeatAsk, stay: &Stay<'_>) -> Option<Reply> {
+    let done = match (ask, &*held) {
+        (SeatAsk::Answers(answers), Some(seat)) => {
+            seat.questions.answered(answers);
+            return None;
+        }
+        (SeatAsk::Answers(_), None) => return None,
+        (SeatAsk::Heads(known), Some(seat)) => return Some(Reply::Seat(seat.heads(&known))),
+        (SeatAsk::Connected, Some(seat)) => return Some(Reply::Seat(seat.connected(stay))),
+        (SeatAsk::Take { network, credentials }, None) => {
+            take(&network, &credentials, stay).map(|seat| *held = Some(seat))
+        }
+        (SeatAsk::Take { .. }, Some(_)) => {
+            Err(Failure::usage("this program serves a network already", "start a program for each network"))
+        }
+        (SeatAsk::Credentials(own), Some(seat)) => seat.set_credentials(&own),
+        (SeatAsk::Revocations(set), Some(seat)) => seat.set_revocations(&set),
+        (_, None) => Err(Failure::usage("this program serves no network", "ask for the seat first")),
+    };
+    Some(match done {
+        Ok(()) => Reply::Done,
+        Err(failure) => Reply::Refused(refusal(&failure)),
+    })
+}
+
+/// Takes the seat for a program. One that has ended leaves it soon.
+fn take(network: &str, credentials: &Bytes, stay: &Stay<'_>) -> Outcome<ProgramSeat> {
+    let has = |joined: &Joined| joined.id().to_string() == network && stay.program.has(joined.id());
+    let joined = stay.node().networks().into_iter().find(has);
+    let joined = joined.ok_or_else(|| {
+        Failure::usage(format_args!("the program is not in network {network}"), "name it at the start")
+    })?;
+    let credentials = read(Credentials::parse(&credentials.0))?;
+    let begun = Instant::now();
+    loop {
+        let questions = Arc::<Questions>::default();
+        let asking = Arc::clone(&questions);
+        // Before the attempt, because it may leave meanwhile.
+        let holder = stay.server_of(joined.id());
+        let taken = joined.take_seat(&credentials, Box::new(move |question| asking.add(question)));
+        let is_leaving = holder.as_ref().is_some_and(|program| program.is_gone());
+        match taken {
+            Ok(seat) => {
+                stay.note_server(joined.id());
+                let seat = ProgramSeat { joined, questions, _seat: seat };
+                seat.questions.start(stay.program.connection())?;
+                return Ok(seat);
+            }
+            Err(SeatError::Taken(_)) if is_leaving && begun.elapsed() < LEAVING => thread::sleep(RETRY),
+            Err(error) => return Err(seat_failure(error, holder.map(|program| program.process()))),
+        }
+    }
+}
+
+/// Returns the failure of a controller. `holder` is the process that serves the network, if it is not this
+/// one.
+pub(crate) fn seat_failure(error: SeatError, holder: Option<u32>) -> Failure {
+    match error {
+        SeatError::Taken(network) => {
+            let process = holder.unwrap_or_else(std::process::id);
+            Failure::new(
+                format_args!("network {network} is already served by process {process}"),
+                format_args!("end it first (`kill {process}`)"),
+            )
+        }
+        SeatError::Key(error) => error.into(),
+        SeatError::Credentials(_) => Failure::new(
+            format_args!("{error}"),
+            "check the clock of this machine, and renew the controller's right: run `peersock network renew`",
+        ),
+        error => Failure::new(format_args!("{error}"), "start the controller again"),
+    }
+}
+
+impl ProgramSeat {
+    fn set_credentials(&self, own: &Bytes) -> Outcome {
+        let own = read(Credentials::parse(&own.0))?;
+        let set = self.joined.set_credentials(&own);
+        set.map_err(|refused| seat_failure(SeatError::Credentials(refused), None))
+    }
+
+    fn set_revocations(&self, SignedSet { head, set }: &SignedSet) -> Outcome {
+        let (head, set) = (read(Head::parse(&head.0))?, read(Revocations::parse(&set.0))?);
+        self.joined.set_revocations(&head, &set).map_err(|refused| {
+            Failure::new(format_args!("the revocations do not count: {refused}"), "check the clock")
+        })
+    }
+
+    /// Returns some of the heads that are not known.
+    fn heads(&self, known: &[Bytes]) -> SeatReply {
+        let all = self
+            .joined
+            .revocations()
+            .into_iter()
+            .map(|(head, set)| SignedSet { head: Bytes(head.to_bytes()), set: Bytes(set.to_vec()) });
+        SeatReply::Heads(all.filter(|one| !known.contains(&one.head)).take(MAX_HEADS).collect())
+    }
+
+    fn connected(&self, stay: &Stay<'_>) -> SeatReply {
+        let peers = connected(stay.node(), &self.joined);
+        SeatReply::Connected(peers.map(|(id, source)| (id.to_string(), source)).collect())
+    }
+}
+
+/// Returns the peers in a network that have a session, and where they are reached.
+pub(crate) fn connected(node: &Node, joined: &Joined) -> impl Iterator<Item = (NodeId, IpAddr)> {
+    let id = joined.id();
+    let of_network = node.peers().into_iter().filter(move |peer| peer.network == id && peer.connected);
+    of_network.filter_map(|peer| Some((peer.id, peer.path?.ip())))
+}
+
+/// Returns what a program has sent, if it can be read.
+fn read<T, E: std::fmt::Display>(parsed: Result<T, E>) -> Outcome<T> {
+    parsed.map_err(|error| {
+        Failure::new(format_args!("what the controller sends cannot be read: {error}"), "start it again")
+    })
+}
+
+/// Questions to one program. They are dropped while it is stopped, so that the node never waits for it.
+#[derive(Default)]
+struct Questions {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    /// Questions that are not sent, the oldest first. They are open, too.
+    unsent: VecDeque<u64>,
+    /// Questions without an answer, with their times, in whose order the numbers are.
+    open: BTreeMap<u64, (Instant, MemberQuestion)>,
+    is_over: bool,
+}
+
+impl State {
+    /// Takes the questions that have waited too long.
+    fn expired(&mut self, now: Instant) -> Vec<MemberQuestion> {
+        let mut expired = Vec::new();
+        while let Some(oldest) = self.open.first_entry()
+            && now.saturating_duration_since(oldest.get().0) >= EXPIRES
+        {
+            expired.push(oldest.remove().1);
+        }
+        if !expired.is_empty() {
+            let open = &self.open;
+            self.unsent.retain(|number| open.contains_key(number));
+        }
+        expired
+    }
+
+    /// Takes the next questions for the program.
+    fn next(&mut self, now: Instant) -> Vec<Asked> {
+        drop(self.expired(now));
+        let count = self.unsent.len().min(BATCH);
+        let numbers: Vec<_> = self.unsent.drain(..count).collect();
+        let asked = |number: u64| {
+            let (_, question) = self.open.get(&number)?;
+            Some(Asked {
+                number,
+                asker: question.asker().to_string(),
+                source: question.source()?,
+                question: Bytes(question.question().to_bytes()),
+            })
+        };
+        numbers.into_iter().filter_map(asked).collect()
+    }
+}
+
+impl Questions {
+    fn add(&self, question: MemberQuestion) {
+        let mut state = self.state();
+        if state.open.len() >= MAX_QUESTIONS {
+            drop(state.expired(Instant::now()));
+        }
+        if state.open.len() >= MAX_QUESTIONS {
+            return;
+        }
+        state.last += 1;
+        let number = state.last;
+        state.open.insert(number, (Instant::now(), question));
+        state.unsent.push_back(number);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Starts the thread that sends the questions.
+    fn start(self: &Arc<Self>, connection: &Arc<Connection>) -> io::Result<()> {
+        let (questions, connection) = (Arc::clone(self), Arc::clone(connection));
+        let send = move || {
+            while let Some(asked) = questions.wait() {
+                if connection.send(&Reply::Seat(SeatReply::Asked(asked))).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("questions".into()).spawn(send).map(drop)
+    }
+
+    /// Waits for questions that can be sent; `None` at the end.
+    fn wait(&self) -> Option<Vec<Asked>> {
+        let mut state = self.state();
+        loop {
+            if state.is_over {
+                return None;
+            }
+            let asked = state.next(Instant::now());
+            if !asked.is_empty() {
+                return Some(asked);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes the program's answers. What is no answer, or comes too late, is dropped.
+    fn answered(&self, answers: Vec<Answered>) {
+        for Answered { number, answer } in answers {
+            let question = self.state().open.remove(&number);
+            if let (Some((_, question)), Ok(answer)) = (question, Answer::parse(&answer.0)) {
+                question.answer(&answer);
+            }
+        }
+    }
+
+    /// Ends the thread, and drops all questions.
+    fn end(&self) {
+        let mut state = self.state();
+        state.is_over = true;
+        let left = (std::mem::take(&mut state.open), std::mem::take(&mut state.unsent));
+        drop(state);
+        self.changed.notify_all();
+        drop(left);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
