@@ -354,8 +354,8 @@ impl Members {
             conflict: answer.conflict,
             detail: String::new(),
         };
-        // Who has shown no certificate of a managed network is no member. Who was removed is none any more, and
-        // is listed only while it is connected.
+        // Who has shown no certificate of a managed network is no member. Who was removed is none any more,
+        // and is listed only while it is connected.
         let is_member = |peer: &&PeerStatus| match standing::is_removed(peer) {
             true => peer.connected,
             false => network.kind != "managed" || peer.name.is_some(),

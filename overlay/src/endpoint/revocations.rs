@@ -332,8 +332,8 @@ impl Endpoint {
         }
     }
 
-    /// Notes that a member has the newest head of this node, if that is the one that it shows. So people learn
-    /// whom a removal has reached.
+    /// Notes that a member has the newest head of this node, if that is the one that it shows. So people
+    /// learn whom a removal has reached.
     fn note_known(
         &mut self,
         key: PeerKey,

@@ -12,8 +12,8 @@ use crate::stdio;
 
 /// Remove members: their certificates do not count any more, and open connections end
 ///
-/// The running controller tells all members that are connected. The command waits for them, for up to 5 s, and
-/// says who knows it, and until when the others may accept the removed machines.
+/// The running controller tells all members that are connected. The command waits for them, for up to 5 s,
+/// and says who knows it, and until when the others may accept the removed machines.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
