@@ -20,7 +20,7 @@ use crate::path::Path;
 use crate::running::RunningNode;
 use crate::session::interfaces;
 use crate::standing::{self, Counts, Standing};
-use crate::status::{conflict, counted};
+use crate::status::{self, conflict, counted};
 use crate::style::{BOLD, ERROR, paint};
 use crate::{managed, signals, waiting};
 
@@ -264,6 +264,10 @@ struct Member {
     addresses: Vec<IpAddr>,
     name: Option<String>,
     id: String,
+    /// Node ID of its machine, if it is a program with keys of its own.
+    machine: Option<String>,
+    /// Label of such a program.
+    label: Option<String>,
     state: Standing,
     /// Path of its packets, as of `peersock ping`.
     path: Option<Value>,
@@ -271,6 +275,9 @@ struct Member {
     last_heard_s: Option<f64>,
     /// Another node with the same identity, if one was seen.
     conflict: Option<Conflict>,
+    /// Name for people.
+    #[serde(skip)]
+    shown: String,
     /// Path or last sign of the member, for people.
     #[serde(skip)]
     detail: String,
@@ -299,13 +306,13 @@ impl List {
         let address = |member: &Member| member.address.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
         let width =
             |text: fn(&Member) -> usize| rows.iter().map(|(_, member)| text(member)).max().unwrap_or(0);
-        let (names, details) = (width(|m| m.name().chars().count()), width(|m| m.detail.chars().count()));
+        let (names, details) = (width(|m| m.shown.chars().count()), width(|m| m.detail.chars().count()));
         let addresses = rows.iter().map(|(_, member)| address(member).len()).max().unwrap_or(0);
         let mut table = String::new();
         for (network, member) in &rows {
             // Pads separately, because escape codes would count as width.
             let padding = " ".repeat(addresses - address(member).len());
-            let (shown, name) = (paint(BOLD, address(member)), member.name());
+            let (shown, name) = (paint(BOLD, address(member)), &member.shown);
             let state = member.state.to_string();
             let rest = " ".repeat(NEVER_SEEN_LEN.saturating_sub(state.len()));
             let state = paint(member.state.style(), state);
@@ -336,7 +343,10 @@ impl Members {
             address: network.addresses.first().copied(),
             addresses: network.addresses.clone(),
             name: network.name.clone(),
+            shown: network.name.clone().unwrap_or_else(|| "-".to_owned()),
             id: answer.node_id.to_string(),
+            machine: None,
+            label: None,
             state: Standing::This,
             path: None,
             last_seen_s: None,
@@ -344,8 +354,12 @@ impl Members {
             conflict: answer.conflict,
             detail: String::new(),
         };
-        // Who has shown no certificate of a managed network is no member.
-        let is_member = |peer: &&PeerStatus| network.kind != "managed" || peer.name.is_some();
+        // Who has shown no certificate of a managed network is no member. Who was removed is none any more,
+        // and is listed only while it is connected.
+        let is_member = |peer: &&PeerStatus| match standing::is_removed(peer) {
+            true => peer.connected,
+            false => network.kind != "managed" || peer.name.is_some(),
+        };
         let peers = answer.peers.iter().filter(|peer| peer.network == network.id).filter(is_member);
         let peers: Vec<_> = peers.map(|peer| Member::new(peer, asked_s)).collect();
         let omitted = match &*network.kind {
@@ -398,8 +412,14 @@ impl Members {
                 format!("{} answered in network {} on the local networks", counted(online, "member"), self.id)
             }
             _ => {
-                let counts = Counts::sum(self.members.iter().map(|member| member.state));
-                format!("{counts} in network {}", self.id)
+                let (programs, members): (Vec<_>, Vec<_>) =
+                    self.members.iter().partition(|member| member.machine.is_some());
+                let counts = Counts::sum(members.iter().map(|member| member.state));
+                let programs = match programs.len() {
+                    0 => String::new(),
+                    count => format!(", with {}", counted(count, "program")),
+                };
+                format!("{counts}{programs} in network {}", self.id)
             }
         };
         if self.omitted > 0 {
@@ -416,7 +436,10 @@ impl Member {
             address: peer.addresses.first().copied(),
             addresses: peer.addresses.clone(),
             name: peer.name.clone(),
+            shown: status::name(peer).unwrap_or_else(|| "-".to_owned()),
             id: peer.id.to_string(),
+            machine: peer.machine.map(|machine| machine.to_string()),
+            label: peer.label.clone(),
             state,
             last_seen_s: peer.last_seen_s,
             last_heard_s: peer.last_heard_s,
@@ -426,13 +449,12 @@ impl Member {
         }
     }
 
-    fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or("-")
-    }
-
-    /// Orders members, those with names first.
+    /// Orders members, those with names first, each before its programs.
     fn order(&self, other: &Member) -> Ordering {
-        let key = |member: &Member| (member.name.is_none(), member.name.clone(), member.address);
+        let key = |member: &Member| {
+            let of_program = (member.machine.is_some(), member.label.clone());
+            (member.name.is_none(), member.name.clone(), of_program, member.address)
+        };
         key(self).cmp(&key(other))
     }
 }

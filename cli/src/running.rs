@@ -118,8 +118,10 @@ impl RunningNode {
 
     /// Returns the member of a network with a name, whatever its case.
     pub(crate) fn member_named(&self, network: NetworkId, name: &str) -> Option<&PeerStatus> {
+        // Its programs have the name of the machine, too.
+        let is_meant = |peer: &&PeerStatus| peer.network == network && peer.machine.is_none();
         let has_it = |peer: &&PeerStatus| {
-            peer.network == network && peer.name.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name))
+            is_meant(peer) && peer.name.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name))
         };
         self.status.peers.iter().find(has_it)
     }

@@ -41,11 +41,14 @@ pub(crate) enum Standing {
     Offline,
     /// The node has had no sign of the member since it started.
     NeverSeen,
+    /// A controller has removed the member; a session with it may still exist.
+    Removed,
 }
 
 impl Standing {
     pub(crate) fn of(peer: &PeerStatus) -> Standing {
         match last_sign_s(peer) {
+            _ if is_removed(peer) => Standing::Removed,
             _ if peer.connected => Standing::Online,
             None if peer.state == Presence::Gone => Standing::Offline,
             None => Standing::NeverSeen,
@@ -58,6 +61,7 @@ impl Standing {
     /// with a sign since then counts.
     pub(crate) fn of_asked(peer: &PeerStatus, asked_s: f64) -> Standing {
         match (last_sign_s(peer), peer.last_seen_s) {
+            _ if is_removed(peer) => Standing::Removed,
             (_, Some(seen)) if peer.connected && seen <= asked_s => Standing::Online,
             (Some(_), _) => Standing::Offline,
             (None, _) => Standing::NeverSeen,
@@ -68,7 +72,7 @@ impl Standing {
         match self {
             Standing::This | Standing::NeverSeen => Style::new(),
             Standing::Online => ONLINE,
-            Standing::Offline => DIM,
+            Standing::Offline | Standing::Removed => DIM,
         }
     }
 }
@@ -80,6 +84,7 @@ impl fmt::Display for Standing {
             Standing::Online => "online",
             Standing::Offline => "offline",
             Standing::NeverSeen => "never seen",
+            Standing::Removed => "removed",
         })
     }
 }
@@ -90,6 +95,7 @@ pub(crate) struct Counts {
     online: usize,
     offline: usize,
     never_seen: usize,
+    removed: usize,
 }
 
 impl Counts {
@@ -97,7 +103,7 @@ impl Counts {
     pub(crate) fn of(answer: &Status, network: &NetworkStatus) -> Counts {
         let peers = answer.peers.iter().filter(|peer| peer.network == network.id);
         let mut counts = Counts::sum(peers.map(Standing::of));
-        let listed = counts.online + counts.offline + counts.never_seen;
+        let listed = counts.online + counts.offline + counts.never_seen + counts.removed;
         let unlisted = network.peers.saturating_sub(listed);
         // The ones heard of last are listed first, so the others are hardly online.
         *if network.closed { &mut counts.never_seen } else { &mut counts.offline } += unlisted;
@@ -110,6 +116,7 @@ impl Counts {
             online: sum.online + one.online,
             offline: sum.offline + one.offline,
             never_seen: sum.never_seen + one.never_seen,
+            removed: sum.removed + one.removed,
         })
     }
 
@@ -121,6 +128,7 @@ impl Counts {
                 Standing::Online => counts.online += 1,
                 Standing::Offline => counts.offline += 1,
                 Standing::NeverSeen => counts.never_seen += 1,
+                Standing::Removed => counts.removed += 1,
             }
         }
         counts
@@ -132,6 +140,7 @@ impl Counts {
             Standing::Online => self.online,
             Standing::Offline => self.offline,
             Standing::NeverSeen => self.never_seen,
+            Standing::Removed => self.removed,
         }
     }
 }
@@ -143,8 +152,16 @@ impl fmt::Display for Counts {
         if self.never_seen > 0 {
             write!(f, ", {} never seen", self.never_seen)?;
         }
+        if self.removed > 0 {
+            write!(f, ", {} removed", self.removed)?;
+        }
         Ok(())
     }
+}
+
+/// Returns true if a controller has removed the peer from its network, as the node knows.
+pub(crate) fn is_removed(peer: &PeerStatus) -> bool {
+    peer.standing.as_deref() == Some("removed")
 }
 
 /// Returns the time since the last sign of a member, seconds.
@@ -205,6 +222,19 @@ mod tests {
             (peer("known", None, None), Standing::NeverSeen, ""),
         ] {
             assert_eq!((Standing::of(&peer), detail(&peer, standing).as_str()), (standing, words));
+        }
+    }
+
+    #[test]
+    fn a_removed_member_is_no_member_whatever_its_session() {
+        for state in ["connected", "known", "gone"] {
+            let mut removed = peer(state, Some(1.0), None);
+            removed.standing = Some("removed".into());
+            assert_eq!(Standing::of(&removed), Standing::Removed);
+            assert_eq!(Standing::of_asked(&removed, 5.0), Standing::Removed);
+            assert_eq!(detail(&removed, Standing::Removed), "seen 1 s ago");
+            let counts = Counts::sum([Standing::Online, Standing::Removed].into_iter());
+            assert_eq!(counts.to_string(), "1 online, 0 offline, 1 removed");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Changes that people make.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -82,6 +83,23 @@ pub struct Invite {
     pub tags: Vec<Tag>,
     /// True if the members are forgotten soon after they were last heard.
     pub is_ephemeral: bool,
+}
+
+impl Invite {
+    /// Returns the label of the invite with a token.
+    pub fn label_of(token: &Token) -> String {
+        label(&token.hash())
+    }
+
+    /// Returns the number of machines that it still admits, if it has not ended.
+    pub fn left(&self) -> u32 {
+        self.uses.saturating_sub(self.used)
+    }
+}
+
+/// Returns the label of an invite by its token's hash.
+pub(crate) fn label(hash: &[u8; 32]) -> String {
+    hex(&hash[..4])
 }
 
 /// Properties that a person gives a machine with the approval.
@@ -232,7 +250,7 @@ impl Controller {
                     options.replaces.as_ref().map(|node| *node.as_bytes()),
                 ),
             )?;
-            write.log(millis(now), who, "invite", &hex(&hash[..4]))?;
+            write.log(millis(now), who, "invite", &label(&hash))?;
             Ok::<_, ChangeError>(())
         })?;
         Ok(token)
@@ -416,7 +434,7 @@ impl Controller {
 
     /// Returns the keys of a machine that can be approved.
     fn find_candidate(&self, subject: &str) -> Result<PublicIdentity, ChangeError> {
-        let mut refused = std::collections::BTreeMap::new();
+        let mut refused = BTreeMap::new();
         let mut statement =
             self.store.db().prepare("SELECT identity FROM refused").map_err(StoreError::from)?;
         let mut rows = statement.query([]).map_err(StoreError::from)?;
@@ -431,7 +449,7 @@ impl Controller {
             return Ok(waiting.identity);
         }
         let members = memory.members.iter().filter(|(_, member)| !member.is_member());
-        let all: std::collections::BTreeMap<NodeId, PublicIdentity> = members
+        let all: BTreeMap<NodeId, PublicIdentity> = members
             .map(|(node, member)| (*node, member.identity))
             .chain(memory.pending.iter().map(|(node, waiting)| (*node, waiting.identity)))
             .chain(refused)
@@ -587,6 +605,11 @@ impl Controller {
             Ok(())
         })?;
         self.find(&node.to_string())
+    }
+
+    /// Returns the times for which members with certain tags go on without a controller.
+    pub fn tag_outlive(&self) -> BTreeMap<Tag, Duration> {
+        self.memory().tag_outlive.clone()
     }
 
     /// Changes the settings of the network. Members get addresses of new pools at their next renewal, and

@@ -14,6 +14,7 @@ use rand::RngExt as _;
 use rusqlite::OptionalExtension as _;
 
 use crate::addresses::{self, Hints};
+use crate::admin::label;
 use crate::controller::{Asked, bump_epoch, lock, raise_floor};
 use crate::keys::Keys;
 use crate::member::{self, FORGOTTEN, Member, Standing, join_tags, millis, span, to_mapped};
@@ -265,7 +266,7 @@ impl Round<'_> {
             write.run(sql, (hash, node.as_bytes(), now))?;
             write.run("UPDATE tokens SET used = used + 1 WHERE hash = ?", [hash])?;
         }
-        let admitted_by = format!("invite {}", hex(&hash[..4]));
+        let admitted_by = format!("invite {}", label(&hash));
         let admission = Admission {
             wish: invite.name.clone().or(additions.name.clone()).or_else(|| request.name.clone()),
             is_name_fixed: invite.name.is_some(),
@@ -294,7 +295,7 @@ impl Round<'_> {
         }
         let facts = InviteFacts {
             hash: *hash,
-            shown: ShownInvite { label: hex(&hash[..4]), made_by: invite.made_by.clone() },
+            shown: ShownInvite { label: label(hash), made_by: invite.made_by.clone() },
             name: invite.name.clone(),
             tags: invite.tags.clone(),
             is_ephemeral: invite.is_ephemeral,

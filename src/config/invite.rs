@@ -68,6 +68,11 @@ impl Invite {
         &self.key
     }
 
+    /// Returns the token that the controller has made for the invite.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
     /// Returns the roots at which the controller is found.
     pub fn roots(&self) -> &[RootSource] {
         &self.roots

@@ -206,6 +206,9 @@ fn present(waiting: &Waiting<'_>, request: &JoinRequest) -> Result<(), Cow<'stat
 pub(super) fn leave(node: &Weak<Inner>, network: NetworkId) -> Answer {
     let node = Node { inner: node.upgrade().ok_or(STOPPED)? };
     let state = node.inner.state.as_ref().ok_or("it has no state directory")?;
+    if node.network(network).is_some_and(|joined| joined.is_served()) {
+        return Err(format!("a controller serves network {network} here, so end it first").into());
+    }
     let forgotten = {
         let _membership = sync::lock(&node.inner.membership);
         sync::lock(&node.inner.visits).expel(network);

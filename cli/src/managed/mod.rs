@@ -14,7 +14,9 @@ mod serve;
 mod stores;
 
 pub(crate) use admin::{
-    ApproveArgs, DenyArgs, InviteArgs, ListArgs, RevokeArgs, approve, deny, invite, list, revoke,
+    ApproveArgs, ChangeArgs, DenyArgs, InviteArgs, InvitesArgs, ListArgs, ReserveArgs, RevokeArgs,
+    SettingsArgs, UninviteArgs, UnreserveArgs, approve, change, deny, invite, invites, list, reserve, revoke,
+    settings, uninvite, unreserve,
 };
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};

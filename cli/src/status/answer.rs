@@ -36,10 +36,21 @@ pub(crate) fn via(peer: &PeerStatus) -> Option<String> {
     peer.path.map(|path| path.to_string()).or_else(|| peer.stream.clone())
 }
 
-/// Returns the name for people: the member's name, else the address to dial, else the ID.
+/// Returns the name of a peer: the member's. A program has its label before that of its machine, or shows
+/// whose it is.
+pub(crate) fn name(peer: &PeerStatus) -> Option<String> {
+    let name = peer.name.as_ref()?;
+    Some(match (peer.machine, &peer.label) {
+        (None, _) => name.clone(),
+        (Some(_), Some(label)) => format!("{label}.{name}"),
+        (Some(_), None) => format!("program of {name}"),
+    })
+}
+
+/// Returns the name for people: the peer's name, else the address to dial, else the ID.
 pub(crate) fn shown_name(peer: &PeerStatus) -> String {
     let address = || peer.addresses.first().map(IpAddr::to_string);
-    peer.name.clone().or_else(address).unwrap_or_else(|| peer.id.to_string())
+    name(peer).or_else(address).unwrap_or_else(|| peer.id.to_string())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 #[cfg(test)]
 pub(crate) use answer::tests as fixtures;
-pub(crate) use answer::{difference, parse, path_words, shown_name, via};
+pub(crate) use answer::{difference, name, parse, path_words, shown_name, via};
 pub(crate) use look::Look;
 pub(crate) use show::{age, bytes, conflict, counted, program, sockets, summary};
 pub(crate) use watch::{frame, keep_movements, size};

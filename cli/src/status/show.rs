@@ -8,6 +8,7 @@ use peersock::{
     RootStatus, Status, Traffic, TurnStatus,
 };
 
+use super::answer::name;
 use crate::output::escape;
 use crate::path;
 use crate::standing::{Counts, ONLINE, Standing, last_sign, words_of_refusal};
@@ -95,7 +96,7 @@ impl Report<'_> {
             write!(f, "\n  no peers found")?;
         }
         let counts = Counts::of(self.answer, network);
-        for standing in [Standing::Online, Standing::NeverSeen, Standing::Offline] {
+        for standing in [Standing::Online, Standing::NeverSeen, Standing::Offline, Standing::Removed] {
             let (style, count) = (standing.style(), counts.get(standing));
             if count == 0 {
                 continue;
@@ -151,7 +152,7 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let peer = self.0;
         write!(f, "{}", paint(BOLD, list(&peer.addresses)))?;
-        if let Some(name) = &peer.name {
+        if let Some(name) = name(peer) {
             write!(f, " {name}")?;
         }
         write!(f, "\n      node {}\n      ", peer.id)?;
@@ -478,6 +479,24 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words} is not in {text}");
         }
+    }
+
+    #[test]
+    fn programs_show_whose_they_are_and_removed_members_are_apart() {
+        let mut status = status();
+        let machine = format!("{:0<64}", "bb");
+        for (at, label) in [(0, Value::Null), (2, "web".into())] {
+            status["peers"][at]["name"] = "beta".into();
+            status["peers"][at]["machine"] = machine.as_str().into();
+            status["peers"][at]["label"] = label;
+        }
+        status["peers"][3]["standing"] = "removed".into();
+        let text = report(&status, false, 50);
+        for words in ["fd00::4 program of beta\n", "fd00::2 beta\n", "fd00::3 web.beta\n", "\n  removed: 1\n"]
+        {
+            assert!(text.contains(words), "{words} is not in {text}");
+        }
+        assert!(text.starts_with("2 networks: 2 online, 0 offline, 1 never seen, 1 removed;"), "{text}");
     }
 
     #[test]

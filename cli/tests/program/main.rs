@@ -36,6 +36,7 @@ mod nat64;
 mod nats;
 mod netcat;
 mod netcheck;
+mod network_admin;
 mod networks;
 mod nicknames;
 mod observe;

@@ -11,7 +11,7 @@ use crate::contact::{Contact, DirectAttempt};
 use crate::crypto::{EntropySource, Provider, Suite, default_provider};
 use crate::id::{Identity, NetworkId, NodeId, PublicIdentity};
 use crate::link::Elsewhere;
-use crate::membership::Refusal;
+use crate::membership::{MemberName, Refusal};
 use crate::network::{NetworkConfigError, NetworkIndex, NetworkSummary};
 use crate::reach::Path;
 use crate::session::{Peer, SessionStats};
@@ -232,8 +232,18 @@ pub struct PeerInfo {
     /// True if its network keeps it as a member though it is silent
     /// ([`Policy::keeps`](crate::Policy::keeps)).
     pub listed: bool,
-    /// Name of the peer, if its network lists one.
+    /// Name of the peer, if its network lists one. A program has that of its machine.
     pub name: Option<String>,
+    /// Member beside whose node it is, if it is a program with keys of its own.
+    pub machine: Option<NodeId>,
+    /// Label under which such a program alone is addressed.
+    pub label: Option<MemberName>,
+    /// True if its packets pass; in a managed network, because its credentials count.
+    pub admitted: bool,
+    /// Reason for which this node refuses its credentials, if it does.
+    pub refusal: Option<Refusal>,
+    /// Epoch of the newest revocations of this node that the peer is known to have.
+    pub known_epoch: Option<u64>,
     /// True if it has said goodbye and was not heard since.
     pub left: bool,
     /// Time when it last proved to be there, by an authentic packet or a completed handshake.
@@ -264,6 +274,8 @@ pub struct NetworkInfo {
     pub forgotten: u64,
     /// Name of this node, if the network lists one.
     pub name: Option<String>,
+    /// Epoch of the newest revocations that this node has signed, as a controller of the network.
+    pub signed_epoch: Option<u64>,
     /// Traffic of the sessions with all peers since the network was joined, forgotten peers included.
     pub traffic: SessionStats,
 }

@@ -44,8 +44,10 @@ pub(super) struct Shown {
     repeat_at: Option<Instant>,
     /// Time at which the peer's credentials have to be checked again.
     check_at: Option<Instant>,
-    /// Set while this node refuses the peer's credentials.
-    is_refused: bool,
+    /// Reason for which this node refuses the peer's credentials, while it does.
+    refusal: Option<Refusal>,
+    /// Epoch of the newest head of this node that the peer has shown, and its instance then.
+    knows: Option<(u64, u64)>,
     budget: Bucket,
     /// Issuers whose sets of revocations the peer did not deliver.
     pub(super) rests: BTreeMap<NodeId, Rest>,
@@ -59,7 +61,8 @@ impl Shown {
             repeats: 0,
             repeat_at: None,
             check_at: None,
-            is_refused: false,
+            refusal: None,
+            knows: None,
             budget: Bucket::new(Rate::every(JUDGE_INTERVAL, JUDGE_BURST), now),
             rests: BTreeMap::new(),
         }
@@ -67,6 +70,22 @@ impl Shown {
 
     fn next(&self) -> Option<Instant> {
         [self.repeat_at, self.check_at].into_iter().flatten().min()
+    }
+
+    /// Returns the reason for which this node refuses the peer's credentials, if it does.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// Notes that the peer has a head of this node.
+    pub(super) fn note_head(&mut self, epoch: u64, instance: u64) {
+        self.knows = Some((epoch, instance));
+    }
+
+    /// Returns the epoch of the newest head of this node that an instance of the peer has shown.
+    pub(super) fn known_epoch(&self, instance: u64) -> Option<u64> {
+        // Another instance may have lost it.
+        self.knows.filter(|(_, known_by)| *known_by == instance).map(|(epoch, _)| epoch)
     }
 }
 
@@ -340,7 +359,7 @@ impl Endpoint {
             Err(refusal) => {
                 self.core.counters.credentials_refused.increment();
                 // Kept, because programs that ask later must not wait for what will not come.
-                self.note_refused(key, true);
+                self.note_refused(key, Some(refusal));
                 tracing::info!(peer = %handle.logged(), %refusal, "the peer's credentials are refused");
                 let admitted = self.membership(handle.network()).and_then(|known| {
                     known.admission(handle.id()).map(|one| digest(&one.credentials().to_bytes()))
@@ -371,7 +390,7 @@ impl Endpoint {
         handle.set_machine(policy.and_then(|policy| policy.machine_of(handle.id()).copied()));
         self.follow_addresses(now, &handle);
         self.schedule_check(now, key);
-        self.note_refused(key, false);
+        self.note_refused(key, None);
         if !handle.set_admitted(true) {
             self.core.counters.peers_admitted.increment();
             tracing::debug!(peer = %handle.logged(), "the peer is admitted");
@@ -453,9 +472,9 @@ impl Endpoint {
             self.tell(now, key, &MembershipMessage::Verdict { digest, reason });
         }
         if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) {
-            (shown.check_at, shown.told) = (None, None);
+            (shown.check_at, shown.told, shown.knows) = (None, None, None);
         }
-        self.note_refused(key, true);
+        self.note_refused(key, Some(refusal));
         if handle.set_admitted(false) {
             self.core.counters.peers_expelled.increment();
             tracing::info!(peer = %handle.logged(), %refusal, "the peer is no member any more");
@@ -469,9 +488,9 @@ impl Endpoint {
         self.begin_renewal_if_own(now, handle.network());
     }
 
-    fn note_refused(&mut self, key: PeerKey, is_refused: bool) {
+    fn note_refused(&mut self, key: PeerKey, refusal: Option<Refusal>) {
         if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) {
-            shown.is_refused = is_refused;
+            shown.refusal = refusal;
         }
     }
 
@@ -482,7 +501,7 @@ impl Endpoint {
             return self.core.emit(Event::PeerUnreachable(Arc::clone(peer)));
         }
         let Some(key) = self.key_of(peer).filter(|_| !peer.is_admitted()) else { return };
-        let is_refused = |shown: &Shown| shown.is_refused;
+        let is_refused = |shown: &Shown| shown.refusal.is_some();
         if self.peers.get(key).and_then(|peer| peer.shown.as_deref()).is_some_and(is_refused) {
             self.core.emit(Event::PeerUnreachable(Arc::clone(peer)));
         }

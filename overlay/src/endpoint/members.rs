@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::credentials::Shown;
 use super::eviction::Origin;
 use super::networks::{JoinedNetwork, MAX_NETWORKS};
 use super::peers::PeerState;
+use super::revocations::start_of;
 use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo, session_limit};
 use crate::contact::Punching;
 use crate::id::{NetworkId, NodeId, PublicIdentity};
@@ -210,6 +212,7 @@ impl Endpoint {
 
     /// Returns the joined networks, in the order of joining.
     pub fn networks(&self) -> Vec<NetworkInfo> {
+        let own = start_of(&self.own_id);
         let info = |network: &JoinedNetwork| {
             let (mut connected, mut traffic) = (0, network.past);
             for peer in network.by_node.values().filter_map(|&key| self.peers.get(key)) {
@@ -225,6 +228,7 @@ impl Endpoint {
                 connected,
                 forgotten: network.forgotten,
                 name: network.policy.name_of(&self.own_id).map(str::to_owned),
+                signed_epoch: network.policy.membership().and_then(|known| Some(known.head_by(own)?.epoch())),
                 traffic,
             }
         };
@@ -241,6 +245,8 @@ impl Endpoint {
             let path = session.as_ref().and_then(|_| link.handle.path());
             let relayed = path.filter(|path| path.place.relay().is_some());
             let root = relayed.and_then(|path| self.root_at(path.remote()));
+            let policy = network.map(|network| &*network.policy);
+            let shown = peer.shown.as_deref();
             PeerInfo {
                 peer: link.handle.clone(),
                 addresses: link.handle.addresses(),
@@ -259,7 +265,12 @@ impl Endpoint {
                 at_roots: reach.roots(),
                 elsewhere: link.duplicate.last(),
                 listed: peer.listed,
-                name: network.and_then(|network| network.policy.name_of(link.handle.id())).map(str::to_owned),
+                name: policy.and_then(|policy| policy.name_of(link.handle.id())).map(str::to_owned),
+                machine: link.handle.machine().map(|machine| machine.node_id()),
+                label: policy.and_then(|policy| policy.label_of(link.handle.id())).cloned(),
+                admitted: link.handle.is_admitted(),
+                refusal: shown.and_then(Shown::refusal),
+                known_epoch: shown.and_then(|shown| shown.known_epoch(link.instance.unwrap_or_default())),
                 left: link.departed,
                 last_seen: link.last_seen(),
                 last_heard: peer.heard,

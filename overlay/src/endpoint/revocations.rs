@@ -1,8 +1,9 @@
 //! Revocations of a managed network: how they spread from peer to peer.
 //!
 //! A node has the newest head of each issuer. It tells its peers when one has changed, and now and then in
-//! short which it has. Whoever learns of a newer one asks that peer for the head and its whole set. A set
-//! takes effect at once: peers that it names lose their admission, and issuers that it names their heads.
+//! short which it has. Whoever learns of a newer one asks that peer for the head and its whole set, and says
+//! when it has taken it over. A set takes effect at once: peers that it names lose their admission, and
+//! issuers that it names their heads.
 //!
 //! Heads are compared with those of the same issuer only, and each is fetched apart from the others. So a
 //! stolen key delays nothing that another issuer has signed, whatever epochs it signs.
@@ -73,7 +74,7 @@ const NO_ISSUER: [u8; 8] = [0; 8];
 
 /// Returns the bytes that name an issuer in short. Only the network key makes issuers, so none takes the name
 /// of another one.
-fn start_of(issuer: &NodeId) -> [u8; 8] {
+pub(super) fn start_of(issuer: &NodeId) -> [u8; 8] {
     *issuer.as_bytes().first_chunk().expect("an ID has 32 bytes")
 }
 
@@ -244,6 +245,7 @@ impl Endpoint {
         digest: [u8; 8],
     ) {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
+        self.note_known(key, network, issuer, (epoch, digest));
         let Some(membership) = self.membership(network) else { return };
         let own = membership.head_by(issuer).map(|head| (head.epoch(), head.digest(), head.to_bytes()));
         let (own_epoch, own_digest, bytes) = own.unwrap_or_default();
@@ -271,6 +273,7 @@ impl Endpoint {
             return self.core.counters.control_unknown.increment();
         };
         let (issuer, unix_time) = (head.issuer(), self.core.clock.unix_time(now));
+        self.note_known(key, network, start_of(&issuer), (head.epoch(), head.digest()));
         let Some(membership) = self.membership(network) else { return };
         let known = membership.head_by(start_of(&issuer));
         let newer = known.filter(|known| head.is_older_than(known.epoch(), known.digest()));
@@ -326,6 +329,27 @@ impl Endpoint {
                 self.core.counters.credentials_refused.increment();
             }
             _ => {}
+        }
+    }
+
+    /// Notes that a member has the newest head of this node, if that is the one that it shows. So people
+    /// learn whom a removal has reached.
+    fn note_known(
+        &mut self,
+        key: PeerKey,
+        network: NetworkIndex,
+        issuer: [u8; 8],
+        (epoch, digest): (u64, [u8; 8]),
+    ) {
+        if issuer != start_of(&self.own_id) || !self.is_member(key) {
+            return;
+        }
+        let newest = self.membership(network).and_then(|known| known.head_by(issuer));
+        let is_newest = newest.is_some_and(|head| (head.epoch(), head.digest()) == (epoch, digest));
+        let Some(peer) = self.peers.get_mut(key).filter(|_| is_newest) else { return };
+        let instance = peer.link.instance.unwrap_or_default();
+        if let Some(shown) = &mut peer.shown {
+            shown.note_head(epoch, instance);
         }
     }
 
@@ -494,6 +518,12 @@ impl Endpoint {
         }
         for key in peers.into_iter().filter(|key| Some(*key) != from) {
             self.tell(now, key, &MembershipMessage::Head(&head.to_bytes()));
+        }
+        let issuer = start_of(&head.issuer());
+        let is_kept = self.membership(network).and_then(|known| known.head_by(issuer)) == Some(head);
+        // Whoever has signed it shows people whom it has reached.
+        if let Some(from) = from.filter(|_| is_kept) {
+            self.tell_have(now, from, issuer);
         }
         self.core.timers.set_earlier(Timer::Heads(network), now + REPEATS[0]);
         self.begin_renewal_if_own(now, network);

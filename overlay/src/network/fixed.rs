@@ -225,6 +225,10 @@ impl Policy for Static {
         self.programs.get(node).map(ProcessCertificate::machine)
     }
 
+    fn label_of(&self, node: &NodeId) -> Option<&MemberName> {
+        self.programs.get(node)?.label()
+    }
+
     fn name_of(&self, node: &NodeId) -> Option<&str> {
         let machine = self.programs.get(node).map(|program| program.machine().node_id());
         self.members.get(&machine.unwrap_or(*node))?.name.as_deref()

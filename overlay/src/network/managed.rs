@@ -813,6 +813,10 @@ impl Policy for Managed {
         admission.credentials().process().map(ProcessCertificate::machine)
     }
 
+    fn label_of(&self, node: &NodeId) -> Option<&MemberName> {
+        self.membership.known(node)?.label()
+    }
+
     fn name_of(&self, node: &NodeId) -> Option<&str> {
         self.membership.known(node).map(|admission| admission.grant().name.as_str())
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Membership, NetworkConfig, Prefix, Programs, StaticMember};
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
-use crate::membership::{ProcessCertificate, Refusal};
+use crate::membership::{MemberName, ProcessCertificate, Refusal};
 
 /// Decisions of one network about its members.
 ///
@@ -89,6 +89,11 @@ pub trait Policy: fmt::Debug + Send + Sync {
 
     /// Returns the member beside whose node a node is, if it is a program's with keys of its own.
     fn machine_of(&self, _: &NodeId) -> Option<&PublicIdentity> {
+        None
+    }
+
+    /// Returns the label under which such a program alone is addressed.
+    fn label_of(&self, _: &NodeId) -> Option<&MemberName> {
         None
     }
 

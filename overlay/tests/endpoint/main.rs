@@ -13,6 +13,7 @@ mod handshake;
 mod hostile;
 mod idle;
 mod kinds;
+mod known_heads;
 mod listed_programs;
 mod lying_roots;
 mod managed;

@@ -83,7 +83,7 @@ impl Authority {
     }
 }
 
-fn config(credentials: Option<Credentials>) -> NetworkConfig {
+pub(super) fn config(credentials: Option<Credentials>) -> NetworkConfig {
     let key = Some(secret().public());
     NetworkConfig::Managed(Box::new(ManagedNetwork { key, credentials, ..ManagedNetwork::new(id()) }))
 }
@@ -1040,7 +1040,7 @@ fn knows(net: &Net, node: usize, issuer: &Authority) -> bool {
     known.revocations().covers(&issuer.identity.node_id(), issuer.delegation.serial())
 }
 
-fn set_revocations(net: &mut Net, node: usize, (head, set): &(Head, Revocations)) {
+pub(super) fn set_revocations(net: &mut Net, node: usize, (head, set): &(Head, Revocations)) {
     let at = network(net, node);
     net.nodes[node].endpoint.set_revocations(net.now, at, head, set).expect("signed by an issuer");
     net.pump();

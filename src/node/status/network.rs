@@ -36,6 +36,10 @@ pub struct NetworkStatus {
     pub serves: bool,
     /// This node's name, if the network's file gives it one.
     pub name: Option<String>,
+    /// Epoch of the newest removals that this node has signed, as a controller of the network; it grows with
+    /// each.
+    #[serde(default)]
+    pub signed_epoch: Option<u64>,
     /// This node's addresses in the network, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
     /// Members known, without this node: the sum of the three fields below.
@@ -87,6 +91,7 @@ pub(super) fn network(
         standing: standing.map(Cow::Borrowed),
         serves,
         name: info.name,
+        signed_epoch: info.signed_epoch,
         addresses: info.addresses,
         // Summed here, because the overlay's numbers may have changed since the peers were listed.
         peers: connected + known + gone,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use peersock_overlay::membership::Refusal;
 use peersock_overlay::{
     CandidateKind, DirectAttempt, DirectOutcome, Elsewhere, NetworkId, NodeId, PeerInfo, SocketIndex,
 };
@@ -24,8 +25,23 @@ pub struct PeerStatus {
     /// Network of the peer.
     #[serde(with = "text")]
     pub network: NetworkId,
-    /// Name of the peer, if the network's file gives it one.
+    /// Name of the peer, if the network gives it one. A program has that of its machine.
     pub name: Option<String>,
+    /// Standing of the peer in a managed network, as the node judges it: `member`, `removed` by a controller,
+    /// or `refused` (its credentials do not count for another reason). None while it has shown none, and in
+    /// other networks.
+    #[serde(default)]
+    pub standing: Option<Cow<'static, str>>,
+    /// Member beside whose node it is, if it is a program with keys of its own.
+    #[serde(default, with = "text::some")]
+    pub machine: Option<NodeId>,
+    /// Label under which such a program alone is addressed, before the name of its machine.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// Epoch of the newest removals of this node that the peer is known to have, if the node is a controller
+    /// ([`NetworkStatus::signed_epoch`](crate::NetworkStatus::signed_epoch)).
+    #[serde(default)]
+    pub known_epoch: Option<u64>,
     /// Addresses of the peer in the network, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
     /// IPv4 addresses under which programs with IPv4 sockets have seen the peer, in a network without IPv4.
@@ -194,10 +210,15 @@ fn peer(now: Instant, network: NetworkId, stream: Option<String>, info: PeerInfo
     let connected = session.is_some();
     let ago = |at: Instant| now.saturating_duration_since(at);
     let silent = info.last_seen.max(info.last_heard).is_none_or(|last| ago(last) >= GONE_AFTER);
+    let standing = network.is_managed().then(|| standing(&info)).flatten();
     PeerStatus {
         id: *info.peer.id(),
         network,
         name: info.name,
+        standing: standing.map(Cow::Borrowed),
+        machine: info.machine,
+        label: info.label.map(|label| label.to_string()),
+        known_epoch: info.known_epoch,
         addresses: info.addresses,
         ipv4_aliases: Vec::new(),
         connected,
@@ -225,6 +246,16 @@ fn peer(now: Instant, network: NetworkId, stream: Option<String>, info: PeerInfo
         answer_unreadable: info.answer_unreadable,
         at_roots: info.at_roots,
         conflict: conflict(now, info.elsewhere),
+    }
+}
+
+/// Returns a word for the standing of a peer in a managed network.
+fn standing(info: &PeerInfo) -> Option<&'static str> {
+    match info.refusal {
+        _ if info.admitted => Some("member"),
+        Some(Refusal::Revoked) => Some("removed"),
+        Some(_) => Some("refused"),
+        None => None,
     }
 }
 

@@ -1,0 +1,86 @@
+//! `peersock network change`: another name or other tags for a member.
+
+use std::time::Duration;
+
+use peersock::overlay::membership::{MemberName, Tag};
+use peersock_controller::{Change, ChangeError, Member};
+
+use super::super::{now, who};
+use super::settings::outlive_or_default;
+use super::{OfNetwork, members, refused, served};
+use crate::failure::Outcome;
+use crate::output::print;
+use crate::stdio;
+
+/// Give a member another name, or other tags
+///
+/// Its certificates until now end: the member gets another one at once, and others hear of the change as they
+/// hear of a removal. Connections that need a tag which it has no more end.
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true)
+    .args(["name", "tags", "untags", "outlive"]))]
+#[command(after_help = "\
+Examples:
+  peersock network change beta --name database
+  peersock network change beta --tag db --untag web
+  peersock network change 10.77.0.3 --outlive 2h")]
+pub(crate) struct ChangeArgs {
+    /// Name, address, or beginning of the node ID of a member
+    member: String,
+
+    /// Name that the member gets
+    #[arg(long)]
+    name: Option<MemberName>,
+
+    /// Tag that the member gets besides those that it has; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<Tag>,
+
+    /// Tag that the member loses; may be repeated
+    #[arg(long = "untag", value_name = "TAG")]
+    untags: Vec<Tag>,
+
+    /// Time for which the member goes on without a controller, from 1h to 30d; or `default`
+    #[arg(long, value_name = "TIME", value_parser = outlive_or_default)]
+    outlive: Option<Outlive>,
+
+    #[command(flatten)]
+    of: OfNetwork,
+}
+
+/// Time for which a member goes on without a controller; `None` for that of its tags or the network.
+pub(super) type Outlive = Option<Duration>;
+
+pub(crate) fn change(args: &ChangeArgs) -> Outcome {
+    let mut controller = args.of.open()?;
+    let before = controller.find(&args.member).map_err(refused)?;
+    // Nothing can revoke its certificates, because that would end the right to issue others.
+    if args.of.is_own(&before)? {
+        return Err(refused(ChangeError::OwnNode));
+    }
+    for tag in args.untags.iter().filter(|tag| !before.grant.tags.contains(tag)) {
+        stdio::note(format_args!("{} has no tag {tag}", before.grant.name));
+    }
+    let change = Change {
+        name: args.name.clone(),
+        tags: Some(tags(&before, &args.tags, &args.untags)),
+        outlive: args.outlive,
+        ..Change::default()
+    };
+    let node = before.grant.node.to_string();
+    let after = controller.change(now(), &who(), &node, &change).map_err(refused)?;
+    print(members::line(&after, false, now()))?;
+    if served(&args.of, &controller)?.is_none() {
+        let name = controller.name();
+        stdio::note(format_args!(
+            "nobody serves {name} now: it counts once `peersock controller -n {name}` runs"
+        ));
+    }
+    Ok(())
+}
+
+/// Returns the tags of a member after a change.
+fn tags(member: &Member, added: &[Tag], removed: &[Tag]) -> Vec<Tag> {
+    let kept = member.grant.tags.iter().filter(|tag| !removed.contains(tag));
+    kept.chain(added).cloned().collect()
+}

@@ -1,0 +1,96 @@
+//! `peersock network members`: all members, and machines that wait.
+
+use peersock::overlay::membership::{Tag, UnixTime};
+use peersock_controller::{ChangeError, Member, Standing};
+
+use super::super::{comparable, duration, now};
+use super::{OfNetwork, refused};
+use crate::failure::Outcome;
+use crate::output::{escape, print};
+use crate::stdio;
+
+/// List the members of a network whose controller is here, and the machines that wait
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock network members
+  peersock network members -n team --json")]
+pub(crate) struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    of: OfNetwork,
+}
+
+pub(crate) fn list(args: &ListArgs) -> Outcome {
+    let mut controller = args.of.open()?;
+    let members = controller.members().map_err(|error| refused(ChangeError::Store(error)))?;
+    let pending = controller.pending().map_err(|error| refused(ChangeError::Store(error)))?;
+    if args.json {
+        let members: Vec<_> = members.iter().map(to_json).collect();
+        let pending: Vec<_> = pending
+            .iter()
+            .map(|one| {
+                serde_json::json!({
+                    "code": one.code.to_string(),
+                    "node": one.identity.node_id().to_string(),
+                    "name": one.name.as_ref().map(ToString::to_string),
+                    "description": one.description,
+                    "source": one.source.to_string(),
+                })
+            })
+            .collect();
+        let key = comparable(&controller.key());
+        return print(serde_json::json!({ "key": key, "members": members, "pending": pending }));
+    }
+    stdio::note(format_args!("network {}, key {}", controller.network(), comparable(&controller.key())));
+    for member in members.iter().filter(|member| member.standing != Standing::Removed) {
+        print(line(member, args.of.is_own(member)?, now()))?;
+    }
+    for one in &pending {
+        print(format_args!(
+            "waits     {}  {}  {}, from {}",
+            one.code,
+            one.name.as_ref().map_or("(no name)", |name| name.as_str()),
+            escape(&one.description),
+            one.source
+        ))?;
+    }
+    Ok(())
+}
+
+fn to_json(member: &Member) -> serde_json::Value {
+    serde_json::json!({
+        "name": member.grant.name.to_string(),
+        "node": member.grant.node.to_string(),
+        "addresses": member.grant.addresses().map(|one| one.to_string()).collect::<Vec<_>>(),
+        "tags": member.grant.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "standing": match member.standing {
+            Standing::Member => "member",
+            Standing::Held => "held",
+            _ => "removed",
+        },
+        "seen": member.seen.as_millis() / 1000,
+        "certificate_ends": member.ends.as_millis() / 1000,
+        "admitted_by": member.admitted_by,
+        "description": member.description,
+    })
+}
+
+/// Returns the line of a member in a list.
+pub(super) fn line(member: &Member, is_own: bool, now: UnixTime) -> String {
+    let addresses: Vec<_> = member.grant.addresses().map(|one| one.to_string()).collect();
+    let tags: Vec<_> = member.grant.tags.iter().map(Tag::as_str).collect();
+    let seen = match member.seen.as_millis() {
+        // It asks nobody, so nobody has heard it.
+        _ if is_own => "this machine".to_owned(),
+        0 => "never heard".to_owned(),
+        _ => format!("heard {} ago", duration::shown(now.since(member.seen))),
+    };
+    let state = if member.standing == Standing::Held { "held     " } else { "member   " };
+    let parts = [addresses.join(" "), tags.join(","), seen];
+    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    format!("{state} {:<16} {}", member.grant.name, parts.join("  "))
+}

@@ -1,0 +1,98 @@
+//! Commands that act on the store of a controller, whether it runs or not.
+
+mod change;
+mod decisions;
+mod invites;
+mod local_time;
+mod members;
+mod reach;
+mod removal;
+mod reservations;
+mod settings;
+
+pub(crate) use change::{ChangeArgs, change};
+pub(crate) use decisions::{ApproveArgs, DenyArgs, approve, deny};
+pub(crate) use invites::{InviteArgs, InvitesArgs, UninviteArgs, invite, invites, uninvite};
+pub(crate) use members::{ListArgs, list};
+pub(crate) use removal::{RevokeArgs, revoke};
+pub(crate) use reservations::{ReserveArgs, UnreserveArgs, reserve, unreserve};
+pub(crate) use settings::{SettingsArgs, settings};
+
+use peersock::state::StateDir;
+use peersock::{Status, management};
+use peersock_controller::{ChangeError, Controller, Member};
+
+use super::{DirectoryArgs, stores};
+use crate::failure::{Failure, Outcome};
+use crate::status;
+
+/// Network whose controller is on this machine.
+#[derive(clap::Args)]
+pub(super) struct OfNetwork {
+    /// Network whose controller is here, by its name or ID [default: the only one]
+    #[arg(short = 'n', value_name = "NETWORK")]
+    network: Option<String>,
+
+    #[command(flatten)]
+    state: DirectoryArgs,
+}
+
+impl OfNetwork {
+    pub(super) fn open(&self) -> Outcome<Controller> {
+        stores::open(&self.state.path()?, self.network.as_deref())
+    }
+
+    /// Returns true if a member is the controller's own node.
+    fn is_own(&self, member: &Member) -> Outcome<bool> {
+        let own = StateDir::peek_identity(&self.state.path()?)?.map(|own| own.node_id());
+        Ok(own == Some(member.grant.node))
+    }
+
+    /// Returns the status of the node here, with all its peers; `None` if none runs.
+    fn status(&self) -> Outcome<Option<Status>> {
+        let text = management::status(&self.state.path()?, usize::MAX).ok();
+        Ok(text.and_then(|text| status::parse(&text).ok()))
+    }
+}
+
+/// Returns the status of the node that serves the network here, as far as it shows; `None` if none does.
+fn served(of: &OfNetwork, controller: &Controller) -> Outcome<Option<Status>> {
+    let network = controller.network();
+    // Other programs' nodes are in the network, too.
+    let is_served =
+        |status: &Status| status.networks.iter().any(|joined| joined.id == network && joined.serves);
+    Ok(of.status()?.filter(is_served))
+}
+
+/// Returns a member's name with its addresses.
+pub(super) fn described(member: &Member) -> String {
+    let addresses: Vec<_> = member.grant.addresses().map(|one| one.to_string()).collect();
+    match addresses.is_empty() {
+        true => member.grant.name.to_string(),
+        false => format!("{} ({})", member.grant.name, addresses.join(", ")),
+    }
+}
+
+/// Returns the failure of a change.
+pub(super) fn refused(error: ChangeError) -> Failure {
+    let hint = match &error {
+        ChangeError::NotFound(_) => "list names, codes and addresses with `peersock network members`",
+        ChangeError::Ambiguous { .. } => "give more digits of the node ID",
+        ChangeError::Mass { .. } => "give --yes-all-of-them if that is meant",
+        ChangeError::Restored(_) => {
+            "wait until `peersock network members` shows that a member was heard; if that machine's key may be \
+             stolen, give --yes-all-of-them"
+        }
+        ChangeError::OwnNode => {
+            "choose another member: to remove or rename this machine, restore the network on another one first"
+        }
+        ChangeError::NameTaken(_) => "choose another name: `peersock network members` lists those in use",
+        ChangeError::Grant(_) => "give fewer or shorter tags",
+        ChangeError::Address(_) => {
+            "choose an address of a pool that no other member has and that is not reserved: `peersock network \
+             settings` and `members` list them"
+        }
+        _ => "list the members with `peersock network members`",
+    };
+    Failure::new(format_args!("nothing is changed: {error}"), hint)
+}

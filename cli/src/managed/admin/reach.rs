@@ -1,0 +1,158 @@
+//! Members that know of a change, as the node of the controller shows it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::overlay::NodeId;
+use peersock::{NetworkId, Status};
+use peersock_controller::{ChangeError, Controller, Member};
+
+use super::super::now;
+use super::{OfNetwork, refused};
+use crate::failure::Outcome;
+
+/// Longest wait for the members that are connected.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pauses between two looks, the first and the longest. A look at a large network takes long.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Members that know of the newest removals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// No controller that runs here has signed them.
+    Unsigned,
+    /// Some members know them, of those that are connected, of all.
+    Members { know: usize, connected: usize, all: usize },
+}
+
+impl Reach {
+    /// Returns true if all members know them.
+    pub(super) fn is_everybody(self) -> bool {
+        matches!(self, Reach::Members { know, all, .. } if know == all)
+    }
+
+    /// Says it for people, for the network `name`.
+    pub(super) fn words(self, name: &str) -> String {
+        match self {
+            Reach::Unsigned => {
+                format!("no controller runs here: nobody knows it until `peersock controller -n {name}` does")
+            }
+            Reach::Members { all: 0, .. } => "there is no other member".to_owned(),
+            Reach::Members { connected: 0, .. } => {
+                "no member is connected now: they hear it from the controller or from each other".to_owned()
+            }
+            Reach::Members { know: 1, all: 1, .. } => "the other member knows it".to_owned(),
+            Reach::Members { know, all, .. } if know == all => format!("all {all} other members know it"),
+            Reach::Members { know, connected, .. } => {
+                let connected = match connected {
+                    1 => "1 connected member knows it".to_owned(),
+                    _ => format!("{connected} connected members know it"),
+                };
+                format!("{know} of {connected}; the others hear it from them")
+            }
+        }
+    }
+}
+
+/// Waits until all connected members know the newest removals, for a while at most. The members that were
+/// just removed do not count.
+pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Member]) -> Outcome<Reach> {
+    let failed = |error| refused(ChangeError::Store(error));
+    let epoch = controller.status(now()).map_err(failed)?.epoch;
+    let mut all = 0;
+    for member in controller.members().map_err(failed)?.iter().filter(|member| member.is_member()) {
+        all += usize::from(!of.is_own(member)?);
+    }
+    let removed = removed.iter().map(|member| member.grant.node).collect();
+    let (begun, mut pause) = (Instant::now(), PAUSE);
+    loop {
+        let Some(status) = of.status()? else { return Ok(Reach::Unsigned) };
+        let reach = look(&status, controller.network(), epoch, &removed, all);
+        let is_done = matches!(reach, Reach::Members { know, connected, .. } if know == connected);
+        if is_done || begun.elapsed() >= PATIENCE {
+            return Ok(reach);
+        }
+        thread::sleep(pause);
+        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+}
+
+/// Returns which members know the removals of an epoch, by the status of the controller's node.
+fn look(status: &Status, network: NetworkId, epoch: u64, removed: &BTreeSet<NodeId>, all: usize) -> Reach {
+    let joined = status.networks.iter().find(|joined| joined.id == network);
+    if joined.and_then(|joined| joined.signed_epoch).is_none_or(|signed| signed < epoch) {
+        return Reach::Unsigned;
+    }
+    let mut members: BTreeMap<NodeId, bool> = BTreeMap::new();
+    let is_member = |standing: &Option<std::borrow::Cow<'_, str>>| standing.as_deref() == Some("member");
+    for peer in &status.peers {
+        let member = peer.machine.unwrap_or(peer.id);
+        let counts = peer.network == network && peer.connected && is_member(&peer.standing);
+        if counts && !removed.contains(&member) {
+            // A member knows it when its programs with keys of their own do, too.
+            *members.entry(member).or_insert(true) &= peer.known_epoch.is_some_and(|known| known >= epoch);
+        }
+    }
+    let know = members.values().filter(|knows| **knows).count();
+    Reach::Members { know, connected: members.len(), all: all.max(members.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::status::fixtures;
+
+    fn status(signed: Option<u64>, known: &[Option<u64>]) -> Status {
+        let peer = |at: usize, known: &Option<u64>| {
+            json!({"id": format!("b{at}"), "network": "ff01", "addresses": [], "connected": true,
+                   "state": "connected", "path": null, "standing": "member", "known_epoch": known})
+        };
+        let mut peers: Vec<_> = known.iter().enumerate().map(|(at, known)| peer(at, known)).collect();
+        // A program of the last one, one that is away, one that is removed, and a stranger.
+        let mut others: Vec<_> = (10..14).map(|at| peer(at, &None)).collect();
+        let machine = format!("{:0<64}", format!("b{}", known.len().saturating_sub(1)));
+        others[0]["machine"] = machine.into();
+        others[1]["connected"] = false.into();
+        others[2]["standing"] = "removed".into();
+        others[3]["standing"] = serde_json::Value::Null;
+        peers.extend(others.into_iter().skip(usize::from(known.is_empty())));
+        fixtures::status(json!({
+            "node_id": "aa", "uptime_s": 1, "endpoints": [], "flows": {"total": 0}, "counters": {},
+            "networks": [{"id": "ff01", "addresses": [], "peers": 1, "connected": 0, "known": 1,
+                          "signed_epoch": signed}],
+            "peers": peers,
+        }))
+    }
+
+    #[test]
+    fn members_count_that_are_connected_and_know_the_epoch_with_all_their_programs() {
+        let network = "ff0100ffff000000".parse().expect("an ID");
+        let look = |status: &Status, removed: &BTreeSet<NodeId>| look(status, network, 7, removed, 5);
+        let none = BTreeSet::new();
+        let of = |know, connected| Reach::Members { know, connected, all: 5 };
+        assert_eq!(look(&status(None, &[Some(7)]), &none), Reach::Unsigned);
+        assert_eq!(look(&status(Some(6), &[Some(7)]), &none), Reach::Unsigned);
+        assert_eq!(look(&status(Some(7), &[]), &none), of(0, 0));
+        let some = status(Some(7), &[Some(7), Some(8), Some(6), None, Some(7)]);
+        assert_eq!(look(&some, &none), of(2, 5), "the program of the last one does not know it");
+        let removed = some.peers.iter().take(1).map(|peer| peer.id).collect();
+        assert_eq!(look(&some, &removed), of(1, 4));
+    }
+
+    #[test]
+    fn the_words_name_who_does_not_know_it_yet() {
+        let words = |know, connected, all| Reach::Members { know, connected, all }.words("team");
+        assert_eq!(words(14, 16, 20), "14 of 16 connected members know it; the others hear it from them");
+        assert_eq!(words(0, 1, 1), "0 of 1 connected member knows it; the others hear it from them");
+        assert_eq!(words(16, 16, 20), "16 of 16 connected members know it; the others hear it from them");
+        assert_eq!(words(16, 16, 16), "all 16 other members know it");
+        assert_eq!(words(1, 1, 1), "the other member knows it");
+        assert!(words(0, 0, 3).starts_with("no member is connected now"));
+        assert!(Reach::Unsigned.words("team").contains("`peersock controller -n team`"));
+    }
+}

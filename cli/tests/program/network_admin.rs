@@ -1,0 +1,321 @@
+//! Commands for the network of a controller beside the one that runs: invites, changes, settings, removals.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::common::{Finished, PATIENCE, Running, run, signal};
+use crate::managed::Machines;
+
+impl Machines {
+    /// Runs a command of the controller's machine.
+    fn admin(&self, words: &[&str]) -> Finished {
+        run(self.command("alpha", &[&["network"], words].concat()))
+    }
+
+    /// Runs such a command that prints JSON.
+    fn admin_json(&self, words: &[&str]) -> Value {
+        let output = self.admin(&[words, &["--json"]].concat()).success();
+        serde_json::from_str(output.text()).expect("JSON")
+    }
+
+    /// Runs a command that must change nothing: all have the members, settings and invites of before.
+    fn changes_nothing(&self, words: &[&str], said: &[&str]) {
+        let state = || ["members", "settings", "invites"].map(|what| self.admin_json(&[what]));
+        // Members are heard meanwhile.
+        let shown = |state: [Value; 3]| state.map(|one| without_times(&one).to_string());
+        let before = shown(state());
+        let failed = self.admin(words);
+        assert!(!failed.status.success(), "{words:?}");
+        for one in said.iter().chain(&["hint: "]) {
+            assert!(failed.stderr.contains(one), "{words:?}: {}", failed.stderr);
+        }
+        assert_eq!(shown(state()), before, "{words:?}");
+    }
+
+    /// Returns what a machine knows of its only managed network.
+    fn membership(&self, machine: &str) -> Value {
+        let all: Value = serde_json::from_str(&self.ok(machine, &["networks", "--json"])).expect("JSON");
+        all[0].clone()
+    }
+
+    /// Waits until members are connected to the controller.
+    fn wait_for_members(&self, count: usize) {
+        let is_member = |peer: &&Value| peer["connected"] == true && peer["standing"] == "member";
+        wait_until("the members are not connected", || {
+            let status: Value = serde_json::from_str(&self.ok("alpha", &["status", "--json"])).expect("JSON");
+            status["peers"].as_array().expect("a list").iter().filter(is_member).count() == count
+        });
+    }
+
+    /// Lets machines be members whose nodes run.
+    fn online(&self, machines: &[&str]) -> Vec<Running> {
+        let start = |machine: &&str| {
+            self.admit(machine);
+            self.listen(machine, "7000").0
+        };
+        machines.iter().map(start).collect()
+    }
+}
+
+fn without_times(value: &Value) -> Value {
+    match value {
+        Value::Array(all) => all.iter().map(without_times).collect(),
+        Value::Object(fields) => {
+            let kept =
+                fields.iter().filter(|(name, _)| !["seen", "certificate_ends"].contains(&name.as_str()));
+            kept.map(|(name, value)| (name.clone(), without_times(value)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        }
+        other => other.clone(),
+    }
+}
+
+fn wait_until(otherwise: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{otherwise}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn invites_are_listed_by_their_names_and_end_by_them() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    let empty = machines.admin(&["invites"]);
+    assert!(empty.text().is_empty() && empty.stderr.contains("peersock network invite"), "{}", empty.stderr);
+    let made = machines.admin(&["invite", "--name", "beta", "--tag", "db", "--uses", "2"]).success();
+    let label = made.stderr.split("invite ").nth(1).and_then(|rest| rest.split(':').next()).expect("a label");
+    assert!(label.len() == 8 && made.stderr.contains(": 2 uses, for 1h"), "{}", made.stderr);
+    let text = made.text().trim().to_owned();
+
+    let listed = machines.ok("alpha", &["network", "invites"]);
+    let line = listed.lines().next().expect("a line");
+    assert!(line.starts_with(label) && line.contains("beta"), "{listed}");
+    assert!(line.contains("2 uses left, ends in 59m") && line.contains("  db  by "), "{listed}");
+    machines.ok("beta", &["join", &text, "--as", "team"]);
+    let shown = machines.admin_json(&["invites"]);
+    let one = &shown["invites"][0];
+    assert_eq!((&one["label"], &one["used"], &one["uses"]), (&Value::from(label), &1.into(), &2.into()));
+    assert_eq!((&one["name"], &one["tags"][0]), (&"beta".into(), &"db".into()));
+    let secret = text.split('/').next_back().expect("a token");
+    assert!(!shown.to_string().contains(secret));
+
+    machines.changes_nothing(&["uninvite", "00000000"], &["team has no invite 00000000", "network invites"]);
+    let ended = machines.ok("alpha", &["network", "uninvite", &label.to_ascii_uppercase()]);
+    assert_eq!(ended, format!("invite {label} has ended, with 1 use left"));
+    assert!(machines.ok("alpha", &["network", "invites"]).is_empty());
+    let refused = machines.refused("gamma", &["join", &text]);
+    assert!(refused.contains("invite has ended"), "{refused}");
+    assert!(machines.ok("beta", &["join", &text]).contains("team as beta"), "members stay members");
+    assert!(machines.ok("alpha", &["network", "uninvite", label]).contains("had ended before"));
+    // By its text, which who has made it may have sent to the wrong person.
+    let text = machines.invite(&[]);
+    assert!(machines.ok("alpha", &["network", "uninvite", &text]).contains("has ended, with 1 use left"));
+    assert!(machines.refused("gamma", &["join", &text]).contains("invite has ended"));
+    machines.changes_nothing(&["uninvite", &format!("{text}x")], &["cannot be read"]);
+}
+
+#[test]
+fn a_change_of_a_member_reaches_it_and_the_others() {
+    let machines = Machines::new();
+    let (_, serving) = machines.network();
+    let online = machines.online(&["beta", "gamma"]);
+    machines.wait_for_members(2);
+    let changed = machines.admin(&["change", "beta", "--name", "database", "--tag", "db", "--tag", "old"]);
+    let line = changed.text().trim();
+    assert!(line.starts_with("member    database"), "{line}{}", changed.stderr);
+    assert!(line.contains("10.77.0.2  db,old"), "{line}");
+    wait_until("the new name leads nowhere", || {
+        let words = ["dial", "-n", "team", "--timeout", "15", "database:7000"];
+        run(machines.command("gamma", &words)).status.success()
+    });
+    let tags_of_beta = |tags: &[&str]| {
+        wait_until("the tags do not reach the member", || {
+            let known = machines.membership("beta");
+            known["tags"] == Value::from(tags) && known["member"] == "database"
+        });
+    };
+    tags_of_beta(&["db", "old"]);
+    let changed = machines.admin(&["change", "database", "--untag", "old", "--untag", "other"]).success();
+    assert!(changed.stderr.contains("database has no tag other"), "{}", changed.stderr);
+    tags_of_beta(&["db"]);
+
+    for (words, said) in [
+        (&["change", "gamma", "--name", "database"][..], "another member has the name database"),
+        (&["change", "delta", "--tag", "db"], "nothing in the network is called \"delta\""),
+        (&["change", "alpha", "--tag", "db"], "this is the controller's own node"),
+        (&["change", "gamma"], "--name <NAME>"),
+        (&["change", "gamma", "--outlive", "5m"], "for 1h to 30d"),
+        (&["change", "gamma", "--name", "10"], "is a number"),
+        (&["revoke", "alpha"], "this is the controller's own node"),
+    ] {
+        machines.changes_nothing(words, &[said]);
+    }
+    drop((online, serving));
+    let late = machines.admin(&["change", "database", "--outlive", "2h"]).success();
+    assert!(late.stderr.contains("it counts once `peersock controller -n team` runs"), "{}", late.stderr);
+}
+
+#[test]
+fn settings_and_reserved_addresses_hold_for_the_machines_that_join() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    let shown = machines.ok("alpha", &["network", "settings"]);
+    for line in ["outlive    23h", "pool       10.77.0.0/24, 1 of 254 addresses in use, none for ephemeral"] {
+        assert!(shown.lines().any(|shown| shown.starts_with(line)), "{line} is not in {shown}");
+    }
+    let words = ["settings", "--outlive", "3d", "--tag-outlive", "lab=2h", "--tag-outlive", "web=5d"];
+    let changed = machines.admin(&words).success();
+    for line in ["outlive    3d", "outlive    2h for members with the tag lab"] {
+        assert!(changed.text().lines().any(|shown| shown == line), "{}", changed.text());
+    }
+    let set = machines.admin_json(&["settings", "--tag-outlive", "web=default"]);
+    assert_eq!(set["outlive_s"], 3 * 86_400);
+    assert_eq!(set["tag_outlive_s"], serde_json::json!({ "lab": 7200 }));
+    let invite = machines.invite(&["--name", "beta", "--tag", "lab"]);
+    let joined = machines.ok("beta", &["join", &invite]);
+    assert!(joined.contains("works 2h 59m without the controller"), "{joined}");
+
+    let reserved = machines.ok("alpha", &["network", "reserve", "10.77.0.9", "gamma"]);
+    assert_eq!(reserved, "10.77.0.9 is reserved for gamma");
+    let held = machines.admin(&["reserve", "10.77.0.12", "beta"]).success();
+    assert!(held.stderr.contains("beta keeps 10.77.0.2 until"), "{}", held.stderr);
+    let shown = machines.ok("alpha", &["network", "settings"]);
+    assert!(shown.contains("reserved   10.77.0.9 for gamma"), "{shown}");
+    let joined = machines.ok("gamma", &["join", &machines.invite(&["--name", "gamma"])]);
+    assert!(joined.contains("gamma, 10.77.0.9"), "{joined}");
+    let free = machines.ok("alpha", &["network", "unreserve", "10.77.0.9"]);
+    assert_eq!(free, "10.77.0.9 is not reserved any more");
+    assert_eq!(machines.admin_json(&["settings"])["reserved"], serde_json::json!({ "10.77.0.12": "beta" }));
+
+    for (words, said) in [
+        (&["settings", "--outlive", "31d"][..], "for 1h to 30d"),
+        (&["settings", "--tag-outlive", "lab"], "give a tag and a time"),
+        (&["settings", "--outlive", "2d", "--pool", "127.0.0.0/16"], "addresses of 127.0.0.0/16"),
+        (&["reserve", "10.77.0.2", "gamma"], "10.77.0.2 cannot be reserved"),
+        (&["reserve", "10.77.0.12", "delta"], "10.77.0.12 cannot be reserved"),
+        (&["reserve", "192.0.2.1", "gamma"], "192.0.2.1 cannot be reserved"),
+        (&["unreserve", "10.77.0.9"], "10.77.0.9 is not reserved"),
+    ] {
+        machines.changes_nothing(words, &[said]);
+    }
+    let other = machines.admin(&["settings", "--pool", "10.78.0.0/24", "--ephemeral-ipv4", "yes"]).success();
+    assert!(other.text().contains("10.78.0.0/24") && !other.text().contains("none for"), "{}", other.text());
+    assert!(other.stderr.contains("members keep the addresses that they have"), "{}", other.stderr);
+}
+
+/// Lets a stopped process go on at the end, also of a test that fails.
+struct Stopped(u32);
+
+impl Stopped {
+    /// Stops the node that the programs of a machine share.
+    fn node_of(machines: &Machines, machine: &str) -> Stopped {
+        let holder = std::fs::read_to_string(machines.directory(machine).join("lock")).expect("a lock");
+        let id = holder.trim().parse().expect("a process");
+        signal(Signal::STOP, id);
+        Stopped(id)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal(Signal::CONT, self.0);
+    }
+}
+
+#[test]
+fn a_removal_says_whom_it_has_reached_and_until_when_others_may_not_know_it() {
+    let machines = Machines::new();
+    let (_, serving) = machines.network();
+    ["delta", "epsilon", "zeta"].iter().for_each(|machine| machines.admit(machine));
+    let online = machines.online(&["beta", "gamma"]);
+    machines.wait_for_members(2);
+    let removed = machines.admin(&["revoke", "delta"]).success();
+    assert_eq!(removed.text().trim(), "delta (10.77.0.2) is removed");
+    // Epsilon and zeta are away.
+    let said = "2 of 2 connected members know it; the others hear it from them, or accept delta until ";
+    assert!(removed.stderr.contains(said), "{}", removed.stderr);
+    assert!(removed.stderr.contains("(23h 59m) at most"), "{}", removed.stderr);
+
+    let stopped = Stopped::node_of(&machines, "gamma");
+    let removed = machines.admin(&["revoke", "epsilon"]).success();
+    let said = "1 of 2 connected members know it; the others hear it from them, or accept epsilon until ";
+    assert!(removed.stderr.contains(said), "{}", removed.stderr);
+    drop(stopped);
+    // Gamma hears of it as soon as it goes on.
+    let removed = machines.admin(&["revoke", "zeta"]).success();
+    assert!(removed.stderr.contains("all 2 other members know it"), "{}", removed.stderr);
+    // The removed one does not count, although it is connected.
+    let removed = machines.admin(&["revoke", "beta"]).success();
+    assert!(removed.stderr.contains("the other member knows it"), "{}", removed.stderr);
+
+    drop((serving, online));
+    let removed = machines.admin(&["revoke", "gamma"]).success();
+    let said =
+        "no controller runs here: nobody knows it until `peersock controller -n team` does; members accept";
+    assert!(removed.stderr.contains(said), "{}", removed.stderr);
+}
+
+#[test]
+fn removed_members_and_programs_are_listed_as_what_they_are() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    let online = machines.online(&["beta", "gamma"]);
+    let own = |words: &[&str]| {
+        let words = [&["listen", "-k", "-n", "team", "--own-node"], words].concat();
+        let running = Running::start(machines.command("beta", &words));
+        running.wait_for_stderr("listening on ");
+        running
+    };
+    let programs = [own(&["--as", "web", "7001"]), own(&["7002"])];
+    machines.wait_for_members(4);
+    let listed = || run(machines.command("alpha", &["members", "-n", "team"])).success();
+    wait_until("the programs are not listed", || {
+        let listed = listed();
+        ["  web.beta  ", "  program of beta  "].iter().all(|name| listed.text().contains(name))
+            && listed.stderr.contains("2 online, 0 offline, with 2 programs")
+    });
+    // Each below its machine, and in the other commands by the same words.
+    let text = listed().text().to_owned();
+    let names: Vec<_> = text.lines().map(|line| line.split("  ").nth(1).expect("a name").trim()).collect();
+    assert_eq!(names, ["alpha", "beta", "program of beta", "web.beta", "gamma"], "{text}");
+    let json: Value =
+        serde_json::from_str(&machines.ok("alpha", &["members", "-n", "team", "--json"])).expect("JSON");
+    let members = json["networks"][0]["members"].as_array().expect("a list");
+    let machine =
+        &members.iter().find(|one| one["name"] == "beta" && one["machine"].is_null()).expect("beta")["id"];
+    let web = members.iter().find(|one| one["label"] == "web").expect("a program");
+    assert_eq!(&web["machine"], machine);
+    for command in [&["status"][..], &["top", "--once"]] {
+        let shown = run(machines.command("alpha", command)).success();
+        assert!(
+            shown.text().contains("web.beta") && shown.text().contains("program of beta"),
+            "{}",
+            shown.text()
+        );
+    }
+    // A name leads to the machine, whatever programs it has.
+    let pinged = machines.ok("alpha", &["ping", "-n", "team", "-c", "1", "beta"]);
+    let address = members.iter().find(|one| one["id"] == *machine).expect("beta")["address"].as_str();
+    assert!(pinged.contains(address.expect("an address")), "{pinged}");
+
+    drop(programs);
+    // Its session goes on, because it does not hear of its removal.
+    let stopped = Stopped::node_of(&machines, "gamma");
+    let gamma = members.iter().find(|one| one["name"] == "gamma").expect("gamma");
+    let address = gamma["address"].as_str().expect("an address");
+    assert_eq!(gamma["state"], "online");
+    machines.ok("alpha", &["network", "revoke", "gamma"]);
+    let removed = listed();
+    let line = removed.text().lines().find(|line| line.starts_with(address)).expect("it is connected");
+    assert!(line.contains("  removed ") && !line.contains("online"), "{}", removed.text());
+    assert!(removed.stderr.contains(", 1 removed"), "{}", removed.stderr);
+    let status = machines.ok("alpha", &["status"]);
+    assert!(status.contains("  removed: 1\n"), "{status}");
+    drop((stopped, online));
+    wait_until("a removed member without a connection is listed", || !listed().text().contains(address));
+}
