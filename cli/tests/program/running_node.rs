@@ -161,3 +161,14 @@ fn two_joins_at_once_on_a_machine_without_a_node_are_one_membership() {
     assert_eq!(machines.members().len(), 2);
     assert!(machines.ok("beta", &["networks"]).contains(&id));
 }
+
+#[test]
+fn a_network_that_is_served_here_is_not_left() {
+    let machines = Machines::new();
+    let (id, serving) = machines.network();
+    let refused = machines.refused("alpha", &["leave", "team", "--force"]);
+    assert!(refused.contains("a controller serves network") && refused.contains(&id), "{refused}");
+    assert_eq!(machines.members().len(), 1);
+    drop(serving);
+    assert!(machines.ok("alpha", &["leave", "team", "--force"]).contains("left team"));
+}
