@@ -282,7 +282,7 @@ fn removed_members_and_programs_are_listed_as_what_they_are() {
     // Each below its machine, and in the other commands by the same words.
     let text = listed().text().to_owned();
     // Columns are padded, because the addresses differ in their lengths.
-    let cell = |line: &'_ str| {
+    let cell = |line: &str| {
         line.split("  ").filter(|cell| !cell.is_empty()).nth(1).map(|cell| cell.trim().to_owned())
     };
     let names: Vec<_> = text.lines().map(|line| cell(line).expect("a name")).collect();
