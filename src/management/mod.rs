@@ -18,10 +18,12 @@
 //! | `leave network=ID` | `{"left": true}`: the node leaves a managed network and forgets its credentials |
 //! | anything else | `{"error": "…", "version": "…"}`, with the node's version |
 //!
-//! `join` lasts as long as its connection: afterwards the node leaves the network, unless a program has joined
-//! it meanwhile. A probe (`reach`, `ping`, `members`) takes 60 seconds at most, so does its `check`, and 64 at once are
-//! served, with joins; none of them delays other requests. It ends when its client hangs up. `mark=HEX` makes it fail
-//! unless the client has the same secret and members of the network as the node.
+//! A `join` lasts as long as its connection. Afterwards the node leaves the network, unless a program has
+//! joined it meanwhile.
+//!
+//! A probe (`reach`, `ping`, `members`) takes 60 seconds at most, so does its `check`. With the joins, 64 at
+//! once are served; none of them delays other requests. It ends when its client hangs up. `mark=HEX` makes it
+//! fail unless the client has the same secret and members of the network as the node.
 //!
 //! Later versions may add fields to answers, and requests; they change neither the meaning nor the form of
 //! existing ones. A field that `Status` gets after 0.1.0 needs a default, because earlier nodes do not
@@ -39,9 +41,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use peersock_overlay::NetworkId;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use peersock_overlay::NetworkId;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::state::StateDir;
@@ -50,8 +52,8 @@ pub(crate) use membership::MembershipNews;
 pub use membership::{JoinRequest, Joining, join, leave};
 pub(crate) use probe::{Echo, Mark, ProbeRequest, ProbeTask};
 pub use probe::{MAX_PROBE, Probe, ProbeOutcome, Probed, ask_members, find_named, ping, reach};
-pub(crate) use server::{Answer, Client, ManagementServer};
 pub use server::has_hung_up;
+pub(crate) use server::{Answer, Client, ManagementServer};
 
 /// Refusal of a node that ends; programs that ask know the text.
 pub(crate) const STOPPED: &str = "the node has stopped";

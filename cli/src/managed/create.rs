@@ -5,8 +5,8 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use peersock::overlay::membership::MemberName;
 use peersock::overlay::Prefix;
+use peersock::overlay::membership::MemberName;
 use peersock::state::{MembershipRecord, StateDir, StateError, read_identity_file};
 use peersock::{NetworkId, PublicIdentity, network_id};
 use peersock_controller::{Controller, CreateError, NewNetwork, RecoveryWords, Settings, Store};
@@ -178,8 +178,8 @@ pub(super) struct Draft {
 const DRAFT: &str = ".tmp";
 
 impl Draft {
-    /// Creates an empty draft in a state directory, in this process's [turn](stores::turn). Removes those that
-    /// commands have left which were killed.
+    /// Creates an empty draft in a state directory, in this process's [turn](stores::turn). Removes those of
+    /// commands that were killed.
     pub(super) fn new(path: &Path, shown: &Path) -> Outcome<Draft> {
         for entry in std::fs::read_dir(path)?.flatten() {
             let is_draft = entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes());

@@ -142,7 +142,8 @@ fn is_current(record: &MembershipRecord) -> bool {
 
 /// Gives a network that was joined before another local name.
 fn keep_names(path: &Path, mut record: MembershipRecord, args: &JoinArgs) -> Outcome {
-    let Some(local) = args.local.as_ref().filter(|local| record.name.as_deref() != Some(local.as_str())) else {
+    let Some(local) = args.local.as_ref().filter(|local| record.name.as_deref() != Some(local.as_str()))
+    else {
         return Ok(());
     };
     match StateDir::open(path) {
@@ -161,7 +162,7 @@ fn keep_names(path: &Path, mut record: MembershipRecord, args: &JoinArgs) -> Out
 
 /// Waits for the decision of a controller, and tells what it waits for.
 ///
-/// `is_new` is true if nobody has told this machine the network's key before. Returns true, too, if a controller
+/// `is_new` is true if nobody has told this machine the network's key before. Returns also if a controller
 /// has denied the membership.
 fn wait(asking: &mut Asking, for_approval: Duration, is_new: bool) -> (Outcome, bool) {
     let mut is_denied = false;

@@ -16,7 +16,7 @@ use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use zeroize::Zeroizing;
 
 use super::admin::OfNetwork;
-use super::create::{Draft, NewArgs, grouped, own_record, local_name, not_created, tell_removals};
+use super::create::{Draft, NewArgs, grouped, local_name, not_created, own_record, tell_removals};
 use super::{DirectoryArgs, duration, now, stores, who};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
