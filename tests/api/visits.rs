@@ -133,7 +133,7 @@ fn leaving_for_good_ends_connections_and_forgets_the_credentials() {
     assert!(!is_joined(&node, &scene));
     let local = SocketAddr::new(scene.joined.address().into(), 1);
     assert!(TcpStream::connect_on(&node, local).is_err());
-    drop(node);
+    drop((node, joined, stream, waiting));
     let gone = management::join(place.path(), &scene.request()).expect_err("nobody answers");
     assert!(matches!(gone, ManagementError::NotRunning { .. }), "{gone}");
 }
