@@ -203,7 +203,7 @@ impl Server {
 fn no_more_clients(error: &io::Error) -> Failure {
     Failure::new(
         format_args!("no client can connect any more: {error}"),
-        "start the command again: the node has ended",
+        "start the command again, unless the machine has left the network: the node has ended otherwise",
     )
 }
 

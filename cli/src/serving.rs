@@ -158,7 +158,7 @@ impl Serving {
         result.map_err(|error| {
             Failure::new(
                 format_args!("no client can connect any more: {error}"),
-                "start the command again: the node has ended",
+                "start the command again, unless the machine has left the network: the node has ended otherwise",
             )
         })
     }

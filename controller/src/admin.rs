@@ -7,11 +7,11 @@ use std::time::Duration;
 use peersock_overlay::membership::{
     Code, Denial, InvalidGrant, MemberName, Revocations, Role, Tag, Token, UnixTime,
 };
-use peersock_overlay::{NodeId, PublicIdentity};
+use peersock_overlay::{NodeId, Prefix, PublicIdentity};
 use rand::CryptoRng;
 use thiserror::Error;
 
-use crate::addresses::Hints;
+use crate::addresses::{self, Hints};
 use crate::admission::{self, Admission, Fail, Known, Round, hex};
 use crate::controller::{Controller, bump_epoch};
 use crate::member::{self, Member, Standing, join_tags, millis, span, to_mapped};
@@ -681,10 +681,15 @@ impl Controller {
     ) -> Result<(), ChangeError> {
         let settings = self.settings();
         let pool = if address.is_ipv4() { settings.ipv4 } else { settings.ipv6 };
-        if !pool.is_some_and(|pool| pool.contains(address)) {
+        let bytes = to_mapped(address);
+        // Nobody has the network's own address, nor the broadcast address.
+        let is_free = |pool: &Prefix| {
+            let (first, last) = addresses::range(pool);
+            pool.contains(address) && (first..=last).contains(&u128::from_be_bytes(bytes))
+        };
+        if !pool.as_ref().is_some_and(is_free) {
             return Err(ChangeError::Address(address));
         }
-        let bytes = to_mapped(address);
         self.write(|write, _| {
             let other = write.one(
                 "SELECT m.node, m.name FROM addresses a JOIN members m ON m.node = a.node

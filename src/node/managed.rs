@@ -337,7 +337,9 @@ pub(super) fn complete(
     request.run = random();
     // After a machine has left the network and joined it again, the number is larger than before, too.
     let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    request.starts = kept.as_ref().map_or(unix_time.as_secs(), |kept| kept.starts + 1);
+    // In milliseconds, because that may happen within a second.
+    let first = u64::try_from(unix_time.as_millis()).unwrap_or_default();
+    request.starts = kept.as_ref().map_or(first, |kept| kept.starts + 1);
     if let Some(kept) = &kept {
         request.name = request.name.or_else(|| kept.wish.clone());
     }

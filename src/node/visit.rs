@@ -21,10 +21,16 @@ const SLICE: Duration = Duration::from_secs(1);
 
 /// Networks for which programs wait.
 #[derive(Debug, Default)]
-pub(super) struct Visits(BTreeMap<NetworkId, Visit>);
+pub(super) struct Visits {
+    by_network: BTreeMap<NetworkId, Visit>,
+    /// Number of the last visit.
+    last: u64,
+}
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Visit {
+    /// Programs of an earlier visit, which the machine's user has ended, are not counted in this one.
+    number: u64,
     /// Number of programs that wait.
     programs: usize,
     /// True if the node is in the network for them alone.
@@ -32,20 +38,32 @@ struct Visit {
 }
 
 impl Visits {
-    fn begin(&mut self, network: NetworkId) {
-        self.0.entry(network).or_default().programs += 1;
+    /// Counts one more program that waits. Returns the number of the visit.
+    fn begin(&mut self, network: NetworkId) -> u64 {
+        let visit = self.by_network.entry(network).or_insert_with(|| {
+            self.last += 1;
+            Visit { number: self.last, programs: 0, is_joined: false }
+        });
+        visit.programs += 1;
+        visit.number
+    }
+
+    fn goes_on(&self, network: NetworkId, number: u64) -> bool {
+        self.by_network.get(&network).is_some_and(|visit| visit.number == number)
     }
 
     /// Notes the end of a program's wait. Returns true if the node has to leave the network.
-    fn end(&mut self, network: NetworkId) -> bool {
-        let Some(visit) = self.0.get_mut(&network) else { return false };
+    fn end(&mut self, network: NetworkId, number: u64) -> bool {
+        let Some(visit) = self.by_network.get_mut(&network).filter(|visit| visit.number == number) else {
+            return false;
+        };
         visit.programs = visit.programs.saturating_sub(1);
-        visit.programs == 0 && self.0.remove(&network).is_some_and(|visit| visit.is_joined)
+        visit.programs == 0 && self.by_network.remove(&network).is_some_and(|visit| visit.is_joined)
     }
 
     /// Notes that the node has joined a network for programs that wait.
     pub(super) fn note_joined(&mut self, network: NetworkId) {
-        if let Some(visit) = self.0.get_mut(&network) {
+        if let Some(visit) = self.by_network.get_mut(&network) {
             visit.is_joined = true;
         }
     }
@@ -57,12 +75,12 @@ impl Visits {
 
     /// Takes a network that the node has joined for programs that wait. Returns false if it has not.
     fn take(&mut self, network: NetworkId) -> bool {
-        self.0.get_mut(&network).is_some_and(|visit| std::mem::take(&mut visit.is_joined))
+        self.by_network.get_mut(&network).is_some_and(|visit| std::mem::take(&mut visit.is_joined))
     }
 
     /// Ends all waits for a network, which its user leaves for good.
     fn expel(&mut self, network: NetworkId) {
-        self.0.remove(&network);
+        self.by_network.remove(&network);
     }
 }
 
@@ -104,13 +122,15 @@ fn check_key(joined: &Joined, network: &ManagedNetwork) -> Result<(), JoinError>
 struct Waiting<'a> {
     node: &'a Weak<Inner>,
     network: NetworkId,
+    /// Number of the visit.
+    visit: u64,
 }
 
 impl<'a> Waiting<'a> {
     fn begin(node: &'a Weak<Inner>, network: NetworkId) -> Result<Waiting<'a>, &'static str> {
         let inner = node.upgrade().filter(|inner| !inner.is_down()).ok_or(STOPPED)?;
-        sync::lock(&inner.visits).begin(network);
-        Ok(Waiting { node, network })
+        let visit = sync::lock(&inner.visits).begin(network);
+        Ok(Waiting { node, network, visit })
     }
 
     /// Returns the network, which the node joins if it is not in it. The result keeps the node running.
@@ -119,7 +139,7 @@ impl<'a> Waiting<'a> {
         if node.inner.is_down() {
             return Err(STOPPED.into());
         }
-        if !sync::lock(&node.inner.visits).0.contains_key(&self.network) {
+        if !sync::lock(&node.inner.visits).goes_on(self.network, self.visit) {
             return Err(format!("network {} was left by another program", self.network).into());
         }
         if let Some(joined) = node.network(self.network) {
@@ -136,7 +156,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(node) = self.node.upgrade().map(|inner| Node { inner }) else { return };
         let _membership = sync::lock(&node.inner.membership);
-        if sync::lock(&node.inner.visits).end(self.network) && !node.inner.is_down() {
+        if sync::lock(&node.inner.visits).end(self.network, self.visit) && !node.inner.is_down() {
             node.leave_locked(self.network);
         }
     }
@@ -218,4 +238,31 @@ pub(super) fn leave(node: &Weak<Inner>, network: NetworkId) -> Answer {
     };
     let had = forgotten.map_err(|error| error.to_string())?;
     Ok(format!("{{\"left\": {had}}}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_earlier_visit_ends_no_later_one() {
+        let network = "e18a4c0277d19b3f".parse().expect("an ID");
+        let mut visits = Visits::default();
+        let first = visits.begin(network);
+        assert_eq!(visits.begin(network), first);
+        visits.note_joined(network);
+        visits.expel(network);
+        let second = visits.begin(network);
+        visits.note_joined(network);
+        assert!(!visits.goes_on(network, first) && visits.goes_on(network, second));
+        // The programs of the first one notice later that it is over.
+        assert!(!visits.end(network, first) && !visits.end(network, first));
+        assert!(visits.goes_on(network, second));
+        assert!(visits.end(network, second), "the node was in the network for it alone");
+        assert!(!visits.goes_on(network, second));
+        // A network that a program has taken over stays.
+        let third = visits.begin(network);
+        visits.note_joined(network);
+        assert!(visits.take(network) && !visits.end(network, third));
+    }
 }

@@ -156,8 +156,20 @@ pub(super) fn local_name(text: &str) -> Outcome<MemberName> {
     })
 }
 
+/// Fails if a name is another network's ID than `own`: `-n` takes it for that network.
+pub(super) fn check_no_id(local: &MemberName, own: Option<NetworkId>) -> Outcome {
+    match super::id_of(local.as_str()).filter(|id| Some(*id) != own) {
+        Some(_) => Err(Failure::usage(
+            format_args!("the name `{local}` is the ID of a network, which -n would lead to"),
+            "choose a name such as `team`",
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Fails if another network than `own` has the name on this machine.
 pub(super) fn check_name(path: &Path, local: &MemberName, own: Option<NetworkId>) -> Outcome {
+    check_no_id(local, own)?;
     match super::named(path, local.as_str())?.filter(|known| Some(*known) != own) {
         Some(known) => Err(Failure::new(
             format_args!("network {known} has the name `{local}` on this machine"),

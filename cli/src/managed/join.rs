@@ -40,7 +40,7 @@ pub(crate) struct JoinArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<MemberName>,
 
-    /// Time to wait for an approval; 0s only asks once
+    /// Time to wait for an approval; 0s only asks once. A controller is looked for, for up to 20s
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse)]
     wait: Duration,
 
@@ -67,6 +67,7 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     };
     let (id, invite) = described(&text)?;
     let path = super::lasting_path(&args.node)?;
+    args.local.iter().try_for_each(|local| super::create::check_no_id(local, Some(id)))?;
     if let Some(local) = &args.local
         && let Some(other) = super::named(&path, local.as_str())?.filter(|other| *other != id)
     {
@@ -308,7 +309,7 @@ pub(crate) struct LeaveArgs {
 
     /// Leave also if the network's controller is on this machine
     ///
-    /// The controller's store stays, and `peersock controller` goes on serving it.
+    /// The controller has to end first. Its store stays, and `peersock controller` can serve it again.
     #[arg(long)]
     force: bool,
 
@@ -318,10 +319,11 @@ pub(crate) struct LeaveArgs {
 
 pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
     let path = args.state.path()?;
-    let id = match args.network.parse() {
-        Ok(id) => id,
-        Err(_) => super::named(&path, &args.network)?.ok_or_else(|| not_here(&args.network))?,
+    let id = match super::id_of(&args.network) {
+        Some(id) => id,
+        None => super::named(&path, &args.network)?.ok_or_else(|| not_here(&args.network))?,
     };
+    let was_member = StateDir::membership(&path, id)?.is_some_and(|record| record.credentials.is_some());
     let is_controller = super::is_controller_of(&path, id);
     if is_controller && !args.force {
         return Err(Failure::usage(
@@ -340,6 +342,9 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
                     "the controller's store stays: {}; `peersock controller -n {id}` serves it",
                     super::stores::path_of(&path, id).display()
                 )),
+                false if !was_member => stdio::note(
+                    "a request that waits at the controller stays there until `peersock network deny`",
+                ),
                 false => stdio::note(
                     "the controller still lists this machine until `peersock network revoke` there",
                 ),
@@ -367,6 +372,12 @@ fn forgotten(path: &Path, id: NetworkId) -> Outcome<bool> {
             // An older node.
             Err(ManagementError::Refused { error, .. }) if error == "unknown request" => {
                 in_use::open(path).map(drop)?;
+            }
+            Err(ManagementError::Refused { error, .. }) => {
+                return Err(Failure::new(
+                    format_args!("the network is not left: {error}"),
+                    "end `peersock controller` of this network first, and leave it then",
+                ));
             }
             left => return Ok(left?),
         }

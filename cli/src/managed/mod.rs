@@ -28,10 +28,16 @@ pub(crate) use stores::is_controller_of;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
+use peersock::NetworkId;
 use peersock::overlay::membership::{NetworkKey, UnixTime};
 
 use crate::args::{NodeArgs, StateArgs};
 use crate::failure::{Failure, Outcome};
+
+/// Returns the network whose ID a text is, also in groups with hyphens as `create` shows it.
+fn id_of(text: &str) -> Option<NetworkId> {
+    text.trim().replace('-', "").parse().ok()
+}
 
 /// State directory of a command that starts no node.
 #[derive(clap::Args)]

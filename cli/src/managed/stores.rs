@@ -60,6 +60,9 @@ pub(super) fn all(state: &Path) -> Outcome<Vec<NetworkId>> {
 pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
     let mut found = Vec::new();
     let mut failed = None;
+    // A restored network has the name of the backup in its store, and may have another one here.
+    let local = |named| super::named(state, named).ok().flatten().filter(|id| is_controller_of(state, *id));
+    let meant = named.and_then(|named| super::id_of(named).or_else(|| local(named)));
     for id in all(state)? {
         let controller = match open_one(state, id) {
             Ok(controller) => controller,
@@ -70,7 +73,8 @@ pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
             }
             Err(failure) => return Err(failure),
         };
-        if named.is_none_or(|named| named.parse() == Ok(id) || named == controller.name().as_str()) {
+        let is_meant = |named| meant.map_or_else(|| controller.name() == named, |meant| meant == id);
+        if named.is_none_or(is_meant) {
             found.push(controller);
         }
     }

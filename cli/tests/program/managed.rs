@@ -627,6 +627,23 @@ fn a_member_s_machine_becomes_the_controller_with_what_it_knows() {
 }
 
 #[test]
+fn a_network_that_is_restored_by_another_name_is_found_by_both() {
+    let machines = Machines::new();
+    let (id, words) = machines.create(&[]);
+    let file = machines.0.path().join("team.db").to_str().expect("text").to_owned();
+    machines.ok("alpha", &["network", "backup", &file]);
+    let restore = ["network", "restore", "crew", "--backup", &file];
+    let restored = machines.with_words("gamma", &restore, &words).success();
+    assert!(restored.stderr.contains("`peersock controller -n crew`"), "{}", restored.stderr);
+    for name in ["crew", "team", &id] {
+        assert!(
+            machines.ok("gamma", &["network", "settings", "-n", name]).contains("10.77.0.0/24"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn a_renewal_beside_the_controller_counts_at_once() {
     let machines = Machines::new();
     let (_, words) = machines.create(&["--offline"]);

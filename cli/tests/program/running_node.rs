@@ -163,11 +163,46 @@ fn two_joins_at_once_on_a_machine_without_a_node_are_one_membership() {
 }
 
 #[test]
+fn joins_and_leaves_follow_each_other_at_once() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    for is_running in [false, true] {
+        let other = is_running.then(|| machines.other_program("beta"));
+        for _ in 0..6 {
+            let invite = machines.invite(&["--name", "beta"]);
+            let joined = machines.ok("beta", &["join", &invite, "--as", "team"]);
+            assert!(joined.starts_with("joined team as beta, 10.77.0.2"), "{joined}");
+            let grouped = format!("{}-{}-{}-{}", &id[..4], &id[4..8], &id[8..12], &id[12..]);
+            assert!(machines.ok("beta", &["leave", &grouped]).contains("left"));
+        }
+        drop(other);
+    }
+    assert_eq!(machines.members().len(), 2);
+}
+
+#[test]
+fn no_network_gets_the_id_of_another_one_as_its_name() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let invite = machines.invite(&[]);
+    for name in [OPEN, "e18a-4c02-77d1-9b3f"] {
+        let refused = machines.refused("beta", &["join", &invite, "--as", name]);
+        assert!(refused.contains("is the ID of a network"), "{refused}");
+        let refused = machines.refused("alpha", &["network", "create", name]);
+        assert!(refused.contains("is the ID of a network"), "{refused}");
+    }
+    let joined = machines.ok("beta", &["join", &invite, "--as", &id, "--name", "beta"]);
+    assert!(joined.starts_with(&format!("joined {id} as beta")), "{joined}");
+    assert!(machines.ok("alpha", &["network", "settings", "-n", &id]).contains("10.77.0.0/24"));
+}
+
+#[test]
 fn a_network_that_is_served_here_is_not_left() {
     let machines = Machines::new();
     let (id, serving) = machines.network();
     let refused = machines.refused("alpha", &["leave", "team", "--force"]);
     assert!(refused.contains("a controller serves network") && refused.contains(&id), "{refused}");
+    assert!(refused.contains("hint: end `peersock controller`"), "{refused}");
     assert_eq!(machines.members().len(), 1);
     drop(serving);
     assert!(machines.ok("alpha", &["leave", "team", "--force"]).contains("left team"));

@@ -85,6 +85,10 @@ fn reserved_addresses_wait_for_their_key_or_name() {
         lab.controller.reserve(lab.now, "alice", [10, 8, 0, 1].into(), &Holder::Node(id(1))).is_err(),
         "no pool"
     );
+    // Pool 10.7.0.0/24: nobody has the first and the last address.
+    for last in [0, 255] {
+        assert!(reserve(&mut lab, last, Holder::Node(id(8))).is_err(), "{last}");
+    }
     let reserved = lab.controller.reservations().expect("readable");
     assert_eq!(reserved[1], ([10, 7, 0, 3].into(), Holder::Name(name("machine-2"))));
     assert_eq!(ipv4(&lab.join(5, Some(&token))), Some(4));

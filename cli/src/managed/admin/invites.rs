@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peersock::overlay::membership::{MemberName, Tag, UnixTime};
-use peersock::{Invite, RootSource};
+use peersock::{Invite, NetworkId, RootSource};
 use peersock_controller::{ChangeError, Controller, Invite as Stored, InviteOptions, Member, Standing};
 
 use super::super::{duration, now, right_has_ended, who};
@@ -221,8 +221,8 @@ pub(crate) struct UninviteArgs {
 }
 
 pub(crate) fn uninvite(args: &UninviteArgs) -> Outcome {
-    let mut controller = args.of.open()?;
-    let label = label(&args.invite)?;
+    let (label, network) = label(&args.invite)?;
+    let mut controller = args.of.open_for(network)?;
     let known = stored(&controller)?.into_iter().find(|one| one.label == label);
     let Some(known) = known else {
         return Err(Failure::new(
@@ -237,10 +237,10 @@ pub(crate) fn uninvite(args: &UninviteArgs) -> Outcome {
     }
 }
 
-/// Returns the label of an invite that a person names.
-fn label(text: &str) -> Outcome<String> {
+/// Returns the label of an invite that a person names, and its network if the text has it.
+fn label(text: &str) -> Outcome<(String, Option<NetworkId>)> {
     if !Invite::is_claimed_by(text) {
-        return Ok(text.trim().to_ascii_lowercase());
+        return Ok((text.trim().to_ascii_lowercase(), None));
     }
     let invite: Invite = text.parse().map_err(|error| {
         Failure::usage(
@@ -248,5 +248,5 @@ fn label(text: &str) -> Outcome<String> {
             "give the whole line, or the eight digits that `peersock network invites` shows",
         )
     })?;
-    Ok(Stored::label_of(invite.token()))
+    Ok((Stored::label_of(invite.token()), Some(invite.id())))
 }

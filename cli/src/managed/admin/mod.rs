@@ -19,7 +19,7 @@ pub(crate) use reservations::{ReserveArgs, UnreserveArgs, reserve, unreserve};
 pub(crate) use settings::{SettingsArgs, settings};
 
 use peersock::state::StateDir;
-use peersock::{Status, management};
+use peersock::{NetworkId, Status, management};
 use peersock_controller::{ChangeError, Controller, Member};
 
 use super::{DirectoryArgs, stores};
@@ -40,6 +40,12 @@ pub(super) struct OfNetwork {
 impl OfNetwork {
     pub(super) fn open(&self) -> Outcome<Controller> {
         stores::open(&self.state.path()?, self.network.as_deref())
+    }
+
+    /// Opens the controller of a network that another argument names, unless one is named by -n.
+    fn open_for(&self, network: Option<NetworkId>) -> Outcome<Controller> {
+        let of_text = network.map(|id| id.to_string());
+        stores::open(&self.state.path()?, self.network.as_deref().or(of_text.as_deref()))
     }
 
     /// Returns true if a member is the controller's own node.

@@ -24,8 +24,8 @@ pub(crate) struct RevokeArgs {
     #[arg(required = true)]
     members: Vec<String>,
 
-    /// Confirm the removal of more than a quarter of all members, or of a lost controller right after
-    /// `peersock network restore`
+    /// Confirm the removal of more than three members that are more than a quarter of all, or of a lost
+    /// controller right after `peersock network restore`
     #[arg(long)]
     yes_all_of_them: bool,
 
