@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use peersock::Network;
-use peersock_attach::{AttachError, Attached, Told, Wish, may_start_node};
+use peersock_attach::{AttachError, Attached, NodeTag, Told, Wish, may_start_node};
 
 use crate::args::{NodeArgs, SharedNodeArgs, persist_of_environment};
 use crate::failure::{Failure, Outcome};
@@ -31,16 +31,22 @@ pub(crate) fn open(
 /// Attaches as [`open`] does, for a command that joins networks for other programs. Returns `None` also if a
 /// process that shares no node uses the state directory.
 pub(crate) fn open_to_join(node: &NodeArgs, name: String) -> Outcome<Option<Attached>> {
-    let tell = |told| match told {
-        Told::Note(note) => stdio::note(note),
-        // If stderr is closed, nobody reads the log.
-        Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
-        Told::Lost(_) => {}
-    };
+    let tell = |told| _ = show(told);
     match attach(node, (name, &[]), persist_of_environment, Duration::MAX, tell)? {
         Err(AttachError::InUse { .. }) => Ok(None),
         attached => attached.map_err(|error| not_attached(error, &[])),
     }
+}
+
+/// Shows this program's user what the shared node says. Returns the node's tag once it has ended.
+pub(crate) fn show(told: Told) -> Option<NodeTag> {
+    match told {
+        Told::Note(note) => stdio::note(note),
+        // If stderr is closed, nobody reads the log.
+        Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
+        Told::Lost(tag) => return Some(tag),
+    }
+    None
 }
 
 fn attach(

@@ -1,12 +1,11 @@
 //! Attachment of a command to the node that programs share.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock::Network;
 use peersock::attach::Linger;
-use peersock_attach::Told;
 use peersock_attached::Member;
 use peersock_socket_server::FdServer;
 use tokio::sync::Notify;
@@ -40,12 +39,9 @@ impl Shared {
     ) -> Outcome<Option<Shared>> {
         let lost = Arc::<Notify>::default();
         let ended = Arc::clone(&lost);
-        let tell = move |told| match told {
-            Told::Note(note) => stdio::note(note),
-            // If stderr is closed, nobody reads the log.
-            Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
+        let tell = move |told| {
             // Ends the calls that wait; each says what has happened.
-            Told::Lost(tag) => {
+            if let Some(tag) = attachment::show(told) {
                 ended.notify_one();
                 FdServer::end_sockets_of(tag);
             }

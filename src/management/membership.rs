@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::str::SplitAsciiWhitespace;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::NetworkId;
 use peersock_overlay::membership::{MemberName, NetworkKey};
+use peersock_overlay::{NetworkId, NetworkIdError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{IO_TIMEOUT, ManagementError, Refusal, connected, request_within};
-use crate::config::{Invite, RootSource};
+use super::{IO_TIMEOUT, ManagementError, Refusal, connected, request};
+use crate::config::{Invite, Network, RootSource};
 use crate::node::Standing;
+use crate::state::{MembershipRecord, StateDir};
 
 /// Longest line of a node about a membership in bytes.
 const MAX_LINE: u64 = 4096;
@@ -38,6 +39,33 @@ impl JoinRequest {
     /// Returns the request for a network by its ID alone.
     pub fn new(network: NetworkId) -> JoinRequest {
         JoinRequest { network, invite: None, wish: None, local: None, roots: Vec::new() }
+    }
+
+    /// Returns the network as a node joins it.
+    ///
+    /// # Errors
+    /// The ID is of a kind of networks that an ID alone does not describe.
+    pub fn described(&self) -> Result<Network, NetworkIdError> {
+        let network = match &self.invite {
+            Some(invite) => invite.network(),
+            None => Network::by_id(self.network)?,
+        };
+        Ok(match &self.wish {
+            Some(wish) => network.with_wished_name(wish.clone()),
+            None => network,
+        })
+    }
+
+    /// Notes the network's name on this machine, and the roots at which its members meet, in a record.
+    /// Returns false if the record has them.
+    pub fn note_in(&self, record: &mut MembershipRecord) -> bool {
+        let name = self.local.as_ref().map(ToString::to_string).or_else(|| record.name.clone());
+        let roots = self.invite.as_ref().map_or(&[][..], Invite::roots);
+        let new: Vec<_> = roots.iter().filter(|root| !record.roots.contains(root)).cloned().collect();
+        let is_new = name != record.name || !new.is_empty();
+        record.name = name;
+        record.roots.extend(new);
+        is_new
     }
 
     /// Returns the request as a line, with the invite's secret.
@@ -90,6 +118,13 @@ impl fmt::Debug for JoinRequest {
 pub(super) fn parse_leave(mut words: SplitAsciiWhitespace<'_>) -> Option<NetworkId> {
     let network = words.next()?.strip_prefix("network=")?.parse().ok()?;
     words.next().is_none().then_some(network)
+}
+
+/// Answer of a node that leaves a network.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Left {
+    /// True if the machine had joined it.
+    pub(crate) left: bool,
 }
 
 /// Line of a node about its membership.
@@ -149,11 +184,23 @@ pub fn join(state: &Path, request: &JoinRequest) -> Result<Joining, ManagementEr
 ///
 /// See [`ManagementError`].
 pub fn leave(state: &Path, network: NetworkId) -> Result<bool, ManagementError> {
-    let answer = request_within(state, &format!("leave network={network}"), Duration::ZERO)?;
-    Ok(answer.contains("true"))
+    let answer = request(state, &format!("leave network={network}"))?;
+    let left: Left =
+        serde_json::from_str(&answer).map_err(|_| not_understood(&StateDir::management_socket(state)))?;
+    Ok(left.left)
+}
+
+fn not_understood(path: &Path) -> ManagementError {
+    let source = io::Error::new(io::ErrorKind::InvalidData, "its answer is not understood");
+    ManagementError::Io { path: path.into(), source }
 }
 
 impl Joining {
+    /// Returns the standing that was told last.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
     /// Returns the network's key, once it is known.
     pub fn key(&self) -> Option<NetworkKey> {
         self.key
@@ -211,10 +258,7 @@ impl Joining {
             let key = news.key.map(|key| key.parse()).transpose().ok()?;
             Some((Standing::from_text(&news.standing)?, key))
         });
-        let (standing, key) = read.ok_or_else(|| ManagementError::Io {
-            path: self.socket.clone(),
-            source: io::Error::new(io::ErrorKind::InvalidData, "its answer is not understood"),
-        })?;
+        let (standing, key) = read.ok_or_else(|| not_understood(&self.socket))?;
         (self.standing, self.key) = (standing, key);
         Ok(())
     }

@@ -48,8 +48,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::state::StateDir;
 
-pub(crate) use membership::MembershipNews;
 pub use membership::{JoinRequest, Joining, join, leave};
+pub(crate) use membership::{Left, MembershipNews};
 pub(crate) use probe::{Echo, Mark, ProbeRequest, ProbeTask};
 pub use probe::{MAX_PROBE, Probe, ProbeOutcome, Probed, ask_members, find_named, ping, reach};
 pub use server::has_hung_up;

@@ -23,7 +23,8 @@ use peersock_stack::Batch;
 use super::machine::Machine;
 use super::seat::{Holder, MemberQuestion};
 use super::{Inner, Joined};
-use crate::config::{RootSource, network_id};
+use crate::config::network_id;
+use crate::management::JoinRequest;
 use crate::state::{MembershipRecord, StateDir, denial_word};
 use crate::sync;
 
@@ -250,14 +251,17 @@ impl Shared {
         kept.is_closed = true;
     }
 
-    /// Makes the next write due, because this node is a member by new credentials.
-    fn note_granted(&self) {
+    /// Makes this node a member by new credentials, which are written first: a crash must not lose what a
+    /// controller has granted, and who hears of it reads the record next.
+    fn set_granted(&self, node: &Inner, is_heard: bool) {
         let mut kept = sync::lock(&self.kept);
         if let Some(record) = &mut kept.record {
             record.denied = None;
         }
-        // What a controller has granted must not be lost by a crash.
         kept.hurry();
+        kept.write_if_due(node);
+        drop(kept);
+        self.set(Standing::Member, is_heard);
     }
 
     fn set(&self, standing: Standing, is_heard: bool) {
@@ -507,10 +511,9 @@ impl Follower {
     fn on_answer(&mut self, answer: &Answer) {
         match answer {
             Answer::Certified { .. } => {
-                self.shared.note_granted();
-                self.update();
-                self.write_if_due();
-                self.shared.set(Standing::Member, true);
+                if let Some(node) = self.node.upgrade() {
+                    self.shared.set_granted(&node, true);
+                }
             }
             Answer::Pending { code, .. } => self.shared.set(Standing::Pending(*code), true),
             Answer::Denied { reason, .. } => {
@@ -746,17 +749,12 @@ impl Joined {
         inner.driver.kick();
     }
 
-    /// Keeps the network's name on this machine, and roots at which its members meet, in the record. Does
-    /// nothing while the network's key is not known, because there is no record yet.
-    pub(super) fn keep_names(&self, local: Option<&MemberName>, roots: &[RootSource]) {
+    /// Keeps the names and roots of a request in the record. There is none while the network's key is not
+    /// known.
+    pub(super) fn keep_names(&self, request: &JoinRequest) {
         let Some(shared) = self.shared() else { return };
         let mut kept = sync::lock(&shared.kept);
-        let Some(record) = &mut kept.record else { return };
-        let name = local.map(ToString::to_string).or_else(|| record.name.clone());
-        let new: Vec<_> = roots.iter().filter(|root| !record.roots.contains(root)).cloned().collect();
-        if name != record.name || !new.is_empty() {
-            record.name = name;
-            record.roots.extend(new);
+        if kept.record.as_mut().is_some_and(|record| request.note_in(record)) {
             kept.hurry();
             kept.write_if_due(&self.node().inner);
         }
@@ -773,8 +771,7 @@ impl Joined {
         inner.driver.datapath.set_credentials(now, self.index(), credentials, &mut batch)?;
         inner.driver.kick();
         if let Some(shared) = self.shared() {
-            shared.note_granted();
-            shared.set(Standing::Member, false);
+            shared.set_granted(inner, false);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use peersock_overlay::{JoinError, ManagedNetwork, NetworkConfig, NetworkId};
 
 use super::{Inner, Joined, Node, Standing};
 use crate::config::Network;
-use crate::management::{Answer, Client, JoinRequest, MembershipNews, STOPPED};
+use crate::management::{Answer, Client, JoinRequest, Left, MembershipNews, STOPPED};
 use crate::state::StateDir;
 use crate::sync;
 
@@ -145,7 +145,7 @@ impl<'a> Waiting<'a> {
         if let Some(joined) = node.network(self.network) {
             return Ok(joined);
         }
-        match node.join_for(described(request)?, None, true) {
+        match node.join_for(request.described().map_err(|error| error.to_string())?, None, true) {
             Err(JoinError::AlreadyJoined(_)) => node.network(self.network).ok_or(STOPPED.into()),
             joined => joined.map_err(|error| error.to_string().into()),
         }
@@ -160,18 +160,6 @@ impl Drop for Waiting<'_> {
             node.leave_locked(self.network);
         }
     }
-}
-
-/// Returns the network of a request.
-fn described(request: &JoinRequest) -> Result<Network, Cow<'static, str>> {
-    let network = match &request.invite {
-        Some(invite) => invite.network(),
-        None => Network::by_id(request.network).map_err(|error| error.to_string())?,
-    };
-    Ok(match &request.wish {
-        Some(wish) => network.with_wished_name(wish.clone()),
-        None => network,
-    })
 }
 
 /// Tells a program of the node's membership in a network until the program hangs up.
@@ -191,8 +179,7 @@ pub(super) fn serve(node: &Weak<Inner>, request: &JoinRequest, client: &Client) 
         let is_new = |standing: &Standing| told.as_ref().is_none_or(|(last, _)| last != standing);
         // The network may be left meanwhile, and is joined again then.
         let Ok(standing) = joined.wait_standing(SLICE, |_| (), is_new) else { continue };
-        let roots = request.invite.as_ref().map_or(&[][..], |invite| invite.roots());
-        joined.keep_names(request.local.as_ref(), roots);
+        joined.keep_names(request);
         let news = (standing, key(&joined));
         if told.as_ref() != Some(&news) {
             let line = serde_json::to_string(&MembershipNews::new(&news.0, news.1));
@@ -216,7 +203,11 @@ fn present(waiting: &Waiting<'_>, request: &JoinRequest) -> Result<(), Cow<'stat
     if let Some(invite) = &request.invite {
         node.add_roots(invite.roots().to_vec());
     }
-    let NetworkConfig::Managed(config) = described(request)?.into_config() else { return Ok(()) };
+    let NetworkConfig::Managed(config) =
+        request.described().map_err(|error| error.to_string())?.into_config()
+    else {
+        return Ok(());
+    };
     check_key(&joined, &config).map_err(|error| error.to_string())?;
     joined.ask_again(config.request.token, request.wish.clone());
     Ok(())
@@ -237,7 +228,7 @@ pub(super) fn leave(node: &Weak<Inner>, network: NetworkId) -> Answer {
         StateDir::forget_membership(state, network)
     };
     let had = forgotten.map_err(|error| error.to_string())?;
-    Ok(format!("{{\"left\": {had}}}"))
+    serde_json::to_string(&Left { left: had }).map_err(|_| "the answer cannot be written down".into())
 }
 
 #[cfg(test)]

@@ -318,6 +318,23 @@ fn an_id_leads_to_the_key_and_a_refusal_is_told() {
 }
 
 #[test]
+fn the_credentials_are_kept_before_anybody_hears_of_the_admission() {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let node = kept(place.path());
+    for round in 0..20 {
+        let joined = node.join(scene.invite()).expect("a good invite");
+        let standing = joined.wait_admitted(PATIENCE, |_| ()).expect("joined");
+        assert_eq!(standing, Standing::Member);
+        let record = StateDir::membership(place.path(), scene.id).expect("readable");
+        let has_credentials = record.is_some_and(|record| record.credentials.is_some());
+        assert!(has_credentials, "round {round}: only the program knows of it");
+        drop(joined);
+        assert!(peersock::management::leave(place.path(), scene.id).expect("a node that answers"));
+    }
+}
+
+#[test]
 fn another_key_with_the_same_id_is_refused() {
     let scene = Scene::new();
     let place = tempfile::tempdir().expect("a directory");

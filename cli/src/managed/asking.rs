@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peersock::management::{self, JoinRequest, Joining, ManagementError};
 use peersock::overlay::membership::{Credentials, NetworkKey};
 use peersock::state::{MembershipRecord, StateDir, StateError};
-use peersock::{Joined, Node, RootSource, Standing};
+use peersock::{Joined, Node, Standing};
 use peersock_attach::{Attached, wants_own_node};
 
 use crate::args::NodeArgs;
@@ -68,18 +68,10 @@ impl Asking {
     /// Begins with a node in this process.
     fn own(args: &NodeArgs, state: StateDir, request: &JoinRequest) -> Outcome<Asking> {
         let node = start_node(args, &state)?;
-        let network = match &request.invite {
-            Some(invite) => invite.network(),
-            None => peersock::Network::by_id(request.network)?,
-        };
-        let network = match &request.wish {
-            Some(name) => network.with_wished_name(name.clone()),
-            None => network,
-        };
         if let Some(invite) = &request.invite {
             node.add_roots(invite.roots().to_vec());
         }
-        let joined = node.join(network)?;
+        let joined = node.join(request.described()?)?;
         let ended = node.clone();
         signals::end_with(move |signal| {
             ended.shutdown(DRAIN);
@@ -109,6 +101,15 @@ impl Asking {
         })
     }
 
+    /// Returns true if a controller has said last that this machine is no member.
+    pub(super) fn is_denied(&self) -> bool {
+        let standing = match self {
+            Asking::Running { joining, .. } => Some(joining.standing().clone()),
+            Asking::Own { joined, .. } => joined.membership().map(|known| known.standing),
+        };
+        matches!(standing, Some(Standing::Denied(_)))
+    }
+
     /// Returns the network's key, once it is known.
     pub(super) fn key(&self) -> Option<NetworkKey> {
         match self {
@@ -125,12 +126,9 @@ impl Asking {
             kept(path, &joined)?;
         }
         node.shutdown(DRAIN);
-        if let Some(mut record) = StateDir::membership(path, request.network)? {
-            let roots = request.invite.as_ref().map_or(&[][..], |invite| invite.roots());
-            let new: Vec<RootSource> =
-                roots.iter().filter(|root| !record.roots.contains(root)).cloned().collect();
-            record.roots.extend(new);
-            record.name = request.local.as_ref().map(ToString::to_string).or(record.name);
+        if let Some(mut record) = StateDir::membership(path, request.network)?
+            && request.note_in(&mut record)
+        {
             state.keep_membership(&record)?;
         }
         Ok(())

@@ -158,12 +158,12 @@ pub(super) fn local_name(text: &str) -> Outcome<MemberName> {
 
 /// Fails if a name is another network's ID than `own`: `-n` takes it for that network.
 pub(super) fn check_no_id(local: &MemberName, own: Option<NetworkId>) -> Outcome {
-    match super::id_of(local.as_str()).filter(|id| Some(*id) != own) {
-        Some(_) => Err(Failure::usage(
+    match super::parse_id(local.as_str()) {
+        Ok(id) if Some(id) != own => Err(Failure::usage(
             format_args!("the name `{local}` is the ID of a network, which -n would lead to"),
             "choose a name such as `team`",
         )),
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -256,10 +256,7 @@ pub(super) fn own_record(
 
 /// Parses a block of IPv4 addresses.
 fn block(text: &str) -> Result<Prefix, String> {
-    let parsed = text.split_once('/').and_then(|(address, length)| {
-        let address: std::net::Ipv4Addr = address.parse().ok()?;
-        Prefix::new(address.into(), length.parse().ok()?)
-    });
+    let parsed = super::admin::block(text).ok().filter(|block| block.address().is_ipv4());
     parsed.ok_or_else(|| "a block is an IPv4 address and a number of bits: 10.77.0.0/24".to_owned())
 }
 

@@ -93,20 +93,15 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
         return Err(JoinError::OtherKey(id).into());
     }
     let mut asking = Asking::begin(&args.node, &path, &request)?;
-    let (admitted, is_answered) = wait(&mut asking, args.wait, known.is_none() && request.invite.is_none());
+    let admitted = wait(&mut asking, args.wait, known.is_none() && request.invite.is_none());
+    let is_denied = asking.is_denied();
     asking.end(&path, &request, admitted.is_ok())?;
     // Without a controller's word the machine is what it was.
-    if let (Err(_), false, Some(record)) = (&admitted, is_answered, current) {
+    if let (Err(_), false, Some(record)) = (&admitted, is_denied, current) {
         keep_names(&path, record, args)?;
         return told(&path, id, args.json, "is a member already");
     }
     admitted?;
-    if StateDir::membership(&path, id)?.is_none() {
-        return Err(Failure::new(
-            "the network is not kept in the state directory",
-            "check its disk, and join again",
-        ));
-    }
     told(&path, id, args.json, "joined")
 }
 
@@ -121,7 +116,7 @@ fn described(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
         })?;
         return Ok((invite.id(), Some(invite)));
     }
-    let id: NetworkId = text.trim().replace('-', "").parse().map_err(|error| {
+    let id = super::parse_id(text).map_err(|error| {
         Failure::usage(
             format_args!("`{}` is no invite and no network ID: {error}", crate::output::escape(text)),
             "give the line that `peersock network invite` prints, or 16 hexadecimal digits",
@@ -163,25 +158,12 @@ fn keep_names(path: &Path, mut record: MembershipRecord, args: &JoinArgs) -> Out
 
 /// Waits for the decision of a controller, and tells what it waits for.
 ///
-/// `is_new` is true if nobody has told this machine the network's key before. Returns also if a controller
-/// has denied the membership.
-fn wait(asking: &mut Asking, for_approval: Duration, is_new: bool) -> (Outcome, bool) {
-    let mut is_denied = false;
-    let admitted = wait_for_answer(asking, for_approval, is_new, &mut is_denied);
-    (admitted, is_denied)
-}
-
-fn wait_for_answer(
-    asking: &mut Asking,
-    for_approval: Duration,
-    mut is_new: bool,
-    is_denied: &mut bool,
-) -> Outcome {
+/// `is_new` is true if nobody has told this machine the network's key before.
+fn wait(asking: &mut Asking, for_approval: Duration, mut is_new: bool) -> Outcome {
     let begun = Instant::now();
     let (mut is_answered, mut is_told) = (false, false);
     let mut told = None;
     let mut tell = |standing: &Standing, key: Option<NetworkKey>| {
-        *is_denied = matches!(standing, Standing::Denied(_));
         if is_new && let Some(key) = key {
             is_new = false;
             stdio::note(format_args!(
@@ -253,11 +235,16 @@ fn unanswered(asking: &Asking, standing: &Standing) -> Failure {
 
 /// Tells what this machine is in a network.
 fn told(path: &Path, id: NetworkId, is_json: bool, how: &str) -> Outcome {
-    let Some(record) = StateDir::membership(path, id)? else { return Ok(()) };
+    let record = StateDir::membership(path, id)?;
+    let Some(record @ MembershipRecord { credentials: Some(credentials), .. }) = &record else {
+        return Err(Failure::new(
+            "the membership is not kept in the state directory",
+            "check its disk, and whether another command has just left the network, and join again",
+        ));
+    };
     if is_json {
-        return print(to_json(path, &record)?);
+        return print(to_json(path, record)?);
     }
-    let Some(credentials) = &record.credentials else { return Ok(()) };
     let grant = credentials.certificate().grant();
     let mut parts = vec![grant.name.to_string()];
     parts.extend(grant.addresses().map(|one| one.to_string()));
@@ -265,7 +252,7 @@ fn told(path: &Path, id: NetworkId, is_json: bool, how: &str) -> Outcome {
     let tags: Vec<_> = grant.tags.iter().map(ToString::to_string).collect();
     let tags = if tags.is_empty() { String::new() } else { format!("; tags {}", tags.join(", ")) };
     let left = duration::shown(credentials.certificate().end().since(now()));
-    let name = record.name.unwrap_or_else(|| id.to_string());
+    let name = record.name.clone().unwrap_or_else(|| id.to_string());
     let what = if how == "joined" { format!("joined {name} as") } else { format!("{how} of {name}:") };
     print(format_args!("{what} {}{tags}; works {left} without the controller", parts.join(", ")))
 }
@@ -319,9 +306,9 @@ pub(crate) struct LeaveArgs {
 
 pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
     let path = args.state.path()?;
-    let id = match super::id_of(&args.network) {
-        Some(id) => id,
-        None => super::named(&path, &args.network)?.ok_or_else(|| not_here(&args.network))?,
+    let id = match super::parse_id(&args.network) {
+        Ok(id) => id,
+        Err(_) => super::named(&path, &args.network)?.ok_or_else(|| not_here(&args.network))?,
     };
     let was_member = StateDir::membership(&path, id)?.is_some_and(|record| record.credentials.is_some());
     let is_controller = super::is_controller_of(&path, id);

@@ -29,14 +29,15 @@ use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use peersock::NetworkId;
+use peersock::overlay::ParseNetworkIdError;
 use peersock::overlay::membership::{NetworkKey, UnixTime};
 
 use crate::args::{NodeArgs, StateArgs};
 use crate::failure::{Failure, Outcome};
 
-/// Returns the network whose ID a text is, also in groups with hyphens as `create` shows it.
-fn id_of(text: &str) -> Option<NetworkId> {
-    text.trim().replace('-', "").parse().ok()
+/// Parses the ID of a network, also in groups with hyphens as `create` shows it.
+fn parse_id(text: &str) -> Result<NetworkId, ParseNetworkIdError> {
+    text.trim().replace('-', "").parse()
 }
 
 /// State directory of a command that starts no node.

@@ -1,6 +1,5 @@
 //! Node at which a controller serves: the one that the machine's programs share, or one in this process.
 
-use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +9,7 @@ use peersock::overlay::ManagedNetwork;
 use peersock::overlay::membership::{Answer, Credentials, Head, Question, Revocations};
 use peersock::state::{StateDir, StateError};
 use peersock::{Joined, MemberQuestion, Network, Node, NodeId, PublicIdentity, Seat};
-use peersock_attach::{Answered, Asked, Attached, Bytes, Refusal, Told};
+use peersock_attach::{Answered, Asked, Attached, Bytes, Refusal};
 use peersock_controller::{Controller, Renewals};
 
 use super::now;
@@ -57,7 +56,7 @@ pub(super) enum Place {
     Shared(Attached),
 }
 
-/// What members' questions need of the controller. It has a thread of its own.
+/// Parts of the controller that answer members' questions, on a thread of their own.
 #[derive(Clone)]
 pub(super) struct Answers {
     controller: Arc<Mutex<Controller>>,
@@ -119,6 +118,8 @@ impl Place {
     pub(super) fn open(args: &SharedNodeArgs, path: &Path, answers: &Answers) -> Outcome<Place> {
         let id = lock(&answers.controller).network();
         let network = Network::by_id(id)?;
+        // The node's end shows in [`Place::has_ended`].
+        let tell = |told| _ = attachment::show(told);
         let attached = attachment::open(args, COMMAND.to_owned(), &[network], ATTACH, tell)?;
         let credentials = lock(&answers.controller).credentials(now()).ok_or_else(super::right_has_ended)?;
         let Some(attached) = attached else { return Place::own(args, path, answers, credentials) };
@@ -270,16 +271,6 @@ impl Comeback {
 /// Returns the pause after some failures.
 fn pause(failures: u32) -> Duration {
     LAST_PAUSE.min(FIRST_PAUSE * 2_u32.pow(failures.min(MAX_FAILURES)))
-}
-
-/// Passes on what the shared node says. Its end shows in [`Place::has_ended`].
-fn tell(told: Told) {
-    match told {
-        Told::Note(note) => stdio::note(note),
-        // If stderr is closed, nobody reads the log.
-        Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
-        Told::Lost(_) => {}
-    }
 }
 
 fn failure(refusal: Refusal) -> Failure {

@@ -182,7 +182,7 @@ impl Serving {
             self.flush(controller, place);
         }
         // By another command.
-        let is_delegated = *lock(controller).head(now()).0.delegation() != self.delegation;
+        let is_delegated = self.told.as_ref().is_some_and(|own| *own.delegation() != self.delegation);
         if is_delegated || self.renewed.elapsed() >= RENEW_INTERVAL {
             self.renewed = Instant::now();
             self.renew(controller, place, is_delegated);

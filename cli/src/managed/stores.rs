@@ -62,7 +62,7 @@ pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
     let mut failed = None;
     // A restored network has the name of the backup in its store, and may have another one here.
     let local = |named| super::named(state, named).ok().flatten().filter(|id| is_controller_of(state, *id));
-    let meant = named.and_then(|named| super::id_of(named).or_else(|| local(named)));
+    let meant = named.and_then(|named| super::parse_id(named).ok().or_else(|| local(named)));
     for id in all(state)? {
         let controller = match open_one(state, id) {
             Ok(controller) => controller,

@@ -1,7 +1,7 @@
 //! The node that serves the program: the one that programs share, or one of this process alone.
 
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use peersock::state::{StateDir, StateError};
 use peersock::{IdentitySource, Network, Node, ProgramStatus, StartError};
-use peersock_attach::{Attached, Told};
+use peersock_attach::Attached;
 use peersock_bsd::Client;
 use peersock_socket_server::{FdServer, Outstanding};
 
@@ -156,20 +156,15 @@ impl SharedNode {
         let [is_ending, was_lost] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let (ends, lost) = (Arc::clone(&is_ending), Arc::clone(&was_lost));
         let name = args.program[0].display().to_string();
-        let tell = move |told| match told {
-            Told::Note(note) => stdio::note(note),
-            // If stderr is closed, nobody reads the log.
-            Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
-            Told::Lost(_) if ends.load(Ordering::SeqCst) => {}
-            Told::Lost(tag) => {
-                let note = format!(
-                    "the node that programs share has ended, so {name} has no network: end it, and start it \
-                     again under `peersock run`"
-                );
-                // First, because the program may end as soon as its calls do, and this process with it.
-                say_within(NOTE, note, &lost);
-                FdServer::end_sockets_of(tag);
-            }
+        let tell = move |told| {
+            let Some(tag) = attachment::show(told).filter(|_| !ends.load(Ordering::SeqCst)) else { return };
+            let note = format!(
+                "the node that programs share has ended, so {name} has no network: end it, and start it again \
+                 under `peersock run`"
+            );
+            // First, because the program may end as soon as its calls do, and this process with it.
+            say_within(NOTE, note, &lost);
+            FdServer::end_sockets_of(tag);
         };
         let Some(attached) = attachment::open(&args.node, program_name(args), networks, Duration::MAX, tell)?
         else {

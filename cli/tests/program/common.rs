@@ -326,6 +326,16 @@ impl Finished {
     }
 }
 
+/// Waits until something is so. Fails with `otherwise` if it takes too long.
+#[track_caller]
+pub(crate) fn wait_until(otherwise: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{otherwise}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Runs a command that needs no input until it ends.
 pub(crate) fn run(command: Command) -> Finished {
     Running::start(command).finish()

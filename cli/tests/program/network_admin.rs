@@ -1,11 +1,9 @@
 //! Commands for the network of a controller beside the one that runs: invites, changes, settings, removals.
 
-use std::time::{Duration, Instant};
-
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::{Finished, PATIENCE, Running, run, signal};
+use crate::common::{Finished, Running, run, signal, wait_until};
 use crate::managed::Machines;
 
 impl Machines {
@@ -70,14 +68,6 @@ fn without_times(value: &Value) -> Value {
                 .into()
         }
         other => other.clone(),
-    }
-}
-
-fn wait_until(otherwise: &str, is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "{otherwise}");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

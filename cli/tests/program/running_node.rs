@@ -1,11 +1,8 @@
 //! Managed networks that a machine joins, leaves and makes while programs use its node.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 
-use crate::common::{PATIENCE, Running, run};
+use crate::common::{Running, run, wait_until};
 use crate::managed::Machines;
 
 /// A network that needs no membership.
@@ -35,14 +32,6 @@ impl Machines {
     }
 }
 
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn a_machine_makes_joins_names_and_leaves_networks_while_its_programs_run() {
     let machines = Machines::new();
@@ -60,7 +49,7 @@ fn a_machine_makes_joins_names_and_leaves_networks_while_its_programs_run() {
     assert!(listed.contains("team") && listed.contains("own"), "{listed}");
 
     // Nobody uses the network now, and the next program does so by the same node.
-    until("the node leaves", || !machines.has_joined("beta", &id));
+    wait_until("the node stays in the network", || !machines.has_joined("beta", &id));
     let (listening, address) = machines.listen("beta", "7000");
     machines.admit("gamma");
     let reached = run(machines.command("gamma", &["dial", "-n", "team", &format!("{address}:7000")]));
@@ -104,7 +93,7 @@ fn programs_start_while_a_machine_waits_for_approval_and_a_second_wait_shows_the
         let finished = waited.wait_for_end().success();
         assert!(finished.text().starts_with("joined team as beta, 10.77.0.2"), "{}", finished.text());
     }
-    until("the node leaves", || !machines.has_joined("beta", &id));
+    wait_until("the node stays in the network", || !machines.has_joined("beta", &id));
 }
 
 #[test]
@@ -116,7 +105,7 @@ fn a_wait_that_is_killed_leaves_no_network_behind() {
     waiting.wait_for_stderr("waiting for approval, code ");
     assert!(machines.has_joined("beta", &id));
     drop(waiting);
-    until("the node leaves", || !machines.has_joined("beta", &id));
+    wait_until("the node stays in the network", || !machines.has_joined("beta", &id));
     // The request and the name stay.
     let repeated = run(machines.command("beta", &["join", &id, "--wait", "0s"]));
     repeated.failure(1, &["waits for approval"]);
@@ -137,7 +126,7 @@ fn a_node_that_shares_itself_with_nobody_joins_too() {
         let joined = run(join).success();
         assert!(joined.text().contains(" as beta, 10.77.0.2"), "{}", joined.text());
     }
-    until("the node leaves", || !machines.has_joined("beta", &id));
+    wait_until("the node stays in the network", || !machines.has_joined("beta", &id));
     assert!(machines.ok("beta", &["leave", &id]).contains("left"));
     drop(own);
     assert!(machines.refused("beta", &["leave", &id]).contains("has not joined"));

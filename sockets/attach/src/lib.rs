@@ -37,6 +37,7 @@ pub use connection::Connection;
 pub use events::ProgramEvents;
 pub use messages::{Ask, Joining, Network, Refusal, Reply, Setting, VERSION, Wish};
 pub use nicknames::NicknameRefusal;
+pub use peersock_fd::NodeTag;
 pub use place::Namespaces;
 pub use program_node::{JoinFailure, NodeError, ProgramNode};
 pub use questions::{Answer, Question, STEP};

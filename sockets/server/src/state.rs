@@ -210,7 +210,7 @@ impl ServerState {
                     Outcome::WaitsForDelivery => {
                         self.context.set_timer(Instant::now() + DELIVERY_CHECK_INTERVAL, key)
                     }
-                    Outcome::WaitsForAccept(until) => self.context.set_timer(until, key),
+                    Outcome::WaitsUntil(until) => self.context.set_timer(until, key),
                     Outcome::HasMore => self.context.set_timer(Instant::now(), key),
                     Outcome::Taken | Outcome::Ended => self.end_stream(key),
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peersock::overlay::membership::{MemberName, Tag, UnixTime};
 use peersock::{Invite, NetworkId, RootSource};
-use peersock_controller::{ChangeError, Controller, Invite as Stored, InviteOptions, Member, Standing};
+use peersock_controller::{Controller, Invite as Stored, InviteOptions, Member, Standing};
 
 use super::super::{duration, now, right_has_ended, who};
 use super::{OfNetwork, refused, served};
@@ -103,7 +103,7 @@ fn roots(named: &[String]) -> Outcome<Vec<RootSource>> {
 
 /// Warns that a machine that uses an invite gets another name than that.
 fn warn_of_taken(controller: &mut Controller, name: &MemberName) -> Outcome {
-    let members = controller.members().map_err(|error| refused(ChangeError::Store(error)))?;
+    let members = controller.members().map_err(refused)?;
     let has_it = |one: &Member| one.standing != Standing::Removed && one.grant.name == *name;
     if members.iter().any(has_it) {
         stdio::note(format_args!(
@@ -166,7 +166,7 @@ pub(crate) fn invites(args: &InvitesArgs) -> Outcome {
 }
 
 fn stored(controller: &Controller) -> Outcome<Vec<Stored>> {
-    controller.invites().map_err(|error| refused(ChangeError::Store(error)))
+    controller.invites().map_err(refused)
 }
 
 fn is_usable(invite: &Stored, now: UnixTime) -> bool {

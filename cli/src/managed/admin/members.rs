@@ -1,7 +1,7 @@
 //! `peersock network members`: all members, and machines that wait.
 
 use peersock::overlay::membership::{Tag, UnixTime};
-use peersock_controller::{ChangeError, Member, Standing};
+use peersock_controller::{Member, Standing};
 
 use super::super::{comparable, duration, now};
 use super::{OfNetwork, refused};
@@ -26,8 +26,8 @@ pub(crate) struct ListArgs {
 
 pub(crate) fn list(args: &ListArgs) -> Outcome {
     let mut controller = args.of.open()?;
-    let members = controller.members().map_err(|error| refused(ChangeError::Store(error)))?;
-    let pending = controller.pending().map_err(|error| refused(ChangeError::Store(error)))?;
+    let members = controller.members().map_err(refused)?;
+    let pending = controller.pending().map_err(refused)?;
     if args.json {
         let members: Vec<_> = members.iter().map(to_json).collect();
         let pending: Vec<_> = pending
@@ -46,8 +46,9 @@ pub(crate) fn list(args: &ListArgs) -> Outcome {
         return print(serde_json::json!({ "key": key, "members": members, "pending": pending }));
     }
     stdio::note(format_args!("network {}, key {}", controller.network(), comparable(&controller.key())));
+    let own = args.of.own()?;
     for member in members.iter().filter(|member| member.standing != Standing::Removed) {
-        print(line(member, args.of.is_own(member)?, now()))?;
+        print(line(member, own == Some(member.grant.node), now()))?;
     }
     for one in &pending {
         print(format_args!(

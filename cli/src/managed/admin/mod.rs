@@ -16,10 +16,10 @@ pub(crate) use invites::{InviteArgs, InvitesArgs, UninviteArgs, invite, invites,
 pub(crate) use members::{ListArgs, list};
 pub(crate) use removal::{RevokeArgs, revoke};
 pub(crate) use reservations::{ReserveArgs, UnreserveArgs, reserve, unreserve};
-pub(crate) use settings::{SettingsArgs, settings};
+pub(crate) use settings::{SettingsArgs, block, settings};
 
 use peersock::state::StateDir;
-use peersock::{NetworkId, Status, management};
+use peersock::{NetworkId, NodeId, Status, management};
 use peersock_controller::{ChangeError, Controller, Member};
 
 use super::{DirectoryArgs, stores};
@@ -48,10 +48,9 @@ impl OfNetwork {
         stores::open(&self.state.path()?, self.network.as_deref().or(of_text.as_deref()))
     }
 
-    /// Returns true if a member is the controller's own node.
-    fn is_own(&self, member: &Member) -> Outcome<bool> {
-        let own = StateDir::peek_identity(&self.state.path()?)?.map(|own| own.node_id());
-        Ok(own == Some(member.grant.node))
+    /// Returns the controller's own node, if its identity exists.
+    fn own(&self) -> Outcome<Option<NodeId>> {
+        Ok(StateDir::peek_identity(&self.state.path()?)?.map(|own| own.node_id()))
     }
 
     /// Returns the status of the node here, with all its peers; `None` if none runs.
@@ -80,7 +79,8 @@ pub(super) fn described(member: &Member) -> String {
 }
 
 /// Returns the failure of a change.
-pub(super) fn refused(error: ChangeError) -> Failure {
+pub(super) fn refused(error: impl Into<ChangeError>) -> Failure {
+    let error = error.into();
     let hint = match &error {
         ChangeError::NotFound(_) => "list names, codes and addresses with `peersock network members`",
         ChangeError::Ambiguous { .. } => "give more digits of the node ID",

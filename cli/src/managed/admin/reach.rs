@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use peersock::overlay::NodeId;
 use peersock::{NetworkId, Status};
-use peersock_controller::{ChangeError, Controller, Member};
+use peersock_controller::{Controller, Member};
 
 use super::super::now;
 use super::{OfNetwork, refused};
@@ -60,12 +60,10 @@ impl Reach {
 /// Waits until all connected members know the newest removals, for a while at most. The members that were
 /// just removed do not count.
 pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Member]) -> Outcome<Reach> {
-    let failed = |error| refused(ChangeError::Store(error));
-    let epoch = controller.status(now()).map_err(failed)?.epoch;
-    let mut all = 0;
-    for member in controller.members().map_err(failed)?.iter().filter(|member| member.is_member()) {
-        all += usize::from(!of.is_own(member)?);
-    }
+    let epoch = controller.status(now()).map_err(refused)?.epoch;
+    let (members, own) = (controller.members().map_err(refused)?, of.own()?);
+    let is_other = |member: &&Member| member.is_member() && own != Some(member.grant.node);
+    let all = members.iter().filter(is_other).count();
     let removed = removed.iter().map(|member| member.grant.node).collect();
     let (begun, mut pause) = (Instant::now(), PAUSE);
     loop {

@@ -83,7 +83,7 @@ pub(crate) fn unreserve(args: &UnreserveArgs) -> Outcome {
 }
 
 pub(super) fn all(controller: &Controller) -> Outcome<Vec<(IpAddr, Holder)>> {
-    controller.reservations().map_err(|error| refused(ChangeError::Store(error)))
+    controller.reservations().map_err(refused)
 }
 
 /// Returns the name of whom an address is reserved for, or the node ID.

@@ -61,7 +61,7 @@ pub(crate) fn settings(args: &SettingsArgs) -> Outcome {
     for (tag, outlive) in &args.tags {
         controller.set_tag_outlive(now(), &who(), tag, *outlive).map_err(refused)?;
     }
-    let pools = controller.status(now()).map_err(|error| refused(ChangeError::Store(error)))?.pools;
+    let pools = controller.status(now()).map_err(refused)?.pools;
     if args.json {
         return print(to_json(&controller, &pools)?);
     }
@@ -172,7 +172,8 @@ fn tag_outlive(text: &str) -> Result<(Tag, Outlive), String> {
     Ok((tag, outlive_or_default(time)?))
 }
 
-fn block(text: &str) -> Result<Prefix, String> {
+/// Parses a block of addresses.
+pub(crate) fn block(text: &str) -> Result<Prefix, String> {
     let parsed = text
         .split_once('/')
         .and_then(|(address, length)| Prefix::new(address.parse().ok()?, length.parse().ok()?));

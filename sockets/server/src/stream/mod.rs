@@ -4,6 +4,7 @@ mod to_application;
 mod to_peer;
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
@@ -33,6 +34,13 @@ const ROUNDS_PER_TURN: usize = 4;
 /// last time. Until then it waits for the application to accept it through the library.
 const FIRST_ACCEPT_CHECK: Duration = Duration::from_secs(2);
 const LAST_ACCEPT_CHECK: Duration = Duration::from_secs(60);
+
+/// Time for which an application can ask for the delivery of what it has written, after both directions have
+/// ended. Later, its peer is left to the connection, which gives up by itself once nobody has it open.
+const MAX_DELIVERY_TIME: Duration = Duration::from_secs(60);
+
+/// Bounds of the interval of looks at the delivery, which is a quarter of the time that it has taken.
+const DELIVERY_LOOKS: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(250)];
 
 /// Time for which a connection still counts as waiting after the application has accepted it unnoticed,
 /// without reading or writing.
@@ -82,8 +90,11 @@ pub(super) struct Stream {
     ended: bool,
     /// Set during a drain: exactly the bytes written before its start are taken.
     draining: bool,
-    /// Set once the application has closed its descriptor.
+    /// Set once the application has closed its descriptor. After the peer's end, it may also have shut down
+    /// its direction, which looks the same.
     hung_up: bool,
+    /// Time at which both directions had ended, if data waited for its acknowledgement then.
+    delivering_since: Option<Instant>,
     /// Set if the application closed the descriptor with unread data.
     left_unread: bool,
     /// States of the directions from the application and to the application.
@@ -124,8 +135,8 @@ pub(super) enum Outcome {
     Waits,
     /// Waiting for the acknowledgement of sent data, which causes no event.
     WaitsForDelivery,
-    /// Broken, and waiting until then for the application to accept it.
-    WaitsForAccept(Instant),
+    /// Waiting for events, and for this time.
+    WaitsUntil(Instant),
     /// Interrupted with work left, because other streams have their turn.
     HasMore,
     /// Drained: everything the application has written is on its way.
@@ -178,6 +189,7 @@ impl Stream {
             ended: false,
             draining: false,
             hung_up: false,
+            delivering_since: None,
             left_unread: false,
             to_peer: Way::Open,
             to_application: Way::Open,
@@ -322,7 +334,7 @@ impl Stream {
             _ if self.hung_up && self.to_peer == Way::Ended => {
                 // The application had shut down its direction before it closed the descriptor.
                 self.reset_if_unread();
-                Outcome::Ended
+                self.next_look_at_delivery().map_or(Outcome::Ended, Outcome::WaitsUntil)
             }
             // Its written data waits for a peer that may be waiting for it to read.
             _ if self.hung_up && self.has_unread() => {
@@ -351,6 +363,27 @@ impl Stream {
         }
     }
 
+    /// Returns the time of the next look at the delivery of the written data; `None` once there is no more to
+    /// say. The application that has shut down its direction may ask for the delivery (SIOCOUTQ, SO_ERROR).
+    fn next_look_at_delivery(&mut self) -> Option<Instant> {
+        let may_be_open = self.to_application == Way::Ended && !self.options.resets_on_close();
+        if !may_be_open || self.draining || self.left_unread || self.connection.flow().unacked() == 0 {
+            return None;
+        }
+        let now = Instant::now();
+        if self.delivering_since.is_none() {
+            // The end follows the data. An error means that the connection has broken, which the next look
+            // finds.
+            let _ = self.connection.shutdown(Shutdown::Write);
+        }
+        let since = *self.delivering_since.get_or_insert(now);
+        // A reset is an event.
+        self.connection.waiters().register(Interest::Read, &self.waker);
+        let taken = now.saturating_duration_since(since);
+        let [least, most] = DELIVERY_LOOKS;
+        (taken < MAX_DELIVERY_TIME).then(|| now + (taken / 4).clamp(least, most))
+    }
+
     /// Handles the end of a broken stream. A connection that the application has not accepted yet waits.
     /// Until the library writes to an accepted descriptor, the server has no process to which it could report
     /// a reset. An application that accepts by a direct system call writes nothing.
@@ -361,7 +394,7 @@ impl Stream {
         let now = Instant::now();
         let (look, is_last) = *self.accept_look.get_or_insert((now + FIRST_ACCEPT_CHECK, false));
         if now < look {
-            return Outcome::WaitsForAccept(look);
+            return Outcome::WaitsUntil(look);
         }
         self.was_shown = true;
         if is_last || resets.show_early(self.unix.as_fd(), self.holder, self.origin.id()) {
@@ -369,7 +402,7 @@ impl Stream {
         }
         let last = now + LAST_ACCEPT_CHECK;
         self.accept_look = Some((last, true));
-        Outcome::WaitsForAccept(last)
+        Outcome::WaitsUntil(last)
     }
 
     /// Returns true if it is an unaccepted connection of this listener. If the application accepts by a

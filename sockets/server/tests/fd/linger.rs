@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use peersock::Event;
 use peersock_fd::{Errno, SocketFlags};
+use rustix::net::Shutdown;
 
 use crate::common::{Served, overlay, set_bytes};
 
@@ -132,6 +133,80 @@ fn the_end_of_a_connection_that_was_closed_at_once_is_delivered() {
         File::from(accepted).read_to_end(&mut come).expect("its end, and not a reset");
         assert_eq!(come, said);
     }
+}
+
+/// Writes after the peer's end, and ends this direction, too.
+fn write_last(client: &OwnedFd, write: impl Fn(&OwnedFd)) {
+    assert_eq!(rustix::io::read(client, &mut [0; 1]), Ok(0));
+    write(client);
+    // A direct system call, as of programs without the library, whose shutdown waits for acknowledgements.
+    rustix::net::shutdown(client, Shutdown::Write).expect("a socket");
+}
+
+fn write_late(fd: &OwnedFd) {
+    rustix::io::write(fd, b"late").expect("room");
+}
+
+/// Waits until nothing waits for an acknowledgement (SIOCOUTQ), and returns the pending error (SO_ERROR).
+fn told(client: &OwnedFd) -> Option<Errno> {
+    let until = Instant::now() + Duration::from_secs(20);
+    while overlay(client).unacknowledged().unwrap_or(0) > 0 {
+        assert!(Instant::now() < until, "the data has an end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    overlay(client).take_error().expect("a socket")
+}
+
+/// The peer has closed before it gets anything. A program that has ended its direction last waits until its
+/// data is acknowledged, and asks for the error.
+#[test]
+fn data_that_comes_after_the_peer_has_closed_is_an_error() {
+    let (a, b) = Served::pair();
+    for round in 0..20 {
+        let (client, server) = a.connect(&b);
+        let client = OwnedFd::from(client);
+        drop(server);
+        write_last(&client, write_late);
+        let error = match round % 2 {
+            0 => told(&client),
+            _ => {
+                set_linger(&client, 60);
+                close_and_ask(client).1.err()
+            }
+        };
+        assert!(matches!(error, Some(Errno::CONNRESET | Errno::PIPE)), "{error:?} in round {round}");
+    }
+}
+
+/// The peer has only ended its direction, and reads.
+#[test]
+fn data_that_comes_after_the_peers_end_is_delivered() {
+    let (a, b) = Served::pair();
+    for (write, is_closed) in [(write_late as fn(&OwnedFd), false), (write_late, true), (fill, false)] {
+        let (client, server) = a.connect(&b);
+        let (client, mut server) = (OwnedFd::from(client), server);
+        overlay(&server).shutdown(Shutdown::Write).expect("a connection");
+        write_last(&client, write);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            server.read_to_end(&mut all).map(|_| all.len())
+        });
+        if is_closed {
+            drop(client);
+        } else {
+            assert_eq!(told(&client), None);
+        }
+        let read = reader.join().expect("no panic").expect("the data and its end");
+        assert!(read >= 4, "{read} bytes");
+    }
+    // Nothing is left of them.
+    a.server.begin_drain();
+    let until = Instant::now() + Duration::from_secs(20);
+    while a.server.undelivered().ends > 0 {
+        assert!(Instant::now() < until, "{:?}", a.server.undelivered());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(a.server.undelivered().lost, 0);
 }
 
 /// The peer has read the answer and closed, so nothing is lost when its node leaves before this end is
