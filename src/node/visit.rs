@@ -179,9 +179,10 @@ pub(super) fn serve(node: &Weak<Inner>, request: &JoinRequest, client: &Client) 
         let is_new = |standing: &Standing| told.as_ref().is_none_or(|(last, _)| last != standing);
         // The network may be left meanwhile, and is joined again then.
         let Ok(standing) = joined.wait_standing(SLICE, |_| (), is_new) else { continue };
-        joined.keep_names(request);
         let news = (standing, key(&joined));
-        if told.as_ref() != Some(&news) {
+        // A program that has gone may not rename what another one has named since.
+        if told.as_ref() != Some(&news) && !client.has_left() {
+            joined.keep_names(request);
             let line = serde_json::to_string(&MembershipNews::new(&news.0, news.1));
             let line = line.map_err(|_| "the standing cannot be written down")?;
             if client.tell(&line).is_err() {

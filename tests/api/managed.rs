@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use peersock::blocking::{TcpListener, TcpStream};
+use peersock::management;
 use peersock::overlay::membership::{
     Answer, Certificate, Credentials, Delegation, Denial, Grant, Head, NetworkSecret, Question, Revocation,
     Revocations, Rights, Serial, Token, UnixTime,
@@ -330,7 +331,7 @@ fn the_credentials_are_kept_before_anybody_hears_of_the_admission() {
         let has_credentials = record.is_some_and(|record| record.credentials.is_some());
         assert!(has_credentials, "round {round}: only the program knows of it");
         drop(joined);
-        assert!(peersock::management::leave(place.path(), scene.id).expect("a node that answers"));
+        assert!(management::leave(place.path(), scene.id).expect("a node that answers"));
     }
 }
 

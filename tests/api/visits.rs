@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::management::{self, JoinRequest, ManagementError};
-use peersock::state::StateDir;
+use peersock::state::{MembershipRecord, StateDir};
 use peersock::{Invite, JoinError, Network, Node, Standing};
 
 use super::managed::{Scene, echo, kept, until};
@@ -66,6 +67,24 @@ fn a_program_that_joins_meanwhile_keeps_the_network_and_its_connections() {
     std::thread::sleep(Duration::from_millis(1500));
     assert!(joined.wait_ready(LONG).is_ok() && stream.peer_addr().is_ok());
     let (_stream, _accepted) = echo(&node, &listener, scene.joined.address().into());
+}
+
+#[test]
+fn a_program_that_has_gone_renames_nothing() {
+    let (scene, place) = (Scene::new(), tempfile::tempdir().expect("a directory"));
+    let _node = kept(place.path());
+    let name = |record: Option<MembershipRecord>| record.and_then(|record| record.name);
+    let named = || name(StateDir::membership(place.path(), scene.id).expect("readable"));
+    let crew = JoinRequest { local: Some("crew".parse().expect("a name")), ..scene.request() };
+    drop(admitted(place.path(), &crew));
+    assert_eq!(named().as_deref(), Some("crew"));
+    let _joining = admitted(place.path(), &scene.request());
+    // The node looks after the first program once a second.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(named().as_deref(), Some("team"), "after {:?}", begun.elapsed());
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

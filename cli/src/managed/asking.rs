@@ -1,5 +1,6 @@
 //! Question for a membership: by the node that runs with the state directory, or by one in this process.
 
+use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,17 +25,88 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Time for which a node is drained at the end of a command.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Node that asks, until dropped.
-pub(super) enum Asking {
+/// Question of a command, until dropped.
+pub(super) struct Asking<'a> {
+    args: &'a NodeArgs,
+    path: &'a Path,
+    request: &'a JoinRequest,
+    asker: Asker,
+}
+
+/// Node that asks.
+enum Asker {
     /// The node that other programs use, too. The attachment keeps a shared one while this lives.
     Running { joining: Joining, _attached: Option<Attached> },
     /// A node of this process.
     Own { node: Node, joined: Joined, state: StateDir },
 }
 
-impl Asking {
+impl<'a> Asking<'a> {
     /// Begins to ask. Starts a node if none runs.
-    pub(super) fn begin(args: &NodeArgs, path: &Path, request: &JoinRequest) -> Outcome<Asking> {
+    pub(super) fn begin(args: &'a NodeArgs, path: &'a Path, request: &'a JoinRequest) -> Outcome<Asking<'a>> {
+        Ok(Asking { args, path, request, asker: Asker::begin(args, path, request)? })
+    }
+
+    /// Waits until the node is a member, and returns its standing then, or when `timeout` has passed. Asks by
+    /// another node if this one ends, as the node of another `peersock join` does.
+    pub(super) fn wait_admitted(
+        &mut self,
+        timeout: Duration,
+        mut told: impl FnMut(&Standing, Option<NetworkKey>),
+    ) -> Outcome<Standing> {
+        let waited = match &mut self.asker {
+            Asker::Running { joining, .. } => joining.wait_admitted(timeout, told),
+            Asker::Own { joined, .. } => {
+                joined.wait_admitted(timeout, |standing| told(standing, key(joined)))
+            }
+        };
+        match (waited, &self.asker) {
+            (Err(error), Asker::Running { .. }) if error.kind() == io::ErrorKind::NetworkDown => {
+                self.asker = Asker::begin(self.args, self.path, self.request)?;
+                Ok(Standing::Asking)
+            }
+            (waited, _) => Ok(waited?),
+        }
+    }
+
+    /// Returns true if a controller has said last that this machine is no member.
+    pub(super) fn is_denied(&self) -> bool {
+        let standing = match &self.asker {
+            Asker::Running { joining, .. } => Some(joining.standing().clone()),
+            Asker::Own { joined, .. } => joined.membership().map(|known| known.standing),
+        };
+        matches!(standing, Some(Standing::Denied(_)))
+    }
+
+    /// Returns the network's key, once it is known.
+    pub(super) fn key(&self) -> Option<NetworkKey> {
+        match &self.asker {
+            Asker::Running { joining, .. } => joining.key(),
+            Asker::Own { joined, .. } => key(joined),
+        }
+    }
+
+    /// Ends the question, after the answer is in the state directory if the machine is a member. Keeps the
+    /// names and roots there, also while a request waits, which the same command repeats.
+    pub(super) fn end(self, is_member: bool) -> Outcome {
+        let Asking { path, request, asker: Asker::Own { node, joined, state }, .. } = self else {
+            return Ok(());
+        };
+        if is_member {
+            kept(path, &joined)?;
+        }
+        node.shutdown(DRAIN);
+        if let Some(mut record) = StateDir::membership(path, request.network)?
+            && request.note_in(&mut record)
+        {
+            state.keep_membership(&record)?;
+        }
+        Ok(())
+    }
+}
+
+impl Asker {
+    fn begin(args: &NodeArgs, path: &Path, request: &JoinRequest) -> Outcome<Asker> {
         let begun = Instant::now();
         loop {
             let is_shared = Attached::is_offered(path);
@@ -50,13 +122,20 @@ impl Asking {
             match management::join(path, &asked) {
                 Ok(joining) => {
                     check_settings(args, attached.is_some());
-                    return Ok(Asking::Running { joining, _attached: attached });
+                    return Ok(Asker::Running { joining, _attached: attached });
                 }
                 Err(ManagementError::NotRunning { .. }) if attached.is_none() => {}
+                // It was about to end.
+                Err(ManagementError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NetworkDown && begun.elapsed() < IN_USE_FOR =>
+                {
+                    thread::sleep(RETRY);
+                    continue;
+                }
                 Err(error) => return Err(refused(path, error)),
             }
             match StateDir::open(path) {
-                Ok(state) => return Asking::own(args, state, request),
+                Ok(state) => return Asker::own(args, state, request),
                 // Its node, or the next one, can be asked soon.
                 Err(StateError::InUse { .. }) if begun.elapsed() < IN_USE_FOR => thread::sleep(RETRY),
                 Err(StateError::InUse { .. }) => in_use::open(path).map(drop)?,
@@ -66,7 +145,7 @@ impl Asking {
     }
 
     /// Begins with a node in this process.
-    fn own(args: &NodeArgs, state: StateDir, request: &JoinRequest) -> Outcome<Asking> {
+    fn own(args: &NodeArgs, state: StateDir, request: &JoinRequest) -> Outcome<Asker> {
         let node = start_node(args, &state)?;
         if let Some(invite) = &request.invite {
             node.add_roots(invite.roots().to_vec());
@@ -84,54 +163,7 @@ impl Asking {
                 .name("controller".into())
                 .spawn(move || joined.wait_peer(to, super::join::FIRST_ANSWER))?;
         }
-        Ok(Asking::Own { node, joined, state })
-    }
-
-    /// Waits until the node is a member, and returns its standing then, or when `timeout` has passed.
-    pub(super) fn wait_admitted(
-        &mut self,
-        timeout: Duration,
-        mut told: impl FnMut(&Standing, Option<NetworkKey>),
-    ) -> Outcome<Standing> {
-        Ok(match self {
-            Asking::Running { joining, .. } => joining.wait_admitted(timeout, told)?,
-            Asking::Own { joined, .. } => {
-                joined.wait_admitted(timeout, |standing| told(standing, key(joined)))?
-            }
-        })
-    }
-
-    /// Returns true if a controller has said last that this machine is no member.
-    pub(super) fn is_denied(&self) -> bool {
-        let standing = match self {
-            Asking::Running { joining, .. } => Some(joining.standing().clone()),
-            Asking::Own { joined, .. } => joined.membership().map(|known| known.standing),
-        };
-        matches!(standing, Some(Standing::Denied(_)))
-    }
-
-    /// Returns the network's key, once it is known.
-    pub(super) fn key(&self) -> Option<NetworkKey> {
-        match self {
-            Asking::Running { joining, .. } => joining.key(),
-            Asking::Own { joined, .. } => key(joined),
-        }
-    }
-
-    /// Ends the question, after the answer is in the state directory if the machine is a member. Keeps the
-    /// names and roots there, also while a request waits, which the same command repeats.
-    pub(super) fn end(self, path: &Path, request: &JoinRequest, is_member: bool) -> Outcome {
-        let Asking::Own { node, joined, state } = self else { return Ok(()) };
-        if is_member {
-            kept(path, &joined)?;
-        }
-        node.shutdown(DRAIN);
-        if let Some(mut record) = StateDir::membership(path, request.network)?
-            && request.note_in(&mut record)
-        {
-            state.keep_membership(&record)?;
-        }
-        Ok(())
+        Ok(Asker::Own { node, joined, state })
     }
 }
 

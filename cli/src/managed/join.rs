@@ -95,7 +95,7 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let mut asking = Asking::begin(&args.node, &path, &request)?;
     let admitted = wait(&mut asking, args.wait, known.is_none() && request.invite.is_none());
     let is_denied = asking.is_denied();
-    asking.end(&path, &request, admitted.is_ok())?;
+    asking.end(admitted.is_ok())?;
     // Without a controller's word the machine is what it was.
     if let (Err(_), false, Some(record)) = (&admitted, is_denied, current) {
         keep_names(&path, record, args)?;
@@ -159,7 +159,7 @@ fn keep_names(path: &Path, mut record: MembershipRecord, args: &JoinArgs) -> Out
 /// Waits for the decision of a controller, and tells what it waits for.
 ///
 /// `is_new` is true if nobody has told this machine the network's key before.
-fn wait(asking: &mut Asking, for_approval: Duration, mut is_new: bool) -> Outcome {
+fn wait(asking: &mut Asking<'_>, for_approval: Duration, mut is_new: bool) -> Outcome {
     let begun = Instant::now();
     let (mut is_answered, mut is_told) = (false, false);
     let mut told = None;
@@ -216,7 +216,7 @@ fn wait(asking: &mut Asking, for_approval: Duration, mut is_new: bool) -> Outcom
     }
 }
 
-fn unanswered(asking: &Asking, standing: &Standing) -> Failure {
+fn unanswered(asking: &Asking<'_>, standing: &Standing) -> Failure {
     match standing {
         Standing::Pending(code) => Failure::new(
             format_args!("nobody has approved the request with code {code}"),
