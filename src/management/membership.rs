@@ -12,7 +12,7 @@ use peersock_overlay::{NetworkId, NetworkIdError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{IO_TIMEOUT, ManagementError, Refusal, connected, request};
+use super::{IO_TIMEOUT, ManagementError, Refusal, STOPPED, connected, request};
 use crate::config::{Invite, Network, RootSource};
 use crate::node::Standing;
 use crate::state::{MembershipRecord, StateDir};
@@ -190,6 +190,10 @@ pub fn leave(state: &Path, network: NetworkId) -> Result<bool, ManagementError> 
     Ok(left.left)
 }
 
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::NetworkDown, "the running node has ended")
+}
+
 fn not_understood(path: &Path) -> ManagementError {
     let source = io::Error::new(io::ErrorKind::InvalidData, "its answer is not understood");
     ManagementError::Io { path: path.into(), source }
@@ -224,7 +228,10 @@ impl Joining {
                 return Ok(self.standing.clone());
             }
             match self.read_line(left)? {
-                Some(line) => self.take(&line).map_err(io::Error::other)?,
+                Some(line) => self.take(&line).map_err(|error| match error {
+                    ManagementError::Io { source, .. } => source,
+                    error => io::Error::other(error),
+                })?,
                 None => return Ok(self.standing.clone()),
             }
         }
@@ -241,7 +248,7 @@ impl Joining {
             Ok(_) if self.partial.ends_with(b"\n") => Ok(Some(std::mem::take(&mut self.partial))),
             // A refusal has no end of a line.
             Ok(_) if self.partial.starts_with(b"{\"error\"") => Ok(Some(std::mem::take(&mut self.partial))),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::NetworkDown, "the running node has ended")),
+            Ok(_) => Err(ended()),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 Ok(None)
             }
@@ -251,7 +258,10 @@ impl Joining {
 
     fn take(&mut self, line: &[u8]) -> Result<(), ManagementError> {
         if let Ok(Refusal { error, version }) = serde_json::from_slice(line) {
-            return Err(ManagementError::Refused { error, version });
+            return Err(match error == STOPPED {
+                true => ManagementError::Io { path: self.socket.clone(), source: ended() },
+                false => ManagementError::Refused { error, version },
+            });
         }
         let news = serde_json::from_slice(line).ok();
         let read = news.and_then(|news: MembershipNews| {

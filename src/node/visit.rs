@@ -129,6 +129,8 @@ struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     fn begin(node: &'a Weak<Inner>, network: NetworkId) -> Result<Waiting<'a>, &'static str> {
         let inner = node.upgrade().filter(|inner| !inner.is_down()).ok_or(STOPPED)?;
+        // After the end of an earlier visit, which leaves the network.
+        let _membership = sync::lock(&inner.membership);
         let visit = sync::lock(&inner.visits).begin(network);
         Ok(Waiting { node, network, visit })
     }

@@ -64,7 +64,7 @@ fn a_program_that_joins_meanwhile_keeps_the_network_and_its_connections() {
     drop(joining);
     // Another question about the same network ends, too.
     drop(admitted(place.path(), &scene.request()));
-    std::thread::sleep(Duration::from_millis(1500));
+    thread::sleep(Duration::from_millis(1500));
     assert!(joined.wait_ready(LONG).is_ok() && stream.peer_addr().is_ok());
     let (_stream, _accepted) = echo(&node, &listener, scene.joined.address().into());
 }

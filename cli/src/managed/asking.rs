@@ -11,6 +11,7 @@ use peersock::state::{MembershipRecord, StateDir, StateError};
 use peersock::{Joined, Node, Standing};
 use peersock_attach::{Attached, wants_own_node};
 
+use super::join::FIRST_ANSWER;
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::node::start_node;
@@ -61,7 +62,7 @@ impl<'a> Asking<'a> {
             }
         };
         match (waited, &self.asker) {
-            (Err(error), Asker::Running { .. }) if error.kind() == io::ErrorKind::NetworkDown => {
+            (Err(error), Asker::Running { .. }) if is_end_of_stream(&error) => {
                 self.asker = Asker::begin(self.args, self.path, self.request)?;
                 Ok(Standing::Asking)
             }
@@ -125,10 +126,7 @@ impl Asker {
                     return Ok(Asker::Running { joining, _attached: attached });
                 }
                 Err(ManagementError::NotRunning { .. }) if attached.is_none() => {}
-                // It was about to end.
-                Err(ManagementError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NetworkDown && begun.elapsed() < IN_USE_FOR =>
-                {
+                Err(error) if is_end(&error) && begun.elapsed() < FIRST_ANSWER => {
                     thread::sleep(RETRY);
                     continue;
                 }
@@ -161,7 +159,7 @@ impl Asker {
             // Its session shows the controller, and the roots know the way to it.
             thread::Builder::new()
                 .name("controller".into())
-                .spawn(move || joined.wait_peer(to, super::join::FIRST_ANSWER))?;
+                .spawn(move || joined.wait_peer(to, FIRST_ANSWER))?;
         }
         Ok(Asker::Own { node, joined, state })
     }
@@ -174,6 +172,21 @@ fn key(joined: &Joined) -> Option<NetworkKey> {
 /// Returns true if a node runs with the state directory, whoever has started it.
 fn is_running(path: &Path) -> bool {
     management::status(path, 0).is_ok()
+}
+
+/// Returns true if the asked node was about to end, as the node of another `peersock join` does. The next one
+/// can be asked.
+fn is_end(error: &ManagementError) -> bool {
+    match error {
+        ManagementError::NotRunning { .. } => true,
+        ManagementError::Io { source, .. } => is_end_of_stream(source),
+        _ => false,
+    }
+}
+
+fn is_end_of_stream(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NetworkDown};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NetworkDown)
 }
 
 /// Says that a node which runs already has its own settings. One that is shared refuses others.
