@@ -200,9 +200,12 @@ fn names_that_lead_nowhere_are_explained() {
     assert!(taken.stderr.contains("it becomes beta-2"), "{}", taken.stderr);
     let listed = machines.ok("alpha", &["network", "members"]);
     assert!(listed.lines().any(|line| line.contains("alpha") && line.ends_with("this machine")), "{listed}");
-    let alone = machines.refused("gamma", &["join", "7dc156211c9e24be", "--wait", "0s"]);
-    assert!(alone.contains("looking for a controller of the network"), "{alone}");
-    assert!(alone.contains("no member of the network was found"), "{alone}");
+    for (wait, seconds) in [("2s", 2), ("0s", 10)] {
+        let alone = machines.refused("gamma", &["join", "7dc156211c9e24be", "--wait", wait]);
+        let looking = format!("looking for a controller of the network, for {seconds} s at most");
+        assert!(alone.contains(&looking), "{alone}");
+        assert!(alone.contains("no member of the network was found"), "{alone}");
+    }
 }
 
 #[test]
