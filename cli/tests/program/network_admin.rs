@@ -251,6 +251,23 @@ fn a_removal_says_whom_it_has_reached_and_until_when_others_may_not_know_it() {
 }
 
 #[test]
+fn a_node_that_is_stopped_is_named() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    machines.admit("beta");
+    let stopped = Stopped::node_of(&machines, "alpha");
+    let silent = format!("the node with process {} does not answer", stopped.0);
+    let removed = machines.admin(&["revoke", "beta"]).success();
+    assert!(removed.text().contains("beta (10.77.0.2) is removed"), "{}", removed.text());
+    let said = format!("{silent}: nobody knows it until it does; members accept beta until");
+    assert!(removed.stderr.contains(&said), "{}", removed.stderr);
+    let invited = machines.admin(&["invite"]).success();
+    assert!(invited.stderr.contains(&format!("{silent}: it admits machines once")), "{}", invited.stderr);
+    let refused = machines.refused("alpha", &["status"]);
+    assert!(refused.contains(&format!("{silent}\nhint: run `kill -CONT {}`", stopped.0)), "{refused}");
+}
+
+#[test]
 fn removed_members_and_programs_are_listed_as_what_they_are() {
     let machines = Machines::new();
     let (_, _serving) = machines.network();

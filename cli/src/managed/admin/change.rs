@@ -7,7 +7,7 @@ use peersock_controller::{Change, ChangeError, Member};
 
 use super::super::{now, who};
 use super::settings::outlive_or_default;
-use super::{OfNetwork, members, refused, served};
+use super::{Here, OfNetwork, members, refused, served};
 use crate::failure::Outcome;
 use crate::output::print;
 use crate::stdio;
@@ -70,11 +70,13 @@ pub(crate) fn change(args: &ChangeArgs) -> Outcome {
     let node = before.grant.node.to_string();
     let after = controller.change(now(), &who(), &node, &change).map_err(refused)?;
     print(members::line(&after, false, now()))?;
-    if served(&args.of, &controller)?.is_none() {
-        let name = controller.name();
-        stdio::note(format_args!(
+    let name = controller.name();
+    match served(&args.of, &controller)? {
+        Here::Runs(_) => {}
+        Here::Silent(said) => stdio::note(format_args!("{said}: the change counts once it does")),
+        Here::Nobody => stdio::note(format_args!(
             "nobody serves {name} now: it counts once `peersock controller -n {name}` runs"
-        ));
+        )),
     }
     Ok(())
 }

@@ -77,10 +77,10 @@ fn accepted(controller: &Controller, removed: &[Member], now: UnixTime) -> Optio
 /// Says who knows of a removal, and what holds for the others.
 fn told(reach: Reach, network: &str, accepted: Option<&str>) -> String {
     let words = reach.words(network);
-    match (reach, accepted) {
+    match (&reach, accepted) {
         (_, None) => words,
         (reach, _) if reach.is_everybody() => words,
-        (Reach::Unsigned, Some(accepted)) => format!("{words}; members accept {accepted} at most"),
+        (Reach::Unsigned | Reach::Silent(_), Some(accepted)) => format!("{words}; members accept {accepted} at most"),
         (_, Some(accepted)) => format!("{words}, or accept {accepted} at most"),
     }
 }
