@@ -163,6 +163,8 @@ fn settings_and_reserved_addresses_hold_for_the_machines_that_join() {
     for line in ["outlive    3d", "outlive    2h for members with the tag lab"] {
         assert!(changed.text().lines().any(|shown| shown == line), "{}", changed.text());
     }
+    let said = "no member has the tag lab now: its time counts for those that get it";
+    assert!(changed.stderr.contains(said), "{}", changed.stderr);
     let set = machines.admin_json(&["settings", "--tag-outlive", "web=default"]);
     assert_eq!(set["outlive_s"], 3 * 86_400);
     assert_eq!(set["tag_outlive_s"], serde_json::json!({ "lab": 7200 }));
@@ -185,6 +187,8 @@ fn settings_and_reserved_addresses_hold_for_the_machines_that_join() {
     for (words, said) in [
         (&["settings", "--outlive", "31d"][..], "for 1h to 30d"),
         (&["settings", "--tag-outlive", "lab"], "give a tag and a time"),
+        (&["settings", "--tag-outlive", "lab=2h", "--tag-outlive", "lab=3h"], "the tag lab is given twice"),
+        (&["settings", "--pool", "10.78.0.0/24", "--pool", "10.79.0.0/24"], "a pool of IPv4 is given twice"),
         (&["settings", "--outlive", "2d", "--pool", "127.0.0.0/16"], "addresses of 127.0.0.0/16"),
         (&["reserve", "10.77.0.2", "gamma"], "10.77.0.2 cannot be reserved"),
         (&["reserve", "10.77.0.12", "delta"], "10.77.0.12 cannot be reserved"),
@@ -196,6 +200,14 @@ fn settings_and_reserved_addresses_hold_for_the_machines_that_join() {
     let other = machines.admin(&["settings", "--pool", "10.78.0.0/24", "--ephemeral-ipv4", "yes"]).success();
     assert!(other.text().contains("10.78.0.0/24") && !other.text().contains("none for"), "{}", other.text());
     assert!(other.stderr.contains("members keep the addresses that they have"), "{}", other.stderr);
+    assert!(other.text().contains("reserved   10.77.0.12 for beta, in no pool"), "{}", other.text());
+    let large = machines.admin_json(&["settings", "--pool", "fd00:77::/40", "--pool", "none"]);
+    assert_eq!(large["pools"][0]["pool"], "fd00:77::/40");
+    assert_eq!(large["pools"].as_array().map(Vec::len), Some(1));
+    assert!(large["pools"][0]["size"].as_f64().is_some_and(|size| size > u64::MAX as f64), "{large}");
+    let none = machines.ok("alpha", &["network", "settings", "--pool", "none"]);
+    assert!(none.contains("pool       none: members have the address that follows"), "{none}");
+    assert!(machines.ok("alpha", &["network", "members"]).contains("10.77.0.2"));
 }
 
 /// Lets a stopped process go on at the end, also of a test that fails.

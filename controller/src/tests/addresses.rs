@@ -123,6 +123,13 @@ fn members_get_addresses_of_pools_that_come_later() {
     assert_eq!(ipv4(&lab.join(2, None)), None);
     assert_eq!(denial(&lab.ask(3, Some(&token))), Some(Denial::NoAddress));
     lab.ask(u32::from_be_bytes([200; 4]), None);
+    // Without the pools, members keep their addresses, which are none of a block any more.
+    lab.controller.set_settings(lab.now, "alice", &Settings::default()).expect("valid");
+    let kept = lab.join(1, None).certificate().grant().clone();
+    assert_eq!((kept.ipv4, kept.ipv6), (grant.ipv4, grant.ipv6));
+    assert_eq!((grant.ipv4_length, grant.ipv6_length), (30, 64));
+    assert_eq!((kept.ipv4_length, kept.ipv6_length), (32, 128));
+    assert_eq!(ipv4(&lab.join(3, Some(&token))), None);
     let wrong = Settings { ipv4: pool("fd00::", 64), ..Settings::default() };
     assert_eq!(
         lab.controller.set_settings(lab.now, "alice", &wrong),
