@@ -190,17 +190,24 @@ fn settings_and_reserved_addresses_hold_for_the_machines_that_join() {
         (&["settings", "--tag-outlive", "lab=2h", "--tag-outlive", "lab=3h"], "the tag lab is given twice"),
         (&["settings", "--pool", "10.78.0.0/24", "--pool", "10.79.0.0/24"], "a pool of IPv4 is given twice"),
         (&["settings", "--outlive", "2d", "--pool", "127.0.0.0/16"], "addresses of 127.0.0.0/16"),
-        (&["reserve", "10.77.0.2", "gamma"], "10.77.0.2 cannot be reserved"),
-        (&["reserve", "10.77.0.12", "delta"], "10.77.0.12 cannot be reserved"),
-        (&["reserve", "192.0.2.1", "gamma"], "192.0.2.1 cannot be reserved"),
+        (&["reserve", "10.77.0.2", "gamma"], "the address 10.77.0.2 belongs to member beta"),
+        (&["reserve", "10.77.0.12", "delta"], "the address 10.77.0.12 is reserved for beta already"),
+        (&["reserve", "192.0.2.1", "gamma"], "the address 192.0.2.1 is in no pool"),
+        (&["reserve", "10.77.0.255", "gamma"], "the first or the last one of its pool"),
+        (&["reserve", "10.77.0.13", "1f3870be"], "no node ID begins with `1f3870be`, which looks like one"),
+        (&["revoke", "1f387"], "a node ID needs 6 digits at least"),
+        (&["change", "1f387", "--tag", "db"], "a node ID needs 6 digits at least"),
         (&["unreserve", "10.77.0.9"], "10.77.0.9 is not reserved"),
     ] {
         machines.changes_nothing(words, &[said]);
     }
+    machines.ok("alpha", &["network", "change", "beta", "--name", "database"]);
+    let reserved = &machines.admin_json(&["settings"])["reserved"];
+    assert_eq!(*reserved, serde_json::json!({ "10.77.0.12": "database" }));
     let other = machines.admin(&["settings", "--pool", "10.78.0.0/24", "--ephemeral-ipv4", "yes"]).success();
     assert!(other.text().contains("10.78.0.0/24") && !other.text().contains("none for"), "{}", other.text());
     assert!(other.stderr.contains("members keep the addresses that they have"), "{}", other.stderr);
-    assert!(other.text().contains("reserved   10.77.0.12 for beta, in no pool"), "{}", other.text());
+    assert!(other.text().contains("reserved   10.77.0.12 for database, in no pool"), "{}", other.text());
     let large = machines.admin_json(&["settings", "--pool", "fd00:77::/40", "--pool", "none"]);
     assert_eq!(large["pools"][0]["pool"], "fd00:77::/40");
     assert_eq!(large["pools"].as_array().map(Vec::len), Some(1));

@@ -25,7 +25,7 @@ Examples:
   peersock network change beta --tag db --untag web
   peersock network change 10.77.0.3 --outlive 2h")]
 pub(crate) struct ChangeArgs {
-    /// Name, address, or beginning of the node ID of a member
+    /// Name, address, or beginning of the node ID (at least six digits) of a member
     member: String,
 
     /// Name that the member gets

@@ -109,10 +109,16 @@ pub(super) fn refused(error: impl Into<ChangeError>) -> Failure {
         }
         ChangeError::NameTaken(_) => "choose another name: `peersock network members` lists those in use",
         ChangeError::Grant(_) => "give fewer or shorter tags",
-        ChangeError::Address(_) => {
-            "choose an address of a pool that no other member has and that is not reserved: `peersock network \
-             settings` and `members` list them"
+        ChangeError::FewDigits(_) => "list names and addresses with `peersock network members`, IDs with --json",
+        ChangeError::NotInPool(_) => "choose an address of a pool: `peersock network settings` lists them",
+        ChangeError::Unassignable(_) => "choose another address of the pool",
+        ChangeError::AddressTaken(..) => {
+            "choose an address that nobody has: `peersock network members` lists those in use"
         }
+        ChangeError::Reserved(..) => {
+            "choose another address, or end the reservation with `peersock network unreserve`"
+        }
+        ChangeError::NotReserved(_) => "list the reserved addresses with `peersock network settings`",
         _ => "list the members with `peersock network members`",
     };
     Failure::new(format_args!("nothing is changed: {error}"), hint)

@@ -20,7 +20,7 @@ Examples:
   peersock network revoke beta
   peersock network revoke 10.77.0.3 1f3870be274f")]
 pub(crate) struct RevokeArgs {
-    /// Name, address, or beginning of the node ID of a member; may be repeated
+    /// Name, address, or beginning of the node ID (at least six digits) of a member; may be repeated
     #[arg(required = true)]
     members: Vec<String>,
 
