@@ -8,7 +8,7 @@ use std::time::Duration;
 use peersock_overlay::membership::{
     Code, Denial, InvalidGrant, MemberName, Revocations, Role, Tag, Token, UnixTime,
 };
-use peersock_overlay::{NodeId, Prefix, PublicIdentity};
+use peersock_overlay::{NodeId, PublicIdentity};
 use rand::CryptoRng;
 use thiserror::Error;
 

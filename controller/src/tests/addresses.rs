@@ -102,7 +102,10 @@ fn reserved_addresses_wait_for_their_key_or_name() {
     assert_eq!(ipv4(&credentials), Some(3));
     let address = [10, 7, 0, 2].into();
     lab.controller.end_reservation(lab.now, "alice", address).expect("reserved");
-    assert_eq!(lab.controller.end_reservation(lab.now, "alice", address), Err(ChangeError::NotReserved(address)));
+    assert_eq!(
+        lab.controller.end_reservation(lab.now, "alice", address),
+        Err(ChangeError::NotReserved(address))
+    );
     assert_eq!(ipv4(&lab.join(1, None)), Some(2));
 }
 

@@ -109,7 +109,9 @@ pub(super) fn refused(error: impl Into<ChangeError>) -> Failure {
         }
         ChangeError::NameTaken(_) => "choose another name: `peersock network members` lists those in use",
         ChangeError::Grant(_) => "give fewer or shorter tags",
-        ChangeError::FewDigits(_) => "list names and addresses with `peersock network members`, IDs with --json",
+        ChangeError::FewDigits(_) => {
+            "list names and addresses with `peersock network members`, IDs with --json"
+        }
         ChangeError::NotInPool(_) => "choose an address of a pool: `peersock network settings` lists them",
         ChangeError::Unassignable(_) => "choose another address of the pool",
         ChangeError::AddressTaken(..) => {

@@ -80,7 +80,9 @@ fn told(reach: Reach, network: &str, accepted: Option<&str>) -> String {
     match (&reach, accepted) {
         (_, None) => words,
         (reach, _) if reach.is_everybody() => words,
-        (Reach::Unsigned | Reach::Silent(_), Some(accepted)) => format!("{words}; members accept {accepted} at most"),
+        (Reach::Unsigned | Reach::Silent(_), Some(accepted)) => {
+            format!("{words}; members accept {accepted} at most")
+        }
         (_, Some(accepted)) => format!("{words}, or accept {accepted} at most"),
     }
 }

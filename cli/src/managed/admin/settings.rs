@@ -90,7 +90,9 @@ fn tell_unused(controller: &mut Controller, tags: &[(Tag, Outlive)]) -> Outcome 
     let is_used = |tag| members.iter().any(|one| one.is_member() && one.grant.tags.contains(tag));
     for (tag, outlive) in tags {
         if outlive.is_some() && !is_used(tag) {
-            stdio::note(format_args!("no member has the tag {tag} now: its time counts for those that get it"));
+            stdio::note(format_args!(
+                "no member has the tag {tag} now: its time counts for those that get it"
+            ));
         }
     }
     Ok(())
@@ -269,6 +271,6 @@ mod tests {
     fn a_number_of_addresses_is_never_cut_off() {
         assert_eq!(number(254).to_string(), "254");
         assert_eq!(number(u64::MAX.into()).to_string(), u64::MAX.to_string());
-        assert_eq!(number(1 << 80).to_string(), "1.2089258196146292e24");
+        assert_eq!(number(1 << 80).to_string(), "1.2089258196146292e+24");
     }
 }
