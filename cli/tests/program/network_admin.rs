@@ -148,6 +148,15 @@ fn a_change_of_a_member_reaches_it_and_the_others() {
     drop((online, serving));
     let late = machines.admin(&["change", "database", "--outlive", "2h"]).success();
     assert!(late.stderr.contains("it counts once `peersock controller -n team` runs"), "{}", late.stderr);
+    let listed = machines.ok("alpha", &["network", "members"]);
+    assert!(
+        listed.lines().any(|line| line.contains("database") && line.contains("  outlive 2h  ")),
+        "{listed}"
+    );
+    let outlive = |member: Value| (member["name"].clone(), member["outlive_s"].clone());
+    let all: Vec<_> = machines.members().into_iter().map(outlive).collect();
+    assert!(all.contains(&("database".into(), 7200.into())), "{all:?}");
+    assert!(all.contains(&("gamma".into(), Value::Null)), "{all:?}");
 }
 
 #[test]
