@@ -29,14 +29,40 @@ pub(super) enum Asking {
     /// The node that other programs use, too. The attachment keeps a shared one while this lives.
     Running { joining: Joining, _attached: Option<Attached> },
     /// A node of this process.
-    Own { node: Node, joined: Joined, state: StateDir },
+    Own { node: Node, joined: Joined, request: Box<JoinRequest>, _state: StateDir },
+}
+
+/// Either the answer of the node that runs with a state directory, or the directory.
+pub(super) enum Reached<T> {
+    Node(T),
+    Directory(StateDir),
+}
+
+/// Asks the node that runs with a state directory, or opens the directory. `ask` returns `None` if no node
+/// can be asked. Waits for another command that uses the directory shortly.
+pub(super) fn ask_or_open<T>(
+    path: &Path,
+    mut ask: impl FnMut() -> Outcome<Option<T>>,
+) -> Outcome<Reached<T>> {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(Reached::Node(answer));
+        }
+        match StateDir::open(path) {
+            Ok(state) => return Ok(Reached::Directory(state)),
+            // Its node, or the next one, can be asked soon.
+            Err(StateError::InUse { .. }) if begun.elapsed() < IN_USE_FOR => thread::sleep(RETRY),
+            Err(StateError::InUse { .. }) => return in_use::open(path).map(Reached::Directory),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 impl Asking {
     /// Begins to ask. Starts a node if none runs.
     pub(super) fn begin(args: &NodeArgs, path: &Path, request: &JoinRequest) -> Outcome<Asking> {
-        let begun = Instant::now();
-        loop {
+        let reached = ask_or_open(path, || {
             let is_shared = Attached::is_offered(path);
             // A node that shares itself with no other program is asked all the same.
             let attached = match is_shared || !wants_own_node() && !is_running(path) {
@@ -50,18 +76,15 @@ impl Asking {
             match management::join(path, &asked) {
                 Ok(joining) => {
                     check_settings(args, attached.is_some());
-                    return Ok(Asking::Running { joining, _attached: attached });
+                    Ok(Some(Asking::Running { joining, _attached: attached }))
                 }
-                Err(ManagementError::NotRunning { .. }) if attached.is_none() => {}
-                Err(error) => return Err(refused(path, error)),
+                Err(ManagementError::NotRunning { .. }) if attached.is_none() => Ok(None),
+                Err(error) => Err(refused(path, error)),
             }
-            match StateDir::open(path) {
-                Ok(state) => return Asking::own(args, state, request),
-                // Its node, or the next one, can be asked soon.
-                Err(StateError::InUse { .. }) if begun.elapsed() < IN_USE_FOR => thread::sleep(RETRY),
-                Err(StateError::InUse { .. }) => in_use::open(path).map(drop)?,
-                Err(error) => return Err(error.into()),
-            }
+        });
+        match reached? {
+            Reached::Node(asking) => Ok(asking),
+            Reached::Directory(state) => Asking::own(args, state, request),
         }
     }
 
@@ -84,7 +107,7 @@ impl Asking {
                 .name("controller".into())
                 .spawn(move || joined.wait_peer(to, super::join::FIRST_ANSWER))?;
         }
-        Ok(Asking::Own { node, joined, state })
+        Ok(Asking::Own { node, joined, request: Box::new(request.clone()), _state: state })
     }
 
     /// Waits until the node is a member, and returns its standing then, or when `timeout` has passed.
@@ -95,9 +118,11 @@ impl Asking {
     ) -> Outcome<Standing> {
         Ok(match self {
             Asking::Running { joining, .. } => joining.wait_admitted(timeout, told)?,
-            Asking::Own { joined, .. } => {
-                joined.wait_admitted(timeout, |standing| told(standing, key(joined)))?
-            }
+            Asking::Own { joined, request, .. } => joined.wait_admitted(timeout, |standing| {
+                // First, because this process may be killed while it waits.
+                joined.keep_names(request);
+                told(standing, key(joined));
+            })?,
         })
     }
 
@@ -118,19 +143,14 @@ impl Asking {
         }
     }
 
-    /// Ends the question, after the answer is in the state directory if the machine is a member. Keeps the
-    /// names and roots there, also while a request waits, which the same command repeats.
-    pub(super) fn end(self, path: &Path, request: &JoinRequest, is_member: bool) -> Outcome {
-        let Asking::Own { node, joined, state } = self else { return Ok(()) };
+    /// Ends the question, after the answer is in the state directory if the machine is a member.
+    pub(super) fn end(self, path: &Path, is_member: bool) -> Outcome {
+        let Asking::Own { node, joined, request, _state } = self else { return Ok(()) };
+        joined.keep_names(&request);
         if is_member {
             kept(path, &joined)?;
         }
         node.shutdown(DRAIN);
-        if let Some(mut record) = StateDir::membership(path, request.network)?
-            && request.note_in(&mut record)
-        {
-            state.keep_membership(&record)?;
-        }
         Ok(())
     }
 }
@@ -153,15 +173,20 @@ fn check_settings(args: &NodeArgs, is_attached: bool) {
 
 fn refused(path: &Path, error: ManagementError) -> Failure {
     match error {
-        ManagementError::Refused { error, .. } if error == "unknown request" => match in_use::open(path) {
-            Err(failure) => failure,
-            Ok(_) => Failure::new("the node of another version has just ended", "run the command again"),
-        },
+        ManagementError::Refused { error, .. } if error == "unknown request" => older(path),
         ManagementError::Refused { error, .. } => Failure::new(
             format_args!("the node that runs here does not join: {error}"),
             "check the invite or the ID; `peersock networks` lists those of this machine",
         ),
         error => error.into(),
+    }
+}
+
+/// Returns the failure of a node that does not know a request.
+pub(super) fn older(path: &Path) -> Failure {
+    match in_use::open(path) {
+        Err(failure) => failure,
+        Ok(_) => Failure::new("the node of another version has just ended", "run the command again"),
     }
 }
 

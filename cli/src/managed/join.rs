@@ -8,13 +8,13 @@ use peersock::overlay::membership::{Denial, MemberName, NetworkKey, UnixTime};
 use peersock::state::{MembershipRecord, StateDir, StateError};
 use peersock::{Invite, JoinError, NetworkId, Standing};
 
-use super::asking::Asking;
+use super::asking::{Asking, Reached, ask_or_open, older};
 use super::known::words_of_denial;
 use super::{DirectoryArgs, duration, now};
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
-use crate::{in_use, stdio};
+use crate::stdio;
 
 /// Join a managed network, with an invite or by its ID
 ///
@@ -102,7 +102,7 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let is_new = known.is_none() && request.invite.is_none();
     let admitted = wait(&mut asking, begun, args.wait, is_new);
     let is_denied = asking.is_denied();
-    asking.end(&path, &request, admitted.is_ok())?;
+    asking.end(&path, admitted.is_ok())?;
     // Without a controller's word the machine is what it was.
     if let (Err(_), false, Some(record)) = (&admitted, is_denied, current) {
         keep_names(&path, record, args)?;
@@ -184,7 +184,7 @@ fn wait(asking: &mut Asking, begun: Instant, within: Duration, mut is_new: bool)
             is_new = false;
             stdio::note(format_args!(
                 "the network's key is {}: compare it with the one that `peersock network members` shows at the \
-                 controller; it is remembered from now on",
+                 controller",
                 super::comparable(&key)
             ));
         }
@@ -359,30 +359,19 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
 
 /// Forgets a membership, or lets the node that runs leave the network. Returns false if there is none.
 fn forgotten(path: &Path, id: NetworkId) -> Outcome<bool> {
-    let begun = Instant::now();
-    loop {
-        match StateDir::open(path) {
-            Ok(state) => return Ok(state.forget_membership(id)?),
-            Err(StateError::InUse { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        match management::leave(path, id) {
-            // Another command uses the directory for a moment.
-            Err(ManagementError::NotRunning { .. }) if begun.elapsed() < FIRST_ANSWER => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            // An older node.
-            Err(ManagementError::Refused { error, .. }) if error == "unknown request" => {
-                in_use::open(path).map(drop)?;
-            }
-            Err(ManagementError::Refused { error, .. }) => {
-                return Err(Failure::new(
-                    format_args!("the network is not left: {error}"),
-                    "end `peersock controller` of this network first, and leave it then",
-                ));
-            }
-            left => return Ok(left?),
-        }
+    let left = ask_or_open(path, || match management::leave(path, id) {
+        Ok(left) => Ok(Some(left)),
+        Err(ManagementError::NotRunning { .. }) => Ok(None),
+        Err(ManagementError::Refused { error, .. }) if error == "unknown request" => Err(older(path)),
+        Err(ManagementError::Refused { error, .. }) => Err(Failure::new(
+            format_args!("the network is not left: {error}"),
+            "end `peersock controller` of this network first, and leave it then",
+        )),
+        Err(error) => Err(error.into()),
+    });
+    match left? {
+        Reached::Node(left) => Ok(left),
+        Reached::Directory(state) => Ok(state.forget_membership(id)?),
     }
 }
 

@@ -4,9 +4,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::{Finished, PATIENCE, Running, peersock, run};
+use crate::common::{Finished, PATIENCE, Running, peersock, run, vanish};
 
 /// Machines of one test, each with a state directory.
 pub(crate) struct Machines(tempfile::TempDir);
@@ -112,6 +113,7 @@ fn a_machine_joins_by_an_invite_and_talks_and_a_removal_ends_it() {
     assert!(machines.ok("beta", &["join", &id]).contains("is a member already"));
     let used = machines.refused("gamma", &["join", &invite]);
     assert!(used.contains("as often as it may be"), "{used}");
+    assert_eq!(machines.ok("gamma", &["networks"]), "", "a refused request leaves nothing");
     assert!(machines.ok("beta", &["networks"]).contains("10.77.0.2"));
 
     let (_listening, address) = machines.listen("beta", "7000");
@@ -465,6 +467,41 @@ fn the_machine_of_the_controller_leaves_by_force_alone() {
     let left = run(machines.command("alpha", &["leave", "team", "--force"]));
     assert!(left.status.success() && left.stderr.contains("store stays"), "{}", left.stderr);
     drop(machines.serve("alpha"));
+}
+
+#[test]
+fn a_machine_whose_request_is_refused_at_once_keeps_nothing_of_it() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let used = machines.invite(&["--name", "beta"]);
+    machines.ok("beta", &["join", &used]);
+    let denied = Running::start(machines.command("delta", &["join", &id, "--name", "delta"]));
+    let code = denied.wait_for_stderr("waiting for approval, code ")[..7].to_owned();
+    machines.ok("alpha", &["network", "deny", &code]);
+    denied.wait_for_end();
+    machines.ok("delta", &["leave", &id]);
+    for own_node in ["", "1"] {
+        for (machine, words) in [("gamma", ["join", &used]), ("delta", ["join", &id])] {
+            let mut joining = machines.command(machine, &words);
+            joining.env("PEERSOCK_OWN_NODE", own_node);
+            run(joining).failure(1, &["not admitted: "]);
+            assert_eq!(machines.ok(machine, &["networks", "--json"]), "[]", "{machine}");
+        }
+    }
+}
+
+#[test]
+fn the_name_of_a_network_lasts_when_the_command_is_killed_that_waits() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    for (machine, own_node) in [("beta", ""), ("gamma", "1")] {
+        let mut joining = machines.command(machine, &["join", &id, "--as", "office"]);
+        joining.env("PEERSOCK_OWN_NODE", own_node);
+        let joining = Running::start(joining);
+        joining.wait_for_stderr("waiting for approval, code ");
+        vanish(Signal::KILL, joining.id());
+        assert!(machines.ok(machine, &["networks"]).starts_with("office"), "{machine}");
+    }
 }
 
 /// The machine of the controller is lost, and there is no backup.
