@@ -288,6 +288,43 @@ fn a_machine_that_was_removed_is_told_and_its_flows_end() {
     assert!(machines.dial("beta", &to).status.success());
 }
 
+#[test]
+fn programs_that_serve_a_machine_which_is_removed_say_so() {
+    for own_node in ["", "1"] {
+        let machines = Machines::new();
+        let (_, _serving) = machines.network();
+        machines.admit("beta");
+        let start = |words: &[&str], ready: &str| {
+            let mut command = machines.command("beta", words);
+            // One of them keeps the node, which the others share.
+            command.env("PEERSOCK_OWN_NODE", own_node);
+            let running = Running::start(command);
+            running.wait_for_stderr(ready);
+            running
+        };
+        let said = "this machine was removed from network team by its controller";
+        let mut serving = vec![start(&["listen", "-k", "-n", "team", "7000"], "listening on ")];
+        if own_node.is_empty() {
+            serving.push(start(&["listen", "-n", "team", "7001"], "listening on "));
+            serving.push(start(&["proxy", "-n", "team", "--listen", "0"], "a proxy for"));
+        }
+        let run = own_node.is_empty().then(|| start(&["run", "-n", "team", "--", "cat"], "network "));
+        machines.ok("alpha", &["network", "revoke", "beta"]);
+        for one in serving {
+            one.wait_for_end().failure(1, &[said, "hint: ask who runs the network for an invite"]);
+        }
+        // Its program goes on.
+        if let Some(mut run) = run {
+            run.wait_for_stderr(said);
+            run.send(b"it goes on\n");
+            run.wait_for_stdout("it goes on");
+            run.end_stdin();
+            let ended = run.wait_for_end().success();
+            assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+        }
+    }
+}
+
 /// The peer has sent its end, and this side has more to send: nothing is read any more.
 #[test]
 fn a_removal_ends_a_connection_whose_peer_has_finished() {
