@@ -103,7 +103,15 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     ));
     stdio::note(format_args!("write this down, it restores the network: {words}"));
     stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
+    warn_of_clashes(&controller);
     Ok(())
+}
+
+/// Warns of the pools of a new network that overlap with local networks.
+pub(super) fn warn_of_clashes(controller: &Controller) {
+    let Settings { ipv4, ipv6, .. } = controller.settings();
+    let advice = "choose another one with `peersock network settings --pool` before machines join";
+    super::clashes::warn(ipv4.into_iter().chain(ipv6), &[], advice);
 }
 
 /// Opens the state directory, and creates its identity if there is none yet. A node that runs keeps it.

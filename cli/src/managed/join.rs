@@ -257,10 +257,12 @@ fn told(path: &Path, id: NetworkId, is_json: bool, how: &str) -> Outcome {
             "check its disk, and whether another command has just left the network, and join again",
         ));
     };
+    let grant = credentials.certificate().grant();
+    let own: Vec<_> = grant.addresses().collect();
+    super::clashes::warn(grant.prefixes(), &own, "ask who runs the network for another pool");
     if is_json {
         return print(to_json(path, record)?);
     }
-    let grant = credentials.certificate().grant();
     let mut parts = vec![grant.name.to_string()];
     parts.extend(grant.addresses().map(|one| one.to_string()));
     parts.push(own_address(path, id)?);

@@ -2,6 +2,7 @@
 
 mod admin;
 mod asking;
+mod clashes;
 mod create;
 mod duration;
 mod hook;

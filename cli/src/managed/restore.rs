@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::admin::OfNetwork;
 use super::create::{
     Draft, NewArgs, directory, grouped, keep_own_record, local_name, not_created, own_record, tell_removals,
+    warn_of_clashes,
 };
 use super::{DirectoryArgs, duration, now, stores, who};
 use crate::failure::{Failure, Outcome};
@@ -116,6 +117,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     };
     keep_own_record(state, &path, &own_record(&path, &own, &local, &mut controller)?)?;
     print(format_args!("network {local}   {}", grouped(id)))?;
+    warn_of_clashes(&controller);
     stdio::note(format_args!("key {}", super::comparable(&controller.key())));
     stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
     stdio::note(match args.backup {

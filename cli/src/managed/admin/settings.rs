@@ -7,7 +7,7 @@ use peersock::overlay::Prefix;
 use peersock::overlay::membership::Tag;
 use peersock_controller::{ChangeError, Controller, OUTLIVE, PoolUse, Settings};
 
-use super::super::{comparable, duration, now, who};
+use super::super::{clashes, comparable, duration, now, who};
 use super::change::Outlive;
 use super::{OfNetwork, refused, reservations};
 use crate::failure::{Failure, Outcome};
@@ -70,6 +70,7 @@ pub(crate) fn settings(args: &SettingsArgs) -> Outcome {
         controller.set_tag_outlive(now(), &who(), tag, *outlive).map_err(refused)?;
     }
     tell_unused(&mut controller, &args.tags)?;
+    warn_of_clashes(&mut controller, args)?;
     let pools = controller.status(now()).map_err(refused)?.pools;
     if args.json {
         return print(to_json(&controller, &pools)?);
@@ -81,6 +82,16 @@ pub(crate) fn settings(args: &SettingsArgs) -> Outcome {
              next certificate on, within 40 minutes",
         );
     }
+    Ok(())
+}
+
+/// Warns of pools that overlap with local networks.
+fn warn_of_clashes(controller: &mut Controller, args: &SettingsArgs) -> Outcome {
+    let members = controller.members().map_err(refused)?;
+    let own = args.of.own()?;
+    let own = members.iter().filter(|member| own == Some(member.grant.node));
+    let own: Vec<_> = own.flat_map(|own| own.grant.addresses()).collect();
+    clashes::warn(args.pools.iter().flatten().copied(), &own, "choose another one");
     Ok(())
 }
 
