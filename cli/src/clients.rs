@@ -17,6 +17,7 @@ use peersock_proxy::serving::Owner;
 use crate::admission::{Admission, Arrival, MAX_OF_PEER, MAX_SERVED, MAX_WAITING, MAX_WAITING_OF_PEER};
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
+use crate::managed;
 use crate::member::Member;
 use crate::names;
 use crate::progress::Progress;
@@ -28,7 +29,7 @@ use crate::stream::{self, AfterPeer, Input, Output};
 /// Maximum length of a line in bytes. Longer ones are split, and other clients' lines may come between.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// Serves clients until listening fails or stdout is closed.
+/// Serves clients until listening fails, stdout is closed, or the machine is removed from the network.
 pub(crate) fn serve(
     member: &Member,
     listeners: Vec<Listener>,
@@ -47,6 +48,8 @@ pub(crate) fn serve(
         turns: Arc::default(),
     });
     let (ended, end) = mpsc::channel();
+    let removed = ended.clone();
+    managed::on_removal(member.network().id(), move |failure| drop(removed.send(failure)))?;
     for listener in listeners {
         let (server, ended) = (Arc::clone(&server), ended.clone());
         thread::Builder::new().name("accept".into()).spawn(move || {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::args::{NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_port, pars
 use crate::clients;
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
+use crate::managed;
 use crate::member::Member;
 use crate::names;
 use crate::open_network;
@@ -151,13 +152,14 @@ fn one_connection(
     stdin: Option<&Stdin>,
     stdout: &File,
 ) -> Outcome {
-    let (stream, client) = accept_one(listeners(args, member, ticket)?)?;
+    let (stream, client) = accept_one(member, listeners(args, member, ticket)?)?;
     tracing::info!(%client, "connected");
     let watch = silence::Watch::start(member.heard(), args.silence.peer_timeout, true)?;
     let _watched = watch.add(&stream, client.ip())?;
     let input = stdin.map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
     let progress = Progress::start(input.is_stdin(), args.quiet);
-    stream::run(&stream, &input, &mut &*stdout, AfterPeer::Continue, &progress)
+    let run = stream::run(&stream, &input, &mut &*stdout, AfterPeer::Continue, &progress);
+    run.map_err(|failure| member.explained(failure))
 }
 
 /// Opens one listener for the given address, or one for each of this node's addresses.
@@ -184,16 +186,24 @@ fn listeners(args: &Args, member: &Member, ticket: Option<&Ticket>) -> Outcome<V
 
 /// Accepts the first client of all listeners. Later clients are refused, and reset if they are already
 /// connected, because no other client will be served.
-fn accept_one(listeners: Vec<Listener>) -> io::Result<(Stream, SocketAddr)> {
-    let (clients, first) = mpsc::channel();
+fn accept_one(member: &Member, listeners: Vec<Listener>) -> Outcome<(Stream, SocketAddr)> {
+    let (clients, first) = mpsc::channel::<Outcome<(Stream, SocketAddr)>>();
+    let clients = Arc::new(clients);
+    // It outlives this call.
+    let waiting = Arc::downgrade(&clients);
+    managed::on_removal(member.network().id(), move |failure| {
+        if let Some(clients) = waiting.upgrade() {
+            let _ = clients.send(Err(failure));
+        }
+    })?;
     let close_all = || listeners.iter().for_each(Listener::close);
     thread::scope(|scope| {
         for listener in &listeners {
-            let clients = clients.clone();
+            let clients = Arc::clone(&clients);
             let waiting = thread::Builder::new().spawn_scoped(scope, move || {
                 // The listener is closed once another one has a client.
                 let accepted = listener.accept();
-                let _ = clients.send(accepted);
+                let _ = clients.send(accepted.map_err(Failure::from));
             });
             // Ends the threads that already wait.
             waiting.inspect_err(|_| close_all())?;
@@ -219,6 +229,7 @@ fn datagrams(
     let address = args.bind.unwrap_or(member.addresses()[0]);
     let local = SocketAddr::new(address, args.port());
     let socket = member.datagrams(local).map_err(|error| explain(member, local, error))?;
+    managed::on_removal(member.network().id(), |failure| stdio::note(managed::told(&failure)))?;
     announce(member, socket.local_addr()?);
     announce_command(args, member, socket.local_addr()?, ticket);
     let partner = if args.keep { Partner::Latest } else { Partner::First };

@@ -12,12 +12,13 @@ use peersock::Network;
 use peersock_proxy::{Activated, Event, ListenError, Overlay, Stopper, Tell};
 use rustix::process::Resource;
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 use crate::args::{NetworkArgs, SharedNodeArgs, UnderlayArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
 use crate::member::{Member, node_has_ended};
-use crate::{signals, stdio};
+use crate::{managed, signals, stdio};
 
 /// Number of file descriptors reserved for other uses than connections.
 const OTHER_DESCRIPTORS: u64 = 256;
@@ -131,7 +132,8 @@ impl Serving {
         self.runtime.block_on(listen(self.member.overlay(), &mut self.activated))
     }
 
-    /// Prints the lines about listening places, and serves clients until a signal ends the program.
+    /// Prints the lines about listening places, and serves clients until a signal ends the program, or the
+    /// machine is removed from the network.
     pub(crate) fn run(
         self,
         lines: &[String],
@@ -139,6 +141,8 @@ impl Serving {
         served: impl Future<Output = io::Result<()>>,
     ) -> Outcome {
         let (finish, linger) = (self.member.finisher(), self.linger);
+        let (removal, removed) = oneshot::channel();
+        managed::on_removal(self.member.network().id(), move |failure| drop(removal.send(failure)))?;
         let (serves, served_until) = mpsc::channel();
         let served_until = Mutex::new(served_until);
         // A signal that came earlier has no server to wait for.
@@ -148,14 +152,14 @@ impl Serving {
         }
         let result = self.runtime.block_on(async {
             tokio::select! {
-                result = served => Some(result),
-                () = self.member.lost() => None,
+                result = served => Ok(result),
+                () = self.member.lost() => Err(node_has_ended("no client can connect any more")),
+                Ok(failure) = removed => Err(failure),
             }
         });
         drop(serves);
         signals::leave_to_cleanup();
-        let Some(result) = result else { return Err(node_has_ended("no client can connect any more")) };
-        result.map_err(|error| {
+        result?.map_err(|error| {
             Failure::new(
                 format_args!("no client can connect any more: {error}"),
                 "start the command again, unless the machine has left the network: the node has ended otherwise",

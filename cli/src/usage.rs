@@ -32,6 +32,7 @@ fn text(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsSt
     let said = error.render().ansi().to_string();
     // A help that replaces the error is complete.
     let Some((said, _)) = said.split_once(FINAL_ADVICE) else { return said };
+    let said = output::shorten(said);
     let words: Vec<_> = words.collect();
     let (name, command) = command_of(program, words.iter().cloned());
     if let Some(hint) = ticket_hint(command, error).or_else(|| dash_hint(command, error, &words)) {

@@ -1,13 +1,14 @@
 //! Changes that people make.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use peersock_overlay::membership::{
     Code, Denial, InvalidGrant, MemberName, Revocations, Role, Tag, Token, UnixTime,
 };
-use peersock_overlay::{NodeId, Prefix, PublicIdentity};
+use peersock_overlay::{NodeId, PublicIdentity};
 use rand::CryptoRng;
 use thiserror::Error;
 
@@ -19,8 +20,8 @@ use crate::memory::Waiting;
 use crate::settings::{OUTLIVE, Settings};
 use crate::store::{StoreError, Write};
 
-/// Number of hexadecimal digits that name a key, at least.
-const MIN_KEY_DIGITS: usize = 6;
+/// Number of hexadecimal digits that name a node, at least.
+pub const MIN_NODE_DIGITS: usize = 6;
 
 /// Maximum number of keys that a person has refused. Beyond it, the oldest is forgotten.
 const MAX_REFUSED: i64 = 1_000;
@@ -141,8 +142,17 @@ pub struct Change {
 pub enum Holder {
     /// A node.
     Node(NodeId),
-    /// The member with a name.
+    /// The member with a name. The reservation follows the member when its name changes.
     Name(MemberName),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "node {node:.12}"),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 /// Reason why a change is not made. Nothing has changed.
@@ -152,6 +162,11 @@ pub enum ChangeError {
     /// No member or request has this name, code, address or key.
     #[error("nothing in the network is called \"{0}\"")]
     NotFound(String),
+    /// No member or request has this name, and it has too few digits for a node ID.
+    #[error(
+        "nothing in the network is called \"{0}\", and a node ID needs {MIN_NODE_DIGITS} digits at least"
+    )]
+    FewDigits(String),
     /// Several keys begin with these digits.
     #[error("several keys begin with \"{0}\"")]
     Ambiguous(String),
@@ -179,9 +194,21 @@ pub enum ChangeError {
     /// The pool has no free address.
     #[error("the network has no free address")]
     NoAddress,
-    /// Another member has the address, or it belongs to no pool.
-    #[error("the address {0} cannot be reserved")]
-    Address(IpAddr),
+    /// The address belongs to no pool.
+    #[error("the address {0} is in no pool of the network")]
+    NotInPool(IpAddr),
+    /// No member can have the address: the network's own one, or the broadcast address.
+    #[error("the address {0} is the first or the last one of its pool, which nobody has")]
+    Unassignable(IpAddr),
+    /// Another member has the address.
+    #[error("the address {0} belongs to member {1}")]
+    AddressTaken(IpAddr, MemberName),
+    /// There is a reservation of the address.
+    #[error("the address {0} is reserved for {1} already")]
+    Reserved(IpAddr, Holder),
+    /// There is no reservation of the address.
+    #[error("the address {0} is not reserved")]
+    NotReserved(IpAddr),
     /// The content does not fit into a certificate.
     #[error(transparent)]
     Grant(#[from] InvalidGrant),
@@ -309,12 +336,7 @@ impl Controller {
         let mut rows = statement.query([])?;
         let mut reservations = Vec::new();
         while let Some(row) = rows.next()? {
-            let holder = match (row.get::<_, Option<[u8; 32]>>(1)?, row.get::<_, Option<String>>(2)?) {
-                (Some(node), _) => Holder::Node(NodeId::from_bytes(node)),
-                (None, Some(name)) => Holder::Name(member::read_name(&name)?),
-                (None, None) => return Err(StoreError::value("reservation")),
-            };
-            reservations.push((member::from_mapped(row.get(0)?), holder));
+            reservations.push((member::from_mapped(row.get(0)?), read_holder(row.get(1)?, row.get(2)?)?));
         }
         Ok(reservations)
     }
@@ -540,7 +562,7 @@ impl Controller {
     }
 
     /// Changes a member. Its earlier certificates do not count any more if their content changes, so open
-    /// flows follow.
+    /// flows follow. Addresses that are reserved for its name are reserved for the new one.
     ///
     /// # Errors
     /// Returns a [`ChangeError`].
@@ -585,6 +607,10 @@ impl Controller {
                     after.outlive.map(span),
                     write.change,
                 ),
+            )?;
+            write.run(
+                "UPDATE reservations SET name = ?2 WHERE name = ?1",
+                (before.grant.name.as_str(), after.grant.name.as_str()),
             )?;
             // A revocation of the controller's node would cover its delegation, and so all certificates.
             if after.grant != before.grant && node != own {
@@ -671,7 +697,8 @@ impl Controller {
     /// Reserves an address for a node or a name. It must be free, or be that node's.
     ///
     /// # Errors
-    /// Returns [`ChangeError::Address`] if another member has it, or another reservation.
+    /// Returns [`ChangeError::NotInPool`], [`ChangeError::Unassignable`], [`ChangeError::AddressTaken`] or
+    /// [`ChangeError::Reserved`].
     pub fn reserve(
         &mut self,
         now: UnixTime,
@@ -681,39 +708,38 @@ impl Controller {
     ) -> Result<(), ChangeError> {
         let settings = self.settings();
         let pool = if address.is_ipv4() { settings.ipv4 } else { settings.ipv6 };
+        let pool = pool.filter(|pool| pool.contains(address)).ok_or(ChangeError::NotInPool(address))?;
         let bytes = to_mapped(address);
-        // Nobody has the network's own address, nor the broadcast address.
-        let is_free = |pool: &Prefix| {
-            let (first, last) = addresses::range(pool);
-            pool.contains(address) && (first..=last).contains(&u128::from_be_bytes(bytes))
-        };
-        if !pool.as_ref().is_some_and(is_free) {
-            return Err(ChangeError::Address(address));
+        let (first, last) = addresses::range(&pool);
+        if !(first..=last).contains(&u128::from_be_bytes(bytes)) {
+            return Err(ChangeError::Unassignable(address));
         }
         self.write(|write, _| {
-            let other = write.one(
+            let sql = "SELECT node, name FROM reservations WHERE address = ?";
+            if let Some((node, name)) = write.one(sql, [bytes], |row| Ok((row.get(0)?, row.get(1)?)))? {
+                return Err(ChangeError::Reserved(address, read_holder(node, name)?));
+            }
+            let taken = write.one(
                 "SELECT m.node, m.name FROM addresses a JOIN members m ON m.node = a.node
                     WHERE a.address = ? AND a.until IS NULL",
                 [bytes],
                 |row| Ok((NodeId::from_bytes(row.get(0)?), row.get::<_, String>(1)?)),
             )?;
-            let is_other = other.is_some_and(|(node, name)| match holder {
-                Holder::Node(own) => node != *own,
-                Holder::Name(own) => name != own.as_str(),
-            });
+            if let Some((node, name)) = taken {
+                let (node, name) = (Holder::Node(node), member::read_name(&name)?);
+                if *holder != node && *holder != Holder::Name(name.clone()) {
+                    return Err(ChangeError::AddressTaken(address, name));
+                }
+            }
             let (node, name) = match holder {
                 Holder::Node(node) => (Some(*node.as_bytes()), None),
                 Holder::Name(name) => (None, Some(name.as_str())),
             };
             let family = if address.is_ipv4() { 4 } else { 6 };
-            let is_new = !is_other
-                && write.try_run(
-                    "INSERT INTO reservations (address, family, node, name) VALUES (?, ?, ?, ?)",
-                    (bytes, family, node, name),
-                )?;
-            if !is_new {
-                return Err(ChangeError::Address(address));
-            }
+            write.run(
+                "INSERT INTO reservations (address, family, node, name) VALUES (?, ?, ?, ?)",
+                (bytes, family, node, name),
+            )?;
             write.log(millis(now), who, "reserve", &address.to_string())?;
             Ok(())
         })
@@ -722,11 +748,11 @@ impl Controller {
     /// Ends a reservation. A member that has the address keeps it.
     ///
     /// # Errors
-    /// Returns [`ChangeError::Address`] if there is none.
+    /// Returns [`ChangeError::NotReserved`] if there is none.
     pub fn end_reservation(&mut self, now: UnixTime, who: &str, address: IpAddr) -> Result<(), ChangeError> {
         self.write(|write, hints| {
             if write.run("DELETE FROM reservations WHERE address = ?", [to_mapped(address)])? == 0 {
-                return Err(ChangeError::Address(address));
+                return Err(ChangeError::NotReserved(address));
             }
             *hints = Hints::default();
             write.log(millis(now), who, "end reservation", &address.to_string())?;
@@ -750,6 +776,15 @@ fn refuse(write: &Write<'_>, now: UnixTime, who: &str, identity: &PublicIdentity
     write.run("UPDATE network SET refused_change = change", [])?;
     write.log(millis(now), who, "deny", &node.to_string())?;
     Ok(())
+}
+
+/// Returns for whom an address is reserved, from the columns of a reservation.
+fn read_holder(node: Option<[u8; 32]>, name: Option<String>) -> Result<Holder, StoreError> {
+    match (node, name) {
+        (Some(node), _) => Ok(Holder::Node(NodeId::from_bytes(node))),
+        (None, Some(name)) => Ok(Holder::Name(member::read_name(&name)?)),
+        (None, None) => Err(StoreError::value("reservation")),
+    }
 }
 
 fn check_outlive(outlive: Option<Duration>) -> Result<(), ChangeError> {
@@ -790,8 +825,10 @@ fn find_key<'a>(keys: impl Iterator<Item = &'a NodeId>, digits: &str) -> Result<
     let not_found = || ChangeError::NotFound(digits.to_owned());
     let wanted: Option<Vec<u8>> =
         digits.chars().map(|digit| Some(u8::try_from(digit.to_digit(16)?).unwrap_or(0))).collect();
-    let wanted =
-        wanted.filter(|wanted| (MIN_KEY_DIGITS..=64).contains(&wanted.len())).ok_or_else(not_found)?;
+    let wanted = wanted.filter(|wanted| (1..=64).contains(&wanted.len())).ok_or_else(not_found)?;
+    if wanted.len() < MIN_NODE_DIGITS {
+        return Err(ChangeError::FewDigits(digits.to_owned()));
+    }
     let digit = |node: &NodeId, at: usize| {
         let byte = node.as_bytes()[at / 2];
         if at.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
@@ -821,7 +858,8 @@ mod tests {
         assert_eq!(find("1212123"), Ok(all[2]));
         assert_eq!(find("121212"), Err(ChangeError::Ambiguous("121212".into())));
         let long = format!("{}0", nodes[1]);
-        for nothing in ["ababa", "abababc", "xyzxyz", "", "ababab-", &long] {
+        assert_eq!(find("ababa"), Err(ChangeError::FewDigits("ababa".into())));
+        for nothing in ["abababc", "xyzxyz", "", "ababab-", &long] {
             assert_eq!(find(nothing), Err(ChangeError::NotFound(nothing.into())));
         }
     }

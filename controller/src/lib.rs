@@ -83,7 +83,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use admin::{Approval, Change, ChangeError, Holder, Invite, InviteOptions};
+pub use admin::{Approval, Change, ChangeError, Holder, Invite, InviteOptions, MIN_NODE_DIGITS};
 pub use controller::{Asked, Controller, CreateError, NewNetwork, NoteError, RecoverError, Renewals};
 pub use delegation::{DELEGATION_LIFETIME, OFFLINE_DELEGATION_LIFETIME};
 pub use keys::{ParseWordsError, RecoveryWords};

@@ -172,7 +172,7 @@ pub fn join(state: &Path, request: &JoinRequest) -> Result<Joining, ManagementEr
     };
     match joining.read_line(IO_TIMEOUT).map_err(failed)? {
         Some(line) => joining.take(&line)?,
-        None => return Err(failed(io::ErrorKind::TimedOut.into())),
+        None => return Err(super::silent(joining.lines.get_ref())),
     }
     Ok(joining)
 }

@@ -161,8 +161,15 @@ pub enum ManagementError {
         version: Option<String>,
     },
 
-    /// The node did not answer, or not within five seconds, or its answer was truncated, as when the node is
-    /// killed meanwhile; then `source` is of the kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
+    /// The node has not answered within five seconds: its process is stopped, or very busy.
+    #[error("the node with {} does not answer", called(*process))]
+    Silent {
+        /// Its process; `None` if that is in another PID namespace.
+        process: Option<u32>,
+    },
+
+    /// The node cannot be asked, or its answer was truncated, as when the node is killed meanwhile; then
+    /// `source` is of the kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
     #[error("the node at {} does not answer: {source}", path.display())]
     Io {
         /// Path of the socket.
@@ -170,6 +177,10 @@ pub enum ManagementError {
         /// Error of the system.
         source: io::Error,
     },
+}
+
+fn called(process: Option<u32>) -> String {
+    process.map_or_else(|| "this state directory".to_owned(), |process| format!("process {process}"))
 }
 
 /// Sends one request to the node that uses the state directory at `state`; returns the JSON text of its
@@ -280,17 +291,18 @@ fn connected(state: &Path) -> Result<(PathBuf, UnixStream), ManagementError> {
 fn ask(state: &Path, request: &str, timeout: Duration) -> Result<String, ManagementError> {
     let (path, stream) = connected(state)?;
     let failed = |source| ManagementError::Io { path: path.clone(), source };
-    exchange(stream, request, timeout).map_err(|error| match error.kind() {
-        // The system's text for a timeout suggests another call, which does not help here.
-        io::ErrorKind::WouldBlock => failed(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("nothing has come for {} s", timeout.as_secs()),
-        )),
+    exchange(&stream, request, timeout).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => silent(&stream),
         _ => failed(error),
     })
 }
 
-fn exchange(mut stream: UnixStream, request: &str, timeout: Duration) -> io::Result<String> {
+/// Returns the error of a node that lets a connection wait for its answer.
+fn silent(stream: &UnixStream) -> ManagementError {
+    ManagementError::Silent { process: crate::sys::peer::process(stream).ok().flatten() }
+}
+
+fn exchange(mut stream: &UnixStream, request: &str, timeout: Duration) -> io::Result<String> {
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(IO_TIMEOUT))?;
     stream.write_all(format!("{request}\n").as_bytes())?;

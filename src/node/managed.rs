@@ -169,6 +169,9 @@ struct Kept {
     /// Number of this run of the identity in the network.
     starts: u64,
     written: Option<Instant>,
+    /// True once the record is on disk, or a controller has admitted the node or lets it wait. A refused
+    /// request leaves nothing.
+    is_wanted: bool,
     /// True if the record on disk lacks something.
     is_stale: bool,
     /// True after the last write.
@@ -222,8 +225,8 @@ impl Kept {
         if !self.is_stale || is_soon || self.is_closed {
             return;
         }
-        self.update(node);
-        let (Some(state), Some(record)) = (&node.state, &self.record) else { return };
+        self.is_wanted |= self.update(node);
+        let (Some(state), Some(record), true) = (&node.state, &self.record, self.is_wanted) else { return };
         self.written = Some(Instant::now());
         match state.keep_membership(record) {
             Ok(()) => self.is_stale = false,
@@ -397,8 +400,16 @@ pub(super) fn start(
     // Other networks have no membership to follow.
     let Some(starts) = node.driver.datapath.membership(network.index, Membership::starts) else { return };
     let network = network.clone();
-    let kept =
-        Kept { network: network.clone(), record, starts, written: None, is_stale: true, is_closed: false };
+    let is_there = |state: &StateDir| StateDir::membership_file(state.path(), network.id).exists();
+    let kept = Kept {
+        network: network.clone(),
+        record,
+        starts,
+        written: None,
+        is_wanted: node.state.as_ref().is_some_and(is_there),
+        is_stale: true,
+        is_closed: false,
+    };
     let shared = Arc::new(Shared::new(kept));
     sync::lock(&node.managed).insert(network.id, Arc::clone(&shared));
     let node = Arc::downgrade(node);
@@ -488,7 +499,7 @@ impl Follower {
         match network_id(&key) {
             Ok(id) if id == Some(self.network.id) => {
                 let Some(node) = self.node.upgrade() else { return };
-                tracing::info!(network = %self.network.id, %key, "the network's key is remembered from now on");
+                tracing::info!(network = %self.network.id, %key, "the network's key is known from now on");
                 let mut kept = sync::lock(&self.shared.kept);
                 kept.record = Some(kept.new_record(key));
                 kept.hurry();
@@ -515,7 +526,15 @@ impl Follower {
                     self.shared.set_granted(&node, true);
                 }
             }
-            Answer::Pending { code, .. } => self.shared.set(Standing::Pending(*code), true),
+            Answer::Pending { code, .. } => {
+                let mut kept = sync::lock(&self.shared.kept);
+                if !std::mem::replace(&mut kept.is_wanted, true) {
+                    kept.hurry();
+                }
+                drop(kept);
+                self.write_if_due();
+                self.shared.set(Standing::Pending(*code), true);
+            }
             Answer::Denied { reason, .. } => {
                 // Kept, so that the next program is told at once.
                 if denial_word(*reason).is_some() {
@@ -749,9 +768,9 @@ impl Joined {
         inner.driver.kick();
     }
 
-    /// Keeps the names and roots of a request in the record. There is none while the network's key is not
-    /// known.
-    pub(super) fn keep_names(&self, request: &JoinRequest) {
+    /// Keeps the names and roots of a request in the state directory, with the membership: once a controller
+    /// has admitted this node, or lets it wait.
+    pub fn keep_names(&self, request: &JoinRequest) {
         let Some(shared) = self.shared() else { return };
         let mut kept = sync::lock(&shared.kept);
         if kept.record.as_mut().is_some_and(|record| request.note_in(record)) {

@@ -11,7 +11,7 @@ pub enum StateError {
     #[error("no place for a state directory: set XDG_STATE_HOME or HOME, or name a directory")]
     NoDefaultPath,
 
-    /// Another process holds the directory's lock.
+    /// Another process holds the lock of the directory, or of a [file](crate::state::lock_file).
     #[error(
         "state directory {} is in use by {}; one directory serves one node at a time: \
          stop that process, use another directory, or use an ephemeral identity",
@@ -19,7 +19,7 @@ pub enum StateError {
         holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
     )]
     InUse {
-        /// Path of the directory.
+        /// Path of the directory or file.
         path: PathBuf,
         /// Process that holds it, if known.
         holder: Option<u32>,

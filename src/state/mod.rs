@@ -285,8 +285,14 @@ fn create_private(path: &Path) -> Result<(), StateError> {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, StateError> {
-    let path = directory.join(LOCK_FILE);
+/// Locks a file and writes this process's ID into it. The file is made, with mode 0600, if it does not exist.
+/// The lock lasts until the result is dropped, or the process ends.
+///
+/// # Errors
+///
+/// Returns [`StateError::InUse`] with the file's path if another process has the lock, otherwise
+/// [`StateError::Io`].
+pub fn lock_file(path: &Path) -> Result<File, StateError> {
     // Never truncated on opening, because the content is the holder's pid until this process holds the lock.
     let mut file = OpenOptions::new()
         .read(true)
@@ -294,22 +300,29 @@ fn lock(directory: &Path) -> Result<File, StateError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(&path)
-        .map_err(StateError::io("open", &path))?;
+        .open(path)
+        .map_err(StateError::io("open", path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             let _ = (&mut file).take(16).read_to_string(&mut pid);
-            return Err(StateError::InUse { path: directory.into(), holder: pid.trim().parse().ok() });
+            return Err(StateError::InUse { path: path.into(), holder: pid.trim().parse().ok() });
         }
-        Err(TryLockError::Error(error)) => return Err(StateError::io("lock", &path)(error)),
+        Err(TryLockError::Error(error)) => return Err(StateError::io("lock", path)(error)),
     }
     file.set_len(0)
         .and_then(|()| file.rewind())
         .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(StateError::io("write", &path))?;
+        .map_err(StateError::io("write", path))?;
     Ok(file)
+}
+
+fn lock(directory: &Path) -> Result<File, StateError> {
+    lock_file(&directory.join(LOCK_FILE)).map_err(|error| match error {
+        StateError::InUse { holder, .. } => StateError::InUse { path: directory.into(), holder },
+        error => error,
+    })
 }
 
 /// Locks a directory that its holder is about to leave.

@@ -65,11 +65,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
             Ok(look) => Some(look),
             Err(error) if has_ended(&error) => None,
             // The node is busy or stopped; changes meanwhile are seen when it answers again.
-            Err(ManagementError::Io { source, .. })
-                if matches!(source.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-            {
-                continue;
-            }
+            Err(ManagementError::Silent { .. }) => continue,
+            Err(ManagementError::Io { source, .. }) if source.kind() == ErrorKind::TimedOut => continue,
             Err(error) => return Err(error.into()),
         };
         for change in changes(before.as_ref(), now.as_ref()) {

@@ -20,6 +20,9 @@ use crate::{attachment, in_use, signals, stdio};
 /// Time after which a command gives up to wait for another one that uses the state directory shortly.
 const IN_USE_FOR: Duration = Duration::from_secs(3);
 
+/// Time for which nodes of other commands may end before they answer.
+const ENDS_FOR: Duration = Duration::from_secs(20);
+
 /// Interval of attempts meanwhile.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -39,7 +42,58 @@ enum Asker {
     /// The node that other programs use, too. The attachment keeps a shared one while this lives.
     Running { joining: Joining, _attached: Option<Attached> },
     /// A node of this process.
-    Own { node: Node, joined: Joined, state: StateDir },
+    Own { node: Node, joined: Joined, _state: StateDir },
+}
+
+/// Answer of the node that may run with a state directory.
+pub(super) enum Answer<T> {
+    Is(T),
+    /// No node can be asked.
+    Nobody,
+    /// The node was about to end, as the node of another command does.
+    Ended,
+}
+
+impl<T> Answer<T> {
+    /// Returns the answer, unless an error says that there is no node.
+    pub(super) fn of(asked: Result<T, ManagementError>) -> Result<Answer<T>, ManagementError> {
+        match asked {
+            Ok(answer) => Ok(Answer::Is(answer)),
+            Err(ManagementError::NotRunning { .. }) => Ok(Answer::Nobody),
+            Err(ManagementError::Io { source, .. }) if is_end(&source) => Ok(Answer::Ended),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Either the answer of the node that runs with a state directory, or the directory.
+pub(super) enum Reached<T> {
+    Node(T),
+    Directory(StateDir),
+}
+
+/// Asks the node that runs with a state directory, or opens the directory. Waits for other commands that use
+/// the directory shortly.
+pub(super) fn ask_or_open<T>(
+    path: &Path,
+    mut ask: impl FnMut() -> Outcome<Answer<T>>,
+) -> Outcome<Reached<T>> {
+    let begun = Instant::now();
+    let mut waiting_since = begun;
+    loop {
+        match ask()? {
+            Answer::Is(answer) => return Ok(Reached::Node(answer)),
+            Answer::Ended if begun.elapsed() < ENDS_FOR => waiting_since = Instant::now(),
+            Answer::Ended | Answer::Nobody => {}
+        }
+        match StateDir::open(path) {
+            Ok(state) => return Ok(Reached::Directory(state)),
+            // Its node, or the next one, can be asked soon.
+            Err(StateError::InUse { .. }) if waiting_since.elapsed() < IN_USE_FOR => thread::sleep(RETRY),
+            Err(StateError::InUse { .. }) => return in_use::open(path).map(Reached::Directory),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 impl<'a> Asking<'a> {
@@ -49,7 +103,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Waits until the node is a member, and returns its standing then, or when `timeout` has passed. Asks by
-    /// another node if this one ends, as the node of another `peersock join` does.
+    /// another node if this one ends.
     pub(super) fn wait_admitted(
         &mut self,
         timeout: Duration,
@@ -57,12 +111,14 @@ impl<'a> Asking<'a> {
     ) -> Outcome<Standing> {
         let waited = match &mut self.asker {
             Asker::Running { joining, .. } => joining.wait_admitted(timeout, told),
-            Asker::Own { joined, .. } => {
-                joined.wait_admitted(timeout, |standing| told(standing, key(joined)))
-            }
+            Asker::Own { joined, .. } => joined.wait_admitted(timeout, |standing| {
+                // First, because this process may be killed while it waits.
+                joined.keep_names(self.request);
+                told(standing, key(joined));
+            }),
         };
         match (waited, &self.asker) {
-            (Err(error), Asker::Running { .. }) if is_end_of_stream(&error) => {
+            (Err(error), Asker::Running { .. }) if is_end(&error) => {
                 self.asker = Asker::begin(self.args, self.path, self.request)?;
                 Ok(Standing::Asking)
             }
@@ -87,29 +143,23 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// Ends the question, after the answer is in the state directory if the machine is a member. Keeps the
-    /// names and roots there, also while a request waits, which the same command repeats.
+    /// Ends the question, after the answer is in the state directory if the machine is a member.
     pub(super) fn end(self, is_member: bool) -> Outcome {
-        let Asking { path, request, asker: Asker::Own { node, joined, state }, .. } = self else {
+        let Asking { path, request, asker: Asker::Own { node, joined, _state }, .. } = self else {
             return Ok(());
         };
+        joined.keep_names(request);
         if is_member {
             kept(path, &joined)?;
         }
         node.shutdown(DRAIN);
-        if let Some(mut record) = StateDir::membership(path, request.network)?
-            && request.note_in(&mut record)
-        {
-            state.keep_membership(&record)?;
-        }
         Ok(())
     }
 }
 
 impl Asker {
     fn begin(args: &NodeArgs, path: &Path, request: &JoinRequest) -> Outcome<Asker> {
-        let begun = Instant::now();
-        loop {
+        let reached = ask_or_open(path, || {
             let is_shared = Attached::is_offered(path);
             // A node that shares itself with no other program is asked all the same.
             let attached = match is_shared || !wants_own_node() && !is_running(path) {
@@ -120,25 +170,21 @@ impl Asker {
             if attached.is_none() {
                 asked.roots = args.roots_with_tokens()?;
             }
-            match management::join(path, &asked) {
-                Ok(joining) => {
+            let answer = Answer::of(management::join(path, &asked)).map_err(|error| refused(path, error))?;
+            Ok(match answer {
+                Answer::Is(joining) => {
                     check_settings(args, attached.is_some());
-                    return Ok(Asker::Running { joining, _attached: attached });
+                    Answer::Is(Asker::Running { joining, _attached: attached })
                 }
-                Err(ManagementError::NotRunning { .. }) if attached.is_none() => {}
-                Err(error) if is_end(&error) && begun.elapsed() < FIRST_ANSWER => {
-                    thread::sleep(RETRY);
-                    continue;
-                }
-                Err(error) => return Err(refused(path, error)),
-            }
-            match StateDir::open(path) {
-                Ok(state) => return Asker::own(args, state, request),
-                // Its node, or the next one, can be asked soon.
-                Err(StateError::InUse { .. }) if begun.elapsed() < IN_USE_FOR => thread::sleep(RETRY),
-                Err(StateError::InUse { .. }) => in_use::open(path).map(drop)?,
-                Err(error) => return Err(error.into()),
-            }
+                // It was there a moment ago.
+                Answer::Nobody if attached.is_some() => Answer::Ended,
+                Answer::Nobody => Answer::Nobody,
+                Answer::Ended => Answer::Ended,
+            })
+        });
+        match reached? {
+            Reached::Node(asker) => Ok(asker),
+            Reached::Directory(state) => Asker::own(args, state, request),
         }
     }
 
@@ -161,7 +207,7 @@ impl Asker {
                 .name("controller".into())
                 .spawn(move || joined.wait_peer(to, FIRST_ANSWER))?;
         }
-        Ok(Asker::Own { node, joined, state })
+        Ok(Asker::Own { node, joined, _state: state })
     }
 }
 
@@ -174,17 +220,8 @@ fn is_running(path: &Path) -> bool {
     management::status(path, 0).is_ok()
 }
 
-/// Returns true if the asked node was about to end, as the node of another `peersock join` does. The next one
-/// can be asked.
-fn is_end(error: &ManagementError) -> bool {
-    match error {
-        ManagementError::NotRunning { .. } => true,
-        ManagementError::Io { source, .. } => is_end_of_stream(source),
-        _ => false,
-    }
-}
-
-fn is_end_of_stream(error: &io::Error) -> bool {
+/// Returns true if the asked node has ended before its answer.
+fn is_end(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, NetworkDown};
     matches!(error.kind(), BrokenPipe | ConnectionReset | NetworkDown)
 }
@@ -198,15 +235,20 @@ fn check_settings(args: &NodeArgs, is_attached: bool) {
 
 fn refused(path: &Path, error: ManagementError) -> Failure {
     match error {
-        ManagementError::Refused { error, .. } if error == "unknown request" => match in_use::open(path) {
-            Err(failure) => failure,
-            Ok(_) => Failure::new("the node of another version has just ended", "run the command again"),
-        },
+        ManagementError::Refused { error, .. } if error == "unknown request" => older(path),
         ManagementError::Refused { error, .. } => Failure::new(
             format_args!("the node that runs here does not join: {error}"),
             "check the invite or the ID; `peersock networks` lists those of this machine",
         ),
         error => error.into(),
+    }
+}
+
+/// Returns the failure of a node that does not know a request.
+pub(super) fn older(path: &Path) -> Failure {
+    match in_use::open(path) {
+        Err(failure) => failure,
+        Ok(_) => Failure::new("the node of another version has just ended", "run the command again"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use peersock::management::{self, JoinRequest};
 use peersock::overlay::Prefix;
 use peersock::overlay::membership::MemberName;
 use peersock::state::{MembershipRecord, StateDir, StateError, read_identity_file};
@@ -94,12 +95,7 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
             (controller, words)
         }
     };
-    let record = own_record(&path, &own, &local, &mut controller)?;
-    match state {
-        Some(state) => state.keep_membership(&record)?,
-        // Nobody else knows the network yet, so no node that runs keeps its record.
-        None => _ = StateDir::keep_first_membership(&path, &record)?,
-    }
+    keep_own_record(state, &path, &own_record(&path, &own, &local, &mut controller)?)?;
     print(format_args!("network {local}   {}", grouped(controller.network())))?;
     stdio::note(format_args!(
         "key {}: `peersock join` with the ID alone shows the same",
@@ -107,11 +103,19 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     ));
     stdio::note(format_args!("write this down, it restores the network: {words}"));
     stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
+    warn_of_clashes(&controller);
     Ok(())
 }
 
+/// Warns of the pools of a new network that overlap with local networks.
+pub(super) fn warn_of_clashes(controller: &Controller) {
+    let Settings { ipv4, ipv6, .. } = controller.settings();
+    let advice = "choose another one with `peersock network settings --pool` before machines join";
+    super::clashes::warn(ipv4.into_iter().chain(ipv6), &[], advice);
+}
+
 /// Opens the state directory, and creates its identity if there is none yet. A node that runs keeps it.
-fn directory(path: &Path) -> Outcome<(Option<StateDir>, PublicIdentity)> {
+pub(super) fn directory(path: &Path) -> Outcome<(Option<StateDir>, PublicIdentity)> {
     let state = match StateDir::open(path) {
         Err(StateError::InUse { .. }) if let Some(own) = StateDir::peek_identity(path)? => {
             return Ok((None, own));
@@ -252,6 +256,19 @@ pub(super) fn own_record(
     record.controllers.retain(|known| known != own);
     record.controllers.insert(0, *own);
     Ok(record)
+}
+
+/// Keeps the record of a controller's own machine. Without the directory, a node that runs keeps it.
+pub(super) fn keep_own_record(state: Option<StateDir>, path: &Path, record: &MembershipRecord) -> Outcome {
+    match state {
+        Some(state) => Ok(state.keep_membership(record)?),
+        None if StateDir::keep_first_membership(path, record)? => Ok(()),
+        // The node has what the machine knows as a member, and `peersock controller` gives it the credentials.
+        None => {
+            let local = record.name.as_deref().and_then(|name| name.parse().ok());
+            Ok(management::join(path, &JoinRequest { local, ..JoinRequest::new(record.id) }).map(drop)?)
+        }
+    }
 }
 
 /// Parses a block of IPv4 addresses.

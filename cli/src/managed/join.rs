@@ -8,13 +8,13 @@ use peersock::overlay::membership::{Denial, MemberName, NetworkKey, UnixTime};
 use peersock::state::{MembershipRecord, StateDir, StateError};
 use peersock::{Invite, JoinError, NetworkId, Standing};
 
-use super::asking::Asking;
+use super::asking::{Answer, Asking, Reached, ask_or_open, older};
 use super::known::words_of_denial;
 use super::{DirectoryArgs, duration, now};
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
-use crate::{in_use, stdio};
+use crate::stdio;
 
 /// Join a managed network, with an invite or by its ID
 ///
@@ -40,7 +40,9 @@ pub(crate) struct JoinArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<MemberName>,
 
-    /// Time to wait for an approval; 0s only asks once. A controller is looked for, for up to 20s
+    /// Longest wait: for a controller, which is looked for up to 20s, and then for an approval
+    ///
+    /// 0s only asks once: it gives a controller 10s to answer, and waits for no approval.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse)]
     wait: Duration,
 
@@ -52,8 +54,11 @@ pub(crate) struct JoinArgs {
     node: NodeArgs,
 }
 
-/// Time for which the first answer of a controller is waited for, if nothing longer is asked for.
+/// Longest wait for the first answer of a controller.
 pub(super) const FIRST_ANSWER: Duration = Duration::from_secs(20);
+
+/// The same for who asks only once: a controller that is there has answered by then, also by a root.
+const ASKED_ONCE: Duration = Duration::from_secs(10);
 
 /// Time after which a person who waits is told that a controller is looked for.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
@@ -92,8 +97,10 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     {
         return Err(JoinError::OtherKey(id).into());
     }
+    let begun = Instant::now();
     let mut asking = Asking::begin(&args.node, &path, &request)?;
-    let admitted = wait(&mut asking, args.wait, known.is_none() && request.invite.is_none());
+    let is_new = known.is_none() && request.invite.is_none();
+    let admitted = wait(&mut asking, begun, args.wait, is_new);
     let is_denied = asking.is_denied();
     asking.end(admitted.is_ok())?;
     // Without a controller's word the machine is what it was.
@@ -156,11 +163,20 @@ fn keep_names(path: &Path, mut record: MembershipRecord, args: &JoinArgs) -> Out
     }
 }
 
-/// Waits for the decision of a controller, and tells what it waits for.
+/// Returns the time in which something has to happen that a command waits for, from its beginning on.
+fn limit(wait: Duration, is_answered: bool) -> Duration {
+    match is_answered {
+        // Only a person takes long.
+        true => wait,
+        false if wait.is_zero() => ASKED_ONCE,
+        false => wait.min(FIRST_ANSWER),
+    }
+}
+
+/// Waits for the decision of a controller, for a time from `begun` on, and tells what it waits for.
 ///
 /// `is_new` is true if nobody has told this machine the network's key before.
-fn wait(asking: &mut Asking<'_>, for_approval: Duration, mut is_new: bool) -> Outcome {
-    let begun = Instant::now();
+fn wait(asking: &mut Asking<'_>, begun: Instant, within: Duration, mut is_new: bool) -> Outcome {
     let (mut is_answered, mut is_told) = (false, false);
     let mut told = None;
     let mut tell = |standing: &Standing, key: Option<NetworkKey>| {
@@ -168,7 +184,7 @@ fn wait(asking: &mut Asking<'_>, for_approval: Duration, mut is_new: bool) -> Ou
             is_new = false;
             stdio::note(format_args!(
                 "the network's key is {}: compare it with the one that `peersock network members` shows at the \
-                 controller; it is remembered from now on",
+                 controller",
                 super::comparable(&key)
             ));
         }
@@ -182,35 +198,34 @@ fn wait(asking: &mut Asking<'_>, for_approval: Duration, mut is_new: bool) -> Ou
         }
     };
     loop {
-        // Only a person takes long.
-        let within = if is_answered { for_approval } else { FIRST_ANSWER };
-        let step = within.saturating_sub(begun.elapsed()).min(Duration::from_secs(1));
+        let limit = limit(within, is_answered);
+        let step = limit.saturating_sub(begun.elapsed()).min(Duration::from_secs(1));
         let standing = asking.wait_admitted(step, &mut tell)?;
         is_answered |= matches!(standing, Standing::Pending(_));
         let is_silent = matches!(standing, Standing::Asking | Standing::Refused(_));
         if is_silent && begun.elapsed() >= TOLD_AFTER && !std::mem::replace(&mut is_told, true) {
             stdio::note(format_args!(
                 "looking for a controller of the network, for {} s at most",
-                within.as_secs()
+                limit.as_secs()
             ));
         }
         match standing {
             Standing::Member => return Ok(()),
             // A controller that has just started waits for the newest word of the members.
-            Standing::Denied(Denial::Unavailable) if begun.elapsed() < within => {}
+            Standing::Denied(Denial::Unavailable) if begun.elapsed() < limit => {}
             Standing::Denied(reason) => {
                 return Err(Failure::new(
                     format_args!("not admitted: {reason}"),
                     "ask who runs the network for an invite, or for approval",
                 ));
             }
-            Standing::Pending(code) if for_approval.is_zero() => {
+            Standing::Pending(code) if within.is_zero() => {
                 return Err(Failure::new(
                     format_args!("the request waits for approval, code {code}"),
                     "run the same command again when it is approved",
                 ));
             }
-            standing if begun.elapsed() >= within => return Err(unanswered(asking, &standing)),
+            standing if begun.elapsed() >= limit => return Err(unanswered(asking, &standing)),
             _ => {}
         }
     }
@@ -242,10 +257,12 @@ fn told(path: &Path, id: NetworkId, is_json: bool, how: &str) -> Outcome {
             "check its disk, and whether another command has just left the network, and join again",
         ));
     };
+    let grant = credentials.certificate().grant();
+    let own: Vec<_> = grant.addresses().collect();
+    super::clashes::warn(grant.prefixes(), &own, "ask who runs the network for another pool");
     if is_json {
         return print(to_json(path, record)?);
     }
-    let grant = credentials.certificate().grant();
     let mut parts = vec![grant.name.to_string()];
     parts.extend(grant.addresses().map(|one| one.to_string()));
     parts.push(own_address(path, id)?);
@@ -344,30 +361,19 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
 
 /// Forgets a membership, or lets the node that runs leave the network. Returns false if there is none.
 fn forgotten(path: &Path, id: NetworkId) -> Outcome<bool> {
-    let begun = Instant::now();
-    loop {
-        match StateDir::open(path) {
-            Ok(state) => return Ok(state.forget_membership(id)?),
-            Err(StateError::InUse { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        match management::leave(path, id) {
-            // Another command uses the directory for a moment.
-            Err(ManagementError::NotRunning { .. }) if begun.elapsed() < FIRST_ANSWER => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            // An older node.
-            Err(ManagementError::Refused { error, .. }) if error == "unknown request" => {
-                in_use::open(path).map(drop)?;
-            }
-            Err(ManagementError::Refused { error, .. }) => {
-                return Err(Failure::new(
-                    format_args!("the network is not left: {error}"),
-                    "end `peersock controller` of this network first, and leave it then",
-                ));
-            }
-            left => return Ok(left?),
-        }
+    let left = ask_or_open(path, || {
+        Answer::of(management::leave(path, id)).map_err(|error| match error {
+            ManagementError::Refused { error, .. } if error == "unknown request" => older(path),
+            ManagementError::Refused { error, .. } => Failure::new(
+                format_args!("the network is not left: {error}"),
+                "end `peersock controller` of this network first, and leave it then",
+            ),
+            error => error.into(),
+        })
+    });
+    match left? {
+        Reached::Node(left) => Ok(left),
+        Reached::Directory(state) => Ok(state.forget_membership(id)?),
     }
 }
 
@@ -428,4 +434,21 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
         print(format_args!("{name:<16} {}  {}", record.id, parts.join("  ")))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_bounded_as_a_whole() {
+        let limits = |seconds| {
+            let wait = Duration::from_secs(seconds);
+            [false, true].map(|is_answered| limit(wait, is_answered).as_secs())
+        };
+        assert_eq!(limits(3), [3, 3]);
+        assert_eq!(limits(3600), [20, 3600]);
+        // A controller that is there gets a chance.
+        assert_eq!(limits(0), [10, 0]);
+    }
 }

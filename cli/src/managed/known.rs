@@ -1,5 +1,7 @@
 //! Managed networks that this machine has joined, by their local names.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use peersock::overlay::membership::{CertifyRequest, Denial};
 use peersock::state::{MembershipRecord, StateDir};
 use peersock::{Network, NetworkId};
 
+use crate::args::managed_state;
 use crate::failure::{Failure, Outcome};
 
 /// Returns the managed network with a local name in a state directory, if one has it.
@@ -85,6 +88,42 @@ pub(crate) fn explained(
         thread::sleep(Duration::from_millis(20));
     }
     removal(state, network).unwrap_or(failure)
+}
+
+/// Interval of looks whether this machine was removed from a network.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Calls `then` once a controller has removed this machine from a managed network, as its node keeps it. For
+/// programs that wait for others, to whom nothing fails then.
+pub(crate) fn on_removal(network: NetworkId, then: impl FnOnce(Failure) + Send + 'static) -> io::Result<()> {
+    if !network.is_managed() {
+        return Ok(());
+    }
+    let state = managed_state();
+    let watch = move || {
+        // Each record replaces an earlier one, which changes its directory. It may be too large to be read often.
+        let changed = || fs::metadata(&state).and_then(|directory| directory.modified()).ok();
+        let mut seen = None;
+        loop {
+            let now = changed();
+            if now != seen || now.is_none() {
+                seen = now;
+                let record = StateDir::membership(&state, network).ok().flatten();
+                let removed = record.filter(|record| record.denied == Some(Denial::Removed));
+                if let Some(words) = removed.as_ref().and_then(words_of_denial) {
+                    return then(Failure::new(format_args!("this machine was {words}"), NEXT));
+                }
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+    };
+    thread::Builder::new().name("removal".into()).spawn(watch).map(drop)
+}
+
+/// Says the failure of a machine that was removed, for a program that goes on.
+pub(crate) fn told(failure: &Failure) -> String {
+    let next = failure.hint().unwrap_or_default();
+    format!("{}: nobody reaches it there, and it reaches nobody; {next}", failure.message())
 }
 
 /// Returns the failure of a machine that was removed from a network, as its node has kept it.

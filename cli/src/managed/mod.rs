@@ -2,6 +2,7 @@
 
 mod admin;
 mod asking;
+mod clashes;
 mod create;
 mod duration;
 mod hook;
@@ -20,7 +21,7 @@ pub(crate) use admin::{
 };
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
-pub(crate) use known::{check_joined, explained, named, removal};
+pub(crate) use known::{check_joined, explained, named, on_removal, removal, told};
 pub(crate) use restore::{BackupArgs, RenewArgs, RestoreArgs, backup, renew, restore};
 pub(crate) use serve::{ControllerArgs, serve};
 pub(crate) use stores::is_controller_of;

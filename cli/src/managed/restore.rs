@@ -7,20 +7,22 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use peersock::overlay::Identity;
 use peersock::overlay::membership::{MemberName, NetworkKey};
 use peersock::state::{StateDir, read_identity_file};
-use peersock::{NetworkId, network_id};
+use peersock::{NetworkId, PublicIdentity, network_id};
 use peersock_controller::{Controller, RecoverError, RecoveryWords};
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use zeroize::Zeroizing;
 
 use super::admin::OfNetwork;
-use super::create::{Draft, NewArgs, grouped, local_name, not_created, own_record, tell_removals};
+use super::create::{
+    Draft, NewArgs, directory, grouped, keep_own_record, local_name, not_created, own_record, tell_removals,
+    warn_of_clashes,
+};
 use super::{DirectoryArgs, duration, now, stores, who};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
-use crate::{in_use, signals, stdio};
+use crate::{signals, stdio};
 
 /// Number of recovery words.
 const WORDS: usize = 12;
@@ -88,8 +90,7 @@ pub(crate) struct RestoreArgs {
 pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     let path = args.state.path()?;
     let local = local_name(&args.name)?;
-    let state = in_use::open(&path)?;
-    let identity = state.identity()?;
+    let (state, own) = directory(&path)?;
     let words = read_words()?;
     let id_of = |key: &_| network_id(key).ok().flatten();
     let id = id_of(&words.secret().public()).ok_or_else(|| {
@@ -106,7 +107,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     let _turn = stores::turn(&path)?;
     let draft = Draft::new(&path, args.backup.as_deref().unwrap_or(&path))?;
     let mut controller = match stores::is_controller_of(&path, id) {
-        true => begun(&path, id, &identity)?,
+        true => begun(&path, id, &own)?,
         false => {
             let mut controller = made(args, &path, &draft, &words, &local, id_of)?;
             tell_removals(&path, &mut controller)?;
@@ -114,8 +115,9 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
             controller
         }
     };
-    state.keep_membership(&own_record(&path, identity.public(), &local, &mut controller)?)?;
+    keep_own_record(state, &path, &own_record(&path, &own, &local, &mut controller)?)?;
     print(format_args!("network {local}   {}", grouped(id)))?;
+    warn_of_clashes(&controller);
     stdio::note(format_args!("key {}", super::comparable(&controller.key())));
     stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
     stdio::note(match args.backup {
@@ -126,9 +128,9 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
 }
 
 /// Opens the store that an earlier command has put in its place, if that was killed before the node knew.
-fn begun(path: &Path, id: NetworkId, identity: &Identity) -> Outcome<Controller> {
+fn begun(path: &Path, id: NetworkId, own: &PublicIdentity) -> Outcome<Controller> {
     let record = StateDir::membership(path, id)?;
-    if record.is_some_and(|record| record.controllers.contains(identity.public())) {
+    if record.is_some_and(|record| record.controllers.contains(own)) {
         return Err(Failure::usage(
             format_args!("the controller of network {id} is here already"),
             "run `peersock controller` to serve it, or `peersock network renew` to renew its right",

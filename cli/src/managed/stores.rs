@@ -1,13 +1,12 @@
 //! Stores of the networks whose controller this machine is.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use peersock::NetworkId;
 use peersock::overlay::membership::Head;
-use peersock::state::{MembershipRecord, read_identity_file};
+use peersock::state::{MembershipRecord, StateError, lock_file, read_identity_file};
 use peersock_controller::{Controller, Store, StoreError};
 
 use crate::failure::{Failure, Outcome};
@@ -113,31 +112,14 @@ pub(super) fn open_one(state: &Path, id: NetworkId) -> Outcome<Controller> {
 /// Makes this process the only one that serves a network by its store, as long as the result lives.
 pub(super) fn lock(state: &Path, network: NetworkId, name: &str) -> Outcome<File> {
     let path = state.join(FOLDER).join(format!("{network}{LOCK_SUFFIX}"));
-    let failed = |error| {
-        Failure::new(format_args!("{}: {error}", path.display()), "check the disk and the file's owner")
-    };
-    // Never truncated on opening, because the content is the holder's until this process holds the lock.
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = (&mut file).take(16).read_to_string(&mut holder);
-            let (by, hint) = match holder.trim().parse::<u32>() {
-                Ok(process) => (format!("process {process}"), format!("end it first (`kill {process}`)")),
-                Err(_) => ("another process".to_owned(), "end it first".to_owned()),
-            };
-            return Err(Failure::new(format_args!("network {name} is already served by {by}"), hint));
-        }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(failed)?;
-    Ok(file)
+    lock_file(&path).map_err(|error| {
+        let StateError::InUse { holder, .. } = error else { return error.into() };
+        let (by, hint) = match holder {
+            Some(process) => (format!("process {process}"), format!("end it first (`kill {process}`)")),
+            None => ("another process".to_owned(), "end it first".to_owned()),
+        };
+        Failure::new(format_args!("network {name} is already served by {by}"), hint)
+    })
 }
 
 /// Tells a controller of the removals that its machine has kept as a member. Returns the heads that count.

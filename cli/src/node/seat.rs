@@ -172,19 +172,38 @@ struct Questions {
     changed: Condvar,
 }
 
-#[derive(Default)]
-struct State {
+struct State<Q = MemberQuestion> {
     last: u64,
     /// Questions that are not sent, the oldest first. They are open, too.
     unsent: VecDeque<u64>,
     /// Questions without an answer, with their times, in whose order the numbers are.
-    open: BTreeMap<u64, (Instant, MemberQuestion)>,
+    open: BTreeMap<u64, (Instant, Q)>,
     is_over: bool,
 }
 
-impl State {
+impl<Q> Default for State<Q> {
+    fn default() -> Self {
+        State { last: 0, unsent: VecDeque::new(), open: BTreeMap::new(), is_over: false }
+    }
+}
+
+impl<Q> State<Q> {
+    /// Adds a question. Returns false if it is dropped, because too many wait.
+    fn add(&mut self, now: Instant, question: Q) -> bool {
+        if self.open.len() >= MAX_QUESTIONS {
+            drop(self.expired(now));
+        }
+        if self.open.len() >= MAX_QUESTIONS {
+            return false;
+        }
+        self.last += 1;
+        self.open.insert(self.last, (now, question));
+        self.unsent.push_back(self.last);
+        true
+    }
+
     /// Takes the questions that have waited too long.
-    fn expired(&mut self, now: Instant) -> Vec<MemberQuestion> {
+    fn expired(&mut self, now: Instant) -> Vec<Q> {
         let mut expired = Vec::new();
         while let Some(oldest) = self.open.first_entry()
             && now.saturating_duration_since(oldest.get().0) >= EXPIRES
@@ -197,7 +216,9 @@ impl State {
         }
         expired
     }
+}
 
+impl State {
     /// Takes the next questions for the program.
     fn next(&mut self, now: Instant) -> Vec<Asked> {
         drop(self.expired(now));
@@ -218,19 +239,9 @@ impl State {
 
 impl Questions {
     fn add(&self, question: MemberQuestion) {
-        let mut state = self.state();
-        if state.open.len() >= MAX_QUESTIONS {
-            drop(state.expired(Instant::now()));
+        if self.state().add(Instant::now(), question) {
+            self.changed.notify_all();
         }
-        if state.open.len() >= MAX_QUESTIONS {
-            return;
-        }
-        state.last += 1;
-        let number = state.last;
-        state.open.insert(number, (Instant::now(), question));
-        state.unsent.push_back(number);
-        drop(state);
-        self.changed.notify_all();
     }
 
     /// Starts the thread that sends the questions.
@@ -283,5 +294,20 @@ impl Questions {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_stopped_has_a_bounded_number_of_questions_that_expire() {
+        let (mut state, begun) = (State::default(), Instant::now());
+        assert_eq!((0..2000).filter(|question| state.add(begun, *question)).count(), MAX_QUESTIONS);
+        assert!(!state.add(begun + EXPIRES - Duration::from_millis(1), 2000), "none has expired");
+        assert!(state.add(begun + EXPIRES, 2001), "all have expired");
+        let left: Vec<_> = state.open.values().map(|(_, question)| *question).collect();
+        assert_eq!((left, state.unsent), (vec![2001], VecDeque::from([MAX_QUESTIONS as u64 + 1])));
     }
 }

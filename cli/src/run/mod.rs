@@ -32,6 +32,7 @@ use self::serving_node::ServingNode;
 use self::watch::Watch;
 use crate::args::{NetworksArgs, SharedNodeArgs};
 use crate::failure::{Failure, Outcome};
+use crate::managed;
 use crate::open_network;
 use crate::output;
 use crate::secret::SECRET_VARIABLE;
@@ -143,6 +144,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let preloads = args.mode.preloads(reach);
     let networks = args.networks.resolve()?;
     let node = ServingNode::start(args, networks.clone())?;
+    for network in &networks {
+        // The program decides by itself what it does without a network.
+        managed::on_removal(network.id(), |failure| stdio::note(managed::told(&failure)))?;
+    }
     if !args.quiet {
         open_network::tell(&networks);
     }

@@ -1,5 +1,6 @@
 //! The program's output: results on stdout, everything else on stderr.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::os::fd::BorrowedFd;
@@ -57,6 +58,22 @@ fn escape_all_but(text: &str, kept: &[char]) -> String {
     escaped
 }
 
+/// Longest text of an error in characters. What a user has typed may be longer.
+const LONGEST: usize = 1000;
+
+/// Shortens the text of an error in its middle: its beginning says what it is about, its end what is wrong.
+pub fn shorten(text: &str) -> Cow<'_, str> {
+    let left_out = text.chars().count().saturating_sub(LONGEST);
+    let at = |count| text.char_indices().nth(count).map_or(text.len(), |(at, _)| at);
+    match left_out {
+        0 => Cow::Borrowed(text),
+        _ => {
+            let (head, tail) = (&text[..at(LONGEST / 2)], &text[at(LONGEST / 2 + left_out)..]);
+            Cow::Owned(format!("{head} … {left_out} characters … {tail}"))
+        }
+    }
+}
+
 /// Prints a message on stderr, in one write so that readers never see part of a line.
 pub fn note(text: impl Display) {
     let line = format!("peersock: {}\n", escape_lines(&text.to_string()));
@@ -69,9 +86,10 @@ pub fn report(failure: &Failure) {
     if failure.message().is_empty() {
         return;
     }
-    // Escapes the texts, because they may contain user input.
-    let message = escape_lines(failure.message());
-    let hint = failure.hint().map(escape_lines);
+    // Escapes and shortens the texts, because they may contain user input.
+    let shown = |text: &str| escape_lines(&shorten(text));
+    let message = shown(failure.message());
+    let hint = failure.hint().map(shown);
     let text = match style::is_on(&io::stderr()) {
         true => {
             let hint = hint.map(|hint| format!("\n{HINT}hint:{HINT:#} {hint}"));
@@ -143,5 +161,16 @@ mod tests {
         assert_eq!(escape("a\u{1b}[31m\n\u{9b}é"), "a\\u{1b}[31m\\n\\u{9b}é");
         assert_eq!(escape_lines("a\r\n\tb"), "a\\r\n\tb");
         assert_eq!(escape("a\u{202e}b\u{200b}\u{feff}\u{e0041}"), "a\\u{202e}b\\u{200b}\\u{feff}\\u{e0041}");
+    }
+    #[test]
+    fn a_long_text_is_shortened_in_its_middle() {
+        let text = |count| format!("`{}` is no port", "é".repeat(count));
+        let longest = LONGEST - text(0).len();
+        assert_eq!(shorten(&text(longest)), text(longest));
+        let short = shorten(&text(70_000)).into_owned();
+        assert!(short.starts_with("`éé") && short.ends_with("éé` is no port"), "{short}");
+        let left_out = 70_000 - longest;
+        assert!(short.contains(&format!("é … {left_out} characters … é")), "{short}");
+        assert_eq!(short.chars().filter(|one| *one == 'é').count(), longest);
     }
 }

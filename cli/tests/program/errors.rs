@@ -413,3 +413,17 @@ fn listen_checks_its_port_before_a_node_starts() {
     }
     assert!(!lab.state("a").exists(), "a node has started");
 }
+
+#[test]
+fn a_long_argument_is_shown_in_part() {
+    let long = "x".repeat(70_000);
+    for words in [
+        &["join", &long][..],
+        &["network", "settings", "--pool", &long],
+        &["dial", "-n", "ff0001ffff000000", &format!("{long}:1")],
+    ] {
+        let said = run(peersock(words)).stderr;
+        assert!(said.len() < 4000, "{} bytes: {words:.20?}", said.len());
+        assert!(said.contains(" characters … xxx") && said.contains("hint:"), "{said}");
+    }
+}

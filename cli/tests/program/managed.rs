@@ -4,9 +4,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::{Finished, PATIENCE, Running, peersock, run};
+use crate::common::{Finished, PATIENCE, Running, peersock, run, vanish};
 
 /// Machines of one test, each with a state directory.
 pub(crate) struct Machines(tempfile::TempDir);
@@ -112,6 +113,7 @@ fn a_machine_joins_by_an_invite_and_talks_and_a_removal_ends_it() {
     assert!(machines.ok("beta", &["join", &id]).contains("is a member already"));
     let used = machines.refused("gamma", &["join", &invite]);
     assert!(used.contains("as often as it may be"), "{used}");
+    assert_eq!(machines.ok("gamma", &["networks"]), "", "a refused request leaves nothing");
     assert!(machines.ok("beta", &["networks"]).contains("10.77.0.2"));
 
     let (_listening, address) = machines.listen("beta", "7000");
@@ -200,9 +202,12 @@ fn names_that_lead_nowhere_are_explained() {
     assert!(taken.stderr.contains("it becomes beta-2"), "{}", taken.stderr);
     let listed = machines.ok("alpha", &["network", "members"]);
     assert!(listed.lines().any(|line| line.contains("alpha") && line.ends_with("this machine")), "{listed}");
-    let alone = machines.refused("gamma", &["join", "7dc156211c9e24be", "--wait", "0s"]);
-    assert!(alone.contains("looking for a controller of the network"), "{alone}");
-    assert!(alone.contains("no member of the network was found"), "{alone}");
+    for (wait, seconds) in [("2s", 2), ("0s", 10)] {
+        let alone = machines.refused("gamma", &["join", "7dc156211c9e24be", "--wait", wait]);
+        let looking = format!("looking for a controller of the network, for {seconds} s at most");
+        assert!(alone.contains(&looking), "{alone}");
+        assert!(alone.contains("no member of the network was found"), "{alone}");
+    }
 }
 
 #[test]
@@ -281,6 +286,43 @@ fn a_machine_that_was_removed_is_told_and_its_flows_end() {
     assert!(machines.ok("beta", &["join", &invite]).contains("joined team as beta"));
     assert!(!machines.ok("beta", &["networks"]).contains("removed"));
     assert!(machines.dial("beta", &to).status.success());
+}
+
+#[test]
+fn programs_that_serve_a_machine_which_is_removed_say_so() {
+    for own_node in ["", "1"] {
+        let machines = Machines::new();
+        let (_, _serving) = machines.network();
+        machines.admit("beta");
+        let start = |words: &[&str], ready: &str| {
+            let mut command = machines.command("beta", words);
+            // One of them keeps the node, which the others share.
+            command.env("PEERSOCK_OWN_NODE", own_node);
+            let running = Running::start(command);
+            running.wait_for_stderr(ready);
+            running
+        };
+        let said = "this machine was removed from network team by its controller";
+        let mut serving = vec![start(&["listen", "-k", "-n", "team", "7000"], "listening on ")];
+        if own_node.is_empty() {
+            serving.push(start(&["listen", "-n", "team", "7001"], "listening on "));
+            serving.push(start(&["proxy", "-n", "team", "--listen", "0"], "a proxy for"));
+        }
+        let run = own_node.is_empty().then(|| start(&["run", "-n", "team", "--", "cat"], "network "));
+        machines.ok("alpha", &["network", "revoke", "beta"]);
+        for one in serving {
+            one.wait_for_end().failure(1, &[said, "hint: ask who runs the network for an invite"]);
+        }
+        // Its program goes on.
+        if let Some(mut run) = run {
+            run.wait_for_stderr(said);
+            run.send(b"it goes on\n");
+            run.wait_for_stdout("it goes on");
+            run.end_stdin();
+            let ended = run.wait_for_end().success();
+            assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+        }
+    }
 }
 
 /// The peer has sent its end, and this side has more to send: nothing is read any more.
@@ -464,6 +506,41 @@ fn the_machine_of_the_controller_leaves_by_force_alone() {
     drop(machines.serve("alpha"));
 }
 
+#[test]
+fn a_machine_whose_request_is_refused_at_once_keeps_nothing_of_it() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let used = machines.invite(&["--name", "beta"]);
+    machines.ok("beta", &["join", &used]);
+    let denied = Running::start(machines.command("delta", &["join", &id, "--name", "delta"]));
+    let code = denied.wait_for_stderr("waiting for approval, code ")[..7].to_owned();
+    machines.ok("alpha", &["network", "deny", &code]);
+    denied.wait_for_end();
+    machines.ok("delta", &["leave", &id]);
+    for own_node in ["", "1"] {
+        for (machine, words) in [("gamma", ["join", &used]), ("delta", ["join", &id])] {
+            let mut joining = machines.command(machine, &words);
+            joining.env("PEERSOCK_OWN_NODE", own_node);
+            run(joining).failure(1, &["not admitted: "]);
+            assert_eq!(machines.ok(machine, &["networks", "--json"]), "[]", "{machine}");
+        }
+    }
+}
+
+#[test]
+fn the_name_of_a_network_lasts_when_the_command_is_killed_that_waits() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    for (machine, own_node) in [("beta", ""), ("gamma", "1")] {
+        let mut joining = machines.command(machine, &["join", &id, "--as", "office"]);
+        joining.env("PEERSOCK_OWN_NODE", own_node);
+        let joining = Running::start(joining);
+        joining.wait_for_stderr("waiting for approval, code ");
+        vanish(Signal::KILL, joining.id());
+        assert!(machines.ok(machine, &["networks"]).starts_with("office"), "{machine}");
+    }
+}
+
 /// The machine of the controller is lost, and there is no backup.
 #[test]
 fn members_join_a_network_again_that_is_restored_by_its_words_alone() {
@@ -624,6 +701,39 @@ fn a_member_s_machine_becomes_the_controller_with_what_it_knows() {
     serving.wait_for_stderr("renewals wait");
     let invite = machines.ok("beta", &["network", "invite", "--name", "delta"]);
     machines.ok("delta", &["join", &invite]);
+}
+
+#[test]
+fn a_machine_becomes_the_controller_while_its_programs_run() {
+    let machines = Machines::new();
+    let (id, words) = machines.create(&[]);
+    let serving = machines.serve("alpha");
+    ["beta", "gamma"].iter().for_each(|machine| machines.admit(machine));
+    let file = machines.file("backup.db");
+    machines.ok("alpha", &["network", "backup", &file]);
+    let (_listening, _) = machines.listen("beta", "7000");
+    drop(serving);
+    machines.wait_for_end_of_node("alpha");
+    let node = std::fs::read_to_string(machines.directory("beta").join("lock")).expect("a lock");
+    let restore = ["network", "restore", "crew", "--backup", &file];
+    machines.with_words("beta", &restore, &words).success();
+    assert!(machines.ok("beta", &["networks"]).starts_with("crew "));
+    let serving = Running::start(machines.command("beta", &["controller", "-n", "crew"]));
+    serving.wait_for_stderr("serving ");
+    let now = std::fs::read_to_string(machines.directory("beta").join("lock")).expect("a lock");
+    assert_eq!(now, node, "the node goes on");
+    let invite = machines.ok("beta", &["network", "invite", "--name", "delta"]);
+    machines.ok("delta", &["join", &invite, "--as", "team"]);
+    // Delta has no IPv4 address yet: the lost machine may have given the next one away.
+    let address = machines.ok("beta", &["addr", &id]);
+    let reached = machines.dial("delta", &format!("[{address}]:7000"));
+    assert!(reached.status.success(), "{}", reached.stderr);
+    // A machine that has not known the network, with a program in another one.
+    let open = ["listen", "-k", "-n", "ff0001ffff000000", "7100"];
+    let other = Running::start(machines.command("epsilon", &open));
+    other.wait_for_stderr("listening on ");
+    machines.with_words("epsilon", &restore, &words).success();
+    assert!(machines.ok("epsilon", &["networks"]).contains(&id));
 }
 
 #[test]

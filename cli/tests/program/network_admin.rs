@@ -148,6 +148,15 @@ fn a_change_of_a_member_reaches_it_and_the_others() {
     drop((online, serving));
     let late = machines.admin(&["change", "database", "--outlive", "2h"]).success();
     assert!(late.stderr.contains("it counts once `peersock controller -n team` runs"), "{}", late.stderr);
+    let listed = machines.ok("alpha", &["network", "members"]);
+    assert!(
+        listed.lines().any(|line| line.contains("database") && line.contains("  outlive 2h  ")),
+        "{listed}"
+    );
+    let outlive = |member: Value| (member["name"].clone(), member["outlive_s"].clone());
+    let all: Vec<_> = machines.members().into_iter().map(outlive).collect();
+    assert!(all.contains(&("database".into(), 7200.into())), "{all:?}");
+    assert!(all.contains(&("gamma".into(), Value::Null)), "{all:?}");
 }
 
 #[test]
@@ -163,6 +172,8 @@ fn settings_and_reserved_addresses_hold_for_the_machines_that_join() {
     for line in ["outlive    3d", "outlive    2h for members with the tag lab"] {
         assert!(changed.text().lines().any(|shown| shown == line), "{}", changed.text());
     }
+    let said = "no member has the tag lab now: its time counts for those that get it";
+    assert!(changed.stderr.contains(said), "{}", changed.stderr);
     let set = machines.admin_json(&["settings", "--tag-outlive", "web=default"]);
     assert_eq!(set["outlive_s"], 3 * 86_400);
     assert_eq!(set["tag_outlive_s"], serde_json::json!({ "lab": 7200 }));
@@ -185,17 +196,34 @@ fn settings_and_reserved_addresses_hold_for_the_machines_that_join() {
     for (words, said) in [
         (&["settings", "--outlive", "31d"][..], "for 1h to 30d"),
         (&["settings", "--tag-outlive", "lab"], "give a tag and a time"),
+        (&["settings", "--tag-outlive", "lab=2h", "--tag-outlive", "lab=3h"], "the tag lab is given twice"),
+        (&["settings", "--pool", "10.78.0.0/24", "--pool", "10.79.0.0/24"], "a pool of IPv4 is given twice"),
         (&["settings", "--outlive", "2d", "--pool", "127.0.0.0/16"], "addresses of 127.0.0.0/16"),
-        (&["reserve", "10.77.0.2", "gamma"], "10.77.0.2 cannot be reserved"),
-        (&["reserve", "10.77.0.12", "delta"], "10.77.0.12 cannot be reserved"),
-        (&["reserve", "192.0.2.1", "gamma"], "192.0.2.1 cannot be reserved"),
+        (&["reserve", "10.77.0.2", "gamma"], "the address 10.77.0.2 belongs to member beta"),
+        (&["reserve", "10.77.0.12", "delta"], "the address 10.77.0.12 is reserved for beta already"),
+        (&["reserve", "192.0.2.1", "gamma"], "the address 192.0.2.1 is in no pool"),
+        (&["reserve", "10.77.0.255", "gamma"], "the first or the last one of its pool"),
+        (&["reserve", "10.77.0.13", "1f3870be"], "no node ID begins with `1f3870be`, which looks like one"),
+        (&["revoke", "1f387"], "a node ID needs 6 digits at least"),
+        (&["change", "1f387", "--tag", "db"], "a node ID needs 6 digits at least"),
         (&["unreserve", "10.77.0.9"], "10.77.0.9 is not reserved"),
     ] {
         machines.changes_nothing(words, &[said]);
     }
+    machines.ok("alpha", &["network", "change", "beta", "--name", "database"]);
+    let reserved = &machines.admin_json(&["settings"])["reserved"];
+    assert_eq!(*reserved, serde_json::json!({ "10.77.0.12": "database" }));
     let other = machines.admin(&["settings", "--pool", "10.78.0.0/24", "--ephemeral-ipv4", "yes"]).success();
     assert!(other.text().contains("10.78.0.0/24") && !other.text().contains("none for"), "{}", other.text());
     assert!(other.stderr.contains("members keep the addresses that they have"), "{}", other.stderr);
+    assert!(other.text().contains("reserved   10.77.0.12 for database, in no pool"), "{}", other.text());
+    let large = machines.admin_json(&["settings", "--pool", "fd00:77::/40", "--pool", "none"]);
+    assert_eq!(large["pools"][0]["pool"], "fd00:77::/40");
+    assert_eq!(large["pools"].as_array().map(Vec::len), Some(1));
+    assert!(large["pools"][0]["size"].as_f64().is_some_and(|size| size > u64::MAX as f64), "{large}");
+    let none = machines.ok("alpha", &["network", "settings", "--pool", "none"]);
+    assert!(none.contains("pool       none: members have the address that follows"), "{none}");
+    assert!(machines.ok("alpha", &["network", "members"]).contains("10.77.0.2"));
 }
 
 /// Lets a stopped process go on at the end, also of a test that fails.
@@ -248,6 +276,23 @@ fn a_removal_says_whom_it_has_reached_and_until_when_others_may_not_know_it() {
     let said =
         "no controller runs here: nobody knows it until `peersock controller -n team` does; members accept";
     assert!(removed.stderr.contains(said), "{}", removed.stderr);
+}
+
+#[test]
+fn a_node_that_is_stopped_is_named() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    machines.admit("beta");
+    let stopped = Stopped::node_of(&machines, "alpha");
+    let silent = format!("the node with process {} does not answer", stopped.0);
+    let removed = machines.admin(&["revoke", "beta"]).success();
+    assert!(removed.text().contains("beta (10.77.0.2) is removed"), "{}", removed.text());
+    let said = format!("{silent}: nobody knows it until it does; members accept beta until");
+    assert!(removed.stderr.contains(&said), "{}", removed.stderr);
+    let invited = machines.admin(&["invite"]).success();
+    assert!(invited.stderr.contains(&format!("{silent}: it admits machines once")), "{}", invited.stderr);
+    let refused = machines.refused("alpha", &["status"]);
+    assert!(refused.contains(&format!("{silent}\nhint: run `kill -CONT {}`", stopped.0)), "{refused}");
 }
 
 #[test]

@@ -196,3 +196,18 @@ fn a_network_that_is_served_here_is_not_left() {
     drop(serving);
     assert!(machines.ok("alpha", &["leave", "team", "--force"]).contains("left team"));
 }
+
+#[test]
+fn a_network_is_not_left_beside_a_process_that_shares_no_node() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    machines.admit("beta");
+    let root = ["root", "--listen", "127.0.0.1", "--port", "0"];
+    let mut root = machines.command("beta", &root);
+    root.arg("--state").arg(machines.directory("beta"));
+    let root = Running::start(root);
+    root.wait_for_stderr("listening on");
+    let refused = machines.refused("beta", &["leave", &id]);
+    assert!(refused.contains(&format!("is in use by process {}", root.id())), "{refused}");
+    assert!(refused.contains(&format!("`kill {}`", root.id())), "{refused}");
+}

@@ -51,11 +51,19 @@ fn to_kill(said: &Finished) -> u32 {
 #[test]
 fn a_command_runs_once_its_hint_about_a_directory_in_use_was_followed() {
     let Some(lab) = Lab::with("a_command_runs_once_its_hint", &[]) else { return };
+    run(lab.of_alpha(&["network", "create", "team"])).success();
+    let own_listen = &["listen", "--own-node", "7000", "--receive-only"];
+    let controllers: [&[&str]; 2] = [&["controller"], &["controller", "--own-node"]];
     for first in ["root", "rest", "ping", "listen"] {
-        for second in [dial(), &["run", "true"], &["listen", "--own-node", "7000", "--receive-only"]] {
+        for second in [dial(), &["run", "true"], own_listen].into_iter().chain(controllers) {
             let holder = lab.holder(first);
             let command = || match second[0] {
                 "run" => lab.command("alpha", &[], &second[1..]),
+                "controller" => {
+                    let mut command = lab.of_alpha(&[second, &["--interface", "lo"]].concat());
+                    command.env("PEERSOCK_PERSIST", "0");
+                    command
+                }
                 _ => lab.as_member("alpha", second),
             };
             let said = run(command());
@@ -74,8 +82,9 @@ fn a_command_runs_once_its_hint_about_a_directory_in_use_was_followed() {
             holder.wait_for_end();
             let mut again = Running::start(command());
             match second[0] {
-                "listen" => {
-                    again.wait_for_stderr("connect with: ");
+                "listen" | "controller" => {
+                    let ready = if second[0] == "listen" { "connect with: " } else { "serving team" };
+                    again.wait_for_stderr(ready);
                     drop(again);
                 }
                 _ => {

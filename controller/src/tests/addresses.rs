@@ -75,19 +75,18 @@ fn reserved_addresses_wait_for_their_key_or_name() {
     };
     reserve(&mut lab, 2, Holder::Node(id(1))).expect("free");
     reserve(&mut lab, 3, Holder::Name(name("machine-2"))).expect("free");
-    assert_eq!(reserve(&mut lab, 3, Holder::Node(id(9))), Err(ChangeError::Address([10, 7, 0, 3].into())));
-    assert_eq!(
-        reserve(&mut lab, 1, Holder::Node(id(9))),
-        Err(ChangeError::Address([10, 7, 0, 1].into())),
-        "held"
-    );
-    assert!(
-        lab.controller.reserve(lab.now, "alice", [10, 8, 0, 1].into(), &Holder::Node(id(1))).is_err(),
-        "no pool"
-    );
+    let other = Holder::Name(name("machine-2"));
+    let reserved = Err(ChangeError::Reserved([10, 7, 0, 3].into(), other));
+    assert_eq!(reserve(&mut lab, 3, Holder::Node(id(9))), reserved);
+    let taken = reserve(&mut lab, 1, Holder::Node(id(9)));
+    assert!(matches!(taken, Err(ChangeError::AddressTaken(..))), "{taken:?}");
+    let elsewhere = [10, 8, 0, 1].into();
+    let no_pool = lab.controller.reserve(lab.now, "alice", elsewhere, &Holder::Node(id(1)));
+    assert_eq!(no_pool, Err(ChangeError::NotInPool(elsewhere)));
     // Pool 10.7.0.0/24: nobody has the first and the last address.
     for last in [0, 255] {
-        assert!(reserve(&mut lab, last, Holder::Node(id(8))).is_err(), "{last}");
+        let refused = Err(ChangeError::Unassignable([10, 7, 0, last].into()));
+        assert_eq!(reserve(&mut lab, last, Holder::Node(id(8))), refused, "{last}");
     }
     let reserved = lab.controller.reservations().expect("readable");
     assert_eq!(reserved[1], ([10, 7, 0, 3].into(), Holder::Name(name("machine-2"))));
@@ -103,8 +102,33 @@ fn reserved_addresses_wait_for_their_key_or_name() {
     assert_eq!(ipv4(&credentials), Some(3));
     let address = [10, 7, 0, 2].into();
     lab.controller.end_reservation(lab.now, "alice", address).expect("reserved");
-    assert_eq!(lab.controller.end_reservation(lab.now, "alice", address), Err(ChangeError::Address(address)));
+    assert_eq!(
+        lab.controller.end_reservation(lab.now, "alice", address),
+        Err(ChangeError::NotReserved(address))
+    );
     assert_eq!(ipv4(&lab.join(1, None)), Some(2));
+}
+
+#[test]
+fn a_reservation_follows_the_name_of_its_member() {
+    let mut lab = Lab::new();
+    let token = lab.open_invite();
+    lab.join(2, Some(&token));
+    for (last, holder) in [(9, "machine-2"), (10, "machine-3")] {
+        let holder = Holder::Name(name(holder));
+        lab.controller.reserve(lab.now, "alice", [10, 7, 0, last].into(), &holder).expect("free");
+    }
+    let change = crate::Change { name: Some(name("database")), ..Default::default() };
+    lab.controller.change(lab.now, "alice", "machine-2", &change).expect("a free name");
+    let reserved = lab.controller.reservations().expect("readable");
+    let holders: Vec<_> = reserved.into_iter().map(|(_, holder)| holder).collect();
+    assert_eq!(holders, ["database", "machine-3"].map(|of| Holder::Name(name(of))));
+    // A machine that gets the old name later gets no address with it.
+    let Answer::Certified { credentials, .. } = lab.ask_from(7, "2001:db8::7", certify(2, Some(&token)))
+    else {
+        panic!("no certificate")
+    };
+    assert_eq!((credentials.certificate().grant().name.as_str(), ipv4(&credentials)), ("machine-2", Some(3)));
 }
 
 #[test]
@@ -123,6 +147,13 @@ fn members_get_addresses_of_pools_that_come_later() {
     assert_eq!(ipv4(&lab.join(2, None)), None);
     assert_eq!(denial(&lab.ask(3, Some(&token))), Some(Denial::NoAddress));
     lab.ask(u32::from_be_bytes([200; 4]), None);
+    // Without the pools, members keep their addresses, which are none of a block any more.
+    lab.controller.set_settings(lab.now, "alice", &Settings::default()).expect("valid");
+    let kept = lab.join(1, None).certificate().grant().clone();
+    assert_eq!((kept.ipv4, kept.ipv6), (grant.ipv4, grant.ipv6));
+    assert_eq!((grant.ipv4_length, grant.ipv6_length), (30, 64));
+    assert_eq!((kept.ipv4_length, kept.ipv6_length), (32, 128));
+    assert_eq!(ipv4(&lab.join(3, Some(&token))), None);
     let wrong = Settings { ipv4: pool("fd00::", 64), ..Settings::default() };
     assert_eq!(
         lab.controller.set_settings(lab.now, "alice", &wrong),

@@ -125,7 +125,9 @@ fn a_person_approves_by_code_or_key_and_codes_stay() {
     let other = Approval { name: Some(name("beta")), ..Approval::default() };
     lab.controller.approve(lab.now, &mut lab.rng, "alice", key, &other).expect("it waits");
     assert_eq!(lab.join(2, None).certificate().grant().name, name("beta"));
-    for nothing in ["ZZZ-ZZZ", "ffffffffff", "abc", "", "machine-7", "%"] {
+    let short = lab.controller.approve(lab.now, &mut lab.rng, "alice", "abc", &approval);
+    assert_eq!(short.err(), Some(ChangeError::FewDigits("abc".into())));
+    for nothing in ["ZZZ-ZZZ", "ffffffffff", "", "machine-7", "%"] {
         let found = lab.controller.approve(lab.now, &mut lab.rng, "alice", nothing, &approval);
         assert_eq!(found.err(), Some(ChangeError::NotFound(nothing.into())));
     }

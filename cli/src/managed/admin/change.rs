@@ -7,7 +7,7 @@ use peersock_controller::{Change, ChangeError, Member};
 
 use super::super::{now, who};
 use super::settings::outlive_or_default;
-use super::{OfNetwork, members, refused, served};
+use super::{Here, OfNetwork, members, refused, served};
 use crate::failure::Outcome;
 use crate::output::print;
 use crate::stdio;
@@ -25,7 +25,7 @@ Examples:
   peersock network change beta --tag db --untag web
   peersock network change 10.77.0.3 --outlive 2h")]
 pub(crate) struct ChangeArgs {
-    /// Name, address, or beginning of the node ID of a member
+    /// Name, address, or beginning of the node ID (at least six digits) of a member
     member: String,
 
     /// Name that the member gets
@@ -70,11 +70,13 @@ pub(crate) fn change(args: &ChangeArgs) -> Outcome {
     let node = before.grant.node.to_string();
     let after = controller.change(now(), &who(), &node, &change).map_err(refused)?;
     print(members::line(&after, false, now()))?;
-    if served(&args.of, &controller)?.is_none() {
-        let name = controller.name();
-        stdio::note(format_args!(
+    let name = controller.name();
+    match served(&args.of, &controller)? {
+        Here::Runs(_) => {}
+        Here::Silent(said) => stdio::note(format_args!("{said}: the change counts once it does")),
+        Here::Nobody => stdio::note(format_args!(
             "nobody serves {name} now: it counts once `peersock controller -n {name}` runs"
-        ));
+        )),
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use peersock::{Invite, NetworkId, RootSource};
 use peersock_controller::{Controller, Invite as Stored, InviteOptions, Member, Standing};
 
 use super::super::{duration, now, right_has_ended, who};
-use super::{OfNetwork, refused, served};
+use super::{Here, OfNetwork, refused, served};
 use crate::failure::{Failure, Outcome};
 use crate::output::{escape, print};
 use crate::status::counted;
@@ -117,10 +117,14 @@ fn warn_of_taken(controller: &mut Controller, name: &MemberName) -> Outcome {
 /// Returns why machines that get an invite now would not reach the controller, as far as its node shows.
 fn obstacle(of: &OfNetwork, controller: &Controller, roots: &[RootSource]) -> Outcome<Option<String>> {
     let name = controller.name();
-    let Some(status) = served(of, controller)? else {
-        return Ok(Some(format!(
-            "nobody serves {name} now: run `peersock controller -n {name}`, which admits machines"
-        )));
+    let status = match served(of, controller)? {
+        Here::Runs(status) => status,
+        Here::Silent(said) => return Ok(Some(format!("{said}: it admits machines once it does"))),
+        Here::Nobody => {
+            return Ok(Some(format!(
+                "nobody serves {name} now: run `peersock controller -n {name}`, which admits machines"
+            )));
+        }
     };
     if !roots.is_empty() && status.roots.is_empty() {
         return Ok(Some("the controller uses no root: start it with the same --root".to_owned()));

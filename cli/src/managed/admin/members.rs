@@ -74,6 +74,7 @@ fn to_json(member: &Member) -> serde_json::Value {
             _ => "removed",
         },
         "seen": member.seen.as_millis() / 1000,
+        "outlive_s": member.outlive.map(|outlive| outlive.as_secs()),
         "certificate_ends": member.ends.as_millis() / 1000,
         "admitted_by": member.admitted_by,
         "description": member.description,
@@ -91,7 +92,8 @@ pub(super) fn line(member: &Member, is_own: bool, now: UnixTime) -> String {
         _ => format!("heard {} ago", duration::shown(now.since(member.seen))),
     };
     let state = if member.standing == Standing::Held { "held     " } else { "member   " };
-    let parts = [addresses.join(" "), tags.join(","), seen];
+    let outlive = member.outlive.map(|outlive| format!("outlive {}", duration::shown(outlive)));
+    let parts = [addresses.join(" "), tags.join(","), outlive.unwrap_or_default(), seen];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     format!("{state} {:<16} {}", member.grant.name, parts.join("  "))
 }

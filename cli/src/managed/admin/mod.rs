@@ -18,8 +18,9 @@ pub(crate) use removal::{RevokeArgs, revoke};
 pub(crate) use reservations::{ReserveArgs, UnreserveArgs, reserve, unreserve};
 pub(crate) use settings::{SettingsArgs, block, settings};
 
+use peersock::management::{self, ManagementError};
 use peersock::state::StateDir;
-use peersock::{NetworkId, NodeId, Status, management};
+use peersock::{NetworkId, NodeId, Status};
 use peersock_controller::{ChangeError, Controller, Member};
 
 use super::{DirectoryArgs, stores};
@@ -53,20 +54,34 @@ impl OfNetwork {
         Ok(StateDir::peek_identity(&self.state.path()?)?.map(|own| own.node_id()))
     }
 
-    /// Returns the status of the node here, with all its peers; `None` if none runs.
-    fn status(&self) -> Outcome<Option<Status>> {
-        let text = management::status(&self.state.path()?, usize::MAX).ok();
-        Ok(text.and_then(|text| status::parse(&text).ok()))
+    /// Asks the node here for its status, with all its peers.
+    fn look(&self) -> Outcome<Here> {
+        Ok(match management::status(&self.state.path()?, usize::MAX) {
+            Ok(text) => status::parse(&text).map_or(Here::Nobody, |status| Here::Runs(Box::new(status))),
+            Err(error @ ManagementError::Silent { .. }) => Here::Silent(error.to_string()),
+            Err(_) => Here::Nobody,
+        })
     }
 }
 
-/// Returns the status of the node that serves the network here, as far as it shows; `None` if none does.
-fn served(of: &OfNetwork, controller: &Controller) -> Outcome<Option<Status>> {
+/// Node of the controller's machine.
+enum Here {
+    Nobody,
+    /// A node whose process is stopped, or very busy; for people.
+    Silent(String),
+    Runs(Box<Status>),
+}
+
+/// Looks at the node that serves the network here, as far as it shows.
+fn served(of: &OfNetwork, controller: &Controller) -> Outcome<Here> {
     let network = controller.network();
     // Other programs' nodes are in the network, too.
     let is_served =
         |status: &Status| status.networks.iter().any(|joined| joined.id == network && joined.serves);
-    Ok(of.status()?.filter(is_served))
+    Ok(match of.look()? {
+        Here::Runs(status) if !is_served(&status) => Here::Nobody,
+        here => here,
+    })
 }
 
 /// Returns a member's name with its addresses.
@@ -94,10 +109,18 @@ pub(super) fn refused(error: impl Into<ChangeError>) -> Failure {
         }
         ChangeError::NameTaken(_) => "choose another name: `peersock network members` lists those in use",
         ChangeError::Grant(_) => "give fewer or shorter tags",
-        ChangeError::Address(_) => {
-            "choose an address of a pool that no other member has and that is not reserved: `peersock network \
-             settings` and `members` list them"
+        ChangeError::FewDigits(_) => {
+            "list names and addresses with `peersock network members`, IDs with --json"
         }
+        ChangeError::NotInPool(_) => "choose an address of a pool: `peersock network settings` lists them",
+        ChangeError::Unassignable(_) => "choose another address of the pool",
+        ChangeError::AddressTaken(..) => {
+            "choose an address that nobody has: `peersock network members` lists those in use"
+        }
+        ChangeError::Reserved(..) => {
+            "choose another address, or end the reservation with `peersock network unreserve`"
+        }
+        ChangeError::NotReserved(_) => "list the reserved addresses with `peersock network settings`",
         _ => "list the members with `peersock network members`",
     };
     Failure::new(format_args!("nothing is changed: {error}"), hint)

@@ -9,7 +9,7 @@ use peersock::{NetworkId, Status};
 use peersock_controller::{Controller, Member};
 
 use super::super::now;
-use super::{OfNetwork, refused};
+use super::{Here, OfNetwork, refused};
 use crate::failure::Outcome;
 
 /// Longest wait for the members that are connected.
@@ -20,26 +20,29 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Members that know of the newest removals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reach {
     /// No controller that runs here has signed them.
     Unsigned,
+    /// The node here does not answer; for people.
+    Silent(String),
     /// Some members know them, of those that are connected, of all.
     Members { know: usize, connected: usize, all: usize },
 }
 
 impl Reach {
     /// Returns true if all members know them.
-    pub(super) fn is_everybody(self) -> bool {
+    pub(super) fn is_everybody(&self) -> bool {
         matches!(self, Reach::Members { know, all, .. } if know == all)
     }
 
     /// Says it for people, for the network `name`.
-    pub(super) fn words(self, name: &str) -> String {
+    pub(super) fn words(&self, name: &str) -> String {
         match self {
             Reach::Unsigned => {
                 format!("no controller runs here: nobody knows it until `peersock controller -n {name}` does")
             }
+            Reach::Silent(said) => format!("{said}: nobody knows it until it does"),
             Reach::Members { all: 0, .. } => "there is no other member".to_owned(),
             Reach::Members { connected: 0, .. } => {
                 "no member is connected now: they hear it from the controller or from each other".to_owned()
@@ -47,7 +50,7 @@ impl Reach {
             Reach::Members { know: 1, all: 1, .. } => "the other member knows it".to_owned(),
             Reach::Members { know, all, .. } if know == all => format!("all {all} other members know it"),
             Reach::Members { know, connected, .. } => {
-                let connected = match connected {
+                let connected = match *connected {
                     1 => "1 connected member knows it".to_owned(),
                     _ => format!("{connected} connected members know it"),
                 };
@@ -67,7 +70,11 @@ pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Membe
     let removed = removed.iter().map(|member| member.grant.node).collect();
     let (begun, mut pause) = (Instant::now(), PAUSE);
     loop {
-        let Some(status) = of.status()? else { return Ok(Reach::Unsigned) };
+        let status = match of.look()? {
+            Here::Runs(status) => status,
+            Here::Silent(said) => return Ok(Reach::Silent(said)),
+            Here::Nobody => return Ok(Reach::Unsigned),
+        };
         let reach = look(&status, controller.network(), epoch, &removed, all);
         let is_done = matches!(reach, Reach::Members { know, connected, .. } if know == connected);
         if is_done || begun.elapsed() >= PATIENCE {
@@ -152,5 +159,7 @@ mod tests {
         assert_eq!(words(1, 1, 1), "the other member knows it");
         assert!(words(0, 0, 3).starts_with("no member is connected now"));
         assert!(Reach::Unsigned.words("team").contains("`peersock controller -n team`"));
+        let silent = Reach::Silent("the node with process 7 does not answer".to_owned()).words("team");
+        assert_eq!(silent, "the node with process 7 does not answer: nobody knows it until it does");
     }
 }

@@ -20,7 +20,7 @@ Examples:
   peersock network revoke beta
   peersock network revoke 10.77.0.3 1f3870be274f")]
 pub(crate) struct RevokeArgs {
-    /// Name, address, or beginning of the node ID of a member; may be repeated
+    /// Name, address, or beginning of the node ID (at least six digits) of a member; may be repeated
     #[arg(required = true)]
     members: Vec<String>,
 
@@ -77,10 +77,12 @@ fn accepted(controller: &Controller, removed: &[Member], now: UnixTime) -> Optio
 /// Says who knows of a removal, and what holds for the others.
 fn told(reach: Reach, network: &str, accepted: Option<&str>) -> String {
     let words = reach.words(network);
-    match (reach, accepted) {
+    match (&reach, accepted) {
         (_, None) => words,
         (reach, _) if reach.is_everybody() => words,
-        (Reach::Unsigned, Some(accepted)) => format!("{words}; members accept {accepted} at most"),
+        (Reach::Unsigned | Reach::Silent(_), Some(accepted)) => {
+            format!("{words}; members accept {accepted} at most")
+        }
         (_, Some(accepted)) => format!("{words}, or accept {accepted} at most"),
     }
 }

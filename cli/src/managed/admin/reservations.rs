@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use peersock::overlay::membership::MemberName;
-use peersock_controller::{ChangeError, Controller, Holder};
+use peersock_controller::{ChangeError, Controller, Holder, MIN_NODE_DIGITS};
 
 use super::super::{now, who};
 use super::{OfNetwork, refused};
@@ -21,7 +21,9 @@ pub(crate) struct ReserveArgs {
     /// Address of the network's pool
     address: IpAddr,
 
-    /// Name of a member, now or later, or beginning of its node ID
+    /// Name of a member, now or later, or beginning of its node ID, at least six digits
+    ///
+    /// A reservation for a member's name follows the member when its name changes.
     member: String,
 
     #[command(flatten)]
@@ -50,9 +52,20 @@ fn holder(controller: &Controller, text: &str) -> Outcome<Holder> {
     match (text.parse::<MemberName>(), found) {
         (Ok(name), Ok(member)) if member.grant.name == name => Ok(Holder::Name(name)),
         (_, Ok(member)) => Ok(Holder::Node(member.grant.node)),
-        (Ok(name), Err(ChangeError::NotFound(_))) => Ok(Holder::Name(name)),
+        (Ok(name), Err(ChangeError::NotFound(_))) if is_like_node_id(text) => Err(Failure::usage(
+            format_args!("no node ID begins with `{name}`, which looks like one"),
+            "check the digits with `peersock network members --json`; a machine of such a name can have the \
+             address once it is a member",
+        )),
+        (Ok(name), Err(ChangeError::NotFound(_) | ChangeError::FewDigits(_))) => Ok(Holder::Name(name)),
         (_, Err(error)) => Err(refused(error)),
     }
+}
+
+/// Returns true for what is rather the beginning of a node ID than a name.
+fn is_like_node_id(text: &str) -> bool {
+    let is_hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hexadecimal && text.len() >= MIN_NODE_DIGITS && text.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 /// End the reservation of an address
@@ -72,12 +85,6 @@ pub(crate) struct UnreserveArgs {
 
 pub(crate) fn unreserve(args: &UnreserveArgs) -> Outcome {
     let (mut controller, address) = (args.of.open()?, args.address);
-    if !all(&controller)?.iter().any(|(reserved, _)| *reserved == address) {
-        return Err(Failure::new(
-            format_args!("{address} is not reserved"),
-            "list the reserved addresses with `peersock network settings`",
-        ));
-    }
     controller.end_reservation(now(), &who(), address).map_err(refused)?;
     print(format_args!("{address} is not reserved any more"))
 }
@@ -93,6 +100,21 @@ pub(super) fn shown(controller: &Controller, holder: &Holder) -> String {
         Holder::Node(node) => {
             let node = node.to_string();
             controller.find(&node).map_or(node, |member| member.grant.name.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_of_a_node_id_are_told_from_a_name() {
+        for id in ["1f3870", "1f3870be274f", "ABC123"] {
+            assert!(is_like_node_id(id), "{id}");
+        }
+        for name in ["facade", "db1", "db-0001", "web000", "beta"] {
+            assert!(!is_like_node_id(name), "{name}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! `peersock network settings`: what holds for all members.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use peersock::overlay::Prefix;
 use peersock::overlay::membership::Tag;
 use peersock_controller::{ChangeError, Controller, OUTLIVE, PoolUse, Settings};
 
-use super::super::{comparable, duration, now, who};
+use super::super::{clashes, comparable, duration, now, who};
 use super::change::Outlive;
 use super::{OfNetwork, refused, reservations};
 use crate::failure::{Failure, Outcome};
@@ -20,7 +21,8 @@ Examples:
   peersock network settings
   peersock network settings --outlive 3d
   peersock network settings --tag-outlive laptop=2h --tag-outlive web=default
-  peersock network settings --pool 10.78.0.0/16")]
+  peersock network settings --pool 10.78.0.0/16
+  peersock network settings --pool 10.78.0.0/16 --pool none   # and none of IPv6")]
 pub(crate) struct SettingsArgs {
     /// Time for which members go on without a controller, from 1h to 30d
     ///
@@ -33,11 +35,13 @@ pub(crate) struct SettingsArgs {
     #[arg(long = "tag-outlive", value_name = "TAG=TIME", value_parser = tag_outlive)]
     tags: Vec<(Tag, Outlive)>,
 
-    /// Block of addresses for members, of IPv4 or of IPv6; it replaces the one of its kind
+    /// Block of addresses for members, of IPv4 or of IPv6; it replaces the one of its kind; may be repeated
     ///
-    /// Members get an address of it at their next certificate, unless they have one of that kind.
-    #[arg(long = "pool", value_name = "IP/BITS", value_parser = block)]
-    pools: Vec<Prefix>,
+    /// Members get an address of it at their next certificate, within 40 minutes, unless they have one of
+    /// that kind. `none` ends the blocks that are not named with it. Members keep the addresses that they
+    /// have, until they are removed.
+    #[arg(long = "pool", value_name = "IP/BITS|none", value_parser = block_or_none)]
+    pools: Vec<Pool>,
 
     /// Give ephemeral members an IPv4 address, too
     #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
@@ -51,7 +55,11 @@ pub(crate) struct SettingsArgs {
     of: OfNetwork,
 }
 
+/// Block of addresses, or `None` for no block besides those that are named.
+type Pool = Option<Prefix>;
+
 pub(crate) fn settings(args: &SettingsArgs) -> Outcome {
+    check_once(args)?;
     let mut controller = args.of.open()?;
     let before = controller.settings();
     let after = changed(&before, args);
@@ -61,13 +69,42 @@ pub(crate) fn settings(args: &SettingsArgs) -> Outcome {
     for (tag, outlive) in &args.tags {
         controller.set_tag_outlive(now(), &who(), tag, *outlive).map_err(refused)?;
     }
+    tell_unused(&mut controller, &args.tags)?;
+    warn_of_clashes(&mut controller, args)?;
     let pools = controller.status(now()).map_err(refused)?.pools;
     if args.json {
         return print(to_json(&controller, &pools)?);
     }
     show(&controller, &pools)?;
     if (after.ipv4, after.ipv6) != (before.ipv4, before.ipv6) {
-        stdio::note("members keep the addresses that they have");
+        stdio::note(
+            "members keep the addresses that they have: those of no pool count alone, as a /32 or /128, from the \
+             next certificate on, within 40 minutes",
+        );
+    }
+    Ok(())
+}
+
+/// Warns of pools that overlap with local networks.
+fn warn_of_clashes(controller: &mut Controller, args: &SettingsArgs) -> Outcome {
+    let members = controller.members().map_err(refused)?;
+    let own = args.of.own()?;
+    let own = members.iter().filter(|member| own == Some(member.grant.node));
+    let own: Vec<_> = own.flat_map(|own| own.grant.addresses()).collect();
+    clashes::warn(args.pools.iter().flatten().copied(), &own, "choose another one");
+    Ok(())
+}
+
+/// Says which tags no member has.
+fn tell_unused(controller: &mut Controller, tags: &[(Tag, Outlive)]) -> Outcome {
+    let members = controller.members().map_err(refused)?;
+    let is_used = |tag| members.iter().any(|one| one.is_member() && one.grant.tags.contains(tag));
+    for (tag, outlive) in tags {
+        if outlive.is_some() && !is_used(tag) {
+            stdio::note(format_args!(
+                "no member has the tag {tag} now: its time counts for those that get it"
+            ));
+        }
     }
     Ok(())
 }
@@ -76,11 +113,28 @@ fn changed(before: &Settings, args: &SettingsArgs) -> Settings {
     let mut after = before.clone();
     after.outlive = args.outlive.unwrap_or(after.outlive);
     after.ephemeral_ipv4 = args.ephemeral_ipv4.unwrap_or(after.ephemeral_ipv4);
-    for pool in &args.pools {
+    if args.pools.contains(&None) {
+        (after.ipv4, after.ipv6) = (None, None);
+    }
+    for pool in args.pools.iter().flatten() {
         let kind = if pool.address().is_ipv4() { &mut after.ipv4 } else { &mut after.ipv6 };
         *kind = Some(*pool);
     }
     after
+}
+
+/// Fails if one thing is to have two values.
+fn check_once(args: &SettingsArgs) -> Outcome {
+    let pools = args.pools.iter().flatten().map(|pool| match pool.address().is_ipv4() {
+        true => "a pool of IPv4".to_owned(),
+        false => "a pool of IPv6".to_owned(),
+    });
+    let tags = args.tags.iter().map(|(tag, _)| format!("the time of the tag {tag}"));
+    let mut named = BTreeSet::new();
+    match pools.chain(tags).find(|one| !named.insert(one.clone())) {
+        Some(twice) => Err(Failure::usage(format_args!("{twice} is given twice"), "give it once")),
+        None => Ok(()),
+    }
 }
 
 /// Returns the failure of a change of settings. Times were checked before, so it is about pools.
@@ -116,7 +170,9 @@ fn show(controller: &Controller, pools: &[PoolUse]) -> Outcome {
         lines.push(("pool", format!("{pool}, {used} of {size} addresses in use{but}")));
     }
     for (address, holder) in reservations::all(controller)? {
-        lines.push(("reserved", format!("{address} for {}", reservations::shown(controller, &holder))));
+        let is_in_pool = pools.iter().any(|one| one.pool.contains(address));
+        let but = if is_in_pool { "" } else { ", in no pool" };
+        lines.push(("reserved", format!("{address} for {}{but}", reservations::shown(controller, &holder))));
     }
     lines.into_iter().try_for_each(|(what, value)| print(format_args!("{what:<10} {value}")))
 }
@@ -128,10 +184,9 @@ fn to_json(controller: &Controller, pools: &[PoolUse]) -> Outcome<serde_json::Va
         .into_iter()
         .map(|(tag, outlive)| (tag.to_string(), outlive.as_secs().into()))
         .collect();
-    let size = |pool: &PoolUse| u64::try_from(pool.size).unwrap_or(u64::MAX);
     let pools: Vec<_> = pools
         .iter()
-        .map(|one| serde_json::json!({ "pool": one.pool.to_string(), "used": one.used, "size": size(one) }))
+        .map(|one| serde_json::json!({ "pool": one.pool.to_string(), "used": one.used, "size": number(one.size) }))
         .collect();
     let reserved: serde_json::Map<_, _> = reservations::all(controller)?
         .into_iter()
@@ -147,6 +202,11 @@ fn to_json(controller: &Controller, pools: &[PoolUse]) -> Outcome<serde_json::Va
         "ephemeral_ipv4": settings.ephemeral_ipv4,
         "reserved": reserved,
     }))
+}
+
+/// Returns a number for JSON. Readers of JSON round numbers of that size anyway.
+fn number(count: u128) -> serde_json::Value {
+    u64::try_from(count).map_or_else(|_| (count as f64).into(), Into::into)
 }
 
 /// Parses a time for which members go on without a controller.
@@ -180,6 +240,14 @@ pub(crate) fn block(text: &str) -> Result<Prefix, String> {
     parsed.ok_or_else(|| "a block is an address and a number of bits: 10.77.0.0/24".to_owned())
 }
 
+/// Parses the same, or `none`.
+fn block_or_none(text: &str) -> Result<Pool, String> {
+    match text {
+        "none" => Ok(None),
+        text => block(text).map(Some),
+    }
+}
+
 fn yes_or_no(text: &str) -> Result<bool, String> {
     match text {
         "yes" => Ok(true),
@@ -205,7 +273,15 @@ mod tests {
             assert_eq!(block(right).map(|pool| pool.to_string()), Ok(right.to_owned()));
         }
         for wrong in ["10.77.0.0", "10.77.0.0/33", "pool"] {
-            assert!(block(wrong).is_err(), "{wrong}");
+            assert!(block_or_none(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(block_or_none("none"), Ok(None));
+    }
+
+    #[test]
+    fn a_number_of_addresses_is_never_cut_off() {
+        assert_eq!(number(254).to_string(), "254");
+        assert_eq!(number(u64::MAX.into()).to_string(), u64::MAX.to_string());
+        assert_eq!(number(1 << 80).to_string(), "1.2089258196146292e+24");
     }
 }

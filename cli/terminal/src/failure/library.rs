@@ -201,12 +201,17 @@ impl From<JoinError> for Failure {
 
 impl From<ManagementError> for Failure {
     fn from(error: ManagementError) -> Failure {
+        let said;
         let hint = match &error {
             ManagementError::NotRunning { .. } => {
                 "give the --state DIR of a node that runs; one with --ephemeral cannot be asked"
             }
             ManagementError::ForeignOwner { .. } => {
                 "ask as that user, or give the --state DIR of a node of yours"
+            }
+            ManagementError::Silent { process: Some(process) } => {
+                said = format!("run `kill -CONT {process}` if it was stopped, or end it (`kill {process}`)");
+                &said
             }
             ManagementError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 "ask as the user who runs the node, or give the --state DIR of a node of yours"
@@ -372,6 +377,7 @@ pub(super) mod samples {
         all.extend(config_errors(id, node).map(|error| Failure::from(JoinError::Config(error))));
         all.push(ManagementError::NotRunning { path: path() }.into());
         all.push(ManagementError::ForeignOwner { path: path(), owner: 1 }.into());
+        all.extend([None, Some(7)].map(|process| ManagementError::Silent { process }.into()));
         let refused = |version| ManagementError::Refused { error: "unknown request".into(), version };
         all.extend([None, Some("0.1.0".into())].map(|version| Failure::from(refused(version))));
         all.extend(system().map(|source| Failure::from(ManagementError::Io { path: path(), source })));
