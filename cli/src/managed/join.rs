@@ -94,14 +94,17 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     }
     let mut asking = Asking::begin(&args.node, &path, &request)?;
     let admitted = wait(&mut asking, args.wait, known.is_none() && request.invite.is_none());
-    let is_denied = asking.is_denied();
+    let (is_running, is_denied) = (asking.is_running(), asking.is_denied());
     asking.end(&path, &request, admitted.is_ok())?;
     // Without a controller's word the machine is what it was.
-    if let (Err(_), false, Some(record)) = (&admitted, is_denied, current) {
-        keep_names(&path, record, args)?;
+    if let (Err(_), false, Some(record)) = (&admitted, is_denied, &current) {
+        keep_names(&path, record.clone(), args)?;
         return told(&path, id, args.json, "is a member already");
     }
     admitted?;
+    if is_running && current.is_some() && request.invite.is_some() {
+        stdio::note("the node that runs here is a member already, by the key that it has: it uses no invite");
+    }
     told(&path, id, args.json, "joined")
 }
 
@@ -199,10 +202,13 @@ fn wait(asking: &mut Asking, for_approval: Duration, mut is_new: bool) -> Outcom
             // A controller that has just started waits for the newest word of the members.
             Standing::Denied(Denial::Unavailable) if begun.elapsed() < within => {}
             Standing::Denied(reason) => {
-                return Err(Failure::new(
-                    format_args!("not admitted: {reason}"),
-                    "ask who runs the network for an invite, or for approval",
-                ));
+                let hint = match reason {
+                    Denial::KnownKey => {
+                        "run `peersock id --rekey` first if it is this machine's key to replace"
+                    }
+                    _ => "ask who runs the network for an invite, or for approval",
+                };
+                return Err(Failure::new(format_args!("not admitted: {reason}"), hint));
             }
             Standing::Pending(code) if for_approval.is_zero() => {
                 return Err(Failure::new(

@@ -9,6 +9,7 @@ mod join;
 mod known;
 mod limited_program;
 mod place;
+mod rekey;
 mod restore;
 mod serve;
 mod stores;
@@ -21,6 +22,7 @@ pub(crate) use admin::{
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
 pub(crate) use known::{check_joined, explained, named, removal};
+pub(crate) use rekey::rekey;
 pub(crate) use restore::{BackupArgs, RenewArgs, RestoreArgs, backup, renew, restore};
 pub(crate) use serve::{ControllerArgs, serve};
 pub(crate) use stores::is_controller_of;
