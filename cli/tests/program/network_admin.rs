@@ -322,14 +322,14 @@ fn node_of(machines: &Machines, machine: &str) -> String {
 
 /// Gives a machine another key, as soon as its node has noticed the end of its last program.
 fn rekeyed(machines: &Machines, machine: &str) -> Finished {
-    let mut done = None;
+    let done = std::cell::RefCell::new(None);
     wait_until("the node does not end", || {
         let finished = run(machines.command(machine, &["id", "--rekey", "--json"]));
         let is_in_use = finished.stderr.contains("is in use by");
-        done = Some(finished);
+        done.replace(Some(finished));
         !is_in_use
     });
-    done.expect("a command").success()
+    done.take().expect("a command").success()
 }
 
 #[test]

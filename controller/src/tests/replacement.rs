@@ -109,7 +109,7 @@ fn the_invite_is_used_once_and_nothing_of_it_is_left_to_the_old_key() {
 #[test]
 fn of_two_keys_in_one_batch_one_gets_it() {
     let (mut lab, _) = with_member();
-    let tokens = [replacing(&mut lab, 1), replacing(&mut lab, 1)];
+    let (open, tokens) = (lab.open_invite(), [replacing(&mut lab, 1), replacing(&mut lab, 1)]);
     let asked = |node: u32, token: Option<&Token>| Asked {
         peer: *identity(node).public(),
         source: source_of(node).parse().expect("an address"),
@@ -122,10 +122,13 @@ fn of_two_keys_in_one_batch_one_gets_it() {
         asked(3, Some(&tokens[0])),
         asked(4, Some(&tokens[1])),
         asked(2, Some(&tokens[0])),
+        asked(5, Some(&open)),
+        asked(5, Some(&tokens[1])),
     ];
     let answers = lab.controller.answer_all(lab.now, &mut lab.rng, &batch);
     let denials: Vec<_> = answers.iter().map(denial).collect();
-    assert_eq!(denials, [None, None, Some(Denial::UsedInvite), Some(Denial::NameTaken), None]);
+    let (used, taken, known) = (Denial::UsedInvite, Denial::NameTaken, Denial::KnownKey);
+    assert_eq!(denials, [None, None, Some(used), Some(taken), None, None, Some(known)]);
     let Answer::Certified { credentials, .. } = &answers[1] else { panic!("no certificate") };
     assert_eq!(lab.refusal(credentials, 1), Some(Refusal::Revoked), "what it has got is void");
     assert_eq!(lab.join(2, None).certificate().grant().name, name("machine-1"));
