@@ -101,11 +101,6 @@ impl Asking {
         })
     }
 
-    /// Returns true if a node asks that had run before.
-    pub(super) fn is_running(&self) -> bool {
-        matches!(self, Asking::Running { .. })
-    }
-
     /// Returns true if a controller has said last that this machine is no member.
     pub(super) fn is_denied(&self) -> bool {
         let standing = match self {

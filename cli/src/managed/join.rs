@@ -79,6 +79,7 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     // An invite is a new decision: this machine may have been removed without hearing of it.
     let known = StateDir::membership(&path, id)?;
     let current = known.clone().filter(|record| record.denied.is_none() && is_current(record));
+    let shown = current.as_ref().and_then(|record| record.credentials.clone());
     if invite.is_none()
         && let Some(record) = current.clone()
     {
@@ -94,16 +95,16 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     }
     let mut asking = Asking::begin(&args.node, &path, &request)?;
     let admitted = wait(&mut asking, args.wait, known.is_none() && request.invite.is_none());
-    let (is_running, is_denied) = (asking.is_running(), asking.is_denied());
+    let is_denied = asking.is_denied();
     asking.end(&path, &request, admitted.is_ok())?;
     // Without a controller's word the machine is what it was.
-    if let (Err(_), false, Some(record)) = (&admitted, is_denied, &current) {
-        keep_names(&path, record.clone(), args)?;
+    if let (Err(_), false, Some(record)) = (&admitted, is_denied, current) {
+        keep_names(&path, record, args)?;
         return told(&path, id, args.json, "is a member already");
     }
     admitted?;
-    if is_running && current.is_some() && request.invite.is_some() {
-        stdio::note("the node that runs here is a member already, by the key that it has: it uses no invite");
+    if shown.is_some() && StateDir::membership(&path, id)?.is_some_and(|now| now.credentials == shown) {
+        stdio::note("this machine is a member already, by the key that it has, and uses no invite");
     }
     told(&path, id, args.json, "joined")
 }

@@ -423,7 +423,7 @@ fn a_machine_changes_its_key_and_stays_the_member_that_it_is() {
     assert!(told.stderr.contains(said), "{}", told.stderr);
     let shown: Value = serde_json::from_str(told.text()).expect("JSON");
     let second = node_of(&machines, "beta");
-    assert!(second != first && shown["node_id"] == Value::from(&*second));
+    assert!(second != first && shown["node_id"] == *second);
     let networks = machines.ok("beta", &["networks"]);
     assert!(networks.starts_with("team") && networks.contains("not admitted yet"), "{networks}");
     let joined = machines.ok("beta", &["join", &invite]);
