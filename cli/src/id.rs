@@ -4,18 +4,21 @@ use serde_json::json;
 
 use crate::args::StateArgs;
 use crate::failure::Outcome;
+use crate::managed;
 use crate::output::print;
 
 /// Print this node's ID and public key; creates an identity on first use
 #[derive(clap::Args)]
 #[command(after_help = "\
 The public key is what goes into the file of a static network: `peersock network add FILE KEY`.
+After --rekey, such files, and root lines of this identity, need the new key.
 
 Examples:
   peersock id
   peersock id --key
   peersock id --state ./alice
-  peersock id --json | jq -r .public_key")]
+  peersock id --json | jq -r .public_key
+  peersock id --rekey                                 # then `peersock network invite --replace NAME`")]
 pub(crate) struct Args {
     #[command(flatten)]
     state: StateArgs,
@@ -27,10 +30,20 @@ pub(crate) struct Args {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+
+    /// Make a new identity in place of the one here, which is deleted
+    ///
+    /// Managed networks take the machine for another one then, until it joins by an invite that replaces it.
+    /// Their names on this machine stay. No node may run.
+    #[arg(long, conflicts_with = "ephemeral")]
+    rekey: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let identity = args.state.public_identity()?;
+    let identity = match args.rekey {
+        true => managed::rekey(&args.state.path()?)?,
+        false => args.state.public_identity()?,
+    };
     let node_id = identity.node_id();
     if args.key {
         print(identity)

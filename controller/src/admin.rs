@@ -10,6 +10,7 @@ use peersock_overlay::membership::{
 };
 use peersock_overlay::{NodeId, PublicIdentity};
 use rand::CryptoRng;
+use rusqlite::Connection;
 use thiserror::Error;
 
 use crate::addresses::{self, Hints};
@@ -46,7 +47,8 @@ pub struct InviteOptions {
     pub is_ephemeral: bool,
     /// Time for which the members go on without a controller, in [`OUTLIVE`](crate::OUTLIVE).
     pub outlive: Option<Duration>,
-    /// Member that the machine replaces: it takes over name and addresses, and the member is removed.
+    /// Member that the machine replaces, which is removed then. The machine takes over its addresses, and its
+    /// name, role, tags and times instead of those here. Such an invite has one use.
     pub replaces: Option<NodeId>,
 }
 
@@ -61,6 +63,21 @@ impl Default for InviteOptions {
             is_ephemeral: false,
             outlive: None,
             replaces: None,
+        }
+    }
+}
+
+impl InviteOptions {
+    /// Returns these options with the properties of a member, for the machine that replaces it.
+    fn like(&self, member: &Member) -> Self {
+        let grant = &member.grant;
+        Self {
+            name: Some(grant.name.clone()),
+            role: grant.role,
+            tags: grant.tags.clone(),
+            is_ephemeral: grant.is_ephemeral,
+            outlive: member.outlive,
+            ..self.clone()
         }
     }
 }
@@ -84,6 +101,8 @@ pub struct Invite {
     pub tags: Vec<Tag>,
     /// True if the members are forgotten soon after they were last heard.
     pub is_ephemeral: bool,
+    /// Member that the machine replaces.
+    pub replaces: Option<NodeId>,
 }
 
 impl Invite {
@@ -118,7 +137,8 @@ pub struct Approval {
     pub is_ephemeral: bool,
     /// Time for which the member goes on without a controller.
     pub outlive: Option<Duration>,
-    /// Member that the machine replaces: it takes over name and addresses, and the member is removed.
+    /// Member that the machine replaces, which is removed. The machine takes over its addresses, and its name,
+    /// role, tags, claims and times instead of those here.
     pub replaces: Option<NodeId>,
 }
 
@@ -188,6 +208,9 @@ pub enum ChangeError {
     /// The controller's own node stays a member.
     #[error("this is the controller's own node")]
     OwnNode,
+    /// The removal of a member that may issue certificates, or has issued some, would make these void.
+    #[error("{0} is a controller, or was one")]
+    Issuer(MemberName),
     /// Another member has the name.
     #[error("another member has the name {0}")]
     NameTaken(MemberName),
@@ -248,11 +271,13 @@ impl Controller {
         who: &str,
         options: &InviteOptions,
     ) -> Result<Token, ChangeError> {
-        if options.uses == 0 {
+        if options.uses == 0 || options.uses > 1 && options.replaces.is_some() {
             return Err(ChangeError::Range("the number of uses"));
         }
         check_outlive(options.outlive)?;
-        self.check_replaced(options.replaces)?;
+        self.notice()?;
+        let replaced = self.find_replaced(options.replaces)?;
+        let options = &replaced.map_or_else(|| options.clone(), |replaced| options.like(&replaced));
         let tags = member::sorted(options.tags.clone());
         check_tags(&tags)?;
         let mut bytes = [0; Token::LEN];
@@ -305,8 +330,9 @@ impl Controller {
     /// Returns a [`StoreError`].
     pub fn invites(&self) -> Result<Vec<Invite>, StoreError> {
         let mut statement = self.store.db().prepare(
-            "SELECT lower(hex(substr(hash, 1, 4))), made_by, uses, ends, name, tags, is_ephemeral,
-                used FROM tokens ORDER BY ends",
+            "SELECT lower(hex(substr(hash, 1, 4))), made_by, uses, ends,
+                coalesce((SELECT name FROM members WHERE node = replaces), name), tags, is_ephemeral, used, replaces
+                FROM tokens ORDER BY ends",
         )?;
         let mut rows = statement.query([])?;
         let mut invites = Vec::new();
@@ -321,6 +347,7 @@ impl Controller {
                 tags: member::read_tags(&row.get::<_, String>(5)?)?,
                 is_ephemeral: row.get(6)?,
                 used: row.get(7)?,
+                replaces: row.get::<_, Option<[u8; 32]>>(8)?.map(NodeId::from_bytes),
             });
         }
         Ok(invites)
@@ -391,8 +418,8 @@ impl Controller {
         approval: &Approval,
     ) -> Result<Member, ChangeError> {
         check_outlive(approval.outlive)?;
-        self.check_replaced(approval.replaces)?;
         self.notice()?;
+        let replaced = self.find_replaced(approval.replaces)?;
         if now < self.memory().unsettled_until {
             return Err(ChangeError::Unsettled);
         }
@@ -409,7 +436,7 @@ impl Controller {
         }
         (admission.role, admission.tags) = (approval.role, member::sorted(approval.tags.clone()));
         (admission.claims, admission.is_ephemeral) = (approval.claims.clone(), approval.is_ephemeral);
-        (admission.outlive, admission.replaces) = (approval.outlive, approval.replaces);
+        admission.outlive = approval.outlive;
         if let Some(held) = held.as_ref().filter(|held| held.standing == Standing::Held) {
             // It was a member all the time, as far as this store knows.
             admission.description = &held.description;
@@ -418,6 +445,9 @@ impl Controller {
                 (admission.role, admission.tags) = (held.grant.role, held.grant.tags.clone());
                 admission.claims.clone_from(&held.grant.claims);
             }
+        }
+        if let Some(replaced) = &replaced {
+            admission.take_over(replaced);
         }
         check_tags(&admission.tags)?;
         self.admit(now, rng, &admission)?;
@@ -440,18 +470,23 @@ impl Controller {
                     let name = admission.wish.clone();
                     Err(name.map_or(ChangeError::Range("the name"), ChangeError::NameTaken))
                 }
-                Err(Fail::Denied(Denial::UsedInvite)) => {
-                    Err(ChangeError::NotFound("the replaced member".into()))
-                }
                 Err(fail) => Err(fail.into()),
             }?;
             check_revocations(write)
         })
     }
 
-    fn check_replaced(&self, replaced: Option<NodeId>) -> Result<(), ChangeError> {
-        let own = self.memory().identity.node_id();
-        if replaced == Some(own) { Err(ChangeError::OwnNode) } else { Ok(()) }
+    /// Returns the member that a machine is to replace, which is no controller.
+    fn find_replaced(&self, replaced: Option<NodeId>) -> Result<Option<Member>, ChangeError> {
+        let Some(node) = replaced else { return Ok(None) };
+        let member = self.find(&node.to_string())?;
+        if self.memory().identity.node_id() == node {
+            return Err(ChangeError::OwnNode);
+        }
+        match is_issuer(self.store.db(), &node)? {
+            true => Err(ChangeError::Issuer(member.grant.name)),
+            false => Ok(Some(member)),
+        }
     }
 
     /// Returns the keys of a machine that can be approved.
@@ -543,7 +578,7 @@ impl Controller {
         let lifetimes: Vec<_> = found.iter().map(|member| self.memory().lifetime(member)).collect();
         self.write(|write, hints| {
             for (member, lifetime) in found.iter().zip(lifetimes) {
-                if is_restored && !is_confirmed && is_issuer(write, &member.grant.node)? {
+                if is_restored && !is_confirmed && is_issuer(write.db(), &member.grant.node)? {
                     return Err(ChangeError::Restored(member.grant.name.clone()));
                 }
                 admission::remove(write, now, member, lifetime)?;
@@ -800,10 +835,9 @@ pub(crate) fn check_tags(tags: &[Tag]) -> Result<(), ChangeError> {
 }
 
 /// Returns true if a node was given the right to issue certificates.
-fn is_issuer(write: &Write<'_>, node: &NodeId) -> Result<bool, StoreError> {
+pub(crate) fn is_issuer(db: &Connection, node: &NodeId) -> Result<bool, StoreError> {
     let sql = "SELECT count(*) FROM issuers WHERE node = ?";
-    let count = write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?;
-    Ok(count.unwrap_or(0) > 0)
+    Ok(db.query_row(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))? > 0)
 }
 
 /// Fails if the transaction leaves no administrator.
@@ -815,9 +849,13 @@ fn check_admins(write: &Write<'_>) -> Result<(), ChangeError> {
 
 /// Fails if the transaction leaves more revocations than members accept.
 fn check_revocations(write: &Write<'_>) -> Result<(), ChangeError> {
+    if has_room(write)? { Ok(()) } else { Err(ChangeError::TooManyRevocations) }
+}
+
+/// Returns true if members accept as many revocations as there are in the transaction.
+pub(crate) fn has_room(write: &Write<'_>) -> Result<bool, StoreError> {
     let count = write.one("SELECT count(*) FROM revocations", [], |row| row.get::<_, usize>(0))?;
-    let is_too_many = count.is_some_and(|count| count > Revocations::MAX_ENTRIES);
-    if is_too_many { Err(ChangeError::TooManyRevocations) } else { Ok(()) }
+    Ok(count.is_none_or(|count| count <= Revocations::MAX_ENTRIES))
 }
 
 /// Returns the only key that begins with the digits.

@@ -11,10 +11,10 @@ use peersock_overlay::membership::{
 use peersock_overlay::{NodeId, Prefix, PublicIdentity};
 use rand::CryptoRng;
 use rand::RngExt as _;
-use rusqlite::OptionalExtension as _;
+use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::addresses::{self, Hints};
-use crate::admin::label;
+use crate::admin::{has_room, is_issuer, label};
 use crate::controller::{Asked, bump_epoch, lock, raise_floor};
 use crate::keys::Keys;
 use crate::member::{self, FORGOTTEN, Member, Standing, join_tags, millis, span, to_mapped};
@@ -93,6 +93,15 @@ impl Admission<'_> {
             admitted_by: "",
             replaces: None,
         }
+    }
+
+    /// Gives the machine all that the member has which it replaces.
+    pub(crate) fn take_over(&mut self, replaced: &Member) {
+        let grant = &replaced.grant;
+        (self.wish, self.is_name_fixed) = (Some(grant.name.clone()), true);
+        (self.role, self.is_ephemeral, self.outlive) = (grant.role, grant.is_ephemeral, replaced.outlive);
+        (self.tags, self.claims) = (grant.tags.clone(), grant.claims.clone());
+        self.replaces = Some(grant.node);
     }
 }
 
@@ -176,6 +185,13 @@ pub(crate) fn is_known_token(store: &Store, token: &Token) -> Result<bool, Store
     Ok(store.db().query_row(sql, [token.hash()], |_| Ok(())).optional()?.is_some())
 }
 
+/// Returns true if the invite with this token replaces a member, and not by this node.
+pub(crate) fn is_for_new_key(db: &Connection, token: &Token, node: &NodeId) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM tokens WHERE hash = ?1 AND replaces IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM token_uses WHERE token = ?1 AND node = ?2)";
+    Ok(db.query_row(sql, (token.hash(), node.as_bytes()), |_| Ok(())).optional()?.is_some())
+}
+
 impl Round<'_> {
     /// Decides on one question.
     pub(crate) fn decide(&mut self, asked: &Asked) -> Result<Outcome, StoreError> {
@@ -197,6 +213,11 @@ impl Round<'_> {
             Ok((row.get::<_, u8>(0)?, row.get::<_, i64>(1)?))
         })?;
         if let Some((0, _)) = row {
+            if let Some(token) = &request.token
+                && is_for_new_key(self.write.db(), token, &node)?
+            {
+                return Err(Fail::Denied(Denial::KnownKey));
+            }
             // Another question of this batch, or another process, has admitted it; or it lacks an address.
             complete(self.write, self.hints, self.now, self.known, &node)?;
             return Ok(Outcome::Member);
@@ -256,7 +277,29 @@ impl Round<'_> {
         if used.is_none() && invite.used >= invite.uses {
             return denied(Denial::UsedInvite);
         }
-        let additions = match self.ask_program(&node, &hash, &invite) {
+        if invite.replaces == Some(node) {
+            return denied(Denial::KnownKey);
+        }
+        let admitted_by = format!("invite {}", label(&hash));
+        let mut admission = Admission {
+            wish: invite.name.clone(),
+            is_name_fixed: invite.name.is_some(),
+            role: invite.role,
+            tags: invite.tags,
+            is_ephemeral: invite.is_ephemeral,
+            outlive: invite.outlive,
+            description: &request.description,
+            source: Some(asked.source),
+            admitted_by: &admitted_by,
+            ..Admission::of(&asked.peer)
+        };
+        // Again by the same machine: the member that it has replaced is gone.
+        let replaced = invite.replaces.filter(|_| used.is_none());
+        // As it is now; one that is forgotten is as it was when the invite was made.
+        if let Some(replaced) = replaced.and_then(|replaced| self.known.member(&replaced)) {
+            admission.take_over(&replaced);
+        }
+        let additions = match self.ask_program(&hash, &invite.made_by, &admission) {
             View::Allowed(additions) => additions,
             View::Denied => return denied(Denial::Refused),
             View::Open { .. } | View::Left => return self.wait(asked, request),
@@ -266,28 +309,19 @@ impl Round<'_> {
             write.run(sql, (hash, node.as_bytes(), now))?;
             write.run("UPDATE tokens SET used = used + 1 WHERE hash = ?", [hash])?;
         }
-        let admitted_by = format!("invite {}", label(&hash));
-        let admission = Admission {
-            wish: invite.name.clone().or(additions.name.clone()).or_else(|| request.name.clone()),
-            is_name_fixed: invite.name.is_some(),
-            role: invite.role,
-            tags: additions.apply(&invite.tags),
-            is_ephemeral: invite.is_ephemeral,
-            outlive: invite.outlive,
-            description: &request.description,
-            source: Some(asked.source),
-            admitted_by: &admitted_by,
-            // Again by the same machine: the member that it has replaced is gone.
-            replaces: invite.replaces.filter(|_| used.is_none()),
-            ..Admission::of(&asked.peer)
-        };
+        admission.wish = admission.wish.or(additions.name.clone()).or_else(|| request.name.clone());
+        admission.tags = additions.apply(&admission.tags);
         self.admit(&admission)?;
+        // Members would take no head, and so hear of no removal at all.
+        if admission.replaces.is_some() && !has_room(write)? {
+            return denied(Denial::Unavailable);
+        }
         Ok(Outcome::Member)
     }
 
     /// Returns what the approval program says about a machine with an invite. Without a program, the invite
     /// decides alone.
-    fn ask_program(&self, node: &NodeId, hash: &[u8; 32], invite: &Invite) -> View {
+    fn ask_program(&self, hash: &[u8; 32], made_by: &str, admission: &Admission<'_>) -> View {
         let Known::Memory(memory) = self.known else { return View::Allowed(Additions::default()) };
         let mut memory = lock(memory);
         if !memory.program.is_set() {
@@ -295,12 +329,12 @@ impl Round<'_> {
         }
         let facts = InviteFacts {
             hash: *hash,
-            shown: ShownInvite { label: label(hash), made_by: invite.made_by.clone() },
-            name: invite.name.clone(),
-            tags: invite.tags.clone(),
-            is_ephemeral: invite.is_ephemeral,
+            shown: ShownInvite { label: label(hash), made_by: made_by.to_owned() },
+            name: admission.wish.clone(),
+            tags: admission.tags.clone(),
+            is_ephemeral: admission.is_ephemeral,
         };
-        memory.program.consult(self.now, node, false, Some(facts))
+        memory.program.consult(self.now, &admission.identity.node_id(), false, Some(facts))
     }
 
     /// Makes a node a member, or a member again, and removes its request.
@@ -313,10 +347,11 @@ impl Round<'_> {
         (grant.role, grant.is_ephemeral) = (admission.role, admission.is_ephemeral);
         grant.validate().map_err(|_| Fail::Denied(Denial::Refused))?;
 
-        let (name, is_fixed) = match admission.replaces.filter(|old| *old != node) {
-            Some(old) => (self.hand_over(&old, &node)?, true),
-            None => self.wish_of(admission, &node)?,
-        };
+        let replaced = admission.replaces.filter(|old| *old != node);
+        if let Some(old) = &replaced {
+            self.hand_over(old, &node)?;
+        }
+        let (name, is_fixed) = self.wish_of(admission, &node)?;
         let name = self.name_for(&node, name, is_fixed, admission.is_ephemeral)?;
         for pool in self.known.pools(now, &grant) {
             addresses::assign(write, self.hints, &pool, &node, name.as_str())?
@@ -360,7 +395,11 @@ impl Round<'_> {
                 refused_change = iif(?2, change, refused_change)",
             (admission.admitted_by != CREATE, was_refused),
         )?;
-        write.log(millis(now), admission.admitted_by, "admit", &format!("{name} {node}"))?;
+        let (action, what) = match replaced {
+            Some(old) => ("replace", format!("{name} {old} {node}")),
+            None => ("admit", format!("{name} {node}")),
+        };
+        write.log(millis(now), admission.admitted_by, action, &what)?;
         Ok(name)
     }
 
@@ -376,22 +415,35 @@ impl Round<'_> {
         }
     }
 
-    /// Removes a member and gives its addresses to another node. Returns its name.
-    fn hand_over(&self, old: &NodeId, new: &NodeId) -> Result<MemberName, Fail> {
+    /// Removes a member, unless it is none any more, and gives another node its addresses, unless they are
+    /// reserved for others now.
+    fn hand_over(&mut self, old: &NodeId, new: &NodeId) -> Result<(), Fail> {
         let write = self.write;
-        if self.known.is_own(old) {
+        // A removal of a controller would end the certificates that it has issued.
+        if self.known.is_own(old) || is_issuer(write.db(), old)? {
             return Err(Fail::Denied(Denial::Refused));
         }
-        let replaced = self.known.member(old).filter(|old| old.standing != Standing::Removed);
-        // The invite was for this one act, so it does not make an ordinary member.
-        let replaced = replaced.ok_or(Fail::Denied(Denial::UsedInvite))?;
-        remove(write, self.now, &replaced, self.known.lifetime_of(&replaced))?;
-        bump_epoch(write)?;
-        write.run("DELETE FROM addresses WHERE node = ?", [new.as_bytes()])?;
+        let Some(replaced) = self.known.member(old) else { return Ok(()) };
+        let lifetime = self.known.lifetime_of(&replaced);
+        if replaced.standing != Standing::Removed {
+            remove(write, self.now, &replaced, lifetime)?;
+            bump_epoch(write)?;
+        }
+        // Members that have not heard of a removal may accept the node at the addresses that it had itself.
+        let mut nobody = [0; 32];
+        self.rng.fill_bytes(&mut nobody);
+        write.run(
+            "UPDATE addresses SET node = ?2, until = coalesce(until, ?3) WHERE node = ?1",
+            (new.as_bytes(), nobody, millis(self.now.plus(2 * lifetime))),
+        )?;
         let both = (old.as_bytes(), new.as_bytes());
-        write.run("UPDATE addresses SET node = ?2, until = NULL WHERE node = ?1", both)?;
         write.run("UPDATE reservations SET node = ?2 WHERE node = ?1", both)?;
-        Ok(replaced.grant.name)
+        write.run(
+            "UPDATE addresses SET node = ?2, until = NULL WHERE node = ?1 AND address NOT IN
+                (SELECT address FROM reservations WHERE node IS NOT ?2 AND name IS NOT ?3)",
+            (old.as_bytes(), new.as_bytes(), replaced.grant.name.as_str()),
+        )?;
+        Ok(())
     }
 
     /// Returns the wished name if it is free, or a similar one.

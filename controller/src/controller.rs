@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use peersock_overlay::membership::{
-    Answer, CLOCK_TOLERANCE, Credentials, Delegation, Denial, Head, MemberName, NetworkKey, Question,
-    Refusal, Revocations, Role, Serial, UnixTime,
+    Answer, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Denial, Head, MemberName, NetworkKey,
+    Question, Refusal, Revocations, Role, Serial, UnixTime,
 };
 use peersock_overlay::{NetworkId, NodeId, PublicIdentity};
 use rand::CryptoRng;
@@ -88,7 +88,9 @@ impl Renewals {
         source: IpAddr,
         question: &Question,
     ) -> Option<Answer> {
-        lock(&self.0).answer(now, peer, source, question)
+        // The store says whom an invite admits.
+        let has_invite = matches!(question, Question::Certify(request) if request.token.is_some());
+        if has_invite { None } else { lock(&self.0).answer(now, peer, source, question) }
     }
 }
 
@@ -375,7 +377,10 @@ impl Controller {
         let denied = |reason| Answer::Denied { time: now, reason };
         let mut answers = Vec::with_capacity(batch.len());
         for asked in batch {
-            let known = self.memory().answer(now, &asked.peer, asked.source, &asked.question);
+            let known = match self.is_for_new_key(asked) {
+                true => Some(denied(Denial::KnownKey)),
+                false => self.memory().answer(now, &asked.peer, asked.source, &asked.question),
+            };
             answers.push(known.or_else(|| self.refuse_early(now, asked).map(denied)));
         }
         let left: Vec<usize> = (0..batch.len()).filter(|at| answers[*at].is_none()).collect();
@@ -407,6 +412,23 @@ impl Controller {
             }
         }
         answers.into_iter().map(|answer| answer.unwrap_or(denied(Denial::Unavailable))).collect()
+    }
+
+    /// Returns true if a member shows an invite that replaces a member by another key than its own.
+    fn is_for_new_key(&mut self, asked: &Asked) -> bool {
+        let Question::Certify(CertifyRequest { token: Some(token), .. }) = &asked.question else {
+            return false;
+        };
+        let node = asked.peer.node_id();
+        if !self.memory().members.get(&node).is_some_and(Member::is_member) {
+            return false;
+        }
+        let is_for_new_key = admission::is_for_new_key(self.store.db(), token, &node);
+        // A store that fails delays no renewal.
+        is_for_new_key.unwrap_or_else(|error| {
+            self.fault = Some(error);
+            false
+        })
     }
 
     /// Refuses what must not cost a transaction: wrong tokens, and strangers that ask too often.

@@ -363,6 +363,30 @@ mod tests {
     }
 
     #[test]
+    fn another_identity_has_no_credentials_of_the_last_one() {
+        let place = tempfile::tempdir().expect("a directory");
+        let state = StateDir::open(&place.path().join("peersock")).expect("a state directory");
+        let (record, first) = (record(), state.identity().expect("room").node_id());
+        state.keep_membership(&record).expect("room");
+        let key = fs::read_to_string(state.path().join("identity.key")).expect("a file");
+        let next = state.rekey().expect("room").node_id();
+        assert_eq!(state.identity().expect("a file").node_id(), next);
+        assert_ne!(first, next);
+        let kept = StateDir::membership(state.path(), record.id).expect("readable");
+        assert_eq!(kept, Some(MembershipRecord { credentials: None, denied: None, ..record }));
+        let seed = key.split_whitespace().last().expect("a seed");
+        for file in fs::read_dir(state.path()).expect("a directory") {
+            let path = file.expect("a file").path();
+            let content = fs::read(&path).expect("a file");
+            assert!(!String::from_utf8_lossy(&content).contains(seed), "{}", path.display());
+        }
+        // A file that cannot be written leaves what is there.
+        fs::create_dir(state.path().join(".identity.key.new")).expect("room");
+        assert!(state.rekey().is_err());
+        assert_eq!(state.identity().expect("a file").node_id(), next);
+    }
+
+    #[test]
     fn records_are_read_as_written_and_damage_is_an_error() {
         let place = tempfile::tempdir().expect("a directory");
         let state = StateDir::open(&place.path().join("peersock")).expect("a state directory");

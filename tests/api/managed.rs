@@ -323,7 +323,7 @@ fn the_credentials_are_kept_before_anybody_hears_of_the_admission() {
     let scene = Scene::new();
     let place = tempfile::tempdir().expect("a directory");
     let node = kept(place.path());
-    for round in 0..20 {
+    for round in 0..5 {
         let joined = node.join(scene.invite()).expect("a good invite");
         let standing = joined.wait_admitted(PATIENCE, |_| ()).expect("joined");
         assert_eq!(standing, Standing::Member);

@@ -84,6 +84,7 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     // An invite is a new decision: this machine may have been removed without hearing of it.
     let known = StateDir::membership(&path, id)?;
     let current = known.clone().filter(|record| record.denied.is_none() && is_current(record));
+    let shown = current.as_ref().and_then(|record| record.credentials.clone());
     if invite.is_none()
         && let Some(record) = current.clone()
     {
@@ -109,6 +110,9 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
         return told(&path, id, args.json, "is a member already");
     }
     admitted?;
+    if shown.is_some() && StateDir::membership(&path, id)?.is_some_and(|now| now.credentials == shown) {
+        stdio::note("this machine is a member already, by the key that it has, and uses no invite");
+    }
     told(&path, id, args.json, "joined")
 }
 
@@ -214,10 +218,13 @@ fn wait(asking: &mut Asking<'_>, begun: Instant, within: Duration, mut is_new: b
             // A controller that has just started waits for the newest word of the members.
             Standing::Denied(Denial::Unavailable) if begun.elapsed() < limit => {}
             Standing::Denied(reason) => {
-                return Err(Failure::new(
-                    format_args!("not admitted: {reason}"),
-                    "ask who runs the network for an invite, or for approval",
-                ));
+                let hint = match reason {
+                    Denial::KnownKey => {
+                        "run `peersock id --rekey` first if it is this machine's key to replace"
+                    }
+                    _ => "ask who runs the network for an invite, or for approval",
+                };
+                return Err(Failure::new(format_args!("not admitted: {reason}"), hint));
             }
             Standing::Pending(code) if within.is_zero() => {
                 return Err(Failure::new(

@@ -10,6 +10,7 @@ mod join;
 mod known;
 mod limited_program;
 mod place;
+mod rekey;
 mod restore;
 mod serve;
 mod stores;
@@ -22,6 +23,7 @@ pub(crate) use admin::{
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
 pub(crate) use known::{check_joined, explained, named, on_removal, removal, told};
+pub(crate) use rekey::rekey;
 pub(crate) use restore::{BackupArgs, RenewArgs, RestoreArgs, backup, renew, restore};
 pub(crate) use serve::{ControllerArgs, serve};
 pub(crate) use stores::is_controller_of;

@@ -309,6 +309,10 @@ fn change(controller: &Controller, line: &LogLine) -> Option<String> {
     };
     match line.action.as_str() {
         "admit" => Some(format!("{} has joined, by {who}", named())),
+        "replace" => {
+            let old = line.what.rsplit(' ').nth(1)?;
+            Some(format!("{} has joined with a new key, in place of node {old:.12}, by {who}", named()))
+        }
         "revoke" => Some(format!("{} was removed, by {who}", named())),
         "deny" => Some(format!("the request of node {node:.12} was denied, by {who}")),
         _ => None,

@@ -2,9 +2,9 @@
 //! once, nothing lost that was told, and no file broken.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::hash::{BuildHasher as _, RandomState};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -46,6 +46,54 @@ fn a_machine_joins_though_the_controller_is_killed_meanwhile() {
 #[ignore = "cargo xtask test --only slow: 500 rounds"]
 fn the_controller_is_killed_500_times_while_machines_join() {
     controllers_are_killed(125);
+}
+
+#[test]
+fn a_machine_that_is_killed_while_it_changes_its_key_has_one_whole_key_and_no_credentials_of_another() {
+    const ROUNDS: u32 = 24;
+    let machines = Machines::new();
+    let (id, serving) = machines.network();
+    let id: NetworkId = id.parse().expect("an ID");
+    machines.admit("beta");
+    drop(serving);
+    // A copy of the machine for each round.
+    let copy = |to: &str| {
+        let (from, to) = (machines.directory("beta"), machines.directory(to));
+        DirBuilder::new().mode(0o700).create(&to).expect("room");
+        for file in ["identity.key".to_owned(), format!("{id}.network")] {
+            fs::copy(from.join(&file), to.join(&file)).expect("room");
+        }
+        to
+    };
+    let rekeying = |machine: &str| machines.command(machine, &["id", "--rekey"]);
+    copy("first");
+    let begun = Instant::now();
+    run(rekeying("first")).success();
+    let (usual, mut dice) = (begun.elapsed(), Dice::new());
+    let node_of = |directory: &Path| {
+        let identity = StateDir::peek_identity(directory).expect("a whole key").expect("a key");
+        identity.node_id()
+    };
+    let (first, mut unfinished) = (node_of(&machines.directory("beta")), 0);
+    for round in 0..ROUNDS {
+        let machine = format!("m{round}");
+        let directory = copy(&machine);
+        let running = Running::start(rekeying(&machine));
+        dice.moment(round, usual).wait(&directory, 2 * usual);
+        vanish(Signal::KILL, running.id());
+        let told = !running.wait_for_end().stdout.is_empty();
+        let node = node_of(&directory);
+        assert!(node != first || !told, "round {round}: what was told is not kept");
+        unfinished += u32::from(node == first);
+        let record = StateDir::membership(&directory, id).expect("a whole record").expect("a record");
+        assert_eq!(record.name.as_deref(), Some("team"));
+        let holder = record.credentials.map(|own| own.certificate().grant().node);
+        assert!(holder.is_none_or(|holder| holder == node), "round {round}: credentials of another key");
+        run(rekeying(&machine)).success();
+        assert_ne!(node_of(&directory), node);
+    }
+    eprintln!("{ROUNDS} changes killed: {unfinished} before the new key");
+    assert!(unfinished > 0, "all were killed too late");
 }
 
 fn joiners_are_killed(rounds: u32) {

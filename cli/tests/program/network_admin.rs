@@ -358,3 +358,143 @@ fn removed_members_and_programs_are_listed_as_what_they_are() {
     drop((stopped, online));
     wait_until("a removed member without a connection is listed", || !listed().text().contains(address));
 }
+
+/// Returns the node ID of a machine.
+fn node_of(machines: &Machines, machine: &str) -> String {
+    let shown: Value = serde_json::from_str(&machines.ok(machine, &["id", "--json"])).expect("JSON");
+    shown["node_id"].as_str().expect("an ID").to_owned()
+}
+
+/// Gives a machine another key, as soon as its node has noticed the end of its last program.
+fn rekeyed(machines: &Machines, machine: &str) -> Finished {
+    let done = std::cell::RefCell::new(None);
+    wait_until("the node does not end", || {
+        let finished = run(machines.command(machine, &["id", "--rekey", "--json"]));
+        let is_in_use = finished.stderr.contains("is in use by");
+        done.replace(Some(finished));
+        !is_in_use
+    });
+    done.take().expect("a command").success()
+}
+
+#[test]
+fn a_machine_with_a_new_key_takes_over_and_the_old_key_is_out() {
+    let machines = Machines::new();
+    let (_, serving) = machines.network();
+    machines.ok("beta", &["join", &machines.invite(&["--name", "beta", "--tag", "db"]), "--as", "team"]);
+    machines.admit("gamma");
+    let old = node_of(&machines, "beta");
+    let (listening, address) = machines.listen("alpha", "7000");
+    let to = format!("{address}:7000");
+    let words = ["dial", "-n", "team", "--peer-timeout", "0", &to];
+    let mut dialing = Running::start(machines.command("beta", &words));
+    dialing.send(b"hello\n");
+    listening.wait_for_stdout("hello");
+
+    for (words, said) in [
+        (&["invite", "--replace", "alpha"][..], "this is the controller's own node"),
+        (&["invite", "--replace", "delta"], "nothing in the network is called \"delta\""),
+        (&["invite", "--replace", "beta", "--name", "delta"], "cannot be used with"),
+        (&["invite", "--replace", "beta", "--uses", "2"], "cannot be used with"),
+        (&["invite", "--replace", "beta", "--ephemeral"], "cannot be used with"),
+        (&["invite", "--replace", "beta", "--tag", "web"], "cannot be used with"),
+        (&["approve", "ZZZ-ZZZ", "--replace", "beta"], "nothing in the network is called \"ZZZ-ZZZ\""),
+    ] {
+        machines.changes_nothing(words, &[said]);
+    }
+    let made = machines.admin(&["invite", "--replace", "10.77.0.2"]).success();
+    let short = &old[..12];
+    let said = format!("becomes beta, and the key that beta has now (node {short}) is revoked then");
+    assert!(made.stderr.contains(&said), "{}", made.stderr);
+    let invite = made.text().trim();
+    let listed = machines.ok("alpha", &["network", "invites"]);
+    assert!(listed.contains("beta") && listed.contains(&format!("replaces node {short}")), "{listed}");
+    assert_eq!(machines.admin_json(&["invites"])["invites"][0]["replaces"], Value::from(&*old));
+    // The key that it replaces does not use it.
+    let same = run(machines.command("beta", &["join", invite])).success();
+    assert!(same.stderr.contains("uses no invite"), "{}", same.stderr);
+
+    let joined = machines.ok("delta", &["join", invite, "--as", "team"]);
+    assert!(joined.starts_with("joined team as beta, 10.77.0.2, fd"), "{joined}");
+    assert!(joined.contains("tags db"), "{joined}");
+    serving.wait_for_stderr(&format!(
+        "beta (10.77.0.2) has joined with a new key, in place of node {short}, by invite "
+    ));
+    let finished = dialing.wait_for_end();
+    assert!(!finished.status.success(), "{}", finished.stderr);
+    let said = "removed from network team by its controller";
+    assert!(finished.stderr.contains(said), "{}", finished.stderr);
+    assert!(machines.ok("beta", &["networks"]).contains(said));
+
+    let (_new, address) = machines.listen("delta", "7001");
+    assert_eq!(address, "10.77.0.2");
+    wait_until("the name leads to the old key", || {
+        let words = ["dial", "-n", "team", "--timeout", "15", "beta:7001"];
+        run(machines.command("gamma", &words)).status.success()
+    });
+    // Neither another key nor the old one uses it again.
+    let used = machines.refused("epsilon", &["join", invite]);
+    assert!(used.contains("as often as it may be"), "{used}");
+    let again = machines.refused("beta", &["join", invite]);
+    assert!(again.contains("has removed this machine"), "{again}");
+    let members = machines.members();
+    let standing = |node: &str| members.iter().find(|one| one["node"] == node).map(|one| &one["standing"]);
+    assert_eq!(standing(&old), Some(&"removed".into()));
+    assert_eq!(standing(&node_of(&machines, "delta")), Some(&"member".into()));
+}
+
+#[test]
+fn a_machine_changes_its_key_and_stays_the_member_that_it_is() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    machines.admit("beta");
+    let first = node_of(&machines, "beta");
+    let replacing = || machines.invite(&["--replace", "beta"]);
+    // Without a new key.
+    let invite = replacing();
+    let refused = machines.refused("beta", &["join", &invite]);
+    assert!(refused.contains("the network knows the key of this machine"), "{refused}");
+    assert!(refused.contains("hint: run `peersock id --rekey` first"), "{refused}");
+    assert!(machines.ok("beta", &["networks"]).contains("10.77.0.2"));
+    let (listening, _) = machines.listen("beta", "7000");
+    let refused = machines.refused("beta", &["id", "--rekey"]);
+    assert!(refused.contains("is in use by"), "{refused}");
+    assert_eq!(node_of(&machines, "beta"), first);
+    drop(listening);
+
+    let told = rekeyed(&machines, "beta");
+    let said =
+        "team knows the earlier key as beta: run `peersock network invite --replace beta` at its controller";
+    assert!(told.stderr.contains(said), "{}", told.stderr);
+    let shown: Value = serde_json::from_str(told.text()).expect("JSON");
+    let second = node_of(&machines, "beta");
+    assert!(second != first && shown["node_id"] == *second);
+    let networks = machines.ok("beta", &["networks"]);
+    assert!(networks.starts_with("team") && networks.contains("not admitted yet"), "{networks}");
+    let joined = machines.ok("beta", &["join", &invite]);
+    assert!(joined.starts_with("joined team as beta, 10.77.0.2, fd"), "{joined}");
+
+    // By a code, without an invite.
+    rekeyed(&machines, "beta");
+    let joining = Running::start(machines.command("beta", &["join", &id]));
+    let code = joining.wait_for_stderr("waiting for approval, code ")[..7].to_owned();
+    let approved = machines.ok("alpha", &["network", "approve", &code, "--replace", "beta"]);
+    assert!(approved.starts_with("beta (10.77.0.2) is a member"), "{approved}");
+    joining.wait_for_stdout("joined team as beta, 10.77.0.2");
+    let members = machines.members();
+    let standing = |node: &str| members.iter().find(|one| one["node"] == node).map(|one| &one["standing"]);
+    for node in [&first, &second] {
+        assert_eq!(standing(node), Some(&"removed".into()));
+    }
+    assert_eq!(standing(&node_of(&machines, "beta")), Some(&"member".into()));
+
+    let of_controller = {
+        let machines = Machines::new();
+        machines.create(&[]);
+        machines.refused("alpha", &["id", "--rekey"])
+    };
+    assert!(of_controller.contains("has the controller of team"), "{of_controller}");
+    assert!(of_controller.contains("peersock network restore"), "{of_controller}");
+    let nothing = machines.refused("nobody", &["id", "--rekey"]);
+    assert!(nothing.contains("has no identity yet") && !machines.directory("nobody").exists(), "{nothing}");
+}

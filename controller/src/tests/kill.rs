@@ -33,15 +33,15 @@ fn joins_until_killed() {
     }
 }
 
-/// Makes a token for each of the machines of a child.
-fn make_tokens(lab: &mut Lab, first: u32) {
+/// Makes a token for each of the machines of a child. `replaced` returns the member that a machine replaces.
+fn make_tokens(lab: &mut Lab, first: u32, replaced: impl Fn(u32) -> Option<NodeId>) {
     for node in first..first + MACHINES {
-        let hash = token_of(node).hash();
+        let (hash, replaced) = (token_of(node).hash(), replaced(node).map(|node| *node.as_bytes()));
         let made = lab.controller.write(|write, _| {
             write.run(
-                "INSERT INTO tokens (hash, uses, made, made_by, ends, role, tags, is_ephemeral)
-                    VALUES (?, 1, 0, 'test', ?, 0, '', 0)",
-                (hash, i64::MAX),
+                "INSERT INTO tokens (hash, uses, made, made_by, ends, role, tags, is_ephemeral, replaces)
+                    VALUES (?, 1, 0, 'test', ?, 0, '', 0, ?)",
+                (hash, i64::MAX, replaced),
             )
         });
         made.expect("room");
@@ -64,7 +64,7 @@ fn processes_that_admit_at_the_same_time_give_no_address_twice() {
     let path = folder.path().join("store/controller.db");
     let mut lab = Lab::at(&path);
     let firsts = [0, 100, 200, 300];
-    firsts.iter().for_each(|first| make_tokens(&mut lab, *first));
+    firsts.iter().for_each(|first| make_tokens(&mut lab, *first, |_| None));
     let children: Vec<_> = firsts.iter().map(|first| start_child(&path, *first)).collect();
     for child in children {
         assert!(child.wait_with_output().expect("it was started").status.success());
@@ -89,6 +89,62 @@ fn a_controller_killed_500_times_loses_nothing_and_burns_nothing() {
     kill_often(500, 4);
 }
 
+/// Kills a process that admits machines from `first` on, at a random moment. Returns what it has told.
+fn kill_child(path: &Path, first: u32, rng: &mut ChaCha20Rng) -> Vec<String> {
+    let mut child = start_child(path, first);
+    let mut output = BufReader::new(child.stderr.take().expect("a pipe"));
+    assert!(output.by_ref().lines().map_while(Result::ok).any(|line| line == "ready"));
+    std::thread::sleep(Duration::from_micros(rng.random_range(0..20_000)));
+    child.kill().expect("SIGKILL");
+    child.wait().expect("it was started");
+    // What was written before the end is still in the pipe; the last line may be cut.
+    let mut text = String::new();
+    output.read_to_string(&mut text).expect("a pipe");
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let told = whole.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+    told.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_controller_killed_while_machines_replace_others_leaves_one_holder_of_each_name_and_address() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store/controller.db");
+    let mut lab = Lab::at(&path);
+    let open = lab.open_invite();
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    let before: Vec<_> =
+        (0..MACHINES).map(|node| lab.join(node, Some(&open)).certificate().grant().clone()).collect();
+    lab.controller.flush(lab.now).expect("room");
+    let mut unfinished = 0;
+    // In each round, new keys replace those of the round before.
+    for round in 1..=30 {
+        let first = round * MACHINES;
+        let mut lab = Lab::open(&path, round.into());
+        make_tokens(&mut lab, first, |node| Some(id(node - MACHINES)));
+        drop(lab);
+        let told = kill_child(&path, first, &mut rng);
+        unfinished += usize::from(told.len() < MACHINES as usize);
+        let mut lab = Lab::open(&path, round.into());
+        lab.controller.store.check().expect("a good file");
+        for (place, node) in (first..first + MACHINES).enumerate() {
+            let grant = lab.join(node, Some(&token_of(node))).certificate().grant().clone();
+            assert_eq!((&grant.name, grant.ipv4), (&before[place].name, before[place].ipv4));
+            let earlier = node - MACHINES;
+            assert_eq!(denial(&lab.ask(earlier, None)), Some(Denial::Removed));
+            assert_eq!(denial(&lab.ask(earlier, Some(&token_of(node)))), Some(Denial::Removed));
+            assert_eq!(denial(&lab.ask(900_000, Some(&token_of(node)))), Some(Denial::UsedInvite));
+        }
+        lab.controller.flush(lab.now).expect("room");
+        let count =
+            |sql| lab.controller.store.db().query_row(sql, [], |row| row.get::<_, u32>(0)).expect("a number");
+        assert_eq!(count("SELECT count(*) FROM members WHERE state = 0"), MACHINES + 1);
+        assert_eq!(count("SELECT count(*) FROM addresses"), MACHINES + 1);
+        assert_eq!(count("SELECT count(*) FROM log WHERE action = 'replace'"), round * MACHINES);
+    }
+    eprintln!("{unfinished} rounds ended early");
+    assert!(unfinished > 0);
+}
+
 /// Kills a process that admits machines, in each round at a random moment.
 fn kill_often(rounds: u32, seed: u64) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -99,20 +155,9 @@ fn kill_often(rounds: u32, seed: u64) {
     for round in 0..rounds {
         let first = round * MACHINES;
         let mut lab = Lab::open(&path, round.into());
-        make_tokens(&mut lab, first);
+        make_tokens(&mut lab, first, |_| None);
         drop(lab);
-        let mut child = start_child(&path, first);
-        let mut output = BufReader::new(child.stderr.take().expect("a pipe"));
-        assert!(output.by_ref().lines().map_while(Result::ok).any(|line| line == "ready"));
-        std::thread::sleep(Duration::from_micros(rng.random_range(0..20_000)));
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it was started");
-        // What was written before the end is still in the pipe; the last line may be cut.
-        let mut text = String::new();
-        output.read_to_string(&mut text).expect("a pipe");
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let told = whole.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
-        let told: Vec<&str> = told.collect();
+        let told = kill_child(&path, first, &mut rng);
         acknowledged += told.len();
         unfinished += usize::from(told.len() < MACHINES as usize);
 

@@ -8,6 +8,7 @@ mod measure;
 mod program;
 mod property;
 mod renewal;
+mod replacement;
 mod restored;
 mod revocation;
 mod sharing;

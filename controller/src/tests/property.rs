@@ -17,6 +17,7 @@ enum Step {
     Rename(u32, u8),
     Retag(u32, bool),
     Replace(u32, u32),
+    ReplaceByInvite(u32, u32),
     Reserve(u32, u8),
     Pass(u32),
     Flush,
@@ -35,6 +36,7 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
         1 => (node(), 0..3_u8).prop_map(|(node, name)| Step::Rename(node, name)),
         1 => (node(), any::<bool>()).prop_map(|(node, has)| Step::Retag(node, has)),
         1 => (node(), node()).prop_map(|(old, new)| Step::Replace(old, new)),
+        2 => (node(), node()).prop_map(|(old, new)| Step::ReplaceByInvite(old, new)),
         1 => (node(), 1..7_u8).prop_map(|(node, last)| Step::Reserve(node, last)),
         2 => prop_oneof![Just(1), Just(40), Just(1_000), Just(90_000), Just(180_000)].prop_map(Step::Pass),
         1 => Just(Step::Flush),
@@ -108,6 +110,16 @@ proptest! {
                     is_gentle = false;
                     let approval = Approval { replaces: Some(id(old)), ..Approval::default() };
                     let _ = lab.controller.approve(now, &mut lab.rng, "alice", &key(new), &approval);
+                }
+                Step::ReplaceByInvite(old, new) => {
+                    is_gentle = false;
+                    let options = InviteOptions { replaces: Some(id(old)), ..InviteOptions::default() };
+                    if let Ok(token) = lab.controller.invite(now, &mut lab.rng, "alice", &options) {
+                        labs[0].now = now;
+                        for node in [new, new % NODES + 1, new] {
+                            ask(&mut labs[0], node, Some(&token));
+                        }
+                    }
                 }
                 Step::Reserve(node, last) => {
                     is_gentle = false;

@@ -243,10 +243,13 @@ pub enum Denial {
     /// The approval program of the operator fails, so no certificate is renewed now.
     #[error("the approval program of the network's controller does not answer")]
     Undecided,
+    /// The invite replaces a member by a machine with a new key, and the network knows the key of this node.
+    #[error("the invite is for a new key, and the network knows the key of this machine")]
+    KnownKey,
 }
 
 /// Denials by their number on the wire, from 1 on.
-const DENIALS: [Denial; 12] = [
+const DENIALS: [Denial; 13] = [
     Denial::Removed,
     Denial::UnknownInvite,
     Denial::ExpiredInvite,
@@ -259,6 +262,7 @@ const DENIALS: [Denial; 12] = [
     Denial::Cloned,
     Denial::Declined,
     Denial::Undecided,
+    Denial::KnownKey,
 ];
 
 impl Denial {

@@ -308,6 +308,11 @@ impl Membership {
         self.request.name = name.or(self.request.name.take());
     }
 
+    /// Forgets the invite of later requests.
+    pub(crate) fn forget_token(&mut self) {
+        self.request.token = None;
+    }
+
     /// Returns true if this node answers requests for credentials.
     pub fn is_controller(&self) -> bool {
         self.is_controller
@@ -535,8 +540,8 @@ impl Membership {
         self.note(&admission, unix_time);
         let bytes: Arc<[u8]> = credentials.to_bytes().into();
         self.own = Some(OwnCredentials { digest: digest(&bytes), bytes, admission });
-        // The token of an invite is of no use any more, and is a secret.
-        self.request.token = None;
+        // It is of no use any more, and a secret.
+        self.forget_token();
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Grant, Head, NetworkSecret,
-    Question, Refusal, Revocation, Revocations, Rights, Serial, UnixTime,
+    Question, Refusal, Revocation, Revocations, Rights, Serial, Token, UnixTime,
 };
 use peersock_overlay::wire::MembershipMessage;
 use peersock_overlay::{
@@ -622,6 +622,33 @@ fn the_id_alone_leads_to_the_key_and_a_denial_is_told() {
             if matches!(**answer, Answer::Denied { reason: Denial::UnknownInvite, .. }))
     });
     assert_eq!(denied, 1);
+}
+
+#[test]
+fn an_invite_for_another_key_is_shown_once() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER]);
+    let node = net.add(1);
+    let NetworkConfig::Managed(mut known) = config(None) else { unreachable!() };
+    known.request.token = Some(Token::from_bytes([7; Token::LEN]));
+    net.join(node, &NetworkConfig::Managed(known));
+    for _ in 0..10 {
+        net.run(SECOND);
+        serve(&mut net, 0, |node, request, at| match request.token {
+            Some(_) => Answer::Denied { time: UnixTime::from(UNIX_TIME + at), reason: Denial::KnownKey },
+            None => certified(&authority, node, at),
+        });
+    }
+    let answers = net.nodes[node].events.iter().filter_map(|(_, event)| match event {
+        Event::Answered(_, answer) => Some(&**answer),
+        _ => None,
+    });
+    let answers: Vec<_> = answers.collect();
+    // The member renews by the key that it has.
+    assert!(matches!(
+        answers[..],
+        [Answer::Denied { reason: Denial::KnownKey, .. }, Answer::Certified { .. }]
+    ));
 }
 
 #[test]

@@ -13,7 +13,8 @@ use crate::output::print;
 #[command(after_help = "\
 Examples:
   peersock network approve K7M-2QX
-  peersock network approve K7M-2QX --name beta --tag db")]
+  peersock network approve K7M-2QX --name beta --tag db
+  peersock network approve K7M-2QX --replace beta")]
 pub(crate) struct ApproveArgs {
     /// Code that the machine shows, or the beginning of its node ID
     code: String,
@@ -26,13 +27,26 @@ pub(crate) struct ApproveArgs {
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<Tag>,
 
+    /// Member whose key the machine's replaces, by its name, an address, or the beginning of its node ID
+    ///
+    /// The machine takes over its name, addresses and tags. The member's key is revoked.
+    #[arg(long, value_name = "MEMBER", conflicts_with_all = ["name", "tags"])]
+    replace: Option<String>,
+
     #[command(flatten)]
     of: OfNetwork,
 }
 
 pub(crate) fn approve(args: &ApproveArgs) -> Outcome {
     let mut controller = args.of.open()?;
-    let approval = Approval { name: args.name.clone(), tags: args.tags.clone(), ..Approval::default() };
+    let replaced =
+        args.replace.as_ref().map(|member| controller.find(member)).transpose().map_err(refused)?;
+    let approval = Approval {
+        name: args.name.clone(),
+        tags: args.tags.clone(),
+        replaces: replaced.map(|member| member.grant.node),
+        ..Approval::default()
+    };
     let member =
         controller.approve(now(), &mut rand::rng(), &who(), &args.code, &approval).map_err(refused)?;
     print(format_args!("{} is a member of {}", described(&member), controller.name()))

@@ -19,6 +19,7 @@ use crate::stdio;
 Examples:
   peersock network invite
   peersock network invite --name beta --tag db --for 15m
+  peersock network invite --replace beta
   peersock network invite --uses 20 --ephemeral --for 8h --root \"$(cat root.txt)\"")]
 pub(crate) struct InviteArgs {
     /// Name that the machine gets; without it, its host name counts
@@ -41,6 +42,13 @@ pub(crate) struct InviteArgs {
     #[arg(long)]
     ephemeral: bool,
 
+    /// Member whose key that of the machine replaces, by its name, an address, or the beginning of its node ID
+    ///
+    /// When the machine joins, it takes over the member's name, addresses and tags, and the member's key is
+    /// revoked. On the same machine, `peersock id --rekey` makes the new key first.
+    #[arg(long, value_name = "MEMBER", conflicts_with_all = ["name", "tags", "uses", "ephemeral"])]
+    replace: Option<String>,
+
     /// Root at which machines find the controller; may be repeated [env: PEERSOCK_ROOTS]
     #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
     roots: Vec<String>,
@@ -51,12 +59,15 @@ pub(crate) struct InviteArgs {
 
 pub(crate) fn invite(args: &InviteArgs) -> Outcome {
     let mut controller = args.of.open()?;
+    let replaced =
+        args.replace.as_ref().map(|member| controller.find(member)).transpose().map_err(refused)?;
     let options = InviteOptions {
         uses: args.uses,
         lifetime: args.lifetime,
         name: args.name.clone(),
         tags: args.tags.clone(),
         is_ephemeral: args.ephemeral,
+        replaces: replaced.as_ref().map(|member| member.grant.node),
         ..InviteOptions::default()
     };
     let roots = roots(&args.roots)?;
@@ -73,6 +84,13 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
     };
     let (uses, time) = (counted(args.uses, "use"), duration::shown(args.lifetime));
     stdio::note(format_args!("invite {label}: {uses}, for {time}, {root}"));
+    if let Some(Member { grant, .. }) = &replaced {
+        stdio::note(format_args!(
+            "the machine that uses it becomes {}, and the key that {} has now (node {:.12}) is revoked then; on the \
+             same machine, `peersock id --rekey` makes the new key first",
+            grant.name, grant.name, grant.node
+        ));
+    }
     if let Some(name) = &args.name {
         warn_of_taken(&mut controller, name)?;
     }
@@ -186,6 +204,7 @@ fn to_json(invite: &Stored) -> serde_json::Value {
         "used": invite.used,
         "ends": invite.ends.as_millis() / 1000,
         "ephemeral": invite.is_ephemeral,
+        "replaces": invite.replaces.map(|node| node.to_string()),
         "made_by": invite.made_by,
     })
 }
@@ -201,6 +220,7 @@ fn line(invite: &Stored, now: UnixTime) -> String {
         ),
         tags.join(","),
         if invite.is_ephemeral { "ephemeral".to_owned() } else { String::new() },
+        invite.replaces.map(|node| format!("replaces node {node:.12}")).unwrap_or_default(),
         format!("by {}", escape(&invite.made_by)),
     ];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();

@@ -105,7 +105,11 @@ pub(super) fn refused(error: impl Into<ChangeError>) -> Failure {
              stolen, give --yes-all-of-them"
         }
         ChangeError::OwnNode => {
-            "choose another member: to remove or rename this machine, restore the network on another one first"
+            "choose another member: to remove, rename or replace this machine, restore the network on another \
+             one first"
+        }
+        ChangeError::Issuer(_) => {
+            "remove it with `peersock network revoke`, and give its name by `peersock network invite --name`"
         }
         ChangeError::NameTaken(_) => "choose another name: `peersock network members` lists those in use",
         ChangeError::Grant(_) => "give fewer or shorter tags",

@@ -363,8 +363,8 @@ impl Stream {
         }
     }
 
-    /// Returns the time of the next look at the delivery of the written data; `None` once there is no more to
-    /// say. The application that has shut down its direction may ask for the delivery (SIOCOUTQ, SO_ERROR).
+    /// Returns the time of the next look at the delivery of the written data; `None` once it is known. The
+    /// application that has shut down its direction may ask for the delivery (SIOCOUTQ, SO_ERROR).
     fn next_look_at_delivery(&mut self) -> Option<Instant> {
         let may_be_open = self.to_application == Way::Ended && !self.options.resets_on_close();
         if !may_be_open || self.draining || self.left_unread || self.connection.flow().unacked() == 0 {
