@@ -725,8 +725,9 @@ fn a_machine_becomes_the_controller_while_its_programs_run() {
     let invite = machines.ok("beta", &["network", "invite", "--name", "delta"]);
     machines.ok("delta", &["join", &invite, "--as", "team"]);
     // Delta has no IPv4 address yet: the lost machine may have given the next one away.
-    let address = machines.ok("beta", &["addr", &id]);
-    let reached = machines.dial("delta", &format!("[{address}]:7000"));
+    let addresses = machines.ok("beta", &["addr", &id]);
+    let own = addresses.lines().next().expect("the address of its key");
+    let reached = machines.dial("delta", &format!("[{own}]:7000"));
     assert!(reached.status.success(), "{}", reached.stderr);
     // A machine that has not known the network, with a program in another one.
     let open = ["listen", "-k", "-n", "ff0001ffff000000", "7100"];
