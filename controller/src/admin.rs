@@ -137,8 +137,8 @@ pub struct Approval {
     pub is_ephemeral: bool,
     /// Time for which the member goes on without a controller.
     pub outlive: Option<Duration>,
-    /// Member that the machine replaces, which is removed. The machine takes over its addresses, and its name,
-    /// role, tags, claims and times instead of those here.
+    /// Member that the machine replaces, which is removed. The machine takes over its addresses, name, role,
+    /// tags, claims and times, instead of the ones here.
     pub replaces: Option<NodeId>,
 }
 

@@ -263,7 +263,7 @@ pub(super) fn keep_own_record(state: Option<StateDir>, path: &Path, record: &Mem
     match state {
         Some(state) => Ok(state.keep_membership(record)?),
         None if StateDir::keep_first_membership(path, record)? => Ok(()),
-        // The node has what the machine knows as a member, and `peersock controller` gives it the credentials.
+        // The node has the record already, and `peersock controller` gives it the credentials.
         None => {
             let local = record.name.as_deref().and_then(|name| name.parse().ok());
             Ok(management::join(path, &JoinRequest { local, ..JoinRequest::new(record.id) }).map(drop)?)

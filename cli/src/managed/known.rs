@@ -101,7 +101,7 @@ pub(crate) fn on_removal(network: NetworkId, then: impl FnOnce(Failure) + Send +
     }
     let state = managed_state();
     let watch = move || {
-        // Each record replaces an earlier one, which changes its directory. It may be too large to be read often.
+        // A record may be too large to be read often. One that replaces another changes the directory.
         let changed = || fs::metadata(&state).and_then(|directory| directory.modified()).ok();
         let mut seen = None;
         loop {

@@ -42,7 +42,7 @@ pub(crate) struct InviteArgs {
     #[arg(long)]
     ephemeral: bool,
 
-    /// Member whose key that of the machine replaces, by its name, an address, or the beginning of its node ID
+    /// Member whose key the machine's replaces, by its name, an address, or the beginning of its node ID
     ///
     /// When the machine joins, it takes over the member's name, addresses and tags, and the member's key is
     /// revoked. On the same machine, `peersock id --rekey` makes the new key first.
