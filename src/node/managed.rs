@@ -64,8 +64,7 @@ impl Standing {
     pub(super) fn is_decided(&self) -> bool {
         match self {
             Self::Member => true,
-            // The node asks again without the invite that is not for its key.
-            Self::Denied(reason) => !matches!(reason, Denial::Unavailable | Denial::KnownKey),
+            Self::Denied(reason) => *reason != Denial::Unavailable,
             Self::Asking | Self::Pending(_) | Self::Refused(_) => false,
         }
     }

@@ -516,7 +516,7 @@ impl Endpoint {
             return self.core.counters.credentials_refused.increment();
         }
         if matches!(answer, Answer::Denied { reason: Denial::KnownKey, .. }) {
-            // Without the invite, it is the question of a member that renews its credentials.
+            // Without the invite, the next question is that of a member that renews its credentials.
             membership.forget_token();
         }
         let was_wrong = answer.time().is_some_and(|time| membership.set_clock(unix_time, &node, time));
@@ -546,8 +546,8 @@ impl Endpoint {
             Answer::Pending { retry_after, .. } if number == CERTIFY => {
                 Some(Duration::from_secs(u64::from(*retry_after).clamp(1, 3600)))
             }
-            // A controller that has just started decides soon. The next question is without the invite.
-            Answer::Denied { reason: Denial::Unavailable | Denial::KnownKey, .. } if number == CERTIFY => {
+            // A controller that has just started decides soon.
+            Answer::Denied { reason: Denial::Unavailable, .. } if number == CERTIFY => {
                 Some(UNAVAILABLE_PAUSE + UNAVAILABLE_PAUSE.mul_f64(self.draw()))
             }
             Answer::Denied { reason, .. } if number == CERTIFY => {

@@ -632,7 +632,7 @@ fn an_invite_for_another_key_is_shown_once() {
     let NetworkConfig::Managed(mut known) = config(None) else { unreachable!() };
     known.request.token = Some(Token::from_bytes([7; Token::LEN]));
     net.join(node, &NetworkConfig::Managed(known));
-    for _ in 0..10 {
+    for _ in 0..130 {
         net.run(SECOND);
         serve(&mut net, 0, |node, request, at| match request.token {
             Some(_) => Answer::Denied { time: UnixTime::from(UNIX_TIME + at), reason: Denial::KnownKey },
