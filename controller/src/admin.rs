@@ -254,6 +254,7 @@ impl From<Fail> for ChangeError {
         match fail {
             Fail::Store(error) => Self::Store(error),
             Fail::Denied(Denial::NoAddress) => Self::NoAddress,
+            Fail::Denied(Denial::Unavailable) => Self::Unsettled,
             Fail::Denied(_) => Self::Range("the approval"),
         }
     }

@@ -115,6 +115,14 @@ pub(crate) enum Known<'a> {
 }
 
 impl Known<'_> {
+    /// Returns true if a member of a restored store gets no certificate yet.
+    fn rests(&self, now: UnixTime, member: &Member) -> bool {
+        match self {
+            Self::Memory(memory) => lock(memory).rests(now, member),
+            Self::New(_) => false,
+        }
+    }
+
     fn member(&self, node: &NodeId) -> Option<Member> {
         match self {
             Self::Memory(memory) => lock(memory).members.get(node).cloned(),
@@ -425,6 +433,10 @@ impl Round<'_> {
         }
         let Some(replaced) = self.known.member(old) else { return Ok(()) };
         let lifetime = self.known.lifetime_of(&replaced);
+        // Another machine may have replaced it after the backup, and holds its name and addresses.
+        if self.known.rests(self.now, &replaced) {
+            return Err(Fail::Denied(Denial::Unavailable));
+        }
         if replaced.standing != Standing::Removed {
             remove(write, self.now, &replaced, lifetime)?;
             bump_epoch(write)?;
@@ -537,9 +549,8 @@ pub(crate) fn remove(
         (node.as_bytes(), millis(now.plus(rest))),
     )?;
     write.run("UPDATE token_uses SET is_removed = 1 WHERE node = ?", [node.as_bytes()])?;
-    // Invites that the member itself has made.
-    write
-        .run("DELETE FROM tokens WHERE made_by IN (?, ?)", (member.grant.name.as_str(), node.to_string()))?;
+    // Invites that the member itself has made. A person of the same name keeps theirs.
+    write.run("DELETE FROM tokens WHERE made_by = ?", [node.to_string()])?;
     Ok(())
 }
 

@@ -413,7 +413,7 @@ impl Memory {
     }
 
     /// Returns true if a member of a restored store gets no certificate yet.
-    fn rests(&self, now: UnixTime, member: &Member) -> bool {
+    pub(crate) fn rests(&self, now: UnixTime, member: &Member) -> bool {
         now < self.renewals_rest_until && member.joined < self.restored
     }
 

@@ -215,6 +215,27 @@ fn renewals_from_a_backup_wait_for_members_and_joins_do_not() {
     assert_eq!(old.controller.status(old.now).expect("readable").renewals_rest_until, None);
 }
 
+/// Another machine may have replaced the member after the backup.
+#[test]
+fn no_member_of_a_backup_is_replaced_before_renewals_begin() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_lab, mut old) = on_another_machine(folder.path());
+    old.controller.start(old.now, Duration::from_secs(5)).expect("a good file");
+    old.pass(Duration::from_secs(5));
+    let options = InviteOptions { lifetime: DAY, replaces: Some(id(3)), ..InviteOptions::default() };
+    let token = old.invite(&options);
+    assert_eq!(denial(&old.ask(6, Some(&token))), Some(Denial::Unavailable));
+    let Answer::Pending { code, .. } = old.ask(7, None) else { panic!("it waits for a person") };
+    let approval = Approval { replaces: Some(id(3)), ..Approval::default() };
+    let code = code.to_string();
+    let refused = old.controller.approve(old.now, &mut old.rng, "alice", &code, &approval);
+    assert_eq!(refused.err(), Some(ChangeError::Unsettled));
+    old.pass(15 * MINUTE);
+    let before = old.controller.find(&id(3).to_string()).expect("a row");
+    let grant = old.join(6, Some(&token)).certificate().grant().clone();
+    assert_eq!((grant.name, grant.ipv4), (before.grant.name, before.grant.ipv4));
+}
+
 #[test]
 fn the_removal_of_a_lost_controller_waits_for_renewals_or_for_a_word() {
     let folder = tempfile::tempdir().expect("a folder");
