@@ -177,7 +177,10 @@ fn invites_of_a_removed_member_end_with_it() {
     let token = lab.open_invite();
     lab.join(1, Some(&token));
     let options = InviteOptions { uses: 9, ..InviteOptions::default() };
-    let own = lab.controller.invite(lab.now, &mut lab.rng, "machine-1", &options).expect("valid");
+    let mut invite = |by: &str| lab.controller.invite(lab.now, &mut lab.rng, by, &options).expect("valid");
+    // A person may be called as the member is.
+    let (own, namesakes) = (invite(&id(1).to_string()), invite("machine-1"));
     lab.revoke(1);
     assert_eq!(denial(&lab.ask(2, Some(&own))), Some(Denial::UnknownInvite));
+    lab.join(2, Some(&namesakes));
 }

@@ -31,21 +31,6 @@ fn a_removed_member_is_refused_by_all_that_know_the_head() {
 }
 
 #[test]
-fn the_invites_of_a_removed_member_end_and_those_of_its_namesake_do_not() {
-    let mut lab = Lab::new();
-    let token = lab.open_invite();
-    let name = lab.join(1, Some(&token)).certificate().grant().name.to_string();
-    let node = id(1).to_string();
-    for by in [&node, &name] {
-        lab.controller.invite(lab.now, &mut lab.rng, by, &InviteOptions::default()).expect("room");
-    }
-    lab.revoke(1);
-    let left: Vec<_> =
-        lab.controller.invites().expect("readable").into_iter().map(|one| one.made_by).collect();
-    assert!(left.contains(&name) && !left.contains(&node), "{left:?}");
-}
-
-#[test]
 fn revoke_approve_revoke_in_one_millisecond_is_right() {
     let mut lab = Lab::new();
     let token = lab.open_invite();
