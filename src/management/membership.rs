@@ -20,6 +20,10 @@ use crate::state::{MembershipRecord, StateDir};
 /// Longest line of a node about a membership in bytes.
 const MAX_LINE: u64 = 4096;
 
+/// Longest wait for the first of them: the node stretches the network's key before, which takes seconds on a
+/// busy machine.
+const FIRST_LINE: Duration = Duration::from_secs(20);
+
 /// A managed network that a running node is to join.
 #[derive(Clone, PartialEq)]
 pub struct JoinRequest {
@@ -170,7 +174,7 @@ pub fn join(state: &Path, request: &JoinRequest) -> Result<Joining, ManagementEr
         standing: Standing::Asking,
         key: None,
     };
-    match joining.read_line(IO_TIMEOUT).map_err(failed)? {
+    match joining.read_line(FIRST_LINE).map_err(failed)? {
         Some(line) => joining.take(&line)?,
         None => return Err(super::silent(joining.lines.get_ref())),
     }
