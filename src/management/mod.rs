@@ -161,7 +161,8 @@ pub enum ManagementError {
         version: Option<String>,
     },
 
-    /// The node has not answered within five seconds: its process is stopped, or very busy.
+    /// The node has not answered within five seconds, or 20 of a [`join`]: its process is stopped, or very
+    /// busy.
     #[error("the node with {} does not answer", called(*process))]
     Silent {
         /// Its process; `None` if that is in another PID namespace.

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::management::{self, JoinRequest, Joining, ManagementError};
-use peersock::overlay::membership::{Credentials, NetworkKey};
-use peersock::state::{MembershipRecord, StateDir, StateError};
+use peersock::overlay::membership::NetworkKey;
+use peersock::state::{StateDir, StateError};
 use peersock::{Joined, Node, Standing};
 use peersock_attach::{Attached, wants_own_node};
 
@@ -143,17 +143,12 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// Ends the question, after the answer is in the state directory if the machine is a member.
-    pub(super) fn end(self, is_member: bool) -> Outcome {
-        let Asking { path, request, asker: Asker::Own { node, joined, _state }, .. } = self else {
-            return Ok(());
-        };
-        joined.keep_names(request);
-        if is_member {
-            kept(path, &joined)?;
+    /// Ends the question. The node has written its answer before it told it.
+    pub(super) fn end(self) {
+        if let Asking { request, asker: Asker::Own { node, joined, _state }, .. } = self {
+            joined.keep_names(request);
+            node.shutdown(DRAIN);
         }
-        node.shutdown(DRAIN);
-        Ok(())
     }
 }
 
@@ -177,9 +172,8 @@ impl Asker {
                     Answer::Is(Asker::Running { joining, _attached: attached })
                 }
                 // It was there a moment ago.
-                Answer::Nobody if attached.is_some() => Answer::Ended,
-                Answer::Nobody => Answer::Nobody,
-                Answer::Ended => Answer::Ended,
+                Answer::Nobody if attached.is_none() => Answer::Nobody,
+                Answer::Nobody | Answer::Ended => Answer::Ended,
             })
         });
         match reached? {
@@ -250,19 +244,4 @@ pub(super) fn older(path: &Path) -> Failure {
         Err(failure) => failure,
         Ok(_) => Failure::new("the node of another version has just ended", "run the command again"),
     }
-}
-
-/// Waits until the node's credentials are in the state directory, in place of earlier ones.
-fn kept(path: &Path, joined: &Joined) -> Outcome {
-    let begun = Instant::now();
-    let end = joined.membership().and_then(|known| known.end);
-    let end_of = |record: &MembershipRecord| record.credentials.as_ref().map(Credentials::end);
-    while begun.elapsed() < DRAIN {
-        let record = StateDir::membership(path, joined.id())?;
-        if record.is_some_and(|record| record.denied.is_none() && end_of(&record) == end) {
-            return Ok(());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }

@@ -103,7 +103,7 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let is_new = known.is_none() && request.invite.is_none();
     let admitted = wait(&mut asking, begun, args.wait, is_new);
     let is_denied = asking.is_denied();
-    asking.end(admitted.is_ok())?;
+    asking.end();
     // Without a controller's word the machine is what it was.
     if let (Err(_), false, Some(record)) = (&admitted, is_denied, current) {
         keep_names(&path, record, args)?;
@@ -149,20 +149,14 @@ fn is_current(record: &MembershipRecord) -> bool {
 
 /// Gives a network that was joined before another local name.
 fn keep_names(path: &Path, mut record: MembershipRecord, args: &JoinArgs) -> Outcome {
-    let Some(local) = args.local.as_ref().filter(|local| record.name.as_deref() != Some(local.as_str()))
-    else {
+    let request = JoinRequest { local: args.local.clone(), ..JoinRequest::new(record.id) };
+    if !request.note_in(&mut record) {
         return Ok(());
-    };
+    }
     match StateDir::open(path) {
-        Ok(state) => {
-            record.name = Some(local.to_string());
-            Ok(state.keep_membership(&record)?)
-        }
+        Ok(state) => Ok(state.keep_membership(&record)?),
         // The node that runs keeps the record.
-        Err(StateError::InUse { .. }) => {
-            let request = JoinRequest { local: Some(local.clone()), ..JoinRequest::new(record.id) };
-            Asking::begin(&args.node, path, &request).map(drop)
-        }
+        Err(StateError::InUse { .. }) => Asking::begin(&args.node, path, &request).map(drop),
         Err(error) => Err(error.into()),
     }
 }

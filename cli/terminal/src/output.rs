@@ -162,6 +162,7 @@ mod tests {
         assert_eq!(escape_lines("a\r\n\tb"), "a\\r\n\tb");
         assert_eq!(escape("a\u{202e}b\u{200b}\u{feff}\u{e0041}"), "a\\u{202e}b\\u{200b}\\u{feff}\\u{e0041}");
     }
+
     #[test]
     fn a_long_text_is_shortened_in_its_middle() {
         let text = |count| format!("`{}` is no port", "é".repeat(count));

@@ -664,14 +664,20 @@ impl Machines {
     }
 }
 
-#[test]
-fn a_member_s_machine_becomes_the_controller_with_what_it_knows() {
-    let machines = Machines::new();
+/// Makes a network with two members and a backup of it. Returns its ID, words, backup and controller.
+fn backed_up(machines: &Machines) -> (String, String, String, Running) {
     let (id, words) = machines.create(&[]);
     let serving = machines.serve("alpha");
     ["beta", "gamma"].iter().for_each(|machine| machines.admit(machine));
     let file = machines.file("backup.db");
     machines.ok("alpha", &["network", "backup", &file]);
+    (id, words, file, serving)
+}
+
+#[test]
+fn a_member_s_machine_becomes_the_controller_with_what_it_knows() {
+    let machines = Machines::new();
+    let (id, words, file, serving) = backed_up(&machines);
     // The member hears of a removal that the backup does not hold.
     let (listening, _) = machines.listen("beta", "7000");
     machines.ok("alpha", &["network", "revoke", "gamma"]);
@@ -706,11 +712,7 @@ fn a_member_s_machine_becomes_the_controller_with_what_it_knows() {
 #[test]
 fn a_machine_becomes_the_controller_while_its_programs_run() {
     let machines = Machines::new();
-    let (id, words) = machines.create(&[]);
-    let serving = machines.serve("alpha");
-    ["beta", "gamma"].iter().for_each(|machine| machines.admit(machine));
-    let file = machines.file("backup.db");
-    machines.ok("alpha", &["network", "backup", &file]);
+    let (id, words, file, serving) = backed_up(&machines);
     let (_listening, _) = machines.listen("beta", "7000");
     drop(serving);
     machines.wait_for_end_of_node("alpha");

@@ -44,7 +44,7 @@ pub(crate) struct InviteArgs {
 
     /// Member whose key the machine's replaces, by its name, an address, or the beginning of its node ID
     ///
-    /// When the machine joins, it takes over the member's name, addresses and tags, and the member's key is
+    /// The machine takes over the member's name, addresses and tags when it joins, and the member's key is
     /// revoked. On the same machine, `peersock id --rekey` makes the new key first.
     #[arg(long, value_name = "MEMBER", conflicts_with_all = ["name", "tags", "uses", "ephemeral"])]
     replace: Option<String>,

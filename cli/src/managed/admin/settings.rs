@@ -69,8 +69,7 @@ pub(crate) fn settings(args: &SettingsArgs) -> Outcome {
     for (tag, outlive) in &args.tags {
         controller.set_tag_outlive(now(), &who(), tag, *outlive).map_err(refused)?;
     }
-    tell_unused(&mut controller, &args.tags)?;
-    warn_of_clashes(&mut controller, args)?;
+    warn(&mut controller, args)?;
     let pools = controller.status(now()).map_err(refused)?.pools;
     if args.json {
         return print(to_json(&controller, &pools)?);
@@ -85,26 +84,18 @@ pub(crate) fn settings(args: &SettingsArgs) -> Outcome {
     Ok(())
 }
 
-/// Warns of pools that overlap with local networks.
-fn warn_of_clashes(controller: &mut Controller, args: &SettingsArgs) -> Outcome {
-    let members = controller.members().map_err(refused)?;
-    let own = args.of.own()?;
+/// Warns of pools that overlap with local networks, and says which tags no member has.
+fn warn(controller: &mut Controller, args: &SettingsArgs) -> Outcome {
+    if args.pools.is_empty() && args.tags.is_empty() {
+        return Ok(());
+    }
+    let (members, own) = (controller.members().map_err(refused)?, args.of.own()?);
     let own = members.iter().filter(|member| own == Some(member.grant.node));
     let own: Vec<_> = own.flat_map(|own| own.grant.addresses()).collect();
     clashes::warn(args.pools.iter().flatten().copied(), &own, "choose another one");
-    Ok(())
-}
-
-/// Says which tags no member has.
-fn tell_unused(controller: &mut Controller, tags: &[(Tag, Outlive)]) -> Outcome {
-    let members = controller.members().map_err(refused)?;
     let is_used = |tag| members.iter().any(|one| one.is_member() && one.grant.tags.contains(tag));
-    for (tag, outlive) in tags {
-        if outlive.is_some() && !is_used(tag) {
-            stdio::note(format_args!(
-                "no member has the tag {tag} now: its time counts for those that get it"
-            ));
-        }
+    for (tag, _) in args.tags.iter().filter(|(tag, outlive)| outlive.is_some() && !is_used(tag)) {
+        stdio::note(format_args!("no member has the tag {tag} now: its time counts for those that get it"));
     }
     Ok(())
 }

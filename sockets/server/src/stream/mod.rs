@@ -39,8 +39,11 @@ const LAST_ACCEPT_CHECK: Duration = Duration::from_secs(60);
 /// ended. Later, its peer is left to the connection, which gives up by itself once nobody has it open.
 const MAX_DELIVERY_TIME: Duration = Duration::from_secs(60);
 
-/// Bounds of the interval of looks at the delivery, which is a quarter of the time that it has taken.
-const DELIVERY_LOOKS: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(250)];
+/// Shortest interval of looks at the delivery of data, which causes no event.
+pub(crate) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Longest interval of looks at the delivery, which is a quarter of the time that it has taken.
+const MAX_DELIVERY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time for which a connection still counts as waiting after the application has accepted it unnoticed,
 /// without reading or writing.
@@ -371,17 +374,17 @@ impl Stream {
             return None;
         }
         let now = Instant::now();
-        if self.delivering_since.is_none() {
+        let since = *self.delivering_since.get_or_insert_with(|| {
             // The end follows the data. An error means that the connection has broken, which the next look
             // finds.
             let _ = self.connection.shutdown(Shutdown::Write);
-        }
-        let since = *self.delivering_since.get_or_insert(now);
+            now
+        });
         // A reset is an event.
         self.connection.waiters().register(Interest::Read, &self.waker);
         let taken = now.saturating_duration_since(since);
-        let [least, most] = DELIVERY_LOOKS;
-        (taken < MAX_DELIVERY_TIME).then(|| now + (taken / 4).clamp(least, most))
+        let pause = (taken / 4).clamp(DELIVERY_CHECK_INTERVAL, MAX_DELIVERY_INTERVAL);
+        (taken < MAX_DELIVERY_TIME).then(|| now + pause)
     }
 
     /// Handles the end of a broken stream. A connection that the application has not accepted yet waits.
