@@ -279,12 +279,12 @@ fn shutdown_of(how: c_int) -> Result<Shutdown> {
     }
 }
 
-/// Returns the number of unacknowledged bytes of a stream, as ioctl(2) with SIOCOUTQ. Programs wait until it
-/// is 0, which it never is on the AF_UNIX sockets used here.
+/// Returns the number of unacknowledged bytes of a stream, its end included, as ioctl(2) with SIOCOUTQ.
+/// Programs wait until it is 0, which it never is on the AF_UNIX sockets used here.
 /// Errors: EINVAL for a listener.
 pub fn unacknowledged(socket: &Socket<'_>) -> Result<c_int> {
     if socket.is_listener() {
         return Err(Errno::INVAL);
     }
-    Ok(socket.unacknowledged().map_or(0, |bytes| c_int::try_from(bytes).unwrap_or(c_int::MAX)))
+    Ok(socket.outq().map_or(0, |bytes| c_int::try_from(bytes).unwrap_or(c_int::MAX)))
 }

@@ -51,7 +51,9 @@ pub use name::{
 };
 pub use private::inherit_status;
 pub use proof::{NameKey, Token, admission_proof, proof};
-pub use requests::{Broken, Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, VERSION, Which};
+pub use requests::{
+    Broken, Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Unacknowledged, VERSION, Which,
+};
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, events_of, name_of, open};

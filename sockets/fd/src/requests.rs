@@ -12,7 +12,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// Version of requests and replies. A node answers only requests of the same version.
-pub const VERSION: u8 = 15;
+pub const VERSION: u8 = 16;
 
 /// Maximum length of a request and of a reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -148,7 +148,7 @@ pub enum Request {
     Alongside(Opened),
     /// Asks to forget closed sockets bound to this port now, so that it is free on the machine's network.
     Vacate(u16),
-    /// SIOCOUTQ: the number of unacknowledged bytes of a connection. ENOTCONN if they never will be
+    /// SIOCOUTQ: the unacknowledged bytes of a connection, and its end. ENOTCONN if they never will be
     /// acknowledged.
     Unacknowledged(Which),
     /// Asks why a connection has ended, also if a call has reported that already.
@@ -221,8 +221,8 @@ pub enum Reply {
     /// To [`Request::TakeError`] and [`Request::Ending`]: an `errno`, or 0. To [`Request::Connect`]: the
     /// error of the attempt, which SO_ERROR returns.
     Error(i32),
-    /// To [`Request::Unacknowledged`]: bytes.
-    Count(u32),
+    /// To [`Request::Unacknowledged`].
+    Unacknowledged(Unacknowledged),
     /// To [`Request::WhyBroken`]; `None` if the connection goes on, or has ended in order.
     Broken(Option<Broken>),
     /// To [`Request::TakeReport`].
@@ -239,6 +239,15 @@ pub enum Reply {
     Interfaces(Vec<Interface>),
     /// To [`Request::HasSecret`]; `None` if the network was not joined.
     HasSecret(Option<bool>),
+}
+
+/// Part of a connection that waits for an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unacknowledged {
+    /// Number of written bytes.
+    pub bytes: u32,
+    /// True if the end of this direction (FIN) waits, too.
+    pub has_end: bool,
 }
 
 /// The end of a connection that was broken.

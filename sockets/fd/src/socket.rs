@@ -15,7 +15,7 @@ use rustix::net::{
 use crate::client::{Client, address};
 use crate::error_delay;
 use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
-use crate::requests::{Reply, Request, Which};
+use crate::requests::{Reply, Request, Unacknowledged, Which};
 
 /// Buffer size of each end in the kernel, bytes, within the system's limit (net.core.wmem_max).
 pub const BUFFER: usize = 1 << 20;
@@ -267,14 +267,26 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// Returns the number of bytes written to a stream and not acknowledged, like SIOCOUTQ of TCP. The kernel
-    /// itself would count memory of the descriptor, which is not 0 once anything was written.
+    /// Returns the number of bytes written to a stream and not acknowledged. The kernel itself would count
+    /// memory of the descriptor, which is not 0 once anything was written.
     ///
     /// # Errors
     /// ENOTCONN if it is no longer connected, ENETDOWN.
     pub fn unacknowledged(&self) -> Result<u32, Errno> {
+        self.take_stock().map(|found| found.bytes)
+    }
+
+    /// Returns the value of SIOCOUTQ. As in Linux, an end that is not acknowledged counts as one byte.
+    ///
+    /// # Errors
+    /// As of [`unacknowledged`](Self::unacknowledged).
+    pub fn outq(&self) -> Result<u32, Errno> {
+        self.take_stock().map(|found| found.bytes.saturating_add(found.has_end.into()))
+    }
+
+    fn take_stock(&self) -> Result<Unacknowledged, Errno> {
         match self.ask(Request::Unacknowledged(self.which()))? {
-            Reply::Count(bytes) => Ok(bytes),
+            Reply::Unacknowledged(found) => Ok(found),
             _ => Err(Errno::PROTO),
         }
     }

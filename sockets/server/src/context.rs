@@ -185,6 +185,11 @@ impl Context {
         self.timers.insert((at, key));
     }
 
+    /// Removes a timer.
+    pub(crate) fn clear_timer(&mut self, at: Instant, key: Key) {
+        self.timers.remove(&(at, key));
+    }
+
     /// Returns the time of the next timer.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)

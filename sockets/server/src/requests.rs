@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use peersock::attach::EventFlags;
 use peersock_fd::{
-    Broken, Credentials, Errno, Interface, Message, Reply, Report, Request, VERSION, Which, peer_credentials,
-    proof,
+    Broken, Credentials, Errno, Interface, Message, Reply, Report, Request, Unacknowledged, VERSION, Which,
+    peer_credentials, proof,
 };
 use peersock_stack::Flow;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -216,7 +216,7 @@ impl ServerState {
                 Some(Reply::Done)
             }
             Request::Unacknowledged(which) => {
-                Some(self.unacknowledged(which).map_or_else(failed, Reply::Count))
+                Some(self.unacknowledged(which).map_or_else(failed, Reply::Unacknowledged))
             }
             Request::WhyBroken(which) => Some(Reply::Broken(self.why_broken(which))),
             Request::MayListen(port) => done(self.context.may_listen(port)),
@@ -297,11 +297,14 @@ impl ServerState {
     }
 
     /// Returns the value of SIOCOUTQ.
-    fn unacknowledged(&mut self, which: Which) -> Result<u32, Errno> {
+    fn unacknowledged(&mut self, which: Which) -> Result<Unacknowledged, Errno> {
         self.note_noticed(which);
         let stream = self.stream(which).filter(|stream| stream.broken().is_none()).ok_or(Errno::NOTCONN)?;
         let bytes = stream.not_taken() + stream.connection.flow().unacked();
-        Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
+        Ok(Unacknowledged {
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            has_end: stream.has_end_unacknowledged(),
+        })
     }
 
     fn why_broken(&mut self, which: Which) -> Option<Broken> {

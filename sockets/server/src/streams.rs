@@ -19,6 +19,10 @@ impl ServerState {
     /// Ends a stream.
     pub(crate) fn end_stream(&mut self, key: Key) {
         let Some(Entry::Stream(mut stream)) = self.remove(key) else { return };
+        // Many connections end in the minute after which it would expire.
+        if let Some(until) = stream.delivering_until() {
+            self.context.clear_timer(until, key);
+        }
         let is_draining = self.draining.is_some();
         if stream.broken().is_some() && self.context.resets.launcher().is_some() {
             // A copy of the descriptor may stay open until the launcher has answered.

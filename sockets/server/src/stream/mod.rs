@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use peersock::attach::{Connection, EventFlags, Place};
 use peersock_fd::{Errno, SocketId, events_of};
 use peersock_primitives::wait::Interest;
-use peersock_stack::{Delivery, Flow, Ready};
+use peersock_stack::{Delivery, Flow, Ready, State};
 use rustix::event::PollFlags;
 use rustix::net::sockopt;
 
@@ -39,11 +39,8 @@ const LAST_ACCEPT_CHECK: Duration = Duration::from_secs(60);
 /// ended. Later, its peer is left to the connection, which gives up by itself once nobody has it open.
 const MAX_DELIVERY_TIME: Duration = Duration::from_secs(60);
 
-/// Shortest interval of looks at the delivery of data, which causes no event.
+/// Interval of looks at the delivery of data, which causes no event while a direction is open.
 pub(crate) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(2);
-
-/// Longest interval of looks at the delivery, which is a quarter of the time that it has taken.
-const MAX_DELIVERY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time for which a connection still counts as waiting after the application has accepted it unnoticed,
 /// without reading or writing.
@@ -96,8 +93,8 @@ pub(super) struct Stream {
     /// Set once the application has closed its descriptor. After the peer's end, it may also have shut down
     /// its direction, which looks the same.
     hung_up: bool,
-    /// Time at which both directions had ended, if data waited for its acknowledgement then.
-    delivering_since: Option<Instant>,
+    /// Deadline of the wait for the last acknowledgement, once both directions have ended.
+    delivering_until: Option<Instant>,
     /// Set if the application closed the descriptor with unread data.
     left_unread: bool,
     /// States of the directions from the application and to the application.
@@ -192,7 +189,7 @@ impl Stream {
             ended: false,
             draining: false,
             hung_up: false,
-            delivering_since: None,
+            delivering_until: None,
             left_unread: false,
             to_peer: Way::Open,
             to_application: Way::Open,
@@ -337,7 +334,7 @@ impl Stream {
             _ if self.hung_up && self.to_peer == Way::Ended => {
                 // The application had shut down its direction before it closed the descriptor.
                 self.reset_if_unread();
-                self.next_look_at_delivery().map_or(Outcome::Ended, Outcome::WaitsUntil)
+                self.await_delivery()
             }
             // Its written data waits for a peer that may be waiting for it to read.
             _ if self.hung_up && self.has_unread() => {
@@ -366,25 +363,35 @@ impl Stream {
         }
     }
 
-    /// Returns the time of the next look at the delivery of the written data; `None` once it is known. The
-    /// application that has shut down its direction may ask for the delivery (SIOCOUTQ, SO_ERROR).
-    fn next_look_at_delivery(&mut self) -> Option<Instant> {
+    /// Waits until the peer has acknowledged the written data and the end. Until then the application, which
+    /// may have shut down its direction only, can ask for the delivery (SIOCOUTQ, SO_ERROR).
+    fn await_delivery(&mut self) -> Outcome {
         let may_be_open = self.to_application == Way::Ended && !self.options.resets_on_close();
-        if !may_be_open || self.draining || self.left_unread || self.connection.flow().unacked() == 0 {
-            return None;
+        if !may_be_open || self.draining || self.left_unread {
+            return Outcome::Ended;
         }
         let now = Instant::now();
-        let since = *self.delivering_since.get_or_insert_with(|| {
-            // The end follows the data. An error means that the connection has broken, which the next look
-            // finds.
+        let until = *self.delivering_until.get_or_insert_with(|| {
+            // The end follows the data. An error means that the connection has broken, as seen below.
             let _ = self.connection.shutdown(Shutdown::Write);
-            now
+            now + MAX_DELIVERY_TIME
         });
-        // A reset is an event.
+        // Both the last acknowledgement and a reset wake it. Registered first, because either may come now.
         self.connection.waiters().register(Interest::Read, &self.waker);
-        let taken = now.saturating_duration_since(since);
-        let pause = (taken / 4).clamp(DELIVERY_CHECK_INTERVAL, MAX_DELIVERY_INTERVAL);
-        (taken < MAX_DELIVERY_TIME).then(|| now + pause)
+        match self.connection.flow().delivery() {
+            Delivery::Lost(loss) => {
+                self.note_break(errno(loss.error));
+                Outcome::HasMore
+            }
+            // A reset may come until the end is acknowledged.
+            Delivery::Pending if now < until => Outcome::WaitsUntil(until),
+            _ => Outcome::Ended,
+        }
+    }
+
+    /// Returns the deadline of the wait for the last acknowledgement, if there was one.
+    pub(super) fn delivering_until(&self) -> Option<Instant> {
+        self.delivering_until
     }
 
     /// Handles the end of a broken stream. A connection that the application has not accepted yet waits.
@@ -512,6 +519,22 @@ impl Stream {
     /// connection has not taken.
     pub(super) fn not_taken(&self) -> usize {
         self.left.len() + self.unix.not_taken()
+    }
+
+    /// Returns true if the application has ended its direction, and the peer has not acknowledged that.
+    pub(super) fn has_end_unacknowledged(&self) -> bool {
+        match self.to_peer {
+            Way::Ended => {
+                let state = self.connection.flow().state();
+                matches!(state, State::FinWait1 | State::Closing | State::LastAck)
+            }
+            // The event may still be pending.
+            Way::Open => {
+                self.ended
+                    || events_of(self.unix.as_fd(), PollFlags::RDHUP)
+                        .is_ok_and(|events| events.contains(PollFlags::RDHUP))
+            }
+        }
     }
 
     /// Returns true if the application's descriptor holds unread data.

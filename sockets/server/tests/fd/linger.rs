@@ -150,7 +150,7 @@ fn write_late(fd: &OwnedFd) {
 /// Waits until nothing waits for an acknowledgement (SIOCOUTQ), and returns the pending error (SO_ERROR).
 fn told(client: &OwnedFd) -> Option<Errno> {
     let until = Instant::now() + Duration::from_secs(20);
-    while overlay(client).unacknowledged().unwrap_or(0) > 0 {
+    while overlay(client).outq().unwrap_or(0) > 0 {
         assert!(Instant::now() < until, "the data has an end");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -175,6 +175,76 @@ fn data_that_comes_after_the_peer_has_closed_is_an_error() {
             }
         };
         assert!(matches!(error, Some(Errno::CONNRESET | Errno::PIPE)), "{error:?} in round {round}");
+    }
+}
+
+/// Returns the number of resets that the node has received.
+fn resets(served: &Served) -> u64 {
+    let counters = served.node().status().counters;
+    counters.get("tcp_resets_received").copied().expect("a counter")
+}
+
+/// The peer has acknowledged all data, and resets the connection while the end of this direction is on its
+/// way.
+#[test]
+fn a_reset_that_comes_before_the_end_is_acknowledged_is_an_error() {
+    let (a, b) = Served::pair();
+    let mut resets_seen = 0;
+    for round in 0..300 {
+        let (client, server) = a.connect(&b);
+        let client = OwnedFd::from(client);
+        overlay(&server).shutdown(Shutdown::Write).expect("a connection");
+        assert_eq!(rustix::io::read(&client, &mut [0; 1]), Ok(0));
+        assert_eq!(rustix::io::write(&client, &[7; 5000]), Ok(5000));
+        assert_eq!(told(&client), None, "all is acknowledged");
+        let before = resets(&a);
+        let closing = std::thread::spawn(move || drop(server));
+        std::thread::sleep(Duration::from_micros(round % 10 * 20));
+        rustix::net::shutdown(&client, Shutdown::Write).expect("a socket");
+        let error = told(&client);
+        closing.join().expect("no panic");
+        // A peer that had received the end first acknowledges it, and sends no reset.
+        if resets(&a) > before {
+            resets_seen += 1;
+            assert!(matches!(error, Some(Errno::CONNRESET | Errno::PIPE)), "{error:?} in round {round}");
+        }
+    }
+    assert!(resets_seen > 0, "no reset has come before the end");
+}
+
+/// Linux counts the end of a direction as a byte that waits for its acknowledgement.
+#[test]
+fn the_end_of_a_direction_counts_until_it_is_acknowledged() {
+    let (a, b) = Served::pair();
+    let (client, mut server) = a.connect(&b);
+    let client = OwnedFd::from(client);
+    fill(&client);
+    let waiting = overlay(&client).outq().expect("a connection");
+    assert_eq!(overlay(&client).unacknowledged(), Ok(waiting));
+    rustix::net::shutdown(&client, Shutdown::Write).expect("a socket");
+    assert_eq!(overlay(&client).outq(), Ok(waiting + 1));
+    assert_eq!(overlay(&client).unacknowledged(), Ok(waiting));
+    server.read_to_end(&mut Vec::new()).expect("the data and its end");
+    assert_eq!(told(&client), None);
+    assert_eq!(overlay(&client).outq(), Ok(0));
+}
+
+/// A connection whose peer has ended first goes as soon as the last acknowledgement has come.
+#[test]
+fn nothing_is_left_of_connections_that_both_sides_have_ended() {
+    let (a, b) = Served::pair();
+    for is_closed in [true, false] {
+        let (client, server) = a.connect(&b);
+        let client = OwnedFd::from(client);
+        overlay(&server).shutdown(Shutdown::Write).expect("a connection");
+        write_last(&client, write_late);
+        let client = (!is_closed).then_some(client);
+        let until = Instant::now() + Duration::from_secs(20);
+        while a.server.meter().usage().streams > 0 {
+            assert!(Instant::now() < until, "it is still there");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop((client, server));
     }
 }
 
