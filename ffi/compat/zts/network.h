@@ -15,19 +15,62 @@ ZTS_INLINE peersock_result zts_join(uint64_t net_id) {
 
 ZTS_INLINE int zts_addr_is_assigned(uint64_t net_id, unsigned int family);
 
+/* The status of a network, from a wait for it. */
+ZTS_INLINE int zts_status_of(peersock_result waited) {
+    if (waited == PEERSOCK_OK) return ZTS_NETWORK_STATUS_OK;
+    if (waited == PEERSOCK_E_TIMEOUT) return ZTS_NETWORK_STATUS_REQUESTING_CONFIGURATION;
+    return waited == PEERSOCK_E_SYSTEM ? ZTS_NETWORK_STATUS_ACCESS_DENIED : zts_error_of(waited);
+}
+
+ZTS_INLINE void zts_tell_ready(uint64_t net_id) {
+    zts_tell_network(ZTS_EVENT_NETWORK_OK, net_id);
+    if (zts_addr_is_assigned(net_id, ZTS_AF_INET)) {
+        zts_tell_network(ZTS_EVENT_ADDR_ADDED_IP4, net_id);
+        zts_tell_network(ZTS_EVENT_NETWORK_READY_IP4, net_id);
+    }
+    zts_tell_network(ZTS_EVENT_ADDR_ADDED_IP6, net_id);
+    zts_tell_network(ZTS_EVENT_NETWORK_READY_IP6, net_id);
+}
+
+/* Tells what a controller decides, which can take as long as a person takes. */
+ZTS_INLINE void *zts_await_admission(void *waited_for) {
+    uint64_t net_id = *(uint64_t *)waited_for;
+    int status;
+    free(waited_for);
+    do {
+        status = zts_status_of(peersock_wait_ready(PEERSOCK_DEFAULT, net_id, 500));
+    } while (status == ZTS_NETWORK_STATUS_REQUESTING_CONFIGURATION);
+    if (status == ZTS_NETWORK_STATUS_OK) zts_tell_ready(net_id);
+    if (status == ZTS_NETWORK_STATUS_ACCESS_DENIED) zts_tell_network(ZTS_EVENT_NETWORK_ACCESS_DENIED, net_id);
+    return NULL;
+}
+
+/* Tells of a network that was just joined: at once, or when a controller has decided. */
+ZTS_INLINE void zts_tell_joined(uint64_t net_id) {
+    pthread_t thread;
+    uint64_t *waited_for;
+    if (peersock_wait_ready(PEERSOCK_DEFAULT, net_id, 0) == PEERSOCK_OK) {
+        zts_tell_ready(net_id);
+        return;
+    }
+    zts_tell_network(ZTS_EVENT_NETWORK_REQ_CONFIG, net_id);
+    waited_for = (uint64_t *)malloc(sizeof *waited_for);
+    if (waited_for == NULL) return;
+    *waited_for = net_id;
+    if (pthread_create(&thread, NULL, zts_await_admission, waited_for) == 0) {
+        pthread_detach(thread);
+    } else {
+        free(waited_for);
+    }
+}
+
+/* A managed network is joined once its controller has admitted the node: zts_net_get_status() says when, and
+ * zts_net_transport_is_ready(). */
 ZTS_INLINE int zts_net_join(uint64_t net_id) {
     peersock_result result;
     if (!zts_is_up()) return ZTS_ERR_SERVICE;
     result = zts_join(net_id);
-    if (result == PEERSOCK_OK && zts_state.handler != NULL) {
-        zts_tell_network(ZTS_EVENT_NETWORK_OK, net_id);
-        if (zts_addr_is_assigned(net_id, ZTS_AF_INET)) {
-            zts_tell_network(ZTS_EVENT_ADDR_ADDED_IP4, net_id);
-            zts_tell_network(ZTS_EVENT_NETWORK_READY_IP4, net_id);
-        }
-        zts_tell_network(ZTS_EVENT_ADDR_ADDED_IP6, net_id);
-        zts_tell_network(ZTS_EVENT_NETWORK_READY_IP6, net_id);
-    }
+    if (result == PEERSOCK_OK && zts_state.handler != NULL) zts_tell_joined(net_id);
     return result == PEERSOCK_E_EXISTS ? ZTS_ERR_OK : zts_error_of(result);
 }
 
@@ -45,21 +88,21 @@ ZTS_INLINE int zts_addresses(uint64_t net_id, struct sockaddr_storage *found, si
     return zts_error_of(peersock_addresses(PEERSOCK_DEFAULT, net_id, found, capacity, count));
 }
 
-ZTS_INLINE int zts_net_transport_is_ready(const uint64_t net_id) {
-    size_t count = 0;
-    return zts_addresses(net_id, NULL, 0, &count) == ZTS_ERR_OK && count > 0;
+ZTS_INLINE int zts_net_get_status(uint64_t net_id) {
+    if (!zts_is_up()) return ZTS_ERR_SERVICE;
+    return zts_status_of(peersock_wait_ready(PEERSOCK_DEFAULT, net_id, 0));
 }
 
-ZTS_INLINE int zts_net_get_status(uint64_t net_id) {
-    size_t count = 0;
-    int error = zts_addresses(net_id, NULL, 0, &count);
-    return error == ZTS_ERR_OK ? ZTS_NETWORK_STATUS_OK : error;
+ZTS_INLINE int zts_net_transport_is_ready(const uint64_t net_id) {
+    return zts_net_get_status(net_id) == ZTS_NETWORK_STATUS_OK;
 }
 
 ZTS_INLINE int zts_net_get_type(uint64_t net_id) {
     size_t count = 0;
     int error = zts_addresses(net_id, NULL, 0, &count);
-    return error == ZTS_ERR_OK ? ZTS_NETWORK_TYPE_PUBLIC : error;
+    if (error != ZTS_ERR_OK) return error;
+    /* Anybody may enter an ad-hoc network. */
+    return net_id >> 56 == 0xff ? ZTS_NETWORK_TYPE_PUBLIC : ZTS_NETWORK_TYPE_PRIVATE;
 }
 
 /* Networks have no names of their own here: it is the ID. */

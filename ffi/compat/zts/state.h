@@ -158,7 +158,9 @@ ZTS_INLINE void zts_tell_network(int16_t code, uint64_t net_id) {
     memset(&message, 0, sizeof message);
     memset(&address, 0, sizeof address);
     network->net_id = address.net_id = net_id;
-    network->status = ZTS_NETWORK_STATUS_OK;
+    network->status = code == ZTS_EVENT_NETWORK_REQ_CONFIG      ? ZTS_NETWORK_STATUS_REQUESTING_CONFIGURATION
+                      : code == ZTS_EVENT_NETWORK_ACCESS_DENIED ? ZTS_NETWORK_STATUS_ACCESS_DENIED
+                                                                : ZTS_NETWORK_STATUS_OK;
     if (peersock_addresses(PEERSOCK_DEFAULT, net_id, native, ZTS_MAX_ASSIGNED_ADDRESSES, &count) == PEERSOCK_OK) {
         if (count > ZTS_MAX_ASSIGNED_ADDRESSES) count = ZTS_MAX_ASSIGNED_ADDRESSES;
         network->assigned_addr_count = (unsigned int)count;

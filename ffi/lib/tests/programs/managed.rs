@@ -1,8 +1,9 @@
-//! C programs that join a managed network by an invite.
+//! C programs that join a managed network.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::build::{Mode, Program, launcher};
 
@@ -24,25 +25,51 @@ fn peersock(state: &Path, words: &[&str]) -> Command {
     command
 }
 
+/// A network with a controller on a machine, which ends with it.
+struct Team {
+    place: tempfile::TempDir,
+    id: String,
+    _serving: Controller,
+}
+
+impl Team {
+    fn new() -> Team {
+        let place = tempfile::tempdir().expect("room");
+        let alpha = place.path().join("alpha");
+        let said = ok(&alpha, &["network", "create", "team", "--pool", "10.77.0.0/24", "--name", "alpha"]);
+        let line = said.lines().find_map(|line| line.strip_prefix("network team")).expect("the network's ID");
+        let id = line.chars().filter(char::is_ascii_hexdigit).collect();
+        let serving = peersock(&alpha, &["controller", "-n", "team"]).stderr(Stdio::piped()).spawn();
+        let mut serving = Controller(serving.expect("it is built"));
+        let said = BufReader::new(serving.0.stderr.take().expect("a pipe")).lines();
+        let mut said = said.map(|line| line.expect("text"));
+        assert!(said.any(|line| line.contains("serving team")), "it ends");
+        Team { place, id, _serving: serving }
+    }
+
+    fn machine(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// Runs a command on the controller's machine.
+    fn administer(&self, words: &[&str]) -> String {
+        ok(&self.machine("alpha"), words)
+    }
+}
+
+fn ok(state: &Path, words: &[&str]) -> String {
+    let output = peersock(state, words).output().expect("it is built");
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
 #[test]
 fn a_program_joins_by_an_invite_with_its_own_node_or_the_one_of_its_machine() {
     let Some(program) = Program::new("managed.c").with_launcher().build(Mode::Plain) else { return };
-    let place = tempfile::tempdir().expect("room");
-    let alpha = place.path().join("alpha");
-    let ok = |words: &[&str]| {
-        let output = peersock(&alpha, words).output().expect("it is built");
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text").trim().to_owned()
-    };
-    ok(&["network", "create", "team", "--pool", "10.77.0.0/24", "--name", "alpha"]);
-    let serving = peersock(&alpha, &["controller", "-n", "team"]).stderr(Stdio::piped()).spawn();
-    let mut serving = Controller(serving.expect("it is built"));
-    let said = BufReader::new(serving.0.stderr.take().expect("a pipe")).lines();
-    let mut said = said.map(|line| line.expect("text"));
-    assert!(said.any(|line| line.contains("serving team")), "it ends");
+    let team = Team::new();
     for (owner, shares, address) in [("own", "1", "10.77.0.2"), ("shared", "", "10.77.0.3")] {
-        let state = place.path().join(owner);
-        let invite = ok(&["network", "invite", "--name", owner]);
+        let state = team.machine(owner);
+        let invite = team.administer(&["network", "invite", "--name", owner]);
         // The invite is used once, and leads the same machine to the same place again.
         let mut before = None;
         for _ in 0..2 {
@@ -56,5 +83,42 @@ fn a_program_joins_by_an_invite_with_its_own_node_or_the_one_of_its_machine() {
             assert!(words[0] == owner && words.contains(&address), "{line}");
             assert_eq!(*before.get_or_insert_with(|| line.clone()), line);
         }
+    }
+}
+
+#[test]
+fn a_program_of_libzt_s_kind_joins_by_the_id_once_somebody_admits_it() {
+    let Some(program) = Program::new("libzt_managed.c").build(Mode::Plain) else { return };
+    let team = Team::new();
+    let start = |machine: &str| {
+        let mut command = Command::new(&program.path);
+        command.arg(team.machine(machine)).arg(&team.id);
+        Controller(command.stdout(Stdio::piped()).spawn().expect("it was just built"))
+    };
+    for (machine, decision) in [("beta", "approve"), ("gamma", "deny"), ("beta", "")] {
+        let mut running = start(machine);
+        let said = BufReader::new(running.0.stdout.take().expect("a pipe")).lines();
+        let mut said = said.map(|line| line.expect("text"));
+        let mut line = said.next().expect("a line");
+        if decision.is_empty() {
+            // A member that starts again may not wait at all.
+            line = if line == "waits" { said.next().expect("a line") } else { line };
+        } else {
+            assert_eq!(line, "waits");
+            let members = || team.administer(&["network", "members", "--json"]);
+            let until = Instant::now() + Duration::from_secs(60);
+            let code = loop {
+                let found: serde_json::Value = serde_json::from_str(&members()).expect("JSON");
+                if let Some(code) = found["pending"][0]["code"].as_str() {
+                    break code.to_owned();
+                }
+                assert!(Instant::now() < until, "the request does not arrive");
+                std::thread::sleep(Duration::from_millis(50));
+            };
+            team.administer(&["network", decision, &code]);
+            line = said.next().expect("a line");
+        }
+        assert_eq!(line, if decision == "deny" { "denied" } else { "10.77.0.2" });
+        assert!(running.0.wait().expect("it is a child").success());
     }
 }
