@@ -189,8 +189,7 @@ impl Drop for Waiting<'_> {
 /// Tells a program of the node's membership in a network until the program hangs up.
 pub(super) fn serve(node: &Weak<Inner>, request: &JoinRequest, client: &Client) -> Answer {
     let waiting = Waiting::begin(node, request.network)?;
-    let _claim = claim(node, request)?;
-    Node { inner: node.upgrade().ok_or(STOPPED)? }.add_roots(request.roots.clone());
+    let _claim = begin(node, request)?;
     let (mut asked, mut told) = (None, None);
     while !client.has_left() {
         let joined = waiting.joined(request, &mut asked)?;
@@ -219,9 +218,10 @@ pub(super) fn serve(node: &Weak<Inner>, request: &JoinRequest, client: &Client) 
     Ok(String::new())
 }
 
-/// Claims the network's local name of a request, until the result is dropped.
-fn claim(node: &Weak<Inner>, request: &JoinRequest) -> Result<Option<NameClaim>, Cow<'static, str>> {
+/// Uses the roots of a request, and claims the network's local name until the result is dropped.
+fn begin(node: &Weak<Inner>, request: &JoinRequest) -> Result<Option<NameClaim>, Cow<'static, str>> {
     let node = Node { inner: node.upgrade().ok_or(STOPPED)? };
+    node.add_roots(request.roots.clone());
     let (Some(local), Some(state)) = (&request.local, &node.inner.state) else { return Ok(None) };
     match StateDir::claim_name(state.path(), local, Some(request.network)) {
         Ok(claim) => Ok(Some(claim)),

@@ -200,7 +200,7 @@ fn a_key_that_is_replaced_is_not_replaced_again() {
     assert_eq!(blocked(&lab), tokens.iter().map(crate::Invite::label_of).collect());
     lab.ask(7, None);
     let approval = Approval { replaces: Some(id(1)), ..Approval::default() };
-    let mut refused = |lab: &mut Lab| {
+    let refused = |lab: &mut Lab| {
         let options = InviteOptions { replaces: Some(id(1)), ..InviteOptions::default() };
         let invited = lab.controller.invite(lab.now, &mut lab.rng, "alice", &options).map(drop);
         let approved = lab.controller.approve(lab.now, &mut lab.rng, "alice", &id(7).to_string(), &approval);

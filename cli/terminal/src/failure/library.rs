@@ -336,10 +336,11 @@ pub(super) mod samples {
                 StateError::Malformed { path: path(), what: "it is empty" },
                 StateError::MalformedRecord { path: path() },
                 StateError::TooNew { path: path() },
-                StateError::NameTaken { name: "team".parse().expect("a name"), network: None },
             ]
         };
         all.extend(states().map(Failure::from));
+        // No file, and no start of a node, gives a network a name.
+        all.push(StateError::NameTaken { name: "team".parse().expect("a name"), network: None }.into());
         all.extend(states().map(|error| Failure::from(ConfigError::File(error))));
         all.extend(states().map(|error| Failure::from(StartError::State(error))));
         let what = || "the network has no [[member]]".to_owned();
