@@ -93,9 +93,13 @@ fn not_attached(error: AttachError, networks: &[Network]) -> Failure {
             "give a longer --timeout: its programs still deliver what they have sent; or end its process \
              (`peersock status` names it)",
         ),
+        AttachError::Silent { process: Some(process), is_stopped: true, .. } => Failure::new(
+            format_args!("{error}"),
+            format_args!("run `kill -CONT {process}`, or end it (`kill -KILL {process}`)"),
+        ),
         AttachError::Silent { .. } => Failure::new(
             format_args!("{error}"),
-            "end its process (`peersock status` names it), or give --state DIR",
+            "try again in a while, or give --state DIR: it has not answered in time",
         ),
         AttachError::Start(error) => Failure::new(
             format_args!("the node that programs share cannot be started: {error}"),

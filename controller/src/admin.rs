@@ -103,6 +103,8 @@ pub struct Invite {
     pub is_ephemeral: bool,
     /// Member that the machine replaces.
     pub replaces: Option<NodeId>,
+    /// True if that one is removed, and another member has its name, so that no machine can take it over.
+    pub is_blocked: bool,
 }
 
 impl Invite {
@@ -214,6 +216,9 @@ pub enum ChangeError {
     /// Another member has the name.
     #[error("another member has the name {0}")]
     NameTaken(MemberName),
+    /// Another machine has replaced the removed member, or has its name.
+    #[error("that key is removed, and another machine has taken over {0}")]
+    Replaced(MemberName),
     /// The pool has no free address.
     #[error("the network has no free address")]
     NoAddress,
@@ -331,9 +336,11 @@ impl Controller {
     /// Returns a [`StoreError`].
     pub fn invites(&self) -> Result<Vec<Invite>, StoreError> {
         let mut statement = self.store.db().prepare(
-            "SELECT lower(hex(substr(hash, 1, 4))), made_by, uses, ends,
-                coalesce((SELECT name FROM members WHERE node = replaces), name), tags, is_ephemeral, used, replaces
-                FROM tokens ORDER BY ends",
+            "SELECT lower(hex(substr(hash, 1, 4))), made_by, uses, tokens.ends,
+                coalesce(old.name, tokens.name), tokens.tags, tokens.is_ephemeral, used, replaces,
+                coalesce(old.state, 2) = 2 AND EXISTS (SELECT 1 FROM members other
+                    WHERE other.name = coalesce(old.name, tokens.name) AND other.state < 2 AND replaces IS NOT NULL)
+                FROM tokens LEFT JOIN members old ON old.node = replaces ORDER BY tokens.ends",
         )?;
         let mut rows = statement.query([])?;
         let mut invites = Vec::new();
@@ -349,6 +356,7 @@ impl Controller {
                 is_ephemeral: row.get(6)?,
                 used: row.get(7)?,
                 replaces: row.get::<_, Option<[u8; 32]>>(8)?.map(NodeId::from_bytes),
+                is_blocked: row.get(9)?,
             });
         }
         Ok(invites)
@@ -484,10 +492,17 @@ impl Controller {
         if self.memory().identity.node_id() == node {
             return Err(ChangeError::OwnNode);
         }
-        match is_issuer(self.store.db(), &node)? {
-            true => Err(ChangeError::Issuer(member.grant.name)),
-            false => Ok(Some(member)),
+        if is_issuer(self.store.db(), &node)? {
+            return Err(ChangeError::Issuer(member.grant.name));
         }
+        if member.standing == Standing::Removed {
+            let name = &member.grant.name;
+            let has_name = self.memory().names.contains_key(name);
+            if has_name || was_replaced(self.store.db(), &node)? {
+                return Err(ChangeError::Replaced(name.clone()));
+            }
+        }
+        Ok(Some(member))
     }
 
     /// Returns the keys of a machine that can be approved.
@@ -839,6 +854,12 @@ pub(crate) fn check_tags(tags: &[Tag]) -> Result<(), ChangeError> {
 pub(crate) fn is_issuer(db: &Connection, node: &NodeId) -> Result<bool, StoreError> {
     let sql = "SELECT count(*) FROM issuers WHERE node = ?";
     Ok(db.query_row(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))? > 0)
+}
+
+/// Returns true if another node has replaced a member, as the log says.
+fn was_replaced(db: &Connection, node: &NodeId) -> Result<bool, StoreError> {
+    let sql = "SELECT count(*) FROM log WHERE action = 'replace' AND what LIKE '% ' || ? || ' %'";
+    Ok(db.query_row(sql, [node.to_string()], |row| row.get::<_, i64>(0))? > 0)
 }
 
 /// Fails if the transaction leaves no administrator.

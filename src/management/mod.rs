@@ -163,10 +163,12 @@ pub enum ManagementError {
 
     /// The node has not answered within five seconds, or 20 of a [`join`]: its process is stopped, or very
     /// busy.
-    #[error("the node with {} does not answer", called(*process))]
+    #[error("the node with {} {}", called(*process), if *is_stopped { "is stopped" } else { "is busy" })]
     Silent {
         /// Its process; `None` if that is in another PID namespace.
         process: Option<u32>,
+        /// True if the system says that a signal has stopped the process.
+        is_stopped: bool,
     },
 
     /// The node cannot be asked, or its answer was truncated, as when the node is killed meanwhile; then
@@ -300,7 +302,15 @@ fn ask(state: &Path, request: &str, timeout: Duration) -> Result<String, Managem
 
 /// Returns the error of a node that lets a connection wait for its answer.
 fn silent(stream: &UnixStream) -> ManagementError {
-    ManagementError::Silent { process: crate::sys::peer::process(stream).ok().flatten() }
+    let process = crate::sys::peer::process(stream).ok().flatten();
+    ManagementError::Silent { process, is_stopped: process.is_some_and(is_stopped) }
+}
+
+/// Returns true if a signal has stopped a process, as the system says.
+pub fn is_stopped(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name before may have any characters.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
 }
 
 fn exchange(mut stream: &UnixStream, request: &str, timeout: Duration) -> io::Result<String> {

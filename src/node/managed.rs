@@ -254,6 +254,23 @@ impl Shared {
         kept.is_closed = true;
     }
 
+    /// Takes over the network's key, whose stretched hash is the ID, unless a key is known. Returns false if
+    /// another one is known.
+    fn set_key(&self, node: &Inner, key: NetworkKey) -> bool {
+        let mut kept = sync::lock(&self.kept);
+        if let Some(record) = &kept.record {
+            return record.key == key;
+        }
+        tracing::info!(network = %kept.network.id, %key, "the network's key is known from now on");
+        kept.record = Some(kept.new_record(key));
+        kept.hurry();
+        let index = kept.network.index;
+        drop(kept);
+        node.driver.datapath.set_network_key(Instant::now(), index, key, &mut Batch::default());
+        node.driver.kick();
+        true
+    }
+
     /// Makes this node a member by new credentials, which are written first: a crash must not lose what a
     /// controller has granted, and who hears of it reads the record next.
     fn set_granted(&self, node: &Inner, is_heard: bool) {
@@ -498,15 +515,9 @@ impl Follower {
         self.stretched = Some(Instant::now());
         match network_id(&key) {
             Ok(id) if id == Some(self.network.id) => {
-                let Some(node) = self.node.upgrade() else { return };
-                tracing::info!(network = %self.network.id, %key, "the network's key is known from now on");
-                let mut kept = sync::lock(&self.shared.kept);
-                kept.record = Some(kept.new_record(key));
-                kept.hurry();
-                drop(kept);
-                let (now, mut batch) = (Instant::now(), Batch::default());
-                node.driver.datapath.set_network_key(now, self.network.index, key, &mut batch);
-                node.driver.kick();
+                if let Some(node) = self.node.upgrade() {
+                    self.shared.set_key(&node, key);
+                }
             }
             Ok(_) => {
                 tracing::warn!(network = %self.network.id, "a node claims a key that is not the network's");
@@ -752,6 +763,22 @@ impl Joined {
             let pause = left.min(Duration::from_millis(500));
             progress = sync::wait_timeout_while(&shared.changed, progress, pause, |now| now.standing == last);
         }
+    }
+
+    /// Fixes the network's key, which an invite has, if the network was joined by its ID alone.
+    ///
+    /// # Errors
+    /// Returns [`JoinError::OtherKey`] if another key is known, and [`JoinError::WrongKey`].
+    pub(super) fn set_key(&self, key: NetworkKey) -> Result<(), JoinError> {
+        let known = self.node().inner.driver.datapath.membership(self.index(), |known| known.key().copied());
+        let is_known = match known.flatten() {
+            Some(known) => known == key,
+            None => {
+                check_key(&key, self.id())?;
+                self.shared().is_none_or(|shared| shared.set_key(&self.node().inner, key))
+            }
+        };
+        if is_known { Ok(()) } else { Err(JoinError::OtherKey(self.id())) }
     }
 
     /// Asks the controllers again, with another invite or wished name, unless this node is a member.

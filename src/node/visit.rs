@@ -7,12 +7,12 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use peersock_overlay::membership::CertifyRequest;
-use peersock_overlay::{JoinError, ManagedNetwork, NetworkConfig, NetworkId};
+use peersock_overlay::{JoinError, NetworkConfig, NetworkId, NetworkIndex};
 
 use super::{Inner, Joined, Node, Standing};
 use crate::config::Network;
 use crate::management::{Answer, Client, JoinRequest, Left, MembershipNews, STOPPED};
-use crate::state::StateDir;
+use crate::state::{NameClaim, StateDir, StateError};
 use crate::sync;
 
 /// Time for which a visit keeps the node running: it looks that often for the end of its client, and asks
@@ -92,10 +92,8 @@ impl Node {
         let Some(joined) = self.network(id).filter(|_| sync::lock(&self.inner.visits).take(id)) else {
             return Ok(None);
         };
-        let NetworkConfig::Managed(config) = network.clone().into_config() else { return Ok(Some(joined)) };
-        check_key(&joined, &config)?;
-        let CertifyRequest { token, name, .. } = config.request;
-        if token.is_some() {
+        let request = joined.pin(network.clone())?;
+        if let Some(CertifyRequest { token: token @ Some(_), name, .. }) = request {
             joined.ask_again(token, name);
         }
         Ok(Some(joined))
@@ -110,11 +108,14 @@ impl Node {
     }
 }
 
-fn check_key(joined: &Joined, network: &ManagedNetwork) -> Result<(), JoinError> {
-    let known = joined.membership().and_then(|known| known.key);
-    match known.zip(network.key) {
-        Some((known, named)) if known != named => Err(JoinError::OtherKey(network.id)),
-        _ => Ok(()),
+impl Joined {
+    /// Fixes the network's key if a description has it. Returns the request of the description.
+    fn pin(&self, network: Network) -> Result<Option<CertifyRequest>, JoinError> {
+        let NetworkConfig::Managed(config) = network.into_config() else { return Ok(None) };
+        if let Some(key) = config.key {
+            self.set_key(key)?;
+        }
+        Ok(Some(config.request))
     }
 }
 
@@ -135,8 +136,13 @@ impl<'a> Waiting<'a> {
         Ok(Waiting { node, network, visit })
     }
 
-    /// Returns the network, which the node joins if it is not in it. The result keeps the node running.
-    fn joined(&self, request: &JoinRequest) -> Result<Joined, Cow<'static, str>> {
+    /// Returns the network, in which the node asks as the request says. The node joins it if it is not in it.
+    /// The result keeps the node running. `asked` is the handle of the network in which it asks already.
+    fn joined(
+        &self,
+        request: &JoinRequest,
+        asked: &mut Option<NetworkIndex>,
+    ) -> Result<Joined, Cow<'static, str>> {
         let node = Node { inner: self.node.upgrade().ok_or(STOPPED)? };
         if node.inner.is_down() {
             return Err(STOPPED.into());
@@ -144,13 +150,29 @@ impl<'a> Waiting<'a> {
         if !sync::lock(&node.inner.visits).goes_on(self.network, self.visit) {
             return Err(format!("network {} was left by another program", self.network).into());
         }
-        if let Some(joined) = node.network(self.network) {
-            return Ok(joined);
+        let described = || request.described().map_err(|error| error.to_string());
+        let failed = |error: JoinError| error.to_string();
+        if node.network(self.network).is_none() {
+            match node.join_for(described()?, None, true) {
+                Ok(joined) => {
+                    *asked = Some(joined.index());
+                    return Ok(joined);
+                }
+                // By another program, in between.
+                Err(JoinError::AlreadyJoined(_)) => {}
+                Err(error) => return Err(failed(error).into()),
+            }
         }
-        match node.join_for(request.described().map_err(|error| error.to_string())?, None, true) {
-            Err(JoinError::AlreadyJoined(_)) => node.network(self.network).ok_or(STOPPED.into()),
-            joined => joined.map_err(|error| error.to_string().into()),
+        let joined = node.network(self.network).ok_or(STOPPED)?;
+        // Another program has joined it, perhaps after the node was killed, and does not have this invite.
+        if asked.replace(joined.index()) != Some(joined.index()) {
+            let network = described()?;
+            node.add_roots(network.roots().to_vec());
+            if let Some(CertifyRequest { token, name, .. }) = joined.pin(network).map_err(failed)? {
+                joined.ask_again(token, name);
+            }
         }
+        Ok(joined)
     }
 }
 
@@ -167,10 +189,10 @@ impl Drop for Waiting<'_> {
 /// Tells a program of the node's membership in a network until the program hangs up.
 pub(super) fn serve(node: &Weak<Inner>, request: &JoinRequest, client: &Client) -> Answer {
     let waiting = Waiting::begin(node, request.network)?;
-    present(&waiting, request)?;
-    let mut told = None;
+    let _claim = begin(node, request)?;
+    let (mut asked, mut told) = (None, None);
     while !client.has_left() {
-        let joined = waiting.joined(request)?;
+        let joined = waiting.joined(request, &mut asked)?;
         if let Some(invite) = &request.invite
             && told.as_ref().is_none_or(|(standing, _)| *standing != Standing::Member)
         {
@@ -196,24 +218,19 @@ pub(super) fn serve(node: &Weak<Inner>, request: &JoinRequest, client: &Client) 
     Ok(String::new())
 }
 
-/// Joins the network of a request. Asks again, by its invite, if the node is in the network already.
-fn present(waiting: &Waiting<'_>, request: &JoinRequest) -> Result<(), Cow<'static, str>> {
-    let node = Node { inner: waiting.node.upgrade().ok_or(STOPPED)? };
+/// Uses the roots of a request, and claims the network's local name until the result is dropped.
+fn begin(node: &Weak<Inner>, request: &JoinRequest) -> Result<Option<NameClaim>, Cow<'static, str>> {
+    let node = Node { inner: node.upgrade().ok_or(STOPPED)? };
     node.add_roots(request.roots.clone());
-    let Some(joined) = node.network(request.network) else {
-        return waiting.joined(request).map(drop);
-    };
-    if let Some(invite) = &request.invite {
-        node.add_roots(invite.roots().to_vec());
+    let (Some(local), Some(state)) = (&request.local, &node.inner.state) else { return Ok(None) };
+    match StateDir::claim_name(state.path(), local, Some(request.network)) {
+        Ok(claim) => Ok(Some(claim)),
+        Err(error @ StateError::NameTaken { .. }) => Err(error.to_string().into()),
+        Err(error) => {
+            tracing::warn!(%error, "the local name of a managed network is not claimed");
+            Ok(None)
+        }
     }
-    let NetworkConfig::Managed(config) =
-        request.described().map_err(|error| error.to_string())?.into_config()
-    else {
-        return Ok(());
-    };
-    check_key(&joined, &config).map_err(|error| error.to_string())?;
-    joined.ask_again(config.request.token, request.wish.clone());
-    Ok(())
 }
 
 /// Leaves a network for good. The answer says whether the machine had joined it.

@@ -1,6 +1,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use peersock_overlay::NetworkId;
+use peersock_overlay::membership::MemberName;
+
 /// Reason why a state directory, or a file with a secret, was refused.
 ///
 /// The texts include advice; they are meant for a person.
@@ -115,6 +118,15 @@ pub enum StateError {
         path: PathBuf,
     },
 
+    /// Another managed network of the directory has the local name, or is about to get it.
+    #[error("{} has the name `{name}` on this machine", called(*network))]
+    NameTaken {
+        /// Local name.
+        name: MemberName,
+        /// Network that has it; `None` for one that is being made.
+        network: Option<NetworkId>,
+    },
+
     /// The operating system refused an operation.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -125,6 +137,10 @@ pub enum StateError {
         /// Error of the system.
         source: io::Error,
     },
+}
+
+fn called(network: Option<NetworkId>) -> String {
+    network.map_or_else(|| "a network that is being made".to_owned(), |id| format!("network {id}"))
 }
 
 impl StateError {
@@ -149,6 +165,7 @@ impl From<StateError> for io::Error {
             | StateError::Malformed { .. }
             | StateError::MalformedRecord { .. }
             | StateError::TooNew { .. } => io::ErrorKind::InvalidData,
+            StateError::NameTaken { .. } => io::ErrorKind::AlreadyExists,
             StateError::Io { source, .. } => source.kind(),
         };
         io::Error::new(kind, error)

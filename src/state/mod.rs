@@ -6,6 +6,8 @@
 //!   identity.key        0600, the secret seed (text, versioned)
 //!   dht-nodes           0600, nodes of the DHT that have answered, for the next entry
 //!   ID.network          0600, a managed network that was joined: its key, this node's credentials
+//!   .NAME.ID.name       locked while a command gives a managed network its local name
+//!   .names              locked while such a file is made or removed
 //!   management.sock     0600, present while a node runs: `peersock status` asks it
 //!   node.sock           0600, present while a shared node runs: programs attach to it
 //! ```
@@ -19,6 +21,7 @@ mod error;
 mod identity;
 mod idle;
 mod membership;
+mod names;
 mod private;
 mod socket;
 
@@ -39,6 +42,7 @@ use peersock_overlay::{Identity, PublicIdentity};
 pub use error::StateError;
 pub use membership::MembershipRecord;
 pub(crate) use membership::denial_word;
+pub use names::NameClaim;
 pub use private::read_secret_file;
 pub(crate) use private::{
     check_directory, check_secret_file, check_trusted_file, read_large_secret_file, read_regular_secret_file,
@@ -171,6 +175,12 @@ impl StateDir {
     /// Returns [`StateError::Io`].
     pub fn unlock(&self) -> Result<(), StateError> {
         self.lock.unlock().map_err(StateError::io("unlock", &self.path))
+    }
+
+    /// Returns the process that uses the directory at `path`, or has used it last, as its lock file says;
+    /// `None` if that cannot be read.
+    pub fn user_of(path: &Path) -> Option<u32> {
+        fs::read_to_string(path.join(LOCK_FILE)).ok()?.trim().parse().ok()
     }
 
     /// Returns the absolute path of the directory.

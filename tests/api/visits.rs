@@ -112,6 +112,51 @@ fn a_program_that_leaves_takes_the_network_from_nobody_who_waits() {
 }
 
 #[test]
+fn an_invite_counts_in_a_network_that_was_joined_by_its_id_alone() {
+    let (scene, place) = (Scene::new(), tempfile::tempdir().expect("a directory"));
+    let node = kept(place.path());
+    let mut by_id = management::join(place.path(), &JoinRequest::new(scene.id)).expect("a node that answers");
+    // Before the key is known, because a key is stretched first.
+    let joined = node.join(scene.invite()).expect("a network for a question");
+    joined.wait_ready(LONG).expect("a member");
+    assert_eq!(by_id.wait_admitted(LONG, |_, _| ()).expect("joined"), Standing::Member);
+    assert_eq!(joined.membership().and_then(|known| known.key), Some(*scene.own().key()));
+}
+
+#[test]
+fn an_invite_is_not_forgotten_when_another_wait_joins_the_network_again() {
+    let (mut scene, place) = (Scene::new(), tempfile::tempdir().expect("a directory"));
+    let node = kept(place.path());
+    // Nobody answers.
+    scene.seat = None;
+    let ask = |request: &JoinRequest| management::join(place.path(), request).expect("a node that answers");
+    let by_id: Vec<_> = (0..6).map(|_| ask(&JoinRequest::new(scene.id))).collect();
+    let mut by_invite = ask(&scene.request());
+    for _ in 0..2 {
+        assert!(node.leave(scene.id));
+        until("the node joins again", || is_joined(&node, &scene));
+    }
+    // Each of them has looked by then.
+    thread::sleep(Duration::from_millis(1500));
+    scene.seat = Some(scene.take_seat(&scene.own()).expect("its own credentials"));
+    assert_eq!(by_invite.wait_admitted(LONG, |_, _| ()).expect("joined"), Standing::Member);
+    drop(by_id);
+}
+
+#[test]
+fn a_name_is_given_to_one_network_also_by_a_node() {
+    let (scene, other) = (Scene::new(), Scene::new());
+    let place = tempfile::tempdir().expect("a directory");
+    let _node = kept(place.path());
+    let _joining = admitted(place.path(), &scene.request());
+    let refused = management::join(place.path(), &other.request()).expect_err("the name is taken");
+    let said = format!("network {} has the name `team` on this machine", scene.id);
+    assert!(matches!(&refused, ManagementError::Refused { error, .. } if *error == said), "{refused}");
+    // Its invite is not used.
+    assert_eq!(other.authority.asked.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[test]
 fn a_machine_that_was_removed_comes_back_by_an_invite_while_its_node_runs() {
     let (scene, place) = (Scene::new(), tempfile::tempdir().expect("a directory"));
     let node = kept(place.path());

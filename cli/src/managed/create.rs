@@ -79,7 +79,8 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     let local = local_name(&args.name)?;
     let (state, own) = directory(&path)?;
     let _turn = stores::turn(&path)?;
-    check_name(&path, &local, None)?;
+    check_no_id(&local, None)?;
+    let mut name = StateDir::claim_name(&path, &local, None)?;
     let seed = read_identity_file(&path.join("identity.key"))?;
     let new = args.new.properties(&local);
     // The file is named by the ID, so the key comes first.
@@ -95,6 +96,7 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
             (controller, words)
         }
     };
+    name.assign(&local, controller.network())?;
     keep_own_record(state, &path, &own_record(&path, &own, &local, &mut controller)?)?;
     print(format_args!("network {local}   {}", grouped(controller.network())))?;
     stdio::note(format_args!(
@@ -168,18 +170,6 @@ pub(super) fn check_no_id(local: &MemberName, own: Option<NetworkId>) -> Outcome
             "choose a name such as `team`",
         )),
         _ => Ok(()),
-    }
-}
-
-/// Fails if another network than `own` has the name on this machine.
-pub(super) fn check_name(path: &Path, local: &MemberName, own: Option<NetworkId>) -> Outcome {
-    check_no_id(local, own)?;
-    match super::named(path, local.as_str())?.filter(|known| Some(*known) != own) {
-        Some(known) => Err(Failure::new(
-            format_args!("network {known} has the name `{local}` on this machine"),
-            "choose another name, or leave that network with `peersock leave`",
-        )),
-        None => Ok(()),
     }
 }
 

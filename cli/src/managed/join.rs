@@ -73,23 +73,14 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let (id, invite) = described(&text)?;
     let path = super::lasting_path(&args.node)?;
     args.local.iter().try_for_each(|local| super::create::check_no_id(local, Some(id)))?;
-    if let Some(local) = &args.local
-        && let Some(other) = super::named(&path, local.as_str())?.filter(|other| *other != id)
-    {
-        return Err(Failure::usage(
-            format_args!("network {other} has the name `{local}` on this machine"),
-            "choose another name",
-        ));
-    }
+    // Until the end, so that no other network gets it meanwhile.
+    let _claim = args.local.as_ref().map(|local| StateDir::claim_name(&path, local, Some(id))).transpose()?;
     // An invite is a new decision: this machine may have been removed without hearing of it.
     let known = StateDir::membership(&path, id)?;
     let current = known.clone().filter(|record| record.denied.is_none() && is_current(record));
     let shown = current.as_ref().and_then(|record| record.credentials.clone());
-    if invite.is_none()
-        && let Some(record) = current.clone()
-    {
-        keep_names(&path, record, args)?;
-        return told(&path, id, args.json, "is a member already");
+    if invite.is_none() && current.is_some() {
+        return told(&path, id, args, "is a member already");
     }
     let request =
         JoinRequest { invite, wish: args.name.clone(), local: args.local.clone(), ..JoinRequest::new(id) };
@@ -105,15 +96,14 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let is_denied = asking.is_denied();
     asking.end();
     // Without a controller's word the machine is what it was.
-    if let (Err(_), false, Some(record)) = (&admitted, is_denied, current) {
-        keep_names(&path, record, args)?;
-        return told(&path, id, args.json, "is a member already");
+    if admitted.is_err() && !is_denied && current.is_some() {
+        return told(&path, id, args, "is a member already");
     }
     admitted?;
     if shown.is_some() && StateDir::membership(&path, id)?.is_some_and(|now| now.credentials == shown) {
         stdio::note("this machine is a member already, by the key that it has, and uses no invite");
     }
-    told(&path, id, args.json, "joined")
+    told(&path, id, args, "joined")
 }
 
 /// Returns the network that an invite or an ID names.
@@ -129,7 +119,10 @@ fn described(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
     }
     let id = super::parse_id(text).map_err(|error| {
         Failure::usage(
-            format_args!("`{}` is no invite and no network ID: {error}", crate::output::escape(text)),
+            format_args!(
+                "`{}` is no invite and no network ID: {error}",
+                crate::output::escape(&beginning(text))
+            ),
             "give the line that `peersock network invite` prints, or 16 hexadecimal digits",
         )
     })?;
@@ -142,21 +135,39 @@ fn described(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
     }
 }
 
+/// Returns the beginning of a text, by which it is recognized. It may be an invite with a mistyped beginning,
+/// whose secret comes later.
+fn beginning(text: &str) -> String {
+    const SHOWN: usize = 40;
+    let mut characters = text.chars();
+    let shown: String = characters.by_ref().take(SHOWN).collect();
+    if characters.next().is_some() { shown + "…" } else { shown }
+}
+
 fn is_current(record: &MembershipRecord) -> bool {
     let end = record.credentials.as_ref().map(|own| own.certificate().end());
     end.is_some_and(|end| now() < end)
 }
 
-/// Gives a network that was joined before another local name.
-fn keep_names(path: &Path, mut record: MembershipRecord, args: &JoinArgs) -> Outcome {
-    let request = JoinRequest { local: args.local.clone(), ..JoinRequest::new(record.id) };
-    if !request.note_in(&mut record) {
+/// Gives a network that was joined the local name of this command, unless it has it: another command that
+/// joins it at the same time may have given it another one.
+fn keep_name(path: &Path, id: NetworkId, args: &JoinArgs) -> Outcome {
+    let request = JoinRequest { local: args.local.clone(), ..JoinRequest::new(id) };
+    let changed = || -> Outcome<Option<MembershipRecord>> {
+        let record = StateDir::membership(path, id)?;
+        Ok(record.and_then(|mut record| request.note_in(&mut record).then_some(record)))
+    };
+    if changed()?.is_none() {
         return Ok(());
     }
     match StateDir::open(path) {
-        Ok(state) => Ok(state.keep_membership(&record)?),
+        // Read again, because a node that has ended since may have written it.
+        Ok(state) => match changed()? {
+            Some(record) => Ok(state.keep_membership(&record)?),
+            None => Ok(()),
+        },
         // The node that runs keeps the record.
-        Err(StateError::InUse { .. }) => Asking::begin(&args.node, path, &request).map(drop),
+        Err(StateError::InUse { .. }) => Asking::begin(&args.node, path, &request).map(Asking::end),
         Err(error) => Err(error.into()),
     }
 }
@@ -216,6 +227,10 @@ fn wait(asking: &mut Asking<'_>, begun: Instant, within: Duration, mut is_new: b
                     Denial::KnownKey => {
                         "run `peersock id --rekey` first if it is this machine's key to replace"
                     }
+                    Denial::NameTaken => {
+                        "ask who runs the network for an invite with another name, or with --replace if this machine \
+                         is that member"
+                    }
                     _ => "ask who runs the network for an invite, or for approval",
                 };
                 return Err(Failure::new(format_args!("not admitted: {reason}"), hint));
@@ -249,8 +264,9 @@ fn unanswered(asking: &Asking<'_>, standing: &Standing) -> Failure {
     }
 }
 
-/// Tells what this machine is in a network.
-fn told(path: &Path, id: NetworkId, is_json: bool, how: &str) -> Outcome {
+/// Keeps the local name, and tells what this machine is in a network.
+fn told(path: &Path, id: NetworkId, args: &JoinArgs, how: &str) -> Outcome {
+    keep_name(path, id, args)?;
     let record = StateDir::membership(path, id)?;
     let Some(record @ MembershipRecord { credentials: Some(credentials), .. }) = &record else {
         return Err(Failure::new(
@@ -261,7 +277,13 @@ fn told(path: &Path, id: NetworkId, is_json: bool, how: &str) -> Outcome {
     let grant = credentials.certificate().grant();
     let own: Vec<_> = grant.addresses().collect();
     super::clashes::warn(grant.prefixes(), &own, "ask who runs the network for another pool");
-    if is_json {
+    let name = record.name.clone().unwrap_or_else(|| id.to_string());
+    if let Some(local) = args.local.as_ref().filter(|local| *name != *local.as_str()) {
+        stdio::note(format_args!(
+            "the network has the name {name} here, and not {local}: another command has given it meanwhile"
+        ));
+    }
+    if args.json {
         return print(to_json(path, record)?);
     }
     let mut parts = vec![grant.name.to_string()];
@@ -270,7 +292,6 @@ fn told(path: &Path, id: NetworkId, is_json: bool, how: &str) -> Outcome {
     let tags: Vec<_> = grant.tags.iter().map(ToString::to_string).collect();
     let tags = if tags.is_empty() { String::new() } else { format!("; tags {}", tags.join(", ")) };
     let left = duration::shown(credentials.certificate().end().since(now()));
-    let name = record.name.clone().unwrap_or_else(|| id.to_string());
     let what = if how == "joined" { format!("joined {name} as") } else { format!("{how} of {name}:") };
     print(format_args!("{what} {}{tags}; works {left} without the controller", parts.join(", ")))
 }

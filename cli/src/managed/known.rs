@@ -33,7 +33,7 @@ pub(crate) fn check_joined(state: &Path, network: NetworkId) -> Outcome<Option<N
         Some(record) if record.credentials.is_some() => {
             Ok(Some(Network::managed(record.network(CertifyRequest::default()))))
         }
-        Some(_) => Err(Failure::usage(
+        Some(_) => Err(Failure::new(
             format_args!("no controller has admitted this machine to network {network} yet"),
             format_args!("wait with `peersock join {network}`, which shows the code to approve"),
         )),
@@ -46,7 +46,7 @@ pub(crate) fn check_joined(state: &Path, network: NetworkId) -> Outcome<Option<N
 
 /// Returns the failure of a machine that a controller has removed, or whose request it has denied.
 fn denied(record: &MembershipRecord) -> Option<Failure> {
-    Some(Failure::usage(format_args!("this machine was {}", words_of_denial(record)?), NEXT))
+    Some(Failure::new(format_args!("this machine was {}", words_of_denial(record)?), NEXT))
 }
 
 /// Returns words for what a controller has done to this machine; `None` if it is a member, or waits.

@@ -28,7 +28,11 @@ pub(crate) fn rekey(path: &Path) -> Outcome<PublicIdentity> {
                 "this machine has the controller of {}, whose right is for the key here",
                 record.map_or_else(|| id.to_string(), name)
             ),
-            "restore the network on another machine with `peersock network restore`, and revoke this one there",
+            format_args!(
+                "end the controller here, restore the network on another machine with `peersock network restore`, \
+                 revoke this one there, and remove {}; then run `peersock id --rekey` again",
+                stores::path_of(path, *id).display()
+            ),
         ));
     }
     let identity = *state.rekey()?.public();
@@ -45,8 +49,14 @@ fn name(record: &MembershipRecord) -> String {
 
 /// Says how a network accepts the new key.
 fn tell(record: &MembershipRecord) {
-    let Some(credentials) = &record.credentials else { return };
-    let (network, member) = (name(record), &credentials.certificate().grant().name);
+    let network = name(record);
+    let Some(credentials) = &record.credentials else {
+        return stdio::note(format_args!(
+            "{network} has not admitted the key before this one: an invite with --replace that was made for that \
+             key is for this one, too"
+        ));
+    };
+    let member = &credentials.certificate().grant().name;
     stdio::note(format_args!(
         "{network} knows the earlier key as {member}: run `peersock network invite --replace {member}` at its \
          controller, and `peersock join` with that invite here"

@@ -105,6 +105,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
         ));
     }
     let _turn = stores::turn(&path)?;
+    let _name = StateDir::claim_name(&path, &local, Some(id))?;
     let draft = Draft::new(&path, args.backup.as_deref().unwrap_or(&path))?;
     let mut controller = match stores::is_controller_of(&path, id) {
         true => begun(&path, id, &own)?,
@@ -120,10 +121,12 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     warn_of_clashes(&controller);
     stdio::note(format_args!("key {}", super::comparable(&controller.key())));
     stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
-    stdio::note(match args.backup {
-        Some(_) => "stop the earlier controller for good: two of them do not know of each other's members",
-        None => "then make an invite for each machine, which joins by it again: `peersock network invite`",
-    });
+    stdio::note("stop the earlier controller for good: two of them do not know of each other's members");
+    if args.backup.is_none() {
+        stdio::note(format_args!(
+            "then make an invite for each machine, which joins by it again: `peersock network invite -n {local}`"
+        ));
+    }
     Ok(())
 }
 
@@ -133,7 +136,9 @@ fn begun(path: &Path, id: NetworkId, own: &PublicIdentity) -> Outcome<Controller
     if record.is_some_and(|record| record.controllers.contains(own)) {
         return Err(Failure::usage(
             format_args!("the controller of network {id} is here already"),
-            "run `peersock controller` to serve it, or `peersock network renew` to renew its right",
+            format_args!(
+                "run `peersock controller -n {id}` to serve it, or `peersock network renew -n {id}` to renew its right"
+            ),
         ));
     }
     stores::open_one(path, id)
@@ -166,7 +171,8 @@ fn made(
                 .map_err(|error| stores::store_failure(file, &error))?;
             let is_offline = new.is_offline || !renews(&mut controller)?;
             let wish = Some(new.own_name.clone());
-            controller.recover(now(), &mut rng, &who(), words, wish, is_offline).map_err(not_renewed)?;
+            let recovered = controller.recover(now(), &mut rng, &who(), words, wish, is_offline);
+            recovered.map_err(|error| not_restored(file, &error))?;
             controller.note_restored(now()).map_err(|error| stores::store_failure(file, &error))?;
             Ok(controller)
         }
@@ -269,6 +275,14 @@ fn show() {
         // A terminal that is gone shows nothing.
         let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &modes);
     }
+}
+
+fn not_restored(backup: &Path, error: &RecoverError) -> Failure {
+    let hint = match error {
+        RecoverError::OtherNetwork => "give the backup of the network to which the words belong",
+        _ => "check the disk, and try again",
+    };
+    Failure::new(format_args!("{}: the network is not restored: {error}", backup.display()), hint)
 }
 
 fn not_renewed(error: RecoverError) -> Failure {

@@ -109,10 +109,18 @@ pub(super) fn open_one(state: &Path, id: NetworkId) -> Outcome<Controller> {
         .map_err(|error| store_failure(&path, &error))
 }
 
+/// Returns the process that serves a network by its store, or was the last one to do so.
+pub(super) fn served_by(state: &Path, network: NetworkId) -> Option<u32> {
+    fs::read_to_string(lock_path(state, network)).ok()?.trim().parse().ok()
+}
+
+fn lock_path(state: &Path, network: NetworkId) -> PathBuf {
+    state.join(FOLDER).join(format!("{network}{LOCK_SUFFIX}"))
+}
+
 /// Makes this process the only one that serves a network by its store, as long as the result lives.
 pub(super) fn lock(state: &Path, network: NetworkId, name: &str) -> Outcome<File> {
-    let path = state.join(FOLDER).join(format!("{network}{LOCK_SUFFIX}"));
-    lock_file(&path).map_err(|error| {
+    lock_file(&lock_path(state, network)).map_err(|error| {
         let StateError::InUse { holder, .. } = error else { return error.into() };
         let (by, hint) = match holder {
             Some(process) => (format!("process {process}"), format!("end it first (`kill {process}`)")),

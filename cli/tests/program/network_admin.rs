@@ -213,6 +213,11 @@ fn settings_and_reserved_addresses_hold_for_the_machines_that_join() {
     machines.ok("alpha", &["network", "change", "beta", "--name", "database"]);
     let reserved = &machines.admin_json(&["settings"])["reserved"];
     assert_eq!(*reserved, serde_json::json!({ "10.77.0.12": "database" }));
+    let replacing = machines.admin(&["invite", "--replace", "database"]).success();
+    let said = "10.77.0.12, which is reserved for database, goes to that machine";
+    assert!(replacing.stderr.contains(said), "{}", replacing.stderr);
+    let wider = machines.admin(&["settings", "--pool", "10.77.0.0/23"]).success();
+    assert!(!wider.stderr.contains("members keep"), "nobody is outside: {}", wider.stderr);
     let other = machines.admin(&["settings", "--pool", "10.78.0.0/24", "--ephemeral-ipv4", "yes"]).success();
     assert!(other.text().contains("10.78.0.0/24") && !other.text().contains("none for"), "{}", other.text());
     assert!(other.stderr.contains("members keep the addresses that they have"), "{}", other.stderr);
@@ -284,15 +289,38 @@ fn a_node_that_is_stopped_is_named() {
     let (_, _serving) = machines.network();
     machines.admit("beta");
     let stopped = Stopped::node_of(&machines, "alpha");
-    let silent = format!("the node with process {} does not answer", stopped.0);
+    let silent = format!("the node with process {} is stopped", stopped.0);
     let removed = machines.admin(&["revoke", "beta"]).success();
     assert!(removed.text().contains("beta (10.77.0.2) is removed"), "{}", removed.text());
-    let said = format!("{silent}: nobody knows it until it does; members accept beta until");
+    let said = format!("{silent}: nobody knows it until it goes on; members accept beta until");
     assert!(removed.stderr.contains(&said), "{}", removed.stderr);
     let invited = machines.admin(&["invite"]).success();
-    assert!(invited.stderr.contains(&format!("{silent}: it admits machines once")), "{}", invited.stderr);
+    assert!(
+        invited.stderr.contains(&format!("{silent}: machines are admitted once it goes on")),
+        "{}",
+        invited.stderr
+    );
     let refused = machines.refused("alpha", &["status"]);
     assert!(refused.contains(&format!("{silent}\nhint: run `kill -CONT {}`", stopped.0)), "{refused}");
+}
+
+#[test]
+fn a_controller_that_is_stopped_is_named() {
+    let machines = Machines::new();
+    let (_, serving) = machines.network();
+    machines.admit("beta");
+    signal(Signal::STOP, serving.id());
+    let stopped = Stopped(serving.id());
+    let silent = format!("the controller with process {} is stopped", stopped.0);
+    let invited = machines.admin(&["invite"]).success();
+    assert!(invited.stderr.contains(&format!("{silent}: machines are admitted")), "{}", invited.stderr);
+    let removed = machines.admin(&["revoke", "beta"]).success();
+    let said = format!("{silent}: nobody knows it until it goes on; members accept beta until");
+    assert!(removed.stderr.contains(&said), "{}", removed.stderr);
+    drop(stopped);
+    machines.admit("gamma");
+    let removed = machines.admin(&["revoke", "gamma"]).success();
+    assert!(!removed.stderr.contains("stopped"), "{}", removed.stderr);
 }
 
 #[test]
@@ -428,6 +456,9 @@ fn a_machine_with_a_new_key_takes_over_and_the_old_key_is_out() {
 
     let (_new, address) = machines.listen("delta", "7001");
     assert_eq!(address, "10.77.0.2");
+    // There is nothing to take over from the old key any more.
+    let said = "that key is removed, and another machine has taken over beta";
+    machines.changes_nothing(&["invite", "--replace", &old], &[said, "hint: name the member"]);
     wait_until("the name leads to the old key", || {
         let words = ["dial", "-n", "team", "--timeout", "15", "beta:7001"];
         run(machines.command("gamma", &words)).status.success()
@@ -474,8 +505,10 @@ fn a_machine_changes_its_key_and_stays_the_member_that_it_is() {
     let joined = machines.ok("beta", &["join", &invite]);
     assert!(joined.starts_with("joined team as beta, 10.77.0.2, fd"), "{joined}");
 
-    // By a code, without an invite.
+    // By a code, without an invite, and after two changes.
     rekeyed(&machines, "beta");
+    let again = rekeyed(&machines, "beta");
+    assert!(again.stderr.contains("team has not admitted the key before this one"), "{}", again.stderr);
     let joining = Running::start(machines.command("beta", &["join", &id]));
     let code = joining.wait_for_stderr("waiting for approval, code ")[..7].to_owned();
     let approved = machines.ok("alpha", &["network", "approve", &code, "--replace", "beta"]);
@@ -494,7 +527,11 @@ fn a_machine_changes_its_key_and_stays_the_member_that_it_is() {
         machines.refused("alpha", &["id", "--rekey"])
     };
     assert!(of_controller.contains("has the controller of team"), "{of_controller}");
-    assert!(of_controller.contains("peersock network restore"), "{of_controller}");
+    assert!(
+        of_controller.contains("hint: end the controller here, restore the network on another"),
+        "{of_controller}"
+    );
+    assert!(of_controller.contains(".db; then run `peersock id --rekey` again"), "{of_controller}");
     let nothing = machines.refused("nobody", &["id", "--rekey"]);
     assert!(nothing.contains("has no identity yet") && !machines.directory("nobody").exists(), "{nothing}");
 }

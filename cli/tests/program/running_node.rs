@@ -152,6 +152,79 @@ fn two_joins_at_once_on_a_machine_without_a_node_are_one_membership() {
 }
 
 #[test]
+fn one_of_two_networks_that_are_joined_at_once_gets_a_name() {
+    let machines = Machines::new();
+    let (id, serving) = machines.network();
+    let first = machines.invite(&["--uses", "2"]);
+    drop(serving);
+    machines.ok("omega", &["network", "create", "crew", "--name", "omega"]);
+    let crew = Running::start(machines.command("omega", &["controller", "-n", "crew"]));
+    crew.wait_for_stderr("serving crew");
+    let second = machines.ok("omega", &["network", "invite", "--uses", "2"]);
+    let joining = [("beta", ""), ("gamma", "1")].map(|(machine, own)| {
+        let mut join = machines.command(machine, &["join", &first, "--as", "office", "--name", machine]);
+        join.env("PEERSOCK_OWN_NODE", own);
+        let joining = Running::start(join);
+        joining.wait_for_stderr("looking for a controller");
+        // Nothing has the name yet, and nobody else gets it.
+        let said = format!("network {id} has the name `office` on this machine");
+        for words in [&["join", &second, "--as", "office"][..], &["network", "create", "office"]] {
+            run(machines.command(machine, words)).failure(1, &[&said, "hint: choose another name"]);
+        }
+        joining
+    });
+    let _serving = machines.serve("alpha");
+    for (machine, joining) in ["beta", "gamma"].iter().zip(joining) {
+        let finished = joining.wait_for_end().success();
+        assert!(finished.text().starts_with(&format!("joined office as {machine}")), "{}", finished.text());
+        // The other invite is not used.
+        let joined = machines.ok(machine, &["join", &second, "--as", "crew", "--name", machine]);
+        assert!(joined.starts_with(&format!("joined crew as {machine}")), "{joined}");
+        let listed = machines.ok(machine, &["networks"]);
+        assert!(listed.contains("office") && listed.contains("crew"), "{listed}");
+    }
+}
+
+#[test]
+fn each_of_several_joins_of_one_network_gives_its_name_or_says_that_another_one_has() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let joining = ["team", "crew", "office"].map(|name| {
+        let joining =
+            Running::start(machines.command("beta", &["join", &id, "--as", name, "--name", "beta"]));
+        let code = joining.wait_for_stderr("waiting for approval, code ")[..7].to_owned();
+        (name, joining, code)
+    });
+    machines.ok("alpha", &["network", "approve", &joining[0].2]);
+    for (name, joining, _) in joining {
+        let finished = joining.wait_for_end().success();
+        let is_applied = finished.text().starts_with(&format!("joined {name} as beta"));
+        let is_told = finished.stderr.contains(&format!("here, and not {name}: another command"));
+        assert!(is_applied != is_told, "{name}: {}{}", finished.text(), finished.stderr);
+    }
+    let listed = machines.ok("beta", &["networks"]);
+    assert!(["team", "crew", "office"].iter().any(|name| listed.starts_with(name)), "{listed}");
+}
+
+#[test]
+fn an_invite_takes_over_from_a_wait_for_approval() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    for (machine, own) in [("beta", ""), ("gamma", "1")] {
+        let mut join = machines.command(machine, &["join", &id, "--as", "team"]);
+        join.env("PEERSOCK_OWN_NODE", own);
+        let waiting = Running::start(join);
+        waiting.wait_for_stderr("waiting for approval, code ");
+        let joined = machines.ok(machine, &["join", &machines.invite(&["--name", machine]), "--as", "team"]);
+        assert!(joined.starts_with(&format!("joined team as {machine}")), "{joined}");
+        let finished = waiting.wait_for_end().success();
+        assert!(finished.text().starts_with(&format!("joined team as {machine}")), "{}", finished.text());
+    }
+    let listed = machines.ok("alpha", &["network", "members"]);
+    assert!(!listed.contains("waits"), "{listed}");
+}
+
+#[test]
 fn joins_and_leaves_follow_each_other_at_once() {
     let machines = Machines::new();
     let (id, _serving) = machines.network();

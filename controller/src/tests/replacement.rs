@@ -186,6 +186,41 @@ fn a_member_that_is_gone_leaves_what_nobody_has_taken() {
 }
 
 #[test]
+fn a_key_that_is_replaced_is_not_replaced_again() {
+    let (mut lab, _) = with_member();
+    let open = lab.open_invite();
+    let tokens = [replacing(&mut lab, 1), replacing(&mut lab, 1)];
+    let blocked = |lab: &Lab| {
+        let invites = lab.controller.invites().expect("readable").into_iter();
+        let blocked = invites.filter(|one| one.is_blocked).map(|one| one.label);
+        blocked.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert!(blocked(&lab).is_empty());
+    lab.join(2, Some(&tokens[0]));
+    assert_eq!(blocked(&lab), tokens.iter().map(crate::Invite::label_of).collect());
+    lab.ask(7, None);
+    let approval = Approval { replaces: Some(id(1)), ..Approval::default() };
+    let refused = |lab: &mut Lab| {
+        let options = InviteOptions { replaces: Some(id(1)), ..InviteOptions::default() };
+        let invited = lab.controller.invite(lab.now, &mut lab.rng, "alice", &options).map(drop);
+        let approved = lab.controller.approve(lab.now, &mut lab.rng, "alice", &id(7).to_string(), &approval);
+        let replaced = Err(ChangeError::Replaced(name("machine-1")));
+        assert_eq!((invited, approved.map(drop)), (replaced.clone(), replaced));
+    };
+    refused(&mut lab);
+    // Also after another name, which leaves the earlier one to nobody.
+    change(&mut lab, 2, &Change { name: Some(name("other")), ..Change::default() });
+    assert!(blocked(&lab).is_empty());
+    refused(&mut lab);
+    // One that was removed only can be replaced, until another member has its name.
+    lab.join(5, Some(&open));
+    lab.revoke(5);
+    lab.pass(MINUTE);
+    let token = replacing(&mut lab, 5);
+    assert_eq!(lab.join(6, Some(&token)).certificate().grant().name, name("machine-5"));
+}
+
+#[test]
 fn an_address_that_is_reserved_for_another_stays_so() {
     let (mut lab, old) = with_member();
     let token = replacing(&mut lab, 1);

@@ -445,10 +445,9 @@ impl Endpoint {
     /// Takes an address from a member whose certificate is older than the one that now names it.
     fn take_address(&mut self, _: Instant, network: NetworkIndex, handle: &Arc<Peer>, prefix: Prefix) {
         let Some(crate::routes::Route::Peer(owner)) = self.routes.exact(network, prefix) else { return };
-        let serial = |node| {
-            let admission = self.membership(network)?.admission(node)?;
-            Some(admission.credentials().certificate().serial())
-        };
+        // Also of members that a controller has named and this node has not met: of one that was removed
+        // since, nothing is known.
+        let serial = |node| self.membership(network)?.serial_of(node);
         if serial(owner.id()) >= serial(handle.id()) {
             return;
         }

@@ -316,10 +316,16 @@ impl Endpoint {
         let listed = members.policy.keeps(&node);
         // The address has only 80 bits of the node ID. A node whose ID collides with another's in them must
         // gain nothing.
-        if addresses.iter().any(|&address| self.routes.exact(network, address.into()).is_some()) {
+        let is_taken = |prefix: &Prefix| self.routes.exact(network, *prefix).is_some();
+        // In a managed network a newer certificate takes the other addresses over, so they keep nobody out.
+        let is_managed = members.policy.membership().is_some();
+        let decisive = if is_managed { 1 } else { addresses.len() };
+        if addresses.iter().take(decisive).any(|&address| is_taken(&address.into())) {
             self.core.counters.strangers_refused.increment();
             return None;
         }
+        let mut prefixes = prefixes_of(&*members.policy, &node);
+        prefixes.retain(|prefix| !is_managed || !is_taken(prefix));
         if source.is_some_and(|source| !self.make_room(now, network, &addresses, source)) {
             return None;
         }
@@ -328,7 +334,7 @@ impl Endpoint {
         let watched = self.core.watched.clone();
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], watched, now));
         handle.set_machine(members.policy.machine_of(handle.id()).copied());
-        handle.set_prefixes(prefixes_of(&*members.policy, &node).into());
+        handle.set_prefixes(prefixes.into());
         handle.set_admitted(members.policy.membership().is_none());
         handle.set_cut_off(members.policy.membership().is_some_and(Membership::is_removed));
         let node_key = self.nodes.find_or_add(&node);

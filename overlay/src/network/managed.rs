@@ -703,6 +703,11 @@ impl Membership {
         Some(nodes.into_iter().filter(|node| self.refusal_of(node, unix_time).is_some()).collect())
     }
 
+    /// Returns the serial of a member's certificate that this node knows.
+    pub(crate) fn serial_of(&self, node: &NodeId) -> Option<Serial> {
+        self.known(node).map(serial)
+    }
+
     fn known(&self, node: &NodeId) -> Option<&Admission> {
         let own = self.own.as_ref().map(|own| &own.admission).filter(|own| own.holder() == node);
         let found = || {
@@ -852,7 +857,9 @@ impl Policy for Managed {
 
     fn is_described_by(&self, config: &NetworkConfig) -> bool {
         let NetworkConfig::Managed(network) = config else { return false };
-        network.id == self.membership.id && (network.key.is_none() || network.key == self.membership.key)
+        // One that is not known yet may be any.
+        let (named, known) = (network.key, self.membership.key);
+        network.id == self.membership.id && named.zip(known).is_none_or(|(named, known)| named == known)
     }
 
     fn summary(&self) -> NetworkSummary {

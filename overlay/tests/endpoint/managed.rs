@@ -715,6 +715,46 @@ fn look_ups_find_members_and_only_members_get_answers() {
     assert_eq!(net.count(0, asked), 0);
 }
 
+#[test]
+fn an_address_follows_the_newest_member_that_a_controller_has_named() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1]);
+    let (at, address) = (network(&net, 1), std::net::IpAddr::from([10, 7, 0, 77]));
+    // Nobody of them is there, so none shows its credentials.
+    for (round, identity) in [(1, 5), (2, 6), (3, 7)] {
+        let signed = Duration::from_secs(10 * round);
+        net.run(10 * SECOND);
+        if round == 3 {
+            let (head, set) = authority.revoke(6, signed);
+            let of_controller = network(&net, 0);
+            net.nodes[0].endpoint.set_revocations(net.now, of_controller, &head, &set).expect("its own");
+            net.run(2 * SECOND);
+        }
+        net.nodes[0].events.clear();
+        let question = Question::FindName("beta".parse().expect("a name"));
+        assert!(net.nodes[1].endpoint.find_member(net.now, at, &question));
+        net.wait(5 * SECOND, |net| net.count(0, |event| matches!(event, Event::Asked(..))) > 0);
+        let Some((_, Event::Asked(peer, number, _))) =
+            net.nodes[0].events.iter().find(|(_, event)| matches!(event, Event::Asked(..))).cloned()
+        else {
+            panic!("a question")
+        };
+        let mut grant = Grant::new(node_id(identity), "beta".parse().expect("a name"));
+        (grant.ipv4, grant.ipv4_length) = (Some([10, 7, 0, 77].into()), 24);
+        let credentials = Box::new(authority.sign(grant, signed));
+        let identity = *Identity::from_seed(&[identity; 32]).public();
+        net.nodes[0].endpoint.answer(net.now, &peer, number, &Answer::Found { identity, credentials });
+        net.pump();
+        net.run(SECOND);
+        let found = net.nodes[1].endpoint.lookup(net.now, at, address);
+        assert!(
+            matches!(&found, Lookup::Peer(peer) if *peer.id() == identity.node_id()),
+            "{round}: {found:?}"
+        );
+        assert_eq!(net.nodes[1].endpoint.name_at(address, |_| true).as_deref(), Some("beta"));
+    }
+}
+
 /// Returns the time by which a node judges, and its own clock.
 fn times(net: &Net, node: usize) -> (UnixTime, UnixTime) {
     let clock = UNIX_TIME + (net.now - crate::net::instant());

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, Patience};
-use peersock::management::{connect_own, is_absent, with_short_path};
+use peersock::management::{connect_own, is_absent, is_stopped, with_short_path};
 use peersock::state::StateDir;
 use peersock::{Event, NetworkId, Status};
 use peersock_fd::NodeTag;
@@ -133,10 +133,14 @@ pub enum AttachError {
     },
 
     /// The node neither serves the program nor ends.
-    #[error("the node in {} does not answer", path.display())]
+    #[error("the node in {} {}", path.display(), if *is_stopped { "is stopped" } else { "is busy" })]
     Silent {
         /// Path of the state directory.
         path: PathBuf,
+        /// Process that uses the directory, if known.
+        process: Option<u32>,
+        /// True if the system says that a signal has stopped the process.
+        is_stopped: bool,
     },
 }
 
@@ -226,7 +230,9 @@ impl Attached {
             thread::sleep(retry);
             retry = LAST_RETRY.min(retry * 2);
         }
-        Err(AttachError::Silent { path: state.into() })
+        let process = StateDir::user_of(state);
+        let is_stopped = process.is_some_and(is_stopped);
+        Err(AttachError::Silent { path: state.into(), process, is_stopped })
     }
 
     fn begin(

@@ -73,7 +73,7 @@ pub(crate) fn change(args: &ChangeArgs) -> Outcome {
     let name = controller.name();
     match served(&args.of, &controller)? {
         Here::Runs(_) => {}
-        Here::Silent(said) => stdio::note(format_args!("{said}: the change counts once it does")),
+        Here::Silent(said) => stdio::note(format_args!("{said}: the change counts once it goes on")),
         Here::Nobody => stdio::note(format_args!(
             "nobody serves {name} now: it counts once `peersock controller -n {name}` runs"
         )),

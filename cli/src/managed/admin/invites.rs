@@ -7,7 +7,7 @@ use peersock::{Invite, NetworkId, RootSource};
 use peersock_controller::{Controller, Invite as Stored, InviteOptions, Member, Standing};
 
 use super::super::{duration, now, right_has_ended, who};
-use super::{Here, OfNetwork, refused, served};
+use super::{Here, OfNetwork, refused, reservations, served};
 use crate::failure::{Failure, Outcome};
 use crate::output::{escape, print};
 use crate::status::counted;
@@ -84,12 +84,18 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
     };
     let (uses, time) = (counted(args.uses, "use"), duration::shown(args.lifetime));
     stdio::note(format_args!("invite {label}: {uses}, for {time}, {root}"));
-    if let Some(Member { grant, .. }) = &replaced {
+    if let Some(replaced @ Member { grant, .. }) = &replaced {
         stdio::note(format_args!(
             "the machine that uses it becomes {}, and the key that {} has now (node {:.12}) is revoked then; on the \
              same machine, `peersock id --rekey` makes the new key first",
             grant.name, grant.name, grant.node
         ));
+        for address in reservations::of(&controller, replaced)? {
+            stdio::note(format_args!(
+                "{address}, which is reserved for {}, goes to that machine",
+                replaced.grant.name
+            ));
+        }
     }
     if let Some(name) = &args.name {
         warn_of_taken(&mut controller, name)?;
@@ -137,7 +143,7 @@ fn obstacle(of: &OfNetwork, controller: &Controller, roots: &[RootSource]) -> Ou
     let name = controller.name();
     let status = match served(of, controller)? {
         Here::Runs(status) => status,
-        Here::Silent(said) => return Ok(Some(format!("{said}: it admits machines once it does"))),
+        Here::Silent(said) => return Ok(Some(format!("{said}: machines are admitted once it goes on"))),
         Here::Nobody => {
             return Ok(Some(format!(
                 "nobody serves {name} now: run `peersock controller -n {name}`, which admits machines"
@@ -192,7 +198,7 @@ fn stored(controller: &Controller) -> Outcome<Vec<Stored>> {
 }
 
 fn is_usable(invite: &Stored, now: UnixTime) -> bool {
-    invite.left() > 0 && now < invite.ends
+    invite.left() > 0 && now < invite.ends && !invite.is_blocked
 }
 
 fn to_json(invite: &Stored) -> serde_json::Value {

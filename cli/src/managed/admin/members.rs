@@ -88,7 +88,8 @@ pub(super) fn line(member: &Member, is_own: bool, now: UnixTime) -> String {
     let seen = match member.seen.as_millis() {
         // It asks nobody, so nobody has heard it.
         _ if is_own => "this machine".to_owned(),
-        0 => "never heard".to_owned(),
+        // Who joins has asked the controller; that it is there is noted every few seconds.
+        0 => format!("joined {} ago", duration::shown(now.since(member.joined))),
         _ => format!("heard {} ago", duration::shown(now.since(member.seen))),
     };
     let state = if member.standing == Standing::Held { "held     " } else { "member   " };

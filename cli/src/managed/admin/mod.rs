@@ -64,23 +64,27 @@ impl OfNetwork {
     }
 }
 
-/// Node of the controller's machine.
+/// Node and controller of a network on the controller's machine.
 enum Here {
     Nobody,
-    /// A node whose process is stopped, or very busy; for people.
+    /// A node or a controller whose process is stopped, or very busy; for people.
     Silent(String),
     Runs(Box<Status>),
 }
 
-/// Looks at the node that serves the network here, as far as it shows.
+/// Looks at the node that serves the network here, as far as it shows, and at its controller.
 fn served(of: &OfNetwork, controller: &Controller) -> Outcome<Here> {
     let network = controller.network();
     // Other programs' nodes are in the network, too.
     let is_served =
         |status: &Status| status.networks.iter().any(|joined| joined.id == network && joined.serves);
-    Ok(match of.look()? {
-        Here::Runs(status) if !is_served(&status) => Here::Nobody,
-        here => here,
+    let process = stores::served_by(&of.state.path()?, network);
+    Ok(match (of.look()?, process) {
+        (Here::Runs(status), _) if !is_served(&status) => Here::Nobody,
+        (Here::Runs(_), Some(process)) if management::is_stopped(process) => {
+            Here::Silent(format!("the controller with process {process} is stopped"))
+        }
+        (here, _) => here,
     })
 }
 
@@ -110,6 +114,9 @@ pub(super) fn refused(error: impl Into<ChangeError>) -> Failure {
         }
         ChangeError::Issuer(_) => {
             "remove it with `peersock network revoke`, and give its name by `peersock network invite --name`"
+        }
+        ChangeError::Replaced(_) => {
+            "name the member that has its place now: `peersock network members` lists them"
         }
         ChangeError::NameTaken(_) => "choose another name: `peersock network members` lists those in use",
         ChangeError::Grant(_) => "give fewer or shorter tags",

@@ -9,7 +9,7 @@ use peersock::{NetworkId, Status};
 use peersock_controller::{Controller, Member};
 
 use super::super::now;
-use super::{Here, OfNetwork, refused};
+use super::{Here, OfNetwork, refused, served};
 use crate::failure::Outcome;
 
 /// Longest wait for the members that are connected.
@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) enum Reach {
     /// No controller that runs here has signed them.
     Unsigned,
-    /// The node here does not answer; for people.
+    /// The node or the controller here does not answer; for people.
     Silent(String),
     /// Some members know them, of those that are connected, of all.
     Members { know: usize, connected: usize, all: usize },
@@ -42,7 +42,7 @@ impl Reach {
             Reach::Unsigned => {
                 format!("no controller runs here: nobody knows it until `peersock controller -n {name}` does")
             }
-            Reach::Silent(said) => format!("{said}: nobody knows it until it does"),
+            Reach::Silent(said) => format!("{said}: nobody knows it until it goes on"),
             Reach::Members { all: 0, .. } => "there is no other member".to_owned(),
             Reach::Members { connected: 0, .. } => {
                 "no member is connected now: they hear it from the controller or from each other".to_owned()
@@ -70,7 +70,7 @@ pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Membe
     let removed = removed.iter().map(|member| member.grant.node).collect();
     let (begun, mut pause) = (Instant::now(), PAUSE);
     loop {
-        let status = match of.look()? {
+        let status = match served(of, controller)? {
             Here::Runs(status) => status,
             Here::Silent(said) => return Ok(Reach::Silent(said)),
             Here::Nobody => return Ok(Reach::Unsigned),
@@ -78,7 +78,10 @@ pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Membe
         let reach = look(&status, controller.network(), epoch, &removed, all);
         let is_done = matches!(reach, Reach::Members { know, connected, .. } if know == connected);
         if is_done || begun.elapsed() >= PATIENCE {
-            return Ok(reach);
+            return Ok(match reach {
+                Reach::Unsigned => Reach::Silent("the controller is busy".to_owned()),
+                reach => reach,
+            });
         }
         thread::sleep(pause);
         pause = (2 * pause).min(LONGEST_PAUSE);
@@ -159,7 +162,7 @@ mod tests {
         assert_eq!(words(1, 1, 1), "the other member knows it");
         assert!(words(0, 0, 3).starts_with("no member is connected now"));
         assert!(Reach::Unsigned.words("team").contains("`peersock controller -n team`"));
-        let silent = Reach::Silent("the node with process 7 does not answer".to_owned()).words("team");
-        assert_eq!(silent, "the node with process 7 does not answer: nobody knows it until it does");
+        let silent = Reach::Silent("the node with process 7 is stopped".to_owned()).words("team");
+        assert_eq!(silent, "the node with process 7 is stopped: nobody knows it until it goes on");
     }
 }

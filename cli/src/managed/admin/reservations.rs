@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use peersock::overlay::membership::MemberName;
-use peersock_controller::{ChangeError, Controller, Holder, MIN_NODE_DIGITS};
+use peersock_controller::{ChangeError, Controller, Holder, MIN_NODE_DIGITS, Member};
 
 use super::super::{now, who};
 use super::{OfNetwork, refused};
@@ -91,6 +91,16 @@ pub(crate) fn unreserve(args: &UnreserveArgs) -> Outcome {
 
 pub(super) fn all(controller: &Controller) -> Outcome<Vec<(IpAddr, Holder)>> {
     controller.reservations().map_err(refused)
+}
+
+/// Returns the addresses that are reserved for a member.
+pub(super) fn of(controller: &Controller, member: &Member) -> Outcome<Vec<IpAddr>> {
+    let (node, name) = (Holder::Node(member.grant.node), Holder::Name(member.grant.name.clone()));
+    let reserved = all(controller)?.into_iter();
+    Ok(reserved
+        .filter(|(_, holder)| *holder == node || *holder == name)
+        .map(|(address, _)| address)
+        .collect())
 }
 
 /// Returns the name of whom an address is reserved for, or the node ID.

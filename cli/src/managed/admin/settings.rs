@@ -75,13 +75,22 @@ pub(crate) fn settings(args: &SettingsArgs) -> Outcome {
         return print(to_json(&controller, &pools)?);
     }
     show(&controller, &pools)?;
-    if (after.ipv4, after.ipv6) != (before.ipv4, before.ipv6) {
+    let is_other = (after.ipv4, after.ipv6) != (before.ipv4, before.ipv6);
+    if is_other && has_members_outside(&mut controller, &after)? {
         stdio::note(
             "members keep the addresses that they have: those of no pool count alone, as a /32 or /128, from the \
              next certificate on, within 40 minutes",
         );
     }
     Ok(())
+}
+
+/// Returns true if members have addresses of no pool.
+fn has_members_outside(controller: &mut Controller, settings: &Settings) -> Outcome<bool> {
+    let pools: Vec<_> = settings.ipv4.into_iter().chain(settings.ipv6).collect();
+    let members = controller.members().map_err(refused)?;
+    let mut granted = members.iter().filter(|one| one.is_member()).flat_map(|one| one.grant.addresses());
+    Ok(granted.any(|address| !pools.iter().any(|pool| pool.contains(address))))
 }
 
 /// Warns of pools that overlap with local networks, and says which tags no member has.

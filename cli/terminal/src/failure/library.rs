@@ -88,6 +88,9 @@ impl From<StateError> for Failure {
                 | ErrorKind::Unsupported => ANOTHER_STATE,
                 kind => system_hint(kind),
             }),
+            StateError::NameTaken { .. } => {
+                Some("choose another name, or leave that network with `peersock leave`")
+            }
             _ => None,
         };
         Failure::from_library(error, hint)
@@ -209,10 +212,11 @@ impl From<ManagementError> for Failure {
             ManagementError::ForeignOwner { .. } => {
                 "ask as that user, or give the --state DIR of a node of yours"
             }
-            ManagementError::Silent { process: Some(process) } => {
-                said = format!("run `kill -CONT {process}` if it was stopped, or end it (`kill {process}`)");
+            ManagementError::Silent { process: Some(process), is_stopped: true } => {
+                said = format!("run `kill -CONT {process}`, or end it (`kill -KILL {process}`)");
                 &said
             }
+            ManagementError::Silent { .. } => "try again in a while: it has not answered in time",
             ManagementError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 "ask as the user who runs the node, or give the --state DIR of a node of yours"
             }
@@ -335,6 +339,8 @@ pub(super) mod samples {
             ]
         };
         all.extend(states().map(Failure::from));
+        // No file, and no start of a node, gives a network a name.
+        all.push(StateError::NameTaken { name: "team".parse().expect("a name"), network: None }.into());
         all.extend(states().map(|error| Failure::from(ConfigError::File(error))));
         all.extend(states().map(|error| Failure::from(StartError::State(error))));
         let what = || "the network has no [[member]]".to_owned();
@@ -377,7 +383,8 @@ pub(super) mod samples {
         all.extend(config_errors(id, node).map(|error| Failure::from(JoinError::Config(error))));
         all.push(ManagementError::NotRunning { path: path() }.into());
         all.push(ManagementError::ForeignOwner { path: path(), owner: 1 }.into());
-        all.extend([None, Some(7)].map(|process| ManagementError::Silent { process }.into()));
+        let silent = |(process, is_stopped)| ManagementError::Silent { process, is_stopped }.into();
+        all.extend([(None, false), (Some(7), false), (Some(7), true)].map(silent));
         let refused = |version| ManagementError::Refused { error: "unknown request".into(), version };
         all.extend([None, Some("0.1.0".into())].map(|version| Failure::from(refused(version))));
         all.extend(system().map(|source| Failure::from(ManagementError::Io { path: path(), source })));
