@@ -121,7 +121,8 @@ impl SharedNode {
         self.check_up()?;
         let mut networks = self.networks();
         if let Some((joined, _)) = networks.iter().find(|(joined, _)| joined.id() == network.id()) {
-            return Err(JoinFailure::Join(match *joined == network {
+            // An invite and the ID lead to the same managed network.
+            return Err(JoinFailure::Join(match *joined == network || network.id().is_managed() {
                 true => JoinError::AlreadyJoined(network.id()),
                 false => JoinError::JoinedOtherwise(network.id()),
             }));
