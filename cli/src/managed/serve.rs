@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::overlay::membership::{Code, Delegation, Head};
+use peersock::overlay::membership::{Code, Delegation, Head, Refusal};
 use peersock::state::StateDir;
 use peersock_controller::{Controller, LogLine, NoteError, Waiting};
 
@@ -78,7 +78,11 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     let failed = |error| stores::store_failure(&store, &error);
     // What this machine itself has kept is no word of a member.
     let kept = StateDir::membership(&path, id)?;
-    let noted = kept.map(|record| stores::note_heads(&mut controller, &record)).unwrap_or_default();
+    let mut noted = Vec::new();
+    if let Some(record) = kept {
+        stores::note_keys(&mut controller, &record)?;
+        noted = stores::note_heads(&mut controller, &record);
+    }
     let hook = args.approve_hook.as_ref().map(|program| Hook::new(program, &mut controller)).transpose()?;
     controller.start(now(), SETTLE).map_err(failed)?;
     if let Err(error) = controller.delegate(now()) {
@@ -108,7 +112,7 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
             super::duration::shown(until.since(now()))
         ));
     }
-    let mut serving = Serving::new(&mut lock(&controller), hook, noted);
+    let mut serving = Serving::new(&mut lock(&controller), path.clone(), hook, noted);
     let mut comeback = Comeback::default();
     comeback.note_served();
     loop {
@@ -139,6 +143,8 @@ fn count(controller: &mut Controller) -> usize {
 
 /// Work of a controller besides its answers.
 struct Serving {
+    /// State directory.
+    state: PathBuf,
     hook: Option<Hook>,
     /// Heads of other issuers that the controller has heard of.
     noted: Vec<Head>,
@@ -157,10 +163,11 @@ struct Serving {
 }
 
 impl Serving {
-    fn new(controller: &mut Controller, hook: Option<Hook>, noted: Vec<Head>) -> Serving {
+    fn new(controller: &mut Controller, state: PathBuf, hook: Option<Hook>, noted: Vec<Head>) -> Serving {
         let mut warned = None;
         warn_of_end(controller, &mut warned);
         Serving {
+            state,
             hook,
             noted,
             told: None,
@@ -176,16 +183,17 @@ impl Serving {
 
     /// Does what is due. The node is asked without the controller's lock, because it may be slow.
     fn step(&mut self, controller: &Mutex<Controller>, place: &Place) {
+        // By another command.
+        let is_delegated = *lock(controller).head(now()).0.delegation() != self.delegation;
+        // First, because members learn another key of the network from credentials, and heads need it.
+        if is_delegated || self.renewed.elapsed() >= RENEW_INTERVAL {
+            self.renewed = Instant::now();
+            self.renew(controller, place, is_delegated);
+        }
         self.exchange_revocations(controller, place);
         if self.flushed.elapsed() >= FLUSH_INTERVAL {
             self.flushed = Instant::now();
             self.flush(controller, place);
-        }
-        // By another command.
-        let is_delegated = self.told.as_ref().is_some_and(|own| *own.delegation() != self.delegation);
-        if is_delegated || self.renewed.elapsed() >= RENEW_INTERVAL {
-            self.renewed = Instant::now();
-            self.renew(controller, place, is_delegated);
         }
         if let Some(hook) = &mut self.hook {
             hook.step(&mut lock(controller));
@@ -202,6 +210,13 @@ impl Serving {
             let own = controller.head(now()).0;
             let is_old = head.issuer() == own.issuer() && !head.is_newer_than(&own);
             let noted = if is_old { Ok(false) } else { controller.note_head(now(), &head, &set) };
+            // Another controller may have changed the network's key, which the node has learned.
+            let noted = match noted {
+                Err(NoteError::Refused(Refusal::Issuer)) if self.learns_keys(&mut controller) => {
+                    controller.note_head(now(), &head, &set)
+                }
+                noted => noted,
+            };
             match noted {
                 Err(NoteError::Store(error)) => {
                     tracing::debug!(%error, "a member's revocations are not taken over yet");
@@ -220,6 +235,23 @@ impl Serving {
             }
             self.told = Some(head);
         }
+    }
+
+    /// Tells the controller of the keys that its node has kept. Returns true if one was new.
+    fn learns_keys(&self, controller: &mut Controller) -> bool {
+        let before = controller.network_keys();
+        if let Err(failure) = stores::learn_keys(&self.state, controller) {
+            tracing::warn!("{}", failure.message());
+        }
+        let has_changed = controller.network_keys() != before;
+        if has_changed {
+            let name = controller.name();
+            stdio::note(format_args!(
+                "another controller has changed the network's key: run `peersock network renew -n {name}` here, \
+                 and give the new words"
+            ));
+        }
+        has_changed
     }
 
     /// Writes what renewals have noted, and which members are there.

@@ -86,6 +86,10 @@ impl Report<'_> {
             let line = format!("this machine was {words}; `peersock join` with an invite asks again");
             write!(f, "\n  {}", paint(ERROR, line))?;
         }
+        if network.key_contested {
+            let line = "the network's key has two successors: somebody else has it, ask who runs the network";
+            write!(f, "\n  {}", paint(ERROR, line))?;
+        }
         if network.serves {
             write!(f, "\n  a controller serves it at this node")?;
         }
