@@ -52,7 +52,7 @@ pub(crate) fn rekey(args: &RekeyArgs) -> Outcome {
     let end = if args.now { begun } else { begun.plus(LASTS.max(controller.longest_lifetime())) };
     // Before it counts, because words that nobody has seen could not be told again.
     stdio::note(format_args!("write this down, it restores the network from now on: {}", next.words()));
-    let is_offline = args.offline || !is_stored;
+    let is_offline = args.offline || !controller.has_key();
     let replaced = controller.rekey(begun, &mut rng, &who(), &next, end, is_offline);
     replaced
         .inspect_err(|_| stdio::note("these words count for nothing: forget them"))

@@ -57,6 +57,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval at which what renewals have noted is written.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Number of flushes at which the controller looks for a key of the network that its node may have learned.
+const KEY_ATTEMPTS: u32 = 12;
+
 /// Interval at which the controller's own credentials, and its right to issue, are renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1800);
 
@@ -153,6 +156,8 @@ struct Serving {
     flushed: Instant,
     renewed: Instant,
     is_failing: bool,
+    /// Number of looks for a key of the network that heads of other issuers need.
+    key_attempts: u32,
     /// Last warning of the end of the right to issue certificates.
     warned: Option<u64>,
     /// Last line of the log that was looked at.
@@ -174,6 +179,7 @@ impl Serving {
             flushed: Instant::now(),
             renewed: Instant::now(),
             is_failing: false,
+            key_attempts: 0,
             warned,
             line: controller.last_log_line().unwrap_or_default(),
             delegation: controller.head(now()).0.delegation().clone(),
@@ -210,14 +216,9 @@ impl Serving {
             let own = controller.head(now()).0;
             let is_old = head.issuer() == own.issuer() && !head.is_newer_than(&own);
             let noted = if is_old { Ok(false) } else { controller.note_head(now(), &head, &set) };
-            // Another controller may have changed the network's key, which the node has learned.
-            let noted = match noted {
-                Err(NoteError::Refused(Refusal::Issuer)) if self.learns_keys(&mut controller) => {
-                    controller.note_head(now(), &head, &set)
-                }
-                noted => noted,
-            };
             match noted {
+                // Another controller may have changed the network's key, which the node has learned.
+                Err(NoteError::Refused(Refusal::Issuer)) => self.key_attempts = KEY_ATTEMPTS,
                 Err(NoteError::Store(error)) => {
                     tracing::debug!(%error, "a member's revocations are not taken over yet");
                     continue;
@@ -237,21 +238,25 @@ impl Serving {
         }
     }
 
-    /// Tells the controller of the keys that its node has kept. Returns true if one was new.
-    fn learns_keys(&self, controller: &mut Controller) -> bool {
+    /// Tells the controller of the keys that its node has kept, if heads need one that it does not know.
+    fn learn_keys(&mut self, controller: &mut Controller) {
+        if self.key_attempts == 0 {
+            return;
+        }
+        self.key_attempts -= 1;
         let before = controller.network_keys();
         if let Err(failure) = stores::learn_keys(&self.state, controller) {
             tracing::warn!("{}", failure.message());
         }
-        let has_changed = controller.network_keys() != before;
-        if has_changed {
+        if controller.network_keys() != before {
+            // The heads count now.
+            (self.key_attempts, self.noted) = (0, Vec::new());
             let name = controller.name();
             stdio::note(format_args!(
                 "another controller has changed the network's key: run `peersock network renew -n {name}` here, \
                  and give the new words"
             ));
         }
-        has_changed
     }
 
     /// Writes what renewals have noted, and which members are there.
@@ -268,6 +273,7 @@ impl Serving {
             stdio::note(format_args!("the store fails: {error}; renewals go on, admissions wait"));
         }
         self.is_failing = done.is_err();
+        self.learn_keys(&mut controller);
     }
 
     /// Renews the right to issue certificates, and the controller's own one.

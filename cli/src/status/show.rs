@@ -504,6 +504,15 @@ mod tests {
     }
 
     #[test]
+    fn a_key_with_two_successors_is_told() {
+        let mut status = status();
+        assert!(!report(&status, false, 50).contains("two successors"));
+        status["networks"][0]["key_contested"] = true.into();
+        let text = report(&status, false, 50);
+        assert!(text.contains("\n  the network's key has two successors: somebody else has it"), "{text}");
+    }
+
+    #[test]
     fn the_ipv4_address_that_logs_of_programs_have_is_shown() {
         let mut status = status();
         assert!(!report(&status, false, 50).contains("IPv4"));

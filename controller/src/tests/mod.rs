@@ -5,6 +5,7 @@ mod admission;
 mod faults;
 mod kill;
 mod measure;
+mod network_key;
 mod program;
 mod property;
 mod renewal;

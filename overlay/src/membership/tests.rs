@@ -118,7 +118,11 @@ fn a_former_key_counts_until_its_end_where_the_next_one_is_known() {
         let shown = followed(key, &chain(key));
         assert_eq!(refusal_by(&known, &shown, end.minus(Duration::from_millis(1))), None, "{key}");
         assert_eq!(refusal_by(&known, &shown, end), Some(Refusal::KeyEnded), "{key}");
-        assert_eq!(refusal_by(&keys(&chain(key)), &shown, end), None, "who does not know the next one: {key}");
+        assert_eq!(
+            refusal_by(&keys(&chain(key)), &shown, end),
+            None,
+            "who does not know the next one: {key}"
+        );
     }
     assert_eq!(known.end_of(&nth_secret(3).public()), None);
     // Without successions, any known key may have signed.
