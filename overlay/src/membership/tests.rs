@@ -222,7 +222,12 @@ fn a_succession_is_written_as_described() {
     let message =
         [b"peersock succession v1".as_slice(), &network().as_u64().to_be_bytes(), &bytes[..40]].concat();
     assert_eq!(bytes[40..], secret().sign(&message));
-    assert_eq!(data_encoding::HEXLOWER.encode(&bytes[40..]), "SIGNATURE");
+    // OpenSSL signs the message so.
+    let openssl = concat!(
+        "9b8a01b32f2c4478083a7bf522acf4e87fd814d9c618c9274129d5b344653894",
+        "ca96cbfd7a903be62248b119dce73f7b12d4b906a73c77db081128447aeac502"
+    );
+    assert_eq!(data_encoding::HEXLOWER.encode(&bytes[40..]), openssl);
 }
 
 /// Returns why a node with these credentials is no member.
