@@ -65,7 +65,7 @@ fn a_network_goes_on_with_another_key() {
     machines.with_words("delta", &renew, &new).failure(1, &["another network", "peersock controller"]);
     let second = machines.serve("delta");
     let address = machines.ok("delta", &["addr", &id]);
-    machines.ok("beta", &["ping", "-n", "team", "-c", "1", &address]);
+    machines.ok("alpha", &["ping", "-n", "team", "-c", "1", &address]);
     second.wait_for_stderr("another controller has changed the network's key");
     machines.with_words("delta", &renew, &new).success();
     second.wait_for_stderr("the right to issue certificates is renewed");

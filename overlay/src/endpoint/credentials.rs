@@ -172,6 +172,7 @@ impl Endpoint {
             }
         }
         self.begin_renewal_if_own(now, network);
+        self.renew_by_last_key(now, network);
         true
     }
 
@@ -351,6 +352,8 @@ impl Endpoint {
             && let Some(peer) = self.peers.get(key)
         {
             self.core.emit(Event::KeyChanged(peer.link.handle.clone()));
+            // Some may have come before the key.
+            self.ask_for_heads(now, key);
         }
     }
 

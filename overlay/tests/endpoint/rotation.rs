@@ -8,7 +8,7 @@ use peersock_overlay::{Event, ManagedNetwork, NetworkConfig, PeerInfo};
 
 use crate::managed::{
     Authority, CONTROLLER, DAY, SECOND, assert_reach, certified, config, expelled, id, members, network,
-    node_id, say, secret, serve, set_revocations,
+    node_id, say, secret, separate, serve, set_revocations,
 };
 use crate::net::Net;
 
@@ -93,6 +93,32 @@ fn members_follow_another_key_and_no_connection_breaks() {
     run_served(&mut net, &authority, 30 * SECOND);
     assert_eq!(known(&net, new), 1);
     assert_reach(&mut net, new, 2);
+}
+
+/// Members show the new key once they have certificates by it, which they get within half a minute.
+#[test]
+fn a_member_that_never_meets_the_controller_learns_the_key_and_the_removals_from_others() {
+    let mut authority = Authority::new();
+    let mut net = office(&authority);
+    separate(&mut net, &[(0, 2)]);
+    let at = since_start(&net);
+    authority.rekey(78, at, at + DAY);
+    certify(&mut net, 0, CONTROLLER, &authority);
+    let removal = authority.revoke(66, at);
+    set_revocations(&mut net, 0, &removal);
+    net.run(5 * SECOND);
+    assert_eq!((known(&net, 1), known(&net, 2)), (1, 0));
+    let begun = net.now;
+    let has_all = |net: &Net| {
+        let membership = net.nodes[2].endpoint.membership(network(net, 2)).expect("managed");
+        known(net, 2) == 1 && membership.revocations().len() == 1
+    };
+    while !has_all(&net) {
+        net.run(SECOND);
+        serve(&mut net, 0, |node, _, at| certified(&authority, node, at));
+        assert!(net.now - begun < 40 * SECOND, "{}", known(&net, 2));
+    }
+    assert_reach(&mut net, 1, 2);
 }
 
 #[test]
