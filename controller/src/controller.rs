@@ -678,7 +678,10 @@ impl Controller {
         let rest = millis(now.plus(longest_certificate(&self.settings())));
         let renewal = self.sign_delegation(now, words, is_offline);
         self.write(|write, hints| {
-            write.run("UPDATE network SET sealed = ?, links = ?", (sealed, links))?;
+            if write.run("UPDATE network SET links = ?1 WHERE links <> ?1", [links])? > 0 {
+                bump_epoch(write)?;
+            }
+            write.run("UPDATE network SET sealed = ?", [sealed])?;
             if !is_member {
                 // The store may be an old copy, and members have addresses that were given later.
                 write.run("UPDATE network SET pools_rest_until = max(pools_rest_until, ?)", [rest])?;
@@ -793,6 +796,8 @@ impl Controller {
                 "UPDATE network SET sealed = ?, successions = ?, links = ?",
                 (sealed, to_bytes(&successions), successions.len()),
             )?;
+            // Members keep the head that they have unless the next one is newer, and that needs the new key.
+            bump_epoch(write)?;
             write.log(millis(now), who, "rekey", &key.to_string())?;
             renewal.write(write, now, who)
         })?;

@@ -32,6 +32,7 @@ fn a_new_key_counts_beside_the_running_controller_and_after_a_restart() {
     let token = lab.open_invite();
     let before = lab.join(1, Some(&token));
     let (first, network) = (lab.controller.key(), lab.controller.network());
+    let epoch = lab.controller.head(lab.now).0.epoch();
     lab.pass(HOUR);
     let mut command = Lab::open(&path, 2);
     command.now = lab.now;
@@ -52,6 +53,7 @@ fn a_new_key_counts_beside_the_running_controller_and_after_a_restart() {
     let none = Revocations::default();
     assert_eq!(head.verify(&NetworkKeys::new(first), network, lab.now, &none), Err(Refusal::Issuer));
     assert_eq!(head.verify(&keys, network, lab.now, &none), Ok(words.secret().public()));
+    assert!(head.epoch() > epoch, "members replace the head that they have");
     assert_eq!(lines(&lab.controller, "rekey"), 1);
 
     // After a restart with the program off, the key in the store goes on to renew the right.

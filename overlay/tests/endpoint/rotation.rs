@@ -273,7 +273,7 @@ fn heads_of_a_former_key_are_forgotten_at_its_end() {
         let membership = net.nodes[1].endpoint.membership(network(net, 1)).expect("managed");
         membership.heads().map(|(head, _)| head.clone()).collect()
     };
-    assert_eq!(heads(&net), [removal.0.clone()]);
+    assert_eq!(heads(&net), std::slice::from_ref(&removal.0));
     let at = since_start(&net);
     authority.rekey(78, at, at);
     certify(&mut net, 0, CONTROLLER, &authority);
