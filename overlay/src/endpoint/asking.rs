@@ -23,8 +23,8 @@ use crate::wire::MembershipMessage;
 /// member goes on with those that it has, so it does so after [`pace::FAST`].
 const LOST: Duration = Duration::from_secs(2);
 
-/// Time in which members ask for credentials by another key of the network. A controller answers some thousand
-/// a second.
+/// Time in which members ask for credentials by another key of the network. A controller answers 2,000 a
+/// second.
 const NEW_KEY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Time for which a look-up of a member is repeated.

@@ -140,6 +140,7 @@ impl NetworkKeys {
         let mut keys = self.clone();
         for (at, link) in shown.iter().take(Self::MAX_SUCCESSIONS).enumerate() {
             let known = keys.successions.get(at);
+            // Checked when it was learned, and members see it in all credentials.
             if known == Some(link) {
                 continue;
             }
@@ -150,7 +151,9 @@ impl NetworkKeys {
             match known {
                 // Of two ends, the one counts that was learned first.
                 Some(known) if known.key == link.key => {}
+                // Behind the check of the signature, so that only the holder of the key can alarm people.
                 Some(_) => return Err(Refusal::OtherSuccession),
+                // Each key has one end, so none can come twice.
                 None if keys.rank(&link.key).is_some() => return Err(Refusal::Issuer),
                 None => keys.successions.push(link.clone()),
             }

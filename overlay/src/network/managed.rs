@@ -245,6 +245,7 @@ impl Membership {
         let known = self.keys.as_ref().ok_or(Refusal::OtherNetwork)?;
         match credentials.authenticate_by(known, self.id, holder) {
             Ok((admission, keys)) => {
+                // Also if the credentials have ended: who has signed the keys does not depend on that.
                 self.has_new_key |= keys.successions().len() > known.successions().len();
                 self.keys = Some(keys);
                 Ok(admission)
