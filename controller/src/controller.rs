@@ -660,8 +660,8 @@ impl Controller {
     /// # Errors
     /// Returns [`RecoverError::OtherNetwork`] for the words of another network, or of a key that is not known
     /// here ([`Self::note_keys`]), and [`RecoverError::Followed`] for those of a former key; the store is as
-    /// before. With `is_offline`, returns [`StoreError::Busy`] if another process reads the log, which keeps the
-    /// key then.
+    /// before. With `is_offline`, returns [`StoreError::Busy`] if another process reads the log, which keeps
+    /// the key then.
     pub fn recover(
         &mut self,
         now: UnixTime,
