@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Denial, Head, MemberName, NetworkKey,
-    Question, Refusal, Revocations, Role, Serial, UnixTime,
+    NetworkKeys, Question, Refusal, Revocations, Role, Serial, Succession, UnixTime,
 };
 use peersock_overlay::{NetworkId, NodeId, PublicIdentity};
 use rand::CryptoRng;
@@ -117,8 +117,10 @@ impl Controller {
     ) -> Result<(Self, RecoveryWords), CreateError> {
         for _ in 0..MAX_DRAWS {
             let words = RecoveryWords::draw(rng);
-            if let Some(id) = id_of(&words.secret().public()) {
-                let controller = Self::create_with(store, seed, new, now, rng, &words, id, false)?;
+            let key = words.secret().public();
+            if let Some(id) = id_of(&key) {
+                let keys = NetworkKeys::new(key);
+                let controller = Self::create_with(store, seed, new, now, rng, &words, id, &keys, false)?;
                 return Ok((controller, words));
             }
         }
@@ -129,8 +131,11 @@ impl Controller {
     /// have to be admitted again. They get addresses of pools when all earlier certificates have ended, and
     /// nothing is issued before members have shown their head ([`Self::start`]).
     ///
+    /// `keys` are the network's keys, as its members know them; the words are those of the last one.
+    ///
     /// # Errors
     /// Returns a [`CreateError`]; the store is as before.
+    #[expect(clippy::too_many_arguments, reason = "they are those of `create`, and the network that exists")]
     pub fn create_again(
         store: Store,
         seed: &[u8; 32],
@@ -138,10 +143,13 @@ impl Controller {
         now: UnixTime,
         rng: &mut dyn CryptoRng,
         words: &RecoveryWords,
-        id_of: impl Fn(&NetworkKey) -> Option<NetworkId>,
+        id: NetworkId,
+        keys: &NetworkKeys,
     ) -> Result<Self, CreateError> {
-        let id = id_of(&words.secret().public()).ok_or(CreateError::NoId)?;
-        Self::create_with(store, seed, new, now, rng, words, id, true)
+        if words.secret().public() != *keys.last() {
+            return Err(CreateError::OtherKey);
+        }
+        Self::create_with(store, seed, new, now, rng, words, id, keys, true)
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are the arguments of two public functions")]
@@ -153,6 +161,7 @@ impl Controller {
         rng: &mut dyn CryptoRng,
         words: &RecoveryWords,
         id: NetworkId,
+        keys_of_network: &NetworkKeys,
         is_again: bool,
     ) -> Result<Self, CreateError> {
         if !new.settings.is_valid_in(id) {
@@ -176,12 +185,13 @@ impl Controller {
             let created = write.try_run(
                 "INSERT INTO network (one, change, refused_change, purged, name, id, key, sealed, delegation, epoch,
                     has_issued,
-                    unsettled_until, pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, created)
-                    VALUES (1, 1, 1, 0, ?, ?, ?, ?, ?, 1, ?, 0, ?, ?, ?, ?, ?, ?)",
+                    unsettled_until, pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, created,
+                    successions, links)
+                    VALUES (1, 1, 1, 0, ?, ?, ?, ?, ?, 1, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     &new.name,
                     id.as_u64().cast_signed(),
-                    secret.public().as_bytes(),
+                    keys_of_network.first().as_bytes(),
                     sealed,
                     delegation::to_bytes(&delegation, &head),
                     is_again,
@@ -191,6 +201,8 @@ impl Controller {
                     settings.ipv6.map(|pool| pool.to_string()),
                     settings.ephemeral_ipv4,
                     millis(now),
+                    to_bytes(keys_of_network.successions()),
+                    keys_of_network.successions().len(),
                 ),
             )?;
             if !created {
@@ -296,9 +308,14 @@ impl Controller {
         self.memory().network
     }
 
-    /// Returns the network's key.
+    /// Returns the network's first key, to which its ID is bound and which invites carry.
     pub fn key(&self) -> NetworkKey {
-        self.memory().key
+        *self.memory().keys.first()
+    }
+
+    /// Returns the network's keys, as far as they are known here.
+    pub fn network_keys(&self) -> NetworkKeys {
+        self.memory().keys.clone()
     }
 
     /// Returns the network's name for people.
@@ -620,7 +637,8 @@ impl Controller {
         self.notice()?;
         let (is_due, is_own) = {
             let memory = self.memory();
-            if !memory.has_secret {
+            // Another controller may have changed the key, and then the words are needed.
+            if !memory.has_last_key() {
                 return Ok(false);
             }
             let is_own = memory.delegation.issuer() == memory.identity.public();
@@ -640,8 +658,10 @@ impl Controller {
     /// `is_offline`, the network key is removed from the store and from its write-ahead log.
     ///
     /// # Errors
-    /// Returns [`RecoverError::OtherNetwork`] for the words of another network; the store is as before. With
-    /// `is_offline`, returns [`StoreError::Busy`] if another process reads the log, which keeps the key then.
+    /// Returns [`RecoverError::OtherNetwork`] for the words of another network, or of a key that is not known
+    /// here ([`Self::note_keys`]), and [`RecoverError::Followed`] for those of a former key; the store is as
+    /// before. With `is_offline`, returns [`StoreError::Busy`] if another process reads the log, which keeps
+    /// the key then.
     pub fn recover(
         &mut self,
         now: UnixTime,
@@ -651,16 +671,17 @@ impl Controller {
         wish: Option<MemberName>,
         is_offline: bool,
     ) -> Result<(), RecoverError> {
-        if words.secret().public() != self.key() {
-            return Err(RecoverError::OtherNetwork);
-        }
+        self.check_words(words)?;
         let sealed = (!is_offline).then(|| self.keys.seal(words, rng));
         let own = *self.memory().identity.public();
         let is_member = self.memory().members.get(&own.node_id()).is_some_and(Member::is_member);
-        let keys = self.keys.clone();
+        let (keys, links) = (self.keys.clone(), self.network_keys().successions().len());
         let rest = millis(now.plus(longest_certificate(&self.settings())));
         let renewal = self.sign_delegation(now, words, is_offline);
         self.write(|write, hints| {
+            if write.run("UPDATE network SET links = ?1 WHERE links <> ?1", [links])? > 0 {
+                bump_epoch(write)?;
+            }
             write.run("UPDATE network SET sealed = ?", [sealed])?;
             if !is_member {
                 // The store may be an old copy, and members have addresses that were given later.
@@ -682,6 +703,121 @@ impl Controller {
         Ok(())
     }
 
+    /// Checks that words are those of the network's last key.
+    fn check_words(&self, words: &RecoveryWords) -> Result<(), RecoverError> {
+        let (keys, key) = (self.network_keys(), words.secret().public());
+        match keys.contains(&key) {
+            _ if key == *keys.last() => Ok(()),
+            true => Err(RecoverError::Followed),
+            false => Err(RecoverError::OtherNetwork),
+        }
+    }
+
+    /// Learns successions of the network's key, which this machine has learned as a member or another
+    /// controller has signed. Returns true if one was new.
+    ///
+    /// The right to issue certificates stays that of the former key until [`Self::recover`] renews it.
+    ///
+    /// # Errors
+    /// Returns a [`NoteError`] if one does not count, or the store fails.
+    pub fn note_keys(&mut self, now: UnixTime, successions: &[Succession]) -> Result<bool, NoteError> {
+        self.notice()?;
+        let known = self.network_keys();
+        let keys = known.extended(self.network(), successions)?;
+        if keys == known {
+            return Ok(false);
+        }
+        self.write(|write, _| {
+            write.run("UPDATE network SET successions = ?", [to_bytes(keys.successions())])?;
+            write.log(millis(now), "controller", "learn key", &keys.last().to_string())
+        })?;
+        Ok(true)
+    }
+
+    /// Draws the next key of the network. `words` are those of the present one; without them it is the one in
+    /// the store. Nothing changes before [`Self::rekey`], so that its words can be shown first.
+    ///
+    /// # Errors
+    /// Returns a [`RecoverError`].
+    pub fn draw_next_key(
+        &mut self,
+        rng: &mut dyn CryptoRng,
+        words: Option<&RecoveryWords>,
+    ) -> Result<NextKey, RecoverError> {
+        self.notice()?;
+        let present = match words {
+            Some(words) => words.clone(),
+            None if !self.memory().has_secret => return Err(RecoverError::Offline),
+            None => self.recovery_words()?.ok_or(RecoverError::OtherIdentity)?,
+        };
+        self.check_words(&present)?;
+        if self.network_keys().successions().len() >= NetworkKeys::MAX_SUCCESSIONS {
+            return Err(RecoverError::TooManyKeys);
+        }
+        Ok(NextKey { present, next: RecoveryWords::draw(rng) })
+    }
+
+    /// Replaces the network's key by the next one, and renews the delegation by it. Delegations by the former
+    /// key count until `end`; other controllers have to renew theirs by the new words until then.
+    ///
+    /// With `is_offline`, the key is not stored, and the former one is removed as by [`Self::recover`].
+    ///
+    /// # Errors
+    /// Returns a [`RecoverError`], for example if another command has replaced the key meanwhile; the store
+    /// is as before. With `is_offline`, returns [`StoreError::Busy`] if another process reads the log, which
+    /// keeps the former key then.
+    pub fn rekey(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        who: &str,
+        next: &NextKey,
+        end: UnixTime,
+        is_offline: bool,
+    ) -> Result<(), RecoverError> {
+        self.notice()?;
+        self.check_words(&next.present)?;
+        let is_own = {
+            let memory = self.memory();
+            memory.delegation.issuer() == memory.identity.public()
+        };
+        if !is_own {
+            return Err(RecoverError::OtherIdentity);
+        }
+        let mut successions = self.network_keys().successions().to_vec();
+        if successions.len() >= NetworkKeys::MAX_SUCCESSIONS {
+            return Err(RecoverError::TooManyKeys);
+        }
+        let key = next.next.secret().public();
+        successions.push(Succession::sign(&next.present.secret(), self.network(), key, end));
+        let sealed = (!is_offline).then(|| self.keys.seal(&next.next, rng));
+        let renewal = self.sign_delegation(now, &next.next, is_offline);
+        self.write(|write, _| {
+            write.run(
+                "UPDATE network SET sealed = ?, successions = ?, links = ?",
+                (sealed, to_bytes(&successions), successions.len()),
+            )?;
+            // Members keep the head that they have unless the next one is newer, and that needs the new key.
+            bump_epoch(write)?;
+            write.log(millis(now), who, "rekey", &key.to_string())?;
+            renewal.write(write, now, who)
+        })?;
+        if is_offline {
+            self.store.end_log()?;
+        }
+        Ok(())
+    }
+
+    /// Returns true if a network key is stored here, which may be a former one.
+    pub fn has_key(&self) -> bool {
+        self.memory().has_secret
+    }
+
+    /// Returns the longest time for which a certificate that is issued now can last.
+    pub fn longest_lifetime(&self) -> Duration {
+        self.memory().longest_lifetime()
+    }
+
     fn sign_delegation(&self, now: UnixTime, words: &RecoveryWords, is_offline: bool) -> Renewal {
         let memory = self.memory();
         let last = Some(memory.delegation.serial());
@@ -699,6 +835,25 @@ impl Controller {
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
         self.store.backup(to)
     }
+}
+
+/// Words of a network's present key, and of the one that is to follow it. They are erased on drop.
+#[derive(Debug)]
+pub struct NextKey {
+    present: RecoveryWords,
+    next: RecoveryWords,
+}
+
+impl NextKey {
+    /// Returns the words of the next key, which restore the network once it has followed.
+    pub fn words(&self) -> &RecoveryWords {
+        &self.next
+    }
+}
+
+/// Returns the bytes of successions.
+fn to_bytes(successions: &[Succession]) -> Vec<u8> {
+    successions.iter().flat_map(Succession::to_bytes).collect()
 }
 
 /// Delegation that replaces another one.
@@ -728,6 +883,9 @@ pub enum CreateError {
     /// No key that was drawn has an ID.
     #[error("no key with a network ID was found")]
     NoId,
+    /// The words are not those of the network's last key.
+    #[error("the recovery words are not those of the network's key")]
+    OtherKey,
     /// A setting is out of its range, or a pool has no address.
     #[error("a setting of the network is out of its range")]
     Settings,
@@ -746,6 +904,15 @@ pub enum RecoverError {
     /// The network key was sealed for another identity, so only the recovery words help.
     #[error("the network key is sealed for another identity of the controller")]
     OtherIdentity,
+    /// Another key has followed the one of the words.
+    #[error("another key of the network has replaced the one of these words")]
+    Followed,
+    /// The network key is not in the store, so its words are needed.
+    #[error("the network key is not stored here")]
+    Offline,
+    /// The network has had as many keys as credentials can show.
+    #[error("the network's key was changed {max} times, and cannot change again", max = NetworkKeys::MAX_SUCCESSIONS)]
+    TooManyKeys,
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),

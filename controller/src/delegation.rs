@@ -38,8 +38,8 @@ pub(crate) fn is_due(delegation: &Delegation, now: UnixTime) -> bool {
 }
 
 /// Returns the days of the last warning that is due: 60, 30, 14, 7 or 1; 0 after the end.
-pub(crate) fn warning(delegation: &Delegation, now: UnixTime) -> Option<u64> {
-    let left = delegation.end().since(now);
+pub(crate) fn warning(end: UnixTime, now: UnixTime) -> Option<u64> {
+    let left = end.since(now);
     if left.is_zero() {
         return Some(0);
     }
@@ -74,7 +74,7 @@ mod tests {
         let now = UnixTime::from_millis(1_800_000_000_000);
         let issuer = *Identity::from_seed(&[2; 32]).public();
         let delegation = sign(&secret, network, issuer, now, None, false);
-        let at = |days_left: u32| warning(&delegation, delegation.end().minus(DAY * days_left));
+        let at = |days_left: u32| warning(delegation.end(), delegation.end().minus(DAY * days_left));
         let expected =
             [(90, None), (61, None), (60, Some(60)), (31, Some(60)), (30, Some(30)), (14, Some(14))];
         for (left, warned) in

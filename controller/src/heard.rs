@@ -141,7 +141,7 @@ impl Controller {
         let issuer = head.issuer();
         let (new, other, epoch) = {
             let memory = self.memory();
-            head.verify(&memory.key, memory.network, now, &memory.revoked)?;
+            head.verify(&memory.keys, memory.network, now, &memory.revoked)?;
             let heard = head.read_set(set).ok_or(Refusal::Malformed)?;
             let own = memory.identity.node_id();
             let other = Some(issuer).filter(|issuer| *issuer != own);

@@ -84,7 +84,9 @@ mod store;
 mod tests;
 
 pub use admin::{Approval, Change, ChangeError, Holder, Invite, InviteOptions, MIN_NODE_DIGITS};
-pub use controller::{Asked, Controller, CreateError, NewNetwork, NoteError, RecoverError, Renewals};
+pub use controller::{
+    Asked, Controller, CreateError, NewNetwork, NextKey, NoteError, RecoverError, Renewals,
+};
 pub use delegation::{DELEGATION_LIFETIME, OFFLINE_DELEGATION_LIFETIME};
 pub use keys::{ParseWordsError, RecoveryWords};
 pub use log::LogLine;

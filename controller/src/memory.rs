@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, CLOCK_TOLERANCE, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Head,
-    MemberName, NetworkKey, Question, Revocations, Serial, Tag, Token, UnixTime, pace,
+    MemberName, NetworkKey, NetworkKeys, Question, Revocations, Serial, Succession, Tag, Token, UnixTime,
+    pace,
 };
 use peersock_overlay::{Identity, NetworkId, NodeId, PublicIdentity};
 use rusqlite::{Connection, OptionalExtension};
@@ -56,7 +57,10 @@ pub struct Waiting {
 pub(crate) struct Memory {
     pub(crate) identity: Identity,
     pub(crate) network: NetworkId,
-    pub(crate) key: NetworkKey,
+    /// Keys of the network that are known here.
+    pub(crate) keys: NetworkKeys,
+    /// Number of successions before the key that has signed the delegation, and that may be sealed.
+    pub(crate) links: usize,
     pub(crate) name: String,
     pub(crate) settings: Settings,
     pub(crate) delegation: Delegation,
@@ -97,7 +101,8 @@ impl Memory {
         let mut memory = Self {
             identity,
             network: stored.id,
-            key: stored.key,
+            keys: stored.keys.clone(),
+            links: stored.links,
             name: stored.name.clone(),
             settings: stored.settings.clone(),
             delegation: stored.delegation.clone(),
@@ -137,6 +142,8 @@ impl Memory {
     /// Takes over what commits have changed.
     pub(crate) fn apply(&mut self, news: News) {
         let NetworkRow {
+            keys,
+            links,
             name,
             settings,
             delegation,
@@ -150,6 +157,7 @@ impl Memory {
         if self.delegation != delegation {
             self.head = None;
         }
+        (self.keys, self.links) = (keys, links);
         (self.name, self.settings, self.delegation) = (name, settings, delegation);
         (self.has_secret, self.has_issued, self.restored) = (has_secret, has_issued, restored);
         (self.pools_rest_until, self.tag_outlive) = (pools_rest_until, news.tag_outlive);
@@ -214,6 +222,34 @@ impl Memory {
             self.addresses.extend(member.grant.addresses().map(|address| (address, node)));
         }
         self.members.insert(node, member);
+    }
+
+    /// Returns the successions that credentials show: those before the key that has signed the delegation.
+    pub(crate) fn shown(&self) -> &[Succession] {
+        &self.keys.successions()[..self.links]
+    }
+
+    /// Returns the key that has signed the delegation.
+    fn signer(&self) -> &NetworkKey {
+        self.shown().last().map_or(self.keys.first(), Succession::key)
+    }
+
+    /// Returns when the right to issue certificates ends: with the delegation, or the key that has signed it.
+    pub(crate) fn right_end(&self) -> UnixTime {
+        let end = self.delegation.end();
+        self.keys.end_of(self.signer()).map_or(end, |of_key| of_key.min(end))
+    }
+
+    /// Returns true if the store has the last key of the network, as far as is known.
+    pub(crate) fn has_last_key(&self) -> bool {
+        self.has_secret && self.links == self.keys.successions().len()
+    }
+
+    /// Returns the longest time for which a certificate that is issued now can last.
+    pub(crate) fn longest_lifetime(&self) -> Duration {
+        let of_members = self.members.values().filter_map(|member| member.outlive);
+        let all = of_members.chain(self.tag_outlive.values().copied()).chain([self.settings.outlive]);
+        all.max().unwrap_or_default() + MARGIN
     }
 
     /// Returns the time for which certificates of a member last.
@@ -374,11 +410,11 @@ impl Memory {
     pub(crate) fn issue(&mut self, now: UnixTime, node: &NodeId) -> Option<(Credentials, Duration)> {
         let member = self.members.get(node).filter(|member| member.is_member())?;
         let (serial, lifetime) = (member.next_serial(now), self.lifetime(member));
-        if *self.delegation.issuer() != *self.identity.public() || self.delegation.end() <= now {
+        if *self.delegation.issuer() != *self.identity.public() || self.right_end() <= now {
             return None;
         }
         // A certificate does not last longer than the right to issue it.
-        let lifetime = lifetime.min(self.delegation.end().since(serial.time()));
+        let lifetime = lifetime.min(self.right_end().since(serial.time()));
         let credentials = self.sign(member, serial, lifetime)?;
         let member = self.members.get_mut(node)?;
         (member.serial, member.ends) = (serial, member.ends.max(serial.time().plus(lifetime)));
@@ -390,7 +426,8 @@ impl Memory {
         let mut grant = member.grant.clone();
         self.settings.set_prefixes(&mut grant);
         let certificate = Certificate::sign(&self.identity, self.network, grant, serial, lifetime).ok()?;
-        Some(Credentials::new(self.key, self.delegation.clone(), certificate))
+        let credentials = Credentials::new(*self.keys.first(), self.delegation.clone(), certificate);
+        Some(credentials.with_successions(self.shown()))
     }
 
     /// Returns the current credentials of another member.
@@ -456,7 +493,8 @@ pub(crate) struct NetworkRow {
     purged: i64,
     name: String,
     id: NetworkId,
-    key: NetworkKey,
+    keys: NetworkKeys,
+    links: usize,
     settings: Settings,
     delegation: Delegation,
     has_secret: bool,
@@ -470,17 +508,26 @@ impl NetworkRow {
     fn read(db: &Connection) -> Result<Option<Self>, StoreError> {
         let mut statement = db.prepare(
             "SELECT change, refused_change, name, id, key, delegation, sealed IS NOT NULL, has_issued, epoch,
-                pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, purged, restored FROM network",
+                pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, purged, restored,
+                successions, links FROM network",
         )?;
         let mut rows = statement.query([])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let id = NetworkId::new(row.get::<_, i64>(3)?.cast_unsigned());
+        let id = id.map_err(|_| StoreError::value("network ID"))?;
+        let key = NetworkKey::from_bytes(row.get(4)?).map_err(|_| StoreError::value("network key"))?;
+        let keys = read_keys(id, key, &row.get::<_, Vec<u8>>(16)?)?;
+        let links: usize = row.get(17)?;
+        if links > keys.successions().len() {
+            return Err(StoreError::value("number of successions"));
+        }
         Ok(Some(Self {
             change: row.get(0)?,
             refused_change: row.get(1)?,
             name: row.get(2)?,
-            id: id.map_err(|_| StoreError::value("network ID"))?,
-            key: NetworkKey::from_bytes(row.get(4)?).map_err(|_| StoreError::value("network key"))?,
+            id,
+            keys,
+            links,
             delegation: crate::delegation::read(&row.get::<_, Vec<u8>>(5)?)?,
             has_secret: row.get(6)?,
             has_issued: row.get(7)?,
@@ -491,6 +538,15 @@ impl NetworkRow {
             restored: UnixTime::from_millis(row.get(15)?),
         }))
     }
+}
+
+/// Reads the keys of a network: the first one, and the successions behind it.
+fn read_keys(id: NetworkId, first: NetworkKey, bytes: &[u8]) -> Result<NetworkKeys, StoreError> {
+    let wrong = || StoreError::value("succession of network keys");
+    let links: Result<Vec<_>, _> = bytes.chunks(Succession::LEN).map(Succession::parse).collect();
+    let links = links.map_err(|_| wrong())?;
+    let keys = NetworkKeys::new(first).extended(id, &links).map_err(|_| wrong())?;
+    if keys.successions() == links { Ok(keys) } else { Err(wrong()) }
 }
 
 /// Rows that commits have changed since the last one that a memory knows.

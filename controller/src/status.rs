@@ -39,11 +39,11 @@ pub struct Status {
     pub revocations: usize,
     /// Number of the current head.
     pub epoch: u64,
-    /// End of the right to issue certificates.
+    /// End of the right to issue certificates: of the delegation, or of the network key that has signed it.
     pub delegation_end: UnixTime,
     /// Days of the last warning about that end that is due: 60, 30, 14, 7 or 1; 0 after the end.
     pub delegation_warning: Option<u64>,
-    /// True if the network key is in the store, so that the delegation is renewed without a person.
+    /// True if the network's last key is in the store, so that the delegation is renewed without a person.
     pub renews_delegation: bool,
     /// Pools in use.
     pub pools: Vec<PoolUse>,
@@ -73,9 +73,9 @@ impl Controller {
             pending: memory.pending.len(),
             revocations: memory.revoked.len(),
             epoch: memory.epoch,
-            delegation_end: memory.delegation.end(),
-            delegation_warning: delegation::warning(&memory.delegation, now),
-            renews_delegation: memory.has_secret,
+            delegation_end: memory.right_end(),
+            delegation_warning: delegation::warning(memory.right_end(), now),
+            renews_delegation: memory.has_last_key(),
             pools: Vec::new(),
             second_runs: memory
                 .members

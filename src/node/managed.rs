@@ -189,16 +189,19 @@ impl Kept {
                 known.heads().cloned().collect(),
                 known.other_revocations(),
                 (known.signed_time(), known.clock_offset()),
-                known.key().copied(),
+                known.keys().cloned(),
             )
         });
-        let Some((credentials, controllers, revocations, others, times, key)) = read else {
+        let Some((credentials, controllers, revocations, others, times, keys)) = read else {
             return false;
         };
         let (has_credentials, (signed_time, clock_offset)) = (credentials.is_some(), times);
-        if let Some(record) = self.record.take().or_else(|| Some(self.new_record(key?))) {
+        let first = keys.as_ref().map(|keys| *keys.first());
+        if let Some(record) = self.record.take().or_else(|| Some(self.new_record(first?))) {
             let credentials = credentials.or_else(|| record.credentials.clone());
+            let successions = keys.map(|keys| keys.successions().to_vec());
             self.record = Some(MembershipRecord {
+                successions: successions.unwrap_or_else(|| record.successions.clone()),
                 credentials,
                 controllers,
                 revocations,
@@ -488,6 +491,8 @@ impl Follower {
             Event::KeyClaimed(_, key) => self.check_key(*key),
             Event::Answered(_, answer) => self.on_answer(answer),
             Event::RevocationsChanged(_) => sync::lock(&self.shared.kept).is_stale = true,
+            // At once, because a second successor is refused by what is on the disk.
+            Event::KeyChanged(_) => sync::lock(&self.shared.kept).hurry(),
             Event::RefusedBy(_, refusal) => {
                 if *refusal == Refusal::Revoked {
                     self.shared.set_doubted();

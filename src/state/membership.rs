@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
 use peersock_overlay::membership::{
-    CertifyRequest, Credentials, Denial, Head, MemberName, NetworkKey, Revocations, UnixTime,
+    CertifyRequest, Credentials, Denial, Head, MemberName, NetworkKey, NetworkKeys, Revocations, Succession,
+    UnixTime,
 };
 use peersock_overlay::{ManagedNetwork, NetworkId, PublicIdentity};
 use serde::{Deserialize, Serialize};
@@ -31,8 +32,10 @@ pub struct MembershipRecord {
     pub id: NetworkId,
     /// Local name of the network on this machine.
     pub name: Option<String>,
-    /// Key of the network. Another key with the same ID is never accepted once it is here.
+    /// First key of the network. Another key with the same ID is never accepted once it is here.
     pub key: NetworkKey,
+    /// Successions that lead from that key to the present one. No other ones are accepted once they are here.
+    pub successions: Vec<Succession>,
     /// Credentials of this node; `None` while a controller has not admitted it.
     pub credentials: Option<Credentials>,
     /// Last word of a controller, if it was that this machine is no member: [`Denial::Removed`] or
@@ -64,6 +67,8 @@ struct Stored {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     key: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    successions: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     credentials: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +115,7 @@ impl MembershipRecord {
             id,
             name: None,
             key,
+            successions: Vec::new(),
             credentials: None,
             denied: None,
             controllers: Vec::new(),
@@ -128,10 +134,17 @@ impl MembershipRecord {
         self.denied.and_then(denial_word)
     }
 
+    /// Returns the known keys of the network.
+    pub fn keys(&self) -> NetworkKeys {
+        let first = NetworkKeys::new(self.key);
+        first.extended(self.id, &self.successions).unwrap_or(first)
+    }
+
     /// Returns the network for a node. `request` is its request for credentials.
     pub fn network(&self, request: CertifyRequest) -> ManagedNetwork {
         ManagedNetwork {
             key: Some(self.key),
+            successions: self.successions.clone(),
             // Those of a machine that was removed only delay its request for new ones, and one that has an
             // invite may have been removed without hearing of it.
             credentials: self
@@ -155,6 +168,7 @@ impl MembershipRecord {
             network: self.id.to_string(),
             name: self.name.clone(),
             key: self.key.to_string(),
+            successions: self.successions.iter().map(|one| encode(&one.to_bytes())).collect(),
             credentials: self.credentials.as_ref().map(|one| encode(&one.to_bytes())),
             denied: self.denial().map(str::to_owned),
             controllers: self.controllers.iter().map(ToString::to_string).collect(),
@@ -180,6 +194,11 @@ impl MembershipRecord {
             Some(text) => Some(Credentials::parse(&decode(text)?).ok()?),
             None => None,
         };
+        let (key, id) = (stored.key.parse().ok()?, stored.network.parse().ok()?);
+        let successions: Option<Vec<_>> =
+            stored.successions.iter().map(|one| Succession::parse(&decode(one)?).ok()).collect();
+        // A key that is lost must not come back unnoticed, so all have to be right.
+        let keys = NetworkKeys::new(key).extended(id, &successions?).ok()?;
         let mut revocations = Vec::new();
         for one in &stored.revocations {
             let (head, set) = (Head::parse(&decode(&one.head)?).ok()?, decode(&one.set)?);
@@ -194,9 +213,10 @@ impl MembershipRecord {
         let roots: Vec<RootSource> =
             stored.roots.iter().filter_map(|root| RootSource::load(root).ok()).flatten().collect();
         (stored.version == VERSION).then_some(MembershipRecord {
-            id: stored.network.parse().ok()?,
+            id,
             name: stored.name,
-            key: stored.key.parse().ok()?,
+            key,
+            successions: keys.successions().to_vec(),
             credentials,
             denied: stored
                 .denied
@@ -347,7 +367,9 @@ mod tests {
             let delegation = Delegation::sign(&secret, id, *signer.public(), serial, day, Rights::ALL);
             Head::sign(signer, delegation, id, 3, serial.time(), &set)
         });
+        let next = NetworkSecret::from_seed(&[4; 32]).public();
         MembershipRecord {
+            successions: vec![Succession::sign(&secret, id, next, serial.time())],
             name: Some("team".into()),
             credentials: Some(Credentials::new(secret.public(), delegation, certificate)),
             denied: Some(Denial::Removed),

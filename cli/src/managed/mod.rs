@@ -9,6 +9,7 @@ mod hook;
 mod join;
 mod known;
 mod limited_program;
+mod network_key;
 mod place;
 mod rekey;
 mod restore;
@@ -23,6 +24,7 @@ pub(crate) use admin::{
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
 pub(crate) use known::{check_joined, explained, named, on_removal, removal, told};
+pub(crate) use network_key::{RekeyArgs, rekey as rekey_network};
 pub(crate) use rekey::rekey;
 pub(crate) use restore::{BackupArgs, RenewArgs, RestoreArgs, backup, renew, restore};
 pub(crate) use serve::{ControllerArgs, serve};

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use peersock::overlay::membership::{MemberName, NetworkKey};
+use peersock::overlay::membership::{MemberName, NetworkKeys};
 use peersock::state::{StateDir, read_identity_file};
 use peersock::{NetworkId, PublicIdentity, network_id};
 use peersock_controller::{Controller, RecoverError, RecoveryWords};
@@ -92,25 +92,29 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     let local = local_name(&args.name)?;
     let (state, own) = directory(&path)?;
     let words = read_words()?;
-    let id_of = |key: &_| network_id(key).ok().flatten();
-    let id = id_of(&words.secret().public()).ok_or_else(|| {
-        Failure::new("these words belong to no network", "check each word, and their order")
-    })?;
+    let _turn = stores::turn(&path)?;
+    let draft = Draft::new(&path, args.backup.as_deref().unwrap_or(&path))?;
+    let copy = args.backup.as_deref().map(|file| opened_copy(file, &path, &draft)).transpose()?;
+    let (id, keys) = meant(&path, copy.as_ref(), &words)?;
+    let _name = StateDir::claim_name(&path, &local, Some(id))?;
+    let is_unknown = StateDir::membership(&path, id)?.is_none();
     // The name may be the network's ID, or its name as a member here knows it.
-    let meant = local.as_str().parse().ok().or(super::named(&path, local.as_str())?);
-    if let Some(meant) = meant.filter(|meant| *meant != id) {
+    let named = local.as_str().parse().ok().or(super::named(&path, local.as_str())?);
+    if let Some(named) = named.filter(|named| *named != id) {
+        let of = if copy.is_some() { "backup is of" } else { "recovery words belong to" };
         return Err(Failure::new(
-            format_args!("the recovery words belong to another network than `{local}`, which is {meant}"),
-            "give the words of that network, or choose another name",
+            format_args!("the {of} another network than `{local}`, which is {named}"),
+            "give the words of that network, or choose another name; if its key was changed, give a backup made \
+             after that, or restore it on a member",
         ));
     }
-    let _turn = stores::turn(&path)?;
-    let _name = StateDir::claim_name(&path, &local, Some(id))?;
-    let draft = Draft::new(&path, args.backup.as_deref().unwrap_or(&path))?;
     let mut controller = match stores::is_controller_of(&path, id) {
         true => begun(&path, id, &own)?,
         false => {
-            let mut controller = made(args, &path, &draft, &words, &local, id_of)?;
+            let mut controller = match copy {
+                Some(copy) => recovered(args, &path, copy, &words, &local)?,
+                None => made(args, &path, &draft, &words, &local, (id, &keys))?,
+            };
             tell_removals(&path, &mut controller)?;
             draft.keep(&path, &controller)?;
             controller
@@ -126,6 +130,12 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
         stdio::note(format_args!(
             "then make an invite for each machine, which joins by it again: `peersock network invite -n {local}`"
         ));
+    }
+    if args.backup.is_none() && is_unknown {
+        stdio::note(
+            "if the network has another ID, its key was changed since: leave this one with `peersock leave \
+             --force`, and restore it by a backup made after that, or on a member",
+        );
     }
     Ok(())
 }
@@ -144,6 +154,66 @@ fn begun(path: &Path, id: NetworkId, own: &PublicIdentity) -> Outcome<Controller
     stores::open_one(path, id)
 }
 
+/// Returns the network that a person means, and its keys: that of a backup, the one that this machine knows
+/// by the key of the words, or the one whose first key that is.
+fn meant(path: &Path, copy: Option<&Controller>, words: &RecoveryWords) -> Outcome<(NetworkId, NetworkKeys)> {
+    if let Some(copy) = copy {
+        return Ok((copy.network(), copy.network_keys()));
+    }
+    let key = words.secret().public();
+    for record in StateDir::memberships(path)? {
+        let keys = record.keys();
+        match keys.contains(&key) {
+            true if *keys.last() == key => return Ok((record.id, keys)),
+            true => return Err(not_renewed(RecoverError::Followed)),
+            false => {}
+        }
+    }
+    // The words of a later key lead to another ID, which belongs to no network.
+    let id = network_id(&key).ok().flatten().ok_or_else(|| {
+        Failure::new(
+            "these words belong to no network that is known here",
+            "check each word, and their order; if the network's key was changed, give a backup made after that",
+        )
+    })?;
+    Ok((id, NetworkKeys::new(key)))
+}
+
+/// Opens a copy of a backup in a draft.
+fn opened_copy(file: &Path, path: &Path, draft: &Draft) -> Outcome<Controller> {
+    fs::copy(file, draft.path()).map_err(|error| {
+        Failure::new(
+            format_args!("{}: {error}", file.display()),
+            "give the file that `peersock network backup` has made",
+        )
+    })?;
+    fs::set_permissions(draft.path(), Permissions::from_mode(0o600))?;
+    let seed = read_identity_file(&path.join("identity.key"))?;
+    let mut controller =
+        Controller::open(draft.open()?, &seed.0).map_err(|error| stores::store_failure(file, &error))?;
+    // A backup from before a change of the key helps a machine that has learned the new one as a member.
+    stores::learn_keys(path, &mut controller)?;
+    Ok(controller)
+}
+
+/// Makes the copy of a backup the store of this machine's controller.
+fn recovered(
+    args: &RestoreArgs,
+    path: &Path,
+    mut copy: Controller,
+    words: &RecoveryWords,
+    local: &MemberName,
+) -> Outcome<Controller> {
+    let new = args.new.properties(local);
+    let is_offline = new.is_offline || !copy.has_key();
+    let wish = Some(new.own_name);
+    let file = args.backup.as_deref().unwrap_or(path);
+    let recovered = copy.recover(now(), &mut rand::rng(), &who(), words, wish, is_offline);
+    recovered.map_err(|error| not_restored(file, &error))?;
+    copy.note_restored(now()).map_err(|error| stores::store_failure(file, &error))?;
+    Ok(copy)
+}
+
 /// Makes the controller's store in a draft.
 fn made(
     args: &RestoreArgs,
@@ -151,32 +221,13 @@ fn made(
     draft: &Draft,
     words: &RecoveryWords,
     local: &MemberName,
-    id_of: impl Fn(&NetworkKey) -> Option<NetworkId>,
+    (id, keys): (NetworkId, &NetworkKeys),
 ) -> Outcome<Controller> {
     let seed = read_identity_file(&path.join("identity.key"))?;
-    let mut rng = rand::rng();
     let new = args.new.properties(local);
-    match &args.backup {
-        None => Controller::create_again(draft.open()?, &seed.0, &new, now(), &mut rng, words, id_of)
-            .map_err(not_created),
-        Some(file) => {
-            fs::copy(file, draft.path()).map_err(|error| {
-                Failure::new(
-                    format_args!("{}: {error}", file.display()),
-                    "give the file that `peersock network backup` has made",
-                )
-            })?;
-            fs::set_permissions(draft.path(), Permissions::from_mode(0o600))?;
-            let mut controller = Controller::open(draft.open()?, &seed.0)
-                .map_err(|error| stores::store_failure(file, &error))?;
-            let is_offline = new.is_offline || !renews(&mut controller)?;
-            let wish = Some(new.own_name.clone());
-            let recovered = controller.recover(now(), &mut rng, &who(), words, wish, is_offline);
-            recovered.map_err(|error| not_restored(file, &error))?;
-            controller.note_restored(now()).map_err(|error| stores::store_failure(file, &error))?;
-            Ok(controller)
-        }
-    }
+    let store = draft.open()?;
+    Controller::create_again(store, &seed.0, &new, now(), &mut rand::rng(), words, id, keys)
+        .map_err(not_created)
 }
 
 /// Renew a controller's right to issue certificates by the recovery words
@@ -199,8 +250,9 @@ pub(crate) struct RenewArgs {
 
 pub(crate) fn renew(args: &RenewArgs) -> Outcome {
     let mut controller = args.of.open()?;
+    args.of.learn_keys(&mut controller)?;
     let words = read_words()?;
-    let is_offline = args.offline || !renews(&mut controller)?;
+    let is_offline = args.offline || !controller.has_key();
     controller.recover(now(), &mut rand::rng(), &who(), &words, None, is_offline).map_err(not_renewed)?;
     let status = controller.status(now()).map_err(|error| not_renewed(error.into()))?;
     print(format_args!(
@@ -211,12 +263,12 @@ pub(crate) fn renew(args: &RenewArgs) -> Outcome {
 }
 
 /// Returns true if the store holds the network's key.
-fn renews(controller: &mut Controller) -> Outcome<bool> {
+pub(super) fn renews(controller: &mut Controller) -> Outcome<bool> {
     Ok(controller.status(now()).map_err(|error| not_renewed(error.into()))?.renews_delegation)
 }
 
 /// Reads recovery words, which may be on several lines, up to the last one.
-fn read_words() -> Outcome<RecoveryWords> {
+pub(super) fn read_words() -> Outcome<RecoveryWords> {
     let stdin = io::stdin();
     let hidden = match stdin.is_terminal() {
         true => {
@@ -234,7 +286,7 @@ fn read_words() -> Outcome<RecoveryWords> {
     let no_words = |reason: &dyn fmt::Display| {
         Failure::usage(
             format_args!("these are no recovery words: {reason}"),
-            "give the words that `peersock network create` has shown, on stdin",
+            "give the words that `peersock network create` or `rekey` has shown, on stdin",
         )
     };
     let text = str::from_utf8(&bytes).map_err(|_| no_words(&"the input is no text"))?;
@@ -280,14 +332,19 @@ fn show() {
 fn not_restored(backup: &Path, error: &RecoverError) -> Failure {
     let hint = match error {
         RecoverError::OtherNetwork => "give the backup of the network to which the words belong",
+        RecoverError::Followed => "give the words that `peersock network rekey` has shown last",
         _ => "check the disk, and try again",
     };
     Failure::new(format_args!("{}: the network is not restored: {error}", backup.display()), hint)
 }
 
-fn not_renewed(error: RecoverError) -> Failure {
+pub(super) fn not_renewed(error: RecoverError) -> Failure {
     let hint = match &error {
-        RecoverError::OtherNetwork => "give the words of this network, or name another one with -n",
+        RecoverError::OtherNetwork => {
+            "give the words of this network, or name another one with -n; if its key was changed elsewhere, run \
+             `peersock controller` here until a member has told it, and try again"
+        }
+        RecoverError::Followed => "give the words that `peersock network rekey` has shown last",
         _ => "check the disk and the store's owner, and try again",
     };
     Failure::new(format_args!("the right to issue certificates is not renewed: {error}"), hint)

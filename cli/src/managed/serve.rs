@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::overlay::membership::{Code, Delegation, Head};
+use peersock::overlay::membership::{Code, Delegation, Head, Refusal};
 use peersock::state::StateDir;
 use peersock_controller::{Controller, LogLine, NoteError, Waiting};
 
@@ -57,6 +57,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval at which what renewals have noted is written.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Number of flushes at which the controller looks for a key of the network that its node may have learned.
+const KEY_ATTEMPTS: u32 = 12;
+
 /// Interval at which the controller's own credentials, and its right to issue, are renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1800);
 
@@ -78,7 +81,11 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     let failed = |error| stores::store_failure(&store, &error);
     // What this machine itself has kept is no word of a member.
     let kept = StateDir::membership(&path, id)?;
-    let noted = kept.map(|record| stores::note_heads(&mut controller, &record)).unwrap_or_default();
+    let mut noted = Vec::new();
+    if let Some(record) = kept {
+        stores::note_keys(&mut controller, &record)?;
+        noted = stores::note_heads(&mut controller, &record);
+    }
     let hook = args.approve_hook.as_ref().map(|program| Hook::new(program, &mut controller)).transpose()?;
     controller.start(now(), SETTLE).map_err(failed)?;
     if let Err(error) = controller.delegate(now()) {
@@ -108,7 +115,7 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
             super::duration::shown(until.since(now()))
         ));
     }
-    let mut serving = Serving::new(&mut lock(&controller), hook, noted);
+    let mut serving = Serving::new(&mut lock(&controller), path.clone(), hook, noted);
     let mut comeback = Comeback::default();
     comeback.note_served();
     loop {
@@ -139,6 +146,8 @@ fn count(controller: &mut Controller) -> usize {
 
 /// Work of a controller besides its answers.
 struct Serving {
+    /// State directory.
+    state: PathBuf,
     hook: Option<Hook>,
     /// Heads of other issuers that the controller has heard of.
     noted: Vec<Head>,
@@ -147,6 +156,8 @@ struct Serving {
     flushed: Instant,
     renewed: Instant,
     is_failing: bool,
+    /// Number of looks for a key of the network that heads of other issuers need.
+    key_attempts: u32,
     /// Last warning of the end of the right to issue certificates.
     warned: Option<u64>,
     /// Last line of the log that was looked at.
@@ -157,16 +168,18 @@ struct Serving {
 }
 
 impl Serving {
-    fn new(controller: &mut Controller, hook: Option<Hook>, noted: Vec<Head>) -> Serving {
+    fn new(controller: &mut Controller, state: PathBuf, hook: Option<Hook>, noted: Vec<Head>) -> Serving {
         let mut warned = None;
         warn_of_end(controller, &mut warned);
         Serving {
+            state,
             hook,
             noted,
             told: None,
             flushed: Instant::now(),
             renewed: Instant::now(),
             is_failing: false,
+            key_attempts: 0,
             warned,
             line: controller.last_log_line().unwrap_or_default(),
             delegation: controller.head(now()).0.delegation().clone(),
@@ -176,16 +189,17 @@ impl Serving {
 
     /// Does what is due. The node is asked without the controller's lock, because it may be slow.
     fn step(&mut self, controller: &Mutex<Controller>, place: &Place) {
+        // By another command.
+        let is_delegated = *lock(controller).head(now()).0.delegation() != self.delegation;
+        // First, because members learn another key of the network from credentials, and heads need it.
+        if is_delegated || self.renewed.elapsed() >= RENEW_INTERVAL {
+            self.renewed = Instant::now();
+            self.renew(controller, place, is_delegated);
+        }
         self.exchange_revocations(controller, place);
         if self.flushed.elapsed() >= FLUSH_INTERVAL {
             self.flushed = Instant::now();
             self.flush(controller, place);
-        }
-        // By another command.
-        let is_delegated = self.told.as_ref().is_some_and(|own| *own.delegation() != self.delegation);
-        if is_delegated || self.renewed.elapsed() >= RENEW_INTERVAL {
-            self.renewed = Instant::now();
-            self.renew(controller, place, is_delegated);
         }
         if let Some(hook) = &mut self.hook {
             hook.step(&mut lock(controller));
@@ -203,6 +217,8 @@ impl Serving {
             let is_old = head.issuer() == own.issuer() && !head.is_newer_than(&own);
             let noted = if is_old { Ok(false) } else { controller.note_head(now(), &head, &set) };
             match noted {
+                // Another controller may have changed the network's key, which the node has learned.
+                Err(NoteError::Refused(Refusal::Issuer)) => self.key_attempts = KEY_ATTEMPTS,
                 Err(NoteError::Store(error)) => {
                     tracing::debug!(%error, "a member's revocations are not taken over yet");
                     continue;
@@ -222,6 +238,27 @@ impl Serving {
         }
     }
 
+    /// Tells the controller of the keys that its node has kept, if heads need one that it does not know.
+    fn learn_keys(&mut self, controller: &mut Controller) {
+        if self.key_attempts == 0 {
+            return;
+        }
+        self.key_attempts -= 1;
+        let before = controller.network_keys();
+        if let Err(failure) = stores::learn_keys(&self.state, controller) {
+            tracing::warn!("{}", failure.message());
+        }
+        if controller.network_keys() != before {
+            // The heads count now.
+            (self.key_attempts, self.noted) = (0, Vec::new());
+            let name = controller.name();
+            stdio::note(format_args!(
+                "another controller has changed the network's key: run `peersock network renew -n {name}` here, \
+                 and give the new words"
+            ));
+        }
+    }
+
     /// Writes what renewals have noted, and which members are there.
     fn flush(&mut self, controller: &Mutex<Controller>, place: &Place) {
         let (noted, connected) = (now(), place.connected());
@@ -236,6 +273,7 @@ impl Serving {
             stdio::note(format_args!("the store fails: {error}; renewals go on, admissions wait"));
         }
         self.is_failing = done.is_err();
+        self.learn_keys(&mut controller);
     }
 
     /// Renews the right to issue certificates, and the controller's own one.

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use peersock::NetworkId;
-use peersock::overlay::membership::Head;
-use peersock::state::{MembershipRecord, StateError, lock_file, read_identity_file};
-use peersock_controller::{Controller, Store, StoreError};
+use peersock::overlay::membership::{Head, Refusal};
+use peersock::state::{MembershipRecord, StateDir, StateError, lock_file, read_identity_file};
+use peersock_controller::{Controller, NoteError, Store, StoreError};
 
 use crate::failure::{Failure, Outcome};
 
@@ -128,6 +128,32 @@ pub(super) fn lock(state: &Path, network: NetworkId, name: &str) -> Outcome<File
         };
         Failure::new(format_args!("network {name} is already served by {by}"), hint)
     })
+}
+
+/// Tells a controller of the network's keys that its machine has learned as a member.
+pub(super) fn learn_keys(state: &Path, controller: &mut Controller) -> Outcome {
+    match StateDir::membership(state, controller.network())? {
+        Some(record) => note_keys(controller, &record),
+        None => Ok(()),
+    }
+}
+
+/// Tells a controller of the network's keys in the record of its machine.
+pub(super) fn note_keys(controller: &mut Controller, record: &MembershipRecord) -> Outcome {
+    if record.key != controller.key() {
+        return Ok(());
+    }
+    match controller.note_keys(super::now(), &record.successions) {
+        Ok(_) => Ok(()),
+        Err(NoteError::Refused(Refusal::OtherSuccession)) => Err(Failure::new(
+            format_args!("this machine has learned another key of network {} than its controller", record.id),
+            "make another network with `peersock network create`: somebody else has the key of this one",
+        )),
+        Err(error) => Err(Failure::new(
+            format_args!("the controller does not learn the network's key: {error}"),
+            "check the disk and the store's owner, and try again",
+        )),
+    }
 }
 
 /// Tells a controller of the removals that its machine has kept as a member. Returns the heads that count.

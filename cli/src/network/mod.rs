@@ -54,6 +54,7 @@ enum Command {
     Backup(managed::BackupArgs),
     Restore(managed::RestoreArgs),
     Renew(managed::RenewArgs),
+    Rekey(managed::RekeyArgs),
 }
 
 /// Make the file of a new static network, with this node as its first member
@@ -170,6 +171,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Backup(args) => managed::backup(args),
         Command::Restore(args) => managed::restore(args),
         Command::Renew(args) => managed::renew(args),
+        Command::Rekey(args) => managed::rekey_network(args),
     }
 }
 

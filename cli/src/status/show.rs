@@ -86,6 +86,10 @@ impl Report<'_> {
             let line = format!("this machine was {words}; `peersock join` with an invite asks again");
             write!(f, "\n  {}", paint(ERROR, line))?;
         }
+        if network.key_contested {
+            let line = "the network's key has two successors: somebody else has it, ask who runs the network";
+            write!(f, "\n  {}", paint(ERROR, line))?;
+        }
         if network.serves {
             write!(f, "\n  a controller serves it at this node")?;
         }
@@ -497,6 +501,15 @@ mod tests {
             assert!(text.contains(words), "{words} is not in {text}");
         }
         assert!(text.starts_with("2 networks: 2 online, 0 offline, 1 never seen, 1 removed;"), "{text}");
+    }
+
+    #[test]
+    fn a_key_with_two_successors_is_told() {
+        let mut status = status();
+        assert!(!report(&status, false, 50).contains("two successors"));
+        status["networks"][0]["key_contested"] = true.into();
+        let text = report(&status, false, 50);
+        assert!(text.contains("\n  the network's key has two successors: somebody else has it"), "{text}");
     }
 
     #[test]

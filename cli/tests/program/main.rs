@@ -37,6 +37,7 @@ mod nats;
 mod netcat;
 mod netcheck;
 mod network_admin;
+mod network_key;
 mod networks;
 mod nicknames;
 mod observe;

@@ -65,7 +65,7 @@ impl Machines {
     }
 
     /// Runs a command that reads recovery words. Returns its output.
-    fn with_words(&self, machine: &str, arguments: &[&str], words: &str) -> Finished {
+    pub(crate) fn with_words(&self, machine: &str, arguments: &[&str], words: &str) -> Finished {
         let mut running = Running::start(self.command(machine, arguments));
         running.send(words.as_bytes());
         running.finish()
@@ -94,7 +94,7 @@ impl Machines {
         (listening, address)
     }
 
-    fn dial(&self, machine: &str, to: &str) -> Finished {
+    pub(crate) fn dial(&self, machine: &str, to: &str) -> Finished {
         run(self.command(machine, &["dial", "-n", "team", "--timeout", "15", to]))
     }
 }

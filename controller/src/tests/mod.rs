@@ -5,6 +5,7 @@ mod admission;
 mod faults;
 mod kill;
 mod measure;
+mod network_key;
 mod program;
 mod property;
 mod renewal;
@@ -150,8 +151,8 @@ impl Lab {
     /// Returns the revocations as a member reads them.
     pub(crate) fn head_set(&mut self) -> Revocations {
         let (head, set) = self.controller.head(self.now);
-        let (key, network) = (self.controller.key(), self.controller.network());
-        head.verify(&key, network, self.now, &Revocations::default()).expect("a good head");
+        let (keys, network) = (self.controller.network_keys(), self.controller.network());
+        head.verify(&keys, network, self.now, &Revocations::default()).expect("a good head");
         head.read_set(&set.to_bytes()).expect("the set of the head")
     }
 

@@ -91,8 +91,9 @@ fn recovery_words_renew_an_offline_networks_delegation() {
     let settings = Settings { ipv4: pool("10.7.0.0", 24), ..Settings::default() };
     let new = NewNetwork { settings, ..new };
     let later = late.plus(32 * DAY);
-    let mut again =
-        Controller::create_again(store, &[202; 32], &new, later, &mut rng, &typed, id_of).expect("an ID");
+    let (id, keys) = (moved.network(), moved.network_keys());
+    let again = Controller::create_again(store, &[202; 32], &new, later, &mut rng, &typed, id, &keys);
+    let mut again = again.expect("the words of the key");
     assert_eq!((again.network(), again.key()), (moved.network(), moved.key()));
     // It may issue nothing before it has heard the network's head, and gives no address that may be held.
     again.start(later, HOUR).expect("a good store");

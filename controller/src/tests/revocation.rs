@@ -197,7 +197,7 @@ fn another_issuer_s_epochs_lead_nobody_and_its_removals_count() {
     assert_eq!(one.note_head(now, &removal, &set.to_bytes()), Ok(true));
     let (head, own) = one.head(now);
     assert!(own.covers(&id(1), Serial::from_u64(min_serial.as_u64() - 1)) && head.epoch() == before + 1);
-    head.verify(&one.key(), one.network(), now, &Revocations::default()).expect("members take it");
+    head.verify(&one.network_keys(), one.network(), now, &Revocations::default()).expect("members take it");
     assert_eq!(two.note_head(now, &head, &own.to_bytes()), Ok(true));
     let (answer, answered) = two.head(now);
     assert_eq!(one.note_head(now, &answer, &answered.to_bytes()), Ok(false));

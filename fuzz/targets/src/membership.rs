@@ -12,7 +12,8 @@ use data_encoding::BASE64URL_NOPAD;
 use peersock::Invite;
 use peersock_overlay::membership::{
     Answer, Certificate, CertifyRequest, Credentials, Delegation, Grant, Head, MemberName, NetworkKey,
-    NetworkSecret, ProcessCertificate, Question, Revocation, Revocations, Rights, Serial, Tag, UnixTime,
+    NetworkKeys, NetworkSecret, ProcessCertificate, Question, Revocation, Revocations, Rights, Serial,
+    Succession, Tag, UnixTime,
 };
 use peersock_overlay::{Identity, NetworkId, NodeId};
 
@@ -50,8 +51,12 @@ const ORDER: [u8; 32] = [
 ];
 
 const KEY_AT: usize = 2;
+/// Places in credentials without successions.
 const DELEGATION_AT: usize = KEY_AT + NetworkKey::LEN;
 const CERTIFICATE_AT: usize = DELEGATION_AT + Delegation::LEN;
+
+/// Successions in the order in which an input shows them, by their numbers in the world.
+const CHAINS: [&[usize]; 10] = [&[], &[0], &[0, 1], &[1], &[2], &[3], &[4], &[0, 0], &[0, 5], &[0, 1, 6]];
 const SIGNATURE: usize = 64;
 
 /// A signed statement and its meaning.
@@ -74,6 +79,15 @@ impl Signed {
     }
 }
 
+/// A succession from one network key to another.
+struct Link {
+    signed: Succession,
+    network: NetworkId,
+    from: usize,
+    to: usize,
+    end: u64,
+}
+
 struct SignedHead {
     bytes: Vec<u8>,
     delegation: usize,
@@ -85,7 +99,9 @@ struct SignedHead {
 }
 
 struct World {
-    keys: [NetworkKey; 2],
+    /// Two first keys, and some that follow.
+    keys: Vec<NetworkKey>,
+    links: Vec<Link>,
     networks: [NetworkId; 2],
     nodes: Vec<NodeId>,
     delegations: Vec<Signed>,
@@ -107,7 +123,7 @@ fn milliseconds(from: u64, to: u64) -> Duration {
 
 impl World {
     fn new() -> World {
-        let secrets = [1, 2].map(|seed| NetworkSecret::from_seed(&[seed; 32]));
+        let secrets = [1, 2, 3, 4, 5].map(|seed| NetworkSecret::from_seed(&[seed; 32]));
         let networks = [1, 2].map(|id| NetworkId::new(0x8056_c2e2_1c00_0000 | id).expect("a managed ID"));
         let nodes: Vec<_> = (0..IDENTITIES).map(|number| identity(number).node_id()).collect();
         let (issues, revokes) =
@@ -123,6 +139,8 @@ impl World {
             (0, 0, 3, NOW - 90 * DAY, NOW - DAY, Rights::ALL),
             (0, 0, 4, NOW + DAY, NOW + 90 * DAY, Rights::ALL),
             (0, 0, 0, NOW - HOUR, NOW + HOUR, Rights::ALL),
+            (2, 0, 0, NOW - DAY, NOW + 90 * DAY, Rights::ALL),
+            (3, 0, 0, NOW - DAY, NOW + 90 * DAY, Rights::ALL),
         ] {
             let (secret, id): (&NetworkSecret, _) = (&secrets[usize::from(signer)], networks[network]);
             let (serial, lifetime) = (Serial::from_u64(begin), milliseconds(begin, end));
@@ -204,6 +222,8 @@ impl World {
             (0, 0, MEMBER, 5, NOW, 1),
             (2, 0, 0, 5, NOW, 1),
             (0, 0, 0, u64::MAX, NOW, 1),
+            (8, 0, 0, 5, NOW, 1),
+            (9, 0, 0, 5, NOW, 1),
         ] {
             let (id, at): (NetworkId, _) = (networks[network], UnixTime::from_millis(time));
             let by = statements[delegation].0.clone();
@@ -231,8 +251,25 @@ impl World {
             let Signed { network, signer, about, begin, end, rights, .. } = *meaning;
             Signed { bytes, network, signer, about, begin, end, rights }
         });
+        // Network, former key, key, end of the former one.
+        let links = [
+            (0, 0, 2, NOW + HOUR),
+            (0, 2, 3, NOW + DAY),
+            // Of another network, by another key, a rival of the first one, one that leads back, a third one.
+            (1, 0, 2, NOW + HOUR),
+            (0, 1, 2, NOW + HOUR),
+            (0, 0, 3, NOW),
+            (0, 2, 0, NOW),
+            (0, 3, 4, 0),
+        ]
+        .map(|(network, from, to, end): (usize, usize, usize, u64)| {
+            let (id, ends) = (networks[network], UnixTime::from_millis(end));
+            let signed = Succession::sign(&secrets[from], id, secrets[to].public(), ends);
+            Link { signed, network: id, from, to, end }
+        });
         World {
-            keys: [secrets[0].public(), secrets[1].public()],
+            keys: secrets.iter().map(NetworkSecret::public).collect(),
+            links: links.into(),
             networks,
             delegations: delegations.collect(),
             nodes,
@@ -245,18 +282,37 @@ impl World {
 
     /// Returns true if a node with these credentials is a member, by the table.
     fn admits(&self, bytes: &[u8], key: usize, network: NetworkId, holder: u8, now: u64) -> bool {
-        let Some((head, rest)) = bytes.split_at_checked(CERTIFICATE_AT) else { return false };
-        if head[0] != 1 || head[1] > 1 || head[KEY_AT..DELEGATION_AT] != *self.keys[key].as_bytes() {
+        let Some((start, rest)) = bytes.split_at_checked(DELEGATION_AT) else { return false };
+        if start[0] != 1 || start[1] > 3 || start[KEY_AT..] != *self.keys[key].as_bytes() {
             return false;
         }
-        let is_this = |one: &&Signed| one.bytes == head[DELEGATION_AT..];
+        let (mut shown, mut rest) = (vec![key], rest);
+        if start[1] & 2 != 0 {
+            let Some((count, links)) = rest.split_first() else { return false };
+            let Some((links, after)) = links.split_at_checked(usize::from(*count) * Succession::LEN) else {
+                return false;
+            };
+            for bytes in links.chunks(Succession::LEN) {
+                let last = shown[shown.len() - 1];
+                let leads_on = |link: &&Link| link.from == last && link.network == network;
+                let link = self.links.iter().filter(leads_on).find(|link| link.signed.to_bytes() == bytes);
+                let Some(link) = link.filter(|link| !shown.contains(&link.to)) else { return false };
+                shown.push(link.to);
+            }
+            if !(1..=3).contains(count) {
+                return false;
+            }
+            rest = after;
+        }
+        let Some((delegation, rest)) = rest.split_at_checked(Delegation::LEN) else { return false };
+        let is_this = |one: &&Signed| one.bytes == delegation;
         let Some(delegation) = self.delegations.iter().find(is_this) else { return false };
         let Some(certificate) = self.certificates.iter().find(|one| rest.starts_with(&one.bytes)) else {
             return false;
         };
         let rest = &rest[certificate.bytes.len()..];
         let mut machine = holder;
-        if head[1] == 1 {
+        if start[1] & 1 != 0 {
             let is_this = |one: &&Signed| one.bytes == rest && one.about == holder;
             let Some(program) = self.programs.iter().find(is_this) else { return false };
             if program.network != network || !program.counts(now) {
@@ -266,7 +322,7 @@ impl World {
         } else if !rest.is_empty() {
             return false;
         }
-        delegation.signer as usize == key
+        shown.last() == Some(&delegation.signer.into())
             && delegation.network == network
             && delegation.rights.issues
             && delegation.counts(now)
@@ -277,10 +333,23 @@ impl World {
     }
 
     /// Returns the head that a node accepts, by the table.
-    fn accepted_head(&self, bytes: &[u8], key: usize, network: NetworkId, now: u64) -> Option<&SignedHead> {
+    fn accepted_head(
+        &self,
+        bytes: &[u8],
+        keys: &[usize],
+        network: NetworkId,
+        now: u64,
+    ) -> Option<&SignedHead> {
         let head = self.heads.iter().find(|head| head.bytes == bytes)?;
         let delegation = &self.delegations[head.delegation];
-        let counts = delegation.signer as usize == key
+        let signer = keys.iter().position(|key| *key == usize::from(delegation.signer))?;
+        // A key ends when one of its successors does, at the latest.
+        let next = keys[signer..].windows(2).filter_map(|pair| {
+            self.links
+                .iter()
+                .find(|link| (link.from, link.to) == (pair[0], pair[1]) && link.network == network)
+        });
+        let counts = next.map(|link| link.end).min().is_none_or(|end| now < end)
             && delegation.network == network
             && delegation.rights.revokes
             && delegation.counts(now)
@@ -304,6 +373,12 @@ impl Input<'_> {
 
     fn choice(&mut self, of: usize) -> usize {
         usize::from(self.byte()) % of
+    }
+
+    /// Returns the number of a first key, and a chain that may follow it.
+    fn keys(&mut self) -> (usize, &'static [usize]) {
+        let byte = usize::from(self.byte());
+        (byte % 2, CHAINS[byte / 2 % CHAINS.len()])
     }
 
     /// Applies the damages that the rest describes, four bytes each. `signatures` are the offsets of the
@@ -363,14 +438,22 @@ fn signatures(statements: &[Signed]) -> impl Iterator<Item = &[u8]> {
 /// signed them so, for this network, node and time.
 pub fn credentials(data: &[u8]) {
     let (world, mut input) = (&*WORLD, Input(data));
-    let (key, network) = (input.choice(2), world.networks[input.choice(2)]);
+    let (key, chain) = input.keys();
+    let network = world.networks[input.choice(2)];
     let (holder, now) = (input.choice(IDENTITIES.into()) as u8, TIMES[input.choice(TIMES.len())]);
     let delegation = &world.delegations[input.choice(world.delegations.len())];
     let certificate = &world.certificates[input.choice(world.certificates.len())];
     let program = input.choice(world.programs.len() + 1).checked_sub(1).map(|at| &world.programs[at]);
-    let mut bytes = vec![1, u8::from(program.is_some())];
+    let mut bytes = vec![1, u8::from(program.is_some()) | u8::from(!chain.is_empty()) << 1];
     bytes.extend_from_slice(world.keys[key].as_bytes());
     let mut ends = Vec::new();
+    if !chain.is_empty() {
+        bytes.push(chain.len() as u8);
+    }
+    for link in chain {
+        bytes.extend_from_slice(&world.links[*link].signed.to_bytes());
+        ends.push(bytes.len() - SIGNATURE);
+    }
     for one in [Some(delegation), Some(certificate), program].into_iter().flatten() {
         bytes.extend_from_slice(&one.bytes);
         ends.push(bytes.len() - SIGNATURE);
@@ -396,7 +479,8 @@ pub fn credentials(data: &[u8]) {
 /// Checks that a head counts exactly if an issuer with that right has signed it, and its set only whole.
 pub fn revocation_heads(data: &[u8]) {
     let (world, mut input) = (&*WORLD, Input(data));
-    let (key, network) = (input.choice(2), world.networks[input.choice(2)]);
+    let (key, chain) = input.keys();
+    let network = world.networks[input.choice(2)];
     let now = TIMES[input.choice(TIMES.len())];
     let chosen = &world.heads[input.choice(world.heads.len())];
     // The head's own statement, or another delegation before it.
@@ -422,8 +506,15 @@ pub fn revocation_heads(data: &[u8]) {
         assert_eq!(parsed.to_bytes(), bytes, "a head has one form");
     }
     let time = UnixTime::from_millis(now);
-    let head = parsed.ok().filter(|head| head.verify(&world.keys[key], network, time, &none).is_ok());
-    let expected = world.accepted_head(&bytes, key, network, now);
+    let links: Vec<_> = chain.iter().map(|at| world.links[*at].signed.clone()).collect();
+    // A chain that is not right is not learned.
+    let learned = NetworkKeys::new(world.keys[key]).extended(network, &links);
+    let known = learned.as_ref().map_or(vec![key], |_| {
+        std::iter::once(key).chain(chain.iter().map(|at| world.links[*at].to)).collect()
+    });
+    let keys = learned.unwrap_or(NetworkKeys::new(world.keys[key]));
+    let head = parsed.ok().filter(|head| head.verify(&keys, network, time, &none).is_ok());
+    let expected = world.accepted_head(&bytes, &known, network, now);
     assert_eq!(head.is_some(), expected.is_some());
     let (Some(head), Some(expected)) = (head, expected) else { return };
     let read = head.read_set(&set);
@@ -434,7 +525,7 @@ pub fn revocation_heads(data: &[u8]) {
     let mut revoked = Revocations::default();
     let end = UnixTime::from_millis(u64::MAX);
     revoked.add(head.issuer(), Revocation { min_serial: Serial::from_u64(u64::MAX), until: end });
-    assert!(head.verify(&world.keys[key], network, time, &revoked).is_err(), "of a removed issuer");
+    assert!(head.verify(&keys, network, time, &revoked).is_err(), "of a removed issuer");
 }
 
 /// Checks questions to controllers, their answers, and invites. Each has one form, and no text in it steers a
@@ -488,8 +579,25 @@ mod tests {
         assert!(admits(0, 0, 9, None, NOW) && admits(MEMBER, 3, 3, None, NOW));
         assert!(!admits(MEMBER, 4, 4, None, NOW) && !admits(6, 0, 0, None, NOW));
         assert!(!admits(PROGRAM, 0, 0, Some(0), NOW + HOUR) && !admits(MEMBER, 7, 0, None, NOW + HOUR));
-        let head = |at: usize| world.accepted_head(&world.heads[at].bytes, 0, world.networks[0], NOW);
-        let accepted: Vec<_> = (0..world.heads.len()).filter(|at| head(*at).is_some()).collect();
-        assert_eq!(accepted, [0, 4]);
+        let accepted = |keys: &[usize], now| -> Vec<_> {
+            let head = |at: usize| world.accepted_head(&world.heads[at].bytes, keys, world.networks[0], now);
+            (0..world.heads.len()).filter(|at| head(*at).is_some()).collect()
+        };
+        assert_eq!(accepted(&[0], NOW), [0, 4]);
+        assert_eq!(accepted(&[0, 2, 3], NOW), [0, 4, 10, 11]);
+        assert_eq!(accepted(&[0, 2, 3], NOW + 2 * HOUR), [10, 11]);
+        let with_links = |links: &[usize], delegation: usize| {
+            let mut bytes = vec![1, 2];
+            bytes.extend_from_slice(world.keys[0].as_bytes());
+            bytes.push(links.len() as u8);
+            links.iter().for_each(|at| bytes.extend_from_slice(&world.links[*at].signed.to_bytes()));
+            bytes.extend_from_slice(&world.delegations[delegation].bytes);
+            bytes.extend_from_slice(&world.certificates[0].bytes);
+            world.admits(&bytes, 0, world.networks[0], MEMBER, NOW)
+        };
+        assert!(with_links(&[0], 8) && with_links(&[0, 1], 9) && with_links(&[4], 9));
+        assert!(
+            !with_links(&[0], 0) && !with_links(&[1], 9) && !with_links(&[2], 8) && !with_links(&[0, 5], 0)
+        );
     }
 }

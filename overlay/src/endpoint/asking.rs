@@ -14,7 +14,7 @@ use super::Endpoint;
 use super::networks::JoinedNetwork;
 use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Event, Link, PeerKey, Reason, Timer};
-use crate::membership::{Answer, Credentials, Denial, MemberName, Question, Token, pace};
+use crate::membership::{Answer, Credentials, Denial, MemberName, NetworkKeys, Question, Token, pace};
 use crate::network::{Membership, NetworkIndex};
 use crate::session::Peer;
 use crate::wire::MembershipMessage;
@@ -22,6 +22,10 @@ use crate::wire::MembershipMessage;
 /// Time after which a node without credentials that count also looks for controllers that it does not know. A
 /// member goes on with those that it has, so it does so after [`pace::FAST`].
 const LOST: Duration = Duration::from_secs(2);
+
+/// Time in which members ask for credentials by another key of the network. A controller answers 2,000 a
+/// second.
+const NEW_KEY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Time for which a look-up of a member is repeated.
 const FIND_FOR: Duration = Duration::from_secs(5);
@@ -133,6 +137,24 @@ impl Endpoint {
     pub(super) fn begin_renewal_if_own(&mut self, now: Instant, network: NetworkIndex) {
         if !self.is_certified_now(now, network) {
             self.ask_soon(now, network);
+        }
+    }
+
+    /// Asks for other credentials within some seconds if this node's count by a former key of the network:
+    /// members learn the last one from credentials alone.
+    pub(super) fn renew_by_last_key(&mut self, now: Instant, network: NetworkIndex) {
+        let Some(membership) = self.membership(network).filter(|known| known.is_certified()) else { return };
+        let signer = membership.own().map(|own| own.admission.signer());
+        if signer.is_none() || signer == membership.keys().map(NetworkKeys::last) {
+            return;
+        }
+        let at = now + NEW_KEY_WITHIN.mul_f64(self.draw());
+        let is_asked = self
+            .networks
+            .get(&network)
+            .is_some_and(|joined| joined.asking.open.get(&CERTIFY).is_some_and(|open| open.next <= at));
+        if !is_asked {
+            self.ask_for_credentials_at(now, network, at);
         }
     }
 
@@ -461,7 +483,8 @@ impl Endpoint {
             let is_connected = |node: &NodeId| self.is_node_connected(joined, node);
             let admission = joined.policy.membership()?.program(label, machine, is_connected)?;
             let peer = self.peers.get(*joined.by_node.get(admission.holder())?)?;
-            let credentials = Box::new(admission.credentials().clone());
+            // Whoever asks has met this node, and knows the network's keys. The largest answer would not fit.
+            let credentials = Box::new(admission.credentials().with_successions(&[]));
             Some(Answer::Found { identity: *peer.link.handle.identity(), credentials })
         });
         found.or_else(|| self.listed_program(network, label, machine)).unwrap_or(Answer::Absent)

@@ -276,6 +276,8 @@ pub struct NetworkInfo {
     pub name: Option<String>,
     /// Epoch of the newest revocations that this node has signed, as a controller of the network.
     pub signed_epoch: Option<u64>,
+    /// True once somebody has shown another successor of a key of the network than the known one.
+    pub is_key_contested: bool,
     /// Traffic of the sessions with all peers since the network was joined, forgotten peers included.
     pub traffic: SessionStats,
 }

@@ -145,8 +145,35 @@ impl Endpoint {
                 self.show_credentials(now, key);
             }
         }
+        self.follow_keys(now, network);
         self.arm_heads(now, network);
         Ok(())
+    }
+
+    /// Ends what former keys of a network have made, if this node has just learned another key. Returns true
+    /// if it has.
+    fn follow_keys(&mut self, now: Instant, network: NetworkIndex) -> bool {
+        let unix_time = self.core.clock.unix_time(now);
+        let Some(membership) = self.membership_mut(network) else { return false };
+        if !membership.take_new_key() {
+            return false;
+        }
+        tracing::info!("the network's key has changed");
+        membership.forget_heads(Some(unix_time));
+        for key in self.peers_in(network) {
+            let handle = self.peers.get(key).map(|peer| peer.link.handle.clone());
+            let Some(handle) = handle.filter(|handle| handle.is_admitted()) else { continue };
+            match self.membership(network).and_then(|known| known.refusal_of(handle.id(), unix_time)) {
+                Some(refusal) => self.expel(now, key, refusal),
+                None => {
+                    self.schedule_check(now, key);
+                    self.arm_shown(key);
+                }
+            }
+        }
+        self.begin_renewal_if_own(now, network);
+        self.renew_by_last_key(now, network);
+        true
     }
 
     /// Corrects the clock of a program's node in a managed network, by milliseconds that are added to it, as
@@ -284,7 +311,7 @@ impl Endpoint {
         let handle = &peer.link.handle;
         let membership = self.networks.get(&handle.network()).and_then(|joined| joined.policy.membership());
         let admission = membership.and_then(|known| known.admission(handle.id()).map(|one| (known, one)));
-        let left = admission.map(|(known, admission)| admission.end().since(known.time(unix_time)));
+        let left = admission.map(|(known, admission)| known.end_of(admission).since(known.time(unix_time)));
         let shown = peer.shown.get_or_insert_with(|| Box::new(Shown::new(now)));
         // A little later, so that the end has passed by then.
         shown.check_at = left.map(|left| now + left.min(CHECK_AT_LEAST) + Duration::from_millis(1));
@@ -318,6 +345,15 @@ impl Endpoint {
             MembershipMessage::Part { digest, offset, bytes } => {
                 self.on_part(now, key, digest, offset, bytes);
             }
+        }
+        if is_managed
+            && let Some(network) = network
+            && self.follow_keys(now, network)
+            && let Some(peer) = self.peers.get(key)
+        {
+            self.core.emit(Event::KeyChanged(peer.link.handle.clone()));
+            // Some may have come before the key.
+            self.ask_for_heads(now, key);
         }
     }
 
@@ -539,9 +575,9 @@ impl Endpoint {
             self.core.emit(Event::RefusedBy(handle.clone(), refusal));
             self.core.emit(Event::PeerUnreachable(handle.clone()));
             // One peer's word is enough to ask for fresh ones, but not to stop using these. Of its revocation
-            // a node hears only so, because the set is for members.
+            // a node hears only so, because the set is for members. Of another key it may hear so first.
             match refusal {
-                Refusal::Revoked if may_ask => self.ask_soon(now, handle.network()),
+                Refusal::Revoked | Refusal::KeyEnded if may_ask => self.ask_soon(now, handle.network()),
                 _ => self.begin_renewal_if_own(now, handle.network()),
             }
         }

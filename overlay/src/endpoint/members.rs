@@ -229,6 +229,7 @@ impl Endpoint {
                 forgotten: network.forgotten,
                 name: network.policy.name_of(&self.own_id).map(str::to_owned),
                 signed_epoch: network.policy.membership().and_then(|known| Some(known.head_by(own)?.epoch())),
+                is_key_contested: network.policy.membership().is_some_and(Membership::is_contested),
                 traffic,
             }
         };

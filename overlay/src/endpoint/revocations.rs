@@ -214,6 +214,11 @@ impl Endpoint {
         self.tell(now, key, &MembershipMessage::Have { issuer, epoch, digest });
     }
 
+    /// Asks a peer for all its heads.
+    pub(super) fn ask_for_heads(&mut self, now: Instant, key: PeerKey) {
+        self.tell_have(now, key, NO_ISSUER);
+    }
+
     /// Shows all heads of this node to a peer, or says that there is none.
     pub(super) fn tell_heads(&mut self, now: Instant, key: PeerKey) {
         if !self.show_heads(now, key) {

@@ -55,6 +55,8 @@ pub enum Event {
     /// hash is the network's ID, it belongs to
     /// [`Endpoint::set_network_key`](crate::Endpoint::set_network_key).
     KeyClaimed(Arc<Peer>, NetworkKey),
+    /// This node has learned from the peer that another key has followed the key of its managed network.
+    KeyChanged(Arc<Peer>),
     /// The revocations that this node knows have changed, or were confirmed.
     RevocationsChanged(Arc<Peer>),
     /// The peer has refused this node's credentials.
@@ -97,6 +99,7 @@ impl Event {
             | Self::Answered(peer, _)
             | Self::Asked(peer, ..)
             | Self::KeyClaimed(peer, _)
+            | Self::KeyChanged(peer)
             | Self::RevocationsChanged(peer)
             | Self::RefusedBy(peer, _)
             | Self::PathConfirmed(peer) => peer,

@@ -1,6 +1,6 @@
 use super::{
-    Certificate, Delegation, Grant, MemberName, NetworkKey, ProcessCertificate, Refusal, Revocations, Serial,
-    UnixTime,
+    Certificate, Delegation, Grant, MemberName, NetworkKey, NetworkKeys, ProcessCertificate, Refusal,
+    Revocations, Serial, Succession, UnixTime,
 };
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::wire::{ParseError, Reader};
@@ -8,13 +8,19 @@ use crate::wire::{ParseError, Reader};
 const VERSION: u8 = 1;
 /// Flag of credentials that end with a process certificate.
 const OF_PROCESS: u8 = 1;
+/// Flag of credentials with successions of the network key.
+const WITH_SUCCESSIONS: u8 = 2;
 
 /// All statements that lead from the network key to one node.
 ///
 /// ```text
-/// version 1 | flags 1: bit 0 with a process certificate | network key 32 | delegation 145 | certificate
+/// version 1 | flags 1: bit 0 with a process certificate, bit 1 with successions | network key 32
+///   | number of successions 1 and 104 for each, if any | delegation 145 | certificate
 ///   | process certificate, if any
 /// ```
+///
+/// The network key is the first one. With successions, the key of the last one has signed the delegation.
+/// Without, it is any key that the reader knows; who knows the first one alone accepts no other.
 ///
 /// The bytes say by themselves who is a member, and need no announcement of issuers: an unknown issuer's
 /// delegation comes with them. They prove nothing about who shows them; the session does.
@@ -46,19 +52,31 @@ const OF_PROCESS: u8 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     key: NetworkKey,
+    successions: Vec<Succession>,
     delegation: Delegation,
     certificate: Certificate,
     process: Option<ProcessCertificate>,
 }
 
 impl Credentials {
-    /// Maximum length in bytes. A datagram of 1,200 bytes has room for more.
-    pub const MAX_LEN: usize =
+    /// Maximum length in bytes. A datagram of 1,200 bytes has room for them.
+    pub const MAX_LEN: usize = Self::MAX_LEN_ALONE + 1 + NetworkKeys::MAX_SUCCESSIONS * Succession::LEN;
+
+    /// Maximum length without successions.
+    pub(crate) const MAX_LEN_ALONE: usize =
         2 + NetworkKey::LEN + Delegation::LEN + Certificate::MAX_LEN + ProcessCertificate::MAX_LEN;
 
-    /// Combines the statements about a member. It checks none of them.
+    /// Combines the statements about a member of a network whose key has not changed. It checks none of them.
     pub fn new(key: NetworkKey, delegation: Delegation, certificate: Certificate) -> Self {
-        Self { key, delegation, certificate, process: None }
+        Self { key, successions: Vec::new(), delegation, certificate, process: None }
+    }
+
+    /// Returns the credentials with successions that lead from the first key to the one that has signed the
+    /// delegation, at most [`NetworkKeys::MAX_SUCCESSIONS`].
+    #[must_use]
+    pub fn with_successions(&self, successions: &[Succession]) -> Self {
+        let successions = successions.iter().take(NetworkKeys::MAX_SUCCESSIONS).cloned().collect();
+        Self { successions, ..self.clone() }
     }
 
     /// Returns the credentials of a program of this member.
@@ -67,9 +85,14 @@ impl Credentials {
         Self { process: Some(process), ..self.clone() }
     }
 
-    /// Returns the network key that the credentials claim.
+    /// Returns the network's first key that the credentials claim.
     pub fn key(&self) -> &NetworkKey {
         &self.key
+    }
+
+    /// Returns the successions of the network key that the credentials claim.
+    pub fn successions(&self) -> &[Succession] {
+        &self.successions
     }
 
     /// Returns the issuer's delegation.
@@ -90,8 +113,14 @@ impl Credentials {
     /// Returns the bytes, at most [`Self::MAX_LEN`].
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(Self::MAX_LEN);
-        out.extend_from_slice(&[VERSION, if self.process.is_some() { OF_PROCESS } else { 0 }]);
+        let of_process = if self.process.is_some() { OF_PROCESS } else { 0 };
+        let with_successions = if self.successions.is_empty() { 0 } else { WITH_SUCCESSIONS };
+        out.extend_from_slice(&[VERSION, of_process | with_successions]);
         out.extend_from_slice(self.key.as_bytes());
+        if !self.successions.is_empty() {
+            out.push(self.successions.len() as u8);
+            self.successions.iter().for_each(|one| out.extend_from_slice(&one.to_bytes()));
+        }
         self.delegation.emit(&mut out);
         self.certificate.emit(&mut out);
         if let Some(process) = &self.process {
@@ -111,15 +140,23 @@ impl Credentials {
             other => return Err(ParseError::Version(other)),
         }
         let flags = reader.u8()?;
-        if flags & !OF_PROCESS != 0 {
+        if flags & !(OF_PROCESS | WITH_SUCCESSIONS) != 0 {
             return Err(ParseError::Value);
         }
         let key = NetworkKey::from_bytes(*reader.array()?).map_err(|_| ParseError::Value)?;
+        let count = if flags & WITH_SUCCESSIONS != 0 { reader.u8()? } else { 0 };
+        if usize::from(count) > NetworkKeys::MAX_SUCCESSIONS || (flags & WITH_SUCCESSIONS != 0 && count == 0)
+        {
+            return Err(ParseError::Value);
+        }
+        let successions: Result<_, _> = (0..count).map(|_| Succession::read(&mut reader)).collect();
+        let successions = successions?;
         let delegation = Delegation::read(&mut reader)?;
         let certificate = Certificate::read(&mut reader)?;
-        let process = if flags == OF_PROCESS { Some(ProcessCertificate::read(&mut reader)?) } else { None };
+        let process =
+            if flags & OF_PROCESS != 0 { Some(ProcessCertificate::read(&mut reader)?) } else { None };
         reader.end()?;
-        Ok(Self { key, delegation, certificate, process })
+        Ok(Self { key, successions, delegation, certificate, process })
     }
 
     /// Returns when the first of the statements ends.
@@ -129,8 +166,7 @@ impl Credentials {
         process.map_or(own, |end| end.min(own))
     }
 
-    /// Checks all signatures, at the cost of two or three Ed25519 operations. The result still has to be
-    /// checked against time and revocations.
+    /// Checks all signatures as somebody who knows the network's first key alone.
     ///
     /// # Errors
     /// Returns the statement that does not hold, as a [`Refusal`].
@@ -140,7 +176,22 @@ impl Credentials {
         network: NetworkId,
         holder: &NodeId,
     ) -> Result<Admission, Refusal> {
-        if self.key != *key {
+        self.authenticate_by(&NetworkKeys::new(*key), network, holder).map(|(admission, _)| admission)
+    }
+
+    /// Checks all signatures, at the cost of two or three Ed25519 operations, and of up to three others for
+    /// keys that are not known. Returns the keys that are known from now on, too. The admission still has to
+    /// be checked against revocations and the time, also the end of the key that has made the issuer.
+    ///
+    /// # Errors
+    /// Returns the statement that does not hold, as a [`Refusal`].
+    pub fn authenticate_by(
+        &self,
+        keys: &NetworkKeys,
+        network: NetworkId,
+        holder: &NodeId,
+    ) -> Result<(Admission, NetworkKeys), Refusal> {
+        if self.key != *keys.first() {
             return Err(Refusal::OtherNetwork);
         }
         let grant = self.certificate.grant();
@@ -151,12 +202,16 @@ impl Credentials {
         if !self.delegation.rights().issues {
             return Err(Refusal::Issuer);
         }
-        self.delegation.verify(key, network)?;
+        let keys = keys.extended(network, &self.successions)?;
+        let signer = match self.successions.last() {
+            Some(last) => self.delegation.verify(last.key(), network).map(|()| *last.key())?,
+            None => keys.signer_of(&self.delegation, network)?,
+        };
         self.certificate.verify(self.delegation.issuer(), network)?;
         if let Some(process) = &self.process {
             process.verify(holder, network)?;
         }
-        Ok(Admission { credentials: self.clone(), holder: *holder })
+        Ok((Admission { credentials: self.clone(), holder: *holder, signer }, keys))
     }
 }
 
@@ -165,12 +220,18 @@ impl Credentials {
 pub struct Admission {
     credentials: Credentials,
     holder: NodeId,
+    signer: NetworkKey,
 }
 
 impl Admission {
     /// Returns the credentials.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// Returns the network key that has made the issuer. [`NetworkKeys::check`] says whether it still counts.
+    pub fn signer(&self) -> &NetworkKey {
+        &self.signer
     }
 
     /// Returns the node that is admitted: the member, or a program of it.

@@ -7,7 +7,8 @@ use thiserror::Error;
 
 use crate::id::NetworkId;
 
-/// Public key of a managed network. It signs [`Delegation`](super::Delegation)s and nothing else.
+/// Public key of a managed network. It signs [`Delegation`](super::Delegation)s and the
+/// [`Succession`](super::Succession) of the next key, and nothing else.
 ///
 /// Displays as 43 characters of unpadded base64url.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

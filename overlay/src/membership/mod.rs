@@ -5,10 +5,11 @@
 //! network delegates to *issuers*, which are nodes that run a controller. An issuer signs a [`Certificate`]
 //! for each member. A member may sign a [`ProcessCertificate`] for a program that has keys of its own. All
 //! statements that lead from the network key to one node are its [`Credentials`]; nodes show them to each
-//! other in their session.
+//! other in their session. Another key can follow the network key; the ID stays the first one's.
 //!
 //! | statement | signed by | says |
 //! |---|---|---|
+//! | [`Succession`] | the network key | this key follows; delegations by the old one count until then |
 //! | [`Delegation`] | the network key | this node may issue certificates and revocations until then |
 //! | [`Certificate`] | an issuer | this node is a member, with this name, these addresses, tags and claims |
 //! | [`ProcessCertificate`] | a member | these keys belong to a program of this member |
@@ -30,6 +31,7 @@ mod process;
 mod refusal;
 mod request;
 mod revocation;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -43,6 +45,7 @@ pub use process::ProcessCertificate;
 pub use refusal::Refusal;
 pub use request::{Answer, CertifyRequest, Code, Denial, Question, Token};
 pub use revocation::{Head, Revocation, Revocations};
+pub use succession::{NetworkKeys, Succession};
 pub use time::{Serial, UnixTime};
 
 /// Time by which clocks may differ: a statement counts from this long before its serial on.

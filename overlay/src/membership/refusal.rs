@@ -31,10 +31,17 @@ pub enum Refusal {
     /// The node, its machine or its issuer has been revoked.
     #[error("the member has been revoked")]
     Revoked,
+    /// Another key has followed the network key that made the issuer, and the old key counts no longer.
+    #[error("the issuer's right is by a former key of the network")]
+    KeyEnded,
+    /// A network key has signed two successors, and this node has learned the other one first. Somebody else
+    /// has that key.
+    #[error("the network's key has two successors, and another one was learned first")]
+    OtherSuccession,
 }
 
 /// Refusals by their number on the wire, from 1 on.
-const CODES: [Refusal; 9] = [
+const CODES: [Refusal; 11] = [
     Refusal::Malformed,
     Refusal::OtherNetwork,
     Refusal::Issuer,
@@ -44,6 +51,8 @@ const CODES: [Refusal; 9] = [
     Refusal::NotYetValid,
     Refusal::Expired,
     Refusal::Revoked,
+    Refusal::KeyEnded,
+    Refusal::OtherSuccession,
 ];
 
 impl Refusal {

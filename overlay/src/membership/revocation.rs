@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::key::signed_bytes;
-use super::{CLOCK_TOLERANCE, Delegation, NetworkKey, Refusal, Serial, UnixTime};
+use super::{CLOCK_TOLERANCE, Delegation, NetworkKey, NetworkKeys, Refusal, Serial, UnixTime};
 use crate::crypto::hash;
 use crate::id::{Identity, NetworkId, NodeId};
 use crate::wire::{ParseError, Reader};
@@ -214,17 +214,18 @@ impl Head {
         (self.epoch, self.digest()) < (epoch, digest)
     }
 
-    /// Checks the signatures and the time.
+    /// Checks the signatures and the time, for a node that knows these keys of the network. Returns the key
+    /// that has made the issuer.
     ///
     /// # Errors
     /// Returns the statement that does not hold, as a [`Refusal`].
     pub fn verify(
         &self,
-        key: &NetworkKey,
+        keys: &NetworkKeys,
         network: NetworkId,
         now: UnixTime,
         revoked: &Revocations,
-    ) -> Result<(), Refusal> {
+    ) -> Result<NetworkKey, Refusal> {
         // An epoch beyond the time would leave no room for later heads, so that no removal would count again.
         let is_too_late = self.epoch > self.time.as_millis();
         if !self.delegation.rights().revokes
@@ -240,10 +241,11 @@ impl Head {
         if !Serial::from_u64(self.time.as_millis()).has_begun(now) {
             return Err(Refusal::NotYetValid);
         }
-        self.delegation.verify(key, network)?;
+        let key = keys.signer_of(&self.delegation, network)?;
+        keys.check(&key, now)?;
         let message = signed_bytes(HEAD_LABEL, network, &self.body());
         match self.delegation.issuer().verify(&message, &self.signature) {
-            true => Ok(()),
+            true => Ok(key),
             false => Err(Refusal::Unauthentic),
         }
     }

@@ -3,8 +3,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::id::{Identity, NetworkId, NodeId};
+use crate::id::{Identity, NetworkId, NodeId, PublicIdentity};
+use crate::wire::DATA_OVERHEAD;
 
+const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
@@ -50,6 +52,182 @@ fn process(lifetime: Duration) -> Credentials {
         serial(),
         lifetime,
     ))
+}
+
+/// Returns the secret of the network's key after this number of successions.
+fn nth_secret(number: u8) -> NetworkSecret {
+    NetworkSecret::from_seed(&[1 + number; 32])
+}
+
+/// Returns successions from the first key on. Each former key ends an hour after the one before.
+fn chain(length: u8) -> Vec<Succession> {
+    (0..length).map(|at| succession(at, at + 1, NOW.plus(HOUR * (1 + u32::from(at))))).collect()
+}
+
+fn succession(from: u8, to: u8, end: UnixTime) -> Succession {
+    Succession::sign(&nth_secret(from), network(), nth_secret(to).public(), end)
+}
+
+/// Returns credentials whose delegation the key with this number has signed, after these successions.
+fn followed(key: u8, successions: &[Succession]) -> Credentials {
+    let issuer = *identity(2).public();
+    let delegation = Delegation::sign(&nth_secret(key), network(), issuer, serial(), 365 * DAY, Rights::ALL);
+    let certificate = credentials().certificate().clone();
+    Credentials::new(secret().public(), delegation, certificate).with_successions(successions)
+}
+
+/// Returns why a node that knows these keys does not accept credentials.
+fn refusal_by(keys: &NetworkKeys, shown: &Credentials, now: UnixTime) -> Option<Refusal> {
+    let checked = shown.authenticate_by(keys, network(), &identity(3).node_id());
+    checked
+        .and_then(|(admission, known)| {
+            admission.check(now, &Revocations::default())?;
+            known.check(admission.signer(), now)
+        })
+        .err()
+}
+
+fn keys(successions: &[Succession]) -> NetworkKeys {
+    NetworkKeys::new(secret().public()).extended(network(), successions).expect("they lead on")
+}
+
+#[test]
+fn a_successor_makes_issuers_for_those_who_know_the_first_key_alone() {
+    let first = NetworkKeys::new(secret().public());
+    for length in 0..=3 {
+        let shown = followed(length, &chain(length));
+        assert_eq!(Credentials::parse(&shown.to_bytes()), Ok(shown.clone()));
+        assert_eq!(refusal_by(&first, &shown, NOW), None, "{length}");
+        let (admission, learned) =
+            shown.authenticate_by(&first, network(), &identity(3).node_id()).expect("signed");
+        assert_eq!((admission.signer(), learned), (&nth_secret(length).public(), keys(&chain(length))));
+        // The last key has to have signed, of those that are shown.
+        for other in (0..=3).filter(|other| *other != length) {
+            let wrong = followed(other, &chain(length));
+            assert_eq!(refusal_by(&first, &wrong, NOW), Some(Refusal::Issuer), "{length} {other}");
+        }
+    }
+}
+
+#[test]
+fn a_former_key_counts_until_its_end_where_the_next_one_is_known() {
+    let known = keys(&chain(3));
+    for key in 0..3 {
+        let end = NOW.plus(HOUR * (1 + u32::from(key)));
+        assert_eq!(known.end_of(&nth_secret(key).public()), Some(end), "{key}");
+        let shown = followed(key, &chain(key));
+        assert_eq!(refusal_by(&known, &shown, end.minus(Duration::from_millis(1))), None, "{key}");
+        assert_eq!(refusal_by(&known, &shown, end), Some(Refusal::KeyEnded), "{key}");
+        assert_eq!(
+            refusal_by(&keys(&chain(key)), &shown, end),
+            None,
+            "who does not know the next one: {key}"
+        );
+    }
+    assert_eq!(known.end_of(&nth_secret(3).public()), None);
+    // Without successions, any known key may have signed.
+    for key in 0..=3 {
+        assert_eq!(refusal_by(&known, &followed(key, &[]), NOW), None, "{key}");
+    }
+    assert_eq!(refusal_by(&known, &followed(9, &[]), NOW), Some(Refusal::Issuer));
+    // A key that ends at once takes the former one with it.
+    let at_once = keys(&[chain(1).remove(0), succession(1, 2, NOW)]);
+    assert_eq!(refusal_by(&at_once, &followed(0, &[]), NOW), Some(Refusal::KeyEnded));
+    assert_eq!(refusal_by(&at_once, &followed(1, &chain(1)), NOW), Some(Refusal::KeyEnded));
+    assert_eq!(refusal_by(&at_once, &followed(2, &[]), NOW), None);
+}
+
+#[test]
+fn the_first_successor_that_is_learned_is_the_only_one() {
+    let known = keys(&chain(1));
+    let rival = succession(0, 9, NOW);
+    assert_eq!(
+        refusal_by(&known, &followed(9, std::slice::from_ref(&rival)), NOW),
+        Some(Refusal::OtherSuccession)
+    );
+    assert_eq!(known.extended(network(), &[rival]), Err(Refusal::OtherSuccession));
+    // Another end of the same successor changes nothing.
+    let later = succession(0, 1, NOW.plus(99 * DAY));
+    assert_eq!(known.extended(network(), &[later]), Ok(known.clone()));
+    // A shorter chain takes nothing back, and a longer one is learned.
+    assert_eq!(keys(&chain(3)).extended(network(), &chain(1)), Ok(keys(&chain(3))));
+    assert_eq!(known.extended(network(), &chain(3)), Ok(keys(&chain(3))));
+    // What is not signed is no rival.
+    let mut forged = succession(0, 9, NOW).to_bytes();
+    forged[100] ^= 1;
+    let forged = Succession::parse(&forged).expect("the form is right");
+    assert_eq!(known.extended(network(), &[forged]), Err(Refusal::Issuer));
+}
+
+#[test]
+fn successions_that_do_not_lead_on_count_for_nothing() {
+    let first = NetworkKeys::new(secret().public());
+    let foreign: NetworkId = "8056c2e21c000002".parse().expect("a managed ID");
+    let other = Succession::sign(&secret(), foreign, nth_secret(1).public(), NOW);
+    let back = succession(1, 0, NOW);
+    let own = succession(0, 0, NOW);
+    for wrong in [
+        vec![succession(1, 2, NOW)],
+        vec![chain(2).remove(1), chain(1).remove(0)],
+        vec![chain(1).remove(0), chain(1).remove(0)],
+        vec![chain(1).remove(0), back],
+        vec![other],
+        vec![own],
+    ] {
+        assert_eq!(first.extended(network(), &wrong), Err(Refusal::Issuer), "{wrong:?}");
+    }
+    // One byte of a good one.
+    let good = chain(1).remove(0);
+    for at in 0..Succession::LEN {
+        let mut bytes = good.to_bytes();
+        assert!(Succession::parse(&bytes[..at]).is_err());
+        bytes[at] ^= 1;
+        let counts = Succession::parse(&bytes).is_ok_and(|read| first.extended(network(), &[read]).is_ok());
+        assert!(!counts, "byte {at}");
+    }
+    assert!(Succession::parse(&[good.to_bytes(), vec![0]].concat()).is_err());
+}
+
+#[test]
+fn credentials_have_one_to_three_successions_or_no_field_of_them() {
+    let one = followed(1, &chain(1)).to_bytes();
+    for count in [0, 2, 3, 4, 255] {
+        let mut bytes = one.clone();
+        bytes[34] = count;
+        assert!(Credentials::parse(&bytes).is_err(), "{count}");
+    }
+    let mut none = credentials().to_bytes();
+    none[1] |= 2;
+    none.insert(34, 0);
+    assert!(Credentials::parse(&none).is_err(), "an empty field is another form");
+    let mut four = followed(3, &chain(3)).to_bytes();
+    four[34] = 4;
+    let link = succession(3, 4, NOW).to_bytes();
+    four.splice(35 + 3 * Succession::LEN..35 + 3 * Succession::LEN, link);
+    assert!(Credentials::parse(&four).is_err());
+    for unknown in [4, 8, 128] {
+        let mut bytes = one.clone();
+        bytes[1] |= unknown;
+        assert!(Credentials::parse(&bytes).is_err());
+    }
+}
+
+/// Bytes of the format as docs/reference/PROTOCOL.md has it, from these keys.
+#[test]
+fn a_succession_is_written_as_described() {
+    let signed = succession(0, 1, NOW);
+    let bytes = signed.to_bytes();
+    assert_eq!(bytes[..32], *nth_secret(1).public().as_bytes());
+    assert_eq!(bytes[32..40], NOW.as_millis().to_be_bytes());
+    let message =
+        [b"peersock succession v1".as_slice(), &network().as_u64().to_be_bytes(), &bytes[..40]].concat();
+    assert_eq!(bytes[40..], secret().sign(&message));
+    // OpenSSL signs the message so.
+    let openssl = concat!(
+        "9b8a01b32f2c4478083a7bf522acf4e87fd814d9c618c9274129d5b344653894",
+        "ca96cbfd7a903be62248b119dce73f7b12d4b906a73c77db081128447aeac502"
+    );
+    assert_eq!(data_encoding::HEXLOWER.encode(&bytes[40..]), openssl);
 }
 
 /// Returns why a node with these credentials is no member.
@@ -175,14 +353,14 @@ fn a_removal_ends_what_the_machine_has_signed_until_then() {
 
 #[test]
 fn heads_name_one_set_and_their_issuer() {
-    let (key, network) = (secret().public(), network());
+    let (key, network) = (NetworkKeys::new(secret().public()), network());
     let mut set = Revocations::default();
     set.add(identity(3).node_id(), Revocation { min_serial: serial(), until: NOW.plus(DAY) });
     let head = Head::sign(&identity(2), delegation(), network, 7, NOW, &set);
     let none = Revocations::default();
     assert_eq!(Head::parse(&head.to_bytes()), Ok(head.clone()));
     assert_eq!(head.to_bytes().len(), Head::LEN);
-    assert_eq!(head.verify(&key, network, NOW, &none), Ok(()));
+    assert_eq!(head.verify(&key, network, NOW, &none), Ok(secret().public()));
     assert_eq!(head.read_set(&set.to_bytes()), Some(set.clone()));
     assert_eq!(head.read_set(&[]), None);
 
@@ -235,14 +413,20 @@ fn the_largest_credentials_leave_room_in_a_datagram() {
         serial(),
         DAY,
     ));
+    assert_eq!(largest.to_bytes().len(), Credentials::MAX_LEN_ALONE);
+    let largest = largest.with_successions(&chain(3));
     assert_eq!(largest.to_bytes().len(), Credentials::MAX_LEN);
-    const { assert!(Credentials::MAX_LEN <= 900) };
+    const { assert!(Credentials::MAX_LEN_ALONE <= 900) };
+    // As shown, and as the answer to a question for a program, which has no successions.
+    const { assert!(1 + Credentials::MAX_LEN + DATA_OVERHEAD <= 1200) };
+    const { assert!(6 + 1 + PublicIdentity::LEN + Credentials::MAX_LEN_ALONE + DATA_OVERHEAD <= 1200) };
     assert_eq!(Credentials::parse(&largest.to_bytes()), Ok(largest));
 }
 
 #[test]
 fn each_altered_byte_is_noticed() {
-    for (good, holder) in [(credentials(), identity(3)), (process(DAY), identity(4))] {
+    let two = followed(2, &chain(2));
+    for (good, holder) in [(credentials(), identity(3)), (process(DAY), identity(4)), (two, identity(3))] {
         let bytes = good.to_bytes();
         for at in 0..bytes.len() {
             let mut altered = bytes.clone();
@@ -370,6 +554,7 @@ proptest! {
         ipv6 in prop::option::of(1..=250_u8),
         node: [u8; 32],
         serial: u64,
+        keys in 0..=3_u8,
         seconds in 0..10_000_000_u64,
     ) {
         let grant = Grant {
@@ -389,6 +574,7 @@ proptest! {
             Certificate::sign(&identity(2), network(), grant, serial, Duration::from_secs(seconds));
         prop_assume!(signed.is_ok());
         let credentials = Credentials::new(secret().public(), delegation(), signed.expect("signed"));
+        let credentials = credentials.with_successions(&chain(keys));
         let bytes = credentials.to_bytes();
         prop_assert_eq!(Credentials::parse(&bytes), Ok(credentials));
     }
@@ -396,7 +582,7 @@ proptest! {
     #[test]
     fn what_parses_is_what_would_be_written(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         // Most bytes begin like real ones, so that parsing gets further than the first field.
-        let mut real = process(DAY).to_bytes();
+        let mut real = process(DAY).with_successions(&chain(bytes.len() as u8 % 4)).to_bytes();
         let at = bytes.len() % real.len();
         real.truncate(at);
         real.extend_from_slice(&bytes);

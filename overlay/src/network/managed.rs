@@ -12,7 +12,7 @@ use crate::crypto::hash;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::membership::{
     Admission, Answer, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Grant, Head, MemberName,
-    NetworkKey, ProcessCertificate, Refusal, Revocations, Serial, Token, UnixTime,
+    NetworkKey, NetworkKeys, ProcessCertificate, Refusal, Revocations, Serial, Succession, Token, UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -35,9 +35,11 @@ const MAX_FOUND: usize = 64;
 pub struct ManagedNetwork {
     /// ID of kind [`NetworkKind::Managed`](crate::NetworkKind::Managed).
     pub id: NetworkId,
-    /// Key whose stretched hash is the ID. Without it nobody is admitted; see
+    /// First key, whose stretched hash is the ID. Without it nobody is admitted; see
     /// [`Endpoint::set_network_key`](crate::Endpoint::set_network_key).
     pub key: Option<NetworkKey>,
+    /// Successions of that key that this node has learned. They are ignored if one is not signed right.
+    pub successions: Vec<Succession>,
     /// Credentials of this node; `None` until a controller has admitted it.
     pub credentials: Option<Credentials>,
     /// Request for credentials, repeated until a controller has decided, and for each renewal.
@@ -72,6 +74,7 @@ impl ManagedNetwork {
         Self {
             id,
             key: None,
+            successions: Vec::new(),
             credentials: None,
             request: CertifyRequest::default(),
             controllers: Vec::new(),
@@ -105,6 +108,8 @@ pub(crate) struct OwnCredentials {
 struct Issuer {
     /// Newest delegation, whose signature is right.
     delegation: Delegation,
+    /// Network key that has signed it; `None` if that is not known since a restart.
+    signer: Option<NetworkKey>,
     /// Newest time that the issuer has signed in a statement that counts.
     claimed: UnixTime,
     /// The same, but never later than this node's clock was then.
@@ -113,11 +118,24 @@ struct Issuer {
     offset: Option<i64>,
 }
 
+/// Newest head of an issuer.
+#[derive(Debug)]
+struct KnownHead {
+    /// The head, with the bytes of its set.
+    signed: (Head, Arc<[u8]>),
+    /// Network key that has made the issuer; `None` if that is not known since a restart.
+    signer: Option<NetworkKey>,
+}
+
 /// Everything that changes in a managed network, as one node knows it.
 #[derive(Debug)]
 pub struct Membership {
     id: NetworkId,
-    key: Option<NetworkKey>,
+    keys: Option<NetworkKeys>,
+    /// True if a key was learned that the layer above has not followed yet.
+    has_new_key: bool,
+    /// True once somebody has shown another successor of a known key.
+    is_contested: bool,
     own: Option<OwnCredentials>,
     /// Credentials that came with the network's description, until the node is known.
     given: Option<Credentials>,
@@ -131,14 +149,14 @@ pub struct Membership {
     issuers: BTreeMap<NodeId, Issuer>,
     /// Milliseconds by which this node's clock is behind the issuers' that have answered.
     offset: i64,
-    /// Newest serial of a delegation. The network key has signed it, so no issuer can lead it.
+    /// Newest serial of a delegation. A network key has signed it, so no issuer can lead it.
     delegated: UnixTime,
     /// Newest signed time of earlier runs that this node's clock had reached.
     kept: UnixTime,
     revoked: Revocations,
     /// Newest head of each issuer that is not revoked, with the bytes of its set. An issuer's epochs order
     /// its own heads alone, so that no stolen key hides what others sign.
-    heads: BTreeMap<NodeId, (Head, Arc<[u8]>)>,
+    heads: BTreeMap<NodeId, KnownHead>,
     /// Members that have shown their credentials in a session.
     admitted: BTreeMap<NodeId, Admission>,
     /// Members and programs that others have named, by node and machine. They have to show their credentials
@@ -148,17 +166,25 @@ pub struct Membership {
 
 impl Membership {
     pub(super) fn new(network: &ManagedNetwork) -> Self {
+        let keys = network.key.map(|key| {
+            let first = NetworkKeys::new(key);
+            first.extended(network.id, &network.successions).unwrap_or(first)
+        });
         let (mut heads, mut revoked) = (BTreeMap::new(), network.others.clone());
         for (head, bytes) in network.revocations.iter().take(MAX_CONTROLLERS) {
             if let Some(set) = head.read_set(bytes) {
                 revoked.merge(&set);
-                heads.insert(head.issuer(), (head.clone(), Arc::clone(bytes)));
+                let signer = keys.as_ref().and_then(|keys| signer_of(keys, head.delegation(), network.id));
+                let signed = (head.clone(), Arc::clone(bytes));
+                heads.insert(head.issuer(), KnownHead { signed, signer });
             }
         }
-        let given: Vec<Head> = heads.values().map(|(head, _)| head.clone()).collect();
+        let given: Vec<_> = heads.values().map(|known| (known.signed.0.clone(), known.signer)).collect();
         let mut membership = Self {
             id: network.id,
-            key: network.key,
+            keys,
+            has_new_key: false,
+            is_contested: false,
             own: None,
             given: network.credentials.clone(),
             request: network.request.clone(),
@@ -175,16 +201,66 @@ impl Membership {
             admitted: BTreeMap::new(),
             found: BTreeMap::new(),
         };
-        for head in given {
-            membership.learn(head.delegation(), head.time(), None);
+        for (head, signer) in given {
+            membership.learn(head.delegation(), signer, head.time(), None);
         }
         membership.forget_heads(None);
         membership
     }
 
-    /// Returns the network key, once it is known.
+    /// Returns the network's first key, once it is known.
     pub fn key(&self) -> Option<&NetworkKey> {
-        self.key.as_ref()
+        self.keys.as_ref().map(NetworkKeys::first)
+    }
+
+    /// Returns all keys of the network that are known, once the first one is.
+    pub fn keys(&self) -> Option<&NetworkKeys> {
+        self.keys.as_ref()
+    }
+
+    /// Returns true once somebody has shown another successor of a known key than the known one. Then
+    /// somebody else has that key.
+    pub fn is_contested(&self) -> bool {
+        self.is_contested
+    }
+
+    /// Returns true if a key was learned since the last call.
+    pub(crate) fn take_new_key(&mut self) -> bool {
+        std::mem::take(&mut self.has_new_key)
+    }
+
+    /// Checks that a network key still makes issuers at a time. An unknown one counts as before.
+    fn check_key(&self, signer: Option<&NetworkKey>, now: UnixTime) -> Result<(), Refusal> {
+        self.keys.as_ref().zip(signer).map_or(Ok(()), |(keys, signer)| keys.check(signer, now))
+    }
+
+    /// Returns when the credentials of a member end, or the key that has made its issuer.
+    pub(crate) fn end_of(&self, admission: &Admission) -> UnixTime {
+        let key_end = self.keys.as_ref().and_then(|keys| keys.end_of(admission.signer()));
+        key_end.map_or(admission.end(), |end| end.min(admission.end()))
+    }
+
+    /// Checks the signatures of credentials, and learns the keys that they show.
+    fn authenticate(&mut self, credentials: &Credentials, holder: &NodeId) -> Result<Admission, Refusal> {
+        let known = self.keys.as_ref().ok_or(Refusal::OtherNetwork)?;
+        match credentials.authenticate_by(known, self.id, holder) {
+            Ok((admission, keys)) => {
+                // Also if the credentials have ended: who has signed the keys does not depend on that.
+                self.has_new_key |= keys.successions().len() > known.successions().len();
+                self.keys = Some(keys);
+                Ok(admission)
+            }
+            Err(refusal) => {
+                if refusal == Refusal::OtherSuccession && !std::mem::replace(&mut self.is_contested, true) {
+                    tracing::warn!(
+                        network = %self.id,
+                        "a key of the network has signed two successors: somebody else has it; this node \
+                         keeps the successor that it has learned first"
+                    );
+                }
+                Err(refusal)
+            }
+        }
     }
 
     /// Returns this node's credentials.
@@ -204,7 +280,7 @@ impl Membership {
 
     /// Returns the newest head of each issuer, with the bytes of its set.
     pub fn heads(&self) -> impl Iterator<Item = &(Head, Arc<[u8]>)> {
-        self.heads.values()
+        self.heads.values().map(|known| &known.signed)
     }
 
     /// Returns the head that was signed last.
@@ -273,7 +349,11 @@ impl Membership {
 
     /// Returns the newest time that two issuers have signed, or the only issuer.
     fn agreed(&self) -> UnixTime {
-        let counting = self.issuers.values().filter(|issuer| self.delegated < issuer.delegation.end());
+        let counts = |issuer: &&Issuer| {
+            let is_key = self.check_key(issuer.signer.as_ref(), self.delegated).is_ok();
+            is_key && self.delegated < issuer.delegation.end()
+        };
+        let counting = self.issuers.values().filter(counts);
         let mut claimed: Vec<UnixTime> = counting.map(|issuer| issuer.claimed).collect();
         // The newest one alone may be a liar's.
         claimed.sort_unstable();
@@ -291,7 +371,9 @@ impl Membership {
 
     /// Judges statements whose signatures are right.
     pub(crate) fn verdict(&self, admission: &Admission, unix_time: Duration) -> Result<(), Refusal> {
-        admission.check(self.time_for(admission.signed_time(), unix_time), &self.revoked)
+        let time = self.time_for(admission.signed_time(), unix_time);
+        admission.check(time, &self.revoked)?;
+        self.check_key(Some(admission.signer()), time)
     }
 
     pub(crate) fn own(&self) -> Option<&OwnCredentials> {
@@ -359,7 +441,7 @@ impl Membership {
     /// Returns the newest head of the issuer whose node ID begins with these bytes.
     pub(crate) fn head_by(&self, issuer: [u8; 8]) -> Option<&Head> {
         let is_meant = |node: &NodeId| node.as_bytes().starts_with(&issuer);
-        self.heads.iter().find(|(node, _)| is_meant(node)).map(|(_, (head, _))| head)
+        self.heads.iter().find(|(node, _)| is_meant(node)).map(|(_, known)| &known.signed.0)
     }
 
     /// Returns the bytes of the set that a head is about, if another issuer has signed the same.
@@ -382,10 +464,27 @@ impl Membership {
         // By both clocks, because a controller may be wrong about the time.
         let now = unix_time.map(|own| self.time(own).min(own.into()));
         let mut heads = std::mem::take(&mut self.heads);
-        heads.retain(|_, (head, _)| {
-            !self.is_void(head) && now.is_none_or(|now| now < head.delegation().end())
+        heads.retain(|_, KnownHead { signed: (head, _), signer }| {
+            let lasts = |now| now < head.delegation().end() && self.check_key(signer.as_ref(), now).is_ok();
+            !self.is_void(head) && now.is_none_or(lasts)
         });
         self.heads = heads;
+        if let Some(now) = now {
+            self.forget_former_keys(now);
+        }
+    }
+
+    /// Forgets the issuers of former network keys, and what those keys have said about the time.
+    fn forget_former_keys(&mut self, now: UnixTime) {
+        let before = self.issuers.len();
+        let mut issuers = std::mem::take(&mut self.issuers);
+        issuers.retain(|_, issuer| self.check_key(issuer.signer.as_ref(), now).is_ok());
+        self.issuers = issuers;
+        if self.issuers.len() < before {
+            let serials = self.issuers.values().map(|issuer| issuer.delegation.serial().time());
+            self.delegated = serials.max().unwrap_or_default();
+            self.choose_offset();
+        }
     }
 
     /// Returns the issuer whose head gives way to another one's: that with the oldest delegation, so that all
@@ -395,15 +494,15 @@ impl Membership {
             return Ok(None);
         }
         let serial = |head: &Head| head.delegation().serial();
-        let oldest = self.heads.iter().min_by_key(|(_, (known, _))| serial(known));
-        match oldest.filter(|(_, (known, _))| serial(known) < serial(head)) {
+        let oldest = self.heads.iter().min_by_key(|(_, known)| serial(&known.signed.0));
+        match oldest.filter(|(_, known)| serial(&known.signed.0) < serial(head)) {
             Some((node, _)) => Ok(Some(*node)),
             None => Err(Refusal::Issuer),
         }
     }
 
     pub(crate) fn set_key(&mut self, key: NetworkKey) {
-        self.key = Some(key);
+        self.keys = Some(NetworkKeys::new(key));
     }
 
     /// Corrects this node's clock by a controller's that has answered. Returns true if that changes the time.
@@ -418,8 +517,9 @@ impl Membership {
         let matters = |millis: i64| millis.unsigned_abs() > CLOCKS_AGREE.unsigned_abs();
         let offset = offset.ok().filter(|&offset| matters(offset)).unwrap_or(0);
         let ends_members = || {
-            let ends =
-                |known: &Admission| known.end() <= controller && self.verdict(known, unix_time).is_ok();
+            let ends = |known: &Admission| {
+                self.end_of(known) <= controller && self.verdict(known, unix_time).is_ok()
+            };
             self.admitted.values().any(ends)
         };
         if offset > self.offset.max(0) && !self.is_behind(own) && ends_members() {
@@ -445,10 +545,10 @@ impl Membership {
         // A controller that says an earlier time than others have signed gains nothing by that.
         let at = answer.time().map_or_else(|| self.time(unix_time), |time| time.max(self.signed_time()));
         if let Answer::Certified { credentials, .. } = answer {
-            let key = self.key.ok_or(Refusal::OtherNetwork)?;
-            let admission = credentials.authenticate(&key, self.id, own)?;
+            let admission = self.authenticate(credentials, own)?;
             admission.check(at, &self.revoked)?;
-            self.learn(credentials.delegation(), UnixTime::default(), None);
+            self.check_key(Some(admission.signer()), at)?;
+            self.learn(credentials.delegation(), Some(*admission.signer()), UnixTime::default(), None);
         }
         if self.speaks_for(node, answer) {
             return Ok(());
@@ -457,7 +557,7 @@ impl Membership {
         match (issuer.delegation.rights().issues, at < issuer.delegation.end()) {
             (false, _) => Err(Refusal::Issuer),
             (_, false) => Err(Refusal::IssuerExpired),
-            _ => Ok(()),
+            _ => self.check_key(issuer.signer.as_ref(), at),
         }
     }
 
@@ -486,28 +586,41 @@ impl Membership {
     }
 
     /// Learns an issuer, and the time of what it has signed, from a statement whose signatures are right.
-    fn learn(&mut self, delegation: &Delegation, signed: UnixTime, unix_time: Option<Duration>) {
+    fn learn(
+        &mut self,
+        delegation: &Delegation,
+        signer: Option<NetworkKey>,
+        signed: UnixTime,
+        unix_time: Option<Duration>,
+    ) {
         let node = delegation.issuer().node_id();
         self.delegated = self.delegated.max(delegation.serial().time());
         if self.revoked.covers(&node, delegation.serial()) {
             self.revoked.keep(&node, delegation.end());
             return;
         }
+        let keys = self.keys.clone();
+        // What a later key says goes before whatever a former one, which may be stolen, has signed for later.
+        let age = |signer: Option<NetworkKey>, delegation: &Delegation| {
+            let rank = keys.as_ref().zip(signer).and_then(|(keys, signer)| keys.rank(&signer));
+            (rank, delegation.serial())
+        };
         // Only the network key makes issuers, so nobody can push the others out at will.
         if !self.issuers.contains_key(&node) && self.issuers.len() >= MAX_CONTROLLERS {
-            let oldest = self.issuers.iter().min_by_key(|(_, one)| one.delegation.serial());
+            let oldest = self.issuers.iter().min_by_key(|(_, one)| age(one.signer, &one.delegation));
             if let Some(oldest) = oldest.map(|(node, _)| *node) {
                 self.issuers.remove(&oldest);
             }
         }
         let issuer = self.issuers.entry(node).or_insert_with(|| Issuer {
             delegation: delegation.clone(),
+            signer,
             claimed: UnixTime::default(),
             confirmed: UnixTime::default(),
             offset: None,
         });
-        if issuer.delegation.serial() < delegation.serial() {
-            issuer.delegation = delegation.clone();
+        if age(issuer.signer, &issuer.delegation) < age(signer, delegation) {
+            (issuer.delegation, issuer.signer) = (delegation.clone(), signer);
         }
         issuer.claimed = issuer.claimed.max(signed);
         let confirmed = unix_time.map_or(UnixTime::default(), |own| signed.min(UnixTime::from(own)));
@@ -534,9 +647,13 @@ impl Membership {
         node: &NodeId,
         unix_time: Option<Duration>,
     ) -> Result<(), Refusal> {
-        let key = self.key.unwrap_or(*credentials.key());
-        let admission = credentials.authenticate(&key, self.id, node)?;
-        self.key = Some(key);
+        let is_known = self.keys.is_some();
+        self.keys.get_or_insert_with(|| NetworkKeys::new(*credentials.key()));
+        let admission = self.authenticate(credentials, node).inspect_err(|_| {
+            if !is_known {
+                self.keys = None;
+            }
+        })?;
         self.note(&admission, unix_time);
         let bytes: Arc<[u8]> = credentials.to_bytes().into();
         self.own = Some(OwnCredentials { digest: digest(&bytes), bytes, admission });
@@ -602,10 +719,13 @@ impl Membership {
         holder: &NodeId,
         unix_time: Duration,
     ) -> Result<Admission, Refusal> {
-        let key = self.key.ok_or(Refusal::OtherNetwork)?;
-        let admission = credentials.authenticate(&key, self.id, holder)?;
+        let admission = self.authenticate(credentials, holder)?;
+        let time = self.time_for(admission.signed_time(), unix_time);
+        // First, because a former key says nothing about the time any more.
+        self.check_key(Some(admission.signer()), time)?;
+        let signer = Some(*admission.signer());
         // The network key's word about the time counts whatever the issuer has made of it.
-        self.learn(admission.credentials().delegation(), UnixTime::default(), None);
+        self.learn(admission.credentials().delegation(), signer, UnixTime::default(), None);
         match self.verdict(&admission, unix_time) {
             Ok(()) => self.note(&admission, Some(unix_time)),
             Err(Refusal::Revoked) => {
@@ -623,7 +743,8 @@ impl Membership {
 
     /// Learns the time and the issuer from credentials that count.
     fn note(&mut self, admission: &Admission, unix_time: Option<Duration>) {
-        self.learn(admission.credentials().delegation(), admission.signed_time(), unix_time);
+        let signer = Some(*admission.signer());
+        self.learn(admission.credentials().delegation(), signer, admission.signed_time(), unix_time);
         self.note_issuer(admission);
     }
 
@@ -655,27 +776,28 @@ impl Membership {
             return Ok(false);
         }
         self.displaced(head)?;
-        let key = self.key.as_ref().ok_or(Refusal::OtherNetwork)?;
+        let keys = self.keys.as_ref().ok_or(Refusal::OtherNetwork)?;
         let time = self.time_for(head.time().max(head.delegation().serial().time()), unix_time);
-        head.verify(key, self.id, time, &self.revoked).map(|()| true)
+        head.verify(keys, self.id, time, &self.revoked).map(|_| true)
     }
 
     /// Returns true if a head with this epoch and digest is newer than the known one of its issuer.
     fn lacks(&self, issuer: &NodeId, epoch: u64, digest: [u8; 8]) -> bool {
-        self.heads.get(issuer).is_none_or(|(head, _)| head.is_older_than(epoch, digest))
+        self.heads.get(issuer).is_none_or(|known| known.signed.0.is_older_than(epoch, digest))
     }
 
     /// Takes over a head whose signatures are right, with its set. Returns the nodes that are admitted no
     /// longer; `None` if the bytes are not the head's set.
     pub(crate) fn take_head(&mut self, head: &Head, set: &[u8], unix_time: Duration) -> Option<Vec<NodeId>> {
         let revocations = head.read_set(set)?;
+        let signer = self.keys.as_ref().and_then(|keys| signer_of(keys, head.delegation(), self.id));
         // Merged and not replaced, because no head may take a revocation back.
         self.revoked.merge(&revocations);
         if self.lacks(&head.issuer(), head.epoch(), head.digest())
             && let Ok(displaced) = self.displaced(head)
         {
             displaced.and_then(|node| self.heads.remove(&node));
-            self.heads.insert(head.issuer(), (head.clone(), set.into()));
+            self.heads.insert(head.issuer(), KnownHead { signed: (head.clone(), set.into()), signer });
         }
         // A stolen key can sign any number of sets. What is in nobody's newest one gives way then.
         if self.revoked.len() > MAX_OBSERVED {
@@ -687,7 +809,7 @@ impl Membership {
         }
         // By both clocks, because a controller may be wrong about the time.
         self.revoked.forget(self.time(unix_time).min(unix_time.into()));
-        self.learn(head.delegation(), head.time(), Some(unix_time));
+        self.learn(head.delegation(), signer, head.time(), Some(unix_time));
         // Its answers count no more than its certificates.
         let revoked = &self.revoked;
         let issuers = &self.issuers;
@@ -731,6 +853,13 @@ const CATCH_UP: Duration = Duration::from_secs(86_400);
 
 /// Difference of two clocks in milliseconds that counts as none.
 const CLOCKS_AGREE: i64 = 30_000;
+
+/// Returns the key that has signed a delegation whose signature was checked before.
+fn signer_of(keys: &NetworkKeys, delegation: &Delegation, network: NetworkId) -> Option<NetworkKey> {
+    // Without a check, because there is no other key.
+    let is_only = keys.successions().is_empty();
+    if is_only { Some(*keys.first()) } else { keys.signer_of(delegation, network).ok() }
+}
 
 fn serial(admission: &Admission) -> Serial {
     admission.credentials().certificate().serial()
@@ -858,7 +987,7 @@ impl Policy for Managed {
     fn is_described_by(&self, config: &NetworkConfig) -> bool {
         let NetworkConfig::Managed(network) = config else { return false };
         // One that is not known yet may be any.
-        let (named, known) = (network.key, self.membership.key);
+        let (named, known) = (network.key, self.membership.key().copied());
         network.id == self.membership.id && named.zip(known).is_none_or(|(named, known)| named == known)
     }
 

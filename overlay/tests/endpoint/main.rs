@@ -31,6 +31,7 @@ mod recovery;
 mod referrals;
 mod reflection;
 mod roots;
+mod rotation;
 mod scarce;
 mod seat;
 mod signals;

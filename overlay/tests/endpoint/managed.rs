@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Grant, Head, NetworkSecret,
-    Question, Refusal, Revocation, Revocations, Rights, Serial, Token, UnixTime,
+    Question, Refusal, Revocation, Revocations, Rights, Serial, Succession, Token, UnixTime,
 };
 use peersock_overlay::wire::MembershipMessage;
 use peersock_overlay::{
@@ -20,12 +20,15 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// Identity of the controller in these tests.
 pub(super) const CONTROLLER: u8 = 9;
 
+/// Seed of the network's first key.
+const FIRST_KEY: u8 = 77;
+
 pub(super) fn id() -> NetworkId {
     "8056c2e21c000001".parse().expect("a managed ID")
 }
 
 pub(super) fn secret() -> NetworkSecret {
-    NetworkSecret::from_seed(&[77; 32])
+    NetworkSecret::from_seed(&[FIRST_KEY; 32])
 }
 
 pub(super) fn node_id(identity: u8) -> NodeId {
@@ -36,6 +39,9 @@ pub(super) fn node_id(identity: u8) -> NodeId {
 pub(super) struct Authority {
     identity: Identity,
     delegation: Delegation,
+    /// Successions from the network's first key on, and the seed of the last one.
+    successions: Vec<Succession>,
+    key: u8,
     lifetime: Duration,
     epoch: u64,
     revoked: Revocations,
@@ -51,7 +57,25 @@ impl Authority {
         let identity = Identity::from_seed(&[identity; 32]);
         let serial = Serial::next(UnixTime::from(UNIX_TIME), None);
         let delegation = Delegation::sign(&secret(), id(), *identity.public(), serial, lasts, Rights::ALL);
-        Self { identity, delegation, lifetime: DAY, epoch: 0, revoked: Revocations::default() }
+        let (successions, lifetime, revoked) = (Vec::new(), DAY, Revocations::default());
+        Self { identity, delegation, successions, key: FIRST_KEY, lifetime, epoch: 0, revoked }
+    }
+
+    /// Returns the issuer with certificates that last for this time.
+    pub(super) fn lasting(self, lifetime: Duration) -> Self {
+        Self { lifetime, ..self }
+    }
+
+    /// Replaces the network's key by that of another seed, and renews the delegation by it. The former key
+    /// counts until `end`. Times are after the start.
+    pub(super) fn rekey(&mut self, seed: u8, at: Duration, end: Duration) {
+        let [former, next] = [self.key, seed].map(|seed| NetworkSecret::from_seed(&[seed; 32]));
+        let end = UnixTime::from(UNIX_TIME + end);
+        self.successions.push(Succession::sign(&former, id(), next.public(), end));
+        self.key = seed;
+        let serial = Serial::next(UnixTime::from(UNIX_TIME + at), None);
+        let issuer = *self.identity.public();
+        self.delegation = Delegation::sign(&next, id(), issuer, serial, 365 * DAY, Rights::ALL);
     }
 
     /// Returns credentials that are signed at `at` after the start.
@@ -64,7 +88,9 @@ impl Authority {
     fn sign(&self, grant: Grant, at: Duration) -> Credentials {
         let serial = Serial::next(UnixTime::from(UNIX_TIME + at), None);
         let signed = Certificate::sign(&self.identity, id(), grant, serial, self.lifetime);
-        Credentials::new(secret().public(), self.delegation.clone(), signed.expect("a good grant"))
+        let credentials =
+            Credentials::new(secret().public(), self.delegation.clone(), signed.expect("a good grant"));
+        credentials.with_successions(&self.successions)
     }
 
     /// Revokes what was signed for a node until `at` after the start.

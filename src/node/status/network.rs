@@ -40,6 +40,10 @@ pub struct NetworkStatus {
     /// each.
     #[serde(default)]
     pub signed_epoch: Option<u64>,
+    /// True once somebody has shown another successor of a key of the network than the one that this node
+    /// has learned. Then somebody else has that key.
+    #[serde(default)]
+    pub key_contested: bool,
     /// This node's addresses in the network, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
     /// Members known, without this node: the sum of the three fields below.
@@ -92,6 +96,7 @@ pub(super) fn network(
         serves,
         name: info.name,
         signed_epoch: info.signed_epoch,
+        key_contested: info.is_key_contested,
         addresses: info.addresses,
         // Summed here, because the overlay's numbers may have changed since the peers were listed.
         peers: connected + known + gone,

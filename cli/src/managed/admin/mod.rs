@@ -43,6 +43,11 @@ impl OfNetwork {
         stores::open(&self.state.path()?, self.network.as_deref())
     }
 
+    /// Tells a controller of the network's keys that its machine has learned as a member.
+    pub(super) fn learn_keys(&self, controller: &mut Controller) -> Outcome {
+        stores::learn_keys(&self.state.path()?, controller)
+    }
+
     /// Opens the controller of a network that another argument names, unless one is named by -n.
     fn open_for(&self, network: Option<NetworkId>) -> Outcome<Controller> {
         let of_text = network.map(|id| id.to_string());
@@ -65,7 +70,7 @@ impl OfNetwork {
 }
 
 /// Node and controller of a network on the controller's machine.
-enum Here {
+pub(super) enum Here {
     Nobody,
     /// A node or a controller whose process is stopped, or very busy; for people.
     Silent(String),
@@ -73,7 +78,7 @@ enum Here {
 }
 
 /// Looks at the node that serves the network here, as far as it shows, and at its controller.
-fn served(of: &OfNetwork, controller: &Controller) -> Outcome<Here> {
+pub(super) fn served(of: &OfNetwork, controller: &Controller) -> Outcome<Here> {
     let network = controller.network();
     // Other programs' nodes are in the network, too.
     let is_served =
