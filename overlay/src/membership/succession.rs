@@ -83,7 +83,8 @@ impl Succession {
 /// Keys of a network: the first one, to which its ID is bound for ever, and those that have followed it. The
 /// signatures of all successions were checked.
 ///
-/// The first successor of a key that a node learns is the only one that it accepts.
+/// The first successor of a key that a node learns is the only one that it accepts. The end of a key can come
+/// earlier, and never later.
 ///
 /// ```
 /// use peersock_overlay::NetworkId;
@@ -149,8 +150,12 @@ impl NetworkKeys {
                 return Err(Refusal::Issuer);
             }
             match known {
-                // Of two ends, the one counts that was learned first.
-                Some(known) if known.key == link.key => {}
+                // Of two ends the earlier one counts, so that a thief of the old key gains no time for it.
+                Some(known) if known.key == link.key => {
+                    if link.end < known.end {
+                        keys.successions[at] = link.clone();
+                    }
+                }
                 // Behind the check of the signature, so that only the holder of the key can alarm people.
                 Some(_) => return Err(Refusal::OtherSuccession),
                 // Each key has one end, so none can come twice.

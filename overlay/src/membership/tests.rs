@@ -146,9 +146,18 @@ fn the_first_successor_that_is_learned_is_the_only_one() {
         Some(Refusal::OtherSuccession)
     );
     assert_eq!(known.extended(network(), &[rival]), Err(Refusal::OtherSuccession));
-    // Another end of the same successor changes nothing.
+    // A later end of the same successor changes nothing, and an earlier one counts.
     let later = succession(0, 1, NOW.plus(99 * DAY));
     assert_eq!(known.extended(network(), &[later]), Ok(known.clone()));
+    let earlier = succession(0, 1, NOW);
+    let shortened = known.extended(network(), std::slice::from_ref(&earlier)).expect("the same successor");
+    assert_eq!(shortened.successions(), [earlier]);
+    assert_eq!(shortened.extended(network(), &chain(1)), Ok(shortened.clone()));
+    assert_eq!(
+        keys(&chain(3)).extended(network(), shortened.successions()).map(|keys| keys.last().to_owned()),
+        Ok(nth_secret(3).public()),
+        "what follows stays"
+    );
     // A shorter chain takes nothing back, and a longer one is learned.
     assert_eq!(keys(&chain(3)).extended(network(), &chain(1)), Ok(keys(&chain(3))));
     assert_eq!(known.extended(network(), &chain(3)), Ok(keys(&chain(3))));

@@ -246,7 +246,7 @@ impl Membership {
         match credentials.authenticate_by(known, self.id, holder) {
             Ok((admission, keys)) => {
                 // Also if the credentials have ended: who has signed the keys does not depend on that.
-                self.has_new_key |= keys.successions().len() > known.successions().len();
+                self.has_new_key |= keys != *known;
                 self.keys = Some(keys);
                 Ok(admission)
             }
