@@ -36,8 +36,13 @@ const FIRST_ACCEPT_CHECK: Duration = Duration::from_secs(2);
 const LAST_ACCEPT_CHECK: Duration = Duration::from_secs(60);
 
 /// Time for which an application can ask for the delivery of what it has written, after both directions have
-/// ended. Later, its peer is left to the connection, which gives up by itself once nobody has it open.
+/// ended. Later it gets an error, and the peer is left to the connection, which gives up by itself once nobody
+/// has it open.
 const MAX_DELIVERY_TIME: Duration = Duration::from_secs(60);
+
+/// Interval of looks at data that an application has not read after it has shut down both directions. Its
+/// closing is an event, and its reading is none.
+const UNREAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval of looks at the delivery of data, which causes no event while a direction is open.
 pub(crate) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(2);
@@ -90,8 +95,8 @@ pub(super) struct Stream {
     ended: bool,
     /// Set during a drain: exactly the bytes written before its start are taken.
     draining: bool,
-    /// Set once the application has closed its descriptor. After the peer's end, it may also have shut down
-    /// its direction, which looks the same.
+    /// Set once the application has closed its descriptor. It may also have shut down both directions, or its
+    /// own after the peer's end, which looks the same.
     hung_up: bool,
     /// Deadline of the wait for the last acknowledgement, once both directions have ended.
     delivering_until: Option<Instant>,
@@ -332,7 +337,6 @@ impl Stream {
                 Outcome::Ended
             }
             _ if self.hung_up && self.to_peer == Way::Ended => {
-                // The application had shut down its direction before it closed the descriptor.
                 self.reset_if_unread();
                 self.await_delivery()
             }
@@ -363,11 +367,14 @@ impl Stream {
         }
     }
 
-    /// Waits until the peer has acknowledged the written data and the end. Until then the application, which
-    /// may have shut down its direction only, can ask for the delivery (SIOCOUTQ, SO_ERROR).
+    /// Waits until the peer has acknowledged the written data and the end, after the application has closed
+    /// the descriptor or shut down both directions, which looks the same. Until then the application may ask
+    /// for the delivery (SIOCOUTQ, SO_ERROR).
     fn await_delivery(&mut self) -> Outcome {
-        let may_be_open = self.to_application == Way::Ended && !self.options.resets_on_close();
-        if !may_be_open || self.draining || self.left_unread {
+        // Looked at first: an application that closes meanwhile has left it unread then.
+        let has_unread = self.has_unread_by_application();
+        // The peer gets a reset for data that has not come so far, too.
+        if self.draining || self.left_unread() || self.connection.flow().readable() > 0 {
             return Outcome::Ended;
         }
         let now = Instant::now();
@@ -376,15 +383,23 @@ impl Stream {
             let _ = self.connection.shutdown(Shutdown::Write);
             now + MAX_DELIVERY_TIME
         });
-        // Both the last acknowledgement and a reset wake it. Registered first, because either may come now.
+        // Data, the last acknowledgement and a reset wake it. Registered first, because each may come now.
         self.connection.waiters().register(Interest::Read, &self.waker);
         match self.connection.flow().delivery() {
             Delivery::Lost(loss) => {
+                self.look_for_errors();
                 self.note_break(errno(loss.error));
                 Outcome::HasMore
             }
             // A reset may come until the end is acknowledged.
             Delivery::Pending if now < until => Outcome::WaitsUntil(until),
+            // The connection goes on to deliver. An application that still asks must not take that for done.
+            Delivery::Pending => {
+                self.note_break(Errno::TIMEDOUT);
+                Outcome::Ended
+            }
+            // The application has it open. If it closes it so, the peer must get a reset.
+            _ if has_unread => Outcome::WaitsUntil(now + UNREAD_CHECK_INTERVAL),
             _ => Outcome::Ended,
         }
     }
@@ -490,7 +505,8 @@ impl Stream {
         };
         let when = if was_open { When::Open } else { When::Closed };
         let is_own_attempt = matches!(self.origin, Origin::Opened(_));
-        Some(Ending { error, lost, when, is_own_attempt, is_noticed, is_untold: lost.is_some() })
+        let is_untold = lost.is_some() || error == Errno::TIMEDOUT;
+        Some(Ending { error, lost, when, is_own_attempt, is_noticed, is_untold })
     }
 
     /// Preserves the orderly end of the peer's data for the application although the node ends, if both sides
