@@ -36,8 +36,8 @@ const FIRST_ACCEPT_CHECK: Duration = Duration::from_secs(2);
 const LAST_ACCEPT_CHECK: Duration = Duration::from_secs(60);
 
 /// Time for which an application can ask for the delivery of what it has written, after both directions have
-/// ended. Later it gets an error, and the peer is left to the connection, which gives up by itself once nobody
-/// has it open.
+/// ended. Later it gets an error, and the peer is left to the connection, which gives up by itself once
+/// nobody has it open.
 const MAX_DELIVERY_TIME: Duration = Duration::from_secs(60);
 
 /// Interval of looks at data that an application has not read after it has shut down both directions. Its
@@ -373,14 +373,15 @@ impl Stream {
     fn await_delivery(&mut self) -> Outcome {
         // Looked at first: an application that closes meanwhile has left it unread then.
         let has_unread = self.has_unread_by_application();
-        // The peer gets a reset for data that has not come so far, too.
-        if self.draining || self.left_unread() || self.connection.flow().readable() > 0 {
+        if self.draining || self.left_unread() || self.connection.flow().is_reset_on_close() {
             return Outcome::Ended;
         }
         let now = Instant::now();
+        // Data that comes from now on resets the connection, as after closing.
+        let how = if self.to_application == Way::Ended { Shutdown::Write } else { Shutdown::Both };
         let until = *self.delivering_until.get_or_insert_with(|| {
             // The end follows the data. An error means that the connection has broken, as seen below.
-            let _ = self.connection.shutdown(Shutdown::Write);
+            let _ = self.connection.shutdown(how);
             now + MAX_DELIVERY_TIME
         });
         // Data, the last acknowledgement and a reset wake it. Registered first, because each may come now.

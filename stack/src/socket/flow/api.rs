@@ -225,8 +225,7 @@ impl Flow {
         // The timeouts of an orphaned connection start at the close, not at the last segment.
         inner.heard = inner.heard.max(time);
         inner.waiting = inner.waiting.map(|_| time);
-        // RFC 2525 2.17: a close with unread data must tell the peer that its data was lost.
-        let reset = inner.readable() > 0 || inner.discarded || inner.reset_on_close;
+        let reset = inner.is_reset_on_close();
         match inner.state() {
             // In SYN-SENT the peer has no connection that needs a reset.
             State::SynSent => self.unlink(&mut inner),
@@ -241,6 +240,11 @@ impl Flow {
             }
         }
         self.refresh(&mut inner, time);
+    }
+
+    /// Returns true if [`close`](Self::close) would reset the connection now.
+    pub fn is_reset_on_close(&self) -> bool {
+        self.lock().is_reset_on_close()
     }
 
     /// Stops receiving. Data that has arrived can still be read. If the peer has ended its side, that data is

@@ -335,6 +335,12 @@ impl Inner {
         self.said_read && self.readable() == 0 && !self.discarded
     }
 
+    /// Returns true if a close resets the connection. One with unread data must tell the peer that its data
+    /// was lost (RFC 2525 2.17).
+    fn is_reset_on_close(&self) -> bool {
+        self.readable() > 0 || self.discarded || self.reset_on_close
+    }
+
     /// Returns the connection while it is alive.
     fn live(&mut self) -> Option<&mut Connection> {
         if self.linked && self.time_wait.is_none() { self.connection.as_deref_mut() } else { None }
