@@ -675,10 +675,12 @@ impl Controller {
         let sealed = (!is_offline).then(|| self.keys.seal(words, rng));
         let own = *self.memory().identity.public();
         let is_member = self.memory().members.get(&own.node_id()).is_some_and(Member::is_member);
-        let (keys, links) = (self.keys.clone(), self.network_keys().successions().len());
+        let (keys, of_network) = (self.keys.clone(), self.network_keys());
+        let links = of_network.successions().len();
         let rest = millis(now.plus(longest_certificate(&self.settings())));
         let renewal = self.sign_delegation(now, words, is_offline);
         self.write(|write, hints| {
+            check_keys(write, &of_network)?;
             if write.run("UPDATE network SET links = ?1 WHERE links <> ?1", [links])? > 0 {
                 bump_epoch(write)?;
             }
@@ -692,10 +694,10 @@ impl Controller {
                 let known = Known::New(&Settings::default());
                 let mut round = Round { write, hints, now, known, keys: &keys, rng: &mut *rng };
                 if let Err(Fail::Store(error)) = round.admit(&admission) {
-                    return Err(error);
+                    return Err(error.into());
                 }
             }
-            renewal.write(write, now, who)
+            Ok::<_, RecoverError>(renewal.write(write, now, who)?)
         })?;
         if is_offline {
             self.store.end_log()?;
@@ -761,11 +763,11 @@ impl Controller {
     /// key count until `end`; other controllers have to renew theirs by the new words until then.
     ///
     /// With `is_offline`, the key is not stored, and the former one is removed as by [`Self::recover`].
+    /// Returns false if another process reads the log, which keeps the former key then.
     ///
     /// # Errors
     /// Returns a [`RecoverError`], for example if another command has replaced the key meanwhile; the store
-    /// is as before. With `is_offline`, returns [`StoreError::Busy`] if another process reads the log, which
-    /// keeps the former key then.
+    /// is as before.
     pub fn rekey(
         &mut self,
         now: UnixTime,
@@ -774,7 +776,7 @@ impl Controller {
         next: &NextKey,
         end: UnixTime,
         is_offline: bool,
-    ) -> Result<(), RecoverError> {
+    ) -> Result<bool, RecoverError> {
         self.notice()?;
         self.check_words(&next.present)?;
         let is_own = {
@@ -784,7 +786,8 @@ impl Controller {
         if !is_own {
             return Err(RecoverError::OtherIdentity);
         }
-        let mut successions = self.network_keys().successions().to_vec();
+        let known = self.network_keys();
+        let mut successions = known.successions().to_vec();
         if successions.len() >= NetworkKeys::MAX_SUCCESSIONS {
             return Err(RecoverError::TooManyKeys);
         }
@@ -793,6 +796,7 @@ impl Controller {
         let sealed = (!is_offline).then(|| self.keys.seal(&next.next, rng));
         let renewal = self.sign_delegation(now, &next.next, is_offline);
         self.write(|write, _| {
+            check_keys(write, &known)?;
             write.run(
                 "UPDATE network SET sealed = ?, successions = ?, links = ?",
                 (sealed, to_bytes(&successions), successions.len()),
@@ -800,12 +804,10 @@ impl Controller {
             // Members keep the head that they have unless the next one is newer, and that needs the new key.
             bump_epoch(write)?;
             write.log(millis(now), who, "rekey", &key.to_string())?;
-            renewal.write(write, now, who)
+            Ok::<_, RecoverError>(renewal.write(write, now, who)?)
         })?;
-        if is_offline {
-            self.store.end_log()?;
-        }
-        Ok(())
+        // The new key counts from now on, whatever becomes of the log.
+        Ok(!is_offline || self.store.end_log().is_ok())
     }
 
     /// Returns true if a network key is stored here, which may be a former one.
@@ -848,6 +850,15 @@ impl NextKey {
     /// Returns the words of the next key, which restore the network once it has followed.
     pub fn words(&self) -> &RecoveryWords {
         &self.next
+    }
+}
+
+/// Fails if another process has changed the network's keys since they were read.
+fn check_keys(write: &Write<'_>, read: &NetworkKeys) -> Result<(), RecoverError> {
+    let is_same = "SELECT 1 FROM network WHERE successions = ?";
+    match write.one(is_same, [to_bytes(read.successions())], |_| Ok(()))? {
+        Some(()) => Ok(()),
+        None => Err(RecoverError::Changed),
     }
 }
 
@@ -907,6 +918,9 @@ pub enum RecoverError {
     /// Another key has followed the one of the words.
     #[error("another key of the network has replaced the one of these words")]
     Followed,
+    /// Another process has changed the network's key meanwhile.
+    #[error("another command has just changed the network's key")]
+    Changed,
     /// The network key is not in the store, so its words are needed.
     #[error("the network key is not stored here")]
     Offline,

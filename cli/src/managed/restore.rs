@@ -96,7 +96,6 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     let draft = Draft::new(&path, args.backup.as_deref().unwrap_or(&path))?;
     let copy = args.backup.as_deref().map(|file| opened_copy(file, &path, &draft)).transpose()?;
     let (id, keys) = meant(&path, copy.as_ref(), &words)?;
-    let _name = StateDir::claim_name(&path, &local, Some(id))?;
     let is_unknown = StateDir::membership(&path, id)?.is_none();
     // The name may be the network's ID, or its name as a member here knows it.
     let named = local.as_str().parse().ok().or(super::named(&path, local.as_str())?);
@@ -108,6 +107,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
              after that, or restore it on a member",
         ));
     }
+    let _name = StateDir::claim_name(&path, &local, Some(id))?;
     let mut controller = match stores::is_controller_of(&path, id) {
         true => begun(&path, id, &own)?,
         false => {
@@ -132,10 +132,10 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
         ));
     }
     if args.backup.is_none() && is_unknown {
-        stdio::note(
-            "if the network has another ID, its key was changed since: leave this one with `peersock leave \
+        stdio::note(format_args!(
+            "if the network has another ID, its key was changed since: leave this one with `peersock leave {local} \
              --force`, and restore it by a backup made after that, or on a member",
-        );
+        ));
     }
     Ok(())
 }
@@ -331,7 +331,10 @@ fn show() {
 
 fn not_restored(backup: &Path, error: &RecoverError) -> Failure {
     let hint = match error {
-        RecoverError::OtherNetwork => "give the backup of the network to which the words belong",
+        RecoverError::OtherNetwork => {
+            "give the backup of the network to which the words belong; one that was made before `peersock network \
+             rekey` takes the former words, or a machine that is a member"
+        }
         RecoverError::Followed => "give the words that `peersock network rekey` has shown last",
         _ => "check the disk, and try again",
     };
@@ -345,6 +348,7 @@ pub(super) fn not_renewed(error: RecoverError) -> Failure {
              `peersock controller` here until a member has told it, and try again"
         }
         RecoverError::Followed => "give the words that `peersock network rekey` has shown last",
+        RecoverError::Changed => "give the words that the other command has shown",
         _ => "check the disk and the store's owner, and try again",
     };
     Failure::new(format_args!("the right to issue certificates is not renewed: {error}"), hint)

@@ -253,3 +253,64 @@ fn the_longest_certificate_says_how_long_a_former_key_is_needed() {
     let lasts = credentials.end().since(credentials.serial().time());
     assert_eq!((lasts, lab.controller.longest_lifetime()), (5 * DAY + HOUR, 5 * DAY + HOUR));
 }
+
+#[test]
+fn of_two_changes_at_once_one_counts_and_the_other_is_refused() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store/controller.db");
+        let first = Lab::at(&path).controller.network_keys();
+        let barrier = std::sync::Barrier::new(2);
+        let change = |seed| {
+            let mut lab = Lab::open(&path, seed);
+            let next = lab.controller.draw_next_key(&mut lab.rng, None).expect("stored");
+            barrier.wait();
+            let changed = lab.controller.rekey(NOW, &mut lab.rng, "alice", &next, NOW, false);
+            changed.map(|_| next.words().secret().public())
+        };
+        let done = std::thread::scope(|scope| {
+            let both = [2, 3].map(|seed| scope.spawn(move || change(seed)));
+            both.map(|one| one.join().expect("no panic"))
+        });
+        let lab = Lab::open(&path, 4);
+        let keys = lab.controller.network_keys();
+        let counting: Vec<_> = done.iter().flatten().collect();
+        assert_eq!(
+            (counting.len(), keys.successions().len()),
+            (1, first.successions().len() + 1),
+            "{done:?}"
+        );
+        assert_eq!(counting, [keys.last()]);
+        let refused = done.iter().find_map(|one| one.as_ref().err()).expect("one is refused");
+        assert!(matches!(refused, RecoverError::Changed | RecoverError::Followed), "{refused:?}");
+    }
+}
+
+#[test]
+fn words_of_a_former_key_do_not_renew_beside_a_change() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store/controller.db");
+        let former = Lab::at(&path).controller.recovery_words().expect("readable").expect("stored");
+        let barrier = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut lab = Lab::open(&path, 2);
+                let next = lab.controller.draw_next_key(&mut lab.rng, None).expect("stored");
+                barrier.wait();
+                lab.controller.rekey(NOW, &mut lab.rng, "alice", &next, NOW, false).expect("the present key");
+            });
+            scope.spawn(|| {
+                let mut lab = Lab::open(&path, 3);
+                barrier.wait();
+                // Before the change it counts.
+                let _ = lab.controller.recover(NOW, &mut lab.rng, "bob", &former, None, false);
+            });
+        });
+        let mut lab = Lab::open(&path, 4);
+        assert!(
+            lab.controller.status(lab.now).expect("readable").delegation_end > lab.now,
+            "the right has ended"
+        );
+    }
+}

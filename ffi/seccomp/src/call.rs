@@ -223,6 +223,10 @@ impl Call {
             return Ok(Step::GoOn);
         }
         let Some(socket) = self.by_remote(context, &local, &address)? else { return Ok(Step::GoOn) };
+        // It was established meanwhile, as this call says, and the next one says what has broken it.
+        if self.connects && socket.kind() == Kind::Stream && socket.has_broken() {
+            return Ok(Step::Value(0));
+        }
         // SAFETY: the address is as long as the given length.
         let remote = unsafe { bsd::read_remote(&socket, address.pointer(), address.length()) }?;
         let at_once = match remote {
@@ -242,10 +246,6 @@ impl Call {
         // Check this first: while the node reports a refusal, it makes calls on non-blocking descriptors
         // block briefly.
         let blocks = self.connects || local.blocks()?;
-        // It was established meanwhile, as this call says, and the next one says what has broken it.
-        if self.connects && socket.kind() == Kind::Stream && socket.has_broken() {
-            return Ok(Step::Value(0));
-        }
         match socket.begin_connect(remote) {
             Err(error) if pending(&error) && socket.kind() == Kind::Stream && blocks => {
                 // A second call for an attempt that goes on says so when its time is over.
