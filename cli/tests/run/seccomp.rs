@@ -76,37 +76,6 @@ fn calls_that_wait_hold_up_nobody_and_are_interrupted() {
 }
 
 #[test]
-fn a_connection_that_its_peer_resets_at_once_was_established() {
-    let test = "a_connection_that_its_peer_resets_at_once_was_established";
-    let Some(lab) = Lab::with(test, &["python3"]) else { return };
-    let server = lab.write(
-        "resets.py",
-        "import socket, struct
-s = socket.socket()
-s.bind(('10.77.0.1', 7000))
-s.listen(100)
-print('ready', flush=True)
-while True:
-    c, _ = s.accept()
-    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-    c.close()
-",
-    );
-    let client = lab.write(
-        "connects.py",
-        "import socket
-for _ in range(200):
-    socket.create_connection(('10.77.0.1', 7000)).close()
-print('all connected')
-",
-    );
-    let server = lab.start("alpha", &["python3", &server]);
-    server.wait_for_stdout("ready");
-    let got = run(lab.command("beta", &["--mode", "seccomp"], &["python3", &client])).success();
-    assert_eq!(got.text(), "all connected\n");
-}
-
-#[test]
 fn a_process_that_is_killed_while_it_waits_leaves_its_port_to_the_next() {
     let test = "a_process_that_is_killed_while_it_waits_leaves_its_port_to_the_next";
     let Some(lab) = Lab::with(test, &["cc"]) else { return };

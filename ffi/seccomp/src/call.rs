@@ -223,10 +223,6 @@ impl Call {
             return Ok(Step::GoOn);
         }
         let Some(socket) = self.by_remote(context, &local, &address)? else { return Ok(Step::GoOn) };
-        // It was established meanwhile, as this call says, and the next one says what has broken it.
-        if self.connects && socket.kind() == Kind::Stream && socket.has_broken() {
-            return Ok(Step::Value(0));
-        }
         // SAFETY: the address is as long as the given length.
         let remote = unsafe { bsd::read_remote(&socket, address.pointer(), address.length()) }?;
         let at_once = match remote {

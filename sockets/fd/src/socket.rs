@@ -291,11 +291,6 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// Returns true if the connection of a stream was established, and has broken since.
-    pub fn has_broken(&self) -> bool {
-        matches!(self.ask(Request::WhyBroken(self.which())), Ok(Reply::Broken(Some(_))))
-    }
-
     /// Returns true if the node says that a stream's connection has ended.
     fn is_broken(&self) -> bool {
         if self.kind() != Kind::Stream || rustix::net::getpeername(self.fd).is_err() {
