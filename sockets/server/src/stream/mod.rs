@@ -40,10 +40,6 @@ const LAST_ACCEPT_CHECK: Duration = Duration::from_secs(60);
 /// nobody has it open.
 const MAX_DELIVERY_TIME: Duration = Duration::from_secs(60);
 
-/// Interval of looks at data that an application has not read after it has shut down both directions. Its
-/// closing is an event, and its reading is none.
-const UNREAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Interval of looks at the delivery of data, which causes no event while a direction is open.
 pub(crate) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -95,8 +91,8 @@ pub(super) struct Stream {
     ended: bool,
     /// Set during a drain: exactly the bytes written before its start are taken.
     draining: bool,
-    /// Set once the application has closed its descriptor. It may also have shut down both directions, or its
-    /// own after the peer's end, which looks the same.
+    /// Set once the application has closed its descriptor. After the peer's end, it may also have shut down
+    /// its direction, which looks the same.
     hung_up: bool,
     /// Deadline of the wait for the last acknowledgement, once both directions have ended.
     delivering_until: Option<Instant>,
@@ -337,6 +333,7 @@ impl Stream {
                 Outcome::Ended
             }
             _ if self.hung_up && self.to_peer == Way::Ended => {
+                // The application had shut down its direction before it closed the descriptor.
                 self.reset_if_unread();
                 self.await_delivery()
             }
@@ -367,24 +364,21 @@ impl Stream {
         }
     }
 
-    /// Waits until the peer has acknowledged the written data and the end, after the application has closed
-    /// the descriptor or shut down both directions, which looks the same. Until then the application may ask
-    /// for the delivery (SIOCOUTQ, SO_ERROR).
+    /// Waits until the peer, which has ended its direction, has acknowledged the written data and the end. Until
+    /// then the application, which may have shut down its direction only, can ask for the delivery (SIOCOUTQ,
+    /// SO_ERROR).
     fn await_delivery(&mut self) -> Outcome {
-        // Looked at first: an application that closes meanwhile has left it unread then.
-        let has_unread = self.has_unread_by_application();
-        if self.draining || self.left_unread() || self.connection.flow().is_reset_on_close() {
+        let may_be_open = self.to_application == Way::Ended && !self.connection.flow().is_reset_on_close();
+        if !may_be_open || self.draining || self.left_unread {
             return Outcome::Ended;
         }
         let now = Instant::now();
-        // Data that comes from now on resets the connection, as after closing.
-        let how = if self.to_application == Way::Ended { Shutdown::Write } else { Shutdown::Both };
         let until = *self.delivering_until.get_or_insert_with(|| {
             // The end follows the data. An error means that the connection has broken, as seen below.
-            let _ = self.connection.shutdown(how);
+            let _ = self.connection.shutdown(Shutdown::Write);
             now + MAX_DELIVERY_TIME
         });
-        // Data, the last acknowledgement and a reset wake it. Registered first, because each may come now.
+        // Both the last acknowledgement and a reset wake it. Registered first, because either may come now.
         self.connection.waiters().register(Interest::Read, &self.waker);
         match self.connection.flow().delivery() {
             Delivery::Lost(loss) => {
@@ -399,8 +393,6 @@ impl Stream {
                 self.note_break(Errno::TIMEDOUT);
                 Outcome::Ended
             }
-            // The application has it open. If it closes it so, the peer must get a reset.
-            _ if has_unread => Outcome::WaitsUntil(now + UNREAD_CHECK_INTERVAL),
             _ => Outcome::Ended,
         }
     }
