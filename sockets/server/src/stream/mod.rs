@@ -364,9 +364,9 @@ impl Stream {
         }
     }
 
-    /// Waits until the peer, which has ended its direction, has acknowledged the written data and the end. Until
-    /// then the application, which may have shut down its direction only, can ask for the delivery (SIOCOUTQ,
-    /// SO_ERROR).
+    /// Waits until the peer, which has ended its direction, has acknowledged the written data and the end.
+    /// Until then the application, which may have shut down its direction only, can ask for the delivery
+    /// (SIOCOUTQ, SO_ERROR).
     fn await_delivery(&mut self) -> Outcome {
         let may_be_open = self.to_application == Way::Ended && !self.connection.flow().is_reset_on_close();
         if !may_be_open || self.draining || self.left_unread {
