@@ -498,6 +498,20 @@ impl Controller {
         done
     }
 
+    /// Runs a transaction that was prepared with these keys of the network, unless another process has
+    /// changed them since.
+    fn write_if(
+        &mut self,
+        keys: &NetworkKeys,
+        steps: impl FnOnce(&Write<'_>, &mut Hints) -> Result<(), StoreError>,
+    ) -> Result<(), RecoverError> {
+        self.write(|write, hints| {
+            let is_same = "SELECT 1 FROM network WHERE successions = ?";
+            write.one(is_same, [to_bytes(keys.successions())], |_| Ok(()))?.ok_or(RecoverError::Changed)?;
+            Ok(steps(write, hints)?)
+        })
+    }
+
     /// Takes over what other processes have committed. It costs a read of shared memory if there is nothing.
     pub(crate) fn notice(&mut self) -> Result<(), StoreError> {
         let version = self.store.data_version()?;
@@ -648,9 +662,13 @@ impl Controller {
             return Ok(false);
         }
         let words = self.recovery_words()?.ok_or(RecoverError::OtherIdentity)?;
-        let renewal = self.sign_delegation(now, &words, false);
-        self.write(|write, _| renewal.write(write, now, "controller"))?;
-        Ok(true)
+        let (known, renewal) = (self.network_keys(), self.sign_delegation(now, &words, false));
+        match self.write_if(&known, |write, _| renewal.write(write, now, "controller")) {
+            Ok(()) => Ok(true),
+            // The delegation is renewed by the new key, then.
+            Err(RecoverError::Changed) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Renews the delegation by the recovery words. Makes the controller's own node an administrator if it is
@@ -675,12 +693,11 @@ impl Controller {
         let sealed = (!is_offline).then(|| self.keys.seal(words, rng));
         let own = *self.memory().identity.public();
         let is_member = self.memory().members.get(&own.node_id()).is_some_and(Member::is_member);
-        let (keys, of_network) = (self.keys.clone(), self.network_keys());
-        let links = of_network.successions().len();
+        let (keys, known) = (self.keys.clone(), self.network_keys());
+        let links = known.successions().len();
         let rest = millis(now.plus(longest_certificate(&self.settings())));
         let renewal = self.sign_delegation(now, words, is_offline);
-        self.write(|write, hints| {
-            check_keys(write, &of_network)?;
+        self.write_if(&known, |write, hints| {
             if write.run("UPDATE network SET links = ?1 WHERE links <> ?1", [links])? > 0 {
                 bump_epoch(write)?;
             }
@@ -694,10 +711,10 @@ impl Controller {
                 let known = Known::New(&Settings::default());
                 let mut round = Round { write, hints, now, known, keys: &keys, rng: &mut *rng };
                 if let Err(Fail::Store(error)) = round.admit(&admission) {
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
-            Ok::<_, RecoverError>(renewal.write(write, now, who)?)
+            renewal.write(write, now, who)
         })?;
         if is_offline {
             self.store.end_log()?;
@@ -729,11 +746,15 @@ impl Controller {
         if keys == known {
             return Ok(false);
         }
-        self.write(|write, _| {
+        let noted = self.write_if(&known, |write, _| {
             write.run("UPDATE network SET successions = ?", [to_bytes(keys.successions())])?;
             write.log(millis(now), "controller", "learn key", &keys.last().to_string())
-        })?;
-        Ok(true)
+        });
+        match noted {
+            Ok(()) => Ok(true),
+            Err(RecoverError::Store(error)) => Err(error.into()),
+            Err(_) => Err(StoreError::Busy.into()),
+        }
     }
 
     /// Draws the next key of the network. `words` are those of the present one; without them it is the one in
@@ -795,8 +816,7 @@ impl Controller {
         successions.push(Succession::sign(&next.present.secret(), self.network(), key, end));
         let sealed = (!is_offline).then(|| self.keys.seal(&next.next, rng));
         let renewal = self.sign_delegation(now, &next.next, is_offline);
-        self.write(|write, _| {
-            check_keys(write, &known)?;
+        self.write_if(&known, |write, _| {
             write.run(
                 "UPDATE network SET sealed = ?, successions = ?, links = ?",
                 (sealed, to_bytes(&successions), successions.len()),
@@ -804,7 +824,7 @@ impl Controller {
             // Members keep the head that they have unless the next one is newer, and that needs the new key.
             bump_epoch(write)?;
             write.log(millis(now), who, "rekey", &key.to_string())?;
-            Ok::<_, RecoverError>(renewal.write(write, now, who)?)
+            renewal.write(write, now, who)
         })?;
         // The new key counts from now on, whatever becomes of the log.
         Ok(!is_offline || self.store.end_log().is_ok())
@@ -850,15 +870,6 @@ impl NextKey {
     /// Returns the words of the next key, which restore the network once it has followed.
     pub fn words(&self) -> &RecoveryWords {
         &self.next
-    }
-}
-
-/// Fails if another process has changed the network's keys since they were read.
-fn check_keys(write: &Write<'_>, read: &NetworkKeys) -> Result<(), RecoverError> {
-    let is_same = "SELECT 1 FROM network WHERE successions = ?";
-    match write.one(is_same, [to_bytes(read.successions())], |_| Ok(()))? {
-        Some(()) => Ok(()),
-        None => Err(RecoverError::Changed),
     }
 }
 

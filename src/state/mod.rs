@@ -323,14 +323,7 @@ fn create_private(path: &Path) -> Result<(), StateError> {
 /// [`StateError::Io`].
 pub fn lock_file(path: &Path) -> Result<File, StateError> {
     // Never truncated on opening, because the content is the holder's pid until this process holds the lock.
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(StateError::io("open", path))?;
+    let mut file = open_for_lock(path).map_err(StateError::io("open", path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -345,6 +338,11 @@ pub fn lock_file(path: &Path) -> Result<File, StateError> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(StateError::io("write", path))?;
     Ok(file)
+}
+
+/// Opens a file that is locked, and creates it if it does not exist.
+fn open_for_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn lock(directory: &Path) -> Result<File, StateError> {

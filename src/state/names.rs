@@ -4,15 +4,14 @@
 //! A claim is a lock on an empty file `.NAME.NETWORK.name`, which ends with its process. Commands that give
 //! one network the same name share the lock. Who claims a name, or ends a claim, locks `.names` meanwhile.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use peersock_overlay::NetworkId;
 use peersock_overlay::membership::MemberName;
 
-use super::{StateDir, StateError, check_directory, create_private};
+use super::{StateDir, StateError, check_directory, create_private, open_for_lock};
 
 /// End of the names of claims' files.
 const SUFFIX: &str = ".name";
@@ -72,7 +71,7 @@ impl StateDir {
             return Err(taken(Some(other.id)));
         }
         let place = path.join(own);
-        let file = open(&place).map_err(StateError::io("create", &place))?;
+        let file = open_for_lock(&place).map_err(StateError::io("create", &place))?;
         file.lock_shared().map_err(StateError::io("lock", &place))?;
         Ok(NameClaim { directory: path.to_owned(), path: place, file })
     }
@@ -107,13 +106,9 @@ impl Drop for NameClaim {
 
 /// Waits for the turn of this process to change claims, until the result is dropped.
 fn turn(directory: &Path) -> io::Result<File> {
-    let turn = open(&directory.join(TURN))?;
+    let turn = open_for_lock(&directory.join(TURN))?;
     turn.lock()?;
     Ok(turn)
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn file_name(name: &MemberName, network: Option<NetworkId>) -> String {

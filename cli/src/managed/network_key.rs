@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 use zeroize::Zeroizing;
 
 use super::admin::{Here, OfNetwork, served};
-use super::restore::{not_renewed, read_words, renews};
+use super::restore::{hint, read_words, renews};
 use super::{duration, now, who};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
@@ -97,15 +97,15 @@ fn tell(args: &RekeyArgs, controller: &Controller, begun: UnixTime, end: UnixTim
         false => format!("{name} has another key, and the former one counts for another {left}"),
     })?;
     stdio::note("make a backup: earlier ones lack the new key");
-    let left = NetworkKeys::MAX_SUCCESSIONS - controller.network_keys().successions().len();
-    stdio::note(format_args!("the key can change {left} more times"));
+    let changes = NetworkKeys::MAX_SUCCESSIONS - controller.network_keys().successions().len();
+    stdio::note(format_args!("the key can change {changes} more times"));
     let by = if args.now { "at once".to_owned() } else { format!("within {left}") };
     stdio::note(format_args!(
         "where another controller of the network runs, give it the new words {by}: `peersock network renew`"
     ));
     match served(&args.of, controller)? {
         Here::Runs(_) => {}
-        Here::Silent(said) => stdio::note(format_args!("{said}: members learn the new key once it does")),
+        Here::Silent(said) => stdio::note(format_args!("{said}: members learn the new key once it goes on")),
         Here::Nobody => stdio::note(format_args!(
             "nobody serves {name} now: members learn the new key once `peersock controller -n {name}` runs"
         )),
@@ -119,10 +119,8 @@ fn not_replaced(error: RecoverError) -> Failure {
             "make another network with `peersock network create`, and let machines join it"
         }
         RecoverError::Changed => "run the command again if the key is to change once more",
-        RecoverError::Followed => "give the words that `peersock network rekey` has shown last",
-        RecoverError::OtherNetwork => "give the words of this network, or name another one with -n",
         RecoverError::OtherIdentity => "run `peersock network renew` first, and give the recovery words",
-        error => return not_renewed(error),
+        _ => hint(&error),
     };
     Failure::new(format_args!("the network's key is not replaced: {error}"), hint)
 }

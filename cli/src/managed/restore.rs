@@ -335,14 +335,18 @@ fn not_restored(backup: &Path, error: &RecoverError) -> Failure {
             "give the backup of the network to which the words belong; one that was made before `peersock network \
              rekey` takes the former words, or a machine that is a member"
         }
-        RecoverError::Followed => "give the words that `peersock network rekey` has shown last",
-        _ => "check the disk, and try again",
+        _ => hint(error),
     };
     Failure::new(format_args!("{}: the network is not restored: {error}", backup.display()), hint)
 }
 
-pub(super) fn not_renewed(error: RecoverError) -> Failure {
-    let hint = match &error {
+fn not_renewed(error: RecoverError) -> Failure {
+    Failure::new(format_args!("the right to issue certificates is not renewed: {error}"), hint(&error))
+}
+
+/// Returns the advice after words or a key were refused.
+pub(super) fn hint(error: &RecoverError) -> &'static str {
+    match error {
         RecoverError::OtherNetwork => {
             "give the words of this network, or name another one with -n; if its key was changed elsewhere, run \
              `peersock controller` here until a member has told it, and try again"
@@ -350,6 +354,5 @@ pub(super) fn not_renewed(error: RecoverError) -> Failure {
         RecoverError::Followed => "give the words that `peersock network rekey` has shown last",
         RecoverError::Changed => "give the words that the other command has shown",
         _ => "check the disk and the store's owner, and try again",
-    };
-    Failure::new(format_args!("the right to issue certificates is not renewed: {error}"), hint)
+    }
 }

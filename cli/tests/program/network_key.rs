@@ -37,6 +37,9 @@ fn a_network_goes_on_with_another_key() {
     let told = replaced.text();
     assert!(told.starts_with("team has another key, and the former one counts for another"), "{told}");
     assert!(!replaced.stderr.contains("nobody serves"), "{}", replaced.stderr);
+    for part in ["give it the new words within 1d: ", "the key can change 2 more times"] {
+        assert!(replaced.stderr.contains(part), "{part} is not in {}", replaced.stderr);
+    }
     let new = new_words(&replaced);
     serving.wait_for_stderr("the right to issue certificates is renewed");
     wait_until("beta does not follow", || changes(&machines, "beta", &id) == 1);

@@ -98,8 +98,7 @@ fn fill(lab: &Lab) {
 
 #[test]
 fn a_full_disk_stops_admissions_and_not_renewals() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store/controller.db");
+    let (_folder, path) = place();
     let mut lab = Lab::at(&path);
     let token = lab.open_invite();
     lab.join(1, Some(&token));
@@ -146,8 +145,7 @@ fn a_store_that_cannot_be_written_stops_admissions_and_not_renewals() {
 
 #[test]
 fn a_damaged_file_is_an_error_and_never_an_empty_list() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store/controller.db");
+    let (_folder, path) = place();
     let mut lab = Lab::at(&path);
     let token = lab.open_invite();
     (1..300).for_each(|node| drop(lab.join(node, Some(&token))));

@@ -60,8 +60,7 @@ fn start_child(path: &Path, first: u32) -> Child {
 
 #[test]
 fn processes_that_admit_at_the_same_time_give_no_address_twice() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store/controller.db");
+    let (_folder, path) = place();
     let mut lab = Lab::at(&path);
     let firsts = [0, 100, 200, 300];
     firsts.iter().for_each(|first| make_tokens(&mut lab, *first, |_| None));
@@ -107,8 +106,7 @@ fn kill_child(path: &Path, first: u32, rng: &mut ChaCha20Rng) -> Vec<String> {
 
 #[test]
 fn a_controller_killed_while_machines_replace_others_leaves_one_holder_of_each_name_and_address() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store/controller.db");
+    let (_folder, path) = place();
     let mut lab = Lab::at(&path);
     let open = lab.open_invite();
     let mut rng = ChaCha20Rng::seed_from_u64(5);
@@ -147,8 +145,7 @@ fn a_controller_killed_while_machines_replace_others_leaves_one_holder_of_each_n
 
 /// Kills a process that admits machines, in each round at a random moment.
 fn kill_often(rounds: u32, seed: u64) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store/controller.db");
+    let (_folder, path) = place();
     drop(Lab::at(&path));
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let (mut unfinished, mut acknowledged) = (0, 0);

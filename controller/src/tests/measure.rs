@@ -41,8 +41,7 @@ fn rate(count: u32, mut run: impl FnMut()) -> String {
 #[test]
 #[ignore = "cargo xtask test --only slow: it measures"]
 fn measures() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store/controller.db");
+    let (_folder, path) = place();
     let mut lab = Lab::at(&path);
     let settings = Settings { ipv4: pool("10.0.0.0", 8), ..Settings::default() };
     lab.controller.set_settings(lab.now, "alice", &settings).expect("valid");

@@ -15,7 +15,7 @@ mod revocation;
 mod sharing;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use peersock_overlay::membership::{
@@ -193,6 +193,13 @@ pub(crate) fn new_network(settings: Settings) -> NewNetwork {
         settings,
         is_offline: false,
     }
+}
+
+/// Returns a folder, and the path of a store in it.
+pub(crate) fn place() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store/controller.db");
+    (folder, path)
 }
 
 /// Half of all keys have an ID.

@@ -26,8 +26,7 @@ fn lines(controller: &Controller, action: &str) -> usize {
 
 #[test]
 fn a_new_key_counts_beside_the_running_controller_and_after_a_restart() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store/controller.db");
+    let (_folder, path) = place();
     let mut lab = Lab::at(&path);
     let token = lab.open_invite();
     let before = lab.join(1, Some(&token));
@@ -225,8 +224,7 @@ fn a_network_is_made_again_by_the_words_of_the_last_key_and_its_keys() {
 
 #[test]
 fn a_store_from_before_is_migrated_and_its_key_can_change() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store/controller.db");
+    let (_folder, path) = place();
     let mut lab = Lab::at(&path);
     let token = lab.open_invite();
     let before = lab.join(1, Some(&token));
@@ -257,8 +255,7 @@ fn the_longest_certificate_says_how_long_a_former_key_is_needed() {
 #[test]
 fn of_two_changes_at_once_one_counts_and_the_other_is_refused() {
     for _ in 0..20 {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("store/controller.db");
+        let (_folder, path) = place();
         let first = Lab::at(&path).controller.network_keys();
         let barrier = std::sync::Barrier::new(2);
         let change = |seed| {
@@ -286,11 +283,11 @@ fn of_two_changes_at_once_one_counts_and_the_other_is_refused() {
     }
 }
 
-#[test]
-fn words_of_a_former_key_do_not_renew_beside_a_change() {
+/// Changes the network's key beside another change of the right to issue certificates or of the keys, twenty
+/// times. Whichever comes first, at `later` the right is that of a key that credentials show.
+fn change_beside(later: UnixTime, other: impl Fn(&mut Lab, &RecoveryWords) + Sync) {
     for _ in 0..20 {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("store/controller.db");
+        let (_folder, path) = place();
         let former = Lab::at(&path).controller.recovery_words().expect("readable").expect("stored");
         let barrier = std::sync::Barrier::new(2);
         std::thread::scope(|scope| {
@@ -298,19 +295,48 @@ fn words_of_a_former_key_do_not_renew_beside_a_change() {
                 let mut lab = Lab::open(&path, 2);
                 let next = lab.controller.draw_next_key(&mut lab.rng, None).expect("stored");
                 barrier.wait();
-                lab.controller.rekey(NOW, &mut lab.rng, "alice", &next, NOW, false).expect("the present key");
+                let changed = lab.controller.rekey(NOW, &mut lab.rng, "alice", &next, NOW, false).err();
+                let allowed = [None, Some(RecoverError::Changed), Some(RecoverError::Followed)];
+                assert!(allowed.contains(&changed), "{changed:?}");
             });
             scope.spawn(|| {
                 let mut lab = Lab::open(&path, 3);
                 barrier.wait();
-                // Before the change it counts.
-                let _ = lab.controller.recover(NOW, &mut lab.rng, "bob", &former, None, false);
+                other(&mut lab, &former);
             });
         });
         let mut lab = Lab::open(&path, 4);
-        assert!(
-            lab.controller.status(lab.now).expect("readable").delegation_end > lab.now,
-            "the right has ended"
-        );
+        lab.now = later;
+        let (keys, network) = (lab.controller.network_keys(), lab.controller.network());
+        let links = row(&lab.controller).3 as usize;
+        let signer = links.checked_sub(1).map_or(*keys.first(), |at| *keys.successions()[at].key());
+        let (head, _) = lab.controller.head(lab.now);
+        assert_eq!(head.verify(&keys, network, lab.now, &Revocations::default()), Ok(signer));
+        assert!(lab.controller.status(lab.now).expect("readable").delegation_end > lab.now, "it has ended");
     }
+}
+
+#[test]
+fn a_renewal_by_the_former_words_beside_a_change_breaks_nothing() {
+    change_beside(NOW, |lab, former| {
+        // Before the change it counts.
+        let _ = lab.controller.recover(NOW, &mut lab.rng, "bob", former, None, false);
+    });
+}
+
+#[test]
+fn a_renewal_by_the_stored_key_beside_a_change_breaks_nothing() {
+    let later = NOW.plus(DAY * 40);
+    change_beside(later, |lab, _| {
+        lab.controller.delegate(later).expect("a good store");
+    });
+}
+
+#[test]
+fn another_controller_s_key_beside_a_change_breaks_nothing() {
+    change_beside(NOW, |lab, former| {
+        let key = RecoveryWords::draw(&mut lab.rng).secret().public();
+        let link = Succession::sign(&former.secret(), lab.controller.network(), key, NOW.plus(DAY));
+        let _ = lab.controller.note_keys(NOW, &[link]);
+    });
 }

@@ -335,8 +335,7 @@ proptest! {
     /// Each certificate follows from a decision that counts, and each use of a token is one machine's.
     #[test]
     fn nobody_gets_a_certificate_that_was_not_decided(steps in steps()) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("store/controller.db");
+        let (_folder, path) = place();
         drop(Lab::at(&path));
         let open = |seed, now| {
             let mut lab = Lab { now, ..Lab::open(&path, seed) };

@@ -57,8 +57,7 @@ proptest! {
 
     #[test]
     fn no_name_or_address_ever_has_two_holders(steps in steps()) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("store/controller.db");
+        let (_folder, path) = place();
         drop(Lab::at(&path));
         let mut labs = [open(&path, 1), open(&path, 2)];
         labs[0].controller.start(NOW, Duration::ZERO).expect("a good store");

@@ -150,8 +150,7 @@ fn a_restored_controller_gets_an_address_when_those_of_the_pool_are_given_out() 
 
 #[test]
 fn a_network_key_that_is_removed_is_in_no_file() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store/controller.db");
+    let (folder, path) = place();
     let mut lab = Lab::at(&path);
     let sql = "SELECT sealed FROM network";
     let sealed: Vec<u8> = lab.controller.store.db().query_row(sql, [], |row| row.get(0)).expect("a key");

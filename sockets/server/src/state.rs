@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock_fd::Errno;
 use rustix::net::SocketFlags;
@@ -18,13 +18,16 @@ use crate::log_limit::LogLimit;
 use crate::requester::{Requester, Strangers};
 use crate::so_linger::Lingering;
 use crate::socket_table::Sockets;
-use crate::stream::{DELIVERY_CHECK_INTERVAL, Outcome, Stream};
+use crate::stream::{Outcome, Stream};
 use crate::undelivered::Delivering;
 use crate::wakers::{Key, Readiness};
 
 /// Maximum number of connections whose data waits in one turn to be sent together: as many as fit into one
 /// call.
 const MAX_UNSENT_CONNECTIONS: usize = 64;
+
+/// Interval of the checks whether everything is delivered, before open connections are reset.
+pub(crate) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The complete state of a server.
 pub(crate) struct ServerState {

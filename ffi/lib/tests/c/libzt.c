@@ -1,14 +1,6 @@
 // A program in libzt's manner: it knows no call of peersock's. Its child is the client.
-#include <ZeroTierSockets.h>
+#include "libzt_common.h"
 #include <sys/wait.h>
-
-#define CHECK(condition)                                                                                              \
-    do {                                                                                                              \
-        if (!(condition)) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s (zts_errno %d)\n", __FILE__, __LINE__, #condition, zts_errno);                  \
-            exit(1);                                                                                                  \
-        }                                                                                                             \
-    } while (0)
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int node_events, network_events, peer_events;
@@ -62,19 +54,13 @@ static void set_roots(void) {
 static void come_online(uint64_t net_id, char *address) {
     char key[ZTS_ID_STR_BUF_LEN];
     unsigned int length = sizeof key;
-    struct if_nameindex *list = if_nameindex(), *one;
     CHECK(zts_net_join(net_id) == ZTS_ERR_SERVICE && zts_socket(ZTS_AF_INET6, ZTS_SOCK_STREAM, 0) == ZTS_ERR_SERVICE);
     CHECK(zts_id_new(key, &length) == ZTS_ERR_OK && zts_id_pair_is_valid(key, length));
     CHECK(zts_init_from_memory(key, length) == ZTS_ERR_OK);
     CHECK(zts_init_set_event_handler(on_event) == ZTS_ERR_OK);
     CHECK(zts_init_allow_net_cache(0) == ZTS_ERR_OK);
     set_roots();
-    // Only this machine's own interface is left.
-    for (one = list; one->if_name != NULL; one++) {
-        if (strcmp(one->if_name, "lo") == 0) continue;
-        CHECK(zts_init_blacklist_if(one->if_name, (unsigned int)strlen(one->if_name)) == ZTS_ERR_OK);
-    }
-    if_freenameindex(list);
+    use_loopback();
     CHECK(zts_node_start() == ZTS_ERR_OK);
     while (!zts_node_is_online()) zts_util_delay(50);
     CHECK(zts_node_get_id() != 0 && zts_node_get_port() > 0);

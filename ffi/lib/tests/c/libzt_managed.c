@@ -1,14 +1,6 @@
 // Joins a managed network in libzt's manner, which knows no invites: libzt_managed STORAGE ID. It says when it waits,
 // and its IPv4 address once somebody has admitted it.
-#include <ZeroTierSockets.h>
-
-#define CHECK(condition)                                                                                              \
-    do {                                                                                                              \
-        if (!(condition)) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s (zts_errno %d)\n", __FILE__, __LINE__, #condition, zts_errno);                  \
-            exit(1);                                                                                                  \
-        }                                                                                                             \
-    } while (0)
+#include "libzt_common.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int requests, admissions, refusals, addresses;
@@ -41,12 +33,7 @@ int main(int count, char **words) {
     CHECK(count == 3 && zts_init_from_storage(words[1]) == ZTS_ERR_OK);
     uint64_t net_id = strtoull(words[2], NULL, 16);
     CHECK(zts_init_set_event_handler(on_event) == ZTS_ERR_OK);
-    struct if_nameindex *list = if_nameindex(), *one;
-    for (one = list; one->if_name != NULL; one++) {
-        if (strcmp(one->if_name, "lo") == 0) continue;
-        CHECK(zts_init_blacklist_if(one->if_name, (unsigned int)strlen(one->if_name)) == ZTS_ERR_OK);
-    }
-    if_freenameindex(list);
+    use_loopback();
     CHECK(zts_net_get_status(net_id) == ZTS_ERR_SERVICE && zts_node_start() == ZTS_ERR_OK);
     CHECK(zts_net_get_status(net_id) < 0 && !zts_net_transport_is_ready(net_id));
     CHECK(zts_net_join(net_id) == ZTS_ERR_OK && zts_net_join(net_id) == ZTS_ERR_OK);

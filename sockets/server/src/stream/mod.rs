@@ -40,9 +40,6 @@ const LAST_ACCEPT_CHECK: Duration = Duration::from_secs(60);
 /// nobody has it open.
 const MAX_DELIVERY_TIME: Duration = Duration::from_secs(60);
 
-/// Interval of looks at the delivery of data, which causes no event while a direction is open.
-pub(crate) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(2);
-
 /// Time for which a connection still counts as waiting after the application has accepted it unnoticed,
 /// without reading or writing.
 pub(crate) const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
