@@ -42,7 +42,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use peersock_datapath::{Datapath, JoinedNetwork};
-use peersock_overlay::{Lookup, NetworkId, NodeId};
+use peersock_overlay::{Lookup, NetworkId, NodeId, PeerDescription};
 use peersock_stack::{Error, Flow, InterfaceId, Scope, TcpOptions, Visible};
 
 pub use crate::driver::Attached;
@@ -154,6 +154,12 @@ impl NodeHandle {
                 networks.iter().filter(is_visible).cloned().collect()
             }
         }
+    }
+
+    /// Returns who has an address now in one of these networks; see [`Node::peer_at`].
+    pub fn peer_at(&self, address: IpAddr) -> Option<Arc<PeerDescription>> {
+        let networks = self.networks();
+        networks.iter().find_map(|network| self.datapath().peer_at(network.interface, address))
     }
 
     /// Returns the interfaces that a socket may use, which may be bound to one.

@@ -92,9 +92,9 @@ pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::listed_in;
 pub use node::{
     Answerer, AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, Event, Events, FlowStatus,
-    IdentitySource, Joined, MemberQuestion, MembershipStatus, NetworkStatus, Node, NodeBuilder, PeerStatus,
-    Ports, Presence, ProgramStatus, RootChanges, RootListStatus, RootStatus, Seat, SeatError, Seed, Standing,
-    StartError, Status, Traffic, TurnStatus, Undelivered, current_node, node,
+    IdentitySource, Joined, MemberQuestion, MembershipStatus, NetworkStatus, Node, NodeBuilder, PeerIdentity,
+    PeerStatus, Ports, Presence, ProgramStatus, RootChanges, RootListStatus, RootStatus, Seat, SeatError,
+    Seed, Standing, StartError, Status, Traffic, TurnStatus, Undelivered, current_node, node,
 };
 pub use peersock_datapath::Unanswered;
 pub use peersock_nat::turn::{TurnServer, TurnServerError, TurnTransport};

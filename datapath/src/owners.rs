@@ -1,12 +1,15 @@
-//! Mapping from addresses to peers, for the stack's limits.
+//! Mapping from addresses to peers, for the stack's limits, and the identities of connections' other ends.
 
+use std::any::Any;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use peersock_overlay::{Prefix, Route, Routes};
-use peersock_stack::{InterfaceId, Owners};
+use peersock_overlay::{NetworkId, NetworkIndex, PeerDescription, Prefix, Route, Routes};
+use peersock_stack::{Flow, InterfaceId, Owners, Ready};
 
+use crate::Datapath;
 use crate::networks::Networks;
+use crate::socket::SocketState;
 
 /// Look-up of addresses in the table of routes, of all networks.
 pub(super) struct AddressOwners {
@@ -18,9 +21,7 @@ impl Owners for AddressOwners {
     /// Returns the self-certifying address of the member that has `address`, or a block that contains it. A
     /// program with keys of its own counts as the member that has certified it, and perhaps many others.
     fn owner(&self, interface: InterfaceId, address: IpAddr) -> Option<IpAddr> {
-        let (network, id) = self
-            .networks
-            .find(|network| network.interface == interface, |network| (network.index, network.id))?;
+        let (network, id) = self.network(interface)?;
         match self.routes.get(network, address)? {
             Route::Peer(peer) => match peer.machine() {
                 Some(machine) => Some(id.address_of(&machine.node_id()).into()),
@@ -28,5 +29,50 @@ impl Owners for AddressOwners {
             },
             Route::Local => None,
         }
+    }
+    /// Keeps who the peer is now, because it may have gone when a program asks.
+    fn established(
+        &self,
+        interface: InterfaceId,
+        remote: IpAddr,
+        context: &OnceLock<Arc<dyn Any + Send + Sync>>,
+    ) {
+        let route = self.network(interface).and_then(|(network, _)| self.routes.get(network, remote));
+        if let Some(Route::Peer(peer)) = route {
+            SocketState::of(context).set_peer(peer.described_at(remote));
+        }
+    }
+}
+
+impl AddressOwners {
+    fn network(&self, interface: InterfaceId) -> Option<(NetworkIndex, NetworkId)> {
+        self.networks.find(|network| network.interface == interface, |network| (network.index, network.id))
+    }
+}
+
+impl Datapath {
+    /// Returns who is at the other end of a connection, as of when it was established; `None` before that.
+    /// It stays after the connection and the session have ended.
+    pub fn peer_of(&self, flow: &Flow) -> Option<Arc<PeerDescription>> {
+        let known = SocketState::of(flow.context()).peer();
+        known.or_else(|| match flow.readiness().contains(Ready::CONNECTED) {
+            true => self.own_description(flow.interface(), flow.remote().ip()),
+            false => None,
+        })
+    }
+
+    /// Returns who has an address now: this node, or a peer that is admitted to the network.
+    pub fn peer_at(&self, interface: InterfaceId, address: IpAddr) -> Option<Arc<PeerDescription>> {
+        match self.routes.get(self.network_by_interface(interface)?, address)? {
+            Route::Peer(peer) => peer.is_admitted().then(|| peer.described_at(address)),
+            Route::Local => self.own_description(interface, address),
+        }
+    }
+
+    /// Returns the description of this node, if the address is its own.
+    fn own_description(&self, interface: InterfaceId, address: IpAddr) -> Option<Arc<PeerDescription>> {
+        let network = self.network_by_interface(interface)?;
+        matches!(self.routes.get(network, address)?, Route::Local)
+            .then(|| self.control().own_description(network).map(Arc::new))?
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use peersock_overlay::{NetworkIndex, Peer, Route, Watch};
+use peersock_overlay::{NetworkIndex, Peer, PeerDescription, Route, Watch};
 use peersock_stack::InterfaceId;
 
 use crate::membership::Reported;
@@ -30,6 +30,8 @@ pub struct SocketState {
     watched: AtomicUsize,
     /// Size of the largest packet that the socket wants to send, bytes; 0 for the path's size.
     largest_packet: AtomicUsize,
+    /// Other end of a connection, as of when it was established.
+    peer: OnceLock<Arc<PeerDescription>>,
 }
 
 impl SocketState {
@@ -72,6 +74,16 @@ impl SocketState {
 
     pub(super) fn keep(&self, route: Kept) {
         *sync::lock(&self.kept) = Some(route);
+    }
+
+    /// Notes who is at the other end of a connection, once.
+    pub(super) fn set_peer(&self, peer: Arc<PeerDescription>) {
+        // A connection is established once.
+        let _ = self.peer.set(peer);
+    }
+
+    pub(super) fn peer(&self) -> Option<Arc<PeerDescription>> {
+        self.peer.get().cloned()
     }
 
     pub(super) fn stage(&self) -> &Stage {

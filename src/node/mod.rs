@@ -14,6 +14,7 @@ mod managed;
 mod meeting;
 mod nicknames;
 mod patience;
+mod peer_identity;
 mod probe;
 mod resolver;
 mod root_list;
@@ -43,6 +44,7 @@ pub use joined::Joined;
 pub use managed::{MembershipStatus, Standing};
 pub(crate) use managed::{addresses_named, search_name};
 pub use patience::{Linger, Patience, Remaining};
+pub use peer_identity::PeerIdentity;
 pub(crate) use root_list::ask_lists;
 #[cfg(feature = "dns")]
 pub use root_list::listed_in;

@@ -19,6 +19,12 @@ macro_rules! tcp_options {
                 self.shared.connection.peer_addr()
             }
 
+            /// Returns who is at the other end, as of when the connection was established. It stays when the
+            /// connection and the session have ended. `None` if the connection was never established.
+            pub fn peer(&self) -> Option<crate::PeerIdentity> {
+                self.shared.connection.peer()
+            }
+
             /// Sets TCP_NODELAY: true if small writes leave at once instead of waiting for an
             /// acknowledgement. Default: false.
             /// Never fails at present.

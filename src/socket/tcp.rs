@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use peersock_overlay::PeerDescription;
 use peersock_stack::{
     Batch, CongestionControl, Delivery, Error, Flow, Listener, Ready, Scope, TcpInfo, TcpOptions,
 };
 
 use super::{Waited, explain, interface_of};
-use crate::node::{Closing, Inner, Node};
+use crate::node::{Closing, Inner, Node, PeerIdentity};
 use crate::sync;
 use peersock_primitives::wait::{Interest, Waiters};
 
@@ -293,6 +294,16 @@ impl Connection {
             true => Ok(self.flow.remote()),
             false => Err(Error::NotConnected.into()),
         }
+    }
+
+    /// Returns who is at the other end, as of when the connection was established; `None` before that.
+    /// [`PeerIdentity`](crate::PeerIdentity) is the form for programs.
+    pub fn described(&self) -> Option<Arc<PeerDescription>> {
+        self.node.driver.datapath.peer_of(&self.flow)
+    }
+
+    pub(crate) fn peer(&self) -> Option<PeerIdentity> {
+        self.described().map(|described| PeerIdentity::from(&*described))
     }
 
     pub(crate) fn nodelay(&self) -> bool {

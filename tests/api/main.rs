@@ -14,6 +14,7 @@ mod down;
 mod echoes;
 #[cfg(all(feature = "axum", feature = "hyper"))]
 mod http;
+mod identity;
 mod joins;
 mod killed;
 mod managed;

@@ -63,6 +63,7 @@ impl Authority {
     pub(super) fn credentials_of(&self, node: NodeId, last: u8, at: UnixTime) -> Credentials {
         let mut grant = Grant::new(node, format!("m-{last}").parse().expect("a name"));
         (grant.ipv4, grant.ipv4_length) = (Some([10, 77, 0, last].into()), 24);
+        (grant.tags, grant.claims) = (vec!["db".parse().expect("a tag")], vec![last]);
         let signed = Certificate::sign(&self.identity, self.id, grant, Serial::next(at, None), DAY);
         Credentials::new(self.secret.public(), self.delegation.clone(), signed.expect("a good grant"))
     }

@@ -422,8 +422,9 @@ impl Endpoint {
     fn admit(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let handle = peer.link.handle.clone();
-        let policy = self.networks.get(&handle.network()).map(|joined| &joined.policy);
-        handle.set_machine(policy.and_then(|policy| policy.machine_of(handle.id()).copied()));
+        if let Some(joined) = self.networks.get(&handle.network()) {
+            handle.describe(&*joined.policy);
+        }
         self.follow_addresses(now, &handle);
         self.schedule_check(now, key);
         self.note_refused(key, None);

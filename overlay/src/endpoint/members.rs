@@ -14,7 +14,9 @@ use crate::contact::Punching;
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey, Timer};
 use crate::membership::Question;
-use crate::network::{Membership, NetworkConfig, NetworkIndex, Policy, Prefix, Programs, is_endpoint};
+use crate::network::{
+    Membership, NetworkConfig, NetworkIndex, PeerDescription, Policy, Prefix, Programs, is_endpoint,
+};
 use crate::reach::place_of;
 use crate::routes::Route;
 use crate::session::Peer;
@@ -155,6 +157,11 @@ impl Endpoint {
         self.solicit(now);
         self.look_up_address(now, index, dst);
         Lookup::Unknown
+    }
+
+    /// Returns the description of this node by a network; `None` if the network is not joined.
+    pub fn own_description(&self, network: NetworkIndex) -> Option<PeerDescription> {
+        Some(PeerDescription::of(&*self.networks.get(&network)?.policy, &self.own_id))
     }
 
     /// Returns this node's addresses in a network, the self-certifying one first; none if the network is not
@@ -334,7 +341,7 @@ impl Endpoint {
         // The first address is the self-certifying one, which the peer derives itself.
         let watched = self.core.watched.clone();
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], watched, now));
-        handle.set_machine(members.policy.machine_of(handle.id()).copied());
+        handle.describe(&*members.policy);
         handle.set_prefixes(prefixes.into());
         handle.set_admitted(members.policy.membership().is_none());
         handle.set_cut_off(members.policy.membership().is_some_and(Membership::is_removed));

@@ -75,7 +75,7 @@ impl Endpoint {
             return false;
         }
         if let Some(peer) = joined.by_node.get(node).and_then(|key| self.peers.get(*key)) {
-            peer.link.handle.set_machine(joined.policy.machine_of(node).copied());
+            peer.link.handle.describe(&*joined.policy);
         }
         self.arm_programs(now, network);
         true

@@ -323,6 +323,12 @@ impl Membership {
         self.admitted.get(node)
     }
 
+    /// Returns what a controller has signed about a node: one that has shown its credentials, or this one.
+    pub(crate) fn grant_of(&self, node: &NodeId) -> Option<&Grant> {
+        let own = self.own.as_ref().map(|own| &own.admission).filter(|own| own.holder() == node);
+        own.or_else(|| self.admitted.get(node)).map(Admission::grant)
+    }
+
     /// Returns the time by which statements end. `unix_time` is the system's clock.
     ///
     /// It is this node's clock, corrected by controllers that have answered, and never before

@@ -33,6 +33,7 @@
 //! key and the discovery key.
 
 mod adhoc;
+mod description;
 mod error;
 mod exit;
 mod fixed;
@@ -48,6 +49,7 @@ use crate::id::{DiscoveryKey, NetworkId, NetworkKind, NodeId, Psk};
 use crate::membership::ProcessCertificate;
 use crate::reach::is_discarded;
 
+pub use description::PeerDescription;
 pub use error::{NetworkConfigError, NetworkIdError};
 pub use exit::Exit;
 pub use fixed::{StaticMember, StaticNetwork, is_route};

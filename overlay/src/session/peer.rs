@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::activity::Activity;
 use super::{SealError, Session};
 use crate::id::{NetworkId, NodeId, PublicIdentity};
-use crate::network::{NetworkIndex, Prefix};
+use crate::network::{NetworkIndex, PeerDescription, Policy, Prefix};
 use crate::reach::{Path, RecvMeta};
 use crate::sync;
 use crate::wire::DATA_OVERHEAD;
@@ -28,6 +28,9 @@ pub struct Peer {
     forgotten: AtomicBool,
     /// Member beside whose node the peer is, if it is a program's.
     machine: RwLock<Option<Box<PublicIdentity>>>,
+    /// Present description of the peer by its network. It is replaced as a whole, so that connections keep
+    /// the one of their beginning.
+    described: RwLock<Arc<PeerDescription>>,
     /// False until the peer has shown credentials, in a network that needs them.
     admitted: AtomicBool,
     /// True while this node is removed from the network, so that no packet to the peer would pass.
@@ -112,6 +115,7 @@ impl Peer {
             receive_buffer: AtomicU32::new(ASSUMED_RECEIVE_BUFFER),
             forgotten: AtomicBool::new(false),
             machine: RwLock::default(),
+            described: RwLock::new(Arc::new(PeerDescription::unknown(network_id, id))),
             admitted: AtomicBool::new(true),
             cut_off: AtomicBool::new(false),
             activity: Activity::new(now),
@@ -184,9 +188,25 @@ impl Peer {
         sync::read(&self.machine).as_deref().map_or(self.id, PublicIdentity::node_id)
     }
 
-    /// Replaces the member beside whose node the peer is.
-    pub(crate) fn set_machine(&self, machine: Option<PublicIdentity>) {
-        *sync::write(&self.machine) = machine.map(Box::new);
+    /// Returns the present description of the other end of a connection with one of the peer's addresses, or
+    /// with one in a block behind the peer.
+    pub fn described_at(&self, address: IpAddr) -> Arc<PeerDescription> {
+        let described = sync::read(&self.described).clone();
+        match self.has_address(address) {
+            true => described,
+            false => Arc::new(PeerDescription { is_gateway: true, ..(*described).clone() }),
+        }
+    }
+
+    /// Takes over what the network says of the peer now: its machine, name, tags and claims.
+    pub(crate) fn describe(&self, policy: &dyn Policy) {
+        *sync::write(&self.machine) = policy.machine_of(&self.id).copied().map(Box::new);
+        let described = PeerDescription::of(policy, &self.id);
+        let mut known = sync::write(&self.described);
+        // Credentials are renewed each hour, and mostly say the same.
+        if **known != described {
+            *known = Arc::new(described);
+        }
     }
 
     /// Returns true if packets may pass: the peer has shown credentials, or its network needs none.

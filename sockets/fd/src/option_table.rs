@@ -198,6 +198,11 @@ const IPV6_NEXTHOP: i32 = 9;
 /// As above.
 pub const SO_BINDTOIFINDEX: i32 = 62;
 
+/// Level of the options that only peersock has; Linux has none with this number.
+pub const SOL_PEERSOCK: i32 = 0x7073;
+/// Number of the option that tells who is at the other end.
+pub const PEERSOCK_PEER: i32 = 1;
+
 const fn row(
     name: &'static str,
     level: i32,
@@ -307,6 +312,8 @@ pub const TABLE: &[Row] = {
         row("SO_PEERGROUPS", SOL_SOCKET, 59, "tuir", Refused, "as SO_PASSCRED"),
         row("SO_PEERPIDFD", SOL_SOCKET, 77, "tuir", Refused, "as SO_PASSCRED"),
         row("SO_DEVMEM_DONTNEED", SOL_SOCKET, 80, "tuir", Refused, "data is in no device"),
+
+        row("PEERSOCK_PEER", SOL_PEERSOCK, PEERSOCK_PEER, "tu", Get, "level 28787 and number 1, which Linux does not have: who is at the other end, as JSON; also after the connection has ended"),
 
         row("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, "t", Both, "small writes leave at once").repeated(Unless(0)).followed().told(),
         row("TCP_MAXSEG", IPPROTO_TCP, libc::TCP_MAXSEG, "t", Both, "the largest segment, 88 to 32767 bytes; asked for, the present one").repeated(UnlessNew(4)),

@@ -21,6 +21,7 @@ mod datagram;
 mod datagram_ends;
 mod datagram_sockets;
 mod end_index;
+mod ended_peers;
 mod families;
 mod host;
 mod ipv4_aliases;

@@ -13,6 +13,7 @@ use crate::connecting::Connecting;
 use crate::connection_errors::Endings;
 use crate::context::Context;
 use crate::datagram::Datagrams;
+use crate::ended_peers::EndedPeers;
 use crate::listening::Listening;
 use crate::log_limit::LogLimit;
 use crate::requester::{Requester, Strangers};
@@ -41,6 +42,7 @@ pub(crate) struct ServerState {
     turned_away: LogLimit,
     pub(crate) delivering: Delivering,
     pub(crate) endings: Endings,
+    pub(crate) ended_peers: EndedPeers,
     pub(crate) lingering: Lingering,
     pub(crate) strangers: Strangers,
     pub(crate) draining: Option<Unclosed>,
@@ -80,6 +82,7 @@ impl ServerState {
             turned_away: LogLimit::default(),
             delivering: Delivering::default(),
             endings: Endings::default(),
+            ended_peers: EndedPeers::default(),
             lingering: Lingering::default(),
             strangers: Strangers::default(),
             draining: None,

@@ -64,6 +64,9 @@ impl ServerState {
 
     /// Forgets the socket of a stream that has ended.
     pub(crate) fn forget_stream(&mut self, stream: &Stream) -> SocketId {
+        if let Some(peer) = stream.connection.described() {
+            self.ended_peers.note(stream.origin.id(), peer);
+        }
         match stream.origin {
             Origin::Opened(id) => {
                 self.remove_socket(id);

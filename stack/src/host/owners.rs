@@ -1,7 +1,8 @@
 //! Ownership of addresses by peers.
 
+use std::any::Any;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::host::stack::Shared;
 use crate::tcp::Share;
@@ -36,6 +37,20 @@ pub trait Owners: Send + Sync {
     /// The stack calls it when a connection begins, for fragments, and for ICMP errors that it sends. It must
     /// not call the stack.
     fn owner(&self, interface: InterfaceId, address: IpAddr) -> Option<IpAddr>;
+
+    /// Notes who is at the other end of a connection that has just been established. `context` is the
+    /// connection's [`Flow::context`](crate::Flow::context).
+    ///
+    /// The stack calls it once for each connection, while it handles the packet of `remote` that completes
+    /// the handshake. It must not call the stack.
+    fn established(
+        &self,
+        interface: InterfaceId,
+        remote: IpAddr,
+        context: &OnceLock<Arc<dyn Any + Send + Sync>>,
+    ) {
+        let _ = (interface, remote, context);
+    }
 }
 
 impl Stack {

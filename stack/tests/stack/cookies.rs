@@ -1,6 +1,8 @@
 //! Tests of SYN cookies: handshakes whose only state is the answer.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::pair::*;
@@ -135,5 +137,52 @@ fn a_cookie_offers_no_more_than_the_buffer_holds() {
             accepted = accepted.take().or_else(|| listener.accept(pair.now).ok());
             accepted.as_ref().is_some_and(|b| b.readable() >= usize::from(expected).min(8192) / 2)
         });
+    }
+}
+
+/// Notes who is called, in what the connection keeps for its driver.
+struct Noted;
+
+impl Owners for Noted {
+    fn owner(&self, _: InterfaceId, _: IpAddr) -> Option<IpAddr> {
+        None
+    }
+
+    fn established(
+        &self,
+        interface: InterfaceId,
+        remote: IpAddr,
+        context: &OnceLock<Arc<dyn Any + Send + Sync>>,
+    ) {
+        context.set(Arc::new((interface, remote))).expect("once for each connection");
+    }
+}
+
+/// Both ends are told, whether the handshake has a place or a cookie, and before anybody accepts it.
+#[test]
+fn the_peer_of_a_connection_is_noted_when_it_is_established() {
+    for by_cookie in [false, true] {
+        let mut pair = Pair::new(6);
+        pair.hosts.iter().for_each(|host| host.stack.set_owners(Arc::new(Noted)));
+        let (listener, a) = match by_cookie {
+            true => {
+                let (listener, a, _) = answered_by_cookie(&mut pair);
+                (listener, a)
+            }
+            false => (pair.listen(B, 80), pair.connect(A, 80)),
+        };
+        assert!(a.context().get().is_none(), "there is no answer yet");
+        pair.run(10 * SECOND, |_| a.readiness().contains(Ready::CONNECTED));
+        let mut accepted = None;
+        pair.run(10 * SECOND, |pair| {
+            accepted = accepted.take().or_else(|| listener.accept(pair.now).ok());
+            accepted.is_some()
+        });
+        assert_eq!(pair.counter(B, "tcp_cookies_accepted"), u64::from(by_cookie));
+        for flow in [a, accepted.unwrap()] {
+            let noted = flow.context().get().expect("it is established");
+            let expected = (flow.interface(), flow.remote().ip());
+            assert_eq!(noted.downcast_ref::<(InterfaceId, IpAddr)>(), Some(&expected));
+        }
     }
 }

@@ -309,6 +309,11 @@ fn is_tcp_info(row: &Row) -> bool {
     (row.level, row.number) == (libc::IPPROTO_TCP, libc::TCP_INFO)
 }
 
+/// Returns true if the option tells who is at the other end.
+fn is_of_peer(row: &Row) -> bool {
+    (row.level, row.number) == (numbers::SOL_PEERSOCK, numbers::PEERSOCK_PEER)
+}
+
 /// Returns true if the option concerns the path to the peer.
 fn is_of_path(row: &Row) -> bool {
     matches!(

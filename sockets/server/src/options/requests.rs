@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6};
+use peersock::PeerIdentity;
 use peersock::attach::Connection;
 use peersock_fd::option_table::{self as numbers, Access, Row};
 use peersock_fd::{Errno, Family, Which};
@@ -10,8 +11,9 @@ use peersock_stack::{Error, GroupChange};
 
 use super::set::Interfaces;
 use super::value::{InterfaceRef, index, number};
-use super::{Options, get, groups, is_of_path, is_tcp_info, set, table, tcp_info};
+use super::{Options, get, groups, is_of_path, is_of_peer, is_tcp_info, set, table, tcp_info};
 use crate::addresses::errno;
+use crate::requester::id;
 use crate::socket_table::{Opened, Phase};
 use crate::state::ServerState;
 
@@ -90,9 +92,10 @@ impl ServerState {
         if !has_value {
             return Err(Errno::NOPROTOOPT);
         }
-        let mut value = match is_of_path(row) {
-            true => self.path_option(which, row)?,
-            false => match (self.stream(which), which) {
+        let mut value = match () {
+            () if is_of_peer(row) => self.peer_option(which, length)?,
+            () if is_of_path(row) => self.path_option(which, row)?,
+            () => match (self.stream(which), which) {
                 (Some(stream), _) => table::get(&stream.options, Some(&stream.connection), row)?,
                 (None, Which::Opened(socket)) => {
                     let opened = self.socket(socket);
@@ -126,6 +129,25 @@ impl ServerState {
             tracing::debug!(option = row.name, reason = row.what, "an option was refused");
         }
         Ok(row)
+    }
+
+    /// Returns who is at the other end of a connection, or has the address to which a datagram socket is
+    /// connected, as JSON. The answer stays after the connection has ended.
+    ///
+    /// # Errors
+    /// ENOTCONN; ERANGE if it is longer than `length`, because a part of JSON is of no use.
+    fn peer_option(&self, which: Which, length: usize) -> Result<Vec<u8>, Errno> {
+        let described = match (self.stream(which), which) {
+            (Some(stream), _) => stream.connection.described(),
+            (None, Which::Opened(socket)) if self.peer_of(socket).is_some() => {
+                let peer = self.peer_of(socket).map(|peer| self.context.target(peer, None).ip());
+                peer.and_then(|peer| self.context.node().ok()?.peer_at(peer))
+            }
+            (None, which) => self.ended_peers.find(id(which)),
+        };
+        let described = described.ok_or(Errno::NOTCONN)?;
+        let json = PeerIdentity::from(&*described).to_json().into_bytes();
+        if json.len() > length { Err(Errno::RANGE) } else { Ok(json) }
     }
 
     /// Returns the MTU of a connected socket's path, as a number or as an `ip6_mtuinfo`.

@@ -158,7 +158,12 @@ const TABLE: &[Entry] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{groups, is_of_path};
+    use crate::options::{groups, is_of_path, is_of_peer};
+
+    /// Returns true if the answer to an option depends on the rest of the node.
+    fn is_asked(row: &Row) -> bool {
+        is_of_path(row) || is_of_peer(row)
+    }
 
     /// Long enough for the value of any option.
     const ZEROS: [u8; 512] = [0; 512];
@@ -171,13 +176,13 @@ mod tests {
             let is_group = groups::request(row, &ZEROS).is_some();
             let expected = match row.access {
                 Access::Both => (1, false, false),
-                Access::Get if is_of_path(row) => (0, false, true),
+                Access::Get if is_asked(row) => (0, false, true),
                 Access::Get => (1, false, false),
                 Access::Set => (0, true, false),
                 // Streams have no effect of an option that other sockets have.
                 _ => continue,
             };
-            assert_eq!((count, is_group, is_of_path(row)), expected, "{}", row.name);
+            assert_eq!((count, is_group, is_asked(row)), expected, "{}", row.name);
         }
     }
 

@@ -22,6 +22,7 @@ mod multicast;
 mod narrow;
 mod options;
 mod path_mtu;
+mod peer;
 mod pending;
 mod processes;
 mod raw;

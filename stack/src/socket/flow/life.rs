@@ -199,6 +199,9 @@ impl Flow {
     fn established(&self, inner: &mut Inner, time: Time) {
         inner.connected = true;
         self.shared.counters.tcp_established.increment();
+        if let Some(owners) = self.shared.owners.get() {
+            owners.established(self.interface.id, self.remote().ip(), &self.context);
+        }
         let wait = inner.listener().and_then(|listener| listener.options().defer_accept);
         inner.defer(wait.map(|wait| after(time, wait)));
     }
