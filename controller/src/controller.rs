@@ -673,13 +673,13 @@ impl Controller {
 
     /// Renews the delegation by the recovery words. Makes the controller's own node an administrator if it is
     /// no member, because its identity is a new one; it gets the name `wish` or a similar one. With
-    /// `is_offline`, the network key is removed from the store and from its write-ahead log.
+    /// `is_offline`, the network key is removed from the store and from its write-ahead log. Returns false if
+    /// another process uses the log, which may keep the key then.
     ///
     /// # Errors
     /// Returns [`RecoverError::OtherNetwork`] for the words of another network, or of a key that is not known
     /// here ([`Self::note_keys`]), and [`RecoverError::Followed`] for those of a former key; the store is as
-    /// before. With `is_offline`, returns [`StoreError::Busy`] if another process reads the log, which keeps
-    /// the key then.
+    /// before.
     pub fn recover(
         &mut self,
         now: UnixTime,
@@ -688,7 +688,7 @@ impl Controller {
         words: &RecoveryWords,
         wish: Option<MemberName>,
         is_offline: bool,
-    ) -> Result<(), RecoverError> {
+    ) -> Result<bool, RecoverError> {
         self.check_words(words)?;
         let sealed = (!is_offline).then(|| self.keys.seal(words, rng));
         let own = *self.memory().identity.public();
@@ -716,10 +716,7 @@ impl Controller {
             }
             renewal.write(write, now, who)
         })?;
-        if is_offline {
-            self.store.end_log()?;
-        }
-        Ok(())
+        Ok(!is_offline || self.store.end_log().is_ok())
     }
 
     /// Checks that words are those of the network's last key.

@@ -13,7 +13,7 @@ use peersock::{NetworkId, PublicIdentity, network_id};
 use peersock_controller::{Controller, CreateError, NewNetwork, RecoveryWords, Settings, Store};
 use tempfile::TempDir;
 
-use super::{DirectoryArgs, duration, stores};
+use super::{DirectoryArgs, duration, stores, words};
 use crate::failure::{Failure, Outcome};
 use crate::in_use;
 use crate::output::print;
@@ -97,13 +97,22 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
         }
     };
     name.assign(&local, controller.network())?;
-    keep_own_record(state, &path, &own_record(&path, &own, &local, &mut controller)?)?;
     print(format_args!("network {local}   {}", grouped(controller.network())))?;
     stdio::note(format_args!(
         "key {}: `peersock join` with the ID alone shows the same",
         super::comparable(&controller.key())
     ));
-    stdio::note(format_args!("write this down, it restores the network: {words}"));
+    // Until its own record is kept, the network is unfinished, and the next command shows the same words.
+    words::show("write this down, it restores the network", &words).map_err(|reason| {
+        if !controller.has_key() {
+            stores::remove(&path, controller.network());
+        }
+        Failure::new(
+            format_args!("network {local} is not made: its recovery words cannot be shown: {reason}"),
+            words::GIVE_A_PLACE,
+        )
+    })?;
+    keep_own_record(state, &path, &own_record(&path, &own, &local, &mut controller)?)?;
     stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
     warn_of_clashes(&controller);
     Ok(())

@@ -15,6 +15,7 @@ mod rekey;
 mod restore;
 mod serve;
 mod stores;
+mod words;
 
 pub(crate) use admin::{
     ApproveArgs, ChangeArgs, DenyArgs, InviteArgs, InvitesArgs, ListArgs, ReserveArgs, RevokeArgs,

@@ -1,17 +1,13 @@
 //! `peersock network rekey`: another key for a managed network.
 
-use std::fmt::Display;
-use std::io::{self, Write as _};
 use std::time::Duration;
 
 use peersock::overlay::membership::{NetworkKeys, UnixTime};
-use peersock_controller::{Controller, RecoverError, RecoveryWords};
-use rustix::fs::FileType;
-use zeroize::Zeroizing;
+use peersock_controller::{Controller, RecoverError};
 
 use super::admin::{Here, OfNetwork, served};
-use super::restore::{hint, read_words, renews};
-use super::{duration, now, who};
+use super::restore::{hint, renews, tell_of_log};
+use super::{duration, now, who, words};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
 use crate::stdio;
@@ -49,44 +45,27 @@ pub(crate) fn rekey(args: &RekeyArgs) -> Outcome {
     let mut controller = args.of.open()?;
     args.of.learn_keys(&mut controller)?;
     let is_stored = renews(&mut controller)?;
-    let words = if is_stored { None } else { Some(read_words()?) };
+    let words = if is_stored { None } else { Some(words::read()?) };
     let mut rng = rand::rng();
     let next = controller.draw_next_key(&mut rng, words.as_ref()).map_err(not_replaced)?;
     let begun = now();
     let end = if args.now { begun } else { begun.plus(LASTS.max(controller.longest_lifetime())) };
     // Before it counts, because words that nobody has seen could not be told again.
-    show(next.words())?;
+    words::show("write this down, it restores the network from now on", next.words()).map_err(|reason| {
+        Failure::new(
+            format_args!("the network's key is not replaced: the new words cannot be shown: {reason}"),
+            words::GIVE_A_PLACE,
+        )
+    })?;
     let is_offline = args.offline || !controller.has_key();
     let replaced = controller.rekey(begun, &mut rng, &who(), &next, end, is_offline);
     let is_removed = replaced
         .inspect_err(|_| stdio::note("these words count for nothing: forget them"))
         .map_err(not_replaced)?;
     if !is_removed {
-        stdio::note(format_args!(
-            "another program uses the store, which may still hold the former key: run `peersock network renew -n \
-             {} --offline` later",
-            controller.name()
-        ));
+        tell_of_log(&controller);
     }
     tell(args, &controller, begun, end)
-}
-
-/// Shows the words of the new key on stderr.
-fn show(words: &RecoveryWords) -> Outcome {
-    let lost = |reason: &dyn Display| {
-        Failure::new(
-            format_args!("the network's key is not replaced: the new words cannot be shown: {reason}"),
-            "give the command a terminal, or a file for its messages",
-        )
-    };
-    let stderr = rustix::fs::fstat(io::stderr()).map_err(|error| lost(&error))?;
-    let null = rustix::fs::stat("/dev/null").map_err(|error| lost(&error))?;
-    // A closed stderr is this file, too.
-    if FileType::from_raw_mode(stderr.st_mode).is_char_device() && stderr.st_rdev == null.st_rdev {
-        return Err(lost(&"stderr is /dev/null"));
-    }
-    let line = format!("peersock: write this down, it restores the network from now on: {words}\n");
-    io::stderr().write_all(Zeroizing::new(line).as_bytes()).map_err(|error| lost(&error))
 }
 
 fn tell(args: &RekeyArgs, controller: &Controller, begun: UnixTime, end: UnixTime) -> Outcome {

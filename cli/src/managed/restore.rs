@@ -1,34 +1,23 @@
 //! `peersock network backup`, `restore` and `renew`: copies of a controller's store, and its recovery words.
 
-use std::fmt;
 use std::fs::{self, Permissions};
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use peersock::overlay::membership::{MemberName, NetworkKeys};
 use peersock::state::{StateDir, read_identity_file};
 use peersock::{NetworkId, PublicIdentity, network_id};
 use peersock_controller::{Controller, RecoverError, RecoveryWords};
-use rustix::termios::{self, LocalModes, OptionalActions, Termios};
-use zeroize::Zeroizing;
 
 use super::admin::OfNetwork;
 use super::create::{
     Draft, NewArgs, directory, grouped, keep_own_record, local_name, not_created, own_record, tell_removals,
     warn_of_clashes,
 };
-use super::{DirectoryArgs, duration, now, stores, who};
+use super::{DirectoryArgs, duration, now, stores, who, words};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
-use crate::{signals, stdio};
-
-/// Number of recovery words.
-const WORDS: usize = 12;
-
-/// Longest input in which recovery words are looked for, bytes.
-const MAX_INPUT: u64 = 4096;
+use crate::stdio;
 
 /// Copy the store of a controller into a file, also while it runs
 ///
@@ -91,7 +80,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     let path = args.state.path()?;
     let local = local_name(&args.name)?;
     let (state, own) = directory(&path)?;
-    let words = read_words()?;
+    let words = words::read()?;
     let _turn = stores::turn(&path)?;
     let draft = Draft::new(&path, args.backup.as_deref().unwrap_or(&path))?;
     let copy = args.backup.as_deref().map(|file| opened_copy(file, &path, &draft)).transpose()?;
@@ -251,9 +240,12 @@ pub(crate) struct RenewArgs {
 pub(crate) fn renew(args: &RenewArgs) -> Outcome {
     let mut controller = args.of.open()?;
     args.of.learn_keys(&mut controller)?;
-    let words = read_words()?;
+    let words = words::read()?;
     let is_offline = args.offline || !controller.has_key();
-    controller.recover(now(), &mut rand::rng(), &who(), &words, None, is_offline).map_err(not_renewed)?;
+    let recovered = controller.recover(now(), &mut rand::rng(), &who(), &words, None, is_offline);
+    if !recovered.map_err(not_renewed)? {
+        tell_of_log(&controller);
+    }
     let status = controller.status(now()).map_err(|error| not_renewed(error.into()))?;
     print(format_args!(
         "{} issues certificates for another {}",
@@ -262,71 +254,18 @@ pub(crate) fn renew(args: &RenewArgs) -> Outcome {
     ))
 }
 
+/// Says that a key which was removed from a store may still be in the store's log.
+pub(super) fn tell_of_log(controller: &Controller) {
+    stdio::note(format_args!(
+        "another program uses the store, which may still hold the former key: run `peersock network renew -n {} \
+         --offline` later",
+        controller.name()
+    ));
+}
+
 /// Returns true if the store holds the network's key.
 pub(super) fn renews(controller: &mut Controller) -> Outcome<bool> {
     Ok(controller.status(now()).map_err(|error| not_renewed(error.into()))?.renews_delegation)
-}
-
-/// Reads recovery words, which may be on several lines, up to the last one.
-pub(super) fn read_words() -> Outcome<RecoveryWords> {
-    let stdin = io::stdin();
-    let hidden = match stdin.is_terminal() {
-        true => {
-            stdio::note(format_args!("type the {WORDS} recovery words, which are not shown:"));
-            Some(Hidden::new()?)
-        }
-        false => None,
-    };
-    let mut input = stdin.lock().take(MAX_INPUT);
-    // Of the largest size from the beginning, so that no part stays elsewhere in memory.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_INPUT as usize));
-    let count = |bytes: &[u8]| bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count();
-    while count(&bytes) < WORDS && input.read_until(b'\n', &mut bytes)? > 0 {}
-    drop(hidden);
-    let no_words = |reason: &dyn fmt::Display| {
-        Failure::usage(
-            format_args!("these are no recovery words: {reason}"),
-            "give the words that `peersock network create` or `rekey` has shown, on stdin",
-        )
-    };
-    let text = str::from_utf8(&bytes).map_err(|_| no_words(&"the input is no text"))?;
-    text.parse().map_err(|error| no_words(&error))
-}
-
-/// Modes of the terminal before it stopped to show what is typed, while it does so.
-static MODES: Mutex<Option<Termios>> = Mutex::new(None);
-
-/// Keeps the terminal from showing what is typed, until it is dropped or the program ends by a signal.
-struct Hidden;
-
-impl Hidden {
-    fn new() -> io::Result<Hidden> {
-        let modes = termios::tcgetattr(io::stdin())?;
-        let mut silent = modes.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        silent.local_modes.insert(LocalModes::ECHONL);
-        *MODES.lock().unwrap_or_else(PoisonError::into_inner) = Some(modes);
-        signals::end_with(|signal| {
-            show();
-            128 + signal
-        })?;
-        termios::tcsetattr(io::stdin(), OptionalActions::Now, &silent)?;
-        Ok(Hidden)
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        show();
-    }
-}
-
-/// Restores the terminal, once.
-fn show() {
-    if let Some(modes) = MODES.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        // A terminal that is gone shows nothing.
-        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &modes);
-    }
 }
 
 fn not_restored(backup: &Path, error: &RecoverError) -> Failure {

@@ -83,7 +83,11 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     let kept = StateDir::membership(&path, id)?;
     let mut noted = Vec::new();
     if let Some(record) = kept {
+        let before = controller.network_keys();
         stores::note_keys(&mut controller, &record)?;
+        if controller.network_keys() != before {
+            tell_of_key(&controller);
+        }
         noted = stores::note_heads(&mut controller, &record);
     }
     let hook = args.approve_hook.as_ref().map(|program| Hook::new(program, &mut controller)).transpose()?;
@@ -251,11 +255,7 @@ impl Serving {
         if controller.network_keys() != before {
             // The heads count now.
             (self.key_attempts, self.noted) = (0, Vec::new());
-            let name = controller.name();
-            stdio::note(format_args!(
-                "another controller has changed the network's key: run `peersock network renew -n {name}` here, \
-                 and give the new words"
-            ));
+            tell_of_key(controller);
         }
     }
 
@@ -366,5 +366,14 @@ fn announce(waiting: &Waiting) {
         escape(&waiting.description),
         waiting.source,
         waiting.code
+    ));
+}
+
+/// Says that another controller has changed the network's key.
+fn tell_of_key(controller: &Controller) {
+    stdio::note(format_args!(
+        "another controller has changed the network's key: run `peersock network renew -n {}` here, and give the \
+         new words",
+        controller.name()
     ));
 }

@@ -112,3 +112,43 @@ fn a_key_on_paper_is_replaced_by_its_words() {
     serving.wait_for_stderr("serving team");
     machines.admit("beta");
 }
+
+/// Runs a command whose messages nobody can read, through a shell. Returns its exit code.
+fn unread(machines: &Machines, messages: &str, arguments: &[&str]) -> Option<i32> {
+    let script = format!("exec \"$0\" \"$@\" 2>{messages}");
+    let command = machines.command("alpha", arguments);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &script]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    shell.status().expect("sh runs").code()
+}
+
+#[test]
+fn a_network_whose_words_nobody_can_read_is_not_made() {
+    let machines = Machines::new();
+    let controllers = machines.directory("alpha").join("controllers");
+    let stores = || {
+        let entries = std::fs::read_dir(&controllers).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().ends_with(".db")).count()
+    };
+    for messages in ["/dev/full", "/dev/null", "&-"] {
+        let offline = ["network", "create", "paper", "--offline"];
+        assert_eq!(unread(&machines, messages, &offline), Some(1), "{messages}");
+        assert_eq!(stores(), 0, "{messages}: its key is lost");
+        // The key is stored, so the network waits for a command that can show its words.
+        assert_eq!(unread(&machines, messages, &["network", "create", "team"]), Some(1), "{messages}");
+        assert_eq!(stores(), 1, "{messages}");
+        let shown = machines.with_words("alpha", &["network", "create", "team"], "").success();
+        assert!(shown.stderr.contains("write this down"), "{}", shown.stderr);
+        assert_eq!(stores(), 1, "{messages}: it is the same network");
+        machines.ok("alpha", &["leave", "team", "--force"]);
+        std::fs::remove_dir_all(&controllers).expect("they are there");
+    }
+    assert!(machines.with_words("alpha", &["network", "create", "paper", "--offline"], "").status.success());
+}

@@ -340,3 +340,18 @@ fn another_controller_s_key_beside_a_change_breaks_nothing() {
         let _ = lab.controller.note_keys(NOW, &[link]);
     });
 }
+
+/// A log that another process reads may keep the key, and all else is done.
+#[test]
+fn a_key_that_stays_in_the_log_is_told() {
+    let (_folder, path) = place();
+    let mut lab = Lab::at(&path);
+    let words = lab.words.clone();
+    let reader = rusqlite::Connection::open(&path).expect("a store");
+    reader.execute_batch("BEGIN; SELECT * FROM network;").expect("readable");
+    let recover = |lab: &mut Lab| lab.controller.recover(NOW, &mut lab.rng, "alice", &words, None, true);
+    assert_eq!(recover(&mut lab), Ok(false));
+    assert!(!lab.controller.has_key());
+    reader.execute_batch("COMMIT").expect("it was open");
+    assert_eq!(recover(&mut lab), Ok(true));
+}
