@@ -43,12 +43,14 @@ pub struct InviteOptions {
     pub role: Role,
     /// Tags.
     pub tags: Vec<Tag>,
+    /// Bytes for programs.
+    pub claims: Vec<u8>,
     /// True if the members are forgotten soon after they were last heard.
     pub is_ephemeral: bool,
     /// Time for which the members go on without a controller, in [`OUTLIVE`](crate::OUTLIVE).
     pub outlive: Option<Duration>,
     /// Member that the machine replaces, which is removed then. The machine takes over its addresses, and its
-    /// name, role, tags and times instead of those here. Such an invite has one use.
+    /// name, role, tags, claims and times instead of those here. Such an invite has one use.
     pub replaces: Option<NodeId>,
 }
 
@@ -60,6 +62,7 @@ impl Default for InviteOptions {
             name: None,
             role: Role::Member,
             tags: Vec::new(),
+            claims: Vec::new(),
             is_ephemeral: false,
             outlive: None,
             replaces: None,
@@ -75,6 +78,7 @@ impl InviteOptions {
             name: Some(grant.name.clone()),
             role: grant.role,
             tags: grant.tags.clone(),
+            claims: grant.claims.clone(),
             is_ephemeral: grant.is_ephemeral,
             outlive: member.outlive,
             ..self.clone()
@@ -99,6 +103,8 @@ pub struct Invite {
     pub name: Option<MemberName>,
     /// Tags.
     pub tags: Vec<Tag>,
+    /// Bytes for programs.
+    pub claims: Vec<u8>,
     /// True if the members are forgotten soon after they were last heard.
     pub is_ephemeral: bool,
     /// Member that the machine replaces.
@@ -285,15 +291,15 @@ impl Controller {
         let replaced = self.find_replaced(options.replaces)?;
         let options = &replaced.map_or_else(|| options.clone(), |replaced| options.like(&replaced));
         let tags = member::sorted(options.tags.clone());
-        check_tags(&tags)?;
+        check_texts(&tags, &options.claims)?;
         let mut bytes = [0; Token::LEN];
         rng.fill_bytes(&mut bytes);
         let token = Token::from_bytes(bytes);
         let hash = token.hash();
         self.write(|write, _| {
             write.run(
-                "INSERT INTO tokens (hash, uses, made, made_by, ends, name, role, tags, is_ephemeral, outlive, replaces)
-                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO tokens (hash, uses, made, made_by, ends, name, role, tags, is_ephemeral, outlive, replaces,
+                    claims) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     hash,
                     options.uses,
@@ -306,6 +312,7 @@ impl Controller {
                     options.is_ephemeral,
                     options.outlive.map(span),
                     options.replaces.as_ref().map(|node| *node.as_bytes()),
+                    &options.claims,
                 ),
             )?;
             write.log(millis(now), who, "invite", &label(&hash))?;
@@ -337,7 +344,7 @@ impl Controller {
     pub fn invites(&self) -> Result<Vec<Invite>, StoreError> {
         let mut statement = self.store.db().prepare(
             "SELECT lower(hex(substr(hash, 1, 4))), made_by, uses, tokens.ends,
-                coalesce(old.name, tokens.name), tokens.tags, tokens.is_ephemeral, used, replaces,
+                coalesce(old.name, tokens.name), tokens.tags, tokens.is_ephemeral, used, replaces, tokens.claims,
                 coalesce(old.state, 2) = 2 AND EXISTS (SELECT 1 FROM members other
                     WHERE other.name = coalesce(old.name, tokens.name) AND other.state < 2 AND replaces IS NOT NULL)
                 FROM tokens LEFT JOIN members old ON old.node = replaces ORDER BY tokens.ends",
@@ -356,7 +363,8 @@ impl Controller {
                 is_ephemeral: row.get(6)?,
                 used: row.get(7)?,
                 replaces: row.get::<_, Option<[u8; 32]>>(8)?.map(NodeId::from_bytes),
-                is_blocked: row.get(9)?,
+                claims: row.get(9)?,
+                is_blocked: row.get(10)?,
             });
         }
         Ok(invites)
@@ -458,7 +466,7 @@ impl Controller {
         if let Some(replaced) = &replaced {
             admission.take_over(replaced);
         }
-        check_tags(&admission.tags)?;
+        check_texts(&admission.tags, &admission.claims)?;
         self.admit(now, rng, &admission)?;
         self.find(&node.to_string())
     }
@@ -843,10 +851,11 @@ fn check_outlive(outlive: Option<Duration>) -> Result<(), ChangeError> {
     if is_valid { Ok(()) } else { Err(ChangeError::Range("the time without a controller")) }
 }
 
-pub(crate) fn check_tags(tags: &[Tag]) -> Result<(), ChangeError> {
+/// Checks that certificates have room for tags and claims.
+pub(crate) fn check_texts(tags: &[Tag], claims: &[u8]) -> Result<(), ChangeError> {
     let mut grant =
         peersock_overlay::membership::Grant::new(NodeId::from_bytes([0; 32]), "a".parse().expect("a name"));
-    grant.tags = tags.to_vec();
+    (grant.tags, grant.claims) = (tags.to_vec(), claims.to_vec());
     Ok(grant.validate()?)
 }
 

@@ -294,6 +294,7 @@ impl Round<'_> {
             is_name_fixed: invite.name.is_some(),
             role: invite.role,
             tags: invite.tags,
+            claims: invite.claims,
             is_ephemeral: invite.is_ephemeral,
             outlive: invite.outlive,
             description: &request.description,
@@ -596,6 +597,7 @@ struct Invite {
     name: Option<MemberName>,
     role: Role,
     tags: Vec<Tag>,
+    claims: Vec<u8>,
     is_ephemeral: bool,
     outlive: Option<Duration>,
     replaces: Option<NodeId>,
@@ -604,7 +606,8 @@ struct Invite {
 impl Invite {
     fn read(write: &Write<'_>, hash: &[u8; 32]) -> Result<Option<Self>, StoreError> {
         let mut statement = write.db().prepare(
-            "SELECT uses, made, ends, name, role, tags, is_ephemeral, outlive, replaces, used, made_by FROM tokens WHERE hash = ?",
+            "SELECT uses, made, ends, name, role, tags, is_ephemeral, outlive, replaces, used, made_by, claims
+                FROM tokens WHERE hash = ?",
         )?;
         let mut rows = statement.query([hash])?;
         let Some(row) = rows.next()? else { return Ok(None) };
@@ -618,6 +621,7 @@ impl Invite {
             name: name.map(|name| member::read_name(&name)).transpose()?,
             role: member::read_role(row.get(4)?)?,
             tags: member::read_tags(&row.get::<_, String>(5)?)?,
+            claims: row.get(11)?,
             is_ephemeral: row.get(6)?,
             outlive: row.get::<_, Option<u64>>(7)?.map(Duration::from_millis),
             replaces: row.get::<_, Option<[u8; 32]>>(8)?.map(NodeId::from_bytes),

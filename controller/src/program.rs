@@ -15,7 +15,7 @@ use peersock_overlay::membership::{Code, MemberName, Tag, UnixTime};
 use peersock_overlay::{NodeId, PublicIdentity};
 use rand::CryptoRng;
 
-use crate::admin::{Change, ChangeError, check_tags};
+use crate::admin::{Change, ChangeError, check_texts};
 use crate::admission::Admission;
 use crate::controller::Controller;
 use crate::member::{self, Member};
@@ -473,12 +473,13 @@ impl Controller {
                 (Decision::Ask, Some(_)) => Ok(allowed(Additions::default())),
                 (Decision::Allow(additions), Some(invite)) => {
                     // The invite is used when the machine shows it again.
-                    check_tags(&additions.apply(&invite.tags))?;
+                    // The claims were checked when the invite was made.
+                    check_texts(&additions.apply(&invite.tags), &[])?;
                     Ok(allowed(additions))
                 }
                 (Decision::Allow(additions), None) => {
                     let tags = additions.apply(&[]);
-                    check_tags(&tags)?;
+                    check_texts(&tags, &[])?;
                     let admission = Admission {
                         wish: additions.name.or(waiting.name),
                         tags,

@@ -25,6 +25,7 @@ const STEPS: &[&str] = &[
     include_str!("heard.sql"),
     include_str!("pending.sql"),
     include_str!("successions.sql"),
+    include_str!("claims.sql"),
 ];
 
 /// File in which a controller keeps a network. It is open in several processes at a time, for example in the

@@ -1,7 +1,7 @@
-use peersock_overlay::membership::{Code, Role};
+use peersock_overlay::membership::{Code, Grant, Role};
 
 use super::*;
-use crate::{Approval, ChangeError};
+use crate::{Approval, Change, ChangeError};
 
 #[test]
 fn a_token_gives_a_name_tags_and_an_address_and_is_used_once() {
@@ -224,10 +224,10 @@ fn colliding_wishes_get_numbers_and_renames_are_refused() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), 40);
-    let change = crate::Change { name: Some(name("alpha")), ..Default::default() };
+    let change = Change { name: Some(name("alpha")), ..Default::default() };
     let refused = lab.controller.change(lab.now, "alice", "alpha-2", &change);
     assert_eq!(refused.err(), Some(ChangeError::NameTaken(name("alpha"))));
-    let change = crate::Change { name: Some(name("gamma")), ..Default::default() };
+    let change = Change { name: Some(name("gamma")), ..Default::default() };
     lab.controller.change(lab.now, "alice", "alpha-2", &change).expect("free");
     assert_eq!(lab.join(2, None).certificate().grant().name, name("gamma"));
     // Without a wish.
@@ -284,4 +284,34 @@ fn replacing_hands_over_name_and_addresses_and_removes_the_old_machine() {
     let third = lab.controller.approve(lab.now, &mut lab.rng, "alice", &code, &approval).expect("it waits");
     assert_eq!((third.grant.name, third.grant.ipv4), (before.name.clone(), before.ipv4));
     assert_eq!(lab.refusal(&new, 2), Some(Refusal::Revoked));
+}
+
+#[test]
+fn claims_of_an_invite_or_an_approval_are_in_the_certificate() {
+    let mut lab = Lab::new();
+    let claims = vec![0, 255, b'='];
+    let with_claims = InviteOptions { claims: claims.clone(), ..InviteOptions::default() };
+    let token = lab.controller.invite(NOW, &mut lab.rng, "alice", &with_claims).expect("a good invite");
+    assert_eq!(lab.controller.invites().expect("readable")[0].claims, claims);
+    assert_eq!(lab.join(1, Some(&token)).certificate().grant().claims, claims);
+    // They stay at renewals, and go over to the machine that replaces the member.
+    assert_eq!(lab.join(1, None).certificate().grant().claims, claims);
+    let replaces = Some(identity(1).node_id());
+    let instead = InviteOptions { replaces, ..InviteOptions::default() };
+    let token = lab.controller.invite(NOW, &mut lab.rng, "alice", &instead).expect("a good invite");
+    assert_eq!(lab.join(2, Some(&token)).certificate().grant().claims, claims);
+    let change = Change { claims: Some(Vec::new()), ..Change::default() };
+    let node = identity(2).node_id().to_string();
+    lab.controller.change(lab.now, "alice", &node, &change).expect("a member");
+    lab.now = lab.now.plus(Duration::from_secs(1));
+    assert_eq!(lab.join(2, None).certificate().grant().claims, [] as [u8; 0]);
+    for length in [Grant::MAX_CLAIMS_LEN, Grant::MAX_CLAIMS_LEN + 1] {
+        let claims = vec![1; length];
+        let long = InviteOptions { claims: claims.clone(), ..InviteOptions::default() };
+        let made = lab.controller.invite(NOW, &mut lab.rng, "alice", &long);
+        assert_eq!(made.is_ok(), length <= Grant::MAX_CLAIMS_LEN, "{length}");
+        let change = Change { claims: Some(claims), ..Change::default() };
+        let changed = lab.controller.change(lab.now, "alice", &node, &change);
+        assert_eq!(changed.is_ok(), length <= Grant::MAX_CLAIMS_LEN, "{length}");
+    }
 }

@@ -79,6 +79,15 @@ struct if_nameindex;
 // Log level of packets.
 #define PEERSOCK_LOG_TRACE 5
 
+// Size of a member's name, or of a program's label, with its final zero.
+#define PEERSOCK_NAME_SIZE 64
+
+// Size of a member's tags as one text, with its final zero.
+#define PEERSOCK_TAGS_SIZE 128
+
+// Size of the largest claims.
+#define PEERSOCK_CLAIMS_SIZE 128
+
 // A session with the peer exists.
 #define PEERSOCK_PEER_CONNECTED 1
 
@@ -135,6 +144,28 @@ typedef void (*peersock_event_callback)(const struct peersock_event *event, void
 // Callback for log records, with their level and text. It runs on a library thread that shares the
 // descriptors of the process, for one record after the other. `text` is valid during the call.
 typedef void (*peersock_log_callback)(int level, const char *text, void *context);
+
+// Other end of a connection, as its network describes it. Later versions may add members at the end.
+typedef struct peersock_identity {
+    // ID of the network.
+    uint64_t network;
+    // ID of the node, which is the hash of its public keys.
+    char node[PEERSOCK_ID_SIZE];
+    // ID of the machine's node: another one than `node` if that is a program with keys of its own.
+    char machine[PEERSOCK_ID_SIZE];
+    // Name of the machine; empty in networks without names.
+    char name[PEERSOCK_NAME_SIZE];
+    // Label of such a program, under which it alone is addressed; mostly empty.
+    char label[PEERSOCK_NAME_SIZE];
+    // Tags of the machine in ascending order, with a comma between two.
+    char tags[PEERSOCK_TAGS_SIZE];
+    // Bytes for programs that the network's controller has signed.
+    uint8_t claims[PEERSOCK_CLAIMS_SIZE];
+    // Number of these bytes.
+    uint32_t claims_length;
+    // True if the other end is a machine without peersock, for which this member forwards packets.
+    bool gateway;
+} peersock_identity;
 
 // Peer in one network. Later versions may add members at the end.
 typedef struct peersock_peer {
@@ -842,6 +873,17 @@ peersock_result peersock_netcheck(const struct peersock_config *config, const ch
 // Pointers:
 // `settings` is NULL or a C string; `node` is NULL or has room for a handle.
 peersock_result peersock_open(const char *settings, peersock_node *node);
+
+// Tells who is at the other end of a connection, as of when it was established, also after its end. On a
+// datagram socket it is about the address to which the socket is connected. `size` is
+// `sizeof(peersock_identity)`; members that this library does not know are zeros.
+//
+// Returns 0, or -1 and `errno`: ENOTCONN if the socket has never been connected, EOPNOTSUPP or ENOPROTOOPT
+// on a socket of the system, EINVAL for a wrong size.
+//
+// Pointers:
+// `identity` is NULL or has room for `size` bytes.
+int peersock_identify(int fd, struct peersock_identity *identity, size_t size);
 
 // Copies the peers known in a network, or in all networks if `network` is 0, up to `capacity`. `*count`
 // becomes the number of known peers. `size` is `sizeof(peersock_peer)`, which tells the library the version

@@ -321,7 +321,7 @@ fn explain(
 }
 
 /// Returns the overlay socket of a descriptor, or `None` for another descriptor.
-fn overlay<'a>(fd: RawFd) -> Result<Option<Socket<'a>>, Errno> {
+pub(crate) fn overlay<'a>(fd: RawFd) -> Result<Option<Socket<'a>>, Errno> {
     if fd < 0 {
         return Err(Errno::BADF);
     }

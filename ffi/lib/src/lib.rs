@@ -25,6 +25,7 @@ pub mod netcheck;
 pub mod networks;
 pub mod node;
 pub mod open;
+pub mod peer_identity;
 pub mod peers;
 pub mod registry;
 pub mod result;

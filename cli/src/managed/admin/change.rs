@@ -1,4 +1,4 @@
-//! `peersock network change`: another name or other tags for a member.
+//! `peersock network change`: another name, other tags or other claims for a member.
 
 use std::time::Duration;
 
@@ -6,19 +6,20 @@ use peersock::overlay::membership::{MemberName, Tag};
 use peersock_controller::{Change, ChangeError, Member};
 
 use super::super::{now, who};
+use super::claims::Claims;
 use super::settings::outlive_or_default;
 use super::{Here, OfNetwork, members, refused, served};
 use crate::failure::Outcome;
 use crate::output::print;
 use crate::stdio;
 
-/// Give a member another name, or other tags
+/// Give a member another name, other tags or other claims
 ///
 /// Its certificates until now end: the member gets another one at once, and others hear of the change as they
 /// hear of a removal. Connections that need a tag which it has no more end.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true)
-    .args(["name", "tags", "untags", "outlive"]))]
+    .args(["name", "tags", "untags", "claims", "outlive"]))]
 #[command(after_help = "\
 Examples:
   peersock network change beta --name database
@@ -39,6 +40,10 @@ pub(crate) struct ChangeArgs {
     /// Tag that the member loses; may be repeated
     #[arg(long = "untag", value_name = "TAG")]
     untags: Vec<Tag>,
+
+    /// Bytes for programs: a text, or `hex:` and digits; at most 128 bytes. Empty for none
+    #[arg(long, value_name = "TEXT")]
+    claims: Option<Claims>,
 
     /// Time for which the member goes on without a controller, from 1h to 30d; or `default`
     #[arg(long, value_name = "TIME", value_parser = outlive_or_default)]
@@ -64,6 +69,7 @@ pub(crate) fn change(args: &ChangeArgs) -> Outcome {
     let change = Change {
         name: args.name.clone(),
         tags: Some(tags(&before, &args.tags, &args.untags)),
+        claims: args.claims.clone().map(|claims| claims.0),
         outlive: args.outlive,
         ..Change::default()
     };

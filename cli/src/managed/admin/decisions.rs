@@ -4,6 +4,7 @@ use peersock::overlay::membership::{MemberName, Tag};
 use peersock_controller::Approval;
 
 use super::super::{now, who};
+use super::claims::Claims;
 use super::{OfNetwork, described, refused};
 use crate::failure::Outcome;
 use crate::output::print;
@@ -27,10 +28,14 @@ pub(crate) struct ApproveArgs {
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<Tag>,
 
+    /// Bytes for programs: a text, or `hex:` and digits; at most 128 bytes
+    #[arg(long, value_name = "TEXT")]
+    claims: Option<Claims>,
+
     /// Member whose key the machine's replaces, by its name, an address, or the beginning of its node ID
     ///
-    /// The machine takes over its name, addresses and tags. The member's key is revoked.
-    #[arg(long, value_name = "MEMBER", conflicts_with_all = ["name", "tags"])]
+    /// The machine takes over its name, addresses, tags and claims. The member's key is revoked.
+    #[arg(long, value_name = "MEMBER", conflicts_with_all = ["name", "tags", "claims"])]
     replace: Option<String>,
 
     #[command(flatten)]
@@ -44,6 +49,7 @@ pub(crate) fn approve(args: &ApproveArgs) -> Outcome {
     let approval = Approval {
         name: args.name.clone(),
         tags: args.tags.clone(),
+        claims: args.claims.clone().unwrap_or_default().0,
         replaces: replaced.map(|member| member.grant.node),
         ..Approval::default()
     };

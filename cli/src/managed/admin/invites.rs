@@ -7,6 +7,7 @@ use peersock::{Invite, NetworkId, RootSource};
 use peersock_controller::{Controller, Invite as Stored, InviteOptions, Member, Standing};
 
 use super::super::{duration, now, right_has_ended, who};
+use super::claims::{Claims, to_hex};
 use super::{Here, OfNetwork, refused, reservations, served};
 use crate::failure::{Failure, Outcome};
 use crate::output::{escape, print};
@@ -30,6 +31,10 @@ pub(crate) struct InviteArgs {
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<Tag>,
 
+    /// Bytes for programs: a text, or `hex:` and digits; at most 128 bytes
+    #[arg(long, value_name = "TEXT")]
+    claims: Option<Claims>,
+
     /// Number of machines that may use it
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     uses: u32,
@@ -44,9 +49,9 @@ pub(crate) struct InviteArgs {
 
     /// Member whose key the machine's replaces, by its name, an address, or the beginning of its node ID
     ///
-    /// The machine takes over the member's name, addresses and tags when it joins, and the member's key is
-    /// revoked. On the same machine, `peersock id --rekey` makes the new key first.
-    #[arg(long, value_name = "MEMBER", conflicts_with_all = ["name", "tags", "uses", "ephemeral"])]
+    /// The machine takes over the member's name, addresses, tags and claims when it joins, and the member's
+    /// key is revoked. On the same machine, `peersock id --rekey` makes the new key first.
+    #[arg(long, value_name = "MEMBER", conflicts_with_all = ["name", "tags", "claims", "uses", "ephemeral"])]
     replace: Option<String>,
 
     /// Root at which machines find the controller; may be repeated [env: PEERSOCK_ROOTS]
@@ -66,6 +71,7 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
         lifetime: args.lifetime,
         name: args.name.clone(),
         tags: args.tags.clone(),
+        claims: args.claims.clone().unwrap_or_default().0,
         is_ephemeral: args.ephemeral,
         replaces: replaced.as_ref().map(|member| member.grant.node),
         ..InviteOptions::default()
@@ -206,6 +212,7 @@ fn to_json(invite: &Stored) -> serde_json::Value {
         "label": invite.label,
         "name": invite.name.as_ref().map(ToString::to_string),
         "tags": invite.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "claims": to_hex(&invite.claims),
         "uses": invite.uses,
         "used": invite.used,
         "ends": invite.ends.as_millis() / 1000,

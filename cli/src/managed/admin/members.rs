@@ -4,6 +4,7 @@ use peersock::overlay::membership::{Tag, UnixTime};
 use peersock_controller::{Member, Standing};
 
 use super::super::{comparable, duration, now};
+use super::claims::to_hex;
 use super::{OfNetwork, refused};
 use crate::failure::Outcome;
 use crate::output::{escape, print};
@@ -68,6 +69,7 @@ fn to_json(member: &Member) -> serde_json::Value {
         "node": member.grant.node.to_string(),
         "addresses": member.grant.addresses().map(|one| one.to_string()).collect::<Vec<_>>(),
         "tags": member.grant.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "claims": to_hex(&member.grant.claims),
         "standing": match member.standing {
             Standing::Member => "member",
             Standing::Held => "held",

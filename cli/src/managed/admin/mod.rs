@@ -1,6 +1,7 @@
 //! Commands that act on the store of a controller, whether it runs or not.
 
 mod change;
+mod claims;
 mod decisions;
 mod invites;
 mod local_time;
@@ -124,7 +125,7 @@ pub(super) fn refused(error: impl Into<ChangeError>) -> Failure {
             "name the member that has its place now: `peersock network members` lists them"
         }
         ChangeError::NameTaken(_) => "choose another name: `peersock network members` lists those in use",
-        ChangeError::Grant(_) => "give fewer or shorter tags",
+        ChangeError::Grant(_) => "give fewer or shorter tags, or shorter claims",
         ChangeError::FewDigits(_) => {
             "list names and addresses with `peersock network members`, IDs with --json"
         }

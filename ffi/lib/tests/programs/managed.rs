@@ -122,3 +122,30 @@ fn a_program_of_libzt_s_kind_joins_by_the_id_once_somebody_admits_it() {
         assert!(running.0.wait().expect("it is a child").success());
     }
 }
+
+#[test]
+fn a_program_is_told_who_has_connected() {
+    let Some(program) = Program::new("identify.c").with_launcher().build(Mode::Plain) else { return };
+    let team = Team::new();
+    let invite = |words: &[&str]| team.administer(&[&["network", "invite"][..], words].concat());
+    let of_worker = ["--name", "worker", "--tag", "db", "--tag", "blue", "--claims", "hex:0001ff"];
+    let worker = team.machine("worker");
+    ok(&worker, &["join", &invite(&of_worker), "--as", "team"]);
+    for shares in ["", "1"] {
+        let state = team.machine(&format!("service{shares}"));
+        let mut command = Command::new(&program.path);
+        command.arg(&state).arg(invite(&["--name", &format!("service{shares}")]));
+        command.env("PEERSOCK_PROGRAM", launcher()).env("PEERSOCK_OWN_NODE", shares);
+        command.env("PEERSOCK_PERSIST", "0").stdout(Stdio::piped());
+        let mut running = Controller(command.spawn().expect("it was just built"));
+        let mut said = BufReader::new(running.0.stdout.take().expect("a pipe")).lines();
+        let port = said.next().expect("a port").expect("text");
+        let target = format!("service{shares}:{port}");
+        let mut dialing = peersock(&worker, &["dial", "-n", "team", &target]);
+        let mut dialing = Controller(dialing.stdin(Stdio::null()).spawn().expect("it is built"));
+        let node = said.next().expect("it does not fail").expect("text");
+        assert!(ok(&worker, &["id"]).contains(&node), "{node} is another node");
+        assert!(running.0.wait().expect("it is a child").success());
+        dialing.0.wait().expect("it is a child");
+    }
+}
