@@ -20,6 +20,7 @@ from ._node import stop
 from ._patch import install, patched, uninstall
 from ._peersock import __version__, generate_seed, public_key
 from .events import Event, EventKind, Events
+from .identity import PeerIdentity, peer_of
 from .peers import Attempt, Peer
 from .session import Session
 
@@ -31,12 +32,14 @@ __all__ = [
     "Events",
     "Netcheck",
     "Peer",
+    "PeerIdentity",
     "Session",
     "__version__",
     "generate_seed",
     "install",
     "netcheck",
     "patched",
+    "peer_of",
     "public_key",
     "socket",
     "stop",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import _node, _peersock
 from ._addresses import V4, V6, numeric
 from ._copies import following, note
+from .identity import PeerIdentity, peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -230,6 +231,11 @@ class socket(_std.socket):
             self._is_open = False
             following(_peersock.share, self)
         return _peersock.getsockname(self.fileno()) if _ours(self) else super().getsockname()
+
+    @property
+    def peer(self) -> PeerIdentity:
+        """Who is at the other end of the connection, also after its end: see `peersock.peer_of`."""
+        return peer_of(self)
 
     def getpeername(self) -> Any:
         return _peersock.getpeername(self.fileno()) if _ours(self) else super().getpeername()

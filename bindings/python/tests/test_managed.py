@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,53 @@ words = {"invite": given} if "/" in given else {"net_id": given}
 with peersock.Session(**words, identity=state, interfaces="loopback") as own:
     shared = own.node_process != os.getpid()
     print(json.dumps({"shared": shared, "addresses": own.addresses, "networks": own.networks}))
+"""
+
+#: A server that says who has connected, before and after the connection's end, also by asyncio.
+SERVER = """
+import asyncio, errno, json, sys, peersock
+from peersock import socket
+state, invite = sys.argv[1:3]
+
+def told(peer):
+    return [peer.full_name, sorted(peer.tags), peer.claims.hex(), peer.gateway, peer.node == peer.machine]
+
+with peersock.Session(invite=invite, identity=state, interfaces="loopback") as own:
+    server = socket.create_server((own.address, 0), family=socket.AF_INET6)
+    try:
+        server.peer
+    except OSError as error:
+        assert error.errno == errno.ENOTCONN, error
+    with socket.create_connection(server.getsockname()[:2]) as client:
+        own_end = server.accept()[0]
+        assert client.peer == own_end.peer and client.peer.name == "beta", client.peer
+        assert client.peer.network == own.networks[0] and len(client.peer.node) == 64
+    print(server.getsockname()[1], flush=True)
+    connection = server.accept()[0]
+    before = connection.peer
+    while connection.recv(100):
+        pass
+    connection.send(b"x")
+    assert connection.peer == before
+    print(json.dumps(told(before)), flush=True)
+
+    async def serve():
+        asked = asyncio.Event()
+
+        def connected(reader, writer):
+            print(json.dumps(told(peersock.peer_of(writer.get_extra_info("socket")))), flush=True)
+            writer.close()
+            asked.set()
+
+        async with await asyncio.start_server(connected, sock=server):
+            await asked.wait()
+
+    asyncio.run(serve())
+    with socket.socket(socket.AF_UNIX) as systems:
+        try:
+            peersock.peer_of(systems)
+        except OSError as error:
+            assert error.errno in (errno.EOPNOTSUPP, errno.ENOPROTOOPT), error
 """
 
 
@@ -88,3 +136,24 @@ def test_an_invite_that_makes_no_sense_is_refused(wrong: str, tmp_path: Path) ->
         "except (ValueError, TypeError) as error: print('invite' in str(error))"
     )
     assert run_python(code, PEERSOCK_STATE="", XDG_STATE_HOME=str(tmp_path)) == "True\n"
+
+
+@pytest.mark.parametrize("own_node", ["1", ""])
+def test_a_connection_tells_who_has_opened_it(office: Office, own_node: str) -> None:
+    worker = {**office.environment(), "PEERSOCK_STATE": str(office.folder / "worker")}
+    of_worker = office.peersock(
+        "network", "invite", "--name", "worker", "--tag", "db", "--tag", "blue", "--claims", "hex:00ff3d"
+    )
+    subprocess.check_call([office.program, "join", of_worker, "--as", "team"], env=worker, timeout=60)
+    invite = office.peersock("network", "invite", "--name", "beta")
+    environment = {"PEERSOCK_NODE": "", "PEERSOCK_OWN_NODE": own_node, "PEERSOCK_PERSIST": "0"}
+    command = [sys.executable, "-c", SERVER, str(office.folder / "beta"), invite]
+    mine = {**os.environ, **environment, "PEERSOCK_PROGRAM": office.program}
+    with subprocess.Popen(command, env=mine, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        port = server.stdout.readline().strip()
+        for _ in range(2):
+            dial = [office.program, "dial", "-n", "team", f"beta:{port}"]
+            subprocess.check_output(dial, env=worker, stdin=subprocess.DEVNULL, timeout=60)
+            assert json.loads(server.stdout.readline()) == ["worker", ["blue", "db"], "00ff3d", False, True]
+        assert server.wait(60) == 0

@@ -1,10 +1,12 @@
 //! Option requests of applications, for established connections and other sockets.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6};
 use peersock::PeerIdentity;
 use peersock::attach::Connection;
+use peersock::overlay::PeerDescription;
 use peersock_fd::option_table::{self as numbers, Access, Row};
 use peersock_fd::{Errno, Family, Which};
 use peersock_stack::{Error, GroupChange};
@@ -136,18 +138,28 @@ impl ServerState {
     ///
     /// # Errors
     /// ENOTCONN; ERANGE if it is longer than `length`, because a part of JSON is of no use.
-    fn peer_option(&self, which: Which, length: usize) -> Result<Vec<u8>, Errno> {
-        let described = match (self.stream(which), which) {
-            (Some(stream), _) => stream.connection.described(),
-            (None, Which::Opened(socket)) if self.peer_of(socket).is_some() => {
-                let peer = self.peer_of(socket).map(|peer| self.context.target(peer, None).ip());
-                peer.and_then(|peer| self.context.node().ok()?.peer_at(peer))
-            }
-            (None, which) => self.ended_peers.find(id(which)),
+    fn peer_option(&mut self, which: Which, length: usize) -> Result<Vec<u8>, Errno> {
+        let described = match self.stream(which) {
+            Some(stream) => stream.connection.described(),
+            None => self.ended_peers.find(id(which)),
         };
+        let described = described.or_else(|| match which {
+            Which::Opened(socket) => self.peer_of_opened(socket),
+            Which::Accepted(_) => None,
+        });
         let described = described.ok_or(Errno::NOTCONN)?;
         let json = PeerIdentity::from(&*described).to_json().into_bytes();
         if json.len() > length { Err(Errno::RANGE) } else { Ok(json) }
+    }
+
+    /// Returns the other end of a socket that is no stream yet, or none at all.
+    fn peer_of_opened(&mut self, socket: peersock_fd::Opened) -> Option<Arc<PeerDescription>> {
+        // The application may know of the connection before the node has made a stream of it.
+        if let Some((_, attempt)) = self.attempt_of(socket) {
+            return attempt.connection().described();
+        }
+        let peer = self.context.target(self.peer_of(socket)?, None).ip();
+        self.context.node().ok()?.peer_at(peer)
     }
 
     /// Returns the MTU of a connected socket's path, as a number or as an `ip6_mtuinfo`.

@@ -46,6 +46,20 @@ fn a_descriptor_tells_who_is_at_the_other_end_until_it_is_closed() {
     }
 }
 
+/// The application learns of a connection at any moment, also before anybody accepts it at the other end.
+#[test]
+fn a_connection_tells_it_as_soon_as_it_is_established() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    for _ in 0..50 {
+        let client = a.socket(SocketFlags::empty());
+        overlay(&client).connect(Some(address)).expect("it listens");
+        assert_eq!(peer(&client).expect("connected").node, b.node().id());
+        // The backlog is short.
+        drop(rustix::net::accept(&listener).expect("a connection"));
+    }
+}
+
 #[test]
 fn each_of_several_ended_connections_is_remembered() {
     let (a, b) = Served::pair();
