@@ -18,6 +18,7 @@ mod dht;
 mod drain;
 mod errors;
 mod errors_of_services;
+mod exec;
 mod exit_scene;
 mod files;
 mod flow;
