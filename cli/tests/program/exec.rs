@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::common::{Lab, Listening, Running, peersock, run, signal, wait_until};
 
 /// Returns the file of a static network with these members, by the names of their nodes.
-fn network_of(lab: &Lab, members: &[&str]) -> String {
+pub(crate) fn network_of(lab: &Lab, members: &[&str]) -> String {
     let path = lab.dir.path().join("office.toml").to_str().unwrap().to_owned();
     for (number, member) in members.iter().enumerate() {
         if number == 0 {

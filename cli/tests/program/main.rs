@@ -27,6 +27,7 @@ mod goodput;
 mod guests;
 mod identity;
 mod idle;
+mod introductions;
 mod killed_joins;
 mod lan;
 mod managed;
