@@ -2,8 +2,8 @@
 //! that the client has sent under such names are removed.
 //!
 //! A request whose end is not certain is refused, because the service could find another request in it, with
-//! fields of the client's. The service must not read bytes as a request that were passed on as something else,
-//! so bytes after a request that asks for another protocol wait for the service's answer.
+//! fields of the client's. The service must not read bytes as a request that were passed on as something
+//! else, so bytes after a request that asks for another protocol wait for the service's answer.
 
 use std::mem;
 

@@ -1,5 +1,5 @@
-//! The member at the other end, told to a service of the system: by fields of HTTP or by a header of the PROXY
-//! protocol.
+//! The member at the other end, told to a service of the system: by fields of HTTP or by a header of the
+//! PROXY protocol.
 
 pub(crate) mod http;
 pub(crate) mod proxy_v2;
