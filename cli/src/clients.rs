@@ -15,6 +15,7 @@ use peersock::Network;
 use peersock_proxy::serving::Owner;
 
 use crate::admission::{Admission, Arrival, MAX_OF_PEER, MAX_SERVED, MAX_WAITING, MAX_WAITING_OF_PEER};
+use crate::exec::Program;
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
 use crate::managed;
@@ -33,19 +34,16 @@ const LONGEST_LINE: usize = 64 * 1024;
 pub(crate) fn serve(
     member: &Member,
     listeners: Vec<Listener>,
-    stdin: Option<Stdin>,
-    stdout: File,
+    service: Service,
     peer_timeout: Duration,
 ) -> Outcome {
     let server = Arc::new(Server {
         owner: member.owners(),
         network: member.network().clone(),
-        stdin,
-        stdout: Mutex::new(stdout),
-        connected: AtomicUsize::new(0),
+        service,
+        failed: Mutex::default(),
         admission: Mutex::default(),
         watch: silence::Watch::start(member.heard(), peer_timeout, false)?,
-        turns: Arc::default(),
     });
     let (ended, end) = mpsc::channel();
     let removed = ended.clone();
@@ -60,16 +58,46 @@ pub(crate) fn serve(
     Err(end.recv().expect("`ended` is still here"))
 }
 
-struct Server {
-    owner: Box<dyn Fn(IpAddr) -> Owner + Send + Sync>,
-    network: Network,
+/// The other end of the clients' data.
+pub(crate) enum Service {
+    Streams(Streams),
+    Program(Arc<Program>),
+}
+
+/// The standard streams, which all clients share.
+pub(crate) struct Streams {
     stdin: Option<Stdin>,
     stdout: Mutex<File>,
     /// Number of clients being served, at all addresses.
     connected: AtomicUsize,
+    turns: Arc<Turns>,
+}
+
+impl Streams {
+    pub(crate) fn new(stdin: Option<Stdin>, stdout: File) -> Streams {
+        let stdout = Mutex::new(stdout);
+        Streams { stdin, stdout, connected: AtomicUsize::new(0), turns: Arc::default() }
+    }
+
+    fn serve(&self, stream: &Stream) -> Outcome {
+        let turn = Turns::join(&self.turns);
+        let input = match &self.stdin {
+            Some(stdin) => Input::Stdin { stdin, turn: Some(turn) },
+            None => Input::EmptyAtEnd,
+        };
+        let mut output = Lines::new(&self.stdout, &self.connected);
+        stream::run(stream, &input, &mut output, AfterPeer::Stop, &Progress::none())
+    }
+}
+
+struct Server {
+    owner: Box<dyn Fn(IpAddr) -> Owner + Send + Sync>,
+    network: Network,
+    service: Service,
+    /// Limit of the lines about programs that have failed.
+    failed: Mutex<LineLimit>,
     admission: Mutex<Admission<Client>>,
     watch: silence::Watch,
-    turns: Arc<Turns>,
 }
 
 /// Pause after a failure to accept that passes.
@@ -187,18 +215,22 @@ impl Server {
 
     fn serve_one(&self, client: &Client, ended: &Sender<Failure>) {
         let (stream, client) = (&client.stream, client.address);
-        let turn = Turns::join(&self.turns);
-        let input = match &self.stdin {
-            Some(stdin) => Input::Stdin { stdin, turn: Some(turn) },
-            None => Input::EmptyAtEnd,
+        let served = match &self.service {
+            Service::Streams(streams) => streams.serve(stream),
+            Service::Program(program) => program.serve(stream, client),
         };
-        let mut output = Lines::new(&self.stdout, &self.connected);
-        match stream::run(stream, &input, &mut output, AfterPeer::Stop, &Progress::none()) {
-            Ok(()) => tracing::info!(%client, "finished"),
-            Err(failure) if failure.is_output_closed() => {
+        match (served, &self.service) {
+            (Ok(()), _) => tracing::info!(%client, "finished"),
+            (Err(failure), Service::Streams(_)) if failure.is_output_closed() => {
                 let _ = ended.send(failure);
             }
-            Err(failure) => stdio::note(format_args!("warning: {client}: {failure}")),
+            (Err(failure), Service::Streams(_)) => stdio::note(format_args!("warning: {client}: {failure}")),
+            (Err(failure), Service::Program(_)) => {
+                let mut limit = self.failed.lock().expect("no panic under this lock");
+                let called = || names::called(&self.network, client.ip());
+                let line = limit.pass(Instant::now(), || format!("warning: {}: {failure}", called()));
+                line.into_iter().for_each(stdio::note);
+            }
         }
     }
 }

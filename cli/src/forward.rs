@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use peersock::Network;
-use peersock_proxy::{Forward, ForwardSettings, Forwards, Host, Place};
+use peersock_proxy::{Forward, ForwardSettings, Forwards, Host, Place, Protocol};
 
 use crate::args::{NetworkArgs, SharedNodeArgs, managed_target, parse_seconds, parse_targets};
 use crate::failure::{Failure, Outcome};
 use crate::open_network;
 use crate::output;
-use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
+use crate::serving::{IdentityArgs, Said, Serving, ServingArgs, listen_failure, tell};
 use crate::session;
 
 /// Forward connections and datagrams into the network, or from the network to a local service
@@ -56,6 +56,9 @@ pub(crate) struct Args {
     udp_idle: Duration,
 
     #[command(flatten)]
+    identity: IdentityArgs,
+
+    #[command(flatten)]
     serving: ServingArgs,
 }
 
@@ -64,6 +67,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
     forwards.extend(args.to_members.iter().map(|text| as_ssh(text, "")).collect::<Outcome<Vec<_>>>()?);
     forwards
         .extend(args.from_members.iter().map(|text| as_ssh(text, "overlay:")).collect::<Outcome<Vec<_>>>()?);
+    let introduction = args.identity.introduction();
+    let is_from_members = |forward: &Forward| {
+        forward.protocol == Protocol::Tcp && matches!(forward.local, Place::Overlay { .. })
+    };
+    if introduction.is_some() && !forwards.iter().all(is_from_members) {
+        return Err(Failure::usage(
+            "--identity tells services of this machine who has connected, and a pair leads elsewhere",
+            "give only pairs from overlay:PORT, or -R, without udp:; start another `peersock forward` for others",
+        ));
+    }
     output::check_open()?;
     let network = args.network.resolve_beside(&args.node.state)?;
     // A mistake in a place starts no node, which its peers would then miss.
@@ -77,7 +90,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
             Remote::Named(name) => drop(serving.member.find_named(&name, timeout)?),
         }
     }
-    let settings = ForwardSettings { timeout, udp_idle: args.udp_idle, most: args.serving.most() };
+    let settings =
+        ForwardSettings { timeout, udp_idle: args.udp_idle, most: args.serving.most(), introduction };
     let listening = serving.begin(async |overlay, activated| {
         Forwards::listen(overlay, &forwards, settings, activated, tell()).await
     });

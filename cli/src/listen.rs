@@ -1,5 +1,6 @@
 //! `peersock listen`
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +11,9 @@ use std::time::Duration;
 use peersock_proxy::Ticket;
 
 use crate::args::{NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_port, parse_seconds};
-use crate::clients;
+use crate::clients::{self, Service, Streams};
 use crate::datagrams::{self, Partner};
+use crate::exec::Program;
 use crate::failure::{Failure, Outcome};
 use crate::managed;
 use crate::member::Member;
@@ -45,13 +47,20 @@ use crate::tickets;
 /// appears when it is complete, or 64 KiB long. Stdin goes to the client that has been connected longest, and
 /// then to the next. With -k and --udp, the datagrams of all peers are shown, and stdin goes to the latest
 /// sender.
+///
+/// With --exec, each connection is the stdin and stdout of a program of its own, as inetd does it; stderr is
+/// this command's. The variables PEERSOCK_PEER_NETWORK, _NODE, _MACHINE, _NAME, _LABEL, _TAGS (with commas),
+/// _CLAIMS (hexadecimal), _GATEWAY (1, or unset), _ADDRESS and _PORT tell it who has connected. A variable
+/// without a value is unset. The connection ends when the program has ended. If the connection breaks, the
+/// program gets SIGTERM. On Ctrl-C, programs may continue for 5 s, and then get SIGTERM.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   peersock listen -n ff0001ffff000000 7000
   peersock listen --ticket --dht     # prints the `dial` for the other end
   peersock listen -n ff0001ffff000000 7000 | tar x
-  peersock listen -k --receive-only -n office.toml 7000 >> log")]
+  peersock listen -k --receive-only -n office.toml 7000 >> log
+  peersock listen -k -n office.toml 7000 --exec /usr/sbin/sshd -i")]
 pub(crate) struct Args {
     /// Port to listen on; 0 picks a free one
     #[arg(value_parser = parse_port, required_unless_present = "ticket")]
@@ -97,6 +106,11 @@ pub(crate) struct Args {
     /// Only receive; do not read stdin
     #[arg(long)]
     receive_only: bool,
+
+    /// Start PROGRAM for each connection, which is its stdin and stdout; all further words are its own
+    #[arg(long, value_names = ["PROGRAM", "ARGUMENT"], num_args = 1.., allow_hyphen_values = true)]
+    #[arg(conflicts_with_all = ["udp", "receive_only"])]
+    exec: Vec<OsString>,
 }
 
 impl Args {
@@ -106,26 +120,18 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    if !args.exec.is_empty() {
+        return execute(args);
+    }
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
-    let (ticket, member) = match args.ticket {
-        true => with_ticket(args)?,
-        false => {
-            let network = args.network.resolve_beside(&args.node.state)?;
-            // A mistake in the port starts no node. Binding a UDP socket would succeed, because a client may
-            // use any port, but no peer could reach a server there.
-            if args.port() != 0 {
-                session::check_port(&network, args.port())?;
-            }
-            (None, Member::open_in("listen", &args.node, network, Duration::MAX)?)
-        }
-    };
+    let (ticket, member) = open(args, || {})?;
     let ticket = ticket.as_ref();
-    member.warn_of_other_port(args.node.overlay_port);
     let result = match (args.udp, args.keep) {
         (true, _) => datagrams(args, &member, ticket, stdin.as_ref(), &stdout),
         (false, true) => listeners(args, &member, ticket).and_then(|listeners| {
-            clients::serve(&member, listeners, stdin, stdout, args.silence.peer_timeout)
+            let service = Service::Streams(Streams::new(stdin, stdout));
+            clients::serve(&member, listeners, service, args.silence.peer_timeout)
         }),
         (false, false) => one_connection(args, &member, ticket, stdin.as_ref(), &stdout),
     };
@@ -133,15 +139,52 @@ pub(crate) fn run(args: &Args) -> Outcome {
     result.and(member.close())
 }
 
+/// Serves connections by programs.
+fn execute(args: &Args) -> Outcome {
+    let program = Arc::new(Program::find(&args.exec)?);
+    let ending = Arc::clone(&program);
+    let (ticket, member) = open(args, move || ending.end())?;
+    let listeners = listeners(args, &member, ticket.as_ref());
+    let result = listeners.and_then(|listeners| {
+        if args.keep {
+            let service = Service::Program(program);
+            return clients::serve(&member, listeners, service, args.silence.peer_timeout);
+        }
+        let (stream, client) = accept_one(&member, listeners)?;
+        tracing::info!(%client, "connected");
+        let watch = silence::Watch::start(member.heard(), args.silence.peer_timeout, true)?;
+        let _watched = watch.add(&stream, client.ip())?;
+        program.serve(&stream, client).map_err(|failure| member.explained(failure))
+    });
+    // Closes the session in any case, because earlier clients may have data in flight.
+    result.and(member.close())
+}
+
+/// Becomes a member, by a ticket if one is asked for. On Ctrl-C, `farewell` runs first.
+fn open(args: &Args, farewell: impl FnOnce() + Send + 'static) -> Outcome<(Option<Ticket>, Member)> {
+    if args.ticket {
+        return with_ticket(args, farewell);
+    }
+    let network = args.network.resolve_beside(&args.node.state)?;
+    // A mistake in the port starts no node. Binding a UDP socket would succeed, because a client may use any
+    // port, but no peer could reach a server there.
+    if args.port() != 0 {
+        session::check_port(&network, args.port())?;
+    }
+    let member = Member::open_in_until("listen", &args.node, network, farewell)?;
+    member.warn_of_other_port(args.node.overlay_port);
+    Ok((None, member))
+}
+
 /// Issues a ticket, and becomes the member that it leads to.
-fn with_ticket(args: &Args) -> Outcome<(Option<Ticket>, Member)> {
+fn with_ticket(args: &Args, farewell: impl FnOnce() + Send + 'static) -> Outcome<(Option<Ticket>, Member)> {
     if args.network.is_given() {
         return Err(Failure::usage(
             "--ticket makes a network of its own, and another one is named",
             "leave -n and --secret-file out, or leave --ticket out",
         ));
     }
-    let (ticket, member) = tickets::issue(&args.node, || {})?;
+    let (ticket, member) = tickets::issue(&args.node, farewell)?;
     Ok((Some(ticket), member))
 }
 

@@ -16,6 +16,7 @@ mod datagrams;
 mod dial;
 mod duplicate_networks;
 mod events;
+mod exec;
 mod files;
 mod forward;
 mod id;

@@ -62,6 +62,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         tickets::find(&args.underlay, &ticket, timeout, args.quiet, farewell)
     })?;
     let settings = ForwardSettings {
+        introduction: None,
         timeout: timeout.unwrap_or_else(|| tickets::patience(&args.underlay, &ticket)),
         udp_idle: Duration::ZERO,
         most: args.serving.most(),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use peersock::Network;
-use peersock_proxy::{Activated, Event, ListenError, Overlay, Stopper, Tell};
+use peersock_proxy::{Activated, Event, Introduction, ListenError, Overlay, Stopper, Tell};
 use rustix::process::Resource;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -56,6 +56,36 @@ impl ServingArgs {
 
     pub(crate) fn most(&self) -> usize {
         self.max_connections as usize
+    }
+}
+
+/// Introduction of members to services of this machine.
+#[derive(clap::Args)]
+pub(crate) struct IdentityArgs {
+    /// Tell services of this machine which member has connected
+    ///
+    /// With http, each request of HTTP/1.1 gets the fields Peersock-Member (its full name, or the node ID in
+    /// networks without names), Peersock-Network, Peersock-Node, Peersock-Tags (with commas) and
+    /// Peersock-Gateway (1 if the member forwards for another machine). Fields of the client whose names begin
+    /// with Peersock- or Peersock_ are removed. A request whose end is ambiguous is answered with status 400.
+    /// With proxy-v2, a header of the PROXY protocol, version 2, precedes the data of any TCP service.
+    #[arg(long, value_name = "FORM")]
+    identity: Option<Form>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Form {
+    Http,
+    ProxyV2,
+}
+
+impl IdentityArgs {
+    /// Returns the form in which services learn of members.
+    pub(crate) fn introduction(&self) -> Option<Introduction> {
+        self.identity.map(|form| match form {
+            Form::Http => Introduction::Http,
+            Form::ProxyV2 => Introduction::ProxyV2,
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use peersock_proxy::{Forward, ForwardSettings, Forwards, Protocol, Ticket};
 
 use crate::args::UnderlayArgs;
 use crate::failure::{Failure, Outcome};
-use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
+use crate::serving::{IdentityArgs, Said, Serving, ServingArgs, listen_failure, tell};
 use crate::{output, stdio, tickets};
 
 /// Share a local service: the printed ticket leads to it, and to nothing else
@@ -36,6 +36,9 @@ pub(crate) struct Args {
     underlay: UnderlayArgs,
 
     #[command(flatten)]
+    identity: IdentityArgs,
+
+    #[command(flatten)]
     serving: ServingArgs,
 }
 
@@ -49,6 +52,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Ok(member)
     })?;
     let settings = ForwardSettings {
+        introduction: args.identity.introduction(),
         timeout: args.serving.timeout(&args.underlay),
         udp_idle: Duration::ZERO,
         most: args.serving.most(),

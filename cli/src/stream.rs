@@ -204,7 +204,7 @@ fn send(
 }
 
 /// Sends a FIN, unless that was done before.
-fn finish_sending(stream: &Stream) -> Outcome {
+pub(crate) fn finish_sending(stream: &Stream) -> Outcome {
     match stream.shutdown(Shutdown::Write) {
         // Both directions have ended. `finish` determines if the peer received everything.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
@@ -256,7 +256,7 @@ fn receive(
 }
 
 /// Returns the failure of a broken connection, with the number of bytes that were not acknowledged.
-fn broken(stream: &Stream, error: &io::Error) -> Failure {
+pub(crate) fn broken(stream: &Stream, error: &io::Error) -> Failure {
     // Leaves to the cleanup if a signal has ended the node, because sent data may still arrive.
     signals::leave_to_cleanup();
     let lost = match stream.unacked() {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use peersock::PeerIdentity;
 use peersock_attached::tokio as attached;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -49,6 +50,8 @@ pub(crate) struct Accepted {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) is_overlay: bool,
+    /// The member that has connected; `None` for others.
+    pub(crate) member: Option<Box<PeerIdentity>>,
 }
 
 impl Listener {
@@ -58,16 +61,17 @@ impl Listener {
             Listener::Overlay(_) | Listener::Shared(_) => {
                 let (connection, peer) = self.accept_member().await?;
                 let local = connection.local_addr().ok();
-                Accepted { link: Link::new(connection), peer: Some(peer), local, is_overlay: true }
+                let member = connection.peer().map(Box::new);
+                Accepted { link: Link::new(connection), peer: Some(peer), local, is_overlay: true, member }
             }
             Listener::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 let local = stream.local_addr().ok();
-                Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: false }
+                Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: false, member: None }
             }
             Listener::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Accepted { link: Link::new(stream), peer: None, local: None, is_overlay: false }
+                Accepted { link: Link::new(stream), peer: None, local: None, is_overlay: false, member: None }
             }
         })
     }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peersock::PeerIdentity;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
@@ -16,6 +18,9 @@ use crate::datagrams::Datagrams;
 use crate::error::DialError;
 use crate::event::{Event, Tell};
 use crate::gate::{Gate, dial_system};
+use crate::identity::http::Requests;
+use crate::identity::relay::relay_requests;
+use crate::identity::{Introduction, fields, proxy_v2};
 use crate::listener::{Listener, bind, listen, place_of};
 use crate::overlay::Overlay;
 use crate::place::{Forward, Place, Protocol, with_protocol};
@@ -45,12 +50,15 @@ pub struct ForwardSettings {
     /// Limit of simultaneous connections, and of simultaneous flows of datagrams; one member, or one client
     /// on another machine, gets half of them. Default: 512.
     pub most: usize,
+    /// Form in which services of the system learn which member has connected; `None` for not at all. A
+    /// connection of nobody known is refused then. Default: `None`.
+    pub introduction: Option<Introduction>,
 }
 
 impl Default for ForwardSettings {
     fn default() -> ForwardSettings {
         let second = Duration::from_secs(1);
-        ForwardSettings { timeout: 15 * second, udp_idle: 60 * second, most: 512 }
+        ForwardSettings { timeout: 15 * second, udp_idle: 60 * second, most: 512, introduction: None }
     }
 }
 
@@ -174,12 +182,15 @@ impl Forwards {
                 }
             });
         }
-        let timeout = settings.timeout;
+        let (timeout, introduction) = (settings.timeout, settings.introduction);
         let serve = |(listener, lead): (Listener, Lead)| {
             let (gate, reception) = (gate.clone(), Arc::clone(&reception));
             let serve = move |client: Client| {
                 let (lead, gate, reception) = (lead.clone(), gate.clone(), Arc::clone(&reception));
-                async move { connect(client, &lead, &gate, &reception, timeout).await }
+                async move {
+                    let introduction = introduction.filter(|_| !matches!(lead, Lead::Overlay(_)));
+                    connect(client, &lead, &gate, &reception, timeout, introduction).await;
+                }
             };
             (listener, serve)
         };
@@ -211,14 +222,24 @@ fn lead(place: &Place) -> Lead {
 }
 
 /// Connects a client to the forward's destination.
-async fn connect(client: Client, lead: &Lead, gate: &Gate, reception: &Reception, timeout: Duration) {
-    let Client { mut link, peer, .. } = client;
+async fn connect(
+    client: Client,
+    lead: &Lead,
+    gate: &Gate,
+    reception: &Reception,
+    timeout: Duration,
+    introduction: Option<Introduction>,
+) {
+    let Client { mut link, peer, local, member, .. } = client;
     link.prove_by_bytes();
     let dialed = reception.stop.unless_cut(dial(lead, gate, timeout)).await;
     match dialed {
-        Ok(Ok(other)) => {
-            relay(link, other, &reception.stop).await;
-        }
+        Ok(Ok(other)) => match introduction {
+            None => relay(link, other, &reception.stop).await,
+            Some(introduction) => {
+                introduce(introduction, link, other, (peer, local, member), reception).await
+            }
+        },
         Ok(Err(error)) => {
             let event =
                 Event::Failed { client: called(peer), target: lead.to_string(), reason: error.to_string() };
@@ -227,6 +248,37 @@ async fn connect(client: Client, lead: &Lead, gate: &Gate, reception: &Reception
             link.reset();
         }
         Err(_) => link.reset(),
+    }
+}
+
+/// Relays a connection of a member to a service that learns which one it is.
+async fn introduce(
+    introduction: Introduction,
+    link: Link,
+    mut other: Link,
+    (peer, local, member): (Option<SocketAddr>, Option<SocketAddr>, Option<Box<PeerIdentity>>),
+    reception: &Reception,
+) {
+    let (Some(peer), Some(local), Some(member)) = (peer, local, member) else {
+        // Without a name the service could take the client for a program of this machine.
+        other.reset();
+        return link.reset();
+    };
+    match introduction {
+        Introduction::Http => {
+            relay_requests(link, other, Requests::new(&fields(&member)), &reception.stop).await
+        }
+        Introduction::ProxyV2 => {
+            let header = proxy_v2::header(peer, local, &member);
+            let written = reception.stop.unless_cut(other.write_all(&header)).await;
+            match written {
+                Ok(Ok(())) => relay(link, other, &reception.stop).await,
+                _ => {
+                    other.reset();
+                    link.reset();
+                }
+            }
+        }
     }
 }
 

@@ -1,0 +1,165 @@
+//! `listen --exec`: a program for each connection, which knows who has connected.
+
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::common::{Lab, Listening, Running, peersock, run, signal, wait_until};
+
+/// Returns the file of a static network with these members, by the names of their nodes.
+pub(crate) fn network_of(lab: &Lab, members: &[&str]) -> String {
+    let path = lab.dir.path().join("office.toml").to_str().unwrap().to_owned();
+    for (number, member) in members.iter().enumerate() {
+        if number == 0 {
+            run(lab.command(member, &["network", "new", &path, "--name", member])).success();
+            continue;
+        }
+        let key = run(lab.command(member, &["id", "--key"])).success().text().trim().to_owned();
+        run(lab.command(members[0], &["network", "add", &path, &key, "--name", member])).success();
+    }
+    path
+}
+
+/// Starts `listen --exec sh -c SCRIPT` as alpha.
+fn listen(lab: &Lab, network: &str, words: &[&str], script: &str) -> Listening {
+    listen_with(lab, lab.node_in(network, "alpha", &["listen", "0"]), words, script)
+}
+
+fn listen_with(lab: &Lab, command: Command, words: &[&str], script: &str) -> Listening {
+    lab.listen_with(command, &[words, &["--exec", "sh", "-c", script]].concat())
+}
+
+fn dial(lab: &Lab, network: &str, member: &str, target: &str) -> Running {
+    Running::start(lab.node_in(network, member, &["dial", target]))
+}
+
+#[test]
+fn a_program_decides_by_who_has_connected() {
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta", "gamma"]);
+    let mut command = lab.node_in(&network, "alpha", &["listen", "0"]);
+    // What this command was started with says nothing of its peers.
+    for stale in ["TAGS", "LABEL", "GATEWAY", "CLAIMS", "NAME"] {
+        command.env(format!("PEERSOCK_PEER_{stale}"), "beta");
+    }
+    command.env("REMOTE_HOST", "beta");
+    let script = "echo name $PEERSOCK_PEER_NAME
+        echo unset ${PEERSOCK_PEER_TAGS-} ${PEERSOCK_PEER_LABEL-} ${PEERSOCK_PEER_CLAIMS-} \
+            ${PEERSOCK_PEER_GATEWAY-} ${REMOTE_HOST-}
+        echo node ${#PEERSOCK_PEER_NODE} $([ $PEERSOCK_PEER_NODE = $PEERSOCK_PEER_MACHINE ] && echo same)
+        echo from $REMOTE_ADDR $PEERSOCK_PEER_ADDRESS
+        [ \"$REMOTE_PORT\" = \"$PEERSOCK_PEER_PORT\" ] && ls /proc/$$/fd
+        [ \"$PEERSOCK_PEER_NAME\" = beta ] || exit 3
+        cat
+        echo done";
+    let Listening { target, running } = listen_with(&lab, command, &["-k"], script);
+    // Those of whoever runs the tests are inherited, too.
+    let own = Command::new("sh").args(["-c", "ls /proc/$$/fd"]).output().unwrap().stdout;
+    let own = String::from_utf8(own).unwrap();
+    for (member, end) in [("beta", "hello\ndone\n"), ("gamma", ""), ("beta", "hello\ndone\n")] {
+        let mut dialing = dial(&lab, &network, member, &target);
+        if member == "beta" {
+            dialing.send(b"hello\n");
+        }
+        let dialed = dialing.finish().success();
+        let node = 64;
+        let address = run(lab.command(member, &["addr", &network])).success();
+        let address = address.text().lines().next().unwrap();
+        let wanted = format!("name {member}\nunset\nnode 64 same\nfrom {address} {address}\n{own}{end}");
+        assert_eq!(dialed.text(), wanted, "{}", dialed.stderr);
+    }
+    running.wait_for_stderr("gamma");
+    running.wait_for_stderr("`sh` has ended with status 3");
+    running.interrupt().failure(130, &[]);
+}
+
+#[test]
+fn a_program_that_ends_first_ends_the_connection_and_its_data_arrives() {
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta"]);
+    let Listening { target, running } =
+        listen(&lab, &network, &[], "echo begin; head -c 3000000 /dev/zero; echo end");
+    let mut dialing = dial(&lab, &network, "beta", &target);
+    dialing.send(b"this is never read");
+    // The dialer has not finished, and is not waited for.
+    running.wait_for_end().success();
+    wait_until("all data arrives", || dialing.received() == 3_000_010);
+    drop(dialing);
+    let Listening { target, running } = listen(&lab, &network, &[], "exit 7");
+    let dialing = dial(&lab, &network, "beta", &target);
+    running.wait_for_end().failure(1, &["`sh` has ended with status 7", "stderr"]);
+    drop(dialing);
+}
+
+#[test]
+fn a_program_sees_the_end_of_stdin_and_still_writes() {
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta"]);
+    let Listening { target, running } = listen(&lab, &network, &[], "wc -c; sleep 1; echo later");
+    let mut dialing = dial(&lab, &network, "beta", &target);
+    dialing.send(&[b'x'; 100_000]);
+    assert_eq!(dialing.finish().success().text(), "100000\nlater\n");
+    running.wait_for_end().success();
+}
+
+#[test]
+fn a_reset_ends_a_program_before_it_takes_a_part_for_everything() {
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta"]);
+    let whole = lab.dir.path().join("whole");
+    let script = format!("echo $$; cat > /dev/null; touch {}", whole.display());
+    let Listening { target, running } = listen(&lab, &network, &["-k"], &script);
+    let mut dialing = dial(&lab, &network, "beta", &target);
+    dialing.send(b"a part");
+    let process = dialing.wait_for_stdout("\n").trim().to_owned();
+    dialing.interrupt().failure(130, &[]);
+    running.wait_for_stderr("the peer has reset it");
+    wait_until("the program ends", || !Path::new("/proc").join(&process).exists());
+    assert!(!whole.exists(), "it took the reset for the end");
+    running.interrupt().failure(130, &[]);
+}
+
+#[test]
+fn a_program_that_goes_on_after_ctrl_c_gets_sigterm() {
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta"]);
+    let ended = lab.dir.path().join("ended");
+    let script = format!("trap 'touch {}; exit' TERM; echo $$; while :; do sleep 0.1; done", ended.display());
+    let Listening { target, running } = listen(&lab, &network, &["-k"], &script);
+    let dialing = dial(&lab, &network, "beta", &target);
+    let process = dialing.wait_for_stdout("\n").trim().to_owned();
+    signal(Signal::TERM, running.id());
+    running.wait_for_end().failure(143, &["1 program runs still"]);
+    wait_until("the program ends", || !Path::new("/proc").join(&process).exists());
+    assert!(ended.exists(), "it was not ended by SIGTERM");
+    dialing.wait_for_end().failure(1, &["the peer has reset it"]);
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_an_error_at_the_start() {
+    let lab = Lab::new();
+    for program in ["no-such-program", "/etc/passwd", "./none", "/"] {
+        let words = ["listen", "--ephemeral", "-n", &lab.network, "0", "--exec", program, "-x"];
+        run(peersock(&words)).failure(2, &["there is no program", program, "PATH"]);
+    }
+    for other in ["--udp", "--receive-only"] {
+        let words = ["listen", "--ephemeral", "-n", &lab.network, other, "0", "--exec", "cat"];
+        run(peersock(&words)).failure(2, &["--exec", other, "cannot be used"]);
+    }
+}
+
+#[test]
+fn a_ticket_leads_to_a_program() {
+    let lab = Lab::new();
+    let mut command = peersock(&["listen", "--ticket", "--interface", "lo"]);
+    command.args(["--exec", "sh", "-c", "read line; echo $line ${PEERSOCK_PEER_NAME-nobody}"]);
+    let running = Running::start(command);
+    let ticket = running.wait_for_stderr("peersock dial ").trim().to_owned();
+    let mut dial = peersock(&["dial", "--interface", "lo", &ticket]);
+    dial.current_dir(lab.dir.path());
+    let mut dialing = Running::start(dial);
+    dialing.send(b"hello\n");
+    assert_eq!(dialing.finish().success().text(), "hello nobody\n");
+    running.wait_for_end().success();
+}
