@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 
+use peersock_sim::managed::Managed;
 use peersock_sim::scenario::{Report, Scenario};
 
 /// Runs peersock nodes in a simulated network, in virtual time. Every seed is one story of hosts, links,
@@ -50,8 +51,11 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         from: u64,
         /// Number of members of each story.
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, default_value_t = 200, value_parser = enough_members)]
         members: usize,
+        /// Number of acts of random order between those that every story has; by default all.
+        #[arg(long)]
+        acts: Option<usize>,
         /// Number of members of the controllers that are away.
         #[arg(long, default_value_t = 10_000)]
         fleet: usize,
@@ -118,9 +122,11 @@ fn main() -> ExitCode {
         Command::Cells { seeds, out, only, jobs } => {
             cells_command::measure(seeds, out.as_deref(), &only, or_processors(jobs))
         }
-        Command::Managed { seeds, from, members, fleet, jobs, trace } => {
+        Command::Managed { seeds, from, members, acts, fleet, jobs, trace } => {
             let seeds = from..from.saturating_add(seeds);
-            let (passed, failed) = managed_command::run(seeds, members, fleet, or_processors(jobs), trace);
+            let usual = Managed { trace, ..Managed::new(from, members) };
+            let told = Managed { acts: acts.unwrap_or(usual.acts), ..usual };
+            let (passed, failed) = managed_command::run(seeds, &told, fleet, or_processors(jobs));
             finish(passed, failed)
         }
         Command::Together { name, seed, trace } => cells_command::again_together(&name, seed, trace),
@@ -130,6 +136,15 @@ fn main() -> ExitCode {
             describe(&report);
             finish(u64::from(report.violation.is_none()), u64::from(report.violation.is_some()))
         }
+    }
+}
+
+/// Reads the number of members of a story.
+fn enough_members(text: &str) -> Result<usize, String> {
+    let members: usize = text.parse().map_err(|error| format!("{error}"))?;
+    match members >= Managed::LEAST_MEMBERS {
+        true => Ok(members),
+        false => Err(format!("a story removes many members, so it needs {} or more", Managed::LEAST_MEMBERS)),
     }
 }
 

@@ -11,8 +11,9 @@ use peersock_sim::managed::{Fleet, Managed};
 const ABSENCES: [Duration; 3] =
     [Duration::from_secs(1800), Duration::from_secs(8 * 3600), Duration::from_secs(23 * 3600)];
 
-/// Plays the stories of these seeds, and one with a fleet. Returns how many have passed, and how many not.
-pub(crate) fn run(seeds: Range<u64>, members: usize, fleet: usize, jobs: usize, trace: bool) -> (u64, u64) {
+/// Plays a story with each of these seeds, and one with a fleet. Returns how many have passed, and how many
+/// not.
+pub(crate) fn run(seeds: Range<u64>, told: &Managed, fleet: usize, jobs: usize) -> (u64, u64) {
     let (next, failed) = (AtomicU64::new(seeds.start), Mutex::new(0));
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -22,7 +23,7 @@ pub(crate) fn run(seeds: Range<u64>, members: usize, fleet: usize, jobs: usize, 
                     if seed >= seeds.end {
                         return;
                     }
-                    if !play(&Managed { trace, ..Managed::new(seed, members) })
+                    if !play(&Managed { seed, ..*told })
                         && let Ok(mut failed) = failed.lock()
                     {
                         *failed += 1;
@@ -56,10 +57,11 @@ fn play(story: &Managed) -> bool {
         report.hash,
     );
     if let Some(violation) = &report.violation {
+        let acts = if story.acts < usize::MAX { format!(" --acts {}", story.acts) } else { String::new() };
         eprintln!("seed {} FAILED: {violation}", report.seed);
         eprintln!(
-            "  replay it: cargo run --release -p peersock-sim -- managed --from {} --seeds 1 --members {} --trace",
-            report.seed, story.members
+            "  replay it: cargo run --release -p peersock-sim -- managed --from {} --seeds 1 --members {}{} --trace",
+            report.seed, story.members, acts
         );
     }
     report.violation.is_none()

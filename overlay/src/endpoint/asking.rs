@@ -53,6 +53,8 @@ pub(super) struct Asking {
     absent: VecDeque<(Vec<u8>, Instant)>,
     /// Controller that answered last, by its place in the list.
     preferred: usize,
+    /// Issuer of credentials of this node that a peer calls revoked, until a controller has answered.
+    doubted: Option<NodeId>,
     /// Time of the join, or when the network's key became known.
     begun: Option<Instant>,
 }
@@ -197,6 +199,17 @@ impl Endpoint {
         self.ask_for_credentials_at(now, network, now);
     }
 
+    /// Asks for other credentials soon, because a peer says that this node's are revoked. That may be so
+    /// because their issuer's key is stolen, so other controllers are asked before the issuer.
+    pub(super) fn replace_revoked(&mut self, now: Instant, network: NetworkIndex) {
+        let own = self.membership(network).and_then(Membership::own);
+        let issuer = own.map(|own| own.admission.issuer().node_id());
+        if let Some(joined) = self.networks.get_mut(&network) {
+            joined.asking.doubted = issuer;
+        }
+        self.ask_soon(now, network);
+    }
+
     fn ask_for_credentials_at(&mut self, now: Instant, network: NetworkIndex, at: Instant) {
         let id = u32::from_be_bytes(self.core.random());
         let Some(joined) = self.networks.get_mut(&network) else { return };
@@ -294,13 +307,18 @@ impl Endpoint {
         let Some(joined) = self.networks.get(&network) else { return };
         let Some(open) = joined.asking.open.get(&number) else { return };
         let (tries, since, id) = (open.tries, open.since, open.id);
+        let doubted = joined.asking.doubted.filter(|_| number == CERTIFY);
         // Any of them may be away or silent, so each has its turn. The first one has two, so that one lost
         // packet does not lead elsewhere. Who is away is looked for, and the next one is asked.
         let at = (tries as usize).saturating_sub(1);
         let in_turn = (0..asked.len()).map(|place| asked[(at + place) % asked.len()]);
+        let waited = now.saturating_duration_since(since);
+        // Others have their chance to be found, and then it is asked like any other.
+        let is_doubted = |one: &PublicIdentity| waited < SETTLING && doubted == Some(one.node_id());
+        let is_choice = !asked.iter().all(is_doubted);
+        let in_turn = in_turn.filter(|one| !is_choice || !is_doubted(one));
         let keys: Vec<_> = in_turn.filter_map(|identity| self.peer_to_ask(now, network, identity)).collect();
         let connected = keys.iter().copied().find(|key| self.is_connected(*key));
-        let waited = now.saturating_duration_since(since);
         // Nobody waits for a renewal, so a controller that is away for long costs little.
         let is_patient = number == CERTIFY && waited >= pace::FAST;
         let reason = if is_patient { Reason::Hint } else { Reason::Traffic };
@@ -553,6 +571,9 @@ impl Endpoint {
                 _ => false,
             };
         let place = place.map(|place| place + usize::from(refuses));
+        if number == CERTIFY {
+            joined.asking.doubted = None;
+        }
         joined.asking.preferred = place.unwrap_or(joined.asking.preferred);
         if was_wrong {
             self.ask_to_show_again(now, network);

@@ -578,7 +578,8 @@ impl Endpoint {
             // One peer's word is enough to ask for fresh ones, but not to stop using these. Of its revocation
             // a node hears only so, because the set is for members. Of another key it may hear so first.
             match refusal {
-                Refusal::Revoked | Refusal::KeyEnded if may_ask => self.ask_soon(now, handle.network()),
+                Refusal::Revoked if may_ask => self.replace_revoked(now, handle.network()),
+                Refusal::KeyEnded if may_ask => self.ask_soon(now, handle.network()),
                 _ => self.begin_renewal_if_own(now, handle.network()),
             }
         }

@@ -556,6 +556,44 @@ fn a_member_that_its_only_known_controller_removes_finds_another_one() {
     assert!(!net.nodes[new].endpoint.membership(at).expect("managed").is_removed());
 }
 
+/// Whoever has a controller's key can certify a member again and again. Others have removed that controller,
+/// and tell the member nothing but that they refuse its credentials.
+#[test]
+fn a_member_whose_credentials_are_refused_asks_another_controller_than_their_issuer() {
+    let (stolen, mut honest) = (Authority::new(), Authority::with(8, 365 * DAY));
+    let mut net = members(&stolen, &[CONTROLLER]);
+    for identity in [8, 2] {
+        let node = net.add(identity);
+        let mut described = ManagedNetwork::new(id());
+        (described.key, described.is_controller) = (Some(secret().public()), identity == 8);
+        described.credentials = Some(honest.credentials(identity, Duration::ZERO));
+        net.join(node, &NetworkConfig::Managed(Box::new(described)));
+    }
+    net.run(SECOND);
+    let removal = honest.revoke(CONTROLLER, net.now - crate::net::instant());
+    set_revocations(&mut net, 1, &removal);
+    net.run(SECOND);
+    let member = net.add(1);
+    let mut described = ManagedNetwork::new(id());
+    (described.key, described.controllers) = (Some(secret().public()), vec![*stolen.identity.public()]);
+    described.credentials = Some(stolen.credentials(1, Duration::ZERO));
+    net.join(member, &NetworkConfig::Managed(Box::new(described)));
+    net.send(member, 2, b"hello");
+    let at = network(&net, member);
+    let issuer = |net: &Net| {
+        let known = net.nodes[member].endpoint.membership(at).expect("managed");
+        known.credentials().expect("a member").delegation().issuer().node_id()
+    };
+    let began = net.now;
+    while issuer(&net) != node_id(8) {
+        net.run(SECOND / 10);
+        serve(&mut net, 0, |node, _, at| certified(&stolen, node, at));
+        serve(&mut net, 1, |node, _, at| certified(&honest, node, at));
+        assert!(net.now - began < 10 * SECOND, "it asks the thief again and again");
+    }
+    assert_reach(&mut net, member, 2);
+}
+
 /// A controller that was restored from a backup does not know the members that came later.
 #[test]
 fn a_member_that_one_controller_does_not_know_asks_the_others() {

@@ -34,7 +34,7 @@ use crate::{Time, Violation};
 pub struct Managed {
     /// Seed of the whole story.
     pub seed: u64,
-    /// Number of members.
+    /// Number of members: [`Self::LEAST_MEMBERS`] or more, if all acts are played.
     pub members: usize,
     /// Number of acts of random order between the ones that every story has, at most all of them.
     pub acts: usize,
@@ -68,6 +68,9 @@ pub struct ManagedReport {
 }
 
 impl Managed {
+    /// Least number of members with which a story with all acts has somebody left to remove at its end.
+    pub const LEAST_MEMBERS: usize = 20;
+
     /// Makes the story of a seed.
     pub fn new(seed: u64, members: usize) -> Self {
         Self { seed, members, acts: usize::MAX, trace: false }

@@ -210,23 +210,28 @@ impl Story {
         Ok(())
     }
 
-    /// Tells a machine without a session with a controller where controllers and others are.
+    /// Tells a machine without a session with a controller where controllers and others are. One with such a
+    /// session hears of the controllers that it tries to reach, as look-ups tell it: the one that it has may
+    /// be a thief's.
     fn meet(&mut self, number: usize) {
         let machine = &self.field.machines[number];
-        let Some(known) = machine.endpoint.as_ref().and_then(|one| one.membership(machine.index())) else {
-            return;
-        };
+        let Some(endpoint) = &machine.endpoint else { return };
+        let Some(known) = endpoint.membership(machine.index()) else { return };
         let controllers: Vec<PublicIdentity> = known.controllers().to_vec();
-        if controllers.iter().any(|one| machine.is_connected(&one.node_id())) {
-            return;
-        }
-        for controller in controllers {
-            if let Some(other) = self.machine_of(&controller.node_id()) {
+        let is_served = controllers.iter().any(|one| machine.is_connected(&one.node_id()));
+        let tried: BTreeSet<NodeId> = match is_served {
+            true => endpoint.peers().iter().filter(|one| one.connecting).map(|one| *one.peer.id()).collect(),
+            false => controllers.iter().map(PublicIdentity::node_id).collect(),
+        };
+        for controller in controllers.iter().map(PublicIdentity::node_id).filter(|one| tried.contains(one)) {
+            if let Some(other) = self.machine_of(&controller) {
                 self.introduce(number, other);
             }
         }
-        let other = *self.random.pick(&self.members);
-        self.introduce(number, other);
+        if !is_served {
+            let other = *self.random.pick(&self.members);
+            self.introduce(number, other);
+        }
     }
 
     /// Tells a machine where another one is, if a root knows it: roots are cut off like others.
