@@ -38,6 +38,8 @@ with peersock.Session(invite=invite, identity=state, interfaces="loopback") as o
         server.peer
     except OSError as error:
         assert error.errno == errno.ENOTCONN, error
+    else:
+        raise AssertionError("a listener has no other end")
     with socket.create_connection(server.getsockname()[:2]) as client:
         own_end = server.accept()[0]
         assert client.peer == own_end.peer and client.peer.name == "beta", client.peer
@@ -47,8 +49,8 @@ with peersock.Session(invite=invite, identity=state, interfaces="loopback") as o
     before = connection.peer
     while connection.recv(100):
         pass
-    connection.send(b"x")
     assert connection.peer == before
+    connection.close()
     print(json.dumps(told(before)), flush=True)
 
     async def serve():
@@ -63,11 +65,14 @@ with peersock.Session(invite=invite, identity=state, interfaces="loopback") as o
             await asked.wait()
 
     asyncio.run(serve())
-    with socket.socket(socket.AF_UNIX) as systems:
-        try:
-            peersock.peer_of(systems)
-        except OSError as error:
-            assert error.errno in (errno.EOPNOTSUPP, errno.ENOPROTOOPT), error
+    for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
+        with socket.socket(family) as systems:
+            try:
+                peersock.peer_of(systems)
+            except OSError as error:
+                assert error.errno in (errno.ENOTCONN, errno.EOPNOTSUPP, errno.ENOPROTOOPT), error
+            else:
+                raise AssertionError("a socket that is not connected has no other end")
 """
 
 

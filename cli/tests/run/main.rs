@@ -25,6 +25,7 @@ mod launchers;
 mod lost;
 mod observations;
 mod options;
+mod peer;
 mod pipes;
 mod ports;
 mod reached;
