@@ -2,13 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use peersock::{PeerIdentity, blocking};
 use peersock_attached as attached;
-use peersock_fd::Socket;
-use peersock_fd::option_table::{PEERSOCK_PEER, SOL_PEERSOCK};
 
 /// A TCP connection.
 pub(crate) enum Stream {
@@ -58,12 +55,7 @@ impl Stream {
     pub(crate) fn peer(&self) -> Option<PeerIdentity> {
         match self {
             Stream::Own(stream) => stream.peer(),
-            Stream::Shared(stream) => {
-                let socket = Socket::of(stream.as_fd())?;
-                let longest = u32::try_from(PeerIdentity::MAX_JSON).unwrap_or(u32::MAX);
-                let json = socket.option(SOL_PEERSOCK, PEERSOCK_PEER, longest).ok()?;
-                PeerIdentity::from_json(&json).ok()
-            }
+            Stream::Shared(stream) => stream.peer().ok(),
         }
     }
 

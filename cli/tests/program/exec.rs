@@ -38,7 +38,16 @@ fn dial(lab: &Lab, network: &str, member: &str, target: &str) -> Running {
 fn a_program_decides_by_who_has_connected() {
     let lab = Lab::new();
     let network = network_of(&lab, &["alpha", "beta", "gamma"]);
-    let mut command = lab.node_in(&network, "alpha", &["listen", "0"]);
+    for is_shared in [false, true] {
+        decide(&lab, &network, is_shared);
+    }
+}
+
+fn decide(lab: &Lab, network: &str, is_shared: bool) {
+    let mut command = lab.node_in(network, "alpha", &["listen", "0"]);
+    if is_shared {
+        command.env_remove("PEERSOCK_OWN_NODE").env("PEERSOCK_PERSIST", "0");
+    }
     // What this command was started with says nothing of its peers.
     for stale in ["TAGS", "LABEL", "GATEWAY", "CLAIMS", "NAME"] {
         command.env(format!("PEERSOCK_PEER_{stale}"), "beta");
@@ -53,18 +62,17 @@ fn a_program_decides_by_who_has_connected() {
         [ \"$PEERSOCK_PEER_NAME\" = beta ] || exit 3
         cat
         echo done";
-    let Listening { target, running } = listen_with(&lab, command, &["-k"], script);
+    let Listening { target, running } = listen_with(lab, command, &["-k"], script);
     // Those of whoever runs the tests are inherited, too.
     let own = Command::new("sh").args(["-c", "ls /proc/$$/fd"]).output().unwrap().stdout;
     let own = String::from_utf8(own).unwrap();
     for (member, end) in [("beta", "hello\ndone\n"), ("gamma", ""), ("beta", "hello\ndone\n")] {
-        let mut dialing = dial(&lab, &network, member, &target);
+        let mut dialing = dial(lab, network, member, &target);
         if member == "beta" {
             dialing.send(b"hello\n");
         }
         let dialed = dialing.finish().success();
-        let node = 64;
-        let address = run(lab.command(member, &["addr", &network])).success();
+        let address = run(lab.command(member, &["addr", network])).success();
         let address = address.text().lines().next().unwrap();
         let wanted = format!("name {member}\nunset\nnode 64 same\nfrom {address} {address}\n{own}{end}");
         assert_eq!(dialed.text(), wanted, "{}", dialed.stderr);

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,8 +10,6 @@ use std::time::Duration;
 use peersock::PeerIdentity;
 use peersock::net::{OwnedReadHalf, OwnedWriteHalf};
 use peersock_attached::tokio as attached;
-use peersock_fd::Socket;
-use peersock_fd::option_table::{PEERSOCK_PEER, SOL_PEERSOCK};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Interval of keepalive probes to a silent peer. A connection fails after eight or nine unanswered probes.
@@ -79,12 +76,7 @@ impl Connection {
     pub(crate) fn peer(&self) -> Option<PeerIdentity> {
         match self {
             Connection::Own(stream) => stream.peer(),
-            Connection::Shared(stream) => attached::in_place(|| {
-                let socket = Socket::of(stream.get_ref().as_fd())?;
-                let longest = u32::try_from(PeerIdentity::MAX_JSON).unwrap_or(u32::MAX);
-                let json = socket.option(SOL_PEERSOCK, PEERSOCK_PEER, longest).ok()?;
-                PeerIdentity::from_json(&json).ok()
-            }),
+            Connection::Shared(stream) => attached::in_place(|| stream.get_ref().peer().ok()),
         }
     }
 

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock::PeerIdentity;
+use peersock_fd::option_table::{PEERSOCK_PEER, SOL_PEERSOCK};
 use peersock_fd::{Broken, Errno, Family, Held, Kind, RecvFlags, Reply, Request, SendFlags, Socket, enlarge};
 use rustix::event::PollFlags;
 
@@ -340,6 +342,15 @@ impl TcpStream {
         // With an answer, so that what follows finds the option set.
         let request = Request::SetOption(socket.which(), level, name, value.to_vec());
         Ok(socket.client().ask(request).map(drop)?)
+    }
+
+    /// Returns who is at the other end, as of when the connection was established, also after its end.
+    ///
+    /// # Errors
+    /// `NotConnected` before that, `NetworkDown`.
+    pub fn peer(&self) -> io::Result<PeerIdentity> {
+        let longest = PeerIdentity::MAX_JSON as u32;
+        PeerIdentity::from_json(&self.socket()?.option(SOL_PEERSOCK, PEERSOCK_PEER, longest)?)
     }
 
     /// Returns the state of the connection.
