@@ -476,6 +476,12 @@ func TestMembersHaveNames(t *testing.T) {
 		if v4 != (network == "tcp4") || accepted.RemoteAddr().String() != conn.LocalAddr().String() {
 			t.Error(conn.RemoteAddr(), accepted.RemoteAddr(), conn.LocalAddr())
 		}
+		for end, name := range map[net.Conn]string{conn: "alpha", accepted: "beta"} {
+			peer, err := end.(*Conn).Peer()
+			if must(err); peer.Name != name || peer.Node != peer.Machine || peer.Gateway || len(peer.Tags) != 0 {
+				t.Error(peer)
+			}
+		}
 		must(conn.Close())
 		must(accepted.Close())
 	}
@@ -496,6 +502,29 @@ func TestMembersHaveNames(t *testing.T) {
 	_, from, err := packets.ReadFrom(make([]byte, 1))
 	if must(err); !strings.HasPrefix(from.String(), "10.7.0.2:") {
 		t.Error(from)
+	}
+}
+
+func TestIdentities(t *testing.T) {
+	dialed, accepted := pair(t)
+	before, err := accepted.Peer()
+	must(err)
+	must(dialed.Close())
+	if _, err = accepted.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatal(err)
+	}
+	after, err := accepted.Peer()
+	if must(err); after.Node != before.Node || len(after.Node) != 64 {
+		t.Error(before, after)
+	}
+	must(accepted.Close())
+	_, err = accepted.Peer()
+	wants(t, err, net.ErrClosed)
+	peer, err := parsePeer([]byte(`{"network":"80","node":"a","machine":"b","gateway":true,"name":null,` +
+		`"label":"web","tags":["db"],"claims":"00ff"}`))
+	must(err)
+	if peer.Name != "" || peer.Label != "web" || !peer.Gateway || peer.Tags[0] != "db" || peer.Claims[1] != 255 {
+		t.Error(peer)
 	}
 }
 

@@ -14,6 +14,9 @@ static int ps_name(int fd, address *a) { return result(peersock_getsockname(fd, 
 static int ps_set(int fd, int level, int option, int value) {
     return result(peersock_setsockopt(fd, level, option, &value, sizeof value));
 }
+static int ps_peer(int fd, char *json, socklen_t size) {
+    return peersock_getsockopt(fd, 0x7073, 1, json, &size) < 0 ? -errno : (int)size;
+}
 static int ps_accept(int fd, address *a) {
     return result(peersock_accept4(fd, FROM(a), SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
@@ -32,6 +35,8 @@ import "C"
 
 import (
 	"context"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -240,6 +245,47 @@ func (s *socket) SetOption(level, option, value int) error {
 		return C.ps_set(fd, C.int(level), C.int(option), C.int(value))
 	})
 	return s.failed("set", err)
+}
+
+// PeerIdentity is who is at the other end of a connection, taken from its encrypted session. In a managed network
+// a controller has signed the name, the tags and the claims; docs/use/IDENTITY.md has more.
+type PeerIdentity struct {
+	Network string // ID of the network
+	Node    string // node ID, the hash of the node's public keys
+	Machine string // node ID of the machine: another one for a program with keys of its own
+	Gateway bool   // whether it is a machine without peersock, for which this member forwards packets
+	Name    string // name of the machine, empty in networks without names
+	Label   string // label of such a program, as "web" in "web.alpha"
+	Tags    []string
+	Claims  []byte // bytes for programs, which peersock does not read
+}
+
+// Peer tells who is at the other end, as of when the connection was established, also after its end. Of a
+// [*PacketConn] it tells who has the address to which that is connected.
+func (s *socket) Peer() (*PeerIdentity, error) {
+	buffer := make([]byte, 1024)
+	once := func(call func(uintptr) bool) error { return s.raw.Control(func(fd uintptr) { call(fd) }) }
+	length, err := wait(once, "getsockopt", func(fd C.int) C.int {
+		return C.ps_peer(fd, (*C.char)(unsafe.Pointer(&buffer[0])), C.socklen_t(len(buffer)))
+	})
+	if err != nil {
+		return nil, opError("get", s.network, s.local, s.remote, err)
+	}
+	return parsePeer(buffer[:length])
+}
+
+// parsePeer reads the JSON of an identity.
+func parsePeer(text []byte) (*PeerIdentity, error) {
+	var told struct {
+		PeerIdentity
+		Claims string
+	}
+	if err := json.Unmarshal(text, &told); err != nil {
+		return nil, err
+	}
+	claims, err := hex.DecodeString(told.Claims)
+	told.PeerIdentity.Claims = claims
+	return &told.PeerIdentity, err
 }
 
 // failed says of an error which socket it is of, and why, which the node may know better than the kernel.

@@ -57,6 +57,14 @@ static int64_t send_to(struct call *c) {
     return peersock_sendto(c->n[0], c->data, c->size, 0, (struct sockaddr *)&to, sizeof to);
 }
 
+// Keeps the JSON that tells who is at the other end of a connection.
+static int64_t identify(struct call *c) {
+    char json[1025] = "";
+    int result = peersock_getsockopt(c->n[0], 0x7073, 1, json, &(socklen_t){sizeof json - 1});
+    if (result == 0) c->found = strdup(json);
+    return result;
+}
+
 // Nothing that these do waits, but for starting and stopping a node.
 #define CALL(name, value) static int64_t name(struct call *c) { return value; }
 #define NODE (peersock_node)c->n[0]
@@ -244,6 +252,7 @@ NAPI_MODULE_INIT() {
         {"start", start_node}, {"stop", stop_node}, {"status", status}, {"lookup", look_up}, {"dial", dial},
         {"listen", listen_at}, {"accept", accept_one}, {"connected", connected}, {"reason", reason},
         {"option", set_option}, {"name", own_name}, {"peer", peer_name}, {"receive", receive},
+        {"identity", identify},
         {"send", send_to}, {"unlisten", unlisten}, {"close", close_socket}};
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
         export(env, exports, calls[i].name, make_call, (void *)calls[i].call);

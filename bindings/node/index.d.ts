@@ -118,8 +118,26 @@ export class UdpSocket extends BoundSocket<'message', (message: Buffer, from: Re
 type Message = string | NodeJS.ArrayBufferView;
 type Sent = (error: Error | null, bytes: number) => void;
 
+/** Who is at the other end of a connection, taken from its encrypted session: docs/use/IDENTITY.md. */
+export interface PeerIdentity {
+  readonly network: string;
+  /** The node ID, which is the hash of the node's public keys. */
+  readonly node: string;
+  /** The node ID of the machine: another one than `node` for a program with keys of its own. */
+  readonly machine: string;
+  /** True if the other end is a machine without peersock, for which this member forwards packets. */
+  readonly gateway: boolean;
+  readonly name: string | null;
+  readonly label: string | null;
+  readonly tags: readonly string[];
+  readonly claims: Buffer;
+}
+
 export class Socket extends NetSocket {
   private constructor();
+  /** Who is at the other end. It stays when the connection has ended; undefined if the socket was destroyed before
+   * anybody has asked. */
+  readonly peer: PeerIdentity | undefined;
   /** As setsockopt(2), for numbers: docs/reference/SOCKETS.md. */
   setOption(level: number, option: number, value: number): this;
 }

@@ -76,6 +76,7 @@ class Socket extends net.Socket {
   #fd;
   #local;
   #remote;
+  #peer;
 
   constructor(fd, options) {
     super({ ...options, fd, readable: true, writable: true });
@@ -85,6 +86,17 @@ class Socket extends net.Socket {
   // net.Socket gives parts of these as localAddress, remotePort and so on.
   _getsockname() { return { ...this.#local }; }
   _getpeername() { return { ...this.#remote }; }
+
+  /** Who is at the other end, as of when the connection was established: see index.d.ts. */
+  get peer() {
+    if (this.#peer === undefined && !this.destroyed) {
+      const found = native.identity(this.#fd);
+      if (typeof found === 'number') throw failure('getsockopt', found);
+      const { claims, tags, ...others } = JSON.parse(found[1]);
+      this.#peer = Object.freeze({ ...others, tags: Object.freeze(tags), claims: Buffer.from(claims, 'hex') });
+    }
+    return this.#peer;
+  }
 
   setNoDelay(on = true) { return this.setOption(IPPROTO_TCP, TCP_NODELAY, Number(Boolean(on))); }
 

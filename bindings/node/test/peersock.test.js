@@ -190,13 +190,18 @@ addresses = ["10.7.0.${i + 1}"]\nendpoints = ["127.0.0.1:${port}"]\n`;
   const ended = [];
   const server = await alpha.createServer((socket) => {
     ended.push(once(socket, 'close'));
+    assert.deepStrictEqual([socket.peer.name, socket.peer.tags, socket.peer.claims.length], ['beta', [], 0]);
     socket.resume().end(socket.remoteFamily);
   }).listen({ host: '::', port: 80 });
   assert.strictEqual((await read(await beta.connect({ host: 'alpha', port: 80 }))).toString(), 'IPv6');
   assert.strictEqual((await read(await beta.connect({ host: 'ALPHA', port: '80' }))).toString(), 'IPv6');
   const v4 = await beta.connect({ host: '10.7.0.1', port: 80 });
   assert.strictEqual(v4.remoteAddress, '10.7.0.1');
+  const { name, node, machine, gateway, label } = v4.peer;
+  assert.deepStrictEqual([name, node, gateway, label], ['alpha', machine, false, null]);
   assert.strictEqual((await read(v4)).toString(), 'IPv4');
+  // It stays when the connection has ended.
+  assert.strictEqual(v4.peer.node, node);
   await assert.rejects(beta.connect({ host: 'gamma', port: 80 }), { code: 'ENOTFOUND', hostname: 'gamma' });
   server.close();
   await Promise.all(ended);
