@@ -1,9 +1,9 @@
 //! `listen --exec`: a program for each connection, as inetd starts one.
 //!
 //! The program's stdin and stdout are one end of a pair of Unix domain sockets, whose other end is relayed.
-//! So the program can half-close, poll and wait as on any socket, with a node of this process or a shared one.
-//! A descriptor of the shared node itself would show a reset as a regular end, because only peersock's library
-//! asks the node why a connection has ended.
+//! So the program can half-close, poll and wait as on any socket, with a node of this process or a shared
+//! one. A descriptor of the shared node itself would show a reset as a regular end, because only peersock's
+//! library asks the node why a connection has ended.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -43,7 +43,8 @@ const AFTER_SIGTERM: Duration = Duration::from_secs(1);
 /// Limit of the wait for acknowledgments of a live peer.
 const DELIVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The variables that a program gets; those that were set before are removed, as they say nothing of the peer.
+/// The variables that a program gets; those that were set before are removed, as they say nothing of the
+/// peer.
 const VARIABLES: [&str; 13] = [
     "PEERSOCK_PEER_NETWORK",
     "PEERSOCK_PEER_NODE",
@@ -119,7 +120,8 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.arg0(&self.words[0]).args(&self.words[1..]);
         command.stdin(OwnedFd::from(stdin)).stdout(OwnedFd::from(stdout));
-        // A group of its own, so that Ctrl-C leaves it time to finish, and SIGTERM reaches what it has started.
+        // A group of its own, so that Ctrl-C leaves it time to finish, and SIGTERM reaches what it has
+        // started.
         command.process_group(0);
         for name in VARIABLES {
             command.env_remove(name);

@@ -216,8 +216,8 @@ impl Requests {
         if is_chunked && (body.is_some() || version == 0) {
             return Err(Refused);
         }
-        // Other protocols, as `h2c`, carry requests again. Answers to earlier requests may still come, so none
-        // could be told for that of a later request.
+        // Other protocols, as `h2c`, carry requests again. Answers to earlier requests may still come, so
+        // none could be told for that of a later request.
         is_websocket &= self.is_first && method == "GET" && !is_chunked && body.is_none_or(|size| size == 0);
         out.extend_from_slice(format!("{method} {path} HTTP/1.{version}\r\n").as_bytes());
         for (name, value) in kept {
