@@ -4,8 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::common::{Lab, Running, lacks, peersock, run};
+use crate::common::{Lab, Running, lacks, peersock, run, wait_until};
 use crate::exec::network_of;
+use crate::managed::Machines;
 
 /// Starts `forward` to a port of this machine as alpha. Returns the place for members.
 fn forward(lab: &Lab, network: &str, form: &str, port: &str) -> (Running, String) {
@@ -100,4 +101,76 @@ fn only_services_of_this_machine_are_told() {
         run(peersock(&[&words[..], &places].concat()))
             .failure(2, &["--identity", "services", "overlay:PORT"]);
     }
+}
+
+#[test]
+fn nginx_decides_by_the_tags_that_the_controller_gives() {
+    if lacks("nginx_decides_by_the_tags_that_the_controller_gives", &["nginx"]) {
+        return;
+    }
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    for (machine, tags) in
+        [("service", &[][..]), ("beta", &["--tag", "admin", "--tag", "db"]), ("gamma", &[])]
+    {
+        let invite = machines.invite(&[&["--name", machine], tags].concat());
+        machines.ok(machine, &["join", &invite, "--as", "team"]);
+    }
+    let folder = machines.directory("nginx");
+    std::fs::create_dir(&folder).unwrap();
+    let place = folder.to_str().unwrap();
+    // Sockets with names, because nginx takes no port that the system chooses.
+    let config = format!(
+        "daemon off; master_process off; pid {place}/pid; error_log {place}/error; events {{}}
+        http {{
+          access_log off;
+          client_body_temp_path {place}/body; proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/fastcgi;
+          uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;
+          map $http_peersock_tags $is_admin {{ default 0; \"~(^|,)admin(,|$)\" 1; }}
+          server {{
+            listen unix:{place}/http;
+            if ($is_admin = 0) {{ return 403 \"no $http_peersock_member\"; }}
+            return 200 \"yes $http_peersock_member\";
+          }}
+          server {{ listen unix:{place}/proxied proxy_protocol; return 200 \"from $proxy_protocol_addr\"; }}
+        }}"
+    );
+    let file = folder.join("nginx.conf");
+    std::fs::write(&file, config).unwrap();
+    let mut nginx = Command::new("nginx");
+    nginx.args(["-p", place, "-c"]).arg(&file);
+    let _nginx = Running::start(nginx);
+    wait_until("nginx does not listen", || folder.join("proxied").exists());
+    let places = |form: &str, socket: &str| {
+        let words =
+            ["forward", "-n", "team", "--identity", form, "overlay:0", &format!("unix:{place}/{socket}")];
+        let running = Running::start(machines.command("service", &words));
+        let line = running.wait_for_stdout("\n");
+        let port =
+            line.split(' ').next().and_then(|place| place.rsplit(':').next()).expect("a port").to_owned();
+        (running, format!("service:{port}"))
+    };
+    let (_http, http) = places("http", "http");
+    let (_proxied, proxied) = places("proxy-v2", "proxied");
+    let request = |member: &str, place: &str| {
+        let mut dialing = Running::start(machines.command(member, &["dial", "-n", "team", place]));
+        // Nobody's tags are what the client says.
+        dialing.send(b"GET / HTTP/1.1\r\nHost: a\r\nPeersock-Tags: admin\r\nConnection: close\r\n\r\n");
+        String::from_utf8_lossy(&dialing.finish().stdout).into_owned()
+    };
+    assert!(request("beta", &http).ends_with("yes beta"));
+    assert!(request("gamma", &http).ends_with("no gamma"));
+    let listed = machines.members();
+    for member in ["beta", "gamma"] {
+        let known = listed.iter().find(|one| one["name"] == member).expect("a member");
+        let answer = request(member, &proxied);
+        let from = answer.rsplit("from ").next().expect("an answer");
+        let addresses = known["addresses"].to_string();
+        // A name leads to the granted address or to the one that follows from the key.
+        assert!(addresses.contains(from) || from.starts_with("fd"), "{answer} and {addresses}");
+    }
+    machines.ok("alpha", &["network", "change", "beta", "--untag", "admin"]);
+    machines.ok("alpha", &["network", "change", "gamma", "--tag", "admin"]);
+    wait_until("beta keeps its tag", || request("beta", &http).ends_with("no beta"));
+    wait_until("gamma gets no tag", || request("gamma", &http).ends_with("yes gamma"));
 }
