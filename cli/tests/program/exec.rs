@@ -5,7 +5,8 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::common::{Lab, Listening, Running, peersock, run, signal, wait_until};
+use crate::common::{Lab, Listening, Running, lacks, peersock, run, signal, wait_until};
+use crate::proxy::{prepare_sshd, ssh};
 
 /// Returns the file of a static network with these members, by the names of their nodes.
 pub(crate) fn network_of(lab: &Lab, members: &[&str]) -> String {
@@ -170,4 +171,36 @@ fn a_ticket_leads_to_a_program() {
     dialing.send(b"hello\n");
     assert_eq!(dialing.finish().success().text(), "hello nobody\n");
     running.wait_for_end().success();
+}
+
+#[test]
+fn sshd_lets_the_member_in_that_may_log_in() {
+    if lacks("sshd_lets_the_member_in_that_may_log_in", &["ssh", "sshd", "ssh-keygen"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta", "gamma"]);
+    let dir = lab.dir.path();
+    prepare_sshd(dir, "");
+    let sshd = peersock_testnet::find_in_path("sshd").unwrap();
+    let script = format!(
+        "[ \"$PEERSOCK_PEER_NAME\" = beta ] && exec {} -i -e -f {}/sshd_config",
+        sshd.display(),
+        dir.display()
+    );
+    let Listening { target, running: _running } = listen(&lab, &network, &["-k"], &script);
+    for member in ["beta", "gamma"] {
+        let dial = lab.node_in(&network, member, &["dial", "--quiet", &target]);
+        let words = [dial.get_program()].into_iter().chain(dial.get_args());
+        let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+        let mut ssh = ssh(dir, &words.join(" "));
+        ssh.args(["alpha", "echo $((6*7)); cat"]).env("PEERSOCK_OWN_NODE", "1");
+        let mut running = Running::start(ssh);
+        running.send(b"through a program\n");
+        let finished = running.finish();
+        match member {
+            "beta" => assert_eq!(finished.success().text(), "42\nthrough a program\n"),
+            _ => finished.failure(255, &[]),
+        }
+    }
 }

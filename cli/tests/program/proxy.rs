@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -611,20 +612,9 @@ fn ssh_goes_through_the_proxy_and_by_dial() {
     }
     let scene = Scene::new();
     let dir = scene.lab.dir.path();
-    for key in ["host", "user"] {
-        let mut keygen = Command::new("ssh-keygen");
-        keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join(key));
-        assert!(keygen.status().unwrap().success());
-    }
     // Any free port; if another program takes it, sshd reports that.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let shown = dir.display();
-    let config = format!(
-        "ListenAddress 127.0.0.1:{port}\nHostKey {shown}/host\nPidFile none\nAuthorizedKeysFile {shown}/user.pub\n\
-         StrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\nUsePAM no\nUseDNS no\nPrintMotd no\n"
-    );
-    write_file(&dir.join("sshd_config"), &config, 0o600);
-    let _ = std::fs::create_dir("/run/sshd");
+    prepare_sshd(dir, &format!("ListenAddress 127.0.0.1:{port}\n"));
     let mut sshd = Command::new(peersock_testnet::find_in_path("sshd").unwrap());
     sshd.args(["-D", "-e", "-f"]).arg(dir.join("sshd_config"));
     let sshd = Running::start(sshd);
@@ -636,15 +626,37 @@ fn ssh_goes_through_the_proxy_and_by_dial() {
     let (program, network) = (env!("CARGO_BIN_EXE_peersock"), &scene.lab.network);
     let alone = format!("'{program}' dial --quiet --ephemeral --interface lo -n {network} '[%h]:%p'");
     for kind in [through("5"), through("connect"), alone] {
-        let mut ssh = Command::new("ssh");
-        ssh.args(["-F", "none", "-o", &format!("ProxyCommand={kind}")]);
-        ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no"]);
-        ssh.args(["-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", "-i"]).arg(dir.join("user"));
+        let mut ssh = ssh(dir, &kind);
         ssh.args(["-p", &at.port().to_string(), &at.ip().to_string(), "echo $((6*7)); cat"]);
         let mut running = Running::start(ssh);
         running.send(b"through the proxy\n");
         assert_eq!(running.finish().success().text(), "42\nthrough the proxy\n", "{kind}");
     }
+}
+
+/// Makes keys, and a configuration with which sshd takes them.
+pub(crate) fn prepare_sshd(dir: &Path, listen: &str) {
+    for key in ["host", "user"] {
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join(key));
+        assert!(keygen.status().unwrap().success());
+    }
+    let shown = dir.display();
+    let config = format!(
+        "{listen}HostKey {shown}/host\nPidFile none\nAuthorizedKeysFile {shown}/user.pub\nStrictModes no\n\
+         PasswordAuthentication no\nPermitRootLogin yes\nUsePAM no\nUseDNS no\nPrintMotd no\n"
+    );
+    write_file(&dir.join("sshd_config"), &config, 0o600);
+    let _ = std::fs::create_dir("/run/sshd");
+}
+
+/// Returns a command of ssh with such keys, which connects by another command.
+pub(crate) fn ssh(dir: &Path, by: &str) -> Command {
+    let mut ssh = Command::new("ssh");
+    ssh.args(["-F", "none", "-o", &format!("ProxyCommand={by}")]);
+    ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no"]);
+    ssh.args(["-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", "-i"]).arg(dir.join("user"));
+    ssh
 }
 
 #[test]

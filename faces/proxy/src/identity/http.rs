@@ -5,8 +5,6 @@
 //! fields of the client's. The service must not read bytes as a request that were passed on as something
 //! else, so bytes after a request that asks for another protocol wait for the service's answer.
 
-use std::mem;
-
 /// Maximum length of a head, of a chunk's size line and of the trailers, in bytes each.
 const MAX_HEAD: usize = 64 << 10;
 
@@ -201,11 +199,10 @@ impl Requests {
                         return Err(Refused);
                     }
                 }
-                "transfer-encoding" => {
-                    if mem::replace(&mut is_chunked, true) || !field.value.eq_ignore_ascii_case(b"chunked") {
-                        return Err(Refused);
-                    }
+                "transfer-encoding" if is_chunked || !field.value.eq_ignore_ascii_case(b"chunked") => {
+                    return Err(Refused);
                 }
+                "transfer-encoding" => is_chunked = true,
                 "upgrade" => is_websocket |= field.value.eq_ignore_ascii_case(b"websocket"),
                 // A name of this list is removed by the next server, and so would be a field set here.
                 "connection" if names_peersock(field.value) => return Err(Refused),
