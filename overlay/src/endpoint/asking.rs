@@ -55,6 +55,8 @@ pub(super) struct Asking {
     preferred: usize,
     /// Issuer of credentials of this node that a peer calls revoked, until a controller has answered.
     doubted: Option<NodeId>,
+    /// Last node of the network that was met because it may be a member.
+    met: Option<PeerKey>,
     /// Time of the join, or when the network's key became known.
     begun: Option<Instant>,
 }
@@ -453,14 +455,20 @@ impl Endpoint {
         Some(key)
     }
 
-    /// Begins sessions with known nodes of the network, of which some may be members.
+    /// Begins sessions with known nodes of the network, of which some may be members. All have their turn, so
+    /// that nodes which do not answer hide nobody.
     fn meet_anybody(&mut self, now: Instant, network: NetworkIndex, reason: Reason) {
         let idle = self
             .peers
             .of_network(network)
             .filter(|(_, peer)| !peer.link.has_confirmed_session() && !peer.link.is_connecting());
-        let keys: Vec<_> = idle.map(|(key, _)| key).take(MEET_AT_ONCE).collect();
-        for key in keys {
+        let mut idle: Vec<_> = idle.map(|(key, _)| key).collect();
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        let next = idle.iter().position(|key| joined.asking.met < Some(*key)).unwrap_or(0);
+        idle.rotate_left(next);
+        idle.truncate(MEET_AT_ONCE);
+        joined.asking.met = idle.last().copied();
+        for key in idle {
             self.link(now, key, |link, cx| link.attempt(cx, reason));
         }
     }

@@ -30,8 +30,13 @@ pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Mean pause after that, at least.
 const SLOW_PAUSE: Duration = Duration::from_secs(30);
 
-/// Returns the time from a certificate to its renewal. `renew_by` is what the controller has said.
+/// Shortest time that a member lets a controller say until the next question.
+const RENEW_AFTER_LEAST: Duration = Duration::from_secs(1);
+
+/// Returns the time from a certificate to its renewal. `renew_by` is what the controller has said. It counts
+/// from 1 s to [`RENEW_BY`], because whoever has an issuer's key can say anything.
 pub fn renewal(renew_by: Duration, draw: f64) -> Duration {
+    let renew_by = renew_by.clamp(RENEW_AFTER_LEAST, RENEW_BY);
     renew_by / 2 + (renew_by / 2).mul_f64(draw)
 }
 
@@ -53,6 +58,13 @@ pub fn pause(waited: Duration, is_asked: bool, draw: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_controller_says_a_time_of_renewal_that_is_out_of_bounds() {
+        assert_eq!(renewal(Duration::from_secs(u32::MAX.into()), 1.0), RENEW_BY);
+        assert_eq!(renewal(Duration::from_secs(200), 0.0), Duration::from_secs(100));
+        assert_eq!(renewal(Duration::ZERO, 0.0), RENEW_AFTER_LEAST / 2);
+    }
 
     #[test]
     fn pauses_grow_to_their_bound_and_are_never_long_at_first() {

@@ -465,17 +465,28 @@ impl Membership {
         self.revoked.covers(&head.issuer(), head.delegation().serial())
     }
 
+    /// Returns the time up to which this node forgets revocations and heads that have ended.
+    ///
+    /// A wrong clock of this machine forgets nothing, which it would lack when the clock is set right. Neither
+    /// does one of several issuers that signs a later time. As long as no issuer signs, nothing is forgotten.
+    fn settled(&self, unix_time: Duration) -> UnixTime {
+        self.signed_time().min(self.agreed()).min(unix_time.into())
+    }
+
     /// Forgets the heads that count no longer. `unix_time` is the system's clock, if it matters.
     pub(crate) fn forget_heads(&mut self, unix_time: Option<Duration>) {
-        // By both clocks, because a controller may be wrong about the time.
-        let now = unix_time.map(|own| self.time(own).min(own.into()));
+        // Former keys by both clocks, because a controller may be wrong about the time. They give way at once:
+        // a thief of one can fill all places, and this node goes on observing the revocations.
+        let times = unix_time.map(|own| (self.settled(own), self.time(own).min(own.into())));
         let mut heads = std::mem::take(&mut self.heads);
         heads.retain(|_, KnownHead { signed: (head, _), signer }| {
-            let lasts = |now| now < head.delegation().end() && self.check_key(signer.as_ref(), now).is_ok();
-            !self.is_void(head) && now.is_none_or(lasts)
+            let lasts = |(settled, now)| {
+                settled < head.delegation().end() && self.check_key(signer.as_ref(), now).is_ok()
+            };
+            !self.is_void(head) && times.is_none_or(lasts)
         });
         self.heads = heads;
-        if let Some(now) = now {
+        if let Some((_, now)) = times {
             self.forget_former_keys(now);
         }
     }
@@ -813,8 +824,6 @@ impl Membership {
         for (node, issuer) in &self.issuers {
             self.revoked.keep(node, issuer.delegation.end());
         }
-        // By both clocks, because a controller may be wrong about the time.
-        self.revoked.forget(self.time(unix_time).min(unix_time.into()));
         self.learn(head.delegation(), signer, head.time(), Some(unix_time));
         // Its answers count no more than its certificates.
         let revoked = &self.revoked;
@@ -825,6 +834,8 @@ impl Membership {
             !revoked.covers(&node, serial)
         });
         self.forget_issuers();
+        // Behind them, because what a revoked issuer has said about the time counts no longer.
+        self.revoked.forget(self.settled(unix_time));
         self.forget_heads(Some(unix_time));
         let nodes: Vec<NodeId> = self.admitted.keys().copied().collect();
         self.found.retain(|_, found| found.check(found.signed_time(), &self.revoked).is_ok());

@@ -1,5 +1,6 @@
 //! Managed networks: credentials in sessions, requests to a controller, revocations.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use peersock_overlay::membership::{
@@ -19,6 +20,9 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// Identity of the controller in these tests.
 pub(super) const CONTROLLER: u8 = 9;
+
+/// First byte of an initiation.
+const INITIATION: u8 = 0xD1;
 
 /// Seed of the network's first key.
 const FIRST_KEY: u8 = 77;
@@ -738,6 +742,26 @@ fn wrong_clocks_join_and_judge_by_signed_time() {
 }
 
 #[test]
+fn nodes_that_do_not_answer_hide_no_others() {
+    let (authority, mut net) = (Authority::new(), Net::new());
+    net.filter = Box::new(|sent| sent.bytes[0] != INITIATION);
+    for identity in 1..=20 {
+        let node = net.add(identity);
+        net.join(node, &config((identity > 1).then(|| authority.credentials(identity, Duration::ZERO))));
+    }
+    // At first it asks so often that it waits for several rounds at a time.
+    net.run(Duration::from_secs(120));
+    net.sent.clear();
+    net.run(Duration::from_secs(2 * 3600));
+    let own = net.nodes[0].socket;
+    let tried = net.sent.iter().filter(|sent| sent.from == own && sent.bytes[0] == INITIATION);
+    let met: BTreeSet<_> = tried.map(|sent| sent.to).collect();
+    for node in &net.nodes[1..] {
+        assert!(met.contains(&node.socket), "{met:?}");
+    }
+}
+
+#[test]
 fn look_ups_find_members_and_only_members_get_answers() {
     let authority = Authority::new();
     let mut net = members(&authority, &[CONTROLLER, 1, 2]);
@@ -1021,6 +1045,116 @@ fn revocations_of_all_issuers_survive_a_restart() {
     assert!(net.received(node).is_empty());
 }
 
+/// Returns true if a node observes a removal.
+fn observes(net: &Net, node: usize, removed: u8) -> bool {
+    let known = net.nodes[node].endpoint.membership(network(net, node)).expect("managed");
+    known.revocations().iter().any(|(node, _)| *node == node_id(removed))
+}
+
+/// Starts a node whose clock is ahead, with a head that removes 66 on its disk.
+fn starts_ahead(net: &mut Net, authority: &mut Authority, ahead: Duration) -> usize {
+    let (head, set) = authority.revoke(66, SECOND);
+    let node = net.add(1);
+    net.restart(node, 4000, UNIX_TIME + ahead);
+    let mut known = ManagedNetwork::new(id());
+    known.key = Some(secret().public());
+    known.revocations = vec![(head, set.to_bytes().into())];
+    net.join(node, &NetworkConfig::Managed(Box::new(known)));
+    node
+}
+
+/// Lets 66 show the credentials that it had before its removal, and checks that a node refuses them.
+fn assert_stays_removed(net: &mut Net, authority: &Authority, node: usize) {
+    let former = net.add(66);
+    net.join(former, &config(Some(authority.credentials(66, Duration::ZERO))));
+    net.run(4 * SECOND);
+    net.send(former, node, b"back");
+    net.run(2 * SECOND);
+    assert!(!net.peer(node, former).is_admitted());
+    assert!(net.received(node).is_empty());
+}
+
+#[test]
+fn a_clock_that_is_ahead_forgets_no_removal() {
+    // Behind the end of the entry, and behind that of the delegation.
+    for (ahead, restarts) in
+        [3 * DAY, 7300 * DAY].into_iter().flat_map(|ahead| [(ahead, false), (ahead, true)])
+    {
+        let mut authority = Authority::new();
+        let mut net = members(&authority, &[CONTROLLER]);
+        let node = starts_ahead(&mut net, &mut authority, ahead);
+        let (head, set) = authority.revoke(67, Duration::from_secs(2));
+        let at = network(&net, node);
+        // By a clock that is too far ahead, the delegation has ended.
+        let _ = net.nodes[node].endpoint.set_revocations(net.now, at, &head, &set);
+        net.run(Duration::from_secs(90));
+        let kept = kept(&net, node);
+        assert!(!kept.revocations.is_empty(), "{ahead:?}: the node goes on showing the head to others");
+        if restarts {
+            net.restart(node, 4000, UNIX_TIME + (net.now - crate::net::instant()));
+            net.join(node, &NetworkConfig::Managed(Box::new(kept)));
+        } else {
+            for _ in 0..60 {
+                net.run(SECOND);
+                serve(&mut net, 0, |node, _, at| certified(&authority, node, at));
+            }
+            let known = net.nodes[node].endpoint.membership(at).expect("managed");
+            assert!(known.clock_offset() < 0, "{ahead:?}: the controller has corrected the clock");
+        }
+        assert!(observes(&net, node, 66), "{ahead:?}, restarts: {restarts}");
+        assert_stays_removed(&mut net, &authority, node);
+    }
+}
+
+#[test]
+fn an_issuer_and_a_clock_that_are_ahead_forget_no_removal_by_another_issuer() {
+    let (mut honest, mut stolen) = (Authority::new(), Authority::with(8, 365 * DAY));
+    let mut net = members(&honest, &[CONTROLLER]);
+    let node = starts_ahead(&mut net, &mut honest, 3 * DAY);
+    for (removed, at) in [(67, 3 * DAY), (68, 3 * DAY + SECOND)] {
+        let head = stolen.revoke(removed, at);
+        set_revocations(&mut net, node, &head);
+    }
+    assert!(observes(&net, node, 66) && observes(&net, node, 67));
+}
+
+#[test]
+fn a_removal_is_forgotten_when_issuers_have_signed_after_its_end() {
+    let (mut first, mut second) = (Authority::new(), Authority::with(8, 365 * DAY));
+    let mut net = members(&first, &[CONTROLLER]);
+    let head = first.revoke_for(66, SECOND, 20 * SECOND);
+    set_revocations(&mut net, 0, &head);
+    net.run(60 * SECOND);
+    let at = net.now - crate::net::instant();
+    let head = second.revoke(67, at);
+    set_revocations(&mut net, 0, &head);
+    assert!(observes(&net, 0, 66), "one issuer alone says that its time is over");
+    first.revoked = Revocations::default();
+    let head = first.revoke(68, at);
+    set_revocations(&mut net, 0, &head);
+    assert!(!observes(&net, 0, 66));
+    assert!(observes(&net, 0, 67) && observes(&net, 0, 68));
+}
+
+#[test]
+fn an_issuer_s_answer_delays_the_next_question_by_a_bounded_time() {
+    for (renew_after, least, most) in [(u32::MAX, 2, 6), (0, 700, 720)] {
+        let authority = Authority::new();
+        let mut net = members(&authority, &[CONTROLLER, 1]);
+        for _ in 0..720 {
+            net.run(10 * SECOND);
+            serve(&mut net, 0, |node, _, at| match certified(&authority, node, at) {
+                Answer::Certified { time, credentials, .. } => {
+                    Answer::Certified { time, renew_after, credentials }
+                }
+                _ => unreachable!(),
+            });
+        }
+        let answered = net.count(1, |event| matches!(event, Event::Answered(..)));
+        assert!((least..=most).contains(&answered), "{renew_after}: {answered} in two hours");
+    }
+}
+
 /// Waits until a node has a session with another one, and returns the time from then until it observes a
 /// removal.
 fn hears_after_session(net: &mut Net, node: usize, from: usize, removed: u8) -> Duration {
@@ -1030,10 +1164,7 @@ fn hears_after_session(net: &mut Net, node: usize, from: usize, removed: u8) -> 
         let found = net.nodes[node].endpoint.lookup(net.now, at, address);
         matches!(found, Lookup::Peer(peer) if peer.session().is_some())
     });
-    net.wait(Duration::from_secs(130), |net| {
-        let known = net.nodes[node].endpoint.membership(at).expect("managed");
-        known.revocations().iter().any(|(node, _)| *node == node_id(removed))
-    })
+    net.wait(Duration::from_secs(130), |net| observes(net, node, removed))
 }
 
 #[test]
