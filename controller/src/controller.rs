@@ -28,6 +28,10 @@ const RESTORED_PATIENCE: Duration = Duration::from_secs(900);
 /// Interval in which revocations are forgotten. Each time, all members fetch the set again.
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
 
+/// Time for which the clock runs on evenly before anything is forgotten by it. After a start or a leap it may be
+/// wrong, until the machine hears the right time.
+const STEADY_FOR: Duration = Duration::from_secs(3600);
+
 /// Time for which removed members and ended invites stay in the store.
 const KEEP_ENDED: Duration = Duration::from_secs(30 * 86_400);
 
@@ -67,7 +71,9 @@ pub struct Controller {
     pub(crate) hints: Hints,
     limits: SourceLimits,
     data_version: i64,
-    forgotten: UnixTime,
+    /// Time of the last [`Controller::flush`], and the one from which on the next one forgets what has ended.
+    flushed: UnixTime,
+    forget_at: UnixTime,
     /// False in a command, whose memory lacks the notes of the process that serves.
     pub(crate) is_serving: bool,
     pub(crate) fault: Option<StoreError>,
@@ -241,7 +247,8 @@ impl Controller {
             hints: Hints::default(),
             limits: SourceLimits::default(),
             data_version,
-            forgotten: UnixTime::default(),
+            flushed: UnixTime::default(),
+            forget_at: UnixTime::default(),
             is_serving: false,
             fault: None,
         })
@@ -598,7 +605,12 @@ impl Controller {
                 memory.pending.iter().map(|(node, waiting)| (*node, waiting.last)).collect();
             (dirty, waiting)
         };
-        let forgets = self.is_serving && now.since(self.forgotten) >= FORGET_INTERVAL;
+        let has_leapt = now < self.flushed || now.since(self.flushed) >= FORGET_INTERVAL;
+        if has_leapt {
+            self.forget_at = now.plus(STEADY_FOR);
+        }
+        self.flushed = now;
+        let forgets = self.is_serving && now >= self.forget_at;
         let over = if forgets { over(&self.memory(), now) } else { Vec::new() };
         let has_settled = {
             let memory = self.memory();
@@ -623,7 +635,7 @@ impl Controller {
             Ok::<_, StoreError>(())
         })?;
         if forgets {
-            self.forgotten = now;
+            self.forget_at = now.plus(FORGET_INTERVAL);
         }
         let mut memory = self.memory();
         for (node, written) in dirty {

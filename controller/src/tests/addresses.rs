@@ -62,7 +62,7 @@ fn ephemeral_addresses_rest_for_20_minutes() {
     assert_eq!(ipv4(&lab.join(2, Some(&token))), Some(2));
     // One that goes without a word is forgotten: 10 minutes of its certificate, and the rest.
     lab.pass(31 * MINUTE);
-    lab.controller.flush(lab.now).expect("writable");
+    lab.flush_steadily();
     assert_eq!(ipv4(&lab.join(3, Some(&token))), Some(2));
 }
 

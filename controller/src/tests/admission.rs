@@ -258,9 +258,9 @@ fn an_ephemeral_successor_takes_the_name_of_a_silent_one() {
     assert_eq!(lab.join(1, None).certificate().grant().name, name("runner-2"));
     // Ephemeral members are forgotten when they are not heard any more.
     lab.pass(DAY);
-    lab.controller.flush(lab.now).expect("writable");
+    lab.flush_steadily();
     lab.pass(DAY);
-    lab.controller.flush(lab.now).expect("writable");
+    lab.flush_steadily();
     assert_eq!(lab.controller.members().expect("readable").len(), 1);
     assert!(!dump(&lab.controller).contains("runner\""));
     assert!(lab.head_set().is_empty());

@@ -170,6 +170,13 @@ impl Lab {
         self.controller.revoke(self.now, "alice", &[&key], false).expect("a member");
     }
 
+    /// Flushes at the present time as a controller does whose clock has run on evenly, so that it forgets by it.
+    pub(crate) fn flush_steadily(&mut self) {
+        for minutes in (0..=12).rev().map(|step| step * 5 * MINUTE) {
+            self.controller.flush(self.now.minus(minutes)).expect("writable");
+        }
+    }
+
     pub(crate) fn pass(&mut self, time: Duration) {
         self.now = self.now.plus(time);
     }

@@ -245,7 +245,7 @@ fn a_member_that_is_forgotten_is_replaced_as_it_was_when_the_invite_was_made() {
     lab.revoke(1);
     lab.pass(31 * DAY);
     for _ in 0..2 {
-        lab.controller.flush(lab.now).expect("writable");
+        lab.flush_steadily();
         lab.pass(HOUR);
     }
     assert_eq!(lab.controller.members().expect("readable").len(), 1);
@@ -334,7 +334,7 @@ fn no_replacement_makes_more_revocations_than_members_accept() {
     assert_eq!(dump(&lab.controller), rows);
     lab.join(1, None);
     lab.pass(2 * DAY);
-    lab.controller.flush(lab.now).expect("writable");
+    lab.flush_steadily();
     let token = replacing(&mut lab, 1);
     lab.join(2, Some(&token));
 }

@@ -18,16 +18,39 @@ fn a_removed_member_is_refused_by_all_that_know_the_head() {
     // The entry is forgotten when the last certificate has ended for all clocks, and then the epoch grows.
     let end = first.certificate().end();
     lab.now = end.plus(10 * MINUTE).minus(Duration::from_millis(1));
-    lab.controller.flush(lab.now).expect("writable");
+    lab.flush_steadily();
     assert_eq!(lab.head_set().len(), 1);
     lab.now = end.plus(21 * MINUTE);
-    lab.controller.flush(lab.now).expect("writable");
+    lab.flush_steadily();
     assert!(lab.head_set().is_empty());
     assert_eq!(lab.controller.head(lab.now).0.epoch(), epoch + 2);
     assert_eq!(denial(&lab.ask(1, None)), Some(Denial::Removed), "it stays removed");
     lab.pass(31 * DAY);
-    lab.controller.flush(lab.now).expect("writable");
+    lab.flush_steadily();
     assert!(matches!(lab.ask(1, None), Answer::Pending { .. }), "and may ask after 30 days");
+}
+
+#[test]
+fn a_clock_that_is_ahead_for_some_time_forgets_no_removal() {
+    let mut lab = Lab::new();
+    let token = lab.open_invite();
+    let first = lab.join(1, Some(&token));
+    lab.revoke(1);
+    lab.flush_steadily();
+    let right = lab.now;
+    // The machine starts without the time, and hears it after half an hour.
+    for step in 0..6 {
+        lab.now = right.plus(7300 * DAY + step * 5 * MINUTE);
+        lab.controller.flush(lab.now).expect("writable");
+    }
+    lab.now = right.plus(30 * MINUTE);
+    lab.controller.flush(lab.now).expect("writable");
+    assert_eq!(lab.head_set().len(), 1);
+    assert_eq!(lab.refusal(&first, 1), Some(Refusal::Revoked));
+    // What has ended is forgotten all the same.
+    lab.now = first.certificate().end().plus(21 * MINUTE);
+    lab.flush_steadily();
+    assert!(lab.head_set().is_empty());
 }
 
 #[test]
@@ -151,14 +174,18 @@ fn a_former_controller_stays_revoked_until_its_delegation_ends() {
     moved.revoke(now, "alice", &[&former.to_string()], false).expect("a member");
     moved.start(now, Duration::ZERO).expect("a good store");
     while now < delegation.end() {
-        moved.flush(now).expect("writable");
+        for minutes in (0..=12).rev().map(|step| step * 5 * MINUTE) {
+            moved.flush(now.minus(minutes)).expect("writable");
+        }
         let (head, set) = moved.head(now);
         let set = head.read_set(&set.to_bytes()).expect("the set of the head");
         assert!(set.covers(&former, delegation.serial()), "{now:?}");
         now = now.plus(10 * DAY);
     }
     now = delegation.end().plus(21 * MINUTE);
-    moved.flush(now).expect("writable");
+    for minutes in (0..=12).rev().map(|step| step * 5 * MINUTE) {
+        moved.flush(now.minus(minutes)).expect("writable");
+    }
     assert!(moved.head(now).1.is_empty(), "nobody needs it any more");
 }
 
@@ -242,7 +269,7 @@ fn a_thief_s_removals_take_no_room_of_a_controller_s_own() {
     assert_eq!(lab.controller.head(lab.now).0.epoch(), epoch);
     // No certificate that they cover can last for longer.
     lab.pass(32 * DAY);
-    lab.controller.flush(lab.now).expect("writable");
+    lab.flush_steadily();
     assert!(lab.head_set().len() < 100, "{}", lab.head_set().len());
 }
 

@@ -467,16 +467,17 @@ impl Membership {
 
     /// Returns the time up to which this node forgets revocations and heads that have ended.
     ///
-    /// A wrong clock of this machine forgets nothing, which it would lack when the clock is set right. Neither
-    /// does one of several issuers that signs a later time. As long as no issuer signs, nothing is forgotten.
+    /// A wrong clock of this machine forgets nothing, which it would lack when the clock is set right.
+    /// Neither does one of several issuers that signs a later time. As long as no issuer signs, nothing is
+    /// forgotten.
     fn settled(&self, unix_time: Duration) -> UnixTime {
         self.signed_time().min(self.agreed()).min(unix_time.into())
     }
 
     /// Forgets the heads that count no longer. `unix_time` is the system's clock, if it matters.
     pub(crate) fn forget_heads(&mut self, unix_time: Option<Duration>) {
-        // Former keys by both clocks, because a controller may be wrong about the time. They give way at once:
-        // a thief of one can fill all places, and this node goes on observing the revocations.
+        // Former keys by both clocks, because a controller may be wrong about the time. They give way at
+        // once: a thief of one can fill all places, and this node goes on observing the revocations.
         let times = unix_time.map(|own| (self.settled(own), self.time(own).min(own.into())));
         let mut heads = std::mem::take(&mut self.heads);
         heads.retain(|_, KnownHead { signed: (head, _), signer }| {
