@@ -28,8 +28,8 @@ const RESTORED_PATIENCE: Duration = Duration::from_secs(900);
 /// Interval in which revocations are forgotten. Each time, all members fetch the set again.
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Time for which the clock runs on evenly before anything is forgotten by it. After a start or a leap it may be
-/// wrong, until the machine hears the right time.
+/// Time for which the clock runs on evenly before anything is forgotten by it. After a start or a leap it may
+/// be wrong, until the machine hears the right time.
 const STEADY_FOR: Duration = Duration::from_secs(3600);
 
 /// Time for which removed members and ended invites stay in the store.
