@@ -8,7 +8,7 @@ use peersock_overlay::{NetworkId, NetworkIndex, PeerDescription, Prefix, Route, 
 use peersock_stack::{Flow, InterfaceId, Owners, Ready};
 
 use crate::Datapath;
-use crate::networks::Networks;
+use crate::networks::{JoinedNetwork, Networks};
 use crate::socket::SocketState;
 
 /// Look-up of addresses in the table of routes, of all networks.
@@ -37,9 +37,9 @@ impl Owners for AddressOwners {
         remote: IpAddr,
         context: &OnceLock<Arc<dyn Any + Send + Sync>>,
     ) {
-        let route = self.network(interface).and_then(|(network, _)| self.routes.get(network, remote));
-        if let Some(Route::Peer(peer)) = route {
-            SocketState::of(context).set_peer(peer.described_at(remote));
+        let Some((network, id)) = self.network(interface) else { return };
+        if let Some(Route::Peer(peer)) = self.routes.get(network, remote) {
+            SocketState::of(context).set_peer(peer.described_at(id, remote));
         }
     }
 }
@@ -63,8 +63,10 @@ impl Datapath {
 
     /// Returns who has an address now: this node, or a peer that is admitted to the network.
     pub fn peer_at(&self, interface: InterfaceId, address: IpAddr) -> Option<Arc<PeerDescription>> {
-        match self.routes.get(self.network_by_interface(interface)?, address)? {
-            Route::Peer(peer) => peer.is_admitted().then(|| peer.described_at(address)),
+        let known = |network: &JoinedNetwork| (network.index, network.id);
+        let (network, id) = self.networks.find(|network| network.interface == interface, known)?;
+        match self.routes.get(network, address)? {
+            Route::Peer(peer) => peer.is_admitted().then(|| peer.described_at(id, address)),
             Route::Local => self.own_description(interface, address),
         }
     }

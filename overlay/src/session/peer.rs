@@ -26,11 +26,7 @@ pub struct Peer {
     link: RwLock<Link>,
     receive_buffer: AtomicU32,
     forgotten: AtomicBool,
-    /// Member beside whose node the peer is, if it is a program's.
-    machine: RwLock<Option<Box<PublicIdentity>>>,
-    /// Present description of the peer by its network. It is replaced as a whole, so that connections keep
-    /// the one of their beginning.
-    described: RwLock<Arc<PeerDescription>>,
+    known: RwLock<Known>,
     /// False until the peer has shown credentials, in a network that needs them.
     admitted: AtomicBool,
     /// True while this node is removed from the network, so that no packet to the peer would pass.
@@ -40,6 +36,21 @@ pub struct Peer {
     watches: AtomicUsize,
     watched: Watched,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+/// Answers of the network about a peer, under one lock because each takes memory.
+struct Known {
+    /// Member beside whose node the peer is, if it is a program's.
+    machine: Option<Box<PublicIdentity>>,
+    described: Described,
+}
+
+/// Present description of a peer by its network.
+enum Described {
+    /// Nothing but a name, which is empty if there is none: so most members take little memory.
+    Named(Box<str>),
+    /// More than that. It is replaced as a whole, so that connections keep the one of their beginning.
+    Whole(Arc<PeerDescription>),
 }
 
 /// Present way to the peer.
@@ -114,8 +125,7 @@ impl Peer {
             link: RwLock::default(),
             receive_buffer: AtomicU32::new(ASSUMED_RECEIVE_BUFFER),
             forgotten: AtomicBool::new(false),
-            machine: RwLock::default(),
-            described: RwLock::new(Arc::new(PeerDescription::unknown(network_id, id))),
+            known: RwLock::new(Known { machine: None, described: Described::Named(Box::default()) }),
             admitted: AtomicBool::new(true),
             cut_off: AtomicBool::new(false),
             activity: Activity::new(now),
@@ -179,19 +189,25 @@ impl Peer {
     /// Returns the member beside whose node the peer is; `None` if the peer is no program's node with keys of
     /// its own.
     pub fn machine(&self) -> Option<PublicIdentity> {
-        sync::read(&self.machine).as_deref().copied()
+        sync::read(&self.known).machine.as_deref().copied()
     }
 
     /// Returns the node ID of the member that the peer is or belongs to. Limits for one member count by it,
     /// because a member can certify any number of programs.
     pub fn member(&self) -> NodeId {
-        sync::read(&self.machine).as_deref().map_or(self.id, PublicIdentity::node_id)
+        sync::read(&self.known).machine.as_deref().map_or(self.id, PublicIdentity::node_id)
     }
 
     /// Returns the present description of the other end of a connection with one of the peer's addresses, or
-    /// with one in a block behind the peer.
-    pub fn described_at(&self, address: IpAddr) -> Arc<PeerDescription> {
-        let described = sync::read(&self.described).clone();
+    /// with one in a block behind the peer. `network` is the ID of its network.
+    pub fn described_at(&self, network: NetworkId, address: IpAddr) -> Arc<PeerDescription> {
+        let described = match &sync::read(&self.known).described {
+            Described::Whole(described) => Arc::clone(described),
+            Described::Named(name) => Arc::new(PeerDescription {
+                name: Some(name.to_string()).filter(|name| !name.is_empty()),
+                ..PeerDescription::unknown(network, self.id)
+            }),
+        };
         match self.has_address(address) {
             true => described,
             false => Arc::new(PeerDescription { is_gateway: true, ..(*described).clone() }),
@@ -200,12 +216,19 @@ impl Peer {
 
     /// Takes over what the network says of the peer now: its machine, name, tags and claims.
     pub(crate) fn describe(&self, policy: &dyn Policy) {
-        *sync::write(&self.machine) = policy.machine_of(&self.id).copied().map(Box::new);
-        let described = PeerDescription::of(policy, &self.id);
-        let mut known = sync::write(&self.described);
+        let mut described = PeerDescription::of(policy, &self.id);
+        let name = described.name.take();
+        let is_plain = described == PeerDescription::unknown(policy.id(), self.id);
+        let mut known = sync::write(&self.known);
+        known.machine = policy.machine_of(&self.id).copied().map(Box::new);
+        if is_plain {
+            known.described = Described::Named(name.unwrap_or_default().into_boxed_str());
+            return;
+        }
+        described.name = name;
         // Credentials are renewed each hour, and mostly say the same.
-        if **known != described {
-            *known = Arc::new(described);
+        if !matches!(&known.described, Described::Whole(known) if **known == described) {
+            known.described = Described::Whole(Arc::new(described));
         }
     }
 
