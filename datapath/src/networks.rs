@@ -73,6 +73,11 @@ impl Networks {
         sync::read(&self.0).clone()
     }
 
+    /// Returns the network of an interface.
+    pub(super) fn of_interface(&self, interface: InterfaceId) -> Option<(NetworkIndex, NetworkId)> {
+        self.find(|network| network.interface == interface, |network| (network.index, network.id))
+    }
+
     pub(super) fn find<T>(
         &self,
         matches: impl Fn(&JoinedNetwork) -> bool,

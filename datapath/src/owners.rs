@@ -4,11 +4,11 @@ use std::any::Any;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use peersock_overlay::{NetworkId, NetworkIndex, PeerDescription, Prefix, Route, Routes};
+use peersock_overlay::{NetworkIndex, PeerDescription, Prefix, Route, Routes};
 use peersock_stack::{Flow, InterfaceId, Owners, Ready};
 
 use crate::Datapath;
-use crate::networks::{JoinedNetwork, Networks};
+use crate::networks::Networks;
 use crate::socket::SocketState;
 
 /// Look-up of addresses in the table of routes, of all networks.
@@ -21,7 +21,7 @@ impl Owners for AddressOwners {
     /// Returns the self-certifying address of the member that has `address`, or a block that contains it. A
     /// program with keys of its own counts as the member that has certified it, and perhaps many others.
     fn owner(&self, interface: InterfaceId, address: IpAddr) -> Option<IpAddr> {
-        let (network, id) = self.network(interface)?;
+        let (network, id) = self.networks.of_interface(interface)?;
         match self.routes.get(network, address)? {
             Route::Peer(peer) => match peer.machine() {
                 Some(machine) => Some(id.address_of(&machine.node_id()).into()),
@@ -30,6 +30,7 @@ impl Owners for AddressOwners {
             Route::Local => None,
         }
     }
+
     /// Keeps who the peer is now, because it may have gone when a program asks.
     fn established(
         &self,
@@ -37,16 +38,10 @@ impl Owners for AddressOwners {
         remote: IpAddr,
         context: &OnceLock<Arc<dyn Any + Send + Sync>>,
     ) {
-        let Some((network, id)) = self.network(interface) else { return };
+        let Some((network, id)) = self.networks.of_interface(interface) else { return };
         if let Some(Route::Peer(peer)) = self.routes.get(network, remote) {
             SocketState::of(context).set_peer(peer.described_at(id, remote));
         }
-    }
-}
-
-impl AddressOwners {
-    fn network(&self, interface: InterfaceId) -> Option<(NetworkIndex, NetworkId)> {
-        self.networks.find(|network| network.interface == interface, |network| (network.index, network.id))
     }
 }
 
@@ -55,26 +50,27 @@ impl Datapath {
     /// It stays after the connection and the session have ended.
     pub fn peer_of(&self, flow: &Flow) -> Option<Arc<PeerDescription>> {
         let known = SocketState::of(flow.context()).peer();
-        known.or_else(|| match flow.readiness().contains(Ready::CONNECTED) {
-            true => self.own_description(flow.interface(), flow.remote().ip()),
-            false => None,
-        })
+        if known.is_some() || !flow.readiness().contains(Ready::CONNECTED) {
+            return known;
+        }
+        // Only a connection of this node with itself has none.
+        let network = self.network_by_interface(flow.interface())?;
+        match self.routes.get(network, flow.remote().ip())? {
+            Route::Local => self.own_description(network),
+            Route::Peer(_) => None,
+        }
     }
 
     /// Returns who has an address now: this node, or a peer that is admitted to the network.
     pub fn peer_at(&self, interface: InterfaceId, address: IpAddr) -> Option<Arc<PeerDescription>> {
-        let known = |network: &JoinedNetwork| (network.index, network.id);
-        let (network, id) = self.networks.find(|network| network.interface == interface, known)?;
+        let (network, id) = self.networks.of_interface(interface)?;
         match self.routes.get(network, address)? {
             Route::Peer(peer) => peer.is_admitted().then(|| peer.described_at(id, address)),
-            Route::Local => self.own_description(interface, address),
+            Route::Local => self.own_description(network),
         }
     }
 
-    /// Returns the description of this node, if the address is its own.
-    fn own_description(&self, interface: InterfaceId, address: IpAddr) -> Option<Arc<PeerDescription>> {
-        let network = self.network_by_interface(interface)?;
-        matches!(self.routes.get(network, address)?, Route::Local)
-            .then(|| self.control().own_description(network).map(Arc::new))?
+    fn own_description(&self, network: NetworkIndex) -> Option<Arc<PeerDescription>> {
+        self.control().own_description(network).map(Arc::new)
     }
 }

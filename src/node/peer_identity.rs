@@ -1,10 +1,11 @@
 //! The other end of a connection, as programs see it.
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use peersock_overlay::{NetworkId, NodeId, PeerDescription};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Node;
@@ -119,26 +120,11 @@ impl Node {
 }
 
 fn to_hex<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut digits = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        let _ = write!(digits, "{byte:02x}");
-    }
-    serializer.serialize_str(&digits)
+    serializer.serialize_str(&HEXLOWER.encode(bytes))
 }
 
 fn from_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    let digits = String::deserialize(deserializer)?;
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pair = |pair: &[u8]| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    };
-    digits
-        .as_bytes()
-        .chunks(2)
-        .map(pair)
-        .collect::<Option<_>>()
-        .ok_or_else(|| serde::de::Error::custom("the claims are no hexadecimal digits"))
+    HEXLOWER_PERMISSIVE.decode(String::deserialize(deserializer)?.as_bytes()).map_err(D::Error::custom)
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     // Until its own record is kept, the network is unfinished, and the next command shows the same words.
     words::show("write this down, it restores the network", &words).map_err(|reason| {
         if !controller.has_key() {
-            stores::remove(&path, controller.network());
+            Store::remove(&stores::path_of(&path, controller.network()));
         }
         Failure::new(
             format_args!("network {local} is not made: its recovery words cannot be shown: {reason}"),

@@ -23,17 +23,6 @@ pub(super) fn path_of(state: &Path, network: NetworkId) -> PathBuf {
     state.join(FOLDER).join(format!("{network}{SUFFIX}"))
 }
 
-/// Removes the store of a network that nobody knows of yet.
-pub(super) fn remove(state: &Path, network: NetworkId) {
-    let path = path_of(state, network);
-    for end in ["", "-wal", "-shm"] {
-        let mut file = path.clone().into_os_string();
-        file.push(end);
-        // The log and its index need not exist.
-        let _ = fs::remove_file(file);
-    }
-}
-
 /// Waits for the turn of this process to make a store in a state directory. It lasts until the result is
 /// dropped.
 pub(super) fn turn(state: &Path) -> Outcome<File> {

@@ -52,6 +52,14 @@ impl Store {
         Self::open_with(path, STEPS)
     }
 
+    /// Removes the store at `path`, which no process has open, with its write-ahead log.
+    pub fn remove(path: &Path) {
+        for suffix in ["", "-wal", "-shm"] {
+            // The log and its index need not exist.
+            let _ = std::fs::remove_file(beside(path, suffix));
+        }
+    }
+
     fn open_with(path: &Path, steps: &[&str]) -> Result<Self, StoreError> {
         prepare_file(path)?;
         let lock = migrate::lock_and_migrate(path, steps)?;

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use peersock::PeerIdentity;
 use peersock_attached::tokio as attached;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -50,8 +49,6 @@ pub(crate) struct Accepted {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) is_overlay: bool,
-    /// The member that has connected; `None` for others.
-    pub(crate) member: Option<Box<PeerIdentity>>,
 }
 
 impl Listener {
@@ -61,17 +58,16 @@ impl Listener {
             Listener::Overlay(_) | Listener::Shared(_) => {
                 let (connection, peer) = self.accept_member().await?;
                 let local = connection.local_addr().ok();
-                let member = connection.peer().map(Box::new);
-                Accepted { link: Link::new(connection), peer: Some(peer), local, is_overlay: true, member }
+                Accepted { link: Link::new(connection), peer: Some(peer), local, is_overlay: true }
             }
             Listener::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 let local = stream.local_addr().ok();
-                Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: false, member: None }
+                Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: false }
             }
             Listener::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Accepted { link: Link::new(stream), peer: None, local: None, is_overlay: false, member: None }
+                Accepted { link: Link::new(stream), peer: None, local: None, is_overlay: false }
             }
         })
     }

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::PeerIdentity;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -35,8 +34,6 @@ pub struct Client {
     pub local: Option<SocketAddr>,
     /// True if the client came over the overlay.
     pub is_overlay: bool,
-    /// The member that has connected; `None` for others.
-    pub(crate) member: Option<Box<PeerIdentity>>,
     /// The client's owner; `None` for a program of this machine.
     pub(crate) owner: Option<Owner>,
     /// The client's place, which it keeps only once it is [proven](Standing::prove).
@@ -107,14 +104,13 @@ impl Reception {
         S: Fn(Client) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
-        let Accepted { mut link, peer, local, is_overlay, member } = accepted;
+        let Accepted { mut link, peer, local, is_overlay } = accepted;
         let owner = peer.and_then(|peer| Owner::of_client(&self.overlay, is_overlay, peer.ip()));
         match self.slots.take_unproven(owner) {
             Some(slot) => {
                 let standing = slot.standing().clone();
                 link.hold(slot);
-                let client =
-                    Client { link, peer, local, is_overlay, member, owner, standing: standing.clone() };
+                let client = Client { link, peer, local, is_overlay, owner, standing: standing.clone() };
                 let (serving, patience) = (serve(client), self.asks_for_proof.then_some(PROOF));
                 tokio::spawn(async move {
                     tokio::select! {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use peersock::PeerIdentity;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
@@ -37,6 +38,11 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
     fn probe(&self) -> Option<Probe> {
         None
     }
+
+    /// Returns the member at the other end, for a connection of the overlay. That may ask the node.
+    fn peer(&self) -> Option<PeerIdentity> {
+        None
+    }
 }
 
 /// Detects that a client has gone, while another task has its connection.
@@ -60,6 +66,10 @@ impl Stream for Connection {
 
     fn prepare(&self) {
         Connection::prepare(self);
+    }
+
+    fn peer(&self) -> Option<PeerIdentity> {
+        Connection::peer(self)
     }
 }
 
@@ -135,6 +145,11 @@ impl Link {
     /// as the probe lives.
     pub fn probe(&self) -> Option<Probe> {
         self.stream.as_ref().and_then(|stream| stream.probe())
+    }
+
+    /// Returns the member at the other end, for a connection of the overlay.
+    pub(crate) fn peer(&self) -> Option<PeerIdentity> {
+        self.stream.as_ref().and_then(|stream| stream.peer())
     }
 
     /// Makes the connection hold a place until it is closed.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use peersock::overlay::PeerDescription;
 use peersock_fd::SocketId;
 
-/// Number of ended connections whose other ends are known. Members of a network have many connections, which
-/// share one description.
+/// Number of ended connections whose other ends are known, of some 200 bytes each, or less where connections
+/// with a member share its description.
 const MAX_ENDED: usize = 4096;
 
 /// Other ends of the last connections that have ended.

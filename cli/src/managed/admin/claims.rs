@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use peersock::overlay::membership::Grant;
 
 /// Beginning of claims that are given as hexadecimal digits.
@@ -16,7 +17,10 @@ impl FromStr for Claims {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bytes = match text.strip_prefix(HEX) {
-            Some(digits) => from_hex(digits).ok_or("after `hex:` come pairs of hexadecimal digits")?,
+            Some(digits) => {
+                let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
+                bytes.map_err(|_| "after `hex:` come pairs of hexadecimal digits")?
+            }
             None => text.as_bytes().to_vec(),
         };
         match bytes.len() {
@@ -28,18 +32,9 @@ impl FromStr for Claims {
     }
 }
 
-fn from_hex(digits: &str) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| Some(char::from(*byte).to_digit(16)? as u8);
-    let pair = |pair: &[u8]| match pair {
-        [high, low] => Some(digit(high)? << 4 | digit(low)?),
-        _ => None,
-    };
-    digits.as_bytes().chunks(2).map(pair).collect()
-}
-
 /// Returns the bytes as lower-case hexadecimal digits, as programs get them in JSON.
 pub(super) fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(bytes)
 }
 
 #[cfg(test)]

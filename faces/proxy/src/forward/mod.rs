@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::PeerIdentity;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
@@ -230,15 +229,13 @@ async fn connect(
     timeout: Duration,
     introduction: Option<Introduction>,
 ) {
-    let Client { mut link, peer, local, member, .. } = client;
+    let Client { mut link, peer, local, .. } = client;
     link.prove_by_bytes();
     let dialed = reception.stop.unless_cut(dial(lead, gate, timeout)).await;
     match dialed {
         Ok(Ok(other)) => match introduction {
             None => relay(link, other, &reception.stop).await,
-            Some(introduction) => {
-                introduce(introduction, link, other, (peer, local, member), reception).await
-            }
+            Some(introduction) => introduce(introduction, link, other, (peer, local), reception).await,
         },
         Ok(Err(error)) => {
             let event =
@@ -256,10 +253,10 @@ async fn introduce(
     introduction: Introduction,
     link: Link,
     mut other: Link,
-    (peer, local, member): (Option<SocketAddr>, Option<SocketAddr>, Option<Box<PeerIdentity>>),
+    (peer, local): (Option<SocketAddr>, Option<SocketAddr>),
     reception: &Reception,
 ) {
-    let (Some(peer), Some(local), Some(member)) = (peer, local, member) else {
+    let (Some(peer), Some(local), Some(member)) = (peer, local, link.peer()) else {
         // Without a name the service could take the client for a program of this machine.
         other.reset();
         return link.reset();

@@ -17,10 +17,15 @@ pub enum Introduction {
     ProxyV2,
 }
 
+/// Returns the name by which services know a member: its node ID in networks without names.
+fn name(peer: &PeerIdentity) -> String {
+    peer.full_name().unwrap_or_else(|| peer.node.to_string())
+}
+
 /// Returns the fields that tell a service of HTTP about a member.
 pub(crate) fn fields(peer: &PeerIdentity) -> Vec<(&'static str, String)> {
     let mut fields = vec![
-        ("Peersock-Member", peer.full_name().unwrap_or_else(|| peer.node.to_string())),
+        ("Peersock-Member", name(peer)),
         ("Peersock-Network", peer.network.to_string()),
         ("Peersock-Node", peer.node.to_string()),
     ];

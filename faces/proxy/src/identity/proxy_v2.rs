@@ -42,7 +42,7 @@ pub(crate) fn header(peer: SocketAddr, local: SocketAddr, identity: &PeerIdentit
     rest.extend_from_slice(&peer.port().to_be_bytes());
     rest.extend_from_slice(&local.port().to_be_bytes());
     let values = [
-        (MEMBER, Some(identity.full_name().unwrap_or_else(|| identity.node.to_string()))),
+        (MEMBER, Some(super::name(identity))),
         (NODE, Some(identity.node.to_string())),
         (TAGS, Some(identity.tags.join(",")).filter(|tags| !tags.is_empty())),
         (NETWORK, Some(identity.network.to_string())),

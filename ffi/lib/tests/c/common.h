@@ -44,6 +44,14 @@ static inline peersock_config *settings(void) {
     return config;
 }
 
+// Settings of a node with a state directory.
+static inline peersock_config *in_state(const char *state) {
+    peersock_config *config = peersock_config_new();
+    CHECK(config != NULL && peersock_config_state_dir(config, state) == PEERSOCK_OK);
+    CHECK(peersock_config_interfaces(config, "loopback") == PEERSOCK_OK);
+    return config;
+}
+
 // Makes keys of two members, `alpha` and `beta`, and a file for their network, fe00000000000001, whose path
 // it gives. Each has an address of IPv4 besides its own of IPv6: 10.7.0.1 and 10.7.0.2.
 static inline void describe_members(const char *folder, uint8_t seeds[2][PEERSOCK_SEED_SIZE], char path[4096]) {

@@ -15,9 +15,7 @@ static void *ask(void *result) {
 
 int main(int count, char **words) {
     CHECK(count == 3);
-    peersock_config *config = peersock_config_new();
-    CHECK(config != NULL && peersock_config_state_dir(config, words[1]) == PEERSOCK_OK);
-    CHECK(peersock_config_interfaces(config, "loopback") == PEERSOCK_OK);
+    peersock_config *config = in_state(words[1]);
     CHECK(peersock_start(config, NULL) == PEERSOCK_OK);
     peersock_config_free(config);
     uint64_t network = 0;

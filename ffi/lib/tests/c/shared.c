@@ -7,13 +7,6 @@
 
 static uint64_t network;
 
-static peersock_config *in_state(const char *state) {
-    peersock_config *config = peersock_config_new();
-    CHECK(config != NULL && peersock_config_state_dir(config, state) == PEERSOCK_OK);
-    CHECK(peersock_config_interfaces(config, "loopback") == PEERSOCK_OK);
-    return config;
-}
-
 static struct sockaddr_in6 own_address(peersock_node node, uint16_t port) {
     struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
     CHECK(peersock_address(node, network, &address.sin6_addr) == PEERSOCK_OK);

@@ -49,9 +49,7 @@ int main(int count, char **words) {
     char line[100], *status;
     CHECK(count >= 3);
     network = strtoull(words[2], NULL, 16);
-    peersock_config *config = peersock_config_new();
-    CHECK(config != NULL && peersock_config_state_dir(config, words[1]) == PEERSOCK_OK);
-    CHECK(peersock_config_interfaces(config, "loopback") == PEERSOCK_OK);
+    peersock_config *config = in_state(words[1]);
     for (int i = 3; i < count; i++) {
         if (strncmp(words[i], "port=", 5) == 0) {
             CHECK(peersock_config_port(config, (uint16_t)atoi(words[i] + 5)) == PEERSOCK_OK);

@@ -139,12 +139,7 @@ impl Office {
     /// Starts it again with its store, or with an older one.
     pub(super) fn restart(&mut self, field: &mut Field, backup: Option<&Path>) {
         if let Some(backup) = backup {
-            for end in ["", "-wal", "-shm"] {
-                let mut file = self.path.clone().into_os_string();
-                file.push(end);
-                // The log and its index need not exist.
-                let _ = std::fs::remove_file(file);
-            }
+            Store::remove(&self.path);
             std::fs::copy(backup, &self.path).expect("a backup");
             // The whole disk is an old one.
             let disk = &mut field.machines[self.machine].disk;
