@@ -14,7 +14,7 @@ nitpicky = True
 # Names of Python's own library; its inventory is not fetched, because the documentation is built offline.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!peersock).*"),
-    (r"py:.*", r".*(\.A$|\.T$|\._C$|Opts|Octet|_Octet|_Header|_Options|_Socket).*"),
+    (r"py:.*", r".*(\.A$|\.T$|\._C$|Opts|Octet|_Octet|_Header|_Options|_Socket|_HasOptions).*"),
 ]
 
 autodoc_typehints = "signature"

@@ -232,7 +232,7 @@ class socket(_std.socket):
             following(_peersock.share, self)
         return _peersock.getsockname(self.fileno()) if _ours(self) else super().getsockname()
 
-    @property
+    # It is no property: `unittest.mock` and `inspect` read each attribute, and this one raises OSError.
     def peer(self) -> PeerIdentity:
         """Who is at the other end of the connection, also after its end: see `peersock.peer_of`."""
         return peer_of(self)

@@ -35,21 +35,21 @@ def told(peer):
 with peersock.Session(invite=invite, identity=state, interfaces="loopback") as own:
     server = socket.create_server((own.address, 0), family=socket.AF_INET6)
     try:
-        server.peer
+        server.peer()
     except OSError as error:
         assert error.errno == errno.ENOTCONN, error
     else:
         raise AssertionError("a listener has no other end")
     with socket.create_connection(server.getsockname()[:2]) as client:
         own_end = server.accept()[0]
-        assert client.peer == own_end.peer and client.peer.name == "beta", client.peer
-        assert client.peer.network == own.networks[0] and len(client.peer.node) == 64
+        assert client.peer() == own_end.peer() and client.peer().name == "beta", client.peer()
+        assert client.peer().network == own.networks[0] and len(client.peer().node) == 64
     print(server.getsockname()[1], flush=True)
     connection = server.accept()[0]
-    before = connection.peer
+    before = connection.peer()
     while connection.recv(100):
         pass
-    assert connection.peer == before
+    assert connection.peer() == before
     connection.close()
     print(json.dumps(told(before)), flush=True)
 
