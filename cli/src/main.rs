@@ -39,6 +39,7 @@ mod path;
 mod ping;
 mod progress;
 mod proxy;
+mod qr;
 mod reach;
 mod receive;
 mod rest;

@@ -48,6 +48,7 @@ mod outages;
 mod pinholes;
 mod proxy;
 mod proxy_clients;
+mod qr;
 mod refused_calls;
 mod rest;
 mod root;

@@ -11,6 +11,7 @@ use super::claims::{Claims, to_hex};
 use super::{Here, OfNetwork, refused, reservations, served};
 use crate::failure::{Failure, Outcome};
 use crate::output::{escape, print};
+use crate::qr;
 use crate::status::counted;
 use crate::stdio;
 
@@ -19,7 +20,7 @@ use crate::stdio;
 #[command(after_help = "\
 Examples:
   peersock network invite
-  peersock network invite --name beta --tag db --for 15m
+  peersock network invite --name beta --tag db --for 15m --qr
   peersock network invite --replace beta
   peersock network invite --uses 20 --ephemeral --for 8h --root \"$(cat root.txt)\"")]
 pub(crate) struct InviteArgs {
@@ -58,6 +59,10 @@ pub(crate) struct InviteArgs {
     #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
     roots: Vec<String>,
 
+    /// Also show the invite as a QR code, on stderr
+    #[arg(long)]
+    qr: bool,
+
     #[command(flatten)]
     of: OfNetwork,
 }
@@ -82,7 +87,11 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
     let label = Stored::label_of(&token);
     let (id, key, node) = (controller.network(), controller.key(), own.delegation().issuer().node_id());
     let invite = Invite::new(id, key, token, &node, roots);
-    print(invite.to_text().as_str())?;
+    let text = invite.to_text();
+    print(text.as_str())?;
+    if args.qr {
+        qr::show(&text);
+    }
     let root = match invite.roots() {
         [] => "only on this local network: give --root for others".to_owned(),
         [root] => format!("by root {root}"),
