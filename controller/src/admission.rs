@@ -179,14 +179,6 @@ pub(crate) struct Round<'a> {
     pub(crate) rng: &'a mut dyn CryptoRng,
 }
 
-/// Ends the rest of addresses whose time has come.
-pub(crate) fn end_rests(write: &Write<'_>, hints: &mut Hints, now: UnixTime) -> Result<(), StoreError> {
-    if write.run("DELETE FROM addresses WHERE until <= ?", [millis(now)])? > 0 {
-        *hints = Hints::default();
-    }
-    Ok(())
-}
-
 /// Returns true if an invite has this token, without a transaction.
 pub(crate) fn is_known_token(store: &Store, token: &Token) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM tokens WHERE hash = ?";

@@ -71,8 +71,10 @@ pub struct Controller {
     pub(crate) hints: Hints,
     limits: SourceLimits,
     data_version: i64,
-    /// Time of the last [`Controller::flush`], and the one from which on the next one forgets what has ended.
+    /// Time of the last [`Controller::flush`], the one from which on flushes take the clock for right, and the
+    /// one from which on the next flush forgets what has ended.
     flushed: UnixTime,
+    steady_from: UnixTime,
     forget_at: UnixTime,
     /// False in a command, whose memory lacks the notes of the process that serves.
     pub(crate) is_serving: bool,
@@ -248,6 +250,7 @@ impl Controller {
             limits: SourceLimits::default(),
             data_version,
             flushed: UnixTime::default(),
+            steady_from: UnixTime::default(),
             forget_at: UnixTime::default(),
             is_serving: false,
             fault: None,
@@ -358,10 +361,7 @@ impl Controller {
             return Ok(());
         }
         let memory = self.memory.clone();
-        self.write(|write, hints| {
-            admission::end_rests(write, hints, now)?;
-            admission::complete(write, hints, now, Known::Memory(&memory), &own)
-        })
+        self.write(|write, hints| admission::complete(write, hints, now, Known::Memory(&memory), &own))
     }
 
     /// Returns the recovery words, if the network key is in the store and sealed for this identity.
@@ -481,7 +481,6 @@ impl Controller {
     ) -> Result<Vec<Outcome>, StoreError> {
         let (memory, keys) = (self.memory.clone(), self.keys.clone());
         self.write(|write, hints| {
-            admission::end_rests(write, hints, now)?;
             let known = Known::Memory(&memory);
             let mut round = Round { write, hints, now, known, keys: &keys, rng: &mut *rng };
             left.map(|asked| round.decide(asked)).collect()
@@ -607,10 +606,11 @@ impl Controller {
         };
         let has_leapt = now < self.flushed || now.since(self.flushed) >= FORGET_INTERVAL;
         if has_leapt {
-            self.forget_at = now.plus(STEADY_FOR);
+            self.steady_from = now.plus(STEADY_FOR);
         }
         self.flushed = now;
-        let forgets = self.is_serving && now >= self.forget_at;
+        let is_steady = self.is_serving && now >= self.steady_from;
+        let forgets = is_steady && now >= self.forget_at;
         let over = if forgets { over(&self.memory(), now) } else { Vec::new() };
         let has_settled = {
             let memory = self.memory();
@@ -625,7 +625,9 @@ impl Controller {
                     (node.as_bytes(), millis(*last)),
                 )?;
             }
-            admission::end_rests(write, hints, now)?;
+            if is_steady {
+                end_rests(write, hints, now)?;
+            }
             if forgets {
                 forget(write, &over, now)?;
             }
@@ -1039,6 +1041,14 @@ fn over(memory: &Memory, now: UnixTime) -> Vec<NodeId> {
         false => member.removed != UnixTime::default() && member.removed.plus(KEEP_ENDED) <= now,
     };
     memory.members.iter().filter(|(_, member)| is_over(member)).map(|(node, _)| *node).collect()
+}
+
+/// Ends the rest of addresses whose time has come.
+fn end_rests(write: &Write<'_>, hints: &mut Hints, now: UnixTime) -> Result<(), StoreError> {
+    if write.run("DELETE FROM addresses WHERE until <= ?", [millis(now)])? > 0 {
+        *hints = Hints::default();
+    }
+    Ok(())
 }
 
 /// Forgets what has ended: members, old invites, and revocations that no certificate carries.

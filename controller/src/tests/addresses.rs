@@ -22,9 +22,34 @@ fn the_lowest_free_address_is_given_until_the_pool_is_full() {
     lab.join(3, None);
     lab.revoke(4);
     lab.pass(2 * 24 * HOUR - Duration::from_secs(1));
+    lab.flush_steadily();
     assert_eq!(denial(&lab.ask(7, Some(&token))), Some(Denial::NoAddress));
     lab.pass(Duration::from_secs(1));
+    lab.flush_steadily();
     assert_eq!(ipv4(&lab.join(7, Some(&token))), Some(4));
+}
+
+#[test]
+fn a_clock_that_is_ahead_ends_no_rest_of_an_address() {
+    let mut lab = Lab::with(Settings { ipv4: pool("10.7.0.0", 30), ..Settings::default() });
+    let token = lab.open_invite();
+    lab.join(2, Some(&token));
+    lab.revoke(2);
+    lab.flush_steadily();
+    let right = lab.now;
+    lab.pass(365 * DAY);
+    // A minute of flushes after the leap, then the clock is set right.
+    for _ in 0..2 {
+        lab.pass(Duration::from_secs(30));
+        lab.controller.flush(lab.now).expect("writable");
+        assert_eq!(denial(&lab.ask(3, Some(&token))), Some(Denial::NoAddress));
+    }
+    lab.now = right.plus(DAY);
+    lab.flush_steadily();
+    assert_eq!(denial(&lab.ask(3, Some(&token))), Some(Denial::NoAddress));
+    lab.pass(DAY);
+    lab.flush_steadily();
+    assert_eq!(ipv4(&lab.join(3, Some(&token))), Some(2));
 }
 
 #[test]
@@ -57,8 +82,10 @@ fn ephemeral_addresses_rest_for_20_minutes() {
     assert_eq!(denial(&lab.ask(2, Some(&token))), Some(Denial::NoAddress));
     lab.revoke(1);
     lab.pass(20 * MINUTE - Duration::from_secs(1));
+    lab.flush_steadily();
     assert_eq!(denial(&lab.ask(2, Some(&token))), Some(Denial::NoAddress));
     lab.pass(Duration::from_secs(1));
+    lab.flush_steadily();
     assert_eq!(ipv4(&lab.join(2, Some(&token))), Some(2));
     // One that goes without a word is forgotten: 10 minutes of its certificate, and the rest.
     lab.pass(31 * MINUTE);
