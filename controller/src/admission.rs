@@ -154,15 +154,11 @@ impl Known<'_> {
     }
 
     /// Returns the pools from which a member gets an address now that it does not have yet.
-    fn pools(&self, now: UnixTime, grant: &Grant) -> Vec<Prefix> {
+    fn pools(&self, grant: &Grant) -> Vec<Prefix> {
         match self {
             Self::Memory(memory) => {
                 let memory = lock(memory);
-                if now < memory.pools_rest_until {
-                    Vec::new()
-                } else {
-                    memory.settings.lacked(grant).collect()
-                }
+                if memory.pools_rest() { Vec::new() } else { memory.settings.lacked(grant).collect() }
             }
             Self::New(settings) => settings.lacked(grant).collect(),
         }
@@ -219,7 +215,7 @@ impl Round<'_> {
                 return Err(Fail::Denied(Denial::KnownKey));
             }
             // Another question of this batch, or another process, has admitted it; or it lacks an address.
-            complete(self.write, self.hints, self.now, self.known, &node)?;
+            complete(self.write, self.hints, self.known, &node)?;
             return Ok(Outcome::Member);
         }
         let sql = "SELECT at FROM refused WHERE node = ?";
@@ -354,7 +350,7 @@ impl Round<'_> {
         }
         let (name, is_fixed) = self.wish_of(admission, &node)?;
         let name = self.name_for(&node, name, is_fixed, admission.is_ephemeral)?;
-        for pool in self.known.pools(now, &grant) {
+        for pool in self.known.pools(&grant) {
             addresses::assign(write, self.hints, &pool, &node, name.as_str())?
                 .ok_or(Fail::Denied(Denial::NoAddress))?;
         }
@@ -506,12 +502,11 @@ impl Round<'_> {
 pub(crate) fn complete(
     write: &Write<'_>,
     hints: &mut Hints,
-    now: UnixTime,
     known: Known<'_>,
     node: &NodeId,
 ) -> Result<(), StoreError> {
     let Some(member) = known.member(node) else { return Ok(()) };
-    for pool in known.pools(now, &member.grant) {
+    for pool in known.pools(&member.grant) {
         addresses::assign(write, hints, &pool, node, member.grant.name.as_str())?;
     }
     let sql = "UPDATE members SET changed = ?2 WHERE node = ?1";

@@ -341,7 +341,7 @@ impl Controller {
     /// Returns new credentials of the controller's own node, which is a member, with an address of each pool.
     /// `None` if the delegation has ended.
     pub fn credentials(&mut self, now: UnixTime) -> Option<Credentials> {
-        let completed = self.complete_own(now);
+        let completed = self.complete_own();
         self.note_fault(completed);
         let mut memory = self.memory();
         let own = memory.identity.node_id();
@@ -349,19 +349,19 @@ impl Controller {
     }
 
     /// Gives the controller's own node the addresses that it lacks, as a renewal gives them to others.
-    fn complete_own(&mut self, now: UnixTime) -> Result<(), StoreError> {
+    fn complete_own(&mut self) -> Result<(), StoreError> {
         self.notice()?;
         let (own, lacks_address) = {
             let memory = self.memory();
             let own = memory.identity.node_id();
             let member = memory.members.get(&own).filter(|member| member.is_member());
-            (own, member.is_some_and(|member| memory.lacks_address(now, member)))
+            (own, member.is_some_and(|member| memory.lacks_address(member)))
         };
         if !lacks_address {
             return Ok(());
         }
         let memory = self.memory.clone();
-        self.write(|write, hints| admission::complete(write, hints, now, Known::Memory(&memory), &own))
+        self.write(|write, hints| admission::complete(write, hints, Known::Memory(&memory), &own))
     }
 
     /// Returns the recovery words, if the network key is in the store and sealed for this identity.
@@ -612,10 +612,11 @@ impl Controller {
         let is_steady = self.is_serving && now >= self.steady_from;
         let forgets = is_steady && now >= self.forget_at;
         let over = if forgets { over(&self.memory(), now) } else { Vec::new() };
-        let has_settled = {
+        let (has_settled, has_pools_again) = {
             let memory = self.memory();
             let is_restored = memory.restored != UnixTime::default();
-            self.is_serving && is_restored && memory.renewals_rest_until <= now
+            let has_settled = self.is_serving && is_restored && memory.renewals_rest_until <= now;
+            (has_settled, memory.pools_rest() && memory.pools_rest_until <= now)
         };
         self.write(|write, hints| {
             write_notes(write, &dirty)?;
@@ -627,6 +628,9 @@ impl Controller {
             }
             if is_steady {
                 end_rests(write, hints, now)?;
+                if has_pools_again {
+                    write.run("UPDATE network SET pools_rest_until = 0", [])?;
+                }
             }
             if forgets {
                 forget(write, &over, now)?;

@@ -67,6 +67,7 @@ pub(crate) struct Memory {
     pub(crate) has_secret: bool,
     pub(crate) has_issued: bool,
     pub(crate) epoch: u64,
+    /// Zero if pools do not rest.
     pub(crate) pools_rest_until: UnixTime,
     pub(crate) members: BTreeMap<NodeId, Member>,
     pub(crate) names: BTreeMap<MemberName, NodeId>,
@@ -305,7 +306,7 @@ impl Memory {
             return match member.standing {
                 _ if now < self.unsettled_until => denied(Denial::Unavailable),
                 Standing::Member if self.rests(now, member) => denied(Denial::Unavailable),
-                Standing::Member if self.lacks_address(now, member) => None,
+                Standing::Member if self.lacks_address(member) => None,
                 Standing::Member => Some(self.renew(now, node, source, request)),
                 Standing::Held | Standing::Removed if has_token => None,
                 Standing::Held | Standing::Removed => denied(Denial::Removed),
@@ -454,9 +455,15 @@ impl Memory {
         now < self.renewals_rest_until && member.joined < self.restored
     }
 
+    /// Returns true if no address is given out yet, because members may have addresses that a store which was
+    /// restored lacks. A steady clock ends that.
+    pub(crate) fn pools_rest(&self) -> bool {
+        self.pools_rest_until != UnixTime::default()
+    }
+
     /// Returns true if the member gets an address of a pool that it does not have yet.
-    pub(crate) fn lacks_address(&self, now: UnixTime, member: &Member) -> bool {
-        now >= self.pools_rest_until && self.settings.lacked(&member.grant).next().is_some()
+    pub(crate) fn lacks_address(&self, member: &Member) -> bool {
+        !self.pools_rest() && self.settings.lacked(&member.grant).next().is_some()
     }
 
     /// Returns the signed head of the current revocations. It is signed again when it is 5 minutes old.
