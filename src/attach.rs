@@ -173,15 +173,36 @@ impl NodeHandle {
 
     /// Returns the addresses of the members with this name, in the networks that exist for the handle.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+        crate::node::known_addresses(&self.inner, name, &self.networks())
+    }
+
+    /// Returns the addresses of the members with this name; none if no member has it, and the name may be another
+    /// host's. Waits for the controllers of managed networks, for .8 s at most.
+    ///
+    /// # Errors
+    /// `NotFound` if the name ends with the local name or the ID of a network, as `alpha.team` does, and no
+    /// member has it: no other resolver must be asked.
+    pub fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let networks = self.networks();
-        let is_meant = |id| networks.iter().any(|network| network.id == id);
-        self.datapath().addresses_named(Instant::now(), name, is_meant)
+        let found = crate::node::addresses_named(&self.inner, name, &networks);
+        match found.is_empty() && self.is_of_network(name) {
+            true => {
+                Err(io::Error::new(io::ErrorKind::NotFound, format!("no member of the network is named `{name}`")))
+            }
+            false => Ok(found),
+        }
     }
 
     /// Asks the controllers of managed networks for the member with a name, if one may have it. Returns false
     /// once they have said that none has it. The answer shows in [`Self::addresses_named`].
     pub fn search_name(&self, name: &str) -> bool {
-        crate::node::search_name(self.datapath(), name, &self.networks())
+        crate::node::search_name(&self.inner, name, &self.networks())
+    }
+
+    /// Returns true if a name ends with the local name or the ID of a network that exists for the handle, as
+    /// `alpha.team` does. No other resolver knows it: a host that has the name elsewhere is another one.
+    pub fn is_of_network(&self, name: &str) -> bool {
+        crate::node::of_network(&self.inner, name, &self.networks()).is_some()
     }
 
     /// Returns the name of the member that has an address in a network that exists for the handle.

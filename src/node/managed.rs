@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::slice;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use peersock_datapath::{Datapath, Heard, JoinedNetwork, Subscription};
+use peersock_datapath::{Heard, JoinedNetwork, Subscription};
 use peersock_overlay::membership::{
     Answer, Code, Credentials, Denial, Grant, Head, MemberName, NetworkKey, Question, Refusal, Revocations,
     Token, UnixTime,
@@ -143,6 +144,8 @@ pub(super) struct Shared {
     /// Tasks that wait for an admission.
     wakers: Mutex<Vec<Waker>>,
     pub(super) seat: Holder,
+    /// Local name of the network. It is apart from the record, which is locked while it is written to disk.
+    local_name: Mutex<Option<String>>,
 }
 
 struct Progress {
@@ -214,6 +217,10 @@ impl Kept {
         has_credentials
     }
 
+    fn local_name(&self) -> Option<String> {
+        self.record.as_ref()?.name.clone()
+    }
+
     fn new_record(&self, key: NetworkKey) -> MembershipRecord {
         MembershipRecord { starts: self.starts, ..MembershipRecord::new(self.network.id, key) }
     }
@@ -242,6 +249,7 @@ impl Shared {
     fn new(kept: Kept) -> Shared {
         Shared {
             progress: Mutex::default(),
+            local_name: Mutex::new(kept.local_name()),
             kept: Mutex::new(kept),
             changed: Condvar::new(),
             wakers: Mutex::default(),
@@ -652,36 +660,66 @@ const NAME_WAIT: Duration = Duration::from_millis(800);
 /// Interval of the checks for that answer.
 const NAME_POLL: Duration = Duration::from_millis(5);
 
-/// Returns the addresses of the members with a name in these networks. Of a managed network, asks the
-/// controller for a member that this node has not met.
-pub(crate) fn addresses_named(datapath: &Datapath, name: &str, networks: &[JoinedNetwork]) -> Vec<IpAddr> {
-    let is_meant = |id| networks.iter().any(|network| network.id == id);
-    let known = || datapath.addresses_named(Instant::now(), name, is_meant);
-    let found = known();
-    let now = Instant::now();
-    while found.is_empty() && now.elapsed() < NAME_WAIT && search_name(datapath, name, networks) {
-        thread::sleep(NAME_POLL);
-        let found = known();
-        if !found.is_empty() {
+/// Returns the network that a name ends with, by its local name or ID, and the name before it: `alpha.team` is
+/// the member `alpha` of `team`, whichever other member has a program with the label `alpha`.
+pub(crate) fn of_network<'a, 'b>(
+    node: &Inner,
+    name: &'a str,
+    networks: &'b [JoinedNetwork],
+) -> Option<(&'a str, &'b JoinedNetwork)> {
+    let (member, end) = name.strip_suffix('.').unwrap_or(name).rsplit_once('.')?;
+    let id = end.parse().ok();
+    let managed = sync::lock(&node.managed);
+    let is_called = |network: &&JoinedNetwork| {
+        let has_name = |shared: &Arc<Shared>| {
+            let local = sync::lock(&shared.local_name);
+            local.as_deref().is_some_and(|local| local.eq_ignore_ascii_case(end))
+        };
+        id == Some(network.id) || managed.get(&network.id).is_some_and(has_name)
+    };
+    networks.iter().find(is_called).map(|network| (member, network))
+}
+
+/// Returns the addresses of the members with a name in these networks, as far as this node knows them.
+pub(crate) fn known_addresses(node: &Inner, name: &str, networks: &[JoinedNetwork]) -> Vec<IpAddr> {
+    let found = |name, networks: &[JoinedNetwork]| {
+        let is_meant = |id| networks.iter().any(|network| network.id == id);
+        node.driver.datapath.addresses_named(Instant::now(), name, is_meant)
+    };
+    match of_network(node, name, networks) {
+        Some((member, network)) => found(member, slice::from_ref(network)),
+        None => found(name, networks),
+    }
+}
+
+/// Does the same. Of a managed network, asks the controller for a member that this node has not met, and waits
+/// for its answer.
+pub(crate) fn addresses_named(node: &Inner, name: &str, networks: &[JoinedNetwork]) -> Vec<IpAddr> {
+    let begun = Instant::now();
+    loop {
+        let found = known_addresses(node, name, networks);
+        if !found.is_empty() || begun.elapsed() >= NAME_WAIT || !search_name(node, name, networks) {
             return found;
         }
+        thread::sleep(NAME_POLL);
     }
-    found
 }
 
 /// Asks the controllers of managed networks for the member or program with a name, if one may have it.
 /// Returns false once they have said that none has it.
-pub(crate) fn search_name(datapath: &Datapath, name: &str, networks: &[JoinedNetwork]) -> bool {
+pub(crate) fn search_name(node: &Inner, name: &str, networks: &[JoinedNetwork]) -> bool {
     // This name is every machine's.
     if name.eq_ignore_ascii_case("localhost") {
         return false;
     }
     let (now, mut batch) = (Instant::now(), Batch::default());
-    let mut is_asked = false;
-    for network in networks {
-        is_asked |= datapath.find_name(now, network.index, name, &mut batch);
+    let mut ask = |name, network: &JoinedNetwork| {
+        node.driver.datapath.find_name(now, network.index, name, &mut batch)
+    };
+    match of_network(node, name, networks) {
+        Some((member, network)) => ask(member, network),
+        None => networks.iter().fold(false, |is_asked, network| ask(name, network) || is_asked),
     }
-    is_asked
 }
 
 impl Joined {
@@ -806,6 +844,7 @@ impl Joined {
         let Some(shared) = self.shared() else { return };
         let mut kept = sync::lock(&shared.kept);
         if kept.record.as_mut().is_some_and(|record| request.note_in(record)) {
+            *sync::lock(&shared.local_name) = kept.local_name();
             kept.hurry();
             kept.write_if_due(&self.node().inner);
         }

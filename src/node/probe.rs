@@ -138,14 +138,14 @@ impl Task<'_> {
                 Ok(joined) => joined,
                 Err(outcome) => return Ok(outcome.into()),
             };
-            let datapath = &joined.node().inner.driver.datapath;
-            let networks: Vec<_> = datapath.network(joined.id()).into_iter().collect();
-            let found = addresses_named(datapath, name.as_str(), &networks);
+            let node = &joined.node().inner;
+            let networks: Vec<_> = node.driver.datapath.network(joined.id()).into_iter().collect();
+            let found = addresses_named(node, name.as_str(), &networks);
             let has_it = |peer: &PeerStatus| found.iter().any(|address| peer.addresses.contains(address));
             if let Some(peer) = joined.peers().into_iter().find(has_it) {
                 return Ok(Probed { peer: Some(peer), ..ProbeOutcome::Answered.into() });
             }
-            let is_absent = !search_name(datapath, name.as_str(), &networks);
+            let is_absent = !search_name(node, name.as_str(), &networks);
             drop(joined);
             if is_absent || begin.elapsed() >= self.probe.timeout || (self.is_over)() {
                 return Ok(ProbeOutcome::NoSuchMember.into());

@@ -22,12 +22,15 @@ _if_indextoname = _std.if_indextoname
 #: Numbers of ``herror`` (``h_errno``).
 _HOST_NOT_FOUND, _TRY_AGAIN = 1, 2
 _UNANSWERED = "The node does not answer, and what may be a member's is asked of nobody else"
+_ABSENT = "No member of the network has this name"
 
 
 def resolve(name: str) -> list[str]:
     """The addresses of a member; none for what the system must resolve."""
     try:
         return _peersock.resolve(name)
+    except FileNotFoundError as error:
+        raise _std.gaierror(_std.EAI_NONAME, _ABSENT) from error
     except OSError as error:
         raise _std.gaierror(_std.EAI_AGAIN, _UNANSWERED) from error
 

@@ -7,8 +7,9 @@ use crate::address::ip;
 use crate::errors::errno;
 use crate::sides::rules;
 
-/// Returns the addresses of the member with this name, as texts; none if the name is no member's. Fails if
-/// the node has not answered: then no other resolver must be asked.
+/// Returns the addresses of the member with this name, as texts; none if the name is no member's. Fails with
+/// ENOENT if it ends with the name of a network in which no member has it, and with other errors if the node
+/// has not answered. Then no other resolver must be asked.
 #[pyfunction]
 pub(crate) fn resolve(py: Python<'_>, name: &str) -> PyResult<Vec<String>> {
     let Some(rules) = rules().filter(|_| ip(name).is_none()) else { return Ok(Vec::new()) };

@@ -44,6 +44,14 @@ with peersock.Session(invite=invite, identity=state, interfaces="loopback") as o
         own_end = server.accept()[0]
         assert client.peer() == own_end.peer() and client.peer().name == "beta", client.peer()
         assert client.peer().network == own.networks[0] and len(client.peer().node) == 64
+    network = f"{own.networks[0]:016x}"
+    assert own.address in {one[4][0] for one in socket.getaddrinfo(f"beta.{network}", 80)}
+    try:
+        socket.getaddrinfo(f"nobody.{network}", 80)
+    except socket.gaierror as error:
+        assert error.errno == socket.EAI_NONAME, error
+    else:
+        raise AssertionError("no member has the name")
     print(server.getsockname()[1], flush=True)
     connection = server.accept()[0]
     before = connection.peer()

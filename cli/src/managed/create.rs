@@ -112,10 +112,21 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
             words::GIVE_A_PLACE,
         )
     })?;
-    keep_own_record(state, &path, &own_record(&path, &own, &local, &mut controller)?)?;
-    stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
+    let record = own_record(&path, &own, &local, &mut controller)?;
+    keep_own_record(state, &path, &record)?;
+    note_next(&local, &record);
     warn_of_clashes(&controller);
     Ok(())
+}
+
+/// Says what a controller's machine is in its network, and how to serve that.
+pub(super) fn note_next(local: &MemberName, record: &MembershipRecord) {
+    let grant = record.credentials.as_ref().map(|own| own.certificate().grant());
+    let is_member = grant.map_or_else(String::new, |grant| {
+        let own: Vec<_> = grant.addresses().map(|one| format!(", {one}")).collect();
+        format!("this machine is {}{} there; ", grant.name, own.concat())
+    });
+    stdio::note(format_args!("{is_member}serve it with `peersock controller -n {local}`"));
 }
 
 /// Warns of the pools of a new network that overlap with local networks.

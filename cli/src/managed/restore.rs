@@ -11,8 +11,8 @@ use peersock_controller::{Controller, RecoverError, RecoveryWords};
 
 use super::admin::OfNetwork;
 use super::create::{
-    Draft, NewArgs, directory, grouped, keep_own_record, local_name, not_created, own_record, tell_removals,
-    warn_of_clashes,
+    Draft, NewArgs, directory, grouped, keep_own_record, local_name, not_created, note_next, own_record,
+    tell_removals, warn_of_clashes,
 };
 use super::{DirectoryArgs, duration, now, stores, who, words};
 use crate::failure::{Failure, Outcome};
@@ -109,11 +109,12 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
             controller
         }
     };
-    keep_own_record(state, &path, &own_record(&path, &own, &local, &mut controller)?)?;
+    let record = own_record(&path, &own, &local, &mut controller)?;
+    keep_own_record(state, &path, &record)?;
     print(format_args!("network {local}   {}", grouped(id)))?;
     warn_of_clashes(&controller);
     stdio::note(format_args!("key {}", super::comparable(&controller.key())));
-    stdio::note(format_args!("serve it with `peersock controller -n {local}`"));
+    note_next(&local, &record);
     stdio::note("stop the earlier controller for good: two of them do not know of each other's members");
     if args.backup.is_none() {
         stdio::note(format_args!(

@@ -40,6 +40,7 @@ mod netcat;
 mod netcheck;
 mod network_admin;
 mod network_key;
+mod network_names;
 mod networks;
 mod nicknames;
 mod observe;

@@ -49,6 +49,7 @@ impl Machines {
         let create = ["network", "create", "team", "--pool", "10.77.0.0/24", "--name", "alpha"];
         let made = run(self.command("alpha", &[&create, options].concat()));
         let (id, told) = (made.text().trim().replace('-', ""), made.stderr);
+        assert!(told.contains("this machine is alpha, 10.77.0.1 there; serve it with"), "{told}");
         let words = told.lines().find_map(|line| line.split("it restores the network: ").nth(1));
         (id[id.len() - 16..].to_owned(), words.expect("words").to_owned())
     }

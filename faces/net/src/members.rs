@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use peersock::Node;
 use peersock::attach::NodeHandle;
+use peersock_primitives::blocking;
 
 /// The node through which members are reached.
 #[derive(Clone)]
@@ -37,14 +38,15 @@ impl Members {
         Ok(networks.iter().any(|network| network.routes.iter().any(|route| route.contains(ip))))
     }
 
-    /// Returns the addresses of the member with this name.
+    /// Returns the addresses of the member with this name; none if it may be another host's.
     ///
     /// # Errors
-    /// `NetworkDown` if the node is shut down, because no other resolver may be queried for its members'
-    /// names.
-    pub(crate) fn named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+    /// `NetworkDown` if the node is shut down, and `NotFound` for a name that ends with the network's: no other
+    /// resolver may be queried for its members' names.
+    pub(crate) async fn named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         self.handle.check_up()?;
-        Ok(self.handle.addresses_named(name))
+        let (handle, name) = (self.handle.clone(), name.to_owned());
+        blocking(move || handle.resolve(&name)).await?
     }
 
     /// Replaces a permission error by the overlay's reason for refusing `port`.

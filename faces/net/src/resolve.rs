@@ -151,8 +151,10 @@ impl Resolver {
     }
 
     async fn named(&self, host: &str, network: Network, address: &str) -> Result<Vec<IpAddr>, AddressError> {
-        let members = Members::of(self.node.as_ref());
-        let found = members.map_or(Ok(Vec::new()), |members| members.named(host));
+        let found = match Members::of(self.node.as_ref()) {
+            Some(members) => members.named(host).await,
+            None => Ok(Vec::new()),
+        };
         let found = found.map_err(|error| AddressError::new(format!("no such host: {error}"), address))?;
         if !found.is_empty() {
             return Ok(found.into_iter().map(IpAddr::from).collect());

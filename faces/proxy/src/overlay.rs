@@ -70,13 +70,14 @@ impl Overlay {
         !address.is_loopback() && leads()
     }
 
-    /// Returns the addresses of the member with a name. After an error, it may be a member's or not.
+    /// Returns the addresses of the member with a name; none if the name may be another host's.
     ///
     /// # Errors
-    /// `NetworkDown` if the shared node has ended.
+    /// `NotFound` if the name ends with a network's, and no member has it; `NetworkDown` if the shared node has
+    /// ended.
     pub fn addresses_named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         match self {
-            Overlay::Own(node) => Ok(NodeHandle::of(node).addresses_named(name)),
+            Overlay::Own(node) => attached::in_place(|| NodeHandle::of(node).resolve(name)),
             Overlay::Shared(member) => attached::in_place(|| member.addresses_named(name)),
         }
     }

@@ -14,7 +14,9 @@ use crate::registry::{PEERSOCK_DEFAULT, Running, find};
 
 /// As getaddrinfo(3). Names of members of the default node's networks come first, then the names that the
 /// system resolves. When the node has ended or does not answer, the system is asked about `localhost` only:
-/// the error for other names is EAI_AGAIN. Free the list with `peersock_freeaddrinfo()`.
+/// the error for other names is EAI_AGAIN. The system is not asked, either, about names that end with the
+/// local name or the ID of a network, such as `alpha.team`: if no member has one, the error is EAI_NONAME. Free
+/// the list with `peersock_freeaddrinfo()`.
 ///
 /// # Safety
 /// Pointers must be what the call of the same name in POSIX asks for.
@@ -35,7 +37,7 @@ pub unsafe extern "C" fn peersock_getaddrinfo(
         // SAFETY: the caller's.
         let name = if node.is_null() { None } else { Some(unsafe { CStr::from_ptr(node) }) };
         let addresses = name.map_or(Ok(Vec::new()), |name| look_up(name, is_numeric));
-        let (ours, is_answered) = (addresses.as_deref().unwrap_or_default(), addresses.is_ok());
+        let (ours, is_absent) = (addresses.as_deref().unwrap_or_default(), addresses == Err(Errno::NOENT));
         let get = libc::getaddrinfo;
         let list = match name.filter(|_| !ours.is_empty()) {
             // SAFETY: the caller's pointers.
@@ -44,9 +46,12 @@ pub unsafe extern "C" fn peersock_getaddrinfo(
         };
         match list.is_null() {
             // SAFETY: the caller's pointers.
-            true if is_answered && ours.is_empty() => unsafe { get(node, service, hints, result) },
+            true if addresses.is_ok() && ours.is_empty() => unsafe { get(node, service, hints, result) },
             // SAFETY: the same.
-            true => unsafe { address_list::of_literal(get, node, service, hints, result, is_answered) },
+            true => unsafe {
+                let is_answered = addresses.is_ok() || is_absent;
+                address_list::of_literal(get, node, service, hints, result, is_answered)
+            },
             false => {
                 // SAFETY: `result` is not null; the rest is the caller's.
                 unsafe { result.write(list) };

@@ -9,6 +9,7 @@ use std::ptr;
 use std::thread::LocalKey;
 
 use libc::{c_char, c_int, c_void, hostent, size_t, socklen_t};
+use peersock_bsd::Errno;
 
 use crate::kernel::quietly;
 use crate::names::{look_up, name_of, next};
@@ -65,7 +66,11 @@ enum Answer {
 unsafe fn answer(name: *const c_char, family: c_int) -> Answer {
     // SAFETY: the caller's.
     let name = unsafe { CStr::from_ptr(name) };
-    let Ok(mut addresses) = look_up(name) else { return Answer::Failed(TRY_AGAIN) };
+    let mut addresses = match look_up(name) {
+        Ok(addresses) => addresses,
+        Err(Errno::NOENT) => return Answer::Failed(HOST_NOT_FOUND),
+        Err(_) => return Answer::Failed(TRY_AGAIN),
+    };
     if addresses.is_empty() {
         let is_literal = name.to_str().is_ok_and(|name| name.parse::<IpAddr>().is_ok());
         return match !is_literal && rules().is_some_and(|rules| rules.only) {

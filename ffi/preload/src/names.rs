@@ -69,7 +69,8 @@ unsafe fn get_addresses(
         },
         None => Ok(Vec::new()),
     };
-    let (ours, is_answered) = (addresses.as_deref().unwrap_or_default(), addresses.is_ok());
+    let (ours, is_absent) = (addresses.as_deref().unwrap_or_default(), addresses == Err(Errno::NOENT));
+    let is_answered = addresses.is_ok() || is_absent;
     let list = match name.filter(|_| !ours.is_empty()) {
         // SAFETY: the caller's.
         Some(name) => unsafe {
@@ -82,7 +83,7 @@ unsafe fn get_addresses(
         unsafe { *result = list };
         return 0;
     }
-    let is_systems = is_answered && ours.is_empty() && !rules().is_some_and(|rules| rules.only);
+    let is_systems = addresses.is_ok() && ours.is_empty() && !rules().is_some_and(|rules| rules.only);
     if name.is_none() || is_systems {
         // SAFETY: as above.
         return unsafe { next(node, service, hints, result) };

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_attach::Attached;
-use peersock_fd::{Client, Reply, Request, Route};
+use peersock_fd::{Client, Errno, Reply, Request, Route};
 
 use crate::stream::{Inner, TcpStream};
 
@@ -66,12 +66,19 @@ impl Member {
         &self.routes
     }
 
-    /// Returns the addresses of the members with a name.
+    /// Returns the addresses of the members with a name; none if no member has it, and it may be another host's.
     ///
     /// # Errors
+    /// `NotFound` if no member has it, and it ends with a network's name, so that it is nobody else's;
     /// `NetworkDown` if the node has ended; errors of the request, after which nothing is known of the name.
     pub fn addresses_named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(self.client.resolve(name)?)
+        self.client.resolve(name).map_err(|error| match error {
+            Errno::NOENT => {
+                let message = format!("no member of the network is named `{name}`");
+                io::Error::new(io::ErrorKind::NotFound, message)
+            }
+            error => error.into(),
+        })
     }
 
     /// Checks that members can reach a service at a port.

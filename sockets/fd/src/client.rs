@@ -145,18 +145,21 @@ impl Client {
         self.ask_with(request, None)
     }
 
-    /// Returns the addresses of the members with a name, none if no member has it. Waits up to a second for
-    /// the controllers of managed networks.
+    /// Returns the addresses of the members with a name; none if no member has it, and the name may be another
+    /// host's. Waits up to a second for the controllers of managed networks.
     ///
     /// # Errors
-    /// Like [`ask`](Self::ask).
+    /// ENOENT if no member has the name, which ends with a network's, such as `alpha.team`: it is nobody
+    /// else's. EAGAIN if no controller has said who has such a name. And those of [`ask`](Self::ask).
     pub fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Errno> {
         let begun = Instant::now();
         loop {
             match self.ask(Request::Resolve(name.to_owned()))? {
                 Reply::Resolved(found) => return Ok(found),
-                Reply::Searching if begun.elapsed() < SEARCH => std::thread::sleep(SEARCH_POLL),
-                Reply::Searching => return Ok(Vec::new()),
+                Reply::Searching { .. } if begun.elapsed() < SEARCH => std::thread::sleep(SEARCH_POLL),
+                Reply::Searching { is_of_network: false } => return Ok(Vec::new()),
+                Reply::Searching { is_of_network: true } => return Err(Errno::AGAIN),
+                Reply::Absent => return Err(Errno::NOENT),
                 _ => return Err(Errno::PROTO),
             }
         }

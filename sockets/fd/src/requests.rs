@@ -12,7 +12,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// Version of requests and replies. A node answers only requests of the same version.
-pub const VERSION: u8 = 16;
+pub const VERSION: u8 = 17;
 
 /// Maximum length of a request and of a reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -232,7 +232,12 @@ pub enum Reply {
     /// To [`Request::Resolve`].
     Resolved(Vec<IpAddr>),
     /// To [`Request::Resolve`]: the node asks others about the name; ask again a little later.
-    Searching,
+    Searching {
+        /// True if the name ends with a network's, so that no other resolver knows it.
+        is_of_network: bool,
+    },
+    /// To [`Request::Resolve`]: no member has the name, which ends with a network's. No other resolver knows it.
+    Absent,
     /// To [`Request::NameOf`].
     Name(Option<String>),
     /// To [`Request::Interfaces`].

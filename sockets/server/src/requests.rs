@@ -403,7 +403,12 @@ impl ServerState {
         let found = node.addresses_named(name);
         // Without waiting, because this thread serves all sockets.
         let is_searching = found.is_empty() && node.search_name(name);
-        Ok(if is_searching { Reply::Searching } else { Reply::Resolved(found) })
+        let is_of_network = found.is_empty() && node.is_of_network(name);
+        Ok(match is_searching {
+            true => Reply::Searching { is_of_network },
+            false if is_of_network => Reply::Absent,
+            false => Reply::Resolved(found),
+        })
     }
 
     fn name_of(&self, ip: IpAddr) -> Result<Option<String>, Errno> {

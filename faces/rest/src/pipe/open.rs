@@ -213,7 +213,10 @@ pub(crate) fn addresses_of(
                 Kind::NotAllowed.because(format_args!("{address} is no address of the node's networks"))
             );
         }
-        Host::Name(name) => node.addresses_named(name).map_err(ended)?,
+        Host::Name(name) => match node.addresses_named(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            found => found.map_err(ended)?,
+        },
     };
     match addresses.is_empty() {
         true => Err(Kind::NotAllowed

@@ -1,0 +1,107 @@
+//! Names that end with a network's: `alpha.team` is the member `alpha` of `team`, and nobody outside.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::common::{Running, lacks, run};
+use crate::managed::Machines;
+
+/// Prints, for each name, the addresses that getaddrinfo(3) gives, or its error, and the error of
+/// gethostbyname(3).
+const LOOK_UP: &str = "
+import json, socket, sys
+def found(call):
+    try: return call()
+    except (socket.gaierror, socket.herror) as error: return error.errno
+def addresses(name):
+    return found(lambda: sorted({one[4][0] for one in socket.getaddrinfo(name, 80)}))
+print(json.dumps({name: [addresses(name), found(lambda: socket.gethostbyname(name))] for name in sys.argv[1:]}))";
+
+/// Errors of getaddrinfo(3), EAI_NONAME, and of gethostbyname(3), which Python tells as that, too.
+const NO_NAME: i64 = -2;
+
+impl Machines {
+    /// Looks names up under `run`, on a machine whose hosts file has these lines.
+    fn look_up(&self, hosts: &str, networks: &[&str], names: &[&str]) -> Value {
+        let file = self.directory("hosts");
+        fs::write(&file, format!("127.0.0.1 localhost\n{hosts}\n")).expect("a file");
+        let inside = self.command("beta", &[]);
+        let mut command = Command::new("unshare");
+        let script = format!("mount --bind '{}' /etc/hosts && exec \"$@\"", file.display());
+        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(inside.get_program()).arg("run");
+        for network in networks {
+            command.args(["-n", network]);
+        }
+        command.args(["--", "python3", "-c", LOOK_UP]).args(names);
+        for (name, value) in inside.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let looked = run(command).success();
+        serde_json::from_str(looked.text()).expect("JSON")
+    }
+}
+
+#[test]
+fn names_end_with_a_network_s_name_or_id() {
+    let test = "names_end_with_a_network_s_name_or_id";
+    if lacks(test, &["python3", "unshare", "curl"]) || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    // Another network, whose controller's machine has the same name.
+    machines.ok("delta", &["network", "create", "club", "--pool", "10.78.0.0/24", "--name", "alpha"]);
+    let other = Running::start(machines.command("delta", &["controller", "-n", "club"]));
+    other.wait_for_stderr("serving club");
+    machines.admit("beta");
+    let invite = machines.ok("delta", &["network", "invite", "--name", "beta"]);
+    machines.ok("beta", &["join", &invite, "--as", "club"]);
+    machines.admit("gamma");
+    let _listening = machines.listen("gamma", "7000");
+
+    let by_id = format!("gamma.{id}");
+    let names = ["alpha", "alpha.team", "ALPHA.Club", "gamma.team", &by_id, "gamma.team.", "gamma.club"];
+    let outside = ["nobody.team", "outside.example"];
+    let hosts = "192.0.2.9 nobody.team gamma.club outside.example";
+    let found = machines.look_up(hosts, &["team", "club"], &[&names[..], &outside].concat());
+    let has = |name: &str, address: &str| found[name][0].to_string().contains(address);
+    let addresses = |name: &str| found[name][0].as_array().expect("addresses").len();
+    assert!(has("alpha", "10.77.0.1") && has("alpha", "10.78.0.1") && addresses("alpha") == 4, "{found}");
+    assert!(has("alpha.team", "10.77.0.1") && addresses("alpha.team") == 2, "{found}");
+    assert!(has("ALPHA.Club", "10.78.0.1") && addresses("ALPHA.Club") == 2, "{found}");
+    for name in ["gamma.team", &by_id, "gamma.team."] {
+        assert!(has(name, "10.77.0.3") && addresses(name) == 2, "{name}: {found}");
+        assert_eq!(found[name][1], "10.77.0.3");
+    }
+    // The machine's own files and servers are not asked about them.
+    for name in ["nobody.team", "gamma.club"] {
+        assert_eq!((&found[name][0], &found[name][1]), (&NO_NAME.into(), &NO_NAME.into()), "{name}: {found}");
+    }
+    assert_eq!(found["outside.example"][0], serde_json::json!(["192.0.2.9"]));
+    // A program that has not this network does not know its name.
+    let found = machines.look_up(hosts, &["club"], &["nobody.team", "gamma.club"]);
+    assert_eq!((&found["nobody.team"][0][0], &found["gamma.club"][0]), (&"192.0.2.9".into(), &NO_NAME.into()));
+
+    for own_node in [&[][..], &["--own-node"]] {
+        let words = [&["proxy", "-n", "team", "--direct", "127.0.0.1:0"], own_node].concat();
+        let proxying = Running::start(machines.command("beta", &words));
+        let at = proxying.wait_for_stdout("\n");
+        let at = at.trim().rsplit(' ').next().expect("an address").trim_start_matches("socks5://").to_owned();
+        let get = |target: &str| {
+            let mut curl = Command::new("curl");
+            curl.args(["-s", "-o", "/dev/null", "-w", "%{http_connect}", "-m", "20", "-p", "-x"]);
+            let done = run({
+                curl.arg(format!("http://{at}")).arg(format!("http://{target}/"));
+                curl
+            });
+            String::from_utf8_lossy(&done.stdout).into_owned()
+        };
+        assert_eq!(get("gamma.team:7000"), "200", "{own_node:?}");
+        assert_eq!(get("nobody.team:80"), "502", "{own_node:?}");
+    }
+}
