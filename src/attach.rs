@@ -186,9 +186,10 @@ impl NodeHandle {
         let networks = self.networks();
         let found = crate::node::addresses_named(&self.inner, name, &networks);
         match found.is_empty() && self.is_of_network(name) {
-            true => {
-                Err(io::Error::new(io::ErrorKind::NotFound, format!("no member of the network is named `{name}`")))
-            }
+            true => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no member of the network is named `{name}`"),
+            )),
             false => Ok(found),
         }
     }

@@ -713,9 +713,8 @@ pub(crate) fn search_name(node: &Inner, name: &str, networks: &[JoinedNetwork]) 
         return false;
     }
     let (now, mut batch) = (Instant::now(), Batch::default());
-    let mut ask = |name, network: &JoinedNetwork| {
-        node.driver.datapath.find_name(now, network.index, name, &mut batch)
-    };
+    let mut ask =
+        |name, network: &JoinedNetwork| node.driver.datapath.find_name(now, network.index, name, &mut batch);
     match of_network(node, name, networks) {
         Some((member, network)) => ask(member, network),
         None => networks.iter().fold(false, |is_asked, network| ask(name, network) || is_asked),
