@@ -29,6 +29,12 @@ pub const EPHEMERAL_LIFETIME: Duration = Duration::from_secs(600);
 /// Interval in which a machine that waits for approval asks.
 pub const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// The same while somebody probably sits before the machine.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// Time for which somebody sits before a machine that waits.
+const ATTENDED: Duration = Duration::from_secs(600);
+
 /// Time since the last sign of one run in which another run of the same identity gets nothing.
 pub const CLONE_WINDOW: Duration = Duration::from_secs(180);
 
@@ -342,7 +348,9 @@ impl Memory {
         request: &CertifyRequest,
         code: Code,
     ) -> Answer {
-        let pending = Answer::Pending { time: now, retry_after: RETRY_AFTER.as_secs() as u32, code };
+        let begun = self.pending.get(node).map_or(now, |waiting| waiting.first);
+        let pause = if now.since(begun) < ATTENDED { RETRY_SOON } else { RETRY_AFTER };
+        let pending = Answer::Pending { time: now, retry_after: pause.as_secs() as u32, code };
         // A removed machine comes back by a person's decision alone: an approval, or a later invite.
         let is_for_people = request.token.is_none() && self.heard.contains_key(node);
         if !self.program.is_set() || is_for_people {

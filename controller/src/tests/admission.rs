@@ -93,8 +93,21 @@ fn times_without_a_controller_come_from_token_tag_and_network() {
 
 fn code(answer: &Answer) -> Code {
     match answer {
-        Answer::Pending { code, retry_after: 5, .. } => *code,
+        Answer::Pending { code, retry_after: 1, .. } => *code,
         other => panic!("not pending: {other:?}"),
+    }
+}
+
+#[test]
+fn a_machine_that_waits_asks_each_second_at_first() {
+    let mut lab = Lab::new();
+    lab.ask(1, None);
+    for (time, expected) in [(9 * MINUTE, 1), (MINUTE, 5), (DAY, 5)] {
+        lab.pass(time);
+        match lab.ask(1, None) {
+            Answer::Pending { retry_after, .. } => assert_eq!(retry_after, expected, "{time:?}"),
+            other => panic!("not pending: {other:?}"),
+        }
     }
 }
 
