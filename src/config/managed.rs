@@ -61,5 +61,8 @@ mod tests {
         assert_eq!(id, network_id(&key).expect("memory"));
         assert_ne!(id, network_id(&other).expect("memory"));
         assert!(id.is_some_and(|id| id.is_managed()));
+        // The one of the test vectors, which another implementation of Argon2 has computed.
+        let of_vectors = network_id(&NetworkSecret::from_seed(&[0x31; 32]).public()).expect("memory");
+        assert_eq!(of_vectors.map(|id| id.to_string()).as_deref(), Some("aacf828316ff3bec"));
     }
 }

@@ -5,6 +5,7 @@
 //! protocol_vectors` rewrites `vectors/protocol.json`.
 #![cfg(feature = "aws-lc")]
 
+mod managed;
 mod messages;
 
 use std::net::SocketAddr;
@@ -57,6 +58,7 @@ impl Section {
 fn sections() -> Vec<Section> {
     let world = World::new();
     let (handshake, keys) = world.handshake();
+    let [statements, questions] = managed::sections(&world.b, &world.a);
     vec![
         world.node("Node A, the initiator", &world.a, 1),
         world.node("Node B, the responder", &world.b, 2),
@@ -69,6 +71,8 @@ fn sections() -> Vec<Section> {
         messages::control(),
         messages::candidates(),
         messages::of_roots(),
+        statements,
+        questions,
     ]
 }
 
