@@ -660,6 +660,17 @@ impl Controller {
         self.memory().head(now)
     }
 
+    /// Returns by how much a clock is behind what this controller has signed for its own node: zero as long as
+    /// others accept that. Either the clock is behind, or it was ahead before.
+    pub fn clock_lag(&mut self, now: UnixTime) -> Duration {
+        let noticed = self.notice();
+        self.note_fault(noticed);
+        let memory = self.memory();
+        let own = memory.members.get(&memory.identity.node_id()).map(|member| member.serial);
+        let signed = own.into_iter().chain([memory.delegation.serial()]).max().unwrap_or_default().time();
+        if signed <= now.plus(CLOCK_TOLERANCE) { Duration::ZERO } else { signed.since(now) }
+    }
+
     /// Renews the delegation if a third of its lifetime has passed and the network key is stored. Returns
     /// true if it did. Call this once an hour or so.
     ///

@@ -63,6 +63,9 @@ const KEY_ATTEMPTS: u32 = 12;
 /// Interval at which the controller's own credentials, and its right to issue, are renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1800);
 
+/// Interval at which a controller repeats for what it waits.
+const SAY_AGAIN: Duration = Duration::from_secs(600);
+
 /// Time for which a controller whose store may be an old copy waits for its members' newest revocations.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -79,6 +82,7 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     let _lock = stores::lock(&path, id, &name)?;
     let store = stores::path_of(&path, id);
     let failed = |error| stores::store_failure(&store, &error);
+    wait_for_clock(&mut controller);
     // What this machine itself has kept is no word of a member.
     let kept = StateDir::membership(&path, id)?;
     let mut noted = Vec::new();
@@ -137,6 +141,28 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
         *lock(&place) = opened;
         serving.told = None;
         stdio::note(format_args!("serving {name} again"));
+    }
+}
+
+/// Waits until the clock has reached what the controller has signed: before, nobody would accept its node, and
+/// a machine without a clock of its own starts in 1970.
+fn wait_for_clock(controller: &mut Controller) {
+    let mut said: Option<Instant> = None;
+    loop {
+        let lag = controller.clock_lag(now());
+        if lag.is_zero() {
+            return;
+        }
+        if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+            said = Some(Instant::now());
+            stdio::note(format_args!(
+                "this machine's clock is {} behind what this controller has signed, so members would refuse it: \
+                 waiting until the clock is set; if it is right now, it was ahead before, and a backup from before \
+                 that restores the network",
+                super::duration::shown(lag)
+            ));
+        }
+        thread::sleep(LOOK_INTERVAL);
     }
 }
 

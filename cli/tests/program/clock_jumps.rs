@@ -66,33 +66,34 @@ time_t time(time_t *result) {
 ";
 
 /// The wall clock of one program.
-struct Clock {
+pub(crate) struct Clock {
     library: PathBuf,
     path: PathBuf,
     file: File,
 }
 
 impl Clock {
-    fn new(lab: &Lab, library: &Path, name: &str) -> Self {
-        let path = lab.dir.path().join(format!("{name}.clock"));
+    pub(crate) fn new(folder: &Path, library: &Path, name: &str) -> Self {
+        let path = folder.join(format!("{name}.clock"));
         fs::write(&path, 0i64.to_ne_bytes()).expect("room for a file");
         let file = OpenOptions::new().write(true).open(&path).expect("it was made");
         Self { library: library.to_owned(), path, file }
     }
 
     /// Sets the offset to this number of seconds.
-    fn set(&self, seconds: i64) {
+    pub(crate) fn set(&self, seconds: i64) {
         self.file.write_all_at(&seconds.to_ne_bytes(), 0).expect("a file");
     }
 
-    fn given_to(&self, mut command: Command) -> Command {
+    pub(crate) fn given_to(&self, mut command: Command) -> Command {
         command.env("LD_PRELOAD", &self.library).env("CLOCK_OFFSET", &self.path);
         command
     }
 }
 
-fn build_library(lab: &Lab) -> PathBuf {
-    let (source, library) = (lab.dir.path().join("clock.c"), lab.dir.path().join("clock.so"));
+/// Builds the library in a folder.
+pub(crate) fn build_library(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("clock.c"), folder.join("clock.so"));
     fs::write(&source, CLOCK).expect("room for a file");
     let mut cc = Command::new("cc");
     cc.args(["-Wall", "-Werror", "-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl");
@@ -117,8 +118,8 @@ fn clocks_that_jump_by_a_day_end_no_session_and_no_registration_and_hide_nobody(
         return;
     };
     let lab = Lab::new();
-    let library = build_library(&lab);
-    let clocks = ["root", "listener", "dialer"].map(|name| Clock::new(&lab, &library, name));
+    let library = build_library(lab.dir.path());
+    let clocks = ["root", "listener", "dialer"].map(|name| Clock::new(lab.dir.path(), &library, name));
 
     // Checks that the clock really jumps.
     clocks[0].set(-DAY);

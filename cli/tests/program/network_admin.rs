@@ -3,7 +3,8 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::{Finished, Running, run, signal, wait_until};
+use crate::clock_jumps::{Clock, build_library};
+use crate::common::{Finished, Running, lacks, run, signal, wait_until};
 use crate::managed::Machines;
 
 impl Machines {
@@ -69,6 +70,32 @@ fn without_times(value: &Value) -> Value {
         }
         other => other.clone(),
     }
+}
+
+#[test]
+fn a_controller_waits_until_its_clock_is_set() {
+    if lacks("a_controller_waits_until_its_clock_is_set", &["cc"]) {
+        return;
+    }
+    let machines = Machines::new();
+    machines.create(&[]);
+    let folder = machines.directory("clocks");
+    std::fs::create_dir(&folder).expect("room for a folder");
+    let clock = Clock::new(&folder, &build_library(&folder), "alpha");
+    let seconds = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs().cast_signed();
+    // As a machine without a clock starts, and then two hours behind.
+    clock.set(60 - seconds);
+    let mut command = clock.given_to(machines.command("alpha", &["controller", "-n", "team"]));
+    command.env("PEERSOCK_OWN_NODE", "1");
+    let serving = Running::start(command);
+    serving.wait_for_stderr("behind what this controller has signed");
+    clock.set(-7200);
+    // Three looks at the clock.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!serving.said().contains("serving team"), "{}", serving.said());
+    clock.set(-300);
+    serving.wait_for_stderr("serving team");
+    machines.admit("beta");
 }
 
 #[test]
