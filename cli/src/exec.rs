@@ -136,12 +136,15 @@ impl Program {
             let _ = stream.give_up();
         })?;
         let relayed = self.relay(stream, &own, number);
-        // No signal is sent any more, so the number may be that of another process.
-        self.lock().entries.remove(&number);
+        if let Some(entry) = self.lock().entries.get_mut(&number) {
+            // Once it is waited for, its number may be that of another process.
+            entry.process = None;
+        }
         let served = relayed.and(self.check(child.wait().ok()));
         if served.is_err() {
             let _ = stream.give_up();
         }
+        self.lock().entries.remove(&number);
         self.changed.notify_all();
         served
     }
@@ -252,7 +255,7 @@ impl Program {
         })
     }
 
-    /// Ends the program and all in its group: by SIGTERM, and after [`AFTER_SIGTERM`] by SIGKILL. Returns once
+    /// Ends the program and all in its group by SIGTERM, or by SIGKILL after [`AFTER_SIGTERM`]. Returns once
     /// it has ended, and all that it has started have closed their ends of the connection.
     fn end_process(&self, number: u64, own: &UnixStream) {
         let until = Instant::now() + AFTER_SIGTERM;
@@ -270,8 +273,8 @@ impl Program {
         }
     }
 
-    /// Ends serving: programs get [`LINGER`] to finish, then SIGTERM, and after [`AFTER_SIGTERM`] SIGKILL; their
-    /// peers are reset.
+    /// Ends serving: programs get [`LINGER`] to finish, then SIGTERM, and SIGKILL after [`AFTER_SIGTERM`].
+    /// Their peers are reset.
     pub(crate) fn end(&self) {
         self.lock().is_ending = true;
         let open = self.lock().entries.len();
@@ -320,15 +323,15 @@ fn keep_descriptors() -> io::Result<()> {
     for entry in fs::read_dir("/proc/self/fd")? {
         let number = entry?.file_name().to_str().and_then(|number| number.parse().ok());
         let Some(number) = number.filter(|number| *number > 2) else { continue };
-        // SAFETY: the descriptor is borrowed for this call alone. It is not closed in the meantime, as the
-        // only thread of the process is here.
+        // SAFETY: the descriptor is borrowed for this call alone. It is not closed in the meantime,
+        // because the process has no other thread yet.
         let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
         fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
     }
     Ok(())
 }
 
-/// Makes the process of a program have this limit of descriptors, and get SIGTERM when this command is killed.
+/// Makes a program have this limit of descriptors, and get SIGTERM when this command is killed.
 #[allow(unsafe_code)]
 fn prepare(command: &mut Command, descriptors: Rlimit) {
     let prepare = move || {

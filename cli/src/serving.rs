@@ -68,8 +68,8 @@ pub(crate) struct IdentityArgs {
     /// networks without names), Peersock-Network, Peersock-Node, Peersock-Tags (with commas) and
     /// Peersock-Gateway (1 if the member forwards for another machine). Fields of the client whose names
     /// are Peersock, or begin with it and a sign that is no letter or digit, are removed. An ambiguous or
-    /// incomplete request is refused, and one with a body gets `Connection: close`. With proxy-v2, a header of the PROXY protocol, version 2, precedes the data of any TCP
-    /// service.
+    /// incomplete request is refused, and one with a body gets `Connection: close`. With proxy-v2, a header
+    /// of the PROXY protocol, version 2, precedes the data of any TCP service.
     #[arg(long, value_name = "FORM")]
     identity: Option<Form>,
 }

@@ -142,9 +142,12 @@ fn a_program_that_goes_on_after_ctrl_c_gets_sigterm() {
     dialing.wait_for_end().failure(1, &["the peer has reset it"]);
 }
 
-/// Waits until a program and what it has started are gone.
+/// Waits until a process has ended. Whoever inherits it may be slow to wait for it.
 fn wait_gone(process: &str) {
-    wait_until("it does not end", || !Path::new("/proc").join(process).exists());
+    let stat = Path::new("/proc").join(process).join("stat");
+    wait_until("it does not end", || {
+        std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+    });
 }
 
 #[test]

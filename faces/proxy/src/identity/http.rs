@@ -15,11 +15,11 @@ const MAX_FIELDS: usize = 100;
 
 /// Answer to a request that is refused. The connection ends after it.
 pub(crate) const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
-    Content-Length: 53\r\nConnection: close\r\n\r\nThis request is ambiguous or malformed for peersock.\r\n";
+    Content-Length: 54\r\nConnection: close\r\n\r\nThis request is ambiguous or malformed for peersock.\r\n";
 
 /// Answer to a request whose head comes too slowly. The connection ends after it.
 pub(crate) const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain\r\n\
-    Content-Length: 52\r\nConnection: close\r\n\r\nThe head of this request came too late for peersock.\r\n";
+    Content-Length: 54\r\nConnection: close\r\n\r\nThe head of this request came too late for peersock.\r\n";
 
 /// A request was refused.
 #[derive(Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use crate::stream::Link;
 /// Limit in bytes of one read.
 const PIECE: usize = 32 << 10;
 
-/// Timeout of a head, from its first byte on. The service does not see a part of one, so its own timeout would
-/// be that of a silent client.
+/// Timeout of a head, from its first byte on. A service sees no part of a head, and could not tell a slow
+/// client from a silent one.
 pub(crate) const HEAD: Duration = Duration::from_secs(30);
 
 /// The requests, which both directions look at.

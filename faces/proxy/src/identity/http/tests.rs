@@ -18,6 +18,15 @@ fn pass(text: &str, piece: usize) -> Result<String, Refused> {
 }
 
 #[test]
+fn refusals_have_the_length_that_they_say() {
+    for answer in [BAD_REQUEST, REQUEST_TIMEOUT] {
+        let text = str::from_utf8(answer).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{text}");
+    }
+}
+
+#[test]
 fn every_request_of_a_connection_gets_the_fields() {
     let sent = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n\r\n\
         HEAD /b HTTP/1.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\nGET /d HTTP/1.0\r\n\r\n";
