@@ -10,21 +10,25 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use data_encoding::HEXLOWER;
 use peersock::PeerIdentity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Access;
-use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::io::{FdFlags, fcntl_setfd, retry_on_intr};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process_group,
+    set_parent_process_death_signal, setrlimit, waitid,
+};
 
 use crate::failure::{Failure, Outcome};
 use crate::sockets::Stream;
@@ -36,9 +40,9 @@ const BUFFER: usize = 64 * 1024;
 /// Interval at which a connection is looked at while its peer has finished and the program writes nothing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Time that programs get to finish after Ctrl-C or SIGTERM, and then after their own SIGTERM.
+/// Time that programs get to finish after Ctrl-C or SIGTERM, and in any case after their own SIGTERM.
 const LINGER: Duration = Duration::from_secs(5);
-const AFTER_SIGTERM: Duration = Duration::from_secs(1);
+const AFTER_SIGTERM: Duration = Duration::from_secs(3);
 
 /// Limit of the wait for acknowledgments of a live peer.
 const DELIVERY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -65,6 +69,8 @@ const VARIABLES: [&str; 13] = [
 pub(crate) struct Program {
     path: PathBuf,
     words: Vec<OsString>,
+    /// Limit of descriptors with which this command was started, and which the node raises for itself.
+    descriptors: Rlimit,
     served: Mutex<Served>,
     changed: Condvar,
 }
@@ -79,13 +85,32 @@ struct Served {
 }
 
 struct Entry {
-    /// The process, until it has ended.
+    /// The process. It is not waited for while it is here, so that its group keeps its number.
     process: Option<Pid>,
+    has_ended: bool,
+    is_told: bool,
     stream: Stream,
 }
 
+impl Entry {
+    fn signal(&self, signal: Signal) {
+        if let Some(process) = self.process {
+            let _ = kill_process_group(process, signal);
+        }
+    }
+
+    /// Sends SIGTERM, once.
+    fn tell(&mut self) {
+        if !self.is_told {
+            self.signal(Signal::TERM);
+        }
+        self.is_told = true;
+    }
+}
+
 impl Program {
-    /// Finds a program, whose words begin with its name or path.
+    /// Finds a program, whose words begin with its name or path. From now on, no program that this process
+    /// starts inherits other descriptors than 0, 1 and 2.
     pub(crate) fn find(words: &[OsString]) -> Outcome<Program> {
         let (name, _) = words.split_first().expect("the parser asks for one");
         let path = lookup(name).ok_or_else(|| {
@@ -94,22 +119,34 @@ impl Program {
                 "give the path of a program, or install it where PATH leads; --exec and its words come last",
             )
         })?;
-        Ok(Program { path, words: words.to_vec(), served: Mutex::default(), changed: Condvar::new() })
+        keep_descriptors()?;
+        Ok(Program {
+            path,
+            words: words.to_vec(),
+            descriptors: getrlimit(Resource::Nofile),
+            served: Mutex::default(),
+            changed: Condvar::new(),
+        })
     }
 
     /// Serves a connection: returns when the program has ended, and the peer has its data.
     pub(crate) fn serve(self: &Arc<Self>, stream: &Stream, client: SocketAddr) -> Outcome {
-        let (own, number, child) = self.start(stream, client).inspect_err(|_| {
+        let (own, number, mut child) = self.start(stream, client).inspect_err(|_| {
             // Resets the connection, because the end of an empty stream might look like an answer.
             let _ = stream.give_up();
         })?;
-        let relayed = self.relay(stream, &own, number, child);
-        if relayed.is_err() {
+        let relayed = self.relay(stream, &own, number);
+        if let Some(entry) = self.lock().entries.get_mut(&number) {
+            // Once it is waited for, its number may be that of another process.
+            entry.process = None;
+        }
+        let served = relayed.and(self.check(child.wait().ok()));
+        if served.is_err() {
             let _ = stream.give_up();
         }
         self.lock().entries.remove(&number);
         self.changed.notify_all();
-        relayed
+        served
     }
 
     /// Starts the program. Returns the other end of its stdin and stdout.
@@ -127,6 +164,7 @@ impl Program {
             command.env_remove(name);
         }
         command.envs(variables(client, stream.peer().as_ref()));
+        prepare(&mut command, self.descriptors);
         let stream = stream.try_clone()?;
         // Under the lock, so that the end of the command finds each program that was started.
         let mut served = self.lock();
@@ -141,35 +179,36 @@ impl Program {
         })?;
         served.last += 1;
         let number = served.last;
-        served.entries.insert(number, Entry { process: Pid::from_raw(child.id().cast_signed()), stream });
+        let process = Pid::from_raw(child.id().cast_signed());
+        served.entries.insert(number, Entry { process, has_ended: false, is_told: false, stream });
         Ok((own, number, child))
     }
 
-    fn relay(self: &Arc<Self>, stream: &Stream, own: &UnixStream, number: u64, mut child: Child) -> Outcome {
+    fn relay(self: &Arc<Self>, stream: &Stream, own: &UnixStream, number: u64) -> Outcome {
         let (has_peer_ended, is_broken) = (AtomicBool::new(false), AtomicBool::new(false));
         thread::scope(|scope| {
-            let waiting = thread::Builder::new().spawn_scoped(scope, move || self.reap(number, &mut child));
-            let reaper = waiting.inspect_err(|_| self.end_process(number))?;
+            let waiting = thread::Builder::new().spawn_scoped(scope, move || self.watch(number));
+            let watcher = waiting.inspect_err(|_| self.end_process(number, own))?;
             let receiving = thread::Builder::new().spawn_scoped(scope, || {
                 let received = receive(stream, own, &has_peer_ended);
                 if received.is_err() {
                     is_broken.store(true, Ordering::SeqCst);
                     // Before the end of its stdin, which would look like the regular end.
-                    self.end_process(number);
+                    self.end_process(number, own);
                     let _ = own.shutdown(Shutdown::Both);
                 }
                 received
             });
-            let receiver = receiving.inspect_err(|_| self.end_process(number))?;
+            let receiver = receiving.inspect_err(|_| self.end_process(number, own))?;
             let sent = send(stream, own, &has_peer_ended).and_then(|()| match self.lock().is_cut {
                 true => Err(ending()),
                 false => stream::finish_sending(stream),
             });
             if sent.is_err() {
-                self.end_process(number);
+                self.end_process(number, own);
                 let _ = own.shutdown(Shutdown::Both);
             }
-            let status = reaper.join().expect("the reaper does not panic");
+            watcher.join().expect("the watcher does not panic");
             let finished = sent.and_then(|()| deliver(stream, &has_peer_ended));
             // Ends a read that waits for a peer who has not finished, which the program has not waited for.
             let is_received = has_peer_ended.load(Ordering::SeqCst) || is_broken.load(Ordering::SeqCst);
@@ -180,23 +219,23 @@ impl Program {
             let _ = own.shutdown(Shutdown::Both);
             let received = receiver.join().expect("the receiver does not panic");
             // After the program's end, the state of what it has not read is not an error.
-            finished.and(if is_received { received } else { Ok(()) })?;
-            self.check(status)
+            finished.and(if is_received { received } else { Ok(()) })
         })
     }
 
-    /// Waits for the end of the program.
-    fn reap(&self, number: u64, child: &mut Child) -> Option<ExitStatus> {
-        if let Some(process) = Pid::from_raw(child.id().cast_signed()) {
-            // Leaves it a zombie until the lock is held, so that no signal goes to another process of its ID.
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-            while matches!(waitid(WaitId::Pid(process), options), Err(Errno::INTR)) {}
+    /// Waits for the end of the program, and leaves it a zombie.
+    fn watch(&self, number: u64) {
+        let Some(process) = self.lock().entries.get(&number).and_then(|entry| entry.process) else { return };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let waited = retry_on_intr(|| waitid(WaitId::Pid(process), options));
+        if let Some(entry) = self.lock().entries.get_mut(&number) {
+            entry.has_ended = true;
+            if waited.is_err() {
+                // Whoever started this command has left SIGCHLD ignored, so there is no zombie.
+                entry.process = None;
+            }
         }
-        let mut served = self.lock();
-        if let Some(entry) = served.entries.get_mut(&number) {
-            entry.process = None;
-        }
-        child.wait().ok()
+        self.changed.notify_all();
     }
 
     /// Returns the failure of a program that says that it has failed.
@@ -216,14 +255,26 @@ impl Program {
         })
     }
 
-    fn end_process(&self, number: u64) {
-        let served = self.lock();
-        if let Some(process) = served.entries.get(&number).and_then(|entry| entry.process) {
-            let _ = kill_process_group(process, Signal::TERM);
+    /// Ends the program and all in its group by SIGTERM, or by SIGKILL after [`AFTER_SIGTERM`]. Returns once
+    /// it has ended, and all that it has started have closed their ends of the connection.
+    fn end_process(&self, number: u64, own: &UnixStream) {
+        let until = Instant::now() + AFTER_SIGTERM;
+        let mut served = self.lock();
+        served.entries.get_mut(&number).into_iter().for_each(Entry::tell);
+        let runs = |served: &mut Served| served.entries.get(&number).is_some_and(|entry| !entry.has_ended);
+        let waited = self.changed.wait_timeout_while(served, AFTER_SIGTERM, runs);
+        let has_ended = !waited.expect("no panic under this lock").1.timed_out();
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).expect("it is some seconds");
+        // POLLHUP comes unasked.
+        let closed = retry_on_intr(|| poll(&mut [PollFd::new(own, PollFlags::empty())], Some(&left)));
+        if !has_ended || closed != Ok(1) {
+            self.lock().entries.get(&number).into_iter().for_each(|entry| entry.signal(Signal::KILL));
         }
     }
 
-    /// Ends serving: programs get [`LINGER`] to finish, and then SIGTERM; their peers are reset.
+    /// Ends serving: programs get [`LINGER`] to finish, then SIGTERM, and SIGKILL after [`AFTER_SIGTERM`].
+    /// Their peers are reset.
     pub(crate) fn end(&self) {
         self.lock().is_ending = true;
         let open = self.lock().entries.len();
@@ -240,14 +291,13 @@ impl Program {
         }
         let mut served = self.lock();
         served.is_cut = true;
-        for entry in served.entries.values() {
+        for entry in served.entries.values_mut() {
+            entry.tell();
             let _ = entry.stream.give_up();
-            if let Some(process) = entry.process {
-                let _ = kill_process_group(process, Signal::TERM);
-            }
         }
         drop(served);
         self.wait_ended(AFTER_SIGTERM);
+        self.lock().entries.values().for_each(|entry| entry.signal(Signal::KILL));
     }
 
     /// Waits until no program is left; returns false after the timeout.
@@ -264,6 +314,34 @@ impl Program {
 
 fn ending() -> Failure {
     Failure::new("the command is ending", "start the command again")
+}
+
+/// Makes no program inherit the descriptors that this command has inherited. This command opens all its own
+/// ones so.
+#[allow(unsafe_code)]
+fn keep_descriptors() -> io::Result<()> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|number| number.parse().ok());
+        let Some(number) = number.filter(|number| *number > 2) else { continue };
+        // SAFETY: the descriptor is borrowed for this call alone. It is not closed in the meantime,
+        // because the process has no other thread yet.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+    }
+    Ok(())
+}
+
+/// Makes a program have this limit of descriptors, and get SIGTERM when this command is killed.
+#[allow(unsafe_code)]
+fn prepare(command: &mut Command, descriptors: Rlimit) {
+    let prepare = move || {
+        // The thread that starts the program waits for its end.
+        set_parent_process_death_signal(Some(Signal::TERM))?;
+        Ok(setrlimit(Resource::Nofile, descriptors)?)
+    };
+    // SAFETY: the closure makes two system calls, takes no lock and allocates nothing, as signal-safety(7)
+    // demands after a fork.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Passes data of the peer on until its end, or until the program reads no more.

@@ -52,7 +52,7 @@ use crate::tickets;
 /// this command's. The variables PEERSOCK_PEER_NETWORK, _NODE, _MACHINE, _NAME, _LABEL, _TAGS (with commas),
 /// _CLAIMS (hexadecimal), _GATEWAY (1, or unset), _ADDRESS and _PORT tell it who has connected. A variable
 /// without a value is unset. The connection ends when the program has ended. If the connection breaks, the
-/// program gets SIGTERM. On Ctrl-C, programs may continue for 5 s, and then get SIGTERM.
+/// program gets SIGTERM, and SIGKILL 3 s later. On Ctrl-C, programs may continue for 5 s before that.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -67,9 +67,9 @@ pub(crate) struct IdentityArgs {
     /// With http, each request of HTTP/1.1 gets the fields Peersock-Member (its full name, or the node ID in
     /// networks without names), Peersock-Network, Peersock-Node, Peersock-Tags (with commas) and
     /// Peersock-Gateway (1 if the member forwards for another machine). Fields of the client whose names
-    /// begin with Peersock- or Peersock_ are removed. A request whose end is ambiguous is answered with
-    /// status 400. With proxy-v2, a header of the PROXY protocol, version 2, precedes the data of any TCP
-    /// service.
+    /// are Peersock, or begin with it and a sign that is no letter or digit, are removed. An ambiguous or
+    /// incomplete request is refused, and one with a body gets `Connection: close`. With proxy-v2, a header
+    /// of the PROXY protocol, version 2, precedes the data of any TCP service.
     #[arg(long, value_name = "FORM")]
     identity: Option<Form>,
 }

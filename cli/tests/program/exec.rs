@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::common::{Lab, Listening, Running, lacks, peersock, run, signal, wait_until};
+use crate::common::{Lab, Listening, Running, lacks, peersock, run, signal, vanish, wait_until};
 use crate::proxy::{prepare_sshd, ssh};
 
 /// Returns the file of a static network with these members, by the names of their nodes.
@@ -64,9 +64,6 @@ fn decide(lab: &Lab, network: &str, is_shared: bool) {
         cat
         echo done";
     let Listening { target, running } = listen_with(lab, command, &["-k"], script);
-    // Those of whoever runs the tests are inherited, too.
-    let own = Command::new("sh").args(["-c", "ls /proc/$$/fd"]).output().unwrap().stdout;
-    let own = String::from_utf8(own).unwrap();
     for (member, end) in [("beta", "hello\ndone\n"), ("gamma", ""), ("beta", "hello\ndone\n")] {
         let mut dialing = dial(lab, network, member, &target);
         if member == "beta" {
@@ -75,7 +72,7 @@ fn decide(lab: &Lab, network: &str, is_shared: bool) {
         let dialed = dialing.finish().success();
         let address = run(lab.command(member, &["addr", network])).success();
         let address = address.text().lines().next().unwrap();
-        let wanted = format!("name {member}\nunset\nnode 64 same\nfrom {address} {address}\n{own}{end}");
+        let wanted = format!("name {member}\nunset\nnode 64 same\nfrom {address} {address}\n0\n1\n2\n{end}");
         assert_eq!(dialed.text(), wanted, "{}", dialed.stderr);
     }
     running.wait_for_stderr("gamma");
@@ -143,6 +140,88 @@ fn a_program_that_goes_on_after_ctrl_c_gets_sigterm() {
     wait_until("the program ends", || !Path::new("/proc").join(&process).exists());
     assert!(ended.exists(), "it was not ended by SIGTERM");
     dialing.wait_for_end().failure(1, &["the peer has reset it"]);
+}
+
+/// Waits until a process has ended. Whoever inherits it may be slow to wait for it.
+fn wait_gone(process: &str) {
+    let stat = Path::new("/proc").join(process).join("stat");
+    wait_until("it does not end", || {
+        std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+    });
+}
+
+#[test]
+fn a_program_that_ignores_sigterm_is_killed_and_never_sees_an_end() {
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta"]);
+    let whole = lab.dir.path().join("whole");
+    let script = format!("trap '' TERM; echo $$; cat > /dev/null; touch {}; sleep 1000", whole.display());
+    let Listening { target, running } = listen(&lab, &network, &["-k"], &script);
+    for way in [Signal::INT, Signal::TERM] {
+        let mut dialing = dial(&lab, &network, "beta", &target);
+        dialing.send(b"a part");
+        let process = dialing.wait_for_stdout("\n").trim().to_owned();
+        if way == Signal::INT {
+            dialing.interrupt().failure(130, &[]);
+        } else {
+            signal(way, running.id());
+        }
+        wait_gone(&process);
+    }
+    running.wait_for_end().failure(143, &["1 program runs still"]);
+    assert!(!whole.exists(), "it took the reset for the end");
+}
+
+#[test]
+fn what_a_program_has_left_behind_ends_with_the_connection() {
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta"]);
+    let Listening { target, running } = listen(&lab, &network, &["-k"], "sleep 1000 & echo $!");
+    let dialing = dial(&lab, &network, "beta", &target);
+    let process = dialing.wait_for_stdout("\n").trim().to_owned();
+    dialing.interrupt().failure(130, &[]);
+    wait_gone(&process);
+    let dialing = dial(&lab, &network, "beta", &target);
+    let process = dialing.wait_for_stdout("\n").trim().to_owned();
+    running.interrupt().failure(130, &["1 program runs still"]);
+    wait_gone(&process);
+}
+
+#[test]
+fn a_program_gets_sigterm_if_the_command_is_killed() {
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta"]);
+    let Listening { target, running } = listen(&lab, &network, &["-k"], "echo $$; exec sleep 1000");
+    let dialing = dial(&lab, &network, "beta", &target);
+    let process = dialing.wait_for_stdout("\n").trim().to_owned();
+    vanish(Signal::KILL, running.id());
+    wait_gone(&process);
+}
+
+#[test]
+fn a_program_inherits_the_limit_of_descriptors_and_no_other_descriptors() {
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta"]);
+    for is_shared in [false, true] {
+        let listen = lab.node_in(&network, "alpha", &["listen", "0"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -Sn 300; exec \"$@\" 7</dev/null", "sh"]);
+        command.arg(listen.get_program()).args(listen.get_args());
+        let set = listen.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)));
+        for (name, value) in set {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if is_shared {
+            command.env_remove("PEERSOCK_OWN_NODE").env("PEERSOCK_PERSIST", "0");
+        }
+        let Listening { target, running } = listen_with(&lab, command, &[], "ulimit -Sn; ls /proc/$$/fd");
+        let dialed = dial(&lab, &network, "beta", &target).finish().success();
+        assert_eq!(dialed.text(), "300\n0\n1\n2\n");
+        running.wait_for_end().success();
+    }
 }
 
 #[test]

@@ -69,6 +69,95 @@ server.serve_forever()
     }
 }
 
+/// Starts a service of HTTP/1.1 that keeps connections, and reads no bodies. It answers with the path and the
+/// member. Returns its port.
+fn careless_service() -> (Running, String) {
+    let service = "
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        text = repr((self.path, self.headers.get_all('Peersock-Member'))).encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+    do_POST = do_GET
+server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+";
+    let mut python = Command::new("python3");
+    python.args(["-c", service]);
+    crate::common::without_variables(&mut python);
+    let python = Running::start(python);
+    let port = python.wait_for_stdout("\n").trim().to_owned();
+    (python, port)
+}
+
+#[test]
+fn a_body_that_a_service_leaves_unread_is_no_request() {
+    if lacks("a_body_that_a_service_leaves_unread_is_no_request", &["python3"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta"]);
+    let (_service, port) = careless_service();
+    let (_forward, place) = forward(&lab, &network, "http", &port);
+    let forged = "GET /forged HTTP/1.1\r\nPeersock-Member: alpha\r\n\r\n";
+    for fields in ["", "Connection: keep-alive\r\n", "Expect: 100-continue\r\n"] {
+        let length = forged.len();
+        // Requests without a body share the connection.
+        let request = format!(
+            "GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n\
+             POST /c HTTP/1.1\r\n{fields}Content-Length: {length}\r\n\r\n{forged}"
+        );
+        let answer = ask(&lab, &network, "beta", &place, &request);
+        for path in ["/a", "/b", "/c"] {
+            assert!(answer.contains(&format!("('{path}', ['beta'])")), "{answer}");
+        }
+        assert!(!answer.contains("forged"), "{answer}");
+    }
+}
+
+#[test]
+fn a_shared_service_learns_the_node_that_has_opened_the_ticket() {
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = service.local_addr().unwrap().port().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = Vec::new();
+    for form in ["http", "proxy-v2"] {
+        let mut sharing = peersock(&["share", "--interface", "lo", "--identity", form, &port]);
+        sharing.current_dir(dir.path());
+        let sharing = Running::start(sharing);
+        let ticket = sharing.wait_for_stdout("\n").trim().to_owned();
+        let mut dialing = peersock(&["dial", "--interface", "lo", &ticket]);
+        dialing.current_dir(dir.path());
+        let mut dialing = Running::start(dialing);
+        dialing.send(b"GET / HTTP/1.1\r\nPeersock-Member: forged\r\n\r\n");
+        dialing.end_stdin();
+        let (mut connection, _) = service.accept().unwrap();
+        let mut bytes = Vec::new();
+        connection.read_to_end(&mut bytes).unwrap();
+        connection.write_all(b"answer").unwrap();
+        drop(connection);
+        assert_eq!(dialing.finish().success().text(), "answer");
+        if form == "proxy-v2" {
+            let value = bytes.windows(3).position(|head| *head == *b"\xe1\0\x40").expect("a node's ID");
+            nodes.push(String::from_utf8(bytes[value + 3..][..64].to_vec()).unwrap());
+            continue;
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        let mut lines = text.lines().skip(1);
+        // Members of a ticket's network have no names.
+        let member = lines.next().and_then(|line| line.strip_prefix("Peersock-Member: ")).expect("a field");
+        assert!(text.contains(&format!("Peersock-Node: {member}\r\n")) && !text.contains("forged"), "{text}");
+        nodes.push(member.to_owned());
+    }
+    assert!(nodes.iter().all(|node| node.len() == 64 && node.bytes().all(|byte| byte.is_ascii_hexdigit())));
+    assert_ne!(nodes[0], nodes[1], "each dialer has keys of its own");
+}
+
 #[test]
 fn a_header_of_the_proxy_protocol_precedes_the_data() {
     let lab = Lab::new();

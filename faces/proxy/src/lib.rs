@@ -55,6 +55,12 @@ pub mod serving {
     pub use crate::stream::{Link, Probe};
 }
 
+/// Functions for fuzz targets. Not a stable interface.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::identity::http::passed;
+}
+
 pub use activation::Activated;
 pub use credentials::{Credentials, CredentialsError};
 pub use event::{Event, Tell};

@@ -13,7 +13,8 @@
 //! refused ([`hello`], [`initiation`], [`response`], [`cookie`], [`session`], [`meeting`],
 //! [`root_directory`], [`credentials`], [`revocation_heads`]). Third, sequences of operations run against a
 //! model of the permitted results ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`],
-//! [`stack_ops`], [`turn`]). [`dns_names`] and [`rest_requests`] check invariants of any answer.
+//! [`stack_ops`], [`turn`]). [`dns_names`] and [`rest_requests`] check invariants of any answer, and
+//! [`http_identity`] has another parser read what was passed on.
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {
@@ -24,6 +25,7 @@
 
 mod files;
 mod handshake;
+mod http_identity;
 mod input;
 mod meeting;
 mod membership;
@@ -45,6 +47,7 @@ mod wire;
 
 pub use files::{file_messages, file_texts};
 pub use handshake::{cookie, initiation, response};
+pub use http_identity::http_identity;
 pub use meeting::meeting;
 pub use membership::{controller_messages, credentials, revocation_heads};
 pub use nat::{port_mapping, stun, turn};
@@ -92,6 +95,7 @@ targets! {
     forward_places,
     frames,
     hello,
+    http_identity,
     identifiers,
     identity_file,
     initiation,

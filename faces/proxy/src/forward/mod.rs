@@ -18,7 +18,7 @@ use crate::error::DialError;
 use crate::event::{Event, Tell};
 use crate::gate::{Gate, dial_system};
 use crate::identity::http::Requests;
-use crate::identity::relay::relay_requests;
+use crate::identity::relay::{HEAD, relay_requests};
 use crate::identity::{Introduction, fields, proxy_v2};
 use crate::listener::{Listener, bind, listen, place_of};
 use crate::overlay::Overlay;
@@ -263,7 +263,8 @@ async fn introduce(
     };
     match introduction {
         Introduction::Http => {
-            relay_requests(link, other, Requests::new(&fields(&member)), &reception.stop).await
+            let requests = Requests::new(&fields(&member));
+            relay_requests(link, other, requests, HEAD, &reception.stop).await
         }
         Introduction::ProxyV2 => {
             let header = proxy_v2::header(peer, local, &member);
