@@ -226,6 +226,10 @@ impl<'fd> Socket<'fd> {
                 Err(error) => return Err(error),
             }
         }
+        if is_stream && is_connected && how != rustix::net::Shutdown::Write {
+            // Without it, the end of both directions looks like closing.
+            let _ = self.introduce(Request::ShutDown(self.which()));
+        }
         rustix::net::shutdown(self.fd, how)
     }
 

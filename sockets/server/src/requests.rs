@@ -229,6 +229,7 @@ impl ServerState {
                 self.adopt(fd);
                 None
             }
+            Request::ShutDown(which) => done(self.watch_shut_down(which, fd)),
         }
     }
 

@@ -206,7 +206,7 @@ impl ServerState {
                     self.context.rewatch(fd, key, events);
                 }
                 // An open stream must not look as if the application had sent everything.
-                let stays = || is_reset_if_open(&self.draining, stream) && !stream.is_closed();
+                let stays = || is_reset_if_open(&self.draining, stream) && !stream.has_hung_up();
                 match outcome {
                     Outcome::Waits => {}
                     Outcome::Taken if stays() => {}

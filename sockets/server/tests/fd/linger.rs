@@ -212,6 +212,70 @@ fn a_reset_that_comes_before_the_end_is_acknowledged_is_an_error() {
     assert!(resets_seen > 0, "no reset has come before the end");
 }
 
+/// The kernel shows a descriptor whose directions have both ended like a closed one.
+#[test]
+fn a_program_that_has_shut_down_both_directions_is_told_of_a_reset() {
+    let (a, b) = Served::pair();
+    for round in 0..4 {
+        let (client, server) = a.connect(&b);
+        let client = OwnedFd::from(client);
+        fill(&client);
+        let waiting = overlay(&client).unacknowledged().expect("a connection");
+        match round % 2 {
+            0 => overlay(&client).shutdown(Shutdown::Both).expect("a connection"),
+            _ => {
+                overlay(&client).shutdown(Shutdown::Write).expect("a connection");
+                overlay(&client).shutdown(Shutdown::Read).expect("a connection");
+            }
+        }
+        assert_eq!(overlay(&client).outq(), Ok(waiting + 1), "in round {round}");
+        if round < 2 {
+            drop(server);
+            assert!(matches!(told(&client), Some(Errno::CONNRESET | Errno::PIPE)), "in round {round}");
+        } else {
+            set_linger(&client, 1);
+            assert_eq!(close_and_ask(client).1, Err(Errno::TIMEDOUT), "in round {round}");
+        }
+    }
+}
+
+/// Closing resets the connection as long as data is unread, also if both directions have ended before.
+#[test]
+fn a_peer_that_ends_both_directions_before_it_closes_has_read_nothing() {
+    let (a, b) = Served::pair();
+    for round in 0..3 {
+        let (client, server) = a.connect(&b);
+        let (client, server) = (OwnedFd::from(client), OwnedFd::from(server));
+        rustix::io::write(&client, b"x").expect("room");
+        let until = Instant::now() + Duration::from_secs(20);
+        while rustix::io::ioctl_fionread(&server).expect("a socket") == 0 {
+            assert!(Instant::now() < until, "it arrives");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        match round {
+            0 => overlay(&server).shutdown(Shutdown::Both).expect("a connection"),
+            _ => {
+                let [first, second] = match round {
+                    1 => [Shutdown::Write, Shutdown::Read],
+                    _ => [Shutdown::Read, Shutdown::Write],
+                };
+                overlay(&server).shutdown(first).expect("a connection");
+                overlay(&server).shutdown(second).expect("a connection");
+            }
+        }
+        assert_eq!(rustix::io::read(&client, &mut [0; 1]), Ok(0), "in round {round}");
+        drop(server);
+        let error = loop {
+            if let Some(error) = overlay(&client).take_error().expect("a socket") {
+                break error;
+            }
+            assert!(Instant::now() < until, "nothing is told in round {round}");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert!(matches!(error, Errno::CONNRESET | Errno::PIPE), "{error:?} in round {round}");
+    }
+}
+
 /// Linux counts the end of a direction as a byte that waits for its acknowledgement.
 #[test]
 fn the_end_of_a_direction_counts_until_it_is_acknowledged() {
