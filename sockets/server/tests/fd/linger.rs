@@ -243,7 +243,7 @@ fn a_program_that_has_shut_down_both_directions_is_told_of_a_reset() {
 #[test]
 fn a_peer_that_ends_both_directions_before_it_closes_has_read_nothing() {
     let (a, b) = Served::pair();
-    for round in 0..3 {
+    for round in 0..60 {
         let (client, server) = a.connect(&b);
         let (client, server) = (OwnedFd::from(client), OwnedFd::from(server));
         rustix::io::write(&client, b"x").expect("room");
@@ -252,10 +252,10 @@ fn a_peer_that_ends_both_directions_before_it_closes_has_read_nothing() {
             assert!(Instant::now() < until, "it arrives");
             std::thread::sleep(Duration::from_millis(1));
         }
-        match round {
+        match round % 3 {
             0 => overlay(&server).shutdown(Shutdown::Both).expect("a connection"),
             _ => {
-                let [first, second] = match round {
+                let [first, second] = match round % 3 {
                     1 => [Shutdown::Write, Shutdown::Read],
                     _ => [Shutdown::Read, Shutdown::Write],
                 };
@@ -263,7 +263,9 @@ fn a_peer_that_ends_both_directions_before_it_closes_has_read_nothing() {
                 overlay(&server).shutdown(second).expect("a connection");
             }
         }
-        assert_eq!(rustix::io::read(&client, &mut [0; 1]), Ok(0), "in round {round}");
+        if round < 30 {
+            assert_eq!(rustix::io::read(&client, &mut [0; 1]), Ok(0), "in round {round}");
+        }
         drop(server);
         let error = loop {
             if let Some(error) = overlay(&client).take_error().expect("a socket") {
@@ -274,6 +276,53 @@ fn a_peer_that_ends_both_directions_before_it_closes_has_read_nothing() {
         };
         assert!(matches!(error, Errno::CONNRESET | Errno::PIPE), "{error:?} in round {round}");
     }
+}
+
+/// The end of receiving is no end of sending: only a reset follows, never an end of the data.
+#[test]
+fn a_peer_that_reads_no_more_and_closes_with_data_unread_resets() {
+    let (a, b) = Served::pair();
+    for round in 0..100 {
+        let (mut client, server) = a.connect(&b);
+        let server = OwnedFd::from(server);
+        client.write_all(b"x").expect("room");
+        let until = Instant::now() + Duration::from_secs(20);
+        while rustix::io::ioctl_fionread(&server).expect("a socket") == 0 {
+            assert!(Instant::now() < until, "it arrives");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        overlay(&server).shutdown(Shutdown::Read).expect("a connection");
+        drop(server);
+        let read = client.read(&mut [0; 1]).map_err(|error| error.kind());
+        assert_eq!(read, Err(std::io::ErrorKind::ConnectionReset), "in round {round}");
+    }
+}
+
+/// As in Linux, a copy in another place keeps the connection, and what comes then resets it.
+#[test]
+fn a_program_that_has_shut_down_both_directions_has_a_connection_until_its_last_copy_is_closed() {
+    let (a, b) = Served::pair();
+    let (client, server) = a.connect(&b);
+    let (client, copy) = (OwnedFd::from(client.try_clone().expect("a copy")), OwnedFd::from(client));
+    overlay(&client).shutdown(Shutdown::Both).expect("a connection");
+    drop(client);
+    assert_eq!(told(&copy), None);
+    assert!(overlay(&copy).peer_addr().is_ok(), "the peer has not ended its direction");
+    assert_eq!(a.server.meter().usage().streams, 1);
+    (&server).write_all(b"late").expect("room");
+    let until = Instant::now() + Duration::from_secs(20);
+    while overlay(&copy).take_error().expect("a socket") != Some(Errno::CONNRESET) {
+        assert!(Instant::now() < until, "nothing is told");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (client, server) = a.connect(&b);
+    overlay(&client).shutdown(Shutdown::Both).expect("a connection");
+    drop(client);
+    while a.server.meter().usage().streams > 0 {
+        assert!(Instant::now() < until, "it is still there");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(server);
 }
 
 /// Linux counts the end of a direction as a byte that waits for its acknowledgement.
