@@ -4,7 +4,7 @@ mod to_application;
 mod to_peer;
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
@@ -93,8 +93,9 @@ pub(super) struct Stream {
     /// own after the peer's end, which looks the same unless the closing is watched.
     hung_up: bool,
     closing: Closing,
-    /// Set once the application has shut down both directions, and its closing is watched.
-    is_shut_down: bool,
+    /// Once the application has shut down both directions, and its closing is watched: number of bytes that
+    /// had come for it and were not passed on.
+    shut_down_with: Option<usize>,
     /// Deadline of the wait for the last acknowledgement, once both directions have ended.
     delivering_until: Option<Instant>,
     /// Set if the application closed the descriptor with unread data.
@@ -204,7 +205,7 @@ impl Stream {
             draining: false,
             hung_up: false,
             closing: Closing::Unwatched,
-            is_shut_down: false,
+            shut_down_with: None,
             delivering_until: None,
             left_unread: false,
             to_peer: Way::Open,
@@ -326,7 +327,7 @@ impl Stream {
         let mut last = (Progress::More, Progress::More);
         for _ in 0..ROUNDS_PER_TURN {
             self.look_for_errors();
-            self.look_at_shut_down();
+            self.look_for_late_data();
             // Data that arrived before the connection broke is still delivered.
             let to_peer = if self.broken.is_some() { self.discard(buf) } else { self.pump_out(buf, unsent) };
             let to_application = if self.hung_up { Progress::Blocked } else { self.pump_in() };
@@ -417,7 +418,8 @@ impl Stream {
     fn look_at_closing(&mut self, has_hung_up: bool) {
         match self.closing {
             Closing::Unwatched => self.hung_up |= has_hung_up,
-            Closing::Watched(_) => self.is_shut_down |= has_hung_up,
+            Closing::Watched(_) if has_hung_up && self.shut_down_with.is_none() => self.note_shut_down(),
+            Closing::Watched(_) => {}
             // The report comes before the kernel discards unread data, and tells this end of it.
             Closing::Reported if self.has_unread_by_application() || !self.has_hung_up() => {}
             Closing::Reported => (self.closing, self.hung_up, self.ended) = (Closing::Done, true, true),
@@ -425,12 +427,22 @@ impl Stream {
         }
     }
 
-    /// Makes data that comes after the end of both directions reset the connection, as in Linux.
-    fn look_at_shut_down(&mut self) {
-        if self.is_shut_down && self.to_peer == Way::Ended && self.to_application == Way::Open {
-            self.to_application = Way::Ended;
+    fn note_shut_down(&mut self) {
+        self.to_application = Way::Ended;
+        self.shut_down_with = Some(self.connection.flow().readable());
+        if self.to_peer == Way::Ended {
             // An error means that the connection has ended.
             let _ = self.connection.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Resets the connection if data comes after the end of both directions, as Linux does. Once this end is
+    /// on its way, the connection does that itself.
+    fn look_for_late_data(&mut self) {
+        let flow = self.connection.flow();
+        if self.to_peer == Way::Open && self.shut_down_with.is_some_and(|unread| flow.readable() > unread) {
+            flow.set_reset_on_close(true);
+            self.note_break(Errno::CONNRESET);
         }
     }
 
@@ -547,13 +559,14 @@ impl Stream {
         if self.hung_up {
             return Some(broken);
         }
-        let is_told = if self.to_application == Way::Open || self.is_shut_down || broken.lost.is_some() {
-            resets.show(self.unix.as_fd(), self.holder, self.origin.id())
-        } else {
-            // An application that has seen an orderly end, and lost nothing, gets no other.
-            self.unix.end_in_order();
-            false
-        };
+        let is_told =
+            if self.to_application == Way::Open || self.shut_down_with.is_some() || broken.lost.is_some() {
+                resets.show(self.unix.as_fd(), self.holder, self.origin.id())
+            } else {
+                // An application that has seen an orderly end, and lost nothing, gets no other.
+                self.unix.end_in_order();
+                false
+            };
         broken.is_untold = !(is_told && broken.error == Errno::CONNRESET);
         Some(broken)
     }
@@ -592,6 +605,12 @@ impl Stream {
     /// Returns the error that has ended the connection; the application may still have data to read.
     pub(super) fn broken(&self) -> Option<Errno> {
         self.broken.map(|broken| broken.error)
+    }
+
+    /// Returns the peer's address, as getpeername(2) does; `None` once both directions have ended.
+    pub(super) fn peer_addr(&self) -> Option<SocketAddr> {
+        let has_ended = matches!(self.connection.flow().state(), State::Closed | State::TimeWait);
+        self.connection.peer_addr().ok().filter(|_| !has_ended)
     }
 
     /// Returns the number of bytes that the application wrote before the node's end began, and that the
