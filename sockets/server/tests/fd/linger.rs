@@ -325,6 +325,40 @@ fn a_program_that_has_shut_down_both_directions_has_a_connection_until_its_last_
     drop(server);
 }
 
+/// As in Linux, a connection has a peer as long as one direction is open.
+#[test]
+fn both_ends_have_a_peer_until_both_directions_have_ended() {
+    let (a, b) = Served::pair();
+    let until = Instant::now() + Duration::from_secs(20);
+    let wait = |fd: &OwnedFd| {
+        while overlay(fd).peer_addr() != Err(Errno::NOTCONN) {
+            assert!(Instant::now() < until, "it still has a peer");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for is_client_first in [true, false] {
+        let (client, server) = a.connect(&b);
+        let (client, server) = (OwnedFd::from(client), OwnedFd::from(server));
+        let (first, last) = if is_client_first { (&client, &server) } else { (&server, &client) };
+        overlay(first).shutdown(Shutdown::Write).expect("a connection");
+        assert_eq!(rustix::io::read(last, &mut [0; 1]), Ok(0));
+        assert!([first, last].iter().all(|fd| overlay(fd).peer_addr().is_ok()));
+        overlay(last).shutdown(Shutdown::Write).expect("a connection");
+        assert_eq!(rustix::io::read(first, &mut [0; 1]), Ok(0));
+        wait(first);
+        wait(last);
+        assert_eq!(overlay(first).shutdown(Shutdown::Both), Err(Errno::NOTCONN));
+        assert_eq!(overlay(last).shutdown(Shutdown::Write), Err(Errno::NOTCONN));
+        let (client, server) = a.connect(&b);
+        let (client, server) = (OwnedFd::from(client), OwnedFd::from(server));
+        let (first, last) = if is_client_first { (client, server) } else { (server, client) };
+        let value = [1i32.to_ne_bytes(), [0; 4]].concat();
+        set_bytes(&first, libc::SOL_SOCKET, libc::SO_LINGER, &value).expect("an option");
+        drop(first);
+        wait(&last);
+    }
+}
+
 /// Linux counts the end of a direction as a byte that waits for its acknowledgement.
 #[test]
 fn the_end_of_a_direction_counts_until_it_is_acknowledged() {
