@@ -370,9 +370,9 @@ impl Stream {
             _ if self.holds_end || self.closing == Closing::Reported => Outcome::WaitsForDelivery,
             _ => {
                 if self.to_application == Way::Ended {
-                    // Only a reset can arrive, which the application must see at its next write.
+                    // A reset may arrive, which the application must see at its next write, or late data.
                     self.connection.waiters().register(Interest::Read, &self.waker);
-                    if self.connection.flow().readiness().contains(Ready::ERROR) {
+                    if self.connection.flow().readiness().contains(Ready::ERROR) || self.has_late_data() {
                         return Outcome::HasMore;
                     }
                 }
@@ -439,11 +439,15 @@ impl Stream {
     /// Resets the connection if data comes after the end of both directions, as Linux does. Once this end is
     /// on its way, the connection does that itself.
     fn look_for_late_data(&mut self) {
-        let flow = self.connection.flow();
-        if self.to_peer == Way::Open && self.shut_down_with.is_some_and(|unread| flow.readable() > unread) {
-            flow.set_reset_on_close(true);
+        if self.broken.is_none() && self.has_late_data() {
+            self.connection.flow().set_reset_on_close(true);
             self.note_break(Errno::CONNRESET);
         }
+    }
+
+    fn has_late_data(&self) -> bool {
+        let is_more = |unread| self.connection.flow().readable() > unread;
+        self.to_peer == Way::Open && self.shut_down_with.is_some_and(is_more)
     }
 
     /// Waits until the peer, which has ended its direction, has acknowledged the written data and the end.

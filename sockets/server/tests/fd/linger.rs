@@ -359,6 +359,28 @@ fn both_ends_have_a_peer_until_both_directions_have_ended() {
     }
 }
 
+/// As in Linux, data that comes after both ends resets the connection, although written data still waits.
+#[test]
+fn data_for_a_program_that_has_shut_down_both_directions_resets_at_once() {
+    let (a, b) = Served::pair();
+    for round in 0..3 {
+        let (client, mut server) = a.connect(&b);
+        let client = OwnedFd::from(client);
+        fill(&client);
+        overlay(&client).shutdown(Shutdown::Both).expect("a connection");
+        // The node answers after it has noticed that.
+        (0..3).for_each(|_| assert!(overlay(&client).outq().is_ok_and(|bytes| bytes > 1)));
+        server.write_all(b"late").expect("room");
+        let until = Instant::now() + Duration::from_secs(20);
+        while overlay(&client).take_error().expect("a socket") != Some(Errno::CONNRESET) {
+            assert!(Instant::now() < until, "nothing is told in round {round}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let read = server.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        assert_eq!(read, Err(std::io::ErrorKind::ConnectionReset), "in round {round}");
+    }
+}
+
 /// Linux counts the end of a direction as a byte that waits for its acknowledgement.
 #[test]
 fn the_end_of_a_direction_counts_until_it_is_acknowledged() {
