@@ -185,12 +185,12 @@ impl Program {
     }
 
     fn relay(self: &Arc<Self>, stream: &Stream, own: &UnixStream, number: u64) -> Outcome {
-        let (has_peer_ended, is_broken) = (AtomicBool::new(false), AtomicBool::new(false));
+        let [has_peer_ended, is_broken, is_unread] = [(); 3].map(|()| AtomicBool::new(false));
         thread::scope(|scope| {
             let waiting = thread::Builder::new().spawn_scoped(scope, move || self.watch(number));
             let watcher = waiting.inspect_err(|_| self.end_process(number, own))?;
             let receiving = thread::Builder::new().spawn_scoped(scope, || {
-                let received = receive(stream, own, &has_peer_ended);
+                let received = receive(stream, own, &has_peer_ended, &is_unread);
                 if received.is_err() {
                     is_broken.store(true, Ordering::SeqCst);
                     // Before the end of its stdin, which would look like the regular end.
@@ -200,16 +200,19 @@ impl Program {
                 received
             });
             let receiver = receiving.inspect_err(|_| self.end_process(number, own))?;
-            let sent = send(stream, own, &has_peer_ended).and_then(|()| match self.lock().is_cut {
-                true => Err(ending()),
-                false => stream::finish_sending(stream),
-            });
+            let sent =
+                send(stream, own, &has_peer_ended, &is_unread).and_then(|()| match self.lock().is_cut {
+                    true => Err(ending()),
+                    // An end before the reset would look as if the program had read everything.
+                    false if is_unread.load(Ordering::SeqCst) => Ok(()),
+                    false => stream::finish_sending(stream),
+                });
             if sent.is_err() {
                 self.end_process(number, own);
                 let _ = own.shutdown(Shutdown::Both);
             }
             watcher.join().expect("the watcher does not panic");
-            let finished = sent.and_then(|()| deliver(stream, &has_peer_ended));
+            let finished = sent.and_then(|()| deliver(stream, &has_peer_ended, &is_unread));
             // Ends a read that waits for a peer who has not finished, which the program has not waited for.
             let is_received = has_peer_ended.load(Ordering::SeqCst) || is_broken.load(Ordering::SeqCst);
             if !is_received {
@@ -218,6 +221,9 @@ impl Program {
             // Ends a write to a process that the program has left behind.
             let _ = own.shutdown(Shutdown::Both);
             let received = receiver.join().expect("the receiver does not panic");
+            if is_unread.load(Ordering::SeqCst) {
+                let _ = stream.give_up();
+            }
             // After the program's end, the state of what it has not read is not an error.
             finished.and(if is_received { received } else { Ok(()) })
         })
@@ -345,7 +351,12 @@ fn prepare(command: &mut Command, descriptors: Rlimit) {
 }
 
 /// Passes data of the peer on until its end, or until the program reads no more.
-fn receive(mut stream: &Stream, mut own: &UnixStream, has_peer_ended: &AtomicBool) -> Outcome {
+fn receive(
+    mut stream: &Stream,
+    mut own: &UnixStream,
+    has_peer_ended: &AtomicBool,
+    is_unread: &AtomicBool,
+) -> Outcome {
     let mut buffer = vec![0; BUFFER];
     loop {
         match stream.read(&mut buffer) {
@@ -356,7 +367,10 @@ fn receive(mut stream: &Stream, mut own: &UnixStream, has_peer_ended: &AtomicBoo
                 return Ok(());
             }
             // The program reads no more, but may still write. The peer has to wait, as on any socket.
-            Ok(count) if own.write_all(&buffer[..count]).is_err() => return Ok(()),
+            Ok(count) if own.write_all(&buffer[..count]).is_err() => {
+                is_unread.store(true, Ordering::SeqCst);
+                return Ok(());
+            }
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(stream::broken(stream, &error)),
@@ -365,7 +379,12 @@ fn receive(mut stream: &Stream, mut own: &UnixStream, has_peer_ended: &AtomicBoo
 }
 
 /// Passes the program's data on until it, and all that it has started, write no more.
-fn send(mut stream: &Stream, mut own: &UnixStream, has_peer_ended: &AtomicBool) -> Outcome {
+fn send(
+    mut stream: &Stream,
+    mut own: &UnixStream,
+    has_peer_ended: &AtomicBool,
+    is_unread: &AtomicBool,
+) -> Outcome {
     let mut buffer = vec![0; BUFFER];
     loop {
         match own.read(&mut buffer) {
@@ -382,15 +401,19 @@ fn send(mut stream: &Stream, mut own: &UnixStream, has_peer_ended: &AtomicBool) 
                 }
             }
             // The program has ended without reading everything.
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                is_unread.store(true, Ordering::SeqCst);
+                return Ok(());
+            }
             Err(error) => return Err(Failure::from(error)),
         }
     }
 }
 
 /// Waits until the peer has acknowledged everything.
-fn deliver(stream: &Stream, has_peer_ended: &AtomicBool) -> Outcome {
-    let delivered = match has_peer_ended.load(Ordering::SeqCst) {
+fn deliver(stream: &Stream, has_peer_ended: &AtomicBool, is_unread: &AtomicBool) -> Outcome {
+    let has_both_ended = has_peer_ended.load(Ordering::SeqCst) && !is_unread.load(Ordering::SeqCst);
+    let delivered = match has_both_ended {
         true => stream.wait_delivered(),
         false => stream.wait_acknowledged(DELIVERY),
     };

@@ -99,6 +99,29 @@ fn a_program_that_ends_first_ends_the_connection_and_its_data_arrives() {
 }
 
 #[test]
+fn a_program_that_leaves_data_unread_resets_its_peer() {
+    let lab = Lab::new();
+    let network = network_of(&lab, &["alpha", "beta"]);
+    for (is_shared, has_ended) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut command = lab.node_in(&network, "alpha", &["listen", "0"]);
+        if is_shared {
+            command.env_remove("PEERSOCK_OWN_NODE").env("PEERSOCK_PERSIST", "0");
+        }
+        let Listening { target, running } =
+            listen_with(&lab, command, &[], "read line; head -c 300000 /dev/zero; sleep 0.2");
+        let mut dialing = dial(&lab, &network, "beta", &target);
+        dialing.send(b"read\nand not read");
+        let dialed = match has_ended {
+            true => dialing.finish(),
+            false => dialing.wait_for_end(),
+        };
+        assert_eq!(dialed.stdout.len(), 300_000, "shared: {is_shared}, ended: {has_ended}");
+        dialed.failure(1, &["the connection broke"]);
+        running.wait_for_end().success();
+    }
+}
+
+#[test]
 fn a_program_sees_the_end_of_stdin_and_still_writes() {
     let lab = Lab::new();
     let network = network_of(&lab, &["alpha", "beta"]);

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 use peersock_fd::option_table::{self, Repeat, Row};
-use peersock_fd::{Client, Errno, Identity, Kind, Shutdown, Socket, SocketFlags, inherit_status};
+use peersock_fd::{Client, Errno, Identity, Kind, Shutdown, Socket, SocketFlags, Which, inherit_status};
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
@@ -69,18 +69,22 @@ fn unused_socket((domain, kind, protocol): (c_int, c_int, c_int)) -> Option<Owne
 /// Returns true if a non-blocking connect of an overlay stream has failed. An AF_UNIX socket cannot try
 /// again.
 pub fn has_failed(socket: &Socket<'_>) -> bool {
-    socket.kind() == Kind::Stream
-        && rustix::net::getpeername(socket.fd()).is_ok()
+    has_no_connection(socket)
         && socket.events(PollFlags::empty()).is_ok_and(|events| events.contains(PollFlags::HUP))
-        && socket.peer_addr() == Err(Errno::NOTCONN)
 }
 
 /// Returns true if connect(2) of an overlay stream has failed with this error because its attempt has failed,
 /// even if the kernel does not know yet.
 pub fn ends_attempt(socket: &Socket<'_>, error: Errno) -> bool {
     !matches!(error, Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR)
-        && socket.kind() == Kind::Stream
+        && has_no_connection(socket)
+}
+
+/// Returns true if a stream that was opened is connected to the node, and the node has no connection for it.
+fn has_no_connection(socket: &Socket<'_>) -> bool {
+    socket.kind() == Kind::Stream
         && rustix::net::getpeername(socket.fd()).is_ok()
+        && matches!(socket.which(), Which::Opened(_))
         && socket.peer_addr() == Err(Errno::NOTCONN)
 }
 

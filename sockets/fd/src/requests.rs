@@ -180,6 +180,9 @@ pub enum Request {
     /// reply. So a child in another network namespace, where the node's name is not known, gets a connection
     /// through one of its parent's.
     Adopt,
+    /// Announces shutdown(2) of a connection's receiving direction. The descriptor that comes along lets the
+    /// node notice its closing, which looks like the end of both directions.
+    ShutDown(Which),
 }
 
 impl Request {

@@ -226,6 +226,10 @@ impl<'fd> Socket<'fd> {
                 Err(error) => return Err(error),
             }
         }
+        if is_stream && is_connected && how != rustix::net::Shutdown::Write {
+            // Without it, the end of both directions looks like closing.
+            let _ = self.introduce(Request::ShutDown(self.which()));
+        }
         rustix::net::shutdown(self.fd, how)
     }
 
@@ -301,7 +305,8 @@ impl<'fd> Socket<'fd> {
         let nothing = rustix::net::send(self.fd, &[], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         // This request also tells the node that a call fails because of the connection's end. A request for
         // the addresses does not, because any description of a socket makes it.
-        nothing == Err(Errno::PIPE) && self.unacknowledged().is_err()
+        nothing == Err(Errno::PIPE)
+            && (self.unacknowledged().is_err() || self.peer_addr() == Err(Errno::NOTCONN))
     }
 
     /// Returns the local address, as getsockname(2) does.
@@ -321,7 +326,10 @@ impl<'fd> Socket<'fd> {
     /// ENOTCONN, and ENETDOWN if the node has ended.
     pub fn peer_addr(&self) -> Result<SocketAddr, Errno> {
         match self.accepted() {
-            Ok(Some(accepted)) => Ok(accepted.peer),
+            // The kernel knows the address, but not that the connection has ended.
+            Ok(Some(accepted)) if !self.events(PollFlags::empty())?.contains(PollFlags::HUP) => {
+                Ok(accepted.peer)
+            }
             _ => self.addresses()?.1.ok_or(Errno::NOTCONN),
         }
     }

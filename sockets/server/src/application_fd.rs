@@ -132,10 +132,13 @@ fn find(wanted: &Names, Holder { process, launcher }: Holder) -> Option<OwnedFd>
 
 /// Searches the descriptors of one process, at most `left`.
 fn find_in(process: i32, wanted: &Names, left: &mut usize) -> Option<OwnedFd> {
-    sockets(process, left).find(|fd| {
-        // One end's name is the other end's peer.
-        names(fd.as_fd()).is_some_and(|names| (&names.peer, &names.own) == (&wanted.own, &wanted.peer))
-    })
+    sockets(process, left).find(|fd| is_other(wanted, fd.as_fd()))
+}
+
+/// Returns true if a descriptor is the other end of the socket that has these names.
+pub(crate) fn is_other(names_of_one: &Names, fd: BorrowedFd<'_>) -> bool {
+    // One end's name is the other end's peer.
+    names(fd).is_some_and(|names| (&names.peer, &names.own) == (&names_of_one.own, &names_of_one.peer))
 }
 
 /// Ends pending calls of a process on the unconnected sockets of a dead node, because neither connections nor

@@ -229,6 +229,7 @@ impl ServerState {
                 self.adopt(fd);
                 None
             }
+            Request::ShutDown(which) => done(self.watch_shut_down(which, fd)),
         }
     }
 
@@ -261,7 +262,7 @@ impl ServerState {
                 Which::Opened(socket) => socket.family,
                 Which::Accepted(_) => peersock_fd::Family::of(stream.connection.local_addr().ip()),
             };
-            let (local, peer) = (stream.connection.local_addr(), stream.connection.peer_addr().ok());
+            let (local, peer) = (stream.connection.local_addr(), stream.peer_addr());
             return Reply::Addresses(
                 self.context.shown(family, local),
                 peer.map(|peer| self.context.shown(family, peer)),

@@ -114,6 +114,7 @@ impl Server {
 
     pub(crate) fn begin_drain(&self, unclosed: Unclosed) {
         let mut state = self.lock();
+        state.forget_closed();
         state.draining = Some(unclosed);
         state.note_closing();
         for entry in state.entries.values_mut() {

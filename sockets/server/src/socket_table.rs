@@ -174,4 +174,12 @@ impl Sockets {
             },
         }
     }
+
+    /// Returns the same for a socket that was opened or accepted.
+    pub(crate) fn stream_of(&self, id: SocketId) -> Option<Key> {
+        match self.phase(id) {
+            Some(Phase::Connected(key)) => Some(key),
+            _ => self.accepted.get(&id).copied(),
+        }
+    }
 }

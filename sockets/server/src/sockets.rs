@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock::attach::{EventFlags, NodeHandle};
 use peersock_fd::{Errno, Family, Name, SocketId, name_of};
@@ -13,6 +13,7 @@ use crate::application_fd;
 use crate::private_name::PrivateName;
 use crate::socket_table::{Opened, Phase};
 use crate::state::{Entry, ServerState};
+use crate::wakers::Readiness;
 
 /// Maximum age of the list of name holders when closed sockets are searched to save memory.
 const SWEEP_LIST_MAX_AGE: Duration = Duration::from_secs(1);
@@ -155,11 +156,23 @@ impl ServerState {
                     self.note_closed(id);
                 }
             }
+            for (key, entry) in &mut self.entries {
+                if let Entry::Stream(stream) = entry {
+                    stream.forget_watch();
+                    self.context.set_timer(Instant::now(), *key);
+                }
+            }
         }
         any
     }
 
     fn note_closed(&mut self, id: SocketId) {
+        if let Some(key) = self.sockets.stream_of(id)
+            && let Some(Entry::Stream(stream)) = self.entries.get_mut(&key)
+            && stream.note_closed()
+        {
+            self.handle(key, Readiness::default());
+        }
         let Some(opened) = self.sockets.get_mut(id) else { return };
         match opened.phase {
             Phase::Fresh | Phase::Listening(_) | Phase::Datagrams(_) => {

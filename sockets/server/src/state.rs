@@ -171,6 +171,13 @@ impl ServerState {
 
     /// Handles one entry. Entries removed here are closed.
     pub(crate) fn handle(&mut self, key: Key, readiness: Readiness) {
+        if readiness.hung_up
+            && let Some(Entry::Stream(stream)) = self.entries.get(&key)
+            && stream.watch().is_some()
+        {
+            // If this is its closing, the report has come before.
+            self.forget_closed();
+        }
         match self.entries.get_mut(&key) {
             None => {
                 if let Some(owner) = self.context.ends.owner(key) {
@@ -206,7 +213,7 @@ impl ServerState {
                     self.context.rewatch(fd, key, events);
                 }
                 // An open stream must not look as if the application had sent everything.
-                let stays = || is_reset_if_open(&self.draining, stream) && !stream.is_closed();
+                let stays = || is_reset_if_open(&self.draining, stream) && !stream.has_hung_up();
                 match outcome {
                     Outcome::Waits => {}
                     Outcome::Taken if stays() => {}

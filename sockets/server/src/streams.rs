@@ -1,9 +1,10 @@
 //! The streams of a server: lookup for requests, undelivered data, and records of ended ones.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Reply, SocketId, Which};
+use peersock_fd::{Errno, Reply, SocketId, Which};
 use peersock_stack::Flow;
 
 use crate::Unclosed;
@@ -23,6 +24,9 @@ impl ServerState {
         if let Some(until) = stream.delivering_until() {
             self.context.clear_timer(until, key);
         }
+        if let Some(watch) = stream.watch() {
+            self.context.closings.unwatch(watch);
+        }
         let is_draining = self.draining.is_some();
         if stream.broken().is_some() && self.context.resets.launcher().is_some() {
             // A copy of the descriptor may stay open until the launcher has answered.
@@ -41,6 +45,25 @@ impl ServerState {
             }
             None => {}
         }
+    }
+
+    /// Watches the closing of a descriptor whose receiving direction is about to be shut down.
+    pub(crate) fn watch_shut_down(&mut self, which: Which, fd: Option<OwnedFd>) -> Result<(), Errno> {
+        let fd = fd.ok_or(Errno::BADF)?;
+        let Self { context, entries, sockets, .. } = self;
+        let key = sockets.stream(which).ok_or(Errno::NOTCONN)?;
+        let Some(Entry::Stream(stream)) = entries.get_mut(&key) else { return Err(Errno::NOTCONN) };
+        if !stream.is_of(fd.as_fd()) {
+            return Err(Errno::INVAL);
+        }
+        // SO_LINGER of zero: both ends are a reset.
+        if stream.watch().is_none()
+            && !stream.options.resets_on_close()
+            && let Some(watch) = context.closings.watch(id(which), fd.as_fd())
+        {
+            stream.note_watched(watch);
+        }
+        Ok(())
     }
 
     /// Records the cause of a stream's end, and its losses.
@@ -106,6 +129,7 @@ impl ServerState {
         if self.lingering.is_empty() {
             return;
         }
+        self.forget_closed();
         let now = Instant::now();
         let Self { lingering, entries, sockets, endings, .. } = self;
         let is_closed = |which| match entries.get(&sockets.stream(which)?)? {

@@ -4,7 +4,7 @@ mod to_application;
 mod to_peer;
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
@@ -22,7 +22,8 @@ use super::connection_errors::{Ending, When};
 use super::options::Options;
 use super::outbox::Outbox;
 use super::wakers::{self, Readiness};
-use crate::application_fd::Holder;
+use crate::application_fd::{self, Holder};
+use crate::closings::Watch;
 use crate::process;
 use crate::resets::Resets;
 use crate::usage::Moved;
@@ -88,9 +89,13 @@ pub(super) struct Stream {
     ended: bool,
     /// Set during a drain: exactly the bytes written before its start are taken.
     draining: bool,
-    /// Set once the application has closed its descriptor. After the peer's end, it may also have shut down
-    /// its direction, which looks the same.
+    /// Set once the application has closed its descriptor. It may also have shut down both directions, or its
+    /// own after the peer's end, which looks the same unless the closing is watched.
     hung_up: bool,
+    closing: Closing,
+    /// Once the application has shut down both directions, and its closing is watched: number of bytes that
+    /// had come for it and were not passed on.
+    shut_down_with: Option<usize>,
     /// Deadline of the wait for the last acknowledgement, once both directions have ended.
     delivering_until: Option<Instant>,
     /// Set if the application closed the descriptor with unread data.
@@ -116,6 +121,18 @@ pub(super) struct Stream {
     was_shown: bool,
     /// Set once it broke: time of the next check for acceptance, and whether that is the last.
     accept_look: Option<(Instant, bool)>,
+}
+
+/// Knowledge of the closing of the application's descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    /// It is taken from the hang-up.
+    Unwatched,
+    /// The kernel will report it. Until then a hang-up is the end of both directions.
+    Watched(Watch),
+    /// It was reported, and takes place.
+    Reported,
+    Done,
 }
 
 /// One direction.
@@ -187,6 +204,8 @@ impl Stream {
             ended: false,
             draining: false,
             hung_up: false,
+            closing: Closing::Unwatched,
+            shut_down_with: None,
             delivering_until: None,
             left_unread: false,
             to_peer: Way::Open,
@@ -300,7 +319,7 @@ impl Stream {
         self.is_told_of_known_room |= readiness.writable && self.writable;
         self.writable |= readiness.writable;
         self.ended |= readiness.ended;
-        self.hung_up |= readiness.hung_up;
+        self.look_at_closing(readiness.hung_up);
         if readiness.urgent {
             self.unix.note_urgent();
         }
@@ -308,6 +327,7 @@ impl Stream {
         let mut last = (Progress::More, Progress::More);
         for _ in 0..ROUNDS_PER_TURN {
             self.look_for_errors();
+            self.look_for_late_data();
             // Data that arrived before the connection broke is still delivered.
             let to_peer = if self.broken.is_some() { self.discard(buf) } else { self.pump_out(buf, unsent) };
             let to_application = if self.hung_up { Progress::Blocked } else { self.pump_in() };
@@ -347,12 +367,12 @@ impl Stream {
                     false => Outcome::Taken,
                 }
             }
-            _ if self.holds_end => Outcome::WaitsForDelivery,
+            _ if self.holds_end || self.closing == Closing::Reported => Outcome::WaitsForDelivery,
             _ => {
                 if self.to_application == Way::Ended {
-                    // Only a reset can arrive, which the application must see at its next write.
+                    // A reset may arrive, which the application must see at its next write, or late data.
                     self.connection.waiters().register(Interest::Read, &self.waker);
-                    if self.connection.flow().readiness().contains(Ready::ERROR) {
+                    if self.connection.flow().readiness().contains(Ready::ERROR) || self.has_late_data() {
                         return Outcome::HasMore;
                     }
                 }
@@ -361,12 +381,81 @@ impl Stream {
         }
     }
 
+    /// Watches the closing of the application's descriptor.
+    pub(super) fn note_watched(&mut self, watch: Watch) {
+        if !self.hung_up {
+            self.closing = Closing::Watched(watch);
+        }
+    }
+
+    /// Returns the watch of its closing.
+    pub(super) fn watch(&self) -> Option<Watch> {
+        if let Closing::Watched(watch) = self.closing { Some(watch) } else { None }
+    }
+
+    /// Notes that the watched descriptor was closed. Returns false if it was not watched.
+    pub(super) fn note_closed(&mut self) -> bool {
+        let is_watched = self.watch().is_some();
+        if is_watched {
+            self.closing = Closing::Reported;
+        }
+        is_watched
+    }
+
+    /// Notes that the kernel has lost reports: from now on a hang-up is taken for the closing.
+    pub(super) fn forget_watch(&mut self) {
+        if self.watch().is_some() {
+            (self.closing, self.hung_up) = (Closing::Unwatched, self.has_hung_up());
+        }
+    }
+
+    /// Returns true if a descriptor is the application's.
+    pub(super) fn is_of(&self, fd: BorrowedFd<'_>) -> bool {
+        application_fd::names(self.unix.as_fd()).is_some_and(|names| application_fd::is_other(&names, fd))
+    }
+
+    /// Takes a hang-up for the closing of the descriptor, unless that is watched.
+    fn look_at_closing(&mut self, has_hung_up: bool) {
+        match self.closing {
+            Closing::Unwatched => self.hung_up |= has_hung_up,
+            Closing::Watched(_) if has_hung_up && self.shut_down_with.is_none() => self.note_shut_down(),
+            Closing::Watched(_) => {}
+            // The report comes before the kernel discards unread data, and tells this end of it.
+            Closing::Reported if self.has_unread_by_application() || !self.has_hung_up() => {}
+            Closing::Reported => (self.closing, self.hung_up, self.ended) = (Closing::Done, true, true),
+            Closing::Done => {}
+        }
+    }
+
+    fn note_shut_down(&mut self) {
+        self.to_application = Way::Ended;
+        self.shut_down_with = Some(self.connection.flow().readable());
+        if self.to_peer == Way::Ended {
+            // An error means that the connection has ended.
+            let _ = self.connection.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Resets the connection if data comes after the end of both directions, as Linux does. Once this end is
+    /// on its way, the connection does that itself.
+    fn look_for_late_data(&mut self) {
+        if self.broken.is_none() && self.has_late_data() {
+            self.connection.flow().set_reset_on_close(true);
+            self.note_break(Errno::CONNRESET);
+        }
+    }
+
+    fn has_late_data(&self) -> bool {
+        let is_more = |unread| self.connection.flow().readable() > unread;
+        self.to_peer == Way::Open && self.shut_down_with.is_some_and(is_more)
+    }
+
     /// Waits until the peer, which has ended its direction, has acknowledged the written data and the end.
     /// Until then the application, which may have shut down its direction only, can ask for the delivery
     /// (SIOCOUTQ, SO_ERROR).
     fn await_delivery(&mut self) -> Outcome {
         let may_be_open = self.to_application == Way::Ended && !self.connection.flow().is_reset_on_close();
-        if !may_be_open || self.draining || self.left_unread {
+        if !may_be_open || self.draining || self.left_unread || self.closing == Closing::Done {
             return Outcome::Ended;
         }
         let now = Instant::now();
@@ -474,13 +563,14 @@ impl Stream {
         if self.hung_up {
             return Some(broken);
         }
-        let is_told = if self.to_application == Way::Open || broken.lost.is_some() {
-            resets.show(self.unix.as_fd(), self.holder, self.origin.id())
-        } else {
-            // An application that has seen an orderly end, and lost nothing, gets no other.
-            self.unix.end_in_order();
-            false
-        };
+        let is_told =
+            if self.to_application == Way::Open || self.shut_down_with.is_some() || broken.lost.is_some() {
+                resets.show(self.unix.as_fd(), self.holder, self.origin.id())
+            } else {
+                // An application that has seen an orderly end, and lost nothing, gets no other.
+                self.unix.end_in_order();
+                false
+            };
         broken.is_untold = !(is_told && broken.error == Errno::CONNRESET);
         Some(broken)
     }
@@ -519,6 +609,12 @@ impl Stream {
     /// Returns the error that has ended the connection; the application may still have data to read.
     pub(super) fn broken(&self) -> Option<Errno> {
         self.broken.map(|broken| broken.error)
+    }
+
+    /// Returns the peer's address, as getpeername(2) does; `None` once both directions have ended.
+    pub(super) fn peer_addr(&self) -> Option<SocketAddr> {
+        let has_ended = matches!(self.connection.flow().state(), State::Closed | State::TimeWait);
+        self.connection.peer_addr().ok().filter(|_| !has_ended)
     }
 
     /// Returns the number of bytes that the application wrote before the node's end began, and that the
@@ -569,6 +665,11 @@ impl Stream {
 
     /// Returns true if the application has closed its descriptor, as opposed to shutting down its direction.
     pub(super) fn is_closed(&self) -> bool {
+        self.hung_up || (self.closing == Closing::Unwatched && self.has_hung_up())
+    }
+
+    /// Returns true if the application has closed its descriptor or shut down both directions.
+    pub(super) fn has_hung_up(&self) -> bool {
         let has_hung_up = |events: PollFlags| events.contains(PollFlags::HUP);
         self.hung_up || events_of(self.unix.as_fd(), PollFlags::empty()).is_ok_and(has_hung_up)
     }

@@ -46,7 +46,8 @@ impl Stream {
             }
             Taken::End => {
                 self.to_peer = Way::Ended;
-                match self.connection.shutdown(Shutdown::Write) {
+                let how = if self.shut_down_with.is_some() { Shutdown::Both } else { Shutdown::Write };
+                match self.connection.shutdown(how) {
                     Err(error) if error.kind() != io::ErrorKind::NotConnected => self.break_by(&error),
                     _ => Progress::Blocked,
                 }

@@ -318,6 +318,34 @@ fn ends_attempt(world: &World, ip: Ipv6Addr) -> Result<String, Errno> {
 }
 
 #[test]
+pub(crate) fn closing_with_unread_data_is_a_reset_after_the_end_of_both_directions() {
+    let test = "closing_with_unread_data_is_a_reset_after_the_end_of_both_directions";
+    check(test, leaves_data_unread, &format!("the end, then {}", Errno::PIPE));
+}
+
+fn leaves_data_unread(world: &World, ip: Ipv6Addr) -> Result<String, Errno> {
+    let (listener, _) = listen(world, ip)?;
+    let (client, server) = connect(world, &listener)?;
+    send(&client, "unread")?;
+    let begun = Instant::now();
+    while rustix::io::ioctl_fionread(&server)? == 0 && begun.elapsed() < Duration::from_secs(10) {
+        sleep(Duration::from_micros(300));
+    }
+    world.shut(&server, Shutdown::Both)?;
+    let end = world.receive(&client)?;
+    drop(server);
+    loop {
+        match world.take_error(&client) {
+            Ok(()) if begun.elapsed() < Duration::from_secs(10) => sleep(Duration::from_micros(300)),
+            told => {
+                let told = told.map_or_else(|error| error.to_string(), |()| "nothing".into());
+                return Ok(format!("{}, then {told}", if end.is_empty() { "the end" } else { &end }));
+            }
+        }
+    }
+}
+
+#[test]
 pub(crate) fn a_listener_on_both_networks_accepts_from_both() {
     let test = "a_listener_on_both_networks_accepts_from_both";
     check(test, both_networks, "near, far, near and far datagrams, and back");

@@ -212,6 +212,175 @@ fn a_reset_that_comes_before_the_end_is_acknowledged_is_an_error() {
     assert!(resets_seen > 0, "no reset has come before the end");
 }
 
+/// The kernel shows a descriptor whose directions have both ended like a closed one.
+#[test]
+fn a_program_that_has_shut_down_both_directions_is_told_of_a_reset() {
+    let (a, b) = Served::pair();
+    for round in 0..4 {
+        let (client, server) = a.connect(&b);
+        let client = OwnedFd::from(client);
+        fill(&client);
+        let waiting = overlay(&client).unacknowledged().expect("a connection");
+        match round % 2 {
+            0 => overlay(&client).shutdown(Shutdown::Both).expect("a connection"),
+            _ => {
+                overlay(&client).shutdown(Shutdown::Write).expect("a connection");
+                overlay(&client).shutdown(Shutdown::Read).expect("a connection");
+            }
+        }
+        assert_eq!(overlay(&client).outq(), Ok(waiting + 1), "in round {round}");
+        if round < 2 {
+            drop(server);
+            assert!(matches!(told(&client), Some(Errno::CONNRESET | Errno::PIPE)), "in round {round}");
+        } else {
+            set_linger(&client, 1);
+            assert_eq!(close_and_ask(client).1, Err(Errno::TIMEDOUT), "in round {round}");
+        }
+    }
+}
+
+/// Closing resets the connection as long as data is unread, also if both directions have ended before.
+#[test]
+fn a_peer_that_ends_both_directions_before_it_closes_has_read_nothing() {
+    let (a, b) = Served::pair();
+    for round in 0..60 {
+        let (client, server) = a.connect(&b);
+        let (client, server) = (OwnedFd::from(client), OwnedFd::from(server));
+        rustix::io::write(&client, b"x").expect("room");
+        let until = Instant::now() + Duration::from_secs(20);
+        while rustix::io::ioctl_fionread(&server).expect("a socket") == 0 {
+            assert!(Instant::now() < until, "it arrives");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        match round % 3 {
+            0 => overlay(&server).shutdown(Shutdown::Both).expect("a connection"),
+            _ => {
+                let [first, second] = match round % 3 {
+                    1 => [Shutdown::Write, Shutdown::Read],
+                    _ => [Shutdown::Read, Shutdown::Write],
+                };
+                overlay(&server).shutdown(first).expect("a connection");
+                overlay(&server).shutdown(second).expect("a connection");
+            }
+        }
+        if round < 30 {
+            assert_eq!(rustix::io::read(&client, &mut [0; 1]), Ok(0), "in round {round}");
+        }
+        drop(server);
+        let error = loop {
+            if let Some(error) = overlay(&client).take_error().expect("a socket") {
+                break error;
+            }
+            assert!(Instant::now() < until, "nothing is told in round {round}");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert!(matches!(error, Errno::CONNRESET | Errno::PIPE), "{error:?} in round {round}");
+    }
+}
+
+/// The end of receiving is no end of sending: only a reset follows, never an end of the data.
+#[test]
+fn a_peer_that_reads_no_more_and_closes_with_data_unread_resets() {
+    let (a, b) = Served::pair();
+    for round in 0..100 {
+        let (mut client, server) = a.connect(&b);
+        let server = OwnedFd::from(server);
+        client.write_all(b"x").expect("room");
+        let until = Instant::now() + Duration::from_secs(20);
+        while rustix::io::ioctl_fionread(&server).expect("a socket") == 0 {
+            assert!(Instant::now() < until, "it arrives");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        overlay(&server).shutdown(Shutdown::Read).expect("a connection");
+        drop(server);
+        let read = client.read(&mut [0; 1]).map_err(|error| error.kind());
+        assert_eq!(read, Err(std::io::ErrorKind::ConnectionReset), "in round {round}");
+    }
+}
+
+/// As in Linux, a copy in another place keeps the connection, and what comes then resets it.
+#[test]
+fn a_program_that_has_shut_down_both_directions_has_a_connection_until_its_last_copy_is_closed() {
+    let (a, b) = Served::pair();
+    let (client, server) = a.connect(&b);
+    let (client, copy) = (OwnedFd::from(client.try_clone().expect("a copy")), OwnedFd::from(client));
+    overlay(&client).shutdown(Shutdown::Both).expect("a connection");
+    drop(client);
+    assert_eq!(told(&copy), None);
+    assert!(overlay(&copy).peer_addr().is_ok(), "the peer has not ended its direction");
+    assert_eq!(a.server.meter().usage().streams, 1);
+    (&server).write_all(b"late").expect("room");
+    let until = Instant::now() + Duration::from_secs(20);
+    while overlay(&copy).take_error().expect("a socket") != Some(Errno::CONNRESET) {
+        assert!(Instant::now() < until, "nothing is told");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (client, server) = a.connect(&b);
+    overlay(&client).shutdown(Shutdown::Both).expect("a connection");
+    drop(client);
+    while a.server.meter().usage().streams > 0 {
+        assert!(Instant::now() < until, "it is still there");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(server);
+}
+
+/// As in Linux, a connection has a peer as long as one direction is open.
+#[test]
+fn both_ends_have_a_peer_until_both_directions_have_ended() {
+    let (a, b) = Served::pair();
+    let until = Instant::now() + Duration::from_secs(20);
+    let wait = |fd: &OwnedFd| {
+        while overlay(fd).peer_addr() != Err(Errno::NOTCONN) {
+            assert!(Instant::now() < until, "it still has a peer");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for is_client_first in [true, false] {
+        let (client, server) = a.connect(&b);
+        let (client, server) = (OwnedFd::from(client), OwnedFd::from(server));
+        let (first, last) = if is_client_first { (&client, &server) } else { (&server, &client) };
+        overlay(first).shutdown(Shutdown::Write).expect("a connection");
+        assert_eq!(rustix::io::read(last, &mut [0; 1]), Ok(0));
+        assert!([first, last].iter().all(|fd| overlay(fd).peer_addr().is_ok()));
+        overlay(last).shutdown(Shutdown::Write).expect("a connection");
+        assert_eq!(rustix::io::read(first, &mut [0; 1]), Ok(0));
+        wait(first);
+        wait(last);
+        assert_eq!(overlay(first).shutdown(Shutdown::Both), Err(Errno::NOTCONN));
+        assert_eq!(overlay(last).shutdown(Shutdown::Write), Err(Errno::NOTCONN));
+        let (client, server) = a.connect(&b);
+        let (client, server) = (OwnedFd::from(client), OwnedFd::from(server));
+        let (first, last) = if is_client_first { (client, server) } else { (server, client) };
+        let value = [1i32.to_ne_bytes(), [0; 4]].concat();
+        set_bytes(&first, libc::SOL_SOCKET, libc::SO_LINGER, &value).expect("an option");
+        drop(first);
+        wait(&last);
+    }
+}
+
+/// As in Linux, data that comes after both ends resets the connection, although written data still waits.
+#[test]
+fn data_for_a_program_that_has_shut_down_both_directions_resets_at_once() {
+    let (a, b) = Served::pair();
+    for round in 0..3 {
+        let (client, mut server) = a.connect(&b);
+        let client = OwnedFd::from(client);
+        fill(&client);
+        overlay(&client).shutdown(Shutdown::Both).expect("a connection");
+        // The node answers after it has noticed that.
+        (0..3).for_each(|_| assert!(overlay(&client).outq().is_ok_and(|bytes| bytes > 1)));
+        server.write_all(b"late").expect("room");
+        let until = Instant::now() + Duration::from_secs(20);
+        while overlay(&client).take_error().expect("a socket") != Some(Errno::CONNRESET) {
+            assert!(Instant::now() < until, "nothing is told in round {round}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let read = server.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        assert_eq!(read, Err(std::io::ErrorKind::ConnectionReset), "in round {round}");
+    }
+}
+
 /// Linux counts the end of a direction as a byte that waits for its acknowledgement.
 #[test]
 fn the_end_of_a_direction_counts_until_it_is_acknowledged() {

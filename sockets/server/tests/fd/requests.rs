@@ -10,7 +10,8 @@ use crate::each_request::{
     a_connection_that_is_dissolved_may_connect_again, a_listener_on_both_networks_accepts_from_both,
     a_listener_that_is_shut_down_listens_again, a_listener_that_is_shut_down_refuses,
     a_new_process_is_served_wherever_signals_come, an_attempt_is_ended_wherever_signals_come,
-    an_error_is_kept_for_the_next_call, errors_of_datagrams_are_reported_once, options_are_what_was_set,
+    an_error_is_kept_for_the_next_call, closing_with_unread_data_is_a_reset_after_the_end_of_both_directions,
+    errors_of_datagrams_are_reported_once, options_are_what_was_set,
     questions_are_answered_wherever_signals_come, raw_packets_come_wherever_signals_come,
     what_is_asked_of_one_datagram_arrives,
 };
@@ -73,6 +74,7 @@ requests! {
     AbortConnecting: an_attempt_is_ended_wherever_signals_come;
     End: a_listener_that_is_shut_down_listens_again;
     Adopt: a_child_of_another_network_asks_through_its_parent;
+    ShutDown: closing_with_unread_data_is_a_reset_after_the_end_of_both_directions;
 }
 
 /// Limit of rounds of a test until each of its requests was sent.
