@@ -9,6 +9,8 @@ use peersock_sim::managed::{Fleet, Managed};
 /// Number of members.
 const MEMBERS: usize = 12;
 
+const SECOND: Duration = Duration::from_secs(1);
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
@@ -19,6 +21,9 @@ fn a_managed_network_holds_every_promise() {
     let report = Managed { acts: 1, ..Managed::new(seed, MEMBERS) }.run();
     assert_eq!(report.violation, None, "again: PEERSOCK_SIM_SEED={seed}");
     assert!(report.accepted > 1000 && report.certificates > 30 && report.addresses > MEMBERS, "{report:?}");
+    let (median, late) = report.removals;
+    assert!(median <= SECOND && late <= 5 * SECOND, "removals take {median:?} and {late:?}");
+    assert!(report.pings > 1000, "{} pings between others", report.pings);
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub(super) struct Asking {
     doubted: Option<NodeId>,
     /// Last node of the network that was met because it may be a member.
     met: Option<PeerKey>,
+    /// Number of nodes that are met at once if they are found before the next question.
+    left_to_meet: usize,
     /// Time of the join, or when the network's key became known.
     begun: Option<Instant>,
 }
@@ -78,6 +80,11 @@ struct Open {
 impl Open {
     fn new(question: Option<Vec<u8>>, id: u32, next: Instant) -> Self {
         Self { question, id, asked: None, since: next, next, tries: 0 }
+    }
+
+    /// Returns true if it is due, and nobody could be asked.
+    fn waits(&self, now: Instant) -> bool {
+        self.asked.is_none() && self.since <= now
     }
 }
 
@@ -390,8 +397,8 @@ impl Endpoint {
             return;
         }
         let Some(joined) = self.networks.get_mut(&network) else { return };
-        let waits = |open: &&mut Open| open.asked.is_none() && open.since <= now;
-        joined.asking.open.values_mut().filter(waits).for_each(|open| open.next = now);
+        let waiting = joined.asking.open.values_mut().filter(|open| open.waits(now));
+        waiting.for_each(|open| open.next = now);
         self.arm_asking(now, network);
     }
 
@@ -468,9 +475,20 @@ impl Endpoint {
         idle.rotate_left(next);
         idle.truncate(MEET_AT_ONCE);
         joined.asking.met = idle.last().copied();
+        joined.asking.left_to_meet = MEET_AT_ONCE - idle.len();
         for key in idle {
             self.link(now, key, |link, cx| link.attempt(cx, reason));
         }
+    }
+
+    /// Returns true if a node that was just found is to be met, because a question waits for somebody to ask.
+    /// Only a session shows the node's name. Few nodes are met before the question is repeated.
+    pub(super) fn is_to_meet(&mut self, now: Instant, network: NetworkIndex) -> bool {
+        let Some(joined) = self.networks.get_mut(&network) else { return false };
+        let asking = &mut joined.asking;
+        let is_to_meet = asking.left_to_meet > 0 && asking.open.values().any(|open| open.waits(now));
+        asking.left_to_meet -= usize::from(is_to_meet);
+        is_to_meet
     }
 
     /// Returns a random number from 0 to 1.

@@ -13,6 +13,9 @@ use crate::net::{Net, UNIX_TIME};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// First byte of an initiation.
+const INITIATION: u8 = 0xD1;
+
 fn name(text: &str) -> MemberName {
     text.parse().expect("a name")
 }
@@ -100,6 +103,46 @@ fn a_label_is_found_at_the_machine_without_any_controller() {
     net.run(SECOND);
     assert_eq!(net.received(web), [b"found".to_vec()]);
     assert!(net.received(0).iter().all(|text| text != b"found"));
+}
+
+/// Number of initiations that a node has sent until now.
+fn initiations(net: &Net, node: usize) -> usize {
+    let own = net.nodes[node].socket;
+    net.sent.iter().filter(|sent| sent.from == own && sent.bytes.first() == Some(&INITIATION)).count()
+}
+
+/// Only a session shows a member's name. The question for it comes before the first node is found, at the same
+/// time, and later.
+#[test]
+fn a_member_is_found_by_name_at_once_without_any_controller() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[1, 2]);
+    for program in 11..31 {
+        let own = add(&mut net, &authority, 1, program, None);
+        net.run(SECOND / 1000 * u32::from(program - 11));
+        let at = network(&net, own);
+        assert!(net.nodes[own].endpoint.find_name(net.now, at, "node-2"));
+        let took = net.wait(6 * SECOND, |net| !named(net, own, "node-2").is_empty());
+        assert!(took < SECOND / 10, "{took:?} of program {program}");
+    }
+}
+
+#[test]
+fn a_name_that_nobody_has_leads_to_few_handshakes_at_a_time() {
+    let authority = Authority::new();
+    let identities: Vec<u8> = (20..60).collect();
+    let mut net = members(&authority, &identities);
+    let own = add(&mut net, &authority, 20, 11, None);
+    let at = network(&net, own);
+    assert!(net.nodes[own].endpoint.find_name(net.now, at, "nobody"));
+    net.run(SECOND / 2 - SECOND / 100);
+    // Also to its machine's node.
+    let sent = initiations(&net, own);
+    assert!((8..=10).contains(&sent), "{sent} initiations");
+    // The last one has its turn before the question ends.
+    assert!(net.nodes[own].endpoint.find_name(net.now, at, "node-59"));
+    let took = net.wait(5 * SECOND, |net| !named(net, own, "node-59").is_empty());
+    assert!(took < 3 * SECOND, "{took:?}");
 }
 
 #[test]

@@ -30,6 +30,10 @@ const PER_SITE: usize = 10;
 /// First byte of the packets of programs.
 const PACKET: u8 = 0x60;
 
+/// Second byte of a packet that is answered, and of the answer. The time of sending follows in both.
+const PING: u8 = 8;
+const PONG: u8 = 9;
+
 /// One machine, with what survives a restart of its node.
 pub(super) struct Machine {
     pub(super) identity: Arc<Identity>,
@@ -134,6 +138,8 @@ pub(super) struct Field {
     pub(super) machines: Vec<Machine>,
     pub(super) faults: Faults,
     pub(super) arrived: Vec<Arrival>,
+    /// Round trip times of the pings that were answered.
+    pub(super) pings: Vec<Duration>,
     pub(super) asked: Vec<Asked>,
     /// Machines to which a controller has answered that they are no members any more.
     pub(super) removed: Vec<usize>,
@@ -154,6 +160,7 @@ impl Field {
             machines: Vec::new(),
             faults: Faults { loss: 0.002, ..Faults::default() },
             arrived: Vec::new(),
+            pings: Vec::new(),
             asked: Vec::new(),
             removed: Vec::new(),
             sent: 0,
@@ -278,6 +285,22 @@ impl Field {
         self.drain(from);
     }
 
+    /// Sends a packet of a program that the other machine answers. Without a session it is lost.
+    pub(super) fn ping(&mut self, from: usize, to: usize) {
+        let (node, micros) = (self.machines[to].id(), self.now.as_micros() as u64);
+        self.say(from, &node, &[&[PACKET, PING][..], &micros.to_be_bytes()].concat());
+    }
+
+    /// Answers a ping, or notes the answer.
+    fn on_ping(&mut self, at: usize, from: &NodeId, packet: &[u8]) {
+        let Ok([_, kind, sent @ ..]) = <[u8; 10]>::try_from(packet) else { return };
+        match kind {
+            PING => self.say(at, from, &[&[PACKET, PONG][..], &sent].concat()),
+            PONG => self.pings.push(self.now.saturating_sub(Duration::from_micros(u64::from_be_bytes(sent)))),
+            _ => {}
+        }
+    }
+
     /// Sends packets of a program to some peers with a session, whoever refuses them.
     pub(super) fn intrude(&mut self, from: usize) {
         for node in self.some_peers(from) {
@@ -363,7 +386,9 @@ impl Field {
         if let Some((session, packet)) = peersock_testnet::receive(endpoint, now, meta, bytes)
             && packet.first() == Some(&PACKET)
         {
-            self.arrived.push(Arrival { at: to, from: *session.peer().id() });
+            let from = *session.peer().id();
+            self.arrived.push(Arrival { at: to, from });
+            self.on_ping(to, &from, &packet);
         }
         self.drain(to);
     }

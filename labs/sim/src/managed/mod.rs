@@ -8,8 +8,9 @@
 //! An oracle knows what people have decided and what honest controllers have signed. It follows removals
 //! along the sessions between machines, and never asks an endpoint or a controller what it knows. A removed
 //! node's packets must not be accepted 5 s after a session with somebody who must know, nor a while after the
-//! end of the last certificate. No two nodes have certificates with one address at a time. No certificate of
-//! a member ends, and after all faults everybody is back in bounded time.
+//! end of the last certificate. A removal delays no packets between others. No two nodes have certificates
+//! with one address at a time. No certificate of a member ends, and after all faults everybody is back in
+//! bounded time.
 //!
 //! [`Fleet`] is for 10,000 members: real controllers, and of the members only the times at which they ask.
 
@@ -65,6 +66,8 @@ pub struct ManagedReport {
     pub back: Duration,
     /// Median and 99th percentile of the times that removals took without faults.
     pub removals: (Duration, Duration),
+    /// Pings between others that were answered before, during and after these removals.
+    pub pings: usize,
 }
 
 impl Managed {
@@ -102,6 +105,7 @@ impl Managed {
             addresses: story.oracle.addresses(),
             back,
             removals: (delay(50), delay(99)),
+            pings: story.pings,
         }
     }
 }

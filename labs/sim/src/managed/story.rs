@@ -33,6 +33,17 @@ const GRACE: Duration = BACK;
 /// Number of other members with which each one talks.
 const FRIENDS: usize = 2;
 
+/// Most time that a removal adds to the round trips between others, of which at most one in 100 takes longer.
+const PINGS_SLOWER: Duration = Duration::from_millis(50);
+
+/// Pairs of machines whose round trips are measured, and the number of their pings before a removal and after
+/// everybody knows of it.
+const PAIRS: usize = 10;
+const PINGS: usize = 40;
+
+/// Interval of the pings.
+const PING_INTERVAL: Duration = Duration::from_millis(50);
+
 pub(super) struct Story {
     pub(super) field: Field,
     pub(super) oracle: Oracle,
@@ -47,6 +58,8 @@ pub(super) struct Story {
     pub(super) folder: tempfile::TempDir,
     /// Times for which removals took to reach the machines that could hear of them, without faults.
     pub(super) delays: Vec<Duration>,
+    /// Number of pings that were answered around these removals.
+    pub(super) pings: usize,
     /// True while members are to have certificates that count.
     pub(super) is_covered: bool,
     friends: BTreeMap<usize, Vec<usize>>,
@@ -76,6 +89,7 @@ impl Story {
             words,
             folder,
             delays: Vec::new(),
+            pings: 0,
             is_covered: true,
             friends: BTreeMap::new(),
             due: BTreeMap::new(),
@@ -392,10 +406,17 @@ impl Story {
         }
     }
 
-    /// Removes a member where there are no faults, and measures how long it takes to everybody in reach.
+    /// Removes a member where there are no faults, and measures how long it takes to everybody in reach, and
+    /// whether others' packets wait meanwhile.
     pub(super) fn measure_removal(&mut self) -> Result<(), Violation> {
         let number = self.pick_known(self.used);
         let node = self.field.machines[number].id();
+        let pairs = self.pairs_without(number);
+        self.field.pings.clear();
+        for _ in 0..PINGS {
+            self.ping(&pairs)?;
+        }
+        let before = self.slow_ping(PINGS * pairs.len())?;
         let serial = self.oracle.serial(&node).expect("a member has a certificate");
         let mut reach = self.in_reach(self.offices[self.used].machine);
         reach.remove(&number);
@@ -406,16 +427,60 @@ impl Story {
             let known = machine.endpoint.as_ref().and_then(|one| one.membership(machine.index()));
             known.is_none_or(|known| known.revocations().covers(&node, serial))
         };
-        for _ in 0..300 {
-            self.run(SECOND / 20)?;
+        for round in 1..=300 {
+            self.ping(&pairs)?;
             let (informed, left) = reach.into_iter().partition::<BTreeSet<usize>, _>(|one| knows(self, one));
             self.delays.extend(informed.iter().map(|_| self.field.now - began));
             reach = left;
             if reach.is_empty() {
-                return Ok(());
+                for _ in 0..PINGS {
+                    self.ping(&pairs)?;
+                }
+                let after = self.slow_ping((round + PINGS) * pairs.len())?;
+                return match after.saturating_sub(before) {
+                    slower if slower > PINGS_SLOWER => violation(
+                        &self.field,
+                        format_args!(
+                            "the removal of {node:?} delays others' pings from {before:?} to {after:?}"
+                        ),
+                    ),
+                    _ => Ok(()),
+                };
             }
         }
         violation(&self.field, format_args!("{reach:?} do not know of the removal of {node:?} after 15 s"))
+    }
+
+    /// Returns pairs of members without this one that have a session with each other.
+    fn pairs_without(&self, number: usize) -> Vec<(usize, usize)> {
+        let others = self.served().into_iter().filter(|one| *one != number);
+        let by_id: BTreeMap<NodeId, usize> = others.map(|one| (self.field.machines[one].id(), one)).collect();
+        let of_one = |one: usize| near(&self.field, one, &by_id).into_iter().map(move |other| (one, other));
+        let pairs = by_id.values().flat_map(|one| of_one(*one)).filter(|(one, other)| one < other);
+        pairs.take(PAIRS).collect()
+    }
+
+    /// Lets each of these pairs ping once, and time pass until the next ping.
+    fn ping(&mut self, pairs: &[(usize, usize)]) -> Result<(), Violation> {
+        for (from, to) in pairs {
+            self.field.ping(*from, *to);
+        }
+        self.run(PING_INTERVAL)
+    }
+
+    /// Waits for the answers to this number of pings, and returns the time that at most one in 100 exceeds.
+    fn slow_ping(&mut self, sent: usize) -> Result<Duration, Violation> {
+        self.run(SECOND / 4)?;
+        let mut times = std::mem::take(&mut self.field.pings);
+        // Four of 1,000 are lost by chance, on average.
+        if times.len() + sent / 100 + 4 < sent {
+            let answered = times.len();
+            return violation(&self.field, format_args!("{answered} of {sent} pings are answered"));
+        }
+        self.pings += times.len();
+        times.sort_unstable();
+        let late = (times.len() * 99).div_ceil(100).saturating_sub(1);
+        Ok(times.get(late).copied().unwrap_or_default())
     }
 
     /// Returns the honest machines that are connected with one, over any number of others.
