@@ -19,7 +19,7 @@ use crate::memory::{MARGIN, Memory, News, unsettled_until};
 use crate::pending::SourceLimits;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, Write};
-use crate::{delegation, heard};
+use crate::{delegation, heard, log};
 
 /// Time for which a store that was restored from a backup waits for heads of members before it renews their
 /// certificates: a quarter of the shortest time for which they go on without a controller.
@@ -593,7 +593,7 @@ impl Controller {
 
     fn flush_all(&mut self, now: UnixTime) -> Result<(), StoreError> {
         self.notice()?;
-        let (dirty, waiting) = {
+        let (dirty, waiting, second_runs) = {
             let memory = self.memory();
             let dirty: Vec<(NodeId, Member)> = memory
                 .dirty
@@ -602,7 +602,7 @@ impl Controller {
                 .collect();
             let waiting: Vec<_> =
                 memory.pending.iter().map(|(node, waiting)| (*node, waiting.last)).collect();
-            (dirty, waiting)
+            (dirty, waiting, memory.unlogged_runs.clone())
         };
         let has_leapt = now < self.flushed || now.since(self.flushed) >= FORGET_INTERVAL;
         if has_leapt {
@@ -620,6 +620,9 @@ impl Controller {
         };
         self.write(|write, hints| {
             write_notes(write, &dirty)?;
+            for (node, run) in &second_runs {
+                log::write_second_run(write, node, run)?;
+            }
             for (node, last) in &waiting {
                 write.run(
                     "UPDATE pending SET last = ?2 WHERE node = ?1 AND last < ?2",
@@ -650,6 +653,7 @@ impl Controller {
                 memory.dirty.remove(&node);
             }
         }
+        memory.unlogged_runs.retain(|node, run| second_runs.get(node) != Some(run));
         Ok(())
     }
 

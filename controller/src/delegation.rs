@@ -84,4 +84,21 @@ mod tests {
         }
         assert!(!is_due(&delegation, now.plus(DAY * 29)) && is_due(&delegation, now.plus(DAY * 30)));
     }
+
+    #[test]
+    fn members_are_warned_with_the_controller_and_not_while_it_renews_by_itself() {
+        let secret = NetworkSecret::from_seed(&[1; 32]);
+        let network = NetworkId::new(7).expect("a managed ID");
+        let now = UnixTime::from_millis(1_800_000_000_000);
+        let issuer = *Identity::from_seed(&[2; 32]).public();
+        let by_hand = sign(&secret, network, issuer, now, None, true);
+        for days in [364, 61, 60, 30, 1, 0] {
+            let then = by_hand.end().minus(DAY * days);
+            assert_eq!(by_hand.is_ending(then), warning(by_hand.end(), then).is_some(), "{days} days");
+        }
+        let by_itself = sign(&secret, network, issuer, now, None, false);
+        for (days, is_ending) in [(90, false), (60, false), (45, false), (44, true), (0, true)] {
+            assert_eq!(by_itself.is_ending(by_itself.end().minus(DAY * days)), is_ending, "{days} days");
+        }
+    }
 }

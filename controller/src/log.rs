@@ -1,9 +1,17 @@
+use std::collections::BTreeMap;
+
+use peersock_overlay::NodeId;
 use peersock_overlay::membership::UnixTime;
 
 use crate::controller::Controller;
-use crate::store::StoreError;
+use crate::member::{SecondRun, millis};
+use crate::store::{StoreError, Write};
 
-/// Line of the log of administrative changes. The store refuses to change or delete lines.
+/// Action of a line about a second run of a member.
+const SECOND_RUN: &str = "second run";
+
+/// Line of the log of administrative changes, and of second runs of members. The store refuses to change or
+/// delete lines.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LogLine {
     /// Number, which grows.
@@ -18,16 +26,44 @@ pub struct LogLine {
     pub what: String,
 }
 
+impl LogLine {
+    /// Returns the member and its second run, if the line is about one.
+    pub fn second_run(&self) -> Option<(NodeId, SecondRun)> {
+        let mut words = self.what.split(' ').filter(|_| self.action == SECOND_RUN);
+        let (kept, refused) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some((words.next()?.parse().ok()?, SecondRun { kept: Some(kept), refused, at: self.at }))
+    }
+}
+
+pub(crate) fn write_second_run(write: &Write<'_>, node: &NodeId, run: &SecondRun) -> Result<(), StoreError> {
+    let what = format!("{} {} {node}", run.kept.unwrap_or(run.refused), run.refused);
+    write.log(millis(run.at), "controller", SECOND_RUN, &what)
+}
+
 impl Controller {
     /// Returns the lines after the one with number `after`, at most `limit`, oldest first.
     ///
     /// # Errors
     /// Returns a [`StoreError`].
     pub fn log(&self, after: i64, limit: u32) -> Result<Vec<LogLine>, StoreError> {
-        let mut statement = self.store.db().prepare(
-            "SELECT number, at, who, action, what FROM log WHERE number > ? ORDER BY number LIMIT ?",
-        )?;
-        let lines = statement.query_map((after, limit), |row| {
+        self.lines("number > ?", (after, limit))
+    }
+
+    /// Returns the last second run of each member that the log has, also of earlier controllers.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`].
+    pub fn second_runs(&self) -> Result<BTreeMap<NodeId, SecondRun>, StoreError> {
+        let lines = self.lines("action = ?", (SECOND_RUN, u32::MAX))?;
+        Ok(lines.iter().filter_map(LogLine::second_run).collect())
+    }
+
+    /// Returns the lines that match a condition, which is followed by the limit.
+    fn lines(&self, condition: &str, values: impl rusqlite::Params) -> Result<Vec<LogLine>, StoreError> {
+        let mut statement = self.store.db().prepare(&format!(
+            "SELECT number, at, who, action, what FROM log WHERE {condition} ORDER BY number LIMIT ?"
+        ))?;
+        let lines = statement.query_map(values, |row| {
             Ok(LogLine {
                 number: row.get(0)?,
                 at: UnixTime::from_millis(row.get(1)?),

@@ -33,6 +33,15 @@ pub struct SecondRun {
     pub at: UnixTime,
 }
 
+impl SecondRun {
+    /// Returns both addresses in order; they are the same behind one NAT.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        let mut both = [self.kept.unwrap_or(self.refused), self.refused];
+        both.sort_unstable();
+        both
+    }
+}
+
 /// A member, or a node that was one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {

@@ -38,6 +38,9 @@ const ATTENDED: Duration = Duration::from_secs(600);
 /// Time since the last sign of one run in which another run of the same identity gets nothing.
 pub const CLONE_WINDOW: Duration = Duration::from_secs(180);
 
+/// Shortest time between lines of the log about second runs of one member.
+const SECOND_RUN_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// Age at which a head is signed again without a change.
 const HEAD_MAX_AGE: Duration = Duration::from_secs(300);
 
@@ -88,6 +91,10 @@ pub(crate) struct Memory {
     pub(crate) dirty: BTreeSet<NodeId>,
     /// Revocations that do not reach a certificate which was signed while another process committed them.
     pub(crate) repairs: BTreeSet<NodeId>,
+    /// Second runs that the next flush writes to the log.
+    pub(crate) unlogged_runs: BTreeMap<NodeId, SecondRun>,
+    /// Second run of each member that was the last one for the log.
+    logged_runs: BTreeMap<NodeId, SecondRun>,
     pub(crate) program: Program,
     /// Time until which nothing is issued because the store may be an old copy.
     pub(crate) unsettled_until: UnixTime,
@@ -127,6 +134,8 @@ impl Memory {
             tag_outlive: BTreeMap::new(),
             dirty: BTreeSet::new(),
             repairs: BTreeSet::new(),
+            unlogged_runs: BTreeMap::new(),
+            logged_runs: BTreeMap::new(),
             program: Program::default(),
             unsettled_until: UnixTime::default(),
             restored: UnixTime::default(),
@@ -378,18 +387,19 @@ impl Memory {
         request: &CertifyRequest,
     ) -> Answer {
         let denied = |reason| Answer::Denied { time: now, reason };
-        let Some(member) = self.members.get_mut(node) else { return denied(Denial::Unavailable) };
+        let Some(member) = self.members.get(node) else { return denied(Denial::Unavailable) };
         if is_second_run(member, now, request) {
             let second = SecondRun { kept: member.source, refused: source, at: now };
-            member.second_run = Some(Box::new(second));
+            self.note_second_run(node, second);
             return denied(Denial::Cloned);
         }
         let is_other = member.run != request.run && member.seen != UnixTime::default();
         if is_other && request.starts <= member.starts {
             // The copy takes over, because the first run is silent. Status names both.
             let second = SecondRun { kept: Some(source), refused: member.source.unwrap_or(source), at: now };
-            member.second_run = Some(Box::new(second));
+            self.note_second_run(node, second);
         }
+        let Some(member) = self.members.get_mut(node) else { return denied(Denial::Unavailable) };
         (member.run, member.starts) = (request.run, request.starts);
         (member.seen, member.source) = (member.seen.max(now), Some(source));
         self.dirty.insert(*node);
@@ -412,6 +422,21 @@ impl Memory {
                 Answer::Certified { time: now, renew_after, credentials: Box::new(credentials) }
             }
             None => denied(Denial::Unavailable),
+        }
+    }
+
+    /// Notes a second run of a member. The log has one line of it, and of other addresses one in an hour at
+    /// most, because who has a copy can choose them.
+    fn note_second_run(&mut self, node: &NodeId, second: SecondRun) {
+        let last = self.logged_runs.get(node);
+        if last.is_none_or(|last| {
+            last.addresses() != second.addresses() && second.at.since(last.at) >= SECOND_RUN_INTERVAL
+        }) {
+            self.logged_runs.insert(*node, second);
+            self.unlogged_runs.insert(*node, second);
+        }
+        if let Some(member) = self.members.get_mut(node) {
+            member.second_run = Some(Box::new(second));
         }
     }
 

@@ -332,6 +332,11 @@ impl Shared {
         }
     }
 
+    /// Returns the time since a controller has answered in this run of the node.
+    pub(super) fn heard(&self) -> Option<Duration> {
+        sync::lock(&self.progress).heard.map(|at| at.elapsed())
+    }
+
     /// Returns true once a controller has said that the node is no member any more.
     fn is_removed(&self) -> bool {
         sync::lock(&self.progress).standing == Standing::Denied(Denial::Removed)
@@ -741,10 +746,8 @@ impl Joined {
     /// Returns the state of this node's membership; `None` if the network is no managed one.
     pub fn membership(&self) -> Option<MembershipStatus> {
         let shared = self.shared()?;
-        let (standing, heard) = {
-            let progress = sync::lock(&shared.progress);
-            (progress.standing.clone(), progress.heard.map(|at| at.elapsed()))
-        };
+        let standing = sync::lock(&shared.progress).standing.clone();
+        let heard = shared.heard();
         let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let read = |known: &Membership| MembershipStatus {
             standing,

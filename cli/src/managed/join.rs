@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use peersock::management::{self, JoinRequest, ManagementError};
-use peersock::overlay::membership::{Denial, MemberName, NetworkKey, UnixTime};
+use peersock::overlay::membership::{Credentials, Denial, MemberName, NetworkKey, UnixTime};
 use peersock::state::{MembershipRecord, StateDir, StateError};
 use peersock::{Invite, JoinError, NetworkId, Standing};
 
 use super::asking::{Answer, Asking, Reached, ask_or_open, older};
-use super::known::words_of_denial;
+use super::known::{words_of_denial, words_of_ending};
 use super::{DirectoryArgs, duration, now};
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
@@ -319,6 +319,9 @@ fn to_json(path: &Path, record: &MembershipRecord) -> Outcome<serde_json::Value>
         "addresses": addresses,
         "tags": grant.map(|grant| grant.tags.iter().map(ToString::to_string).collect::<Vec<_>>()),
         "certificate_ends": record.credentials.as_ref().map(|own| seconds(own.certificate().end())),
+        "issuer_ends": record.credentials.as_ref().map(|own| seconds(own.delegation().end())),
+        "issuer_ending": record.credentials.as_ref().is_some_and(|own| own.delegation().is_ending(time(record))),
+        "heard": record.credentials.as_ref().and_then(Credentials::heard).map(seconds),
         "revocations": newest.map(|(head, _)| head.epoch()),
         "denied": record.denial(),
     }))
@@ -446,16 +449,33 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
         };
         let grant = credentials.certificate().grant();
         let addresses: Vec<_> = grant.addresses().map(|one| one.to_string()).collect();
-        let left = credentials.certificate().end().since(now());
+        let time = time(&record);
+        let left = credentials.certificate().end().since(time);
         let left = match left.is_zero() {
             true => "certificate has ended; a controller renews it".to_owned(),
             false => format!("certificate for {}", duration::shown(left)),
         };
-        let parts = [grant.name.to_string(), addresses.join(" "), own_address(&path, record.id)?, left];
+        let heard = credentials
+            .heard()
+            .map(|heard| format!("controller heard {} ago", duration::shown(time.since(heard))))
+            .unwrap_or_default();
+        let parts =
+            [grant.name.to_string(), addresses.join(" "), own_address(&path, record.id)?, left, heard];
         let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         print(format_args!("{name:<16} {}  {}", record.id, parts.join("  ")))?;
+        if credentials.delegation().is_ending(time) {
+            let left = credentials.delegation().end().since(time);
+            let left = Some(left).filter(|left| !left.is_zero()).map(duration::shown);
+            print(format_args!("  {}", words_of_ending(left)))?;
+        }
     }
     Ok(())
+}
+
+/// Returns the time by the controllers' clocks, as far as a record tells.
+fn time(record: &MembershipRecord) -> UnixTime {
+    let own = now().as_millis().saturating_add_signed(record.clock_offset);
+    UnixTime::from_millis(own).max(record.signed_time)
 }
 
 #[cfg(test)]

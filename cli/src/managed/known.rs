@@ -58,6 +58,14 @@ pub(super) fn words_of_denial(record: &MembershipRecord) -> Option<String> {
     })
 }
 
+/// Says that the right by which a controller issues certificates ends in a time, or has ended.
+pub(crate) fn words_of_ending(left: Option<String>) -> String {
+    let ends = left.map_or_else(|| "has ended".to_owned(), |left| format!("ends in {left}"));
+    format!(
+        "the network's right to issue certificates {ends}: run `peersock network renew` at its controller"
+    )
+}
+
 /// Hint for a machine that was removed or denied.
 const NEXT: &str = "ask who runs the network for an invite, and give it to `peersock join`";
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock::overlay::Prefix;
 use peersock::overlay::membership::{Code, Delegation, Head, Refusal};
 use peersock::state::StateDir;
 use peersock_controller::{Controller, LogLine, NoteError, Waiting};
@@ -190,6 +191,8 @@ struct Serving {
     key_attempts: u32,
     /// Last warning of the end of the right to issue certificates.
     warned: Option<u64>,
+    /// Pools of which was told that they are nearly full.
+    full: Vec<Prefix>,
     /// Last line of the log that was looked at.
     line: i64,
     delegation: Delegation,
@@ -199,8 +202,9 @@ struct Serving {
 
 impl Serving {
     fn new(controller: &mut Controller, state: PathBuf, hook: Option<Hook>, noted: Vec<Head>) -> Serving {
-        let mut warned = None;
+        let (mut warned, mut full) = (None, Vec::new());
         warn_of_end(controller, &mut warned);
+        warn_of_pools(controller, &mut full);
         Serving {
             state,
             hook,
@@ -211,6 +215,7 @@ impl Serving {
             is_failing: false,
             key_attempts: 0,
             warned,
+            full,
             line: controller.last_log_line().unwrap_or_default(),
             delegation: controller.head(now()).0.delegation().clone(),
             announced: BTreeSet::new(),
@@ -320,6 +325,8 @@ impl Serving {
             stdio::note(format_args!("the right to issue certificates is renewed for another {left}"));
         }
         warn_of_end(&mut controller, &mut self.warned);
+        // Members that lack an address get one with a certificate, of which the log has no line.
+        warn_of_pools(&mut controller, &mut self.full);
     }
 
     /// Tells what has changed, and which machines wait for a person.
@@ -330,6 +337,9 @@ impl Serving {
         let lines = controller.log(self.line, LINES).unwrap_or_default();
         self.line = lines.last().map_or(self.line, |last| last.number);
         let changes: Vec<_> = lines.iter().filter_map(|line| change(&controller, line)).collect();
+        if !lines.is_empty() {
+            warn_of_pools(&mut controller, &mut self.full);
+        }
         drop(controller);
         changes.iter().for_each(stdio::note);
         self.announced.retain(|code| waiting.iter().any(|one| one.code == *code));
@@ -362,6 +372,20 @@ fn warn_of_end(controller: &mut Controller, warned: &mut Option<u64>) {
     *warned = due;
 }
 
+/// Says once of each pool that it is nearly full, as long as it is. `told` has the pools of which was told.
+fn warn_of_pools(controller: &mut Controller, told: &mut Vec<Prefix>) {
+    let Ok(status) = controller.status(now()) else { return };
+    let full: Vec<_> = status.pools.iter().filter(|one| one.is_nearly_full()).collect();
+    for one in full.iter().filter(|one| !told.contains(&one.pool)) {
+        stdio::note(format_args!(
+            "pool {} is nearly full, {} of {} addresses in use: give a larger one by `peersock network settings \
+             --pool`",
+            one.pool, one.used, one.size
+        ));
+    }
+    *told = full.iter().map(|one| one.pool).collect();
+}
+
 /// Returns what a line of the log says to the person who watches the controller; `None` for changes that do
 /// not concern machines.
 fn change(controller: &Controller, line: &LogLine) -> Option<String> {
@@ -379,7 +403,17 @@ fn change(controller: &Controller, line: &LogLine) -> Option<String> {
         }
         "revoke" => Some(format!("{} was removed, by {who}", named())),
         "deny" => Some(format!("the request of node {node:.12} was denied, by {who}")),
-        _ => None,
+        _ => {
+            let (_, run) = line.second_run()?;
+            let [one, other] = run.addresses();
+            let places =
+                if one == other { format!("twice at {one}") } else { format!("at {one} and {other}") };
+            Some(format!(
+                "{} runs {places}: its state directory was copied; run `peersock id --rekey` on the copy, and let \
+                 it join by an invite of its own; for a thief's copy, see docs/use/MANAGED.md (New keys)",
+                named()
+            ))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use peersock::{
 };
 
 use super::answer::name;
+use crate::managed::words_of_ending;
 use crate::output::escape;
 use crate::path;
 use crate::standing::{Counts, ONLINE, Standing, last_sign, words_of_refusal};
@@ -95,6 +96,18 @@ impl Report<'_> {
         }
         let name = network.name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
         write!(f, "\n  this node: {name}{}", list(&network.addresses))?;
+        if let Some(left) = network.certificate_left_s {
+            let heard = network.heard_s.map(|seconds| format!("controller heard {} ago; ", age(seconds)));
+            let certificate = match left > 0.0 {
+                true => format!("certificate for {}", age(left)),
+                false => "certificate has ended; a controller renews it".to_owned(),
+            };
+            write!(f, "\n  {}{certificate}", heard.unwrap_or_default())?;
+        }
+        if network.issuer_ending {
+            let left = network.issuer_left_s.filter(|left| *left > 0.0).map(age);
+            write!(f, "\n  {}", paint(ERROR, words_of_ending(left)))?;
+        }
         write!(f, "\n  traffic: {}", both_ways(&network.traffic))?;
         if network.peers == 0 {
             write!(f, "\n  no peers found")?;
@@ -510,6 +523,31 @@ mod tests {
         status["networks"][0]["key_contested"] = true.into();
         let text = report(&status, false, 50);
         assert!(text.contains("\n  the network's key has two successors: somebody else has it"), "{text}");
+    }
+
+    #[test]
+    fn a_member_sees_its_controller_its_certificate_and_the_end_of_the_right_behind_it() {
+        let mut status = status();
+        assert!(!report(&status, false, 50).contains("certificate"));
+        let joined = &mut status["networks"][0];
+        (joined["heard_s"], joined["certificate_left_s"]) = (9.5.into(), 86_340.into());
+        joined["issuer_left_s"] = (59 * 86_400 + 3600).into();
+        let text = report(&status, false, 50);
+        assert!(text.contains("\n  controller heard 9 s ago; certificate for 23 h 59 min\n"), "{text}");
+        assert!(!text.contains("network renew"), "{text}");
+        status["networks"][0]["issuer_ending"] = true.into();
+        status["networks"][0]["heard_s"] = Value::Null;
+        let text = report(&status, false, 50);
+        assert!(text.contains("\n  certificate for 23 h 59 min\n"), "{text}");
+        let warning =
+            "right to issue certificates ends in 59 d 1 h: run `peersock network renew` at its controller";
+        assert!(text.contains(warning), "{text}");
+        let joined = &mut status["networks"][0];
+        (joined["serves"], joined["issuer_left_s"]) = (true.into(), 0.into());
+        joined["certificate_left_s"] = 0.into();
+        let text = report(&status, false, 50);
+        assert!(text.contains("\n  certificate has ended; a controller renews it\n"), "{text}");
+        assert!(text.contains("right to issue certificates has ended: run"), "{text}");
     }
 
     #[test]

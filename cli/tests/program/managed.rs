@@ -659,7 +659,7 @@ impl Machines {
     }
 
     /// Waits until the node has ended that the programs of a machine have shared.
-    fn wait_for_end_of_node(&self, machine: &str) {
+    pub(crate) fn wait_for_end_of_node(&self, machine: &str) {
         let holder = std::fs::read_to_string(self.0.path().join(machine).join("lock")).expect("a lock");
         let begun = Instant::now();
         while std::path::Path::new("/proc").join(holder.trim()).exists() {
@@ -763,6 +763,58 @@ fn a_network_that_is_restored_by_another_name_is_found_by_both() {
             "{name}"
         );
     }
+}
+
+/// Members see when a controller was heard, and when its right to issue certificates ends.
+#[test]
+fn members_are_told_of_their_controller_and_of_the_end_of_its_right() {
+    const DAY: u64 = 86_400;
+    let machines = Machines::new();
+    let (id, _) = machines.create(&["--offline"]);
+    let _serving = machines.serve("alpha");
+    machines.admit("beta");
+    let listening = machines.listen("beta", "7000").0;
+    let status = |machine: &str| -> Value {
+        let status: Value = serde_json::from_str(&machines.ok(machine, &["status", "--json"])).expect("JSON");
+        status["networks"][0].clone()
+    };
+    let joined = status("beta");
+    let left = |field: &str| joined[field].as_f64().expect("a time") as u64;
+    assert!(left("heard_s") < 600 && (23 * 3600..=DAY).contains(&left("certificate_left_s")), "{joined}");
+    assert!((364 * DAY..=365 * DAY).contains(&left("issuer_left_s")), "{joined}");
+    assert_eq!((&joined["issuer_ending"], &status("alpha")["heard_s"]), (&false.into(), &Value::Null));
+    let text = machines.ok("beta", &["status"]);
+    assert!(text.contains("  controller heard ") && text.contains("; certificate for 23 h "), "{text}");
+    let prometheus = machines.ok("beta", &["status", "--prometheus"]);
+    for name in ["controller_heard", "certificate_left", "issuer_left"] {
+        assert!(prometheus.contains(&format!("peersock_network_{name}_seconds{{")), "{prometheus}");
+    }
+
+    let known = |machine: &str| -> Value {
+        let all: Value = serde_json::from_str(&machines.ok(machine, &["networks", "--json"])).expect("JSON");
+        all[0].clone()
+    };
+    let (beta, alpha) = (known("beta"), known("alpha"));
+    let at = |field: &str| beta[field].as_u64().expect("a time");
+    assert_eq!(at("certificate_ends") - at("heard"), DAY, "{beta}");
+    assert!((364 * DAY..=365 * DAY).contains(&(at("issuer_ends") - at("heard"))), "{beta}");
+    assert_eq!((&beta["issuer_ending"], &alpha["heard"]), (&false.into(), &Value::Null));
+    let text = machines.ok("beta", &["networks"]);
+    assert!(text.contains("  certificate for 23h") && text.contains("  controller heard "), "{text}");
+    assert!(!text.contains("network renew"), "{text}");
+
+    // The controllers' clocks are 310 days ahead.
+    drop(listening);
+    machines.wait_for_end_of_node("beta");
+    let mut record = machines.record("beta", &id);
+    record["clock_offset"] = (310 * DAY * 1000).into();
+    let file = machines.directory("beta").join(format!("{id}.network"));
+    std::fs::write(file, record.to_string()).expect("room");
+    assert_eq!(known("beta")["issuer_ending"], true);
+    let text = machines.ok("beta", &["networks"]);
+    let warning =
+        "\n  the network's right to issue certificates ends in 54d 23h: run `peersock network renew` at";
+    assert!(text.contains(warning) && text.contains("certificate has ended"), "{text}");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Commands for the network of a controller beside the one that runs: invites, changes, settings, removals.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -264,7 +267,7 @@ struct Stopped(u32);
 impl Stopped {
     /// Stops the node that the programs of a machine share.
     fn node_of(machines: &Machines, machine: &str) -> Stopped {
-        let holder = std::fs::read_to_string(machines.directory(machine).join("lock")).expect("a lock");
+        let holder = fs::read_to_string(machines.directory(machine).join("lock")).expect("a lock");
         let id = holder.trim().parse().expect("a process");
         signal(Signal::STOP, id);
         Stopped(id)
@@ -561,4 +564,48 @@ fn a_machine_changes_its_key_and_stays_the_member_that_it_is() {
     assert!(of_controller.contains(".db; then run `peersock id --rekey` again"), "{of_controller}");
     let nothing = machines.refused("nobody", &["id", "--rekey"]);
     assert!(nothing.contains("has no identity yet") && !machines.directory("nobody").exists(), "{nothing}");
+}
+
+/// The controller names both machines of a copied state directory, and a pool that has few addresses left.
+#[test]
+fn the_controller_tells_of_copies_and_of_full_pools() {
+    let machines = Machines::new();
+    let (id, serving) = machines.network();
+    machines.admin(&["settings", "--pool", "10.77.0.0/30"]).success();
+    assert_eq!(machines.admin_json(&["settings"])["pools"][0]["nearly_full"], false);
+    machines.admit("beta");
+    serving.wait_for_stderr("pool 10.77.0.0/30 is nearly full, 2 of 2 addresses in use");
+    assert_eq!(machines.admin_json(&["settings"])["pools"][0]["nearly_full"], true);
+    let shown = machines.admin(&["settings"]).success();
+    assert!(shown.text().contains("2 of 2 addresses in use, nearly full"), "{}", shown.text());
+
+    machines.wait_for_end_of_node("beta");
+    let (from, to) = (machines.directory("beta"), machines.directory("copy"));
+    fs::create_dir(&to).expect("room");
+    fs::set_permissions(&to, fs::Permissions::from_mode(0o700)).expect("its mode");
+    let record = format!("{id}.network");
+    let kept = fs::read_to_string(from.join(&record)).expect("a record");
+    let mut kept: Value = serde_json::from_str(&kept).expect("JSON");
+    // Without a certificate, both ask for another one at once.
+    kept.as_object_mut().expect("an object").remove("credentials").expect("a certificate");
+    fs::write(from.join(&record), kept.to_string()).expect("room");
+    for file in ["identity.key", &record] {
+        fs::copy(from.join(file), to.join(file)).expect("a copy");
+    }
+    let second_run = || {
+        let members = machines.members();
+        let beta = members.iter().find(|one| one["name"] == "beta").expect("a member");
+        beta["second_run"].clone()
+    };
+    assert!(second_run().is_null());
+    assert!(machines.ok("copy", &["join", &id]).contains("team as beta"));
+    let second = Running::start(machines.command("beta", &["join", &id]));
+    let told = serving.wait_for_stderr("beta (10.77.0.2) runs ");
+    assert!(told.contains("its state directory was copied; run `peersock id --rekey` on the copy"), "{told}");
+    drop(second);
+    assert_eq!(second_run()["addresses"].as_array().expect("a list").len(), 2);
+    let said = serving.said();
+    for once in ["is nearly full", "was copied"] {
+        assert_eq!(said.matches(once).count(), 1, "{once}: {said}");
+    }
 }

@@ -134,6 +134,21 @@ fn of_two_runs_of_one_identity_the_older_is_kept_while_it_is_heard() {
     assert_eq!(seen.len(), 1);
     assert_eq!((seen[0].0, seen[0].1.kept), (id(1), home.parse().ok()));
     assert_eq!(seen[0].1.refused, away.parse::<IpAddr>().expect("an address"));
+    // The log names both, once, for the person who watches the controller and for other processes.
+    lab.controller.flush(lab.now).expect("writable");
+    let told = lab.controller.second_runs().expect("readable");
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[&id(1)].addresses(), seen[0].1.addresses());
+    assert_eq!(told[&id(1)].kept, home.parse().ok());
+    let lines = |lab: &Lab| {
+        let lines = lab.controller.log(0, 100).expect("readable");
+        lines.iter().filter_map(crate::LogLine::second_run).count()
+    };
+    assert_eq!(lines(&lab), 1);
+    assert_eq!(denial(&lab.ask_from(1, away, run_of(1, 30, 5))), Some(Denial::Cloned));
+    assert_eq!(denial(&lab.ask_from(1, "203.0.113.2", run_of(1, 40, 5))), Some(Denial::Cloned));
+    lab.controller.flush(lab.now).expect("writable");
+    assert_eq!(lines(&lab), 1, "another address counts an hour later");
     // Signs of life of the session count for the older one, and the copy's do not.
     lab.pass(2 * MINUTE);
     lab.controller.note_heard(lab.now, &id(1), home.parse().expect("an address"));
@@ -143,6 +158,12 @@ fn of_two_runs_of_one_identity_the_older_is_kept_while_it_is_heard() {
     lab.pass(MINUTE);
     assert_eq!(denial(&lab.ask_from(1, away, run_of(1, 30, 5))), None, "3 minutes of silence");
     assert_eq!(denial(&lab.ask_from(1, home, run_of(1, 20, 5))), Some(Denial::Cloned));
+    lab.controller.flush(lab.now).expect("writable");
+    assert_eq!(lines(&lab), 1, "the same two");
+    lab.pass(HOUR);
+    assert_eq!(denial(&lab.ask_from(1, "203.0.113.2", run_of(1, 40, 5))), None);
+    lab.controller.flush(lab.now).expect("writable");
+    assert_eq!(lines(&lab), 2);
 }
 
 #[test]

@@ -159,6 +159,13 @@ impl Credentials {
         Ok(Self { key, successions, delegation, certificate, process })
     }
 
+    /// Returns when a controller has issued the certificate, which the member has heard then; `None` if the
+    /// member is the controller itself.
+    pub fn heard(&self) -> Option<UnixTime> {
+        let is_own = self.delegation.issuer().node_id() == self.certificate.grant().node;
+        (!is_own).then(|| self.certificate.serial().time())
+    }
+
     /// Returns when the first of the statements ends.
     pub fn end(&self) -> UnixTime {
         let process = self.process.as_ref().map(ProcessCertificate::end);

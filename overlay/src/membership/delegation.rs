@@ -7,6 +7,9 @@ use crate::wire::{ParseError, Reader};
 
 const LABEL: &[u8] = b"peersock delegation v1";
 
+/// Time before the end in which people are told to renew a delegation.
+const ENDING: Duration = Duration::from_secs(60 * 86_400);
+
 /// Rights of an issuer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rights {
@@ -80,6 +83,13 @@ impl Delegation {
     /// Returns when the delegation ends.
     pub fn end(&self) -> UnixTime {
         self.end
+    }
+
+    /// Returns true if somebody has to renew it soon: 60 days are left at most, and less than half of its
+    /// lifetime. A controller that has the network's key renews it long before.
+    pub fn is_ending(&self, now: UnixTime) -> bool {
+        let (left, lifetime) = (self.end.since(now), self.end.since(self.serial.time()));
+        left <= ENDING && left < lifetime / 2
     }
 
     /// Returns the issuer's rights.

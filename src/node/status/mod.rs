@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::Inner;
 use super::meeting::Meetings;
 use crate::sync;
-use network::network;
+use network::{ManagedState, network};
 pub use network::{NetworkStatus, Ports};
 use peer::conflict;
 pub(super) use peer::peers;
@@ -149,10 +149,8 @@ pub(super) fn collect(node: &Inner) -> Status {
     let peers = peers(node);
     let managed = sync::lock(&node.managed).clone();
     let of_info = |info: NetworkInfo| {
-        let known = managed.get(&info.id);
-        let standing = known.map(|shared| shared.word());
-        let serves = known.is_some_and(|shared| shared.seat.is_there());
-        network(info, (standing, serves), &peers)
+        let managed = managed.get(&info.id).map(|shared| ManagedState::of(node, info.index, shared));
+        network(info, &managed.unwrap_or_default(), &peers)
     };
     let networks: Vec<_> = datapath.network_infos().into_iter().map(of_info).collect();
     let traffic = networks.iter().fold(Traffic::default(), |sum, network| sum.plus(&network.traffic));

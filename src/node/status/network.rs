@@ -3,11 +3,14 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::{Duration, UNIX_EPOCH};
 
-use peersock_overlay::{NetworkId, NetworkInfo, NetworkSummary};
+use peersock_overlay::{Membership, NetworkId, NetworkIndex, NetworkInfo, NetworkSummary};
 use serde::{Deserialize, Serialize};
 
 use super::{PeerStatus, Presence, Traffic, text};
+use crate::node::Inner;
+use crate::node::managed::Shared;
 
 /// State of a joined network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +37,21 @@ pub struct NetworkStatus {
     /// True while a controller serves a managed network at this node: members' questions are answered.
     #[serde(default)]
     pub serves: bool,
+    /// Seconds since a controller of a managed network has answered this node, or has issued its certificate
+    /// before the node started. None at the controller itself.
+    #[serde(default)]
+    pub heard_s: Option<f64>,
+    /// Seconds until the end of this node's certificate in a managed network, by the controllers' clocks; 0
+    /// after the end.
+    #[serde(default)]
+    pub certificate_left_s: Option<f64>,
+    /// Seconds until the end of the right by which a controller has issued that certificate; 0 after the end.
+    #[serde(default)]
+    pub issuer_left_s: Option<f64>,
+    /// True if somebody has to renew that right at the controller soon: 60 days are left at most, and less
+    /// than half of its lifetime.
+    #[serde(default)]
+    pub issuer_ending: bool,
     /// This node's name, if the network's file gives it one.
     pub name: Option<String>,
     /// Epoch of the newest removals that this node has signed, as a controller of the network; it grows with
@@ -77,11 +95,37 @@ impl From<&RangeInclusive<u16>> for Ports {
     }
 }
 
-pub(super) fn network(
-    info: NetworkInfo,
-    (standing, serves): (Option<&'static str>, bool),
-    peers: &[PeerStatus],
-) -> NetworkStatus {
+/// State that only a managed network has.
+#[derive(Default)]
+pub(super) struct ManagedState {
+    standing: Option<&'static str>,
+    serves: bool,
+    heard: Option<Duration>,
+    certificate_left: Option<Duration>,
+    issuer_left: Option<Duration>,
+    is_issuer_ending: bool,
+}
+
+impl ManagedState {
+    pub(super) fn of(node: &Inner, index: NetworkIndex, shared: &Shared) -> ManagedState {
+        let unix_time = UNIX_EPOCH.elapsed().unwrap_or_default();
+        let read = |known: &Membership| Some((known.time(unix_time), known.credentials()?.clone()));
+        let own = node.driver.datapath.membership(index, read).flatten();
+        let own = own.as_ref().map(|(now, own)| (*now, own));
+        // The certificate may be of an earlier run.
+        let issued = own.and_then(|(now, own)| Some(now.since(own.heard()?)));
+        ManagedState {
+            standing: Some(shared.word()),
+            serves: shared.seat.is_there(),
+            heard: shared.heard().into_iter().chain(issued).min(),
+            certificate_left: own.map(|(now, own)| own.certificate().end().since(now)),
+            issuer_left: own.map(|(now, own)| own.delegation().end().since(now)),
+            is_issuer_ending: own.is_some_and(|(now, own)| own.delegation().is_ending(now)),
+        }
+    }
+}
+
+pub(super) fn network(info: NetworkInfo, managed: &ManagedState, peers: &[PeerStatus]) -> NetworkStatus {
     let count = |state| peers.iter().filter(|peer| peer.network == info.id && peer.state == state).count();
     let [connected, known, gone] = [Presence::Connected, Presence::Known, Presence::Gone].map(count);
     let NetworkSummary { kind, secret, closed, ports, prefixes, .. } = info.summary;
@@ -92,8 +136,12 @@ pub(super) fn network(
         closed,
         ports: Ports::from(&ports),
         prefixes: prefixes.iter().map(ToString::to_string).collect(),
-        standing: standing.map(Cow::Borrowed),
-        serves,
+        standing: managed.standing.map(Cow::Borrowed),
+        serves: managed.serves,
+        heard_s: managed.heard.map(|time| time.as_secs_f64()),
+        certificate_left_s: managed.certificate_left.map(|time| time.as_secs_f64()),
+        issuer_left_s: managed.issuer_left.map(|time| time.as_secs_f64()),
+        issuer_ending: managed.is_issuer_ending,
         name: info.name,
         signed_epoch: info.signed_epoch,
         key_contested: info.is_key_contested,

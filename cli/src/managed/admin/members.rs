@@ -1,7 +1,7 @@
 //! `peersock network members`: all members, and machines that wait.
 
 use peersock::overlay::membership::{Tag, UnixTime};
-use peersock_controller::{Member, Standing};
+use peersock_controller::{Member, SecondRun, Standing};
 
 use super::super::{comparable, duration, now};
 use super::claims::to_hex;
@@ -30,6 +30,8 @@ pub(crate) fn list(args: &ListArgs) -> Outcome {
     let members = controller.members().map_err(refused)?;
     let pending = controller.pending().map_err(refused)?;
     if args.json {
+        let second_runs = controller.second_runs().map_err(refused)?;
+        let to_json = |member: &Member| to_json(member, second_runs.get(&member.grant.node));
         let members: Vec<_> = members.iter().map(to_json).collect();
         let pending: Vec<_> = pending
             .iter()
@@ -63,7 +65,7 @@ pub(crate) fn list(args: &ListArgs) -> Outcome {
     Ok(())
 }
 
-fn to_json(member: &Member) -> serde_json::Value {
+fn to_json(member: &Member, second_run: Option<&SecondRun>) -> serde_json::Value {
     serde_json::json!({
         "name": member.grant.name.to_string(),
         "node": member.grant.node.to_string(),
@@ -78,6 +80,12 @@ fn to_json(member: &Member) -> serde_json::Value {
         "seen": member.seen.as_millis() / 1000,
         "outlive_s": member.outlive.map(|outlive| outlive.as_secs()),
         "certificate_ends": member.ends.as_millis() / 1000,
+        "second_run": second_run.map(|run| {
+            serde_json::json!({
+                "addresses": run.addresses().map(|one| one.to_string()),
+                "noticed": run.at.as_millis() / 1000,
+            })
+        }),
         "admitted_by": member.admitted_by,
         "description": member.description,
     })

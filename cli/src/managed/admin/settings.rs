@@ -164,10 +164,12 @@ fn show(controller: &Controller, pools: &[PoolUse]) -> Outcome {
     if pools.is_empty() {
         lines.push(("pool", "none: members have the address that follows from their key".to_owned()));
     }
-    for PoolUse { pool, used, size } in pools {
+    for one in pools {
+        let PoolUse { pool, used, size } = one;
         let is_for_all = settings.ephemeral_ipv4 || pool.address().is_ipv6();
         let but = if is_for_all { "" } else { ", none for ephemeral members" };
-        lines.push(("pool", format!("{pool}, {used} of {size} addresses in use{but}")));
+        let full = if one.is_nearly_full() { ", nearly full" } else { "" };
+        lines.push(("pool", format!("{pool}, {used} of {size} addresses in use{full}{but}")));
     }
     for (address, holder) in reservations::all(controller)? {
         let is_in_pool = pools.iter().any(|one| one.pool.contains(address));
@@ -186,7 +188,14 @@ fn to_json(controller: &Controller, pools: &[PoolUse]) -> Outcome<serde_json::Va
         .collect();
     let pools: Vec<_> = pools
         .iter()
-        .map(|one| serde_json::json!({ "pool": one.pool.to_string(), "used": one.used, "size": number(one.size) }))
+        .map(|one| {
+            serde_json::json!({
+                "pool": one.pool.to_string(),
+                "used": one.used,
+                "size": number(one.size),
+                "nearly_full": one.is_nearly_full(),
+            })
+        })
         .collect();
     let reserved: serde_json::Map<_, _> = reservations::all(controller)?
         .into_iter()

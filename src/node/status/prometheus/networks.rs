@@ -36,6 +36,29 @@ impl Status {
         for (id, network) in &networks {
             lost.number(&[("node", node), ("network", id)], network.traffic.lost_packets);
         }
+        let gauges: [Column<NetworkStatus>; 3] = [
+            Column {
+                name: "peersock_network_controller_heard_seconds",
+                help: "How long ago a controller of the managed network has answered the node.",
+                value: |network| Some(network.heard_s?.into()),
+            },
+            Column {
+                name: "peersock_network_certificate_left_seconds",
+                help: "How long the node's certificate in the managed network lasts.",
+                value: |network| Some(network.certificate_left_s?.into()),
+            },
+            Column {
+                name: "peersock_network_issuer_left_seconds",
+                help: "How long the right lasts by which a controller has issued that certificate.",
+                value: |network| Some(network.issuer_left_s?.into()),
+            },
+        ];
+        for Column { name, help, value } in gauges {
+            let mut family = text.gauge(name, help);
+            for (id, network) in &networks {
+                add(&mut family, &[("node", node), ("network", id)], value(network));
+            }
+        }
         let columns: [Column<NetworkStatus>; 5] = [
             Column {
                 name: "peersock_network_peers_forgotten_total",
