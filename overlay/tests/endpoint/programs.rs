@@ -111,8 +111,8 @@ fn initiations(net: &Net, node: usize) -> usize {
     net.sent.iter().filter(|sent| sent.from == own && sent.bytes.first() == Some(&INITIATION)).count()
 }
 
-/// Only a session shows a member's name. The question for it comes before the first node is found, at the same
-/// time, and later.
+/// Only a session shows a member's name. The question for it comes before the first node is found, at the
+/// same time, and later.
 #[test]
 fn a_member_is_found_by_name_at_once_without_any_controller() {
     let authority = Authority::new();

@@ -33,7 +33,7 @@ const GRACE: Duration = BACK;
 /// Number of other members with which each one talks.
 const FRIENDS: usize = 2;
 
-/// Most time that a removal adds to the round trips between others, of which at most one in 100 takes longer.
+/// Longest time that a removal adds to the 99th percentile of the round trips between others.
 const PINGS_SLOWER: Duration = Duration::from_millis(50);
 
 /// Pairs of machines whose round trips are measured, and the number of their pings before a removal and after

@@ -192,7 +192,7 @@ impl Endpoint {
         }
     }
 
-    /// Acts on the news of a peer's address: begins a handshake if the peer is wanted or was restarted, or may
+    /// Acts on the news of a peer's address: begins a handshake if the peer is wanted, was restarted or may
     /// know an answer, or tries a better path.
     fn follow_up(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, instance: u64) {
         let Some(PeerState { link, .. }) = self.peers.get(key) else { return };
