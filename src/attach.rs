@@ -176,8 +176,8 @@ impl NodeHandle {
         crate::node::known_addresses(&self.inner, name, &self.networks())
     }
 
-    /// Returns the addresses of the members with this name; none if no member has it, and the name may be another
-    /// host's. Waits for the controllers of managed networks, for .8 s at most.
+    /// Returns the addresses of the members with this name; none if no member has it, and the name may be
+    /// another host's. Waits for the controllers of managed networks, for .8 s at most.
     ///
     /// # Errors
     /// `NotFound` if the name ends with the local name or the ID of a network, as `alpha.team` does, and no

@@ -21,9 +21,9 @@ const AUTH_HINT: &str = "write a line USER:PASSWORD for each user, 1 to 255 byte
 /// Offer the network to browsers and other programs as a SOCKS5 and HTTP proxy
 ///
 /// Serves both protocols on one port, for this machine only: SOCKS5 with CONNECT, BIND and UDP ASSOCIATE,
-/// HTTP with CONNECT and plain requests. Clients reach members by address and, in networks with names, by name.
-/// Other targets are refused unless --direct is given. When clients can connect, stdout shows one line with
-/// the proxy's URL for each PLACE.
+/// HTTP with CONNECT and plain requests. Clients reach members by address and, in networks with names, by
+/// name. Other targets are refused unless --direct is given. When clients can connect, stdout shows one line
+/// with the proxy's URL for each PLACE.
 ///
 /// PLACE is PORT or ADDRESS:PORT on this machine, overlay:PORT for the members of the network, unix:PATH, or
 /// systemd:NAME for a socket that systemd has opened. A place that others than this machine's programs can

@@ -71,8 +71,8 @@ pub struct Controller {
     pub(crate) hints: Hints,
     limits: SourceLimits,
     data_version: i64,
-    /// Time of the last [`Controller::flush`], the one from which on flushes take the clock for right, and the
-    /// one from which on the next flush forgets what has ended.
+    /// Time of the last [`Controller::flush`], the one from which on flushes take the clock for right, and
+    /// the one from which on the next flush forgets what has ended.
     flushed: UnixTime,
     steady_from: UnixTime,
     forget_at: UnixTime,
@@ -664,8 +664,8 @@ impl Controller {
         self.memory().head(now)
     }
 
-    /// Returns by how much a clock is behind what this controller has signed for its own node: zero as long as
-    /// others accept that. Either the clock is behind, or it was ahead before.
+    /// Returns by how much a clock is behind what this controller has signed for its own node: zero as long
+    /// as others accept that. Either the clock is behind, or it was ahead before.
     pub fn clock_lag(&mut self, now: UnixTime) -> Duration {
         let noticed = self.notice();
         self.note_fault(noticed);

@@ -665,8 +665,8 @@ const NAME_WAIT: Duration = Duration::from_millis(800);
 /// Interval of the checks for that answer.
 const NAME_POLL: Duration = Duration::from_millis(5);
 
-/// Returns the network that a name ends with, by its local name or ID, and the name before it: `alpha.team` is
-/// the member `alpha` of `team`, whichever other member has a program with the label `alpha`.
+/// Returns the network that a name ends with, by its local name or ID, and the name before it: `alpha.team`
+/// is the member `alpha` of `team`, whichever other member has a program with the label `alpha`.
 pub(crate) fn of_network<'a, 'b>(
     node: &Inner,
     name: &'a str,
@@ -697,8 +697,8 @@ pub(crate) fn known_addresses(node: &Inner, name: &str, networks: &[JoinedNetwor
     }
 }
 
-/// Does the same. Of a managed network, asks the controller for a member that this node has not met, and waits
-/// for its answer.
+/// Does the same. Of a managed network, asks the controller for a member that this node has not met, and
+/// waits for its answer.
 pub(crate) fn addresses_named(node: &Inner, name: &str, networks: &[JoinedNetwork]) -> Vec<IpAddr> {
     let begun = Instant::now();
     loop {
@@ -722,7 +722,8 @@ pub(crate) fn search_name(node: &Inner, name: &str, networks: &[JoinedNetwork]) 
         |name, network: &JoinedNetwork| node.driver.datapath.find_name(now, network.index, name, &mut batch);
     match of_network(node, name, networks) {
         Some((member, network)) => ask(member, network),
-        None => networks.iter().fold(false, |is_asked, network| ask(name, network) || is_asked),
+        // All are asked.
+        None => networks.iter().filter(|network| ask(name, network)).count() > 0,
     }
 }
 

@@ -145,8 +145,8 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     }
 }
 
-/// Waits until the clock has reached what the controller has signed: before, nobody would accept its node, and
-/// a machine without a clock of its own starts in 1970.
+/// Waits until the clock has reached what the controller has signed: before, nobody would accept its node,
+/// and a machine without a clock of its own starts in 1970.
 fn wait_for_clock(controller: &mut Controller) {
     let mut said: Option<Instant> = None;
     loop {

@@ -83,7 +83,7 @@ fn a_controller_waits_until_its_clock_is_set() {
     let machines = Machines::new();
     machines.create(&[]);
     let folder = machines.directory("clocks");
-    std::fs::create_dir(&folder).expect("room for a folder");
+    fs::create_dir(&folder).expect("room for a folder");
     let clock = Clock::new(&folder, &build_library(&folder), "alpha");
     let seconds = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs().cast_signed();
     // As a machine without a clock starts, and then two hours behind.

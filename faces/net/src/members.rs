@@ -41,8 +41,8 @@ impl Members {
     /// Returns the addresses of the member with this name; none if it may be another host's.
     ///
     /// # Errors
-    /// `NetworkDown` if the node is shut down, and `NotFound` for a name that ends with the network's: no other
-    /// resolver may be queried for its members' names.
+    /// `NetworkDown` if the node is shut down, and `NotFound` for a name that ends with the network's: no
+    /// other resolver may be queried for its members' names.
     pub(crate) async fn named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         self.handle.check_up()?;
         let (handle, name) = (self.handle.clone(), name.to_owned());

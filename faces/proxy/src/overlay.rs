@@ -73,8 +73,8 @@ impl Overlay {
     /// Returns the addresses of the member with a name; none if the name may be another host's.
     ///
     /// # Errors
-    /// `NotFound` if the name ends with a network's, and no member has it; `NetworkDown` if the shared node has
-    /// ended.
+    /// `NotFound` if the name ends with a network's, and no member has it; `NetworkDown` if the shared node
+    /// has ended.
     pub fn addresses_named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         match self {
             Overlay::Own(node) => attached::in_place(|| NodeHandle::of(node).resolve(name)),

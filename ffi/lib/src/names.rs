@@ -15,8 +15,8 @@ use crate::registry::{PEERSOCK_DEFAULT, Running, find};
 /// As getaddrinfo(3). Names of members of the default node's networks come first, then the names that the
 /// system resolves. When the node has ended or does not answer, the system is asked about `localhost` only:
 /// the error for other names is EAI_AGAIN. The system is not asked, either, about names that end with the
-/// local name or the ID of a network, such as `alpha.team`: if no member has one, the error is EAI_NONAME. Free
-/// the list with `peersock_freeaddrinfo()`.
+/// local name or the ID of a network, such as `alpha.team`: if no member has one, the error is EAI_NONAME.
+/// Free the list with `peersock_freeaddrinfo()`.
 ///
 /// # Safety
 /// Pointers must be what the call of the same name in POSIX asks for.

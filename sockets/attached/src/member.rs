@@ -66,7 +66,8 @@ impl Member {
         &self.routes
     }
 
-    /// Returns the addresses of the members with a name; none if no member has it, and it may be another host's.
+    /// Returns the addresses of the members with a name; none if no member has it, and it may be another
+    /// host's.
     ///
     /// # Errors
     /// `NotFound` if no member has it, and it ends with a network's name, so that it is nobody else's;

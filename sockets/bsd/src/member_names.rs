@@ -11,8 +11,8 @@ const MAX_NAME_BYTES: usize = 255;
 ///
 /// # Errors
 /// No other resolver must be asked about the name: it would learn the name, and may know another host by it.
-/// ENOENT: the name is that of a member who does not exist, as [`Client::resolve`] says. Other errors: the node
-/// has not answered, so the name may be a member's. `localhost` is no such name (RFC 6761 6.3).
+/// ENOENT: the name is that of a member who does not exist, as [`Client::resolve`] says. Other errors: the
+/// node has not answered, so the name may be a member's. `localhost` is no such name (RFC 6761 6.3).
 pub fn addresses_of(client: &Client, name: &str) -> Result<Vec<IpAddr>, Errno> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.parse::<IpAddr>().is_ok() {
         return Ok(Vec::new());

@@ -145,8 +145,8 @@ impl Client {
         self.ask_with(request, None)
     }
 
-    /// Returns the addresses of the members with a name; none if no member has it, and the name may be another
-    /// host's. Waits up to a second for the controllers of managed networks.
+    /// Returns the addresses of the members with a name; none if no member has it, and the name may be
+    /// another host's. Waits up to a second for the controllers of managed networks.
     ///
     /// # Errors
     /// ENOENT if no member has the name, which ends with a network's, such as `alpha.team`: it is nobody

@@ -239,7 +239,8 @@ pub enum Reply {
         /// True if the name ends with a network's, so that no other resolver knows it.
         is_of_network: bool,
     },
-    /// To [`Request::Resolve`]: no member has the name, which ends with a network's. No other resolver knows it.
+    /// To [`Request::Resolve`]: no member has the name, which ends with a network's. No other resolver knows
+    /// it.
     Absent,
     /// To [`Request::NameOf`].
     Name(Option<String>),
