@@ -64,7 +64,8 @@ with peersock.Session(invite=invite, identity=state, interfaces="loopback") as o
     async def serve():
         asked = asyncio.Event()
 
-        def connected(reader, writer):
+        async def connected(reader, writer):
+            await reader.read()
             print(json.dumps(told(peersock.peer_of(writer.get_extra_info("socket")))), flush=True)
             writer.close()
             asked.set()
