@@ -98,15 +98,17 @@ fn socat_netcat_and_iperf3_carry_datagrams() {
 fn ping_is_answered() {
     let Some(lab) = Lab::with("ping_is_answered", &["ping"]) else { return };
     let _member = lab.start("alpha", &["sleep", "1000"]);
+    // On a busy machine a third request may leave before the second one is answered.
     let got = lab.bash(
         "beta",
-        "for a in 10.77.0.1 fd77::1 alpha; do ping -c 2 -i 0.2 -w 50 $a | grep -o '2 rec'; done",
+        "for a in 10.77.0.1 fd77::1 alpha; do ping -c 2 -i 0.2 -w 50 $a | grep -c ' [23] received'; done",
     );
-    assert_eq!(got.text(), "2 rec\n".repeat(3));
+    assert_eq!(got.text(), "1\n".repeat(3));
     if is_root() {
         // A copy has no capabilities, so the kernel does not let users ping with it, but pinging members does
         // not involve the kernel.
         let script = "cp $(command -v ping) copy; setpriv --reuid 65534 --clear-groups ./copy -c 2 -i 0.2 -w 50 10.77.0.1";
-        assert!(lab.bash("beta", script).text().contains("2 received"));
+        let got = lab.bash("beta", script);
+        assert!([" 2 received", " 3 received"].iter().any(|answered| got.text().contains(answered)));
     }
 }
