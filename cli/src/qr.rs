@@ -13,6 +13,9 @@ use crate::style;
 const BLACK_ON_WHITE: Style =
     AnsiColor::Black.on_default().bg_color(Some(Color::Ansi(AnsiColor::BrightWhite)));
 
+/// Width of the light border that readers need, in modules (ISO/IEC 18004, 9.1).
+const QUIET: usize = 4;
+
 /// Shows a text as a QR code (ISO/IEC 18004) on stderr, so that stdout has the text alone.
 ///
 /// It says so if the text is too long for a code, or if the terminal is too narrow.
@@ -22,19 +25,18 @@ pub(crate) fn show(text: &str) {
         Ok(code) => code,
         Err(error) => return stdio::note(format_args!("there is no QR code: {error}")),
     };
-    let drawn = draw(&code, style::is_on(&io::stderr()));
     let (needed, found) = (code.width() + 2 * QUIET, columns());
     match found {
         Some(found) if found < needed => stdio::note(format_args!(
             "the QR code takes {needed} columns, and this terminal has {found}: widen it, and make another invite"
         )),
         // A failure is ignored, as it is by notes.
-        _ => drop(io::stderr().lock().write_all(drawn.as_bytes())),
+        _ => {
+            let drawn = draw(&code, style::is_on(&io::stderr()));
+            let _ = io::stderr().lock().write_all(drawn.as_bytes());
+        }
     }
 }
-
-/// Width of the light border that readers need, in modules (ISO/IEC 18004, 9.1).
-const QUIET: usize = 4;
 
 /// Draws a code with two modules in each character. Without colours the background is taken to be dark.
 fn draw(code: &QrCode, has_colours: bool) -> String {

@@ -67,13 +67,17 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn warnings_come_at_60_30_14_7_and_1_days() {
+    const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
+
+    fn signed(is_offline: bool) -> Delegation {
         let secret = NetworkSecret::from_seed(&[1; 32]);
         let network = NetworkId::new(7).expect("a managed ID");
-        let now = UnixTime::from_millis(1_800_000_000_000);
-        let issuer = *Identity::from_seed(&[2; 32]).public();
-        let delegation = sign(&secret, network, issuer, now, None, false);
+        sign(&secret, network, *Identity::from_seed(&[2; 32]).public(), NOW, None, is_offline)
+    }
+
+    #[test]
+    fn warnings_come_at_60_30_14_7_and_1_days() {
+        let delegation = signed(false);
         let at = |days_left: u32| warning(delegation.end(), delegation.end().minus(DAY * days_left));
         let expected =
             [(90, None), (61, None), (60, Some(60)), (31, Some(60)), (30, Some(30)), (14, Some(14))];
@@ -82,21 +86,17 @@ mod tests {
         {
             assert_eq!(at(left), warned, "{left} days");
         }
-        assert!(!is_due(&delegation, now.plus(DAY * 29)) && is_due(&delegation, now.plus(DAY * 30)));
+        assert!(!is_due(&delegation, NOW.plus(DAY * 29)) && is_due(&delegation, NOW.plus(DAY * 30)));
     }
 
     #[test]
     fn members_are_warned_with_the_controller_and_not_while_it_renews_by_itself() {
-        let secret = NetworkSecret::from_seed(&[1; 32]);
-        let network = NetworkId::new(7).expect("a managed ID");
-        let now = UnixTime::from_millis(1_800_000_000_000);
-        let issuer = *Identity::from_seed(&[2; 32]).public();
-        let by_hand = sign(&secret, network, issuer, now, None, true);
+        let by_hand = signed(true);
         for days in [364, 61, 60, 30, 1, 0] {
             let then = by_hand.end().minus(DAY * days);
             assert_eq!(by_hand.is_ending(then), warning(by_hand.end(), then).is_some(), "{days} days");
         }
-        let by_itself = sign(&secret, network, issuer, now, None, false);
+        let by_itself = signed(false);
         for (days, is_ending) in [(90, false), (60, false), (45, false), (44, true), (0, true)] {
             assert_eq!(by_itself.is_ending(by_itself.end().minus(DAY * days)), is_ending, "{days} days");
         }

@@ -9,7 +9,7 @@ use peersock::state::{MembershipRecord, StateDir, StateError};
 use peersock::{Invite, JoinError, NetworkId, Standing};
 
 use super::asking::{Answer, Asking, Reached, ask_or_open, older};
-use super::known::{words_of_denial, words_of_ending};
+use super::known::{words_of_certificate, words_of_denial, words_of_ending};
 use super::{DirectoryArgs, duration, now};
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
@@ -450,23 +450,18 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
         let grant = credentials.certificate().grant();
         let addresses: Vec<_> = grant.addresses().map(|one| one.to_string()).collect();
         let time = time(&record);
-        let left = credentials.certificate().end().since(time);
-        let left = match left.is_zero() {
-            true => "certificate has ended; a controller renews it".to_owned(),
-            false => format!("certificate for {}", duration::shown(left)),
-        };
+        let left = |end: UnixTime| Some(end.since(time)).filter(|left| !left.is_zero()).map(duration::shown);
+        let certificate = words_of_certificate(left(credentials.certificate().end()));
         let heard = credentials
             .heard()
             .map(|heard| format!("controller heard {} ago", duration::shown(time.since(heard))))
             .unwrap_or_default();
         let parts =
-            [grant.name.to_string(), addresses.join(" "), own_address(&path, record.id)?, left, heard];
+            [grant.name.to_string(), addresses.join(" "), own_address(&path, record.id)?, certificate, heard];
         let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         print(format_args!("{name:<16} {}  {}", record.id, parts.join("  ")))?;
         if credentials.delegation().is_ending(time) {
-            let left = credentials.delegation().end().since(time);
-            let left = Some(left).filter(|left| !left.is_zero()).map(duration::shown);
-            print(format_args!("  {}", words_of_ending(left)))?;
+            print(format_args!("  {}", words_of_ending(left(credentials.delegation().end()))))?;
         }
     }
     Ok(())

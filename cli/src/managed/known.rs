@@ -66,6 +66,14 @@ pub(crate) fn words_of_ending(left: Option<String>) -> String {
     )
 }
 
+/// Says how long a member's certificate lasts; `None` once it has ended.
+pub(crate) fn words_of_certificate(left: Option<String>) -> String {
+    match left {
+        Some(left) => format!("certificate for {left}"),
+        None => "certificate has ended; a controller renews it".to_owned(),
+    }
+}
+
 /// Hint for a machine that was removed or denied.
 const NEXT: &str = "ask who runs the network for an invite, and give it to `peersock join`";
 

@@ -24,7 +24,9 @@ pub(crate) use admin::{
 };
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
-pub(crate) use known::{check_joined, explained, named, on_removal, removal, told, words_of_ending};
+pub(crate) use known::{
+    check_joined, explained, named, on_removal, removal, told, words_of_certificate, words_of_ending,
+};
 pub(crate) use network_key::{RekeyArgs, rekey as rekey_network};
 pub(crate) use rekey::rekey;
 pub(crate) use restore::{BackupArgs, RenewArgs, RestoreArgs, backup, renew, restore};

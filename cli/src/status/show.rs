@@ -9,7 +9,7 @@ use peersock::{
 };
 
 use super::answer::name;
-use crate::managed::words_of_ending;
+use crate::managed::{words_of_certificate, words_of_ending};
 use crate::output::escape;
 use crate::path;
 use crate::standing::{Counts, ONLINE, Standing, last_sign, words_of_refusal};
@@ -98,10 +98,7 @@ impl Report<'_> {
         write!(f, "\n  this node: {name}{}", list(&network.addresses))?;
         if let Some(left) = network.certificate_left_s {
             let heard = network.heard_s.map(|seconds| format!("controller heard {} ago; ", age(seconds)));
-            let certificate = match left > 0.0 {
-                true => format!("certificate for {}", age(left)),
-                false => "certificate has ended; a controller renews it".to_owned(),
-            };
+            let certificate = words_of_certificate((left > 0.0).then(|| age(left)));
             write!(f, "\n  {}{certificate}", heard.unwrap_or_default())?;
         }
         if network.issuer_ending {

@@ -43,11 +43,7 @@ server = make_server('127.0.0.1', 0, application)
 print(server.server_port, flush=True)
 server.serve_forever()
 ";
-    let mut python = Command::new("python3");
-    python.args(["-c", application]);
-    crate::common::without_variables(&mut python);
-    let python = Running::start(python);
-    let port = python.wait_for_stdout("\n").trim().to_owned();
+    let (_python, port) = python_service(application);
     let (_forward, place) = forward(&lab, &network, "http", &port);
     let seen = "['HTTP_PEERSOCK_MEMBER', 'HTTP_PEERSOCK_NETWORK', 'HTTP_PEERSOCK_NODE']";
     for name in ["Peersock-Member", "peersock_member", "PEERSOCK_MEMBER", "Peersock_Tags", "Peersock-Tags"] {
@@ -87,8 +83,13 @@ server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
 print(server.server_port, flush=True)
 server.serve_forever()
 ";
+    python_service(service)
+}
+
+/// Starts a service in Python that prints its port. Returns the port, too.
+fn python_service(code: &str) -> (Running, String) {
     let mut python = Command::new("python3");
-    python.args(["-c", service]);
+    python.args(["-c", code]);
     crate::common::without_variables(&mut python);
     let python = Running::start(python);
     let port = python.wait_for_stdout("\n").trim().to_owned();

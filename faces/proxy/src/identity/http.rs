@@ -58,7 +58,7 @@ enum State {
     Tunnel,
     /// The service was told that it got the last request.
     Last,
-    /// What comes is dropped.
+    /// The client's bytes are dropped.
     Ended,
 }
 
