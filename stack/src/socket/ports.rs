@@ -33,7 +33,9 @@ impl Ephemeral {
         }
     }
 
-    /// Returns ports to try for a connection, each once unless other threads draw at the same time.
+    /// Returns ports to try for a connection, each once unless other threads draw at the same time. The
+    /// remote endpoint itself is left out: a connection to a port where nobody listens would otherwise meet
+    /// itself by a simultaneous open (RFC 9293 3.5), and would look accepted.
     pub(crate) fn candidates(
         &self,
         local: IpAddr,
@@ -43,11 +45,12 @@ impl Ephemeral {
         // guess the next one.
         let offset = self.offsets.digest((local, remote)) as u32;
         let counter = &self.counters[self.indexes.digest((local, remote)) as usize % COUNTERS];
-        (0..self.count).map(move |_| {
+        let draw = move |_| {
             // An atomic counter, so that two threads never draw the same number.
             let next = offset.wrapping_add(counter.fetch_add(1, Ordering::Relaxed)) % self.count;
             self.first + next as u16
-        })
+        };
+        (0..self.count).map(draw).filter(move |port| remote != Some(SocketAddr::new(local, *port)))
     }
 }
 
@@ -70,6 +73,15 @@ mod tests {
         let ephemeral = Ephemeral::new(&[3; 32], &(0..=3));
         let tried: BTreeSet<u16> = ephemeral.candidates("10.0.0.1".parse().unwrap(), None).collect();
         assert_eq!(tried, (1..=3).collect());
+    }
+
+    #[test]
+    fn no_connection_meets_itself() {
+        let ephemeral = Ephemeral::new(&[3; 32], &(40000..=40099));
+        let local = "10.0.0.1".parse().unwrap();
+        let remote = Some(SocketAddr::new(local, 40042));
+        let tried: BTreeSet<u16> = ephemeral.candidates(local, remote).collect();
+        assert_eq!(tried, (40000..=40099).filter(|port| *port != 40042).collect());
     }
 
     #[test]

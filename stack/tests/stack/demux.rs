@@ -57,6 +57,16 @@ fn ephemeral_ports_do_not_collide_and_run_out_in_order() {
 }
 
 #[test]
+fn a_connection_to_an_own_port_never_meets_itself() {
+    let config = Config { ephemeral_ports: 40_000..=40_003, ..small_buffers() };
+    let mut pair = Pair::with(1, config, false);
+    let mut connect = || pair.connect_with(A, address(A, true, 40_001), TcpOptions::default());
+    let ports: BTreeSet<u16> = (0..3).map(|_| connect().unwrap().local().port()).collect();
+    assert_eq!(ports, [40_000, 40_002, 40_003].into());
+    assert_eq!(connect().unwrap_err(), Error::AddrNotAvailable);
+}
+
+#[test]
 fn a_connection_exists_once() {
     let pair = Pair::new(1);
     let host = &pair.hosts[A];
