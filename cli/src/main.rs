@@ -44,6 +44,7 @@ mod reach;
 mod receive;
 mod rest;
 mod root;
+mod root_controller;
 mod root_look;
 mod root_watch;
 mod run;

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use peersock::overlay::wire::DISCOVERY_PORT;
@@ -25,6 +25,7 @@ use crate::in_use;
 use crate::nickname_limits::NicknameLimits;
 use crate::output::{note, print};
 use crate::reach::are_private;
+use crate::root_controller::{AtEnd, WithController};
 use crate::servers::{STRONG_TOKEN, new_token, read_token};
 use crate::signals;
 
@@ -44,7 +45,7 @@ const DIRECTORY: &str = "peersock-root";
 /// root's key and the addresses of this machine's interfaces, or the endpoints of --advertise. A root sees
 /// which nodes are registered, from which addresses, and how much data passes between which nodes. It cannot
 /// read or forge that data, and does not learn which networks exist. docs/use/ROOT.md says more, and how to
-/// size a root.
+/// size a root. With --controller, the same process serves a managed network, whose members it then knows.
 ///
 /// The root also takes TCP, TLS and WebSocket, for nodes in networks that block UDP: at port 443, which
 /// passes most proxies, or where that is not permitted or in use, at TCP port 7420. SIGHUP reloads the files
@@ -58,6 +59,7 @@ Examples:
   peersock root
   peersock root --advertise root.example.org:7420 --metrics 127.0.0.1:9420
   peersock root --announce
+  peersock root --advertise root.example.org:7420 --controller team
   peersock root --stream 443 --stream 80
   peersock root --certificate fullchain.pem --certificate-key privkey.pem \\
     --advertise root.example.org:7420 --advertise wss:root.example.org:443
@@ -201,6 +203,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     nicknames: NicknameLimits,
 
+    #[command(flatten)]
+    with_controller: WithController,
+
     /// Give nodes SECONDS to move to another root before the end
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10")]
     drain: Duration,
@@ -235,7 +240,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let (begin_end, end) = oneshot::channel();
     let (has_ended, ended) = mpsc::channel::<()>();
+    let controllers_end: Arc<Mutex<Option<mpsc::Receiver<AtEnd>>>> = Arc::default();
+    let first = Arc::clone(&controllers_end);
     signals::end_with(move |_| {
+        let at_end = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The controller needs this root until its own end.
+        if let Some(end) = at_end.and_then(|at_end| at_end.try_recv().ok()) {
+            end();
+        }
         // Fails if the program is already ending.
         let _ = begin_end.send(());
         let _ = ended.recv();
@@ -273,7 +285,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         }
         // Names may lead to any address.
         let addresses: Option<Vec<_>> = announcement.endpoints().iter().map(RootEndpoint::address).collect();
-        print(announcement)?;
+        print(&announcement)?;
         if addresses.is_some_and(|addresses| are_private(&addresses)) {
             note(
                 "warning: only machines of the same private network reach these addresses; start with \
@@ -309,7 +321,25 @@ pub(crate) fn run(args: &Args) -> Outcome {
                 args.drain.as_secs_f64()
             ));
         };
-        server.run(shutdown).await.map_err(|error| cannot_listen(&error))
+        let controller = args.with_controller.start(&announcement, args.token_file())?;
+        let failed = controller.map(|started| {
+            *controllers_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(started.at_end);
+            started.failure
+        });
+        let failed = async {
+            match failed {
+                Some(failed) => match failed.await {
+                    Ok(failure) => failure,
+                    // It goes on.
+                    Err(_) => std::future::pending().await,
+                },
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            served = server.run(shutdown) => served.map_err(|error| cannot_listen(&error)),
+            failure = failed => Err(failure),
+        }
     });
     drop(has_ended);
     outcome
@@ -324,6 +354,8 @@ impl Args {
         }
         let path = match (&self.state, std::env::var_os("PEERSOCK_STATE").filter(|path| !path.is_empty())) {
             (Some(path), _) => path.clone(),
+            // The machine's own directory, whose identity is that of its node.
+            (None, Some(path)) if self.with_controller.is_wanted() => PathBuf::from(path).join(DIRECTORY),
             (None, Some(path)) => path.into(),
             (None, None) => StateDir::default_path()?.with_file_name(DIRECTORY),
         };
@@ -391,6 +423,11 @@ impl Args {
             ));
         }
         Ok(Some(Zeroizing::new(token.as_bytes().to_vec())))
+    }
+
+    /// Returns the file with the text that nodes must show.
+    fn token_file(&self) -> Option<&Path> {
+        self.new_token.as_deref().or(self.access_token_file.as_deref())
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
@@ -518,7 +555,7 @@ fn tell_stream_errors(server: &Server) {
     }
 }
 
-fn cannot_start(error: io::Error) -> Failure {
+pub(crate) fn cannot_start(error: io::Error) -> Failure {
     Failure::new(
         format_args!("the root cannot start: {error}"),
         "check the limits of the process (ulimit -a)",

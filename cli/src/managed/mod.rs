@@ -30,7 +30,7 @@ pub(crate) use known::{
 pub(crate) use network_key::{RekeyArgs, rekey as rekey_network};
 pub(crate) use rekey::rekey;
 pub(crate) use restore::{BackupArgs, RenewArgs, RestoreArgs, backup, renew, restore};
-pub(crate) use serve::{ControllerArgs, serve};
+pub(crate) use serve::{ControllerArgs, serve, serve_until};
 pub(crate) use stores::is_controller_of;
 
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! `peersock controller`: serves a managed network to its members.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -71,6 +72,22 @@ const SAY_AGAIN: Duration = Duration::from_secs(600);
 const SETTLE: Duration = Duration::from_secs(5);
 
 pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
+    serve_until(args, |end| {
+        signals::end_with(move |signal| {
+            end();
+            128 + signal
+        })
+    })
+}
+
+/// Serves, and gives `at_end` the work that is to be done before the process ends.
+///
+/// # Errors
+/// Errors of a controller that cannot serve, or that has lost its node for good.
+pub(crate) fn serve_until(
+    args: &ControllerArgs,
+    at_end: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+) -> Outcome {
     if args.node.has_label() {
         return Err(Failure::usage(
             "a controller is the machine itself, and no program beside its node",
@@ -108,15 +125,14 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     let (ended, written) = (Arc::clone(&place), Arc::clone(&controller));
     let groups = hook.as_ref().map(Hook::groups);
     let killed = groups.clone();
-    signals::end_with(move |signal| {
+    at_end(Box::new(move || {
         killed.iter().for_each(Groups::end);
         if let Err(error) = lock(&written).flush(now()) {
             stdio::note(format_args!("the last notes are not written: {error}"));
         }
         let place = lock(&ended).clone();
         place.end();
-        128 + signal
-    })?;
+    }))?;
     stdio::note(format_args!("serving {name} ({id}); members: {members}"));
     if let Some(until) = lock(&controller).status(now()).ok().and_then(|status| status.renewals_rest_until) {
         stdio::note(format_args!(
@@ -129,12 +145,13 @@ pub(crate) fn serve(args: &ControllerArgs) -> Outcome {
     comeback.note_served();
     loop {
         thread::sleep(LOOK_INTERVAL);
+        // The node ends before the process does.
+        signals::leave_to_cleanup();
         let current = lock(&place).clone();
         if !current.has_ended() {
             serving.step(&controller, &current);
             continue;
         }
-        signals::leave_to_cleanup();
         stdio::note("the node that programs share has ended: nobody is served until another one has started");
         let opened = comeback.attach(open, thread::sleep).inspect_err(|_| {
             groups.iter().for_each(Groups::end);

@@ -53,6 +53,7 @@ mod qr;
 mod refused_calls;
 mod rest;
 mod root;
+mod root_controller;
 mod root_setup;
 mod root_watch;
 mod running_node;

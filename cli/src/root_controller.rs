@@ -1,0 +1,93 @@
+//! Controller in the process of a root, so that one program serves a network.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use clap::Parser as _;
+use peersock::RootAddress;
+use tokio::sync::oneshot;
+
+use crate::failure::{Failure, Outcome};
+use crate::managed::{ControllerArgs, serve_until};
+
+/// Options of a root that is a controller, too.
+#[derive(clap::Args)]
+pub(crate) struct WithController {
+    /// Also serve this managed network, given by its name or ID, as `peersock controller` does
+    ///
+    /// The controller's node runs in this process and uses this root. Its machine's state directory is
+    /// $PEERSOCK_STATE or the default one; the root's identity is kept in another one.
+    #[arg(long, value_name = "NETWORK")]
+    controller: Option<String>,
+
+    /// Program that decides about machines that join the network, see `peersock controller --help`
+    #[arg(long, value_name = "PROGRAM", requires = "controller")]
+    approve_hook: Option<PathBuf>,
+}
+
+/// Options of `peersock controller` alone.
+#[derive(clap::Parser)]
+#[command(no_binary_name = true)]
+struct Alone {
+    #[command(flatten)]
+    args: ControllerArgs,
+}
+
+/// Work that is to be done before the process ends.
+pub(crate) type AtEnd = Box<dyn FnOnce() + Send>;
+
+/// A controller that was started.
+pub(crate) struct Started {
+    /// Comes once the controller serves.
+    pub(crate) at_end: mpsc::Receiver<AtEnd>,
+    /// Comes if the controller cannot serve.
+    pub(crate) failure: oneshot::Receiver<Failure>,
+}
+
+impl WithController {
+    /// Returns true if this root is a controller, too.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.controller.is_some()
+    }
+
+    /// Starts the controller, whose node uses this root and shows it this token. Returns `None` if there is
+    /// no controller.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub(crate) fn start(&self, root: &RootAddress, token: Option<&Path>) -> Outcome<Option<Started>> {
+        let Some(network) = &self.controller else { return Ok(None) };
+        let mut words: Vec<OsString> = ["-n", network, "--own-node"].map(Into::into).into();
+        if !root.endpoints().is_empty() {
+            words.extend(["--root".into(), root.to_string().into()]);
+        }
+        if let Some(token) = token {
+            words.extend(["--root-token-file".into(), token.into()]);
+        }
+        if let Some(program) = &self.approve_hook {
+            words.extend(["--approve-hook".into(), program.into()]);
+        }
+        let args = Alone::try_parse_from(words).map_err(|error| {
+            Failure::usage(
+                error.render(),
+                "give --controller the name or ID of a network with a controller here",
+            )
+        })?;
+        let (ends, at_end) = mpsc::channel();
+        let (failed, failure) = oneshot::channel();
+        let serve = move || {
+            let served = serve_until(&args.args, |end| {
+                // Fails if the root has ended already.
+                let _ = ends.send(end);
+                Ok(())
+            });
+            if let Err(error) = served {
+                let _ = failed.send(error);
+            }
+        };
+        thread::Builder::new().name("controller".into()).spawn(serve).map_err(super::root::cannot_start)?;
+        Ok(Some(Started { at_end, failure }))
+    }
+}

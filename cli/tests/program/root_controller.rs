@@ -1,0 +1,62 @@
+//! One process that is root and controller of a network.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::common::{Running, run, signal};
+use crate::managed::Machines;
+
+/// Command of a root that is a controller, too.
+const ROOT: [&str; 8] = ["root", "--listen", "127.0.0.1", "--port", "0", "--drain", "0", "--controller"];
+
+/// Runs the root and controller on the machine `alpha`. Returns what nodes need to find the root.
+fn serve(machines: &Machines, options: &[&str]) -> (Running, String) {
+    let serving = Running::start(machines.command("alpha", &[&ROOT, options].concat()));
+    serving.wait_for_stderr("serving team");
+    let root = serving.wait_for_stdout("\n");
+    (serving, root.lines().next().expect("the root's line").to_owned())
+}
+
+#[test]
+fn one_process_is_root_and_controller_and_keeps_both_identities() {
+    let machines = Machines::new();
+    machines.create(&[]);
+    let token = machines.directory("token");
+    let options = ["team", "--new-token", token.to_str().expect("text")];
+    let (serving, root) = serve(&machines, &options);
+    let token = token.to_str().expect("text");
+    let of_root = ["--root", &root, "--root-token-file", token];
+    for machine in ["beta", "gamma"] {
+        let invite = machines.invite(&["--name", machine, "--root", &root]);
+        machines.ok(machine, &[&["join", &invite, "--as", "team"][..], &of_root].concat());
+    }
+    let listening =
+        Running::start(machines.command("beta", &[&["listen", "-n", "team", "7000"][..], &of_root].concat()));
+    listening.wait_for_stderr("listening on ");
+    let reached =
+        run(machines.command("gamma", &[&["dial", "-n", "team", "beta:7000"][..], &of_root].concat()));
+    assert!(reached.status.success(), "{}", reached.stderr);
+    // The programs of this machine share the node of the process, which uses the root.
+    let status: Value = serde_json::from_str(&machines.ok("alpha", &["status", "--json"])).expect("JSON");
+    let used = status["roots"].as_array().expect("a list");
+    assert!(used.iter().any(|one| root.starts_with(one["identity"].as_str().expect("text"))), "{status}");
+
+    signal(Signal::TERM, serving.id());
+    assert_eq!(serving.finish().status.code(), Some(0));
+    // The store and both identities are as before.
+    fs::remove_file(token).expect("the token");
+    let (_serving, again) = serve(&machines, &options);
+    assert_eq!(again.split('@').next(), root.split('@').next());
+    assert_eq!(machines.members().len(), 3);
+}
+
+#[test]
+fn a_root_whose_network_has_no_controller_here_ends_and_says_so() {
+    let machines = Machines::new();
+    let said = machines.refused("alpha", &[&ROOT[..], &["team"]].concat());
+    assert!(said.contains("team") && said.contains("hint: "), "{said}");
+    let alone = machines.refused("alpha", &["root", "--approve-hook", "/bin/true"]);
+    assert!(alone.contains("--controller"), "{alone}");
+}
