@@ -171,7 +171,7 @@ impl Endpoint {
         let unix_time = self.core.clock.unix_time(now);
         let Some(membership) = self.membership(network) else { return Ok(()) };
         if membership.wants_set(head, unix_time)? {
-            self.take_revocations(now, network, None, head, &set.to_bytes());
+            self.take_revocations(now, network, None, head, set.shared());
         }
         Ok(())
     }
@@ -418,7 +418,7 @@ impl Endpoint {
         match wants {
             Some(Ok(true)) => {
                 if let Some(set) = same_set {
-                    self.take_revocations(now, network, Some(key), &head, &set);
+                    self.take_revocations(now, network, Some(key), &head, set);
                     return;
                 }
                 // A peer gains no time by another head while it owes the set of the last one.
@@ -467,7 +467,7 @@ impl Endpoint {
         if missing.is_empty() {
             let set: Vec<u8> = pull.parts.drain(..).flatten().flat_map(Vec::from).collect();
             let Some(pull) = joined.pulls.remove(&issuer) else { return };
-            return match self.take_revocations(now, network, Some(pull.from), &pull.head, &set) {
+            return match self.take_revocations(now, network, Some(pull.from), &pull.head, set.into()) {
                 true => self.note_delivery(now, pull.from, issuer, true),
                 false => self.pull_elsewhere(now, network, pull),
             };
@@ -591,7 +591,7 @@ impl Endpoint {
         network: NetworkIndex,
         from: Option<PeerKey>,
         head: &Head,
-        set: &[u8],
+        set: Arc<[u8]>,
     ) -> bool {
         let unix_time = self.core.clock.unix_time(now);
         let Some(membership) = self.membership_mut(network) else { return false };

@@ -404,18 +404,24 @@ fn heads_that_are_lost_at_the_beginning_of_a_session_are_soon_repeated() {
     assert!(took < 4 * SECOND, "{took:?}");
 }
 
+/// Makes a set of this many removals, which is different in each round.
+fn many(round: u32, entries: u32, lasts: Duration) -> Revocations {
+    let entry = |n: u32| {
+        let mut bytes = [7; 32];
+        bytes[..8].copy_from_slice(&[round.to_be_bytes(), n.to_be_bytes()].concat());
+        let until = UnixTime::from(UNIX_TIME).plus(lasts);
+        (NodeId::from_bytes(bytes), Revocation { min_serial: Serial::from_u64(1), until })
+    };
+    (0..entries).map(entry).collect()
+}
+
 #[test]
 fn a_large_set_arrives_whole_in_spite_of_loss() {
     let mut authority = Authority::new();
     let mut net = members(&authority, &[CONTROLLER, 1]);
     net.send(0, 1, b"open");
     net.run(SECOND);
-    for n in 0..10_000_u32 {
-        let mut bytes = [7; 32];
-        bytes[..4].copy_from_slice(&n.to_be_bytes());
-        let (min_serial, until) = (Serial::from_u64(u64::from(n)), UnixTime::from(UNIX_TIME).plus(2 * DAY));
-        authority.revoked.add(NodeId::from_bytes(bytes), Revocation { min_serial, until });
-    }
+    authority.revoked = many(0, 10_000, 2 * DAY);
     authority.epoch = 4;
     let head = Head::sign(
         &authority.identity,
@@ -1084,7 +1090,7 @@ fn revocations_of_all_issuers_survive_a_restart() {
 /// Returns true if a node observes a removal.
 fn observes(net: &Net, node: usize, removed: u8) -> bool {
     let known = net.nodes[node].endpoint.membership(network(net, node)).expect("managed");
-    known.revocations().iter().any(|(node, _)| *node == node_id(removed))
+    known.revocations().iter().any(|(node, _)| node == node_id(removed))
 }
 
 /// Starts a node whose clock is ahead, with a head that removes 66 on its disk.
@@ -1536,18 +1542,13 @@ fn a_set_that_comes_slowly_delays_no_other_issuer() {
     let mut net = members(&honest, &[1, 2]);
     net.send(0, 1, b"open");
     net.run(SECOND);
-    for n in 0..10_000_u32 {
-        let mut bytes = [7; 32];
-        bytes[..4].copy_from_slice(&n.to_be_bytes());
-        let (min_serial, until) = (Serial::from_u64(1), UnixTime::from(UNIX_TIME).plus(2 * DAY));
-        stolen.revoked.add(NodeId::from_bytes(bytes), Revocation { min_serial, until });
-    }
+    stolen.revoked = many(0, 10_000, 2 * DAY);
     let (head, set) = thief_s_head(&mut stolen, 77, Duration::from_secs(5));
     // The last entry does not fit any more: nobody asks for this set.
     assert_eq!(set.len(), 10_001);
     say(&mut net, 1, 0, &MembershipMessage::Head(&head.to_bytes()).to_bytes());
     stolen.revoked = Revocations::default();
-    set.iter().take(9_000).for_each(|(node, entry)| stolen.revoked.add(*node, *entry));
+    stolen.revoked = set.iter().take(9_000).collect();
     let (head, set) = thief_s_head(&mut stolen, 77, Duration::from_secs(5));
     say(&mut net, 1, 0, &MembershipMessage::Head(&head.to_bytes()).to_bytes());
     let bytes = set.to_bytes();
@@ -1578,14 +1579,7 @@ fn the_sets_of_a_stolen_key_fill_no_memory() {
     let good = honest.revoke(66, Duration::from_secs(4));
     set_revocations(&mut net, 0, &good);
     for round in 0..20_u32 {
-        stolen.revoked = Revocations::default();
-        for n in 0..Revocations::MAX_ENTRIES as u32 - 1 {
-            let mut bytes = [7; 32];
-            bytes[..8].copy_from_slice(&[round.to_be_bytes(), n.to_be_bytes()].concat());
-            let until = UnixTime::from(UNIX_TIME).plus(7300 * DAY);
-            let entry = Revocation { min_serial: Serial::from_u64(1), until };
-            stolen.revoked.add(NodeId::from_bytes(bytes), entry);
-        }
+        stolen.revoked = many(round, Revocations::MAX_ENTRIES as u32 - 1, 7300 * DAY);
         let evil = stolen.revoke(77, Duration::from_secs(4));
         set_revocations(&mut net, 0, &evil);
     }
