@@ -442,6 +442,7 @@ impl Endpoint {
         }
         self.tell_heads_once(now, key);
         self.arm_heads(now, handle.network());
+        self.meet_next(now, handle.network());
     }
 
     /// Tells a peer of this node's heads once both have accepted each other's credentials. That happens in
