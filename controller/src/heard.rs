@@ -3,7 +3,7 @@
 //! A stolen key of another issuer signs removals at will. So those of other issuers are kept apart from the
 //! controller's own ones, which are always published. The others share the room that these leave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use peersock_overlay::NodeId;
@@ -91,15 +91,15 @@ impl Stored {
         let mut strangers = of_issuer().filter(|(node, _)| !is_known(node)).count();
         let mut lasting = of_issuer().filter(|(node, entry)| self.is_lasting(node, entry)).count();
         let mut new = Vec::new();
-        for (node, entry) in heard.iter() {
-            let (mut entry, known) = (*entry, self.entries.get(node).map(|(known, _)| known));
+        for (node, mut entry) in heard.iter() {
+            let known = self.entries.get(&node).map(|(known, _)| known);
             let certificates = end_of_certificates(entry.min_serial);
-            let delegations = match self.issuers.get(node) {
+            let delegations = match self.issuers.get(&node) {
                 Some(ends) => *ends,
                 None => entry.min_serial.time().plus(OFFLINE_DELEGATION_LIFETIME + CLOCK_TOLERANCE),
             };
-            let is_lasting = self.is_lasting(node, &entry);
-            let counts = is_lasting && known.is_none_or(|known| !self.is_lasting(node, known));
+            let is_lasting = self.is_lasting(&node, &entry);
+            let counts = is_lasting && known.is_none_or(|known| !self.is_lasting(&node, known));
             let may_last = issuer.is_none() || !counts || lasting < MAX_LASTING;
             let latest = if may_last { delegations.max(certificates) } else { certificates };
             entry.until = entry.until.min(latest);
@@ -108,14 +108,14 @@ impl Stored {
             if !is_new || entry.until <= now {
                 continue;
             }
-            if issuer.is_some() && known.is_none() && !is_known(node) {
+            if issuer.is_some() && known.is_none() && !is_known(&node) {
                 if strangers >= MAX_STRANGERS {
                     continue;
                 }
                 strangers += 1;
             }
             lasting += usize::from(counts && may_last);
-            new.push((*node, entry));
+            new.push((node, entry));
         }
         new
     }
@@ -258,7 +258,7 @@ pub(crate) fn raise(
 /// Among the others those of issuers come first, then those of members, and the issuers who have signed them
 /// take turns.
 pub(crate) fn published(db: &Connection) -> Result<Revocations, StoreError> {
-    let mut set = Revocations::default();
+    let (mut nodes, mut entries) = (BTreeSet::new(), Vec::new());
     for sql in [
         "SELECT node, min_serial, until FROM revocations r
             ORDER BY EXISTS (SELECT 1 FROM members WHERE node = r.node) DESC",
@@ -274,12 +274,13 @@ pub(crate) fn published(db: &Connection) -> Result<Revocations, StoreError> {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (node, entry) = read_entry(row)?;
-            if set.len() < Revocations::MAX_ENTRIES || set.covers(&node, Serial::default()) {
-                set.add(node, entry);
+            if nodes.len() < Revocations::MAX_ENTRIES || nodes.contains(&node) {
+                nodes.insert(node);
+                entries.push((node, entry));
             }
         }
     }
-    Ok(set)
+    Ok(entries.into_iter().collect())
 }
 
 /// Returns the times of all removals that heads have shown.

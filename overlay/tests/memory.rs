@@ -25,10 +25,10 @@ static ALLOCATOR: Counting = Counting;
 const MAX_SESSION_BYTES: isize = 2400;
 /// Maximum number of bytes of a member that was never heard.
 const MAX_MEMBER_BYTES: isize = 3200;
-/// Maximum number of bytes of a removal: an entry of the set to look at, and one of the signed bytes.
-const MAX_REMOVAL_BYTES: isize = 160;
-/// Maximum number of bytes of a member that a controller has named: a peer, and its certificate.
-const MAX_FOUND_BYTES: isize = 4400;
+/// Maximum number of bytes of a removal: the signed ones, which are also the set to look at.
+const MAX_REMOVAL_BYTES: isize = 52;
+/// Maximum number of bytes of a member that a controller has named: a peer like any, and its certificate.
+const MAX_FOUND_BYTES: isize = MAX_MEMBER_BYTES + 400;
 /// Maximum number of bytes that a member gains while its controller is away.
 const MAX_AWAY_BYTES: isize = 16 << 10;
 
@@ -190,13 +190,13 @@ impl Pair {
     /// Removes this number of members that nobody has met, and waits until the member knows of that.
     fn remove(&mut self, entries: u32) {
         let now = UnixTime::from(UNIX_TIME);
-        let mut set = Revocations::default();
-        for entry in 0..entries {
+        let entry = |number: u32| {
             let mut node = [7; 32];
-            node[..4].copy_from_slice(&entry.to_be_bytes());
+            node[..4].copy_from_slice(&number.to_be_bytes());
             let revocation = Revocation { min_serial: Serial::next(now, None), until: now.plus(2 * DAY) };
-            set.add(NodeId::from_bytes(node), revocation);
-        }
+            (NodeId::from_bytes(node), revocation)
+        };
+        let set: Revocations = (0..entries).map(entry).collect();
         let head = Head::sign(&self.issuer, self.delegation.clone(), id(), 1, now, &set);
         let at = self.endpoints[CONTROLLER].networks()[0].index;
         let set = self.endpoints[CONTROLLER].set_revocations(self.now, at, &head, &set);

@@ -91,7 +91,8 @@ impl Invite {
         let request = CertifyRequest { token: Some(self.token.clone()), ..CertifyRequest::default() };
         let network = ManagedNetwork { key: Some(self.key), request, ..ManagedNetwork::new(self.id) };
         let text = Some(Arc::new(self.to_text()));
-        Network { roots: self.roots.clone(), text, ..Network::managed(network) }
+        let guide = Some(self.controller_address());
+        Network { roots: self.roots.clone(), text, guide, ..Network::managed(network) }
     }
 
     /// Returns the text.

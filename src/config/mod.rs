@@ -17,7 +17,7 @@ mod static_file;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,6 +64,8 @@ pub struct Network {
     roots: Vec<RootSource>,
     /// Text that describes it, a static network's file or an invite, which may hold a secret.
     text: Option<Arc<Zeroizing<String>>>,
+    /// Address of the controller that an invite names.
+    guide: Option<Ipv6Addr>,
 }
 
 /// Compares what networks are: members decide, not the text of a file.
@@ -84,7 +86,7 @@ pub(crate) struct MemberHosts {
 impl Network {
     /// Returns a network without a file.
     fn of(config: NetworkConfig) -> Network {
-        Network { config, hosts: BTreeMap::new(), roots: Vec::new(), text: None }
+        Network { config, hosts: BTreeMap::new(), roots: Vec::new(), text: None, guide: None }
     }
 
     /// Returns an ad-hoc network: no controller, no state, IPv6 only. Its ID `ffSSSSEEEE000000` contains the
@@ -169,7 +171,7 @@ impl Network {
         let (network, hosts, roots) = static_file::parse(text)?;
         require_for_roots(&roots)?;
         let text = Some(Arc::new(Zeroizing::new(text.to_owned())));
-        Ok(Network { config: NetworkConfig::Static(network), hosts, roots, text })
+        Ok(Network { config: NetworkConfig::Static(network), hosts, roots, text, guide: None })
     }
 
     /// Requires a passphrase: only nodes that know it can complete a handshake in this network, or even
@@ -235,6 +237,11 @@ impl Network {
     /// Returns the roots that the network's file names. A node that joins the network uses them, too.
     pub fn roots(&self) -> &[RootSource] {
         &self.roots
+    }
+
+    /// Returns the address of the controller that an invite names, which a node that joins by it looks for.
+    pub(crate) fn guide(&self) -> Option<Ipv6Addr> {
+        self.guide
     }
 
     /// Returns the same network where this node reaches the Internet by way of a member, or is that member

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::slice;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::task::Waker;
@@ -31,6 +31,9 @@ use crate::sync;
 
 /// Interval at which the thread looks whether its network is still joined.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Interval at which the controller of an invite is looked for.
+const SEEK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Minimum interval of writes because of newer revocations or times alone.
 const WRITE_INTERVAL: Duration = Duration::from_secs(10);
@@ -429,6 +432,7 @@ pub(super) fn start(
     network: &JoinedNetwork,
     events: Arc<Subscription>,
     record: Option<MembershipRecord>,
+    guide: Option<Ipv6Addr>,
 ) {
     // Other networks have no membership to follow.
     let Some(starts) = node.driver.datapath.membership(network.index, Membership::starts) else { return };
@@ -446,14 +450,22 @@ pub(super) fn start(
     let shared = Arc::new(Shared::new(kept));
     sync::lock(&node.managed).insert(network.id, Arc::clone(&shared));
     let node = Arc::downgrade(node);
-    let mut follower =
-        Follower { node, network, shared, refuted: BTreeSet::new(), stretched: None, seen: None };
+    let mut follower = Follower {
+        node,
+        network,
+        shared,
+        refuted: BTreeSet::new(),
+        stretched: None,
+        seen: None,
+        guide,
+        sought: None,
+    };
     follower.update();
     let ending = Ending(Arc::clone(&follower.shared));
     let started = thread::Builder::new().name("peersock-member".into()).spawn(move || {
         let _ending = ending;
         while !events.is_over() {
-            let heard = events.next_or_change(CHECK_INTERVAL);
+            let heard = events.next_or_change(follower.seek_controller());
             if !follower.is_joined() {
                 return;
             }
@@ -488,9 +500,31 @@ struct Follower {
     stretched: Option<Instant>,
     /// Time at which the machine's node wrote the record that this program has read last.
     seen: Option<SystemTime>,
+    /// Address of the controller that an invite names, until a controller has answered.
+    guide: Option<Ipv6Addr>,
+    /// Time at which it was looked for.
+    sought: Option<Instant>,
 }
 
 impl Follower {
+    /// Looks for the controller that the invite names. Its session shows it to be one, and roots and the DHT
+    /// know the way to it. Returns the time until the next call.
+    fn seek_controller(&mut self) -> Duration {
+        let is_asking = sync::lock(&self.shared.progress).standing == Standing::Asking;
+        let Some((address, node)) = self.guide.filter(|_| is_asking).zip(self.node.upgrade()) else {
+            self.guide = None;
+            return CHECK_INTERVAL;
+        };
+        let (now, datapath) = (Instant::now(), &node.driver.datapath);
+        if self.sought.is_some_and(|at| now < at + SEEK_INTERVAL) {
+            return SEEK_INTERVAL;
+        }
+        self.sought = Some(now);
+        let _ = datapath.find(now, &self.network, address.into());
+        datapath.want_peer(now, &self.network, address.into(), &mut Batch::default());
+        SEEK_INTERVAL
+    }
+
     fn is_joined(&self) -> bool {
         let Some(node) = self.node.upgrade() else { return false };
         node.driver.datapath.network(self.network.id).is_some_and(|now| now.index == self.network.index)

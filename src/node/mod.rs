@@ -178,6 +178,7 @@ impl Node {
     ) -> Result<Joined, JoinError> {
         // Before `into_config`, which drops host names and roots.
         let (hosts, roots) = (network.hosts_of_others(&self.inner.identity), network.roots().to_vec());
+        let guide = network.guide();
         let now = Instant::now();
         let mut config = network.into_config();
         let record = match &self.inner.machine {
@@ -206,7 +207,7 @@ impl Node {
             meetings.join(&joined, key);
         }
         machine::start(&self.inner, &joined, Arc::clone(&events));
-        managed::start(&self.inner, &joined, events, record);
+        managed::start(&self.inner, &joined, events, record, guide);
         resolver::start(self, &joined, hosts, Box::new(resolver::ask_system));
         if !roots.is_empty() {
             self.add_roots(roots);

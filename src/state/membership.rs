@@ -356,13 +356,8 @@ mod tests {
             let entry = Revocation { min_serial: serial, until: serial.time() };
             (peersock_overlay::NodeId::from_bytes(bytes), entry)
         };
-        let mut others = Revocations::default();
-        for (node, entry) in (0..=Revocations::MAX_ENTRIES as u32).map(entry) {
-            others.add(node, entry);
-        }
-        for (node, entry) in (1..Revocations::MAX_ENTRIES as u32).map(entry) {
-            set.add(node, entry);
-        }
+        let others = (0..=Revocations::MAX_ENTRIES as u32).map(entry).collect();
+        set.merge(&(1..Revocations::MAX_ENTRIES as u32).map(entry).collect());
         let heads = [&issuer, &node].map(|signer| {
             let delegation = Delegation::sign(&secret, id, *signer.public(), serial, day, Rights::ALL);
             Head::sign(signer, delegation, id, 3, serial.time(), &set)

@@ -1,6 +1,7 @@
 //! Managed networks: a controller in one node's process, and members that join by its network's ID.
 
-use std::io::{Read as _, Write as _};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,17 +12,19 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::management;
 use peersock::overlay::membership::{
-    Answer, Certificate, Credentials, Delegation, Denial, Grant, Head, NetworkSecret, Question, Revocation,
-    Revocations, Rights, Serial, Token, UnixTime,
+    Answer, Certificate, Credentials, Delegation, Denial, Grant, Head, MemberName, NetworkSecret, Question,
+    Revocation, Revocations, Rights, Serial, Token, UnixTime,
 };
 use peersock::overlay::{Identity, ManagedNetwork};
 use peersock::state::StateDir;
 use peersock::{
-    IdentitySource, Interfaces, Invite, JoinError, Joined, MemberQuestion, Network, NetworkId, Node, NodeId,
-    Seat, SeatError, Seed, Standing, network_id,
+    Dht, IdentitySource, Interfaces, Invite, JoinError, Joined, MemberQuestion, Network, NetworkId, Node,
+    NodeBuilder, NodeId, PublicIdentity, RootAddress, Seat, SeatError, Seed, Standing, network_id,
 };
+use peersock_testnet::LocalDht;
 
 use crate::common::{PATIENCE, node};
+use crate::roots::Root;
 
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
@@ -49,6 +52,8 @@ pub(super) struct Authority {
     next: Mutex<u8>,
     pub(super) asked: AtomicUsize,
     members: Mutex<Vec<NodeId>>,
+    /// Members that others find by their names.
+    named: Mutex<BTreeMap<MemberName, (PublicIdentity, Credentials)>>,
     /// Nodes that have asked for members.
     pub(super) looked_up: Mutex<Vec<NodeId>>,
     removed: Mutex<Vec<NodeId>>,
@@ -68,10 +73,16 @@ impl Authority {
         Credentials::new(self.secret.public(), self.delegation.clone(), signed.expect("a good grant"))
     }
 
-    fn answer(&self, node: NodeId, question: &Question) -> Option<Answer> {
+    fn answer(&self, asker: &PublicIdentity, question: &Question) -> Option<Answer> {
+        let node = asker.node_id();
         let Question::Certify(request) = question else {
             self.looked_up.lock().expect("no panic").push(node);
-            return Some(Answer::Absent);
+            let Question::FindName(name) = question else { return Some(Answer::Absent) };
+            let named = self.named.lock().expect("no panic");
+            return Some(named.get(name).map_or(Answer::Absent, |(identity, credentials)| Answer::Found {
+                identity: *identity,
+                credentials: Box::new(credentials.clone()),
+            }));
         };
         self.asked.fetch_add(1, Ordering::Relaxed);
         if self.removed.lock().expect("no panic").contains(&node) {
@@ -87,12 +98,19 @@ impl Authority {
         let mut next = self.next.lock().expect("no panic");
         *next += 1;
         let credentials = Box::new(self.credentials(node, *next));
+        let name = credentials.certificate().grant().name.clone();
+        self.named.lock().expect("no panic").insert(name, (*asker, (*credentials).clone()));
         Some(Answer::Certified { time: now(), renew_after: 3600, credentials })
     }
 }
 
 impl Scene {
     pub(super) fn new() -> Scene {
+        Self::with(Node::builder().interfaces(Interfaces::Loopback))
+    }
+
+    /// Makes a scene whose controller's node is built so.
+    fn with(builder: NodeBuilder) -> Scene {
         // One key in 128 has no ID.
         let (secret, id) = (1..)
             .find_map(|n| {
@@ -117,14 +135,11 @@ impl Scene {
             next,
             asked,
             members: Mutex::default(),
+            named: Mutex::default(),
             looked_up: Mutex::default(),
             removed: Mutex::default(),
         });
-        let node = Node::builder()
-            .identity(IdentitySource::Seed(seed))
-            .interfaces(Interfaces::Loopback)
-            .start()
-            .expect("a node");
+        let node = builder.identity(IdentitySource::Seed(seed)).start().expect("a node");
         let network = ManagedNetwork {
             key: Some(authority.secret.public()),
             credentials: Some(authority.credentials(node.id(), 1)),
@@ -146,7 +161,7 @@ impl Scene {
     pub(super) fn take_seat(&self, own: &Credentials) -> Result<Seat, SeatError> {
         let answers = Arc::clone(&self.authority);
         let answerer = move |question: MemberQuestion| {
-            let answer = answers.answer(question.asker().node_id(), question.question());
+            let answer = answers.answer(question.asker(), question.question());
             if let Some(answer) = answer {
                 question.answer(&answer);
             }
@@ -188,6 +203,97 @@ impl Scene {
     pub(super) fn invite(&self) -> Network {
         self.invite_text().parse::<Invite>().expect("its own text").network()
     }
+}
+
+/// Lets members join by an invite, talk by address and by name, and hear of a removal. No node finds another
+/// one but as the builder says.
+fn live_without_beacons(builder: &dyn Fn() -> NodeBuilder) {
+    let scene = Scene::with(builder());
+    let begun = Instant::now();
+    let [(alpha, _home), (beta, away)] = [(), ()].map(|()| {
+        let node = builder().identity(IdentitySource::Ephemeral).start().expect("a node");
+        let joined = node.join(scene.invite()).expect("a good invite");
+        joined.wait_ready(PATIENCE).expect("admitted");
+        (node, joined)
+    });
+    eprintln!("both are admitted after {:?}", begun.elapsed());
+    let name = away.membership().and_then(|known| known.grant).expect("a grant").name;
+    let listener = TcpListener::bind_on(&beta, "[::]:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let begun = Instant::now();
+    let mut by_name = TcpStream::connect_on(&alpha, (name.as_str(), port)).expect("found");
+    let mut accepted = listener.accept().expect("a connection").0;
+    accepted.write_all(b"x").expect("room");
+    by_name.read_exact(&mut [0]).expect("a byte");
+    eprintln!("first byte by name after {:?}", begun.elapsed());
+    let (mut by_address, _accepted) = echo(&alpha, &listener, away.address().into());
+
+    let begun = Instant::now();
+    scene.revoke(beta.id());
+    for open in [&mut by_name, &mut by_address] {
+        let error = open.read(&mut [0]).expect_err("no end of data: the connection is reset");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    eprintln!("the removal has ended all after {:?}", begun.elapsed());
+}
+
+#[test]
+fn members_that_know_only_a_root_join_talk_by_name_and_hear_of_a_removal() {
+    let (_root, text) = Root::start();
+    live_without_beacons(&|| {
+        let roots = RootAddress::parse_list(&text).expect("a root");
+        Node::builder().interfaces(Interfaces::Loopback).discovery(false).roots(roots)
+    });
+}
+
+#[test]
+fn members_that_know_only_the_dht_join_talk_by_name_and_hear_of_a_removal() {
+    let swarm = LocalDht::new(20);
+    live_without_beacons(&|| {
+        let builder = Node::builder().interfaces(Interfaces::Loopback).discovery(false);
+        builder.roots(Vec::<RootAddress>::new()).dht(Dht::Nodes(swarm.entries()))
+    });
+}
+
+/// Starts a member whose certificate has ended long ago. Returns the time from the start of its node until
+/// the first byte of another member.
+fn come_back(away: Duration) -> Duration {
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let node = kept(place.path());
+    let id = node.id();
+    node.join(scene.invite()).expect("a good invite").wait_ready(PATIENCE).expect("admitted");
+    assert!(node.shutdown(PATIENCE));
+    drop(node);
+    let mut record = StateDir::membership(place.path(), scene.id).expect("readable").expect("kept");
+    let old = now().minus(away);
+    record.credentials = Some(scene.authority.credentials_of(id, 77, old));
+    record.signed_time = old;
+    StateDir::open(place.path()).expect("free").keep_membership(&record).expect("room");
+    let beta = crate::common::node();
+    let joined = beta.join(scene.invite()).expect("a good invite");
+    joined.wait_ready(PATIENCE).expect("admitted");
+    let listener = TcpListener::bind_on(&beta, "[::]:0").expect("a free port");
+    let begun = Instant::now();
+    let node = kept(place.path());
+    let home = node.join(Network::by_id(scene.id).expect("a managed network")).expect("kept");
+    drop(echo(&node, &listener, joined.address().into()));
+    let took = begun.elapsed();
+    assert_eq!(home.membership().map(|known| known.standing), Some(Standing::Member));
+    eprintln!("off for {} days: first byte after {took:?}", away.as_secs() / DAY.as_secs());
+    took
+}
+
+#[test]
+fn a_member_that_was_off_for_thirty_days_is_back_without_a_person() {
+    come_back(30 * DAY);
+}
+
+#[test]
+#[ignore = "cargo xtask test --only slow: it measures"]
+fn a_member_that_was_off_for_thirty_days_is_back_within_two_seconds() {
+    let times: Vec<_> = (0..5).map(|_| come_back(30 * DAY)).collect();
+    assert!(times.iter().all(|time| *time <= Duration::from_secs(2)), "{times:?}");
 }
 
 pub(super) fn kept(directory: &Path) -> Node {
@@ -234,7 +340,7 @@ fn invited_members_talk_and_a_revocation_resets_their_connections() {
 
     scene.revoke(beta.id());
     let error = open.read(&mut [0]).expect_err("no end of data: the connection is reset");
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     open_fails(&alpha, &listener, away.address().into());
 }
 

@@ -164,7 +164,7 @@ fn events_say_that_a_path_is_direct() {
 }
 
 /// A root on the loopback interface.
-struct Root {
+pub(super) struct Root {
     identity: peersock::PublicIdentity,
     address: SocketAddr,
     announcer: UdpSocket,
@@ -174,7 +174,7 @@ struct Root {
 
 impl Root {
     /// Starts a root, and returns it with the text that names it.
-    fn start() -> (Root, String) {
+    pub(super) fn start() -> (Root, String) {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time");
         let address = socket.local_addr().expect("its address");

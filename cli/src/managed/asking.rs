@@ -11,7 +11,6 @@ use peersock::state::{StateDir, StateError};
 use peersock::{Joined, Node, Standing};
 use peersock_attach::{Attached, wants_own_node};
 
-use super::join::FIRST_ANSWER;
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::node::start_node;
@@ -194,13 +193,6 @@ impl Asker {
             ended.shutdown(DRAIN);
             128 + signal
         })?;
-        if let Some(invite) = &request.invite {
-            let (joined, to) = (joined.clone(), invite.controller_address().into());
-            // Its session shows the controller, and the roots know the way to it.
-            thread::Builder::new()
-                .name("controller".into())
-                .spawn(move || joined.wait_peer(to, FIRST_ANSWER))?;
-        }
         Ok(Asker::Own { node, joined, _state: state })
     }
 }

@@ -212,7 +212,7 @@ fn renewals_from_a_backup_wait_for_members_and_joins_do_not() {
     assert_eq!(old.note(&head), Ok(true));
     old.pass(Duration::from_secs(5));
     assert_eq!(denial(&old.ask(1, None)), Some(Denial::Removed));
-    assert!(old.head_set().iter().any(|(node, _)| *node == id(1)));
+    assert!(old.head_set().iter().any(|(node, _)| node == id(1)));
     // From then on the store is not a backup any more.
     old.controller.flush(old.now).expect("writable");
     old.controller.start(old.now, Duration::ZERO).expect("a good file");

@@ -332,6 +332,6 @@ fn many_members_that_a_thief_removes_leave_room_for_own_removals() {
         );
     }
     let set = lab.head_set();
-    let is_removed = |node| set.iter().any(|(known, _)| *known == id(node));
+    let is_removed = |node| set.iter().any(|(known, _)| known == id(node));
     assert!((10_001..=10_010).all(is_removed) && set.len() == Revocations::MAX_ENTRIES);
 }

@@ -41,7 +41,7 @@ fn a_certificate_that_is_signed_during_a_removal_by_another_process_is_void() {
     lab.now = later;
     assert_eq!(lab.refusal(&credentials, 1), Some(Refusal::Revoked));
     assert_eq!(denial(&lab.ask(1, None)), Some(Denial::Removed));
-    let entry = lab.head_set().iter().next().map(|(_, entry)| *entry).expect("one");
+    let entry = lab.head_set().iter().next().map(|(_, entry)| entry).expect("one");
     assert!(entry.until >= credentials.certificate().end().plus(10 * MINUTE));
     command.now = later;
     assert_eq!(command.head_set(), lab.head_set());

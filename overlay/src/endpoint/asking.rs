@@ -59,6 +59,8 @@ pub(super) struct Asking {
     met: Option<PeerKey>,
     /// Number of nodes that are met at once if they are found before the next question.
     left_to_meet: usize,
+    /// Number of nodes that follow them, one for each that turns out to be another member.
+    left_to_follow: usize,
     /// Time of the join, or when the network's key became known.
     begun: Option<Instant>,
 }
@@ -465,6 +467,14 @@ impl Endpoint {
     /// Begins sessions with known nodes of the network, of which some may be members. All have their turn, so
     /// that nodes which do not answer hide nobody.
     fn meet_anybody(&mut self, now: Instant, network: NetworkIndex, reason: Reason) {
+        if let Some(joined) = self.networks.get_mut(&network) {
+            (joined.asking.left_to_meet, joined.asking.left_to_follow) = (MEET_AT_ONCE, MEET_IN_TURN);
+        }
+        self.meet_some(now, network, reason);
+    }
+
+    /// Meets as many known nodes as may be met now.
+    fn meet_some(&mut self, now: Instant, network: NetworkIndex, reason: Reason) {
         let idle = self
             .peers
             .of_network(network)
@@ -473,11 +483,29 @@ impl Endpoint {
         let Some(joined) = self.networks.get_mut(&network) else { return };
         let next = idle.iter().position(|key| joined.asking.met < Some(*key)).unwrap_or(0);
         idle.rotate_left(next);
-        idle.truncate(MEET_AT_ONCE);
-        joined.asking.met = idle.last().copied();
-        joined.asking.left_to_meet = MEET_AT_ONCE - idle.len();
+        idle.truncate(joined.asking.left_to_meet);
+        joined.asking.met = idle.last().copied().or(joined.asking.met);
+        joined.asking.left_to_meet -= idle.len();
         for key in idle {
             self.link(now, key, |link, cx| link.attempt(cx, reason));
+        }
+    }
+
+    /// Meets the next node in place of one that has shown its name, while that is not the one that is looked
+    /// for.
+    pub(super) fn meet_next(&mut self, now: Instant, network: NetworkIndex) {
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        let is_missing = |open: &Open| match open.question.as_deref().map(Question::parse) {
+            Some(Ok(Question::FindName(name))) => joined.policy.nodes_named(name.as_str()).is_empty(),
+            // Who has no controller for long meets few.
+            None => false,
+            Some(_) => true,
+        };
+        let is_missing = joined.asking.open.values().any(|open| open.waits(now) && is_missing(open));
+        if is_missing && joined.asking.left_to_follow > 0 {
+            joined.asking.left_to_follow -= 1;
+            joined.asking.left_to_meet = (joined.asking.left_to_meet + 1).min(MEET_AT_ONCE);
+            self.meet_some(now, network, Reason::Traffic);
         }
     }
 
@@ -688,3 +716,6 @@ const DENIED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Number of nodes that a node without a known controller meets at a time.
 const MEET_AT_ONCE: usize = 8;
+
+/// Number of nodes that it meets after them until it repeats a question: each once another one has answered.
+const MEET_IN_TURN: usize = 64;

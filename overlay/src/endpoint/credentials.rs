@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
-use super::revocations::Rest;
+use super::revocations::{Rest, Unconfirmed};
 use crate::bucket::{Bucket, Rate};
 use crate::id::NodeId;
 use crate::link::{Event, Gone, PeerKey, Timer};
@@ -48,6 +48,8 @@ pub(super) struct Shown {
     refusal: Option<Refusal>,
     /// Epoch of the newest head of this node that the peer has shown, and its instance then.
     knows: Option<(u64, u64)>,
+    /// Heads of this node that the peer was told of and has not shown.
+    pub(super) unconfirmed: Unconfirmed,
     budget: Bucket,
     /// Issuers whose sets of revocations the peer did not deliver.
     pub(super) rests: BTreeMap<NodeId, Rest>,
@@ -63,13 +65,14 @@ impl Shown {
             check_at: None,
             refusal: None,
             knows: None,
+            unconfirmed: Unconfirmed::default(),
             budget: Bucket::new(Rate::every(JUDGE_INTERVAL, JUDGE_BURST), now),
             rests: BTreeMap::new(),
         }
     }
 
     fn next(&self) -> Option<Instant> {
-        [self.repeat_at, self.check_at].into_iter().flatten().min()
+        [self.repeat_at, self.check_at, self.unconfirmed.next()].into_iter().flatten().min()
     }
 
     /// Returns the reason for which this node refuses the peer's credentials, if it does.
@@ -271,7 +274,7 @@ impl Endpoint {
         }
     }
 
-    fn arm_shown(&mut self, key: PeerKey) {
+    pub(super) fn arm_shown(&mut self, key: PeerKey) {
         let next = self.peers.get(key).and_then(|peer| peer.shown.as_ref()?.next());
         match next {
             Some(at) => self.core.timers.set(Timer::Shown(key), at),
@@ -301,6 +304,7 @@ impl Endpoint {
                 None => self.schedule_check(now, key),
             }
         }
+        self.repeat_heads(now, key);
         self.arm_shown(key);
     }
 
@@ -438,6 +442,7 @@ impl Endpoint {
         }
         self.tell_heads_once(now, key);
         self.arm_heads(now, handle.network());
+        self.meet_next(now, handle.network());
     }
 
     /// Tells a peer of this node's heads once both have accepted each other's credentials. That happens in

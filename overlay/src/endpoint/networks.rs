@@ -98,8 +98,7 @@ pub(super) struct JoinedNetwork {
     pub(super) asking: Asking,
     /// Sets of revocations that are being fetched from a peer, one of each issuer.
     pub(super) pulls: BTreeMap<NodeId, Pull>,
-    /// Time of the last change of the revocations, and of the next word about them to all peers.
-    pub(super) head_changed: Option<Instant>,
+    /// Time of the next word about heads to all peers.
     pub(super) have_at: Option<Instant>,
     /// Order in which peers make room for newcomers.
     pub(super) order: EvictionOrder,
@@ -122,7 +121,6 @@ impl JoinedNetwork {
             wanted: BTreeMap::new(),
             asking: Asking::default(),
             pulls: BTreeMap::new(),
-            head_changed: None,
             have_at: None,
             order: EvictionOrder::default(),
             forgotten: 0,

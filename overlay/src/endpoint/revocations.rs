@@ -1,9 +1,9 @@
 //! Revocations of a managed network: how they spread from peer to peer.
 //!
-//! A node has the newest head of each issuer. It tells its peers when one has changed, and now and then in
-//! short which it has. Whoever learns of a newer one asks that peer for the head and its whole set, and says
-//! when it has taken it over. A set takes effect at once: peers that it names lose their admission, and
-//! issuers that it names their heads.
+//! A node has the newest head of each issuer. It shows its peers each one that has changed, again and again
+//! until they show that they have it, and now and then tells them in short which it has. Whoever learns of a
+//! newer one asks that peer for the head and its whole set, and says when it has taken it over. A set takes
+//! effect at once: peers that it names lose their admission, and issuers that it names their heads.
 //!
 //! Heads are compared with those of the same issuer only, and each is fetched apart from the others. So a
 //! stolen key delays nothing that another issuer has signed, whatever epochs it signs.
@@ -24,14 +24,12 @@ const HAVE_INTERVAL: Duration = pace::KEEP_INTERVAL;
 /// Time after a join until the first word, and until a session with a controller is wanted.
 const FIRST_HAVE: Duration = Duration::from_millis(500);
 
-/// Delays after a change at which peers hear of it again, because messages may be lost.
-const REPEATS: [Duration; 5] = [
-    Duration::from_millis(500),
-    Duration::from_secs(2),
-    Duration::from_secs(8),
-    Duration::from_secs(20),
-    Duration::from_secs(40),
-];
+/// Delay before a head is shown again to a peer that has not shown it. It doubles with each repetition.
+const REPEAT_AFTER: Duration = Duration::from_millis(250);
+const MAX_REPEAT_DOUBLINGS: u32 = 6;
+
+/// Number of repetitions: in a minute. Then peers hear of it in short like of all heads.
+const MAX_REPEATS: u32 = 9;
 
 /// Number of parts of a set that are asked for at a time.
 const WINDOW: usize = 16;
@@ -67,6 +65,49 @@ const MAX_OFFERS: usize = 16;
 pub(super) struct Rest {
     until: Instant,
     failures: u32,
+}
+
+/// Heads of this node that a peer is to show, because it has been told of them.
+#[derive(Debug, Default)]
+pub(super) struct Unconfirmed {
+    /// Their issuers.
+    issuers: Vec<[u8; 8]>,
+    repeats: u32,
+    next: Option<Instant>,
+}
+
+impl Unconfirmed {
+    fn add(&mut self, now: Instant, issuer: [u8; 8]) {
+        if !self.issuers.contains(&issuer) {
+            self.issuers.push(issuer);
+        }
+        (self.repeats, self.next) = (0, Some(now + REPEAT_AFTER));
+    }
+
+    fn remove(&mut self, issuer: [u8; 8]) {
+        self.issuers.retain(|one| *one != issuer);
+        if self.issuers.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Returns the time of the next repetition.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Returns the issuers whose heads are to be shown again now.
+    fn take_due(&mut self, now: Instant) -> Vec<[u8; 8]> {
+        if self.next.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        self.repeats += 1;
+        if self.repeats >= MAX_REPEATS {
+            return std::mem::take(self).issuers;
+        }
+        self.next = Some(now + REPEAT_AFTER * 2_u32.pow(self.repeats.min(MAX_REPEAT_DOUBLINGS)));
+        self.issuers.clone()
+    }
 }
 
 /// Issuer in the word of a node that has no head.
@@ -130,7 +171,7 @@ impl Endpoint {
         let unix_time = self.core.clock.unix_time(now);
         let Some(membership) = self.membership(network) else { return Ok(()) };
         if membership.wants_set(head, unix_time)? {
-            self.take_revocations(now, network, None, head, &set.to_bytes());
+            self.take_revocations(now, network, None, head, set.shared());
         }
         Ok(())
     }
@@ -151,12 +192,9 @@ impl Endpoint {
             self.ask_for_parts(now, network, issuer, true);
         }
         let Some(joined) = self.networks.get_mut(&network) else { return };
-        let changed = joined.head_changed;
         let is_due = joined.have_at.is_none_or(|at| at <= now);
         if is_due {
-            let next =
-                changed.and_then(|at| REPEATS.iter().map(|delay| at + *delay).find(|repeat| *repeat > now));
-            joined.have_at = Some(next.unwrap_or(now + HAVE_INTERVAL));
+            joined.have_at = Some(now + HAVE_INTERVAL);
         }
         let (have_at, pulls) = (joined.have_at, joined.pulls.values().map(|pull| pull.next));
         let next = have_at.into_iter().chain(pulls).min();
@@ -184,11 +222,16 @@ impl Endpoint {
         self.peers_in(network).into_iter().filter(|key| self.is_member(*key)).collect()
     }
 
+    /// Returns the issuers of this node's heads.
+    fn issuers_of_heads(&self, network: NetworkIndex) -> Vec<[u8; 8]> {
+        let heads = self.membership(network).into_iter().flat_map(Membership::heads);
+        heads.map(|(head, _)| start_of(&head.issuer())).collect()
+    }
+
     /// Tells a peer in short which heads this node has.
     fn tell_all_haves(&mut self, now: Instant, key: PeerKey) {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
-        let heads = self.membership(network).into_iter().flat_map(Membership::heads);
-        let mut issuers: Vec<[u8; 8]> = heads.map(|(head, _)| start_of(&head.issuer())).collect();
+        let mut issuers = self.issuers_of_heads(network);
         if issuers.is_empty() {
             issuers.push(NO_ISSUER);
         }
@@ -201,8 +244,59 @@ impl Endpoint {
     /// to the handshake, and what was told during that is lost.
     pub(super) fn tell_haves_again(&mut self, now: Instant, key: PeerKey) {
         let network = self.peers.get(key).map(|peer| peer.link.handle.network());
-        if network.is_some_and(|network| self.needs_credentials(network)) && self.is_member(key) {
-            self.tell_all_haves(now, key);
+        if !network.is_some_and(|network| self.needs_credentials(network)) || !self.is_member(key) {
+            return;
+        }
+        self.tell_all_haves(now, key);
+        let shown = self.peers.get(key).and_then(|peer| peer.shown.as_ref());
+        for issuer in shown.map(|shown| shown.unconfirmed.issuers.clone()).unwrap_or_default() {
+            self.expect_head(now, key, issuer);
+        }
+    }
+
+    /// Shows a head of an issuer to a peer, until the peer shows that it has it.
+    fn spread_head(&mut self, now: Instant, key: PeerKey, issuer: [u8; 8]) {
+        self.show_head(now, key, issuer);
+        self.expect_head(now, key, issuer);
+    }
+
+    fn expect_head(&mut self, now: Instant, key: PeerKey, issuer: [u8; 8]) {
+        if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) {
+            shown.unconfirmed.add(now, issuer);
+            self.arm_shown(key);
+        }
+    }
+
+    /// Shows heads again to a peer that has not shown them.
+    pub(super) fn repeat_heads(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let may_hear = peer.link.has_confirmed_session() && peer.link.handle.is_admitted();
+        let Some(shown) = peer.shown.as_mut() else { return };
+        if !may_hear {
+            // Until the next session.
+            shown.unconfirmed.next = None;
+            return;
+        }
+        for issuer in shown.unconfirmed.take_due(now) {
+            self.show_head(now, key, issuer);
+        }
+    }
+
+    /// Shows the head of an issuer to a peer, if this node has one.
+    fn show_head(&mut self, now: Instant, key: PeerKey, issuer: [u8; 8]) {
+        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
+        let head = self.membership(network).and_then(|known| known.head_by(issuer));
+        match head.map(Head::to_bytes) {
+            Some(bytes) => self.tell(now, key, &MembershipMessage::Head(&bytes)),
+            None => self.note_confirmed(key, issuer),
+        }
+    }
+
+    /// Notes that a peer needs a head of an issuer no more.
+    fn note_confirmed(&mut self, key: PeerKey, issuer: [u8; 8]) {
+        if let Some(shown) = self.peers.get_mut(key).and_then(|peer| peer.shown.as_mut()) {
+            shown.unconfirmed.remove(issuer);
+            self.arm_shown(key);
         }
     }
 
@@ -219,22 +313,17 @@ impl Endpoint {
         self.tell_have(now, key, NO_ISSUER);
     }
 
-    /// Shows all heads of this node to a peer, or says that there is none.
+    /// Shows all heads of this node to a peer, until the peer shows that it has them, or says that there is
+    /// none.
     pub(super) fn tell_heads(&mut self, now: Instant, key: PeerKey) {
-        if !self.show_heads(now, key) {
+        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
+        let issuers = self.issuers_of_heads(network);
+        if issuers.is_empty() {
             self.tell_have(now, key, NO_ISSUER);
         }
-    }
-
-    /// Shows all heads of this node to a peer. Returns false if there is none.
-    fn show_heads(&mut self, now: Instant, key: PeerKey) -> bool {
-        let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return false };
-        let heads = self.membership(network).into_iter().flat_map(Membership::heads);
-        let heads: Vec<_> = heads.map(|(head, _)| head.to_bytes()).collect();
-        for bytes in &heads {
-            self.tell(now, key, &MembershipMessage::Head(bytes));
+        for issuer in issuers {
+            self.spread_head(now, key, issuer);
         }
-        !heads.is_empty()
     }
 
     /// Handles a peer's word about its newest head of an issuer.
@@ -252,42 +341,54 @@ impl Endpoint {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
         self.note_known(key, network, issuer, (epoch, digest));
         let Some(membership) = self.membership(network) else { return };
-        let own = membership.head_by(issuer).map(|head| (head.epoch(), head.digest(), head.to_bytes()));
-        let (own_epoch, own_digest, bytes) = own.unwrap_or_default();
+        let own = membership.head_by(issuer).map(|head| (head.epoch(), head.digest()));
+        let (own, shown) = (own.unwrap_or_default(), (epoch, digest));
+        if own <= shown {
+            self.note_confirmed(key, issuer);
+        }
         if issuer == NO_ISSUER {
             // Two nodes without a head have nothing to tell each other.
             if self.is_member(key) && self.may_judge(now, key) {
-                self.show_heads(now, key);
+                for issuer in self.issuers_of_heads(network) {
+                    self.show_head(now, key, issuer);
+                }
             }
-        } else if (own_epoch, own_digest) < (epoch, digest) {
+        } else if own < shown {
             // The peer sees that this node is behind, and shows its head.
             if self.may_judge(now, key) {
                 self.tell_have(now, key, issuer);
             }
-        } else if (own_epoch, own_digest) > (epoch, digest) && self.is_member(key) && self.may_judge(now, key)
-        {
-            self.tell(now, key, &MembershipMessage::Head(&bytes));
+        } else if own > shown && self.is_member(key) && self.may_judge(now, key) {
+            self.show_head(now, key, issuer);
         }
     }
 
-    /// Handles a head that a peer shows: fetches its set if it is newer than the known one of its issuer, and
-    /// answers by that one if it is older. A newer head has no answer, so two nodes do not go on for ever.
+    /// Handles a head that a peer shows: fetches its set if it is newer than the known one of its issuer,
+    /// answers by that one if it is older, and in short if it is the same, because the peer repeats it until
+    /// then. A newer head has no answer, so two nodes do not go on for ever.
     pub(super) fn on_head(&mut self, now: Instant, key: PeerKey, bytes: &[u8]) {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
         let Ok(head) = Head::parse(bytes) else {
             return self.core.counters.control_unknown.increment();
         };
         let (issuer, unix_time) = (head.issuer(), self.core.clock.unix_time(now));
-        self.note_known(key, network, start_of(&issuer), (head.epoch(), head.digest()));
+        let shown = (head.epoch(), head.digest());
+        self.note_known(key, network, start_of(&issuer), shown);
         let Some(membership) = self.membership(network) else { return };
-        let known = membership.head_by(start_of(&issuer));
-        let newer = known.filter(|known| head.is_older_than(known.epoch(), known.digest()));
-        if let Some(bytes) = newer.map(Head::to_bytes) {
+        let known = membership.head_by(start_of(&issuer)).map(|known| (known.epoch(), known.digest()));
+        if known <= Some(shown) {
+            self.note_confirmed(key, start_of(&issuer));
+        }
+        if known >= Some(shown) {
             if self.is_member(key) && self.may_judge(now, key) {
-                self.tell(now, key, &MembershipMessage::Head(&bytes));
+                match known == Some(shown) {
+                    true => self.tell_have(now, key, start_of(&issuer)),
+                    false => self.show_head(now, key, start_of(&issuer)),
+                }
             }
             return;
         }
+        let Some(membership) = self.membership(network) else { return };
         // A stranger that offers a head and not its set would keep members from fetching it.
         if !membership.misses(&head)
             || !self.is_member(key)
@@ -317,7 +418,7 @@ impl Endpoint {
         match wants {
             Some(Ok(true)) => {
                 if let Some(set) = same_set {
-                    self.take_revocations(now, network, Some(key), &head, &set);
+                    self.take_revocations(now, network, Some(key), &head, set);
                     return;
                 }
                 // A peer gains no time by another head while it owes the set of the last one.
@@ -366,7 +467,7 @@ impl Endpoint {
         if missing.is_empty() {
             let set: Vec<u8> = pull.parts.drain(..).flatten().flat_map(Vec::from).collect();
             let Some(pull) = joined.pulls.remove(&issuer) else { return };
-            return match self.take_revocations(now, network, Some(pull.from), &pull.head, &set) {
+            return match self.take_revocations(now, network, Some(pull.from), &pull.head, set.into()) {
                 true => self.note_delivery(now, pull.from, issuer, true),
                 false => self.pull_elsewhere(now, network, pull),
             };
@@ -490,7 +591,7 @@ impl Endpoint {
         network: NetworkIndex,
         from: Option<PeerKey>,
         head: &Head,
-        set: &[u8],
+        set: Arc<[u8]>,
     ) -> bool {
         let unix_time = self.core.clock.unix_time(now);
         let Some(membership) = self.membership_mut(network) else { return false };
@@ -509,8 +610,6 @@ impl Endpoint {
             if let Some(known) = joined.policy.membership() {
                 joined.pulls.retain(|_, pull| known.misses(&pull.head));
             }
-            joined.head_changed = Some(now);
-            joined.have_at = Some(now + REPEATS[0]);
         }
         // To all at once, because each second counts in which a removed member is still accepted.
         let peers = self.members_in(network);
@@ -521,16 +620,15 @@ impl Endpoint {
         {
             self.core.emit(Event::RevocationsChanged(handle));
         }
-        for key in peers.into_iter().filter(|key| Some(*key) != from) {
-            self.tell(now, key, &MembershipMessage::Head(&head.to_bytes()));
-        }
         let issuer = start_of(&head.issuer());
         let is_kept = self.membership(network).and_then(|known| known.head_by(issuer)) == Some(head);
+        for key in peers.into_iter().filter(|key| is_kept && Some(*key) != from) {
+            self.spread_head(now, key, issuer);
+        }
         // Whoever has signed it shows people whom it has reached.
         if let Some(from) = from.filter(|_| is_kept) {
             self.tell_have(now, from, issuer);
         }
-        self.core.timers.set_earlier(Timer::Heads(network), now + REPEATS[0]);
         self.begin_renewal_if_own(now, network);
         true
     }

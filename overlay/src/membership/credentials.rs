@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::{
     Certificate, Delegation, Grant, MemberName, NetworkKey, NetworkKeys, ProcessCertificate, Refusal,
     Revocations, Serial, Succession, UnixTime,
@@ -53,9 +55,10 @@ const WITH_SUCCESSIONS: u8 = 2;
 pub struct Credentials {
     key: NetworkKey,
     successions: Vec<Succession>,
-    delegation: Delegation,
+    /// Shared, because members know many credentials of one issuer.
+    delegation: Arc<Delegation>,
     certificate: Certificate,
-    process: Option<ProcessCertificate>,
+    process: Option<Box<ProcessCertificate>>,
 }
 
 impl Credentials {
@@ -68,7 +71,7 @@ impl Credentials {
 
     /// Combines the statements about a member of a network whose key has not changed. It checks none of them.
     pub fn new(key: NetworkKey, delegation: Delegation, certificate: Certificate) -> Self {
-        Self { key, successions: Vec::new(), delegation, certificate, process: None }
+        Self { key, successions: Vec::new(), delegation: Arc::new(delegation), certificate, process: None }
     }
 
     /// Returns the credentials with successions that lead from the first key to the one that has signed the
@@ -82,7 +85,7 @@ impl Credentials {
     /// Returns the credentials of a program of this member.
     #[must_use]
     pub fn of_process(&self, process: ProcessCertificate) -> Self {
-        Self { process: Some(process), ..self.clone() }
+        Self { process: Some(Box::new(process)), ..self.clone() }
     }
 
     /// Returns the network's first key that the credentials claim.
@@ -107,7 +110,7 @@ impl Credentials {
 
     /// Returns the certificate of the program that shows the credentials, if it is not the member itself.
     pub fn process(&self) -> Option<&ProcessCertificate> {
-        self.process.as_ref()
+        self.process.as_deref()
     }
 
     /// Returns the bytes, at most [`Self::MAX_LEN`].
@@ -151,10 +154,13 @@ impl Credentials {
         }
         let successions: Result<_, _> = (0..count).map(|_| Succession::read(&mut reader)).collect();
         let successions = successions?;
-        let delegation = Delegation::read(&mut reader)?;
+        let delegation = Arc::new(Delegation::read(&mut reader)?);
         let certificate = Certificate::read(&mut reader)?;
-        let process =
-            if flags & OF_PROCESS != 0 { Some(ProcessCertificate::read(&mut reader)?) } else { None };
+        let process = if flags & OF_PROCESS != 0 {
+            Some(Box::new(ProcessCertificate::read(&mut reader)?))
+        } else {
+            None
+        };
         reader.end()?;
         Ok(Self { key, successions, delegation, certificate, process })
     }
@@ -168,7 +174,7 @@ impl Credentials {
 
     /// Returns when the first of the statements ends.
     pub fn end(&self) -> UnixTime {
-        let process = self.process.as_ref().map(ProcessCertificate::end);
+        let process = self.process().map(ProcessCertificate::end);
         let own = self.delegation.end().min(self.certificate.end());
         process.map_or(own, |end| end.min(own))
     }
@@ -234,6 +240,13 @@ impl Admission {
     /// Returns the credentials.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// Shares the delegation with another admission by the same one.
+    pub(crate) fn share_with(&mut self, other: &Self) {
+        if self.credentials.delegation == other.credentials.delegation {
+            self.credentials.delegation = Arc::clone(&other.credentials.delegation);
+        }
     }
 
     /// Returns the network key that has made the issuer. [`NetworkKeys::check`] says whether it still counts.
@@ -302,7 +315,7 @@ impl Admission {
         let of_process = |process: &ProcessCertificate| {
             [self.holder, certificate.grant().node].map(|node| (node, process.serial()))
         };
-        named.extend(process.as_ref().map(of_process).into_iter().flatten());
+        named.extend(process.as_deref().map(of_process).into_iter().flatten());
         // First, because a revoked node must not hear that it only has to renew.
         if named.iter().any(|(node, serial)| revoked.covers(node, *serial)) {
             return Err(Refusal::Revoked);

@@ -1,6 +1,8 @@
 //! Revocations, and the signed head by which nodes notice that they lack some.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use super::key::signed_bytes;
 use super::{CLOCK_TOLERANCE, Delegation, NetworkKey, NetworkKeys, Refusal, Serial, UnixTime};
@@ -22,8 +24,44 @@ pub struct Revocation {
 }
 
 /// Revocations of a network, by node. Issuers and programs can be revoked like members.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Revocations(BTreeMap<NodeId, Revocation>);
+///
+/// They are the bytes that issuers sign, and copies share them: a set of 10,000 takes half a megabyte.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Revocations(Arc<[u8]>);
+
+impl Default for Revocations {
+    fn default() -> Self {
+        Self(Arc::from([]))
+    }
+}
+
+impl fmt::Debug for Revocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// Makes a set of many entries at once. Of two entries of a node, what goes further counts.
+impl FromIterator<(NodeId, Revocation)> for Revocations {
+    fn from_iter<I: IntoIterator<Item = (NodeId, Revocation)>>(entries: I) -> Self {
+        let mut by_node = BTreeMap::new();
+        for (node, revocation) in entries {
+            by_node
+                .entry(node)
+                .and_modify(|entry: &mut Revocation| entry.extend(&revocation))
+                .or_insert(revocation);
+        }
+        Self::of(by_node.into_iter())
+    }
+}
+
+impl Revocation {
+    /// Makes the statement go as far as another one about the same node.
+    fn extend(&mut self, other: &Self) {
+        self.min_serial = self.min_serial.max(other.min_serial);
+        self.until = self.until.max(other.until);
+    }
+}
 
 impl Revocations {
     /// Length of one entry in bytes: a node ID, a serial and a time.
@@ -32,9 +70,29 @@ impl Revocations {
     /// Maximum number of entries that a node accepts.
     pub const MAX_ENTRIES: usize = 10_000;
 
+    /// Makes the set of entries in ascending order of their nodes.
+    fn of(entries: impl Iterator<Item = (NodeId, Revocation)>) -> Self {
+        let mut out = Vec::with_capacity(entries.size_hint().0 * Self::ENTRY_LEN);
+        for (node, revocation) in entries {
+            out.extend_from_slice(node.as_bytes());
+            out.extend_from_slice(&revocation.min_serial.as_u64().to_be_bytes());
+            out.extend_from_slice(&revocation.until.as_millis().to_be_bytes());
+        }
+        Self(out.into())
+    }
+
+    fn entries(&self) -> &[[u8; Self::ENTRY_LEN]] {
+        self.0.as_chunks().0
+    }
+
+    fn get(&self, node: &NodeId) -> Option<Revocation> {
+        let at = self.entries().binary_search_by(|entry| entry[..32].cmp(node.as_bytes())).ok()?;
+        Some(read_entry(&self.entries()[at]).1)
+    }
+
     /// Returns the number of entries.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.entries().len()
     }
 
     /// Returns true if nobody is revoked.
@@ -43,30 +101,41 @@ impl Revocations {
     }
 
     /// Returns the entries in ascending order of their nodes.
-    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Revocation)> {
-        self.0.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, Revocation)> {
+        self.entries().iter().map(read_entry)
     }
 
     /// Returns true if a statement about `node` with this serial no longer counts.
     pub fn covers(&self, node: &NodeId, serial: Serial) -> bool {
-        self.0.get(node).is_some_and(|revocation| serial < revocation.min_serial)
+        self.get(node).is_some_and(|revocation| serial < revocation.min_serial)
     }
 
-    /// Adds an entry. What is there stays unless the new entry goes further, so no later statement can take
-    /// a revocation back.
+    /// Adds an entry, at the cost of a copy of the set. What is there stays unless the new entry goes
+    /// further, so no later statement can take a revocation back.
     pub fn add(&mut self, node: NodeId, revocation: Revocation) {
-        let entry = self.0.entry(node).or_insert(revocation);
-        entry.min_serial = entry.min_serial.max(revocation.min_serial);
-        entry.until = entry.until.max(revocation.until);
+        self.merge(&Self::of(std::iter::once((node, revocation))));
     }
 
     /// Adds all entries of another set. Returns true if that changed anything.
     pub fn merge(&mut self, other: &Self) -> bool {
-        let mut has_changed = false;
-        for (node, revocation) in other.iter() {
-            let before = self.0.get(node).copied();
-            self.add(*node, *revocation);
-            has_changed |= before != self.0.get(node).copied();
+        let (mut mine, mut others) = (self.iter().peekable(), other.iter().peekable());
+        let next = move || match (mine.peek(), others.peek()) {
+            (Some((node, _)), Some((other, _))) if node == other => {
+                let ((node, mut entry), (_, other)) = (mine.next()?, others.next()?);
+                entry.extend(&other);
+                Some((node, entry))
+            }
+            (Some((node, _)), Some((other, _))) if other < node => others.next(),
+            (None, _) => others.next(),
+            _ => mine.next(),
+        };
+        let merged = Self::of(std::iter::from_fn(next));
+        let has_changed = merged != *self;
+        // Shared with the newest set that says all.
+        if merged == *other {
+            *self = other.clone();
+        } else if has_changed {
+            *self = merged;
         }
         has_changed
     }
@@ -75,33 +144,34 @@ impl Revocations {
     #[must_use]
     pub fn beyond(&self, other: &Self) -> Self {
         let goes_further = |node: &NodeId, one: &Revocation| {
-            other.0.get(node).is_none_or(|known| known.min_serial < one.min_serial || known.until < one.until)
+            other.get(node).is_none_or(|known| known.min_serial < one.min_serial || known.until < one.until)
         };
-        let beyond = self.0.iter().filter(|(node, one)| goes_further(node, one));
-        Self(beyond.map(|(node, one)| (*node, *one)).collect())
+        Self::of(self.iter().filter(|(node, one)| goes_further(node, one)))
     }
 
     /// Keeps an entry, if there is one, until a statement that it covers has ended for all clocks.
     pub(crate) fn keep(&mut self, node: &NodeId, end: UnixTime) {
-        if let Some(entry) = self.0.get_mut(node) {
-            entry.until = entry.until.max(end.plus(CLOCK_TOLERANCE));
+        let until = end.plus(CLOCK_TOLERANCE);
+        if let Some(entry) = self.get(node).filter(|entry| entry.until < until) {
+            self.add(*node, Revocation { until, ..entry });
         }
     }
 
     /// Forgets the entries that nobody needs any more.
     pub fn forget(&mut self, now: UnixTime) {
-        self.0.retain(|_, revocation| now < revocation.until);
+        if self.iter().any(|(_, revocation)| revocation.until <= now) {
+            *self = Self::of(self.iter().filter(|(_, revocation)| now < revocation.until));
+        }
     }
 
     /// Returns the set's bytes: the entries in ascending order of their nodes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.0.len() * Self::ENTRY_LEN);
-        for (node, revocation) in &self.0 {
-            out.extend_from_slice(node.as_bytes());
-            out.extend_from_slice(&revocation.min_serial.as_u64().to_be_bytes());
-            out.extend_from_slice(&revocation.until.as_millis().to_be_bytes());
-        }
-        out
+        self.0.to_vec()
+    }
+
+    /// Returns the same bytes without a copy.
+    pub(crate) fn shared(&self) -> Arc<[u8]> {
+        Arc::clone(&self.0)
     }
 
     /// Parses the bytes of a set, which has exactly one form.
@@ -109,27 +179,33 @@ impl Revocations {
     /// # Errors
     /// Returns a [`ParseError`] for bytes that [`Self::to_bytes`] does not make, and for too many entries.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        Self::parse_shared(bytes.into())
+    }
+
+    fn parse_shared(bytes: Arc<[u8]>) -> Result<Self, ParseError> {
         let (entries, rest) = bytes.as_chunks::<{ Self::ENTRY_LEN }>();
         if !rest.is_empty() || entries.len() > Self::MAX_ENTRIES {
             return Err(ParseError::Length);
         }
-        let mut set = BTreeMap::new();
-        for entry in entries {
-            let mut reader = Reader(entry);
-            let node = NodeId::from_bytes(*reader.array()?);
-            let min_serial = Serial::from_u64(reader.u64()?);
-            let until = UnixTime::from_millis(reader.u64()?);
-            if set.last_key_value().is_some_and(|(last, _)| *last >= node) {
-                return Err(ParseError::Value);
-            }
-            set.insert(node, Revocation { min_serial, until });
+        if !entries.is_sorted_by(|one, next| one[..32] < next[..32]) {
+            return Err(ParseError::Value);
         }
-        Ok(Self(set))
+        Ok(Self(bytes))
     }
 
     fn hash(&self) -> [u8; 32] {
-        hash::hash(&[HASH_LABEL, &self.to_bytes()])
+        hash::hash(&[HASH_LABEL, &self.0])
     }
+}
+
+fn read_entry(bytes: &[u8; Revocations::ENTRY_LEN]) -> (NodeId, Revocation) {
+    let (node, rest) = bytes.split_first_chunk().expect("an entry begins with a node ID");
+    let [min_serial, until] = rest.as_chunks().0 else { unreachable!("an entry ends with two numbers") };
+    let revocation = Revocation {
+        min_serial: Serial::from_u64(u64::from_be_bytes(*min_serial)),
+        until: UnixTime::from_millis(u64::from_be_bytes(*until)),
+    };
+    (NodeId::from_bytes(*node), revocation)
 }
 
 /// Signed statement of an issuer about all revocations of the network at one time. Its epoch grows with each
@@ -253,13 +329,21 @@ impl Head {
     /// Returns the set that the bytes are, if it is the one of this head. Entries that name serials after
     /// the head's time count up to it, so that no issuer can exclude a node for ever.
     pub fn read_set(&self, bytes: &[u8]) -> Option<Revocations> {
-        let mut set = Revocations::parse(bytes).ok()?;
+        self.read_shared(bytes.into())
+    }
+
+    /// Returns the same without a copy of the bytes.
+    pub(crate) fn read_shared(&self, bytes: Arc<[u8]>) -> Option<Revocations> {
+        let set = Revocations::parse_shared(bytes).ok()?;
         if set.len() != self.entries as usize || set.hash() != self.hash {
             return None;
         }
         let last = Serial::next(self.time, Some(Serial::from_u64(self.time.as_millis())));
-        set.0.values_mut().for_each(|entry| entry.min_serial = entry.min_serial.min(last));
-        Some(set)
+        if set.iter().all(|(_, entry)| entry.min_serial <= last) {
+            return Some(set);
+        }
+        let limited = |entry: Revocation| Revocation { min_serial: entry.min_serial.min(last), ..entry };
+        Some(Revocations::of(set.iter().map(|(node, entry)| (node, limited(entry)))))
     }
 
     fn body(&self) -> Vec<u8> {

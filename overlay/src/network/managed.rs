@@ -161,7 +161,7 @@ pub struct Membership {
     admitted: BTreeMap<NodeId, Admission>,
     /// Members and programs that others have named, by node and machine. They have to show their credentials
     /// themselves: any member can certify any node as its program, so no such claim replaces another one.
-    found: BTreeMap<(NodeId, NodeId), Admission>,
+    found: BTreeMap<(NodeId, NodeId), Box<Admission>>,
 }
 
 impl Membership {
@@ -172,7 +172,7 @@ impl Membership {
         });
         let (mut heads, mut revoked) = (BTreeMap::new(), network.others.clone());
         for (head, bytes) in network.revocations.iter().take(MAX_CONTROLLERS) {
-            if let Some(set) = head.read_set(bytes) {
+            if let Some(set) = head.read_shared(Arc::clone(bytes)) {
                 revoked.merge(&set);
                 let signer = keys.as_ref().and_then(|keys| signer_of(keys, head.delegation(), network.id));
                 let signed = (head.clone(), Arc::clone(bytes));
@@ -301,7 +301,7 @@ impl Membership {
     /// Returns the revocations of all heads that this node has.
     fn signed(&self) -> Revocations {
         let mut signed = Revocations::default();
-        for set in self.heads().filter_map(|(head, set)| head.read_set(set)) {
+        for set in self.heads().filter_map(|(head, set)| head.read_shared(Arc::clone(set))) {
             signed.merge(&set);
         }
         signed
@@ -722,7 +722,7 @@ impl Membership {
             self.found.pop_first();
         }
         if !self.admitted.contains_key(holder) {
-            self.found.insert((*holder, admission.grant().node), admission);
+            self.found.insert((*holder, admission.grant().node), Box::new(admission));
         }
         Ok(())
     }
@@ -737,7 +737,10 @@ impl Membership {
         holder: &NodeId,
         unix_time: Duration,
     ) -> Result<Admission, Refusal> {
-        let admission = self.authenticate(credentials, holder)?;
+        let mut admission = self.authenticate(credentials, holder)?;
+        // Thousands can have one.
+        let known = self.own.as_ref().map(|own| &own.admission).or_else(|| self.admitted.values().next());
+        known.into_iter().for_each(|known| admission.share_with(known));
         let time = self.time_for(admission.signed_time(), unix_time);
         // First, because a former key says nothing about the time any more.
         self.check_key(Some(admission.signer()), time)?;
@@ -806,8 +809,13 @@ impl Membership {
 
     /// Takes over a head whose signatures are right, with its set. Returns the nodes that are admitted no
     /// longer; `None` if the bytes are not the head's set.
-    pub(crate) fn take_head(&mut self, head: &Head, set: &[u8], unix_time: Duration) -> Option<Vec<NodeId>> {
-        let revocations = head.read_set(set)?;
+    pub(crate) fn take_head(
+        &mut self,
+        head: &Head,
+        set: Arc<[u8]>,
+        unix_time: Duration,
+    ) -> Option<Vec<NodeId>> {
+        let revocations = head.read_shared(Arc::clone(&set))?;
         let signer = self.keys.as_ref().and_then(|keys| signer_of(keys, head.delegation(), self.id));
         // Merged and not replaced, because no head may take a revocation back.
         self.revoked.merge(&revocations);
@@ -815,7 +823,7 @@ impl Membership {
             && let Ok(displaced) = self.displaced(head)
         {
             displaced.and_then(|node| self.heads.remove(&node));
-            self.heads.insert(head.issuer(), KnownHead { signed: (head.clone(), set.into()), signer });
+            self.heads.insert(head.issuer(), KnownHead { signed: (head.clone(), set), signer });
         }
         // A stolen key can sign any number of sets. What is in nobody's newest one gives way then.
         if self.revoked.len() > MAX_OBSERVED {
@@ -851,7 +859,7 @@ impl Membership {
     fn known(&self, node: &NodeId) -> Option<&Admission> {
         let own = self.own.as_ref().map(|own| &own.admission).filter(|own| own.holder() == node);
         let found = || {
-            let claims = self.found.values().filter(|one| one.holder() == node);
+            let claims = self.found.values().map(|one| &**one).filter(|one| one.holder() == node);
             // What a controller says goes before what a member says about a program.
             claims.min_by_key(|one| one.is_process())
         };
@@ -861,7 +869,7 @@ impl Membership {
     /// Returns all known members, this node included.
     fn all(&self) -> impl Iterator<Item = &Admission> {
         let own = self.own.as_ref().map(|own| &own.admission);
-        own.into_iter().chain(self.admitted.values()).chain(self.found.values())
+        own.into_iter().chain(self.admitted.values()).chain(self.found.values().map(|one| &**one))
     }
 }
 

@@ -147,7 +147,7 @@ fn words_of_strangers_and_of_other_heads_count_nothing() {
     assert_eq!(known(&net, 1), Some(head.epoch()));
 }
 
-/// Each member says it once to the one from which it has the head, and nobody answers.
+/// Each member says it once to the one from which it has the head. Nobody answers, or repeats anything.
 #[test]
 fn one_word_follows_each_head_that_is_taken_over() {
     let mut authority = Authority::new();
@@ -162,4 +162,8 @@ fn one_word_follows_each_head_that_is_taken_over() {
     let to_controller = net.sent.iter().filter(|sent| sent.to == controller).count();
     // A question for the set, and the word that it has come.
     assert!(to_controller <= 2 * all + all / 2, "{to_controller} datagrams of {all} members");
+    net.sent.clear();
+    net.run(Duration::from_secs(50));
+    let head = Head::LEN + 2 + DATA_OVERHEAD;
+    assert!(net.sent.iter().all(|sent| sent.bytes.len() != head), "a head that everybody has");
 }
