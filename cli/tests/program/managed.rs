@@ -881,3 +881,58 @@ fn backups_and_words_are_checked_before_they_are_used() {
     damaged.failure(1, &[&file, "damaged"]);
     assert!(!machines.0.path().join("gamma/controllers").exists());
 }
+
+#[test]
+fn an_invite_in_a_file_or_on_stdin_is_joined_by_and_names_the_network() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let invite = |name: &str| machines.invite(&["--name", name]);
+    let file = machines.directory("invite.txt");
+    let path = file.to_str().expect("text");
+    std::fs::write(&file, format!("\n  {}\r\n\n", invite("beta"))).expect("room");
+    let joined = machines.ok("beta", &["join", path]);
+    assert!(joined.starts_with("joined team as beta"), "{joined}");
+    let joined = machines.with_words("gamma", &["join", "-"], &format!("{}\n", invite("gamma")));
+    assert!(joined.text().starts_with("joined team as gamma"), "{}{}", joined.text(), joined.stderr);
+    // In a container, the variable is all that is given.
+    let mut join = machines.command("delta", &["join"]);
+    join.env("PEERSOCK_INVITE", invite("delta"));
+    let joined = run(join);
+    assert!(joined.text().starts_with("joined team as delta"), "{}{}", joined.text(), joined.stderr);
+
+    for (content, message) in [
+        (&b""[..], "there is no invite in"),
+        (b"hello", "there is no invite in"),
+        (b"\xff\xfe", "there is no invite in"),
+        (b"peersock://e18a4c0277d19b3f/EX", "the invite cannot be read"),
+        (&b" ".repeat(9000), "there is no invite in"),
+    ] {
+        std::fs::write(&file, content).expect("room");
+        let refused = machines.refused("epsilon", &["join", path]);
+        assert!(refused.contains(message) && refused.contains("hint: "), "{message}: {refused}");
+    }
+    std::fs::remove_file(&file).expect("it is there");
+    machines.ok("epsilon", &["network", "new", path]);
+    assert!(machines.refused("epsilon", &["join", path]).contains("describes a static network"));
+    assert!(machines.refused("epsilon", &["join", "no/such/file"]).contains("no invite, no file and no"));
+    let folder = machines.directory("folder");
+    std::fs::create_dir(&folder).expect("room");
+    assert!(
+        machines.refused("epsilon", &["join", folder.to_str().expect("text")]).contains("cannot be read")
+    );
+    assert_eq!(machines.ok("gamma", &["networks", "--json"]).matches(&id).count(), 1);
+}
+
+#[test]
+fn a_network_gets_another_local_name_where_its_own_is_taken() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    machines.ok("beta", &["network", "create", "team"]);
+    let output = run(machines.command("beta", &["join", &machines.invite(&["--name", "beta"])]));
+    assert!(output.text().starts_with("joined team-2 as beta"), "{}{}", output.text(), output.stderr);
+    assert!(output.stderr.contains("another network has the name team here, so this one is team-2"));
+    // The name that a person has given stays.
+    let invite = machines.invite(&["--name", "gamma"]);
+    machines.ok("gamma", &["join", &invite, "--as", "work"]);
+    assert!(machines.ok("gamma", &["join", &invite]).contains("work"));
+}
