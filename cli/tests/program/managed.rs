@@ -936,3 +936,61 @@ fn a_network_gets_another_local_name_where_its_own_is_taken() {
     machines.ok("gamma", &["join", &invite, "--as", "work"]);
     assert!(machines.ok("gamma", &["join", &invite]).contains("work"));
 }
+
+#[test]
+fn a_controller_is_installed_as_a_unit_that_systemd_accepts() {
+    let machines = Machines::new();
+    let (id, _) = machines.create(&[]);
+    let config = machines.directory("a config");
+    let file = format!("peersock-controller-{id}.service");
+    let install = |namespaces: &[&str]| {
+        let own = machines.command("alpha", &[]);
+        let mut command = Command::new("unshare");
+        command.args(namespaces).arg(own.get_program()).args(["controller", "--install"]);
+        for (name, value) in own.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+            command.env(name, value);
+        }
+        command.env("PEERSOCK_ROOTS", "dns:$HOME.example").env("XDG_CONFIG_HOME", &config);
+        command.env_remove("PEERSOCK_INVITE");
+        run(command)
+    };
+    let of_a_user = ["--user", "--map-user=1000"];
+    let written = install(&of_a_user);
+    if written.stderr.contains("unshare") {
+        eprintln!("SKIP a_controller_is_installed: no user namespace here");
+        return;
+    }
+    let path = config.join("systemd/user").join(&file);
+    assert_eq!(written.text().trim(), format!("wrote {}", path.display()), "{}", written.stderr);
+    for told in ["systemctl --user enable --now", "journalctl --user -u", "disable --now", "enable-linger"] {
+        assert!(written.stderr.contains(told), "{}", written.stderr);
+    }
+    let text = std::fs::read_to_string(&path).expect("a unit");
+    assert!(text.contains(&format!(" \"controller\" \"-n\" \"{id}\"\n")), "{text}");
+    assert!(text.contains("Environment=\"PEERSOCK_ROOTS=dns:$HOME.example\"\n"), "{text}");
+    assert!(text.contains("Environment=\"PEERSOCK_OWN_NODE=1\"\n"), "{text}");
+    assert_eq!(std::fs::metadata(&path).expect("a unit").mode() & 0o777, 0o600);
+    if !crate::common::lacks("a_controller_is_installed", &["systemd-analyze"]) {
+        let mut verify = Command::new("systemd-analyze");
+        verify.args(["--user", "--man=no", "verify"]).arg(&path).env("XDG_RUNTIME_DIR", &config);
+        let verified = run(verify);
+        assert!(verified.status.success() && !verified.stderr.contains(&file), "{}", verified.stderr);
+    }
+    // Again replaces it, and another file stays.
+    install(&of_a_user).success();
+    std::fs::write(&path, "[Unit]\n").expect("room");
+    let refused = install(&of_a_user).stderr;
+    assert!(
+        refused.contains("not written by this command") && refused.contains("hint: remove it"),
+        "{refused}"
+    );
+    if !std::path::Path::new("/etc/systemd/system").is_dir() {
+        eprintln!("SKIP a system unit: no directory of units here");
+        return;
+    }
+    let script = "mount -t tmpfs tmpfs /etc/systemd/system && \"$@\" && cat /etc/systemd/system/peersock*";
+    let system = install(&["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]).success();
+    assert!(system.text().starts_with(&format!("wrote /etc/systemd/system/{file}\n")), "{}", system.text());
+    assert!(system.text().contains("WantedBy=multi-user.target"), "{}", system.text());
+    assert!(system.stderr.contains("systemctl enable --now"), "{}", system.stderr);
+}
