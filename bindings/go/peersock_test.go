@@ -1,6 +1,7 @@
 package peersock
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -567,6 +568,58 @@ func TestStates(t *testing.T) {
 		}
 		_, err = node.Listen("tcp", ":80")
 		wants(t, err, syscall.ENETDOWN)
+	}
+}
+
+// A program joins a managed network by an invite, and is the same member when it starts again.
+func TestInvites(t *testing.T) {
+	program := os.Getenv("PEERSOCK_TEST_PROGRAM")
+	if program == "" {
+		t.Skip("PEERSOCK_TEST_PROGRAM names no program that makes a network")
+	}
+	folder := t.TempDir()
+	alpha := func(arguments ...string) *exec.Cmd {
+		command := exec.Command(program, arguments...)
+		command.Env = append(os.Environ(), "PEERSOCK_STATE="+filepath.Join(folder, "alpha"),
+			"PEERSOCK_INTERFACE=lo", "PEERSOCK_PERSIST=0", "PEERSOCK_OWN_NODE=1")
+		return command
+	}
+	create := alpha("network", "create", "team", "--pool", "10.77.0.0/24", "--name", "alpha")
+	if told, err := create.CombinedOutput(); err != nil {
+		t.Fatal(err, string(told))
+	}
+	controller := alpha("controller", "-n", "team")
+	stderr, err := controller.StderrPipe()
+	must(err)
+	must(controller.Start())
+	defer func() {
+		controller.Process.Signal(os.Interrupt)
+		controller.Wait()
+	}()
+	said := bufio.NewScanner(stderr)
+	for said.Scan() && !strings.Contains(said.Text(), "serving team") {
+	}
+	go func() { _, _ = io.Copy(io.Discard, stderr) }()
+	invite, err := alpha("network", "invite", "--name", "beta").Output()
+	must(err)
+	granted := netip.MustParseAddr("10.77.0.2")
+	for i := 0; i < 2; i++ {
+		node, err := Open(Config{Network: strings.TrimSpace(string(invite)), State: filepath.Join(folder, "beta"),
+			Interfaces: "loopback", Roots: " "})
+		must(err)
+		for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+			has := false
+			for _, address := range node.Addresses() {
+				has = has || address == granted
+			}
+			if has {
+				break
+			}
+			if time.Since(begun) > time.Minute {
+				t.Fatal("no controller has admitted the node: ", node.Addresses())
+			}
+		}
+		must(node.Close())
 	}
 }
 

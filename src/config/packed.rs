@@ -4,15 +4,18 @@
 //! 0, 64 bytes of keys, number of endpoints, endpoints, length of the token, token
 //! 1, length, text of a domain
 //! 2 for roots of the local network
+//! 3, 64 bytes of keys, IPv4 address, port: a root with this UDP endpoint alone, in invites
+//! 4, 64 bytes of keys, IPv4 address: the same at port 7420
 //! ```
 //!
 //! An endpoint is a byte (4 * transport + form), an address and a port. Forms are 0: IPv4, 1: IPv6, 2: length
 //! and host name. Numbers are in network order. Readers of such a text compare what they have read with what
 //! they would write, so each root has one form.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use peersock_overlay::PublicIdentity;
+use peersock_overlay::membership::MemberName;
 
 use super::{HostEndpoint, RootAddress, RootEndpoint, RootSource, RootTransport};
 
@@ -59,6 +62,92 @@ pub fn emit_root(root: &RootSource, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&endpoint.port().to_be_bytes());
     }
     emit_text(address.token().unwrap_or_default(), bytes);
+}
+
+/// Port of a root that names no other.
+const ROOT_PORT: u16 = 7420;
+
+/// Appends a root of an invite, which people copy by hand: a root with one UDP endpoint at an IPv4 address and
+/// without a token has a shorter form.
+pub fn emit_short_root(root: &RootSource, bytes: &mut Vec<u8>) {
+    let Some((keys, address)) = short_root(root) else { return emit_root(root, bytes) };
+    let is_usual = address.port() == ROOT_PORT;
+    bytes.push(if is_usual { 4 } else { 3 });
+    bytes.extend_from_slice(&keys.to_bytes());
+    bytes.extend_from_slice(&address.ip().octets());
+    if !is_usual {
+        bytes.extend_from_slice(&address.port().to_be_bytes());
+    }
+}
+
+/// Returns the keys and the endpoint of a root that has the shorter form.
+fn short_root(root: &RootSource) -> Option<(&PublicIdentity, SocketAddrV4)> {
+    let RootSource::Address(root) = root else { return None };
+    let ([endpoint], None) = (root.endpoints(), root.token()) else { return None };
+    match (endpoint.transport, endpoint.address()?) {
+        (RootTransport::Udp, SocketAddr::V4(address)) => Some((root.identity(), address)),
+        _ => None,
+    }
+}
+
+/// Takes a root of an invite from the front of the bytes; returns `None` if there is none.
+pub fn parse_short_root(bytes: &mut &[u8]) -> Option<RootSource> {
+    let is_usual = match bytes.first()? {
+        3 => false,
+        4 => true,
+        _ => return parse_root(bytes),
+    };
+    byte(bytes)?;
+    let identity = PublicIdentity::from_bytes(take(bytes)?).ok()?;
+    let ip = Ipv4Addr::from(*take::<4>(bytes)?);
+    let port = if is_usual { ROOT_PORT } else { port(bytes)? };
+    // By its text, which checks that a root can be there.
+    let endpoint = SocketAddrV4::new(ip, port).to_string().parse().ok()?;
+    Some(RootAddress::new(identity, vec![endpoint]).into())
+}
+
+/// Digits of a name in [`emit_name`], from 1 on.
+const DIGITS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789-";
+
+/// Number of values of a digit, with 0 for none.
+const BASE: u16 = DIGITS.len() as u16 + 1;
+
+/// Value of the last byte of a name if it has no digit. Greater values have the last digit. No first byte of
+/// three digits is as large, so a name that is cut off is no other name.
+const END: u8 = 215;
+
+/// Appends a name, which ends the bytes: three characters are two bytes, and two are as if a digit 0 followed.
+pub fn emit_name(name: &MemberName, bytes: &mut Vec<u8>) {
+    let value = |byte: &u8| DIGITS.iter().position(|digit| digit == byte).map_or(0, |at| at as u16 + 1);
+    let mut rest = name.as_str().as_bytes();
+    while let [a, b, left @ ..] = rest {
+        let number = (value(a) * BASE + value(b)) * BASE + left.first().map_or(0, value);
+        bytes.extend_from_slice(&number.to_be_bytes());
+        match left {
+            [] => return,
+            [_, left @ ..] => rest = left,
+        }
+    }
+    bytes.push(END + rest.first().map_or(0, value) as u8);
+}
+
+/// Reads a name that takes all the bytes. Other bytes may be the same name, so the reader compares them with
+/// what it would write.
+pub fn parse_name(bytes: &[u8]) -> Option<MemberName> {
+    let mut name = String::new();
+    for two in bytes.chunks(2) {
+        let digits = match *two {
+            [high, low] => {
+                let number = u16::from_be_bytes([high, low]);
+                [number / BASE / BASE, number / BASE % BASE, number % BASE]
+            }
+            _ => [two[0].checked_sub(END)?.into(), 0, 0],
+        };
+        for digit in digits.into_iter().filter(|digit| *digit > 0) {
+            name.push(char::from(*DIGITS.get(usize::from(digit) - 1)?));
+        }
+    }
+    name.parse().ok()
 }
 
 fn emit_text(text: &[u8], bytes: &mut Vec<u8>) {

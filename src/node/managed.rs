@@ -180,6 +180,8 @@ struct Kept {
     is_wanted: bool,
     /// True if the record on disk lacks something.
     is_stale: bool,
+    /// True if the last write has failed.
+    has_failed: bool,
     /// True after the last write.
     is_closed: bool,
 }
@@ -241,7 +243,9 @@ impl Kept {
         self.is_wanted |= self.update(node);
         let (Some(state), Some(record), true) = (&node.state, &self.record, self.is_wanted) else { return };
         self.written = Some(Instant::now());
-        match state.keep_membership(record) {
+        let kept = state.keep_membership(record);
+        self.has_failed = kept.is_err();
+        match kept {
             Ok(()) => self.is_stale = false,
             Err(error) => tracing::warn!(%error, "a managed network is not kept for the next start"),
         }
@@ -445,6 +449,7 @@ pub(super) fn start(
         written: None,
         is_wanted: node.state.as_ref().is_some_and(is_there),
         is_stale: true,
+        has_failed: false,
         is_closed: false,
     };
     let shared = Arc::new(Shared::new(kept));
@@ -883,8 +888,12 @@ impl Joined {
         if kept.record.as_mut().is_some_and(|record| request.note_in(record)) {
             *sync::lock(&shared.local_name) = kept.local_name();
             kept.hurry();
-            kept.write_if_due(&self.node().inner);
         }
+        // The person who asks may have made room on a disk that was full.
+        if kept.has_failed {
+            kept.hurry();
+        }
+        kept.write_if_due(&self.node().inner);
     }
 
     /// Replaces this node's credentials, which the network's controller at this node has made.

@@ -6,7 +6,7 @@ const http = require('node:http');
 const os = require('node:os');
 const path = require('node:path');
 const dgram = require('node:dgram');
-const { spawnSync } = require('node:child_process');
+const { spawn, spawnSync } = require('node:child_process');
 const { test } = require('node:test');
 const { Worker } = require('node:worker_threads');
 const { open, Socket, UdpSocket } = require('..');
@@ -207,6 +207,42 @@ addresses = ["10.7.0.${i + 1}"]\nendpoints = ["127.0.0.1:${port}"]\n`;
   await Promise.all(ended);
   await Promise.all([alpha.close(), beta.close()]);
   fs.rmSync(folder, { recursive: true });
+});
+
+test('a program joins a managed network by an invite', async (t) => {
+  const program = process.env.PEERSOCK_TEST_PROGRAM;
+  if (!program) return t.skip('PEERSOCK_TEST_PROGRAM names no program that makes a network');
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'peersock-'));
+  const env = { ...process.env, PEERSOCK_STATE: path.join(folder, 'alpha'), PEERSOCK_INTERFACE: 'lo',
+    PEERSOCK_PERSIST: '0', PEERSOCK_OWN_NODE: '1' };
+  const alpha = (...words) => {
+    const { status, stdout, stderr } = spawnSync(program, words, { env, encoding: 'utf8' });
+    assert.strictEqual(status, 0, stderr);
+    return stdout.trim();
+  };
+  alpha('network', 'create', 'team', '--pool', '10.77.0.0/24', '--name', 'alpha');
+  const controller = spawn(program, ['controller', '-n', 'team'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+  try {
+    let said = '';
+    while (!said.includes('serving team')) said += (await once(controller.stderr, 'data'))[0];
+    controller.stderr.resume();
+    const network = alpha('network', 'invite', '--name', 'beta');
+    // The second start with the invite is the same member.
+    for (let start = 0; start < 2; start++) {
+      const state = path.join(folder, 'beta');
+      const node = await open({ network, state, interfaces: 'loopback', roots: '' });
+      const deadline = Date.now() + 60000;
+      while (!node.addresses.includes('10.77.0.2')) {
+        assert.ok(Date.now() < deadline, 'no controller has admitted the node');
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      await node.close();
+    }
+  } finally {
+    controller.kill('SIGINT');
+    if (controller.exitCode === null) await once(controller, 'exit');
+    fs.rmSync(folder, { recursive: true });
+  }
 });
 
 test('bad arguments are refused', async () => {

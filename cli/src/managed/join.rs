@@ -1,12 +1,15 @@
 //! `peersock join`, `leave` and `networks`: managed networks of this machine.
 
+use std::fmt;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use peersock::management::{self, JoinRequest, ManagementError};
 use peersock::overlay::membership::{Credentials, Denial, MemberName, NetworkKey, UnixTime};
-use peersock::state::{MembershipRecord, StateDir, StateError};
-use peersock::{Invite, JoinError, NetworkId, Standing};
+use peersock::state::{MembershipRecord, NameClaim, StateDir, StateError};
+use peersock::{Invite, JoinError, Network, NetworkId, Standing};
+use zeroize::Zeroizing;
 
 use super::asking::{Answer, Asking, Reached, ask_or_open, older};
 use super::known::{words_of_certificate, words_of_denial, words_of_ending};
@@ -20,19 +23,24 @@ use crate::stdio;
 ///
 /// With an invite, the machine is a member at once. By the ID alone, a person has to approve it: both sides
 /// show a code. The network's key is remembered, and programs then use the network by its ID or name.
+///
+/// An invite suggests the name that the network has at its controller. If another network has that name here,
+/// the name gets a number: team-2.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  peersock join 'peersock://e18a4c0277d19b3f/AX…'
+  peersock join 'peersock://e18a4c0277d19b3f/EX…'
+  peersock join invite.txt
   peersock join e18a4c0277d19b3f --root \"$(cat root.txt)\"
   PEERSOCK_INVITE=\"$(cat invite.txt)\" peersock join --wait 0")]
 pub(crate) struct JoinArgs {
-    /// Invite, or ID of the network (16 hexadecimal digits) [env: PEERSOCK_INVITE]
+    /// Invite, file that contains one (- for stdin), or ID of the network (16 hexadecimal digits) [env:
+    /// PEERSOCK_INVITE]
     ///
-    /// Arguments show in the list of processes; a variable does not.
+    /// Arguments show in the list of processes; a file and a variable do not.
     network: Option<String>,
 
-    /// Name of the network on this machine [default: its ID]
+    /// Name of the network on this machine [default: the one in the invite, or its ID]
     #[arg(long = "as", value_name = "NAME")]
     local: Option<MemberName>,
 
@@ -73,17 +81,24 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let (id, invite) = described(&text)?;
     let path = super::lasting_path(&args.node)?;
     args.local.iter().try_for_each(|local| super::create::check_no_id(local, Some(id)))?;
-    // Until the end, so that no other network gets it meanwhile.
-    let _claim = args.local.as_ref().map(|local| StateDir::claim_name(&path, local, Some(id))).transpose()?;
     // An invite is a new decision: this machine may have been removed without hearing of it.
     let known = StateDir::membership(&path, id)?;
+    let is_nameless = known.as_ref().is_none_or(|record| record.name.is_none());
+    let suggested = invite.as_ref().and_then(Invite::name).filter(|_| is_nameless).cloned();
+    // Until the end, so that no other network gets it meanwhile.
+    let claim = match (&args.local, &suggested) {
+        (Some(local), _) => Some((local.clone(), StateDir::claim_name(&path, local, Some(id))?)),
+        (None, Some(suggested)) => claimed(&path, id, suggested)?,
+        (None, None) => None,
+    };
+    let local = claim.as_ref().map(|(local, _)| local.clone());
     let current = known.clone().filter(|record| record.denied.is_none() && is_current(record));
     let shown = current.as_ref().and_then(|record| record.credentials.clone());
     if invite.is_none() && current.is_some() {
-        return told(&path, id, args, "is a member already");
+        return told(&path, id, args, local.as_ref(), "is a member already");
     }
     let request =
-        JoinRequest { invite, wish: args.name.clone(), local: args.local.clone(), ..JoinRequest::new(id) };
+        JoinRequest { invite, wish: args.name.clone(), local: local.clone(), ..JoinRequest::new(id) };
     if let (Some(record), Some(invite)) = (&known, &request.invite)
         && record.key != *invite.key()
     {
@@ -97,33 +112,121 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     asking.end();
     // Without a controller's word the machine is what it was.
     if admitted.is_err() && !is_denied && current.is_some() {
-        return told(&path, id, args, "is a member already");
+        return told(&path, id, args, local.as_ref(), "is a member already");
     }
     admitted?;
     if shown.is_some() && StateDir::membership(&path, id)?.is_some_and(|now| now.credentials == shown) {
         stdio::note("this machine is a member already, by the key that it has, and uses no invite");
     }
-    told(&path, id, args, "joined")
+    if let (None, Some(local), Some(suggested)) = (&args.local, &local, &suggested)
+        && local != suggested
+    {
+        stdio::note(format_args!(
+            "another network has the name {suggested} here, so this one is {local}: `peersock join {id} --as NAME` \
+             gives it another name"
+        ));
+    }
+    told(&path, id, args, local.as_ref(), "joined")
 }
 
-/// Returns the network that an invite or an ID names.
+/// Claims the name that an invite suggests, or the next one with a number if another network has it here.
+/// Returns `None` if `-n` would take it for something else.
+fn claimed(path: &Path, id: NetworkId, suggested: &MemberName) -> Outcome<Option<(MemberName, NameClaim)>> {
+    const LAST: u32 = 99;
+    if super::parse_id(suggested.as_str()).is_ok() {
+        return Ok(None);
+    }
+    let numbered = (2..=LAST).map(|number| suggested.numbered(number));
+    for name in std::iter::once(suggested.clone()).chain(numbered) {
+        // `-n` looks there first.
+        if crate::config::network(name.as_str())?.is_some() {
+            continue;
+        }
+        match StateDir::claim_name(path, &name, Some(id)) {
+            Ok(claim) => return Ok(Some((name, claim))),
+            Err(StateError::NameTaken { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the network that an invite, a file with an invite, or an ID names.
 fn described(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
     if Invite::is_claimed_by(text) {
-        let invite: Invite = text.parse().map_err(|error| {
-            Failure::usage(
-                format_args!("the invite cannot be read: {error}"),
-                "give the whole line that `peersock network invite` has printed",
-            )
-        })?;
-        return Ok((invite.id(), Some(invite)));
+        return read(text, "give the whole line that `peersock network invite` has printed");
     }
+    if text != "-" && super::parse_id(text).is_ok() {
+        return by_id(text);
+    }
+    match text {
+        "-" => of_file(&Input::Stdin),
+        path if Path::new(path).exists() => of_file(&Input::File(Path::new(path))),
+        text => by_id(text),
+    }
+}
+
+fn read(text: &str, hint: &str) -> Outcome<(NetworkId, Option<Invite>)> {
+    let invite: Invite = text
+        .parse()
+        .map_err(|error| Failure::usage(format_args!("the invite cannot be read: {error}"), hint))?;
+    Ok((invite.id(), Some(invite)))
+}
+
+/// Place of an invite.
+enum Input<'a> {
+    Stdin,
+    File(&'a Path),
+}
+
+impl Input<'_> {
+    fn read(&self) -> std::io::Result<Zeroizing<Vec<u8>>> {
+        // An invite, white space around it, and one byte by which a longer text is recognized.
+        let most = 2 * Invite::MAX_LEN;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
+        match self {
+            Input::Stdin => std::io::stdin().lock().take(most as u64 + 1).read_to_end(&mut bytes)?,
+            Input::File(path) => std::fs::File::open(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?,
+        };
+        Ok(bytes)
+    }
+}
+
+impl fmt::Display for Input<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Input::Stdin => f.write_str("stdin"),
+            Input::File(path) => f.write_str(&crate::output::escape(&path.display().to_string())),
+        }
+    }
+}
+
+/// Reads the invite of a file.
+fn of_file(input: &Input<'_>) -> Outcome<(NetworkId, Option<Invite>)> {
+    let bytes = input.read().map_err(|error| {
+        Failure::new(format_args!("{input} cannot be read: {error}"), "check the path and its permissions")
+    })?;
+    let hint = "give a file with the line that `peersock network invite` has printed, and nothing else";
+    let text = std::str::from_utf8(&bytes).ok().map(str::trim).filter(|text| !text.is_empty());
+    let text = text.filter(|_| bytes.len() <= 2 * Invite::MAX_LEN);
+    match text {
+        Some(text) if Invite::is_claimed_by(text) => read(text, hint),
+        Some(text) if Network::parse_toml(text).is_ok() => Err(Failure::usage(
+            format_args!("{input} describes a static network, in which no controller admits machines"),
+            "give the file to -n of a command, or name it below [networks] in config.toml",
+        )),
+        _ => Err(Failure::usage(format_args!("there is no invite in {input}"), hint)),
+    }
+}
+
+fn by_id(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
     let id = super::parse_id(text).map_err(|error| {
         Failure::usage(
             format_args!(
-                "`{}` is no invite and no network ID: {error}",
+                "`{}` is no invite, no file and no network ID: {error}",
                 crate::output::escape(&beginning(text))
             ),
-            "give the line that `peersock network invite` prints, or 16 hexadecimal digits",
+            "give the line that `peersock network invite` prints, a file that has it, or 16 hexadecimal digits",
         )
     })?;
     match id.is_managed() {
@@ -151,8 +254,8 @@ fn is_current(record: &MembershipRecord) -> bool {
 
 /// Gives a network that was joined the local name of this command, unless it has it: another command that
 /// joins it at the same time may have given it another one.
-fn keep_name(path: &Path, id: NetworkId, args: &JoinArgs) -> Outcome {
-    let request = JoinRequest { local: args.local.clone(), ..JoinRequest::new(id) };
+fn keep_name(path: &Path, id: NetworkId, args: &JoinArgs, local: Option<&MemberName>) -> Outcome {
+    let request = JoinRequest { local: local.cloned(), ..JoinRequest::new(id) };
     let changed = || -> Outcome<Option<MembershipRecord>> {
         let record = StateDir::membership(path, id)?;
         Ok(record.and_then(|mut record| request.note_in(&mut record).then_some(record)))
@@ -265,8 +368,8 @@ fn unanswered(asking: &Asking<'_>, standing: &Standing) -> Failure {
 }
 
 /// Keeps the local name, and tells what this machine is in a network.
-fn told(path: &Path, id: NetworkId, args: &JoinArgs, how: &str) -> Outcome {
-    keep_name(path, id, args)?;
+fn told(path: &Path, id: NetworkId, args: &JoinArgs, local: Option<&MemberName>, how: &str) -> Outcome {
+    keep_name(path, id, args, local)?;
     let record = StateDir::membership(path, id)?;
     let Some(record @ MembershipRecord { credentials: Some(credentials), .. }) = &record else {
         return Err(Failure::new(
@@ -278,7 +381,7 @@ fn told(path: &Path, id: NetworkId, args: &JoinArgs, how: &str) -> Outcome {
     let own: Vec<_> = grant.addresses().collect();
     super::clashes::warn(grant.prefixes(), &own, "ask who runs the network for another pool");
     let name = record.name.clone().unwrap_or_else(|| id.to_string());
-    if let Some(local) = args.local.as_ref().filter(|local| *name != *local.as_str()) {
+    if let Some(local) = local.filter(|local| *name != *local.as_str()) {
         stdio::note(format_args!(
             "the network has the name {name} here, and not {local}: another command has given it meanwhile"
         ));

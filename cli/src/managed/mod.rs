@@ -6,6 +6,7 @@ mod clashes;
 mod create;
 mod duration;
 mod hook;
+mod install;
 mod join;
 mod known;
 mod limited_program;

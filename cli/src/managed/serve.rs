@@ -15,7 +15,7 @@ use peersock_controller::{Controller, LogLine, NoteError, Waiting};
 use super::hook::Hook;
 use super::limited_program::Groups;
 use super::place::{Answers, Comeback, Place};
-use super::{now, stores};
+use super::{install, now, stores};
 use crate::args::SharedNodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::output::escape;
@@ -33,6 +33,7 @@ Examples:
   peersock controller
   peersock controller -n team --root \"$(cat root.txt)\"
   peersock controller --approve-hook /usr/local/libexec/approve
+  peersock controller -n team --install               # as a service of systemd
   peersock network approve K7M-2QX                    # in another terminal")]
 pub(crate) struct ControllerArgs {
     /// Network, by its name or ID [default: the only one whose controller is here]
@@ -45,6 +46,13 @@ pub(crate) struct ControllerArgs {
     /// machines wait for a person, and certificates are not renewed. docs/use/MANAGED.md has all fields.
     #[arg(long, value_name = "PROGRAM")]
     approve_hook: Option<PathBuf>,
+
+    /// Write a systemd unit that runs this controller with these options, and end
+    ///
+    /// It is a user unit, or a system unit if root writes it. The controller has a node of its own then, which
+    /// other programs of the same state directory share.
+    #[arg(long)]
+    install: bool,
 
     #[command(flatten)]
     node: SharedNodeArgs,
@@ -97,6 +105,9 @@ pub(crate) fn serve_until(
     let path = super::lasting_path(&args.node)?;
     let mut controller = stores::open(&path, args.network.as_deref())?;
     let (name, id) = (controller.name(), controller.network());
+    if args.install {
+        return install::install(&path, &name, id, args.network.is_some());
+    }
     let _lock = stores::lock(&path, id, &name)?;
     let store = stores::path_of(&path, id);
     let failed = |error| stores::store_failure(&store, &error);

@@ -881,3 +881,116 @@ fn backups_and_words_are_checked_before_they_are_used() {
     damaged.failure(1, &[&file, "damaged"]);
     assert!(!machines.0.path().join("gamma/controllers").exists());
 }
+
+#[test]
+fn an_invite_in_a_file_or_on_stdin_is_joined_by_and_names_the_network() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let invite = |name: &str| machines.invite(&["--name", name]);
+    let file = machines.directory("invite.txt");
+    let path = file.to_str().expect("text");
+    std::fs::write(&file, format!("\n  {}\r\n\n", invite("beta"))).expect("room");
+    let joined = machines.ok("beta", &["join", path]);
+    assert!(joined.starts_with("joined team as beta"), "{joined}");
+    let joined = machines.with_words("gamma", &["join", "-"], &format!("{}\n", invite("gamma")));
+    assert!(joined.text().starts_with("joined team as gamma"), "{}{}", joined.text(), joined.stderr);
+    // In a container, the variable is all that is given.
+    let mut join = machines.command("delta", &["join"]);
+    join.env("PEERSOCK_INVITE", invite("delta"));
+    let joined = run(join);
+    assert!(joined.text().starts_with("joined team as delta"), "{}{}", joined.text(), joined.stderr);
+
+    for (content, message) in [
+        (&b""[..], "there is no invite in"),
+        (b"hello", "there is no invite in"),
+        (b"\xff\xfe", "there is no invite in"),
+        (b"peersock://e18a4c0277d19b3f/EX", "the invite cannot be read"),
+        (&b" ".repeat(9000), "there is no invite in"),
+    ] {
+        std::fs::write(&file, content).expect("room");
+        let refused = machines.refused("epsilon", &["join", path]);
+        assert!(refused.contains(message) && refused.contains("hint: "), "{message}: {refused}");
+    }
+    std::fs::remove_file(&file).expect("it is there");
+    machines.ok("epsilon", &["network", "new", path]);
+    assert!(machines.refused("epsilon", &["join", path]).contains("describes a static network"));
+    assert!(machines.refused("epsilon", &["join", "no/such/file"]).contains("no invite, no file and no"));
+    let folder = machines.directory("folder");
+    std::fs::create_dir(&folder).expect("room");
+    assert!(
+        machines.refused("epsilon", &["join", folder.to_str().expect("text")]).contains("cannot be read")
+    );
+    assert_eq!(machines.ok("gamma", &["networks", "--json"]).matches(&id).count(), 1);
+}
+
+#[test]
+fn a_network_gets_another_local_name_where_its_own_is_taken() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    machines.ok("beta", &["network", "create", "team"]);
+    let output = run(machines.command("beta", &["join", &machines.invite(&["--name", "beta"])]));
+    assert!(output.text().starts_with("joined team-2 as beta"), "{}{}", output.text(), output.stderr);
+    assert!(output.stderr.contains("another network has the name team here, so this one is team-2"));
+    // The name that a person has given stays.
+    let invite = machines.invite(&["--name", "gamma"]);
+    machines.ok("gamma", &["join", &invite, "--as", "work"]);
+    assert!(machines.ok("gamma", &["join", &invite]).contains("work"));
+}
+
+#[test]
+fn a_controller_is_installed_as_a_unit_that_systemd_accepts() {
+    let machines = Machines::new();
+    let (id, _) = machines.create(&[]);
+    let config = machines.directory("a config");
+    let file = format!("peersock-controller-{id}.service");
+    let install = |namespaces: &[&str]| {
+        let own = machines.command("alpha", &[]);
+        let mut command = Command::new("unshare");
+        command.args(namespaces).arg(own.get_program()).args(["controller", "--install"]);
+        for (name, value) in own.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+            command.env(name, value);
+        }
+        command.env("PEERSOCK_ROOTS", "dns:$HOME.example").env("XDG_CONFIG_HOME", &config);
+        command.env_remove("PEERSOCK_INVITE");
+        run(command)
+    };
+    let of_a_user = ["--user", "--map-user=1000"];
+    let written = install(&of_a_user);
+    if written.stderr.contains("unshare") {
+        eprintln!("SKIP a_controller_is_installed: no user namespace here");
+        return;
+    }
+    let path = config.join("systemd/user").join(&file);
+    assert_eq!(written.text().trim(), format!("wrote {}", path.display()), "{}", written.stderr);
+    for told in ["systemctl --user enable --now", "journalctl --user -u", "disable --now", "enable-linger"] {
+        assert!(written.stderr.contains(told), "{}", written.stderr);
+    }
+    let text = std::fs::read_to_string(&path).expect("a unit");
+    assert!(text.contains(&format!(" \"controller\" \"-n\" \"{id}\"\n")), "{text}");
+    assert!(text.contains("Environment=\"PEERSOCK_ROOTS=dns:$HOME.example\"\n"), "{text}");
+    assert!(text.contains("Environment=\"PEERSOCK_OWN_NODE=1\"\n"), "{text}");
+    assert_eq!(std::fs::metadata(&path).expect("a unit").mode() & 0o777, 0o600);
+    if !crate::common::lacks("a_controller_is_installed", &["systemd-analyze"]) {
+        let mut verify = Command::new("systemd-analyze");
+        verify.args(["--user", "--man=no", "verify"]).arg(&path).env("XDG_RUNTIME_DIR", &config);
+        let verified = run(verify);
+        assert!(verified.status.success() && !verified.stderr.contains(&file), "{}", verified.stderr);
+    }
+    // Again replaces it, and another file stays.
+    install(&of_a_user).success();
+    std::fs::write(&path, "[Unit]\n").expect("room");
+    let refused = install(&of_a_user).stderr;
+    assert!(
+        refused.contains("not written by this command") && refused.contains("hint: remove it"),
+        "{refused}"
+    );
+    if !std::path::Path::new("/etc/systemd/system").is_dir() {
+        eprintln!("SKIP a system unit: no directory of units here");
+        return;
+    }
+    let script = "mount -t tmpfs tmpfs /etc/systemd/system && \"$@\" && cat /etc/systemd/system/peersock*";
+    let system = install(&["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]).success();
+    assert!(system.text().starts_with(&format!("wrote /etc/systemd/system/{file}\n")), "{}", system.text());
+    assert!(system.text().contains("WantedBy=multi-user.target"), "{}", system.text());
+    assert!(system.stderr.contains("systemctl enable --now"), "{}", system.stderr);
+}

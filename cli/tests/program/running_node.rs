@@ -1,5 +1,7 @@
 //! Managed networks that a machine joins, leaves and makes while programs use its node.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::common::{Running, run, wait_until};
@@ -283,4 +285,58 @@ fn a_network_is_not_left_beside_a_process_that_shares_no_node() {
     let refused = machines.refused("beta", &["leave", &id]);
     assert!(refused.contains(&format!("is in use by process {}", root.id())), "{refused}");
     assert!(refused.contains(&format!("`kill {}`", root.id())), "{refused}");
+}
+
+#[test]
+fn a_join_without_an_invite_right_after_a_wrong_one_asks_for_approval() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let used = machines.invite(&["--name", "gamma"]);
+    machines.ok("gamma", &["join", &used]);
+    let _other = machines.other_program("beta");
+    assert!(machines.refused("beta", &["join", &used]).contains("as often as it may be"));
+    let refused = machines.refused("beta", &["join", &id, "--wait", "0s"]);
+    assert!(refused.contains("the request waits for approval, code"), "{refused}");
+}
+
+#[test]
+fn a_machine_whose_disk_was_full_joins_when_it_has_room_again() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let invite = machines.invite(&["--name", "beta"]);
+    let state = machines.directory("beta");
+    std::fs::create_dir(&state).expect("room");
+    // The other program keeps the node, which has tried to write before.
+    let script = "set -e; mount -t tmpfs -o size=256k,mode=700 tmpfs \"$PEERSOCK_STATE\"
+        \"$0\" listen -k -n \"$3\" 9000 2> \"$4\" & other=$!
+        trap 'kill $other; wait $other || true' EXIT
+        until grep -q listening \"$4\"; do sleep 0.05; done
+        cat /dev/zero > \"$PEERSOCK_STATE/large\" 2> /dev/null || true
+        \"$0\" join \"$2\" && exit 9
+        rm \"$PEERSOCK_STATE/large\"
+        \"$0\" join \"$2\"";
+    let mut command = Command::new("unshare");
+    let own = machines.command("beta", &[]);
+    command.args(["--user", "--map-root-user", "--mount", "bash", "-c", script]);
+    command.arg(own.get_program()).args([&id, &invite, OPEN]).arg(machines.directory("said"));
+    for (name, value) in own.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    if !may_mount() {
+        eprintln!("SKIP a_machine_whose_disk_was_full: no mount namespace here");
+        return;
+    }
+    let finished = Running::start(command).finish();
+    assert!(finished.status.success(), "{}{}", finished.text(), finished.stderr);
+    assert!(finished.stderr.contains("the membership is not kept"), "{}", finished.stderr);
+    assert!(finished.text().starts_with("joined team as beta"), "{}", finished.text());
+}
+
+/// Returns true if a test may mount a file system in a namespace.
+fn may_mount() -> bool {
+    let words = ["--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
+    Command::new("unshare").args(words).status().is_ok_and(|status| status.success())
 }

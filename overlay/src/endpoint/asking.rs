@@ -610,9 +610,12 @@ impl Endpoint {
             tracing::info!(peer = %handle.logged(), %refusal, "an answer does not count");
             return self.core.counters.credentials_refused.increment();
         }
-        if matches!(answer, Answer::Denied { reason: Denial::KnownKey, .. }) {
+        match &answer {
             // Without the invite, the next question is that of a member that renews its credentials.
-            membership.forget_token();
+            Answer::Denied { reason: Denial::KnownKey, .. } => membership.forget_token(),
+            Answer::Denied { reason: Denial::Unavailable | Denial::Undecided, .. } => {}
+            Answer::Denied { .. } => membership.note_refused(),
+            _ => {}
         }
         let was_wrong = answer.time().is_some_and(|time| membership.set_clock(unix_time, &node, time));
         let place = membership.controllers().iter().position(|controller| controller.node_id() == node);

@@ -140,6 +140,8 @@ pub struct Membership {
     /// Credentials that came with the network's description, until the node is known.
     given: Option<Credentials>,
     request: CertifyRequest,
+    /// True if a controller has refused the request with its invite.
+    is_refused: bool,
     controllers: Vec<PublicIdentity>,
     is_controller: bool,
     is_program: bool,
@@ -189,6 +191,7 @@ impl Membership {
             given: network.credentials.clone(),
             request: network.request.clone(),
             controllers: network.controllers.iter().copied().take(MAX_CONTROLLERS).collect(),
+            is_refused: false,
             is_controller: network.is_controller,
             is_program: network.is_program,
             is_removed: false,
@@ -390,10 +393,17 @@ impl Membership {
         &self.request
     }
 
-    /// Replaces the invite and the wished name of later requests, as far as they are given.
+    /// Replaces the invite and the wished name of later requests, as far as they are given. An invite that a
+    /// controller has refused ends with the request that had it.
     pub(crate) fn change_request(&mut self, token: Option<Token>, name: Option<MemberName>) {
-        self.request.token = token.or(self.request.token.take());
+        let is_refused = std::mem::take(&mut self.is_refused);
+        self.request.token = token.or(self.request.token.take().filter(|_| !is_refused));
         self.request.name = name.or(self.request.name.take());
+    }
+
+    /// Notes that a controller has refused the request.
+    pub(crate) fn note_refused(&mut self) {
+        self.is_refused = true;
     }
 
     /// Forgets the invite of later requests.

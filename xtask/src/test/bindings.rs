@@ -21,7 +21,7 @@ const GO_FILES: &[&str] = &["go.mod", "node.go", "socket.go", "README.md"];
 /// Builds and tests the packages.
 /// Fails if the library cannot be installed, or a file cannot be copied.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
-    let folder = workspace.target.join("bindings");
+    let (folder, built) = (workspace.target.join("bindings"), workspace.target.join("debug"));
     let mut total = Outcome::default();
     let languages: [(&str, Needs, Test); 2] = [("Go", has_go(), go), ("Node.js", has_node(), node)];
     let mut installed = false;
@@ -35,10 +35,10 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
             if !run(workspace::build())?.0 {
                 return Ok(Outcome::failed("the C library does not build"));
             }
-            install(&folder.join("prefix"), &workspace.target.join("debug"))?;
+            install(&folder.join("prefix"), &built)?;
             installed = true;
         }
-        total.add(test(&folder, &what)?);
+        total.add(test(&folder, &built, &what)?);
     }
     Ok(total)
 }
@@ -46,8 +46,8 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
 /// The missing requirement of a package, if any.
 type Needs = std::result::Result<(), &'static str>;
 
-/// Tests one package, with the installed library in a folder.
-type Test = fn(&Path, &str) -> Result<Outcome>;
+/// Tests one package, with the installed library in a folder, and the program in another one.
+type Test = fn(&Path, &Path, &str) -> Result<Outcome>;
 
 /// Installs the library as `cargo xtask install` does.
 fn install(prefix: &Path, built: &Path) -> Result<()> {
@@ -72,13 +72,14 @@ fn has_go() -> Needs {
     Ok(())
 }
 
-fn go(folder: &Path, what: &str) -> Result<Outcome> {
+fn go(folder: &Path, built: &Path, what: &str) -> Result<Outcome> {
     let go = |arguments: &[&str]| {
         let mut command = program("go", arguments);
         command.current_dir(root().join("bindings/go"));
         command.env("PKG_CONFIG_PATH", pkg_config_path(folder)).env("GOCACHE", folder.join("go"));
         // There are no modules to load, and no toolchains.
         command.env("GOPROXY", "off").env("GOTOOLCHAIN", "local").env("GOFLAGS", "").env("CGO_ENABLED", "1");
+        command.env("PEERSOCK_TEST_PROGRAM", built.join("peersock"));
         command
     };
     let (_, unformatted) = run(program("gofmt", &["-l", &root().join("bindings/go").to_string_lossy()]))?;
@@ -122,7 +123,7 @@ fn has_node() -> Needs {
     Ok(())
 }
 
-fn node(folder: &Path, what: &str) -> Result<Outcome> {
+fn node(folder: &Path, built: &Path, what: &str) -> Result<Outcome> {
     let package = folder.join("node");
     let _ = fs::remove_dir_all(&package);
     copy(&root().join("bindings/node"), &package, NODE_FILES)?;
@@ -130,7 +131,7 @@ fn node(folder: &Path, what: &str) -> Result<Outcome> {
     build.current_dir(&package).env("PKG_CONFIG_PATH", pkg_config_path(folder)).env("CFLAGS", "-Werror");
     let mut total = named(what, "building", run(build)?.0);
     let mut test = program("node", &["--test-reporter=tap", "test/peersock.test.js"]);
-    test.current_dir(&package);
+    test.current_dir(&package).env("PEERSOCK_TEST_PROGRAM", built.join("peersock"));
     let (success, output) = run(test)?;
     total.add(counted(what, success, tap_results(&output)));
     Ok(total)

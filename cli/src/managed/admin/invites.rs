@@ -82,11 +82,21 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
         ..InviteOptions::default()
     };
     let roots = roots(&args.roots)?;
+    if roots.len() > Invite::MAX_ROOTS {
+        return Err(Failure::usage(
+            format_args!("an invite has room for {} roots", Invite::MAX_ROOTS),
+            "name fewer of them, or a domain that lists them",
+        ));
+    }
     let own = controller.credentials(now()).ok_or_else(right_has_ended)?;
     let token = controller.invite(now(), &mut rand::rng(), &who(), &options).map_err(refused)?;
     let label = Stored::label_of(&token);
     let (id, key, node) = (controller.network(), controller.key(), own.delegation().issuer().node_id());
     let invite = Invite::new(id, key, token, &node, roots);
+    let invite = match controller.name().parse() {
+        Ok(name) => invite.with_name(name),
+        Err(_) => invite,
+    };
     let text = invite.to_text();
     print(text.as_str())?;
     if args.qr {
@@ -257,7 +267,7 @@ fn line(invite: &Stored, now: UnixTime) -> String {
 #[command(after_help = "\
 Examples:
   peersock network uninvite 1f3870be
-  peersock network uninvite 'peersock://e18a4c0277d19b3f/AX…'")]
+  peersock network uninvite 'peersock://e18a4c0277d19b3f/EX…'")]
 pub(crate) struct UninviteArgs {
     /// Invite, by the eight digits that `peersock network invites` shows, or by its whole text
     invite: String,
