@@ -101,6 +101,57 @@ fn a_controller_waits_until_its_clock_is_set() {
     machines.admit("beta");
 }
 
+/// Without the word of a person or the system, the controller would wait for 40 days.
+#[test]
+fn a_controller_whose_clock_was_ahead_serves_at_once_when_it_is_right() {
+    if lacks("a_controller_whose_clock_was_ahead_serves_at_once_when_it_is_right", &["cc"]) {
+        return;
+    }
+    let machines = Machines::new();
+    machines.create(&[]);
+    let folder = machines.directory("clocks");
+    fs::create_dir(&folder).expect("room for a folder");
+    let clock = Clock::new(&folder, &build_library(&folder), "alpha");
+    let start = |seconds| {
+        clock.set(seconds);
+        let mut command = clock.given_to(machines.command("alpha", &["controller", "-n", "team"]));
+        command.env("PEERSOCK_OWN_NODE", "1");
+        Running::start(command)
+    };
+    let reach = |member: &str| {
+        let words = ["ping", "-n", "team", "-c", "1", "alpha"];
+        run(machines.command(member, &words)).success();
+    };
+    let ahead = start(40 * 86_400);
+    ahead.wait_for_stderr("serving team");
+    // Its node's own certificate is noted.
+    ahead.interrupt();
+
+    let serving = start(0);
+    serving.wait_for_stderr("peersock network accept-clock -n team");
+    let accepted = machines.admin(&["accept-clock"]).success();
+    assert!(
+        accepted.text().contains("team signs the present time again, 39d 23h earlier"),
+        "{}",
+        accepted.text()
+    );
+    serving.wait_for_stderr("serving team");
+    machines.admit("beta");
+    reach("beta");
+    let again = machines.admin(&["accept-clock"]).success();
+    assert!(again.stderr.contains("nothing by a later clock"), "{}", again.stderr);
+    drop(serving);
+
+    let ahead = start(7200);
+    ahead.wait_for_stderr("serving team");
+    clock.set_synchronised(true);
+    // It was set while the controller runs.
+    clock.set(0);
+    ahead.wait_for_stderr("ahead before, and is right now");
+    machines.admit("gamma");
+    reach("beta");
+}
+
 #[test]
 fn invites_are_listed_by_their_names_and_end_by_them() {
     let machines = Machines::new();
@@ -290,21 +341,35 @@ fn a_removal_says_whom_it_has_reached_and_until_when_others_may_not_know_it() {
     let removed = machines.admin(&["revoke", "delta"]).success();
     assert_eq!(removed.text().trim(), "delta (10.77.0.2) is removed");
     // Epsilon and zeta are away.
-    let said = "2 of 2 connected members know it; the others hear it from them, or accept delta until ";
+    let said = " s); the others hear it from them, or accept delta until ";
+    assert!(removed.stderr.contains("2 of 2 connected members know it ("), "{}", removed.stderr);
     assert!(removed.stderr.contains(said), "{}", removed.stderr);
+    assert!(removed.stderr.contains("0 open connections of this machine ended"), "{}", removed.stderr);
     assert!(removed.stderr.contains("(23h 59m) at most"), "{}", removed.stderr);
 
     let stopped = Stopped::node_of(&machines, "gamma");
     let removed = machines.admin(&["revoke", "epsilon"]).success();
-    let said = "1 of 2 connected members know it; the others hear it from them, or accept epsilon until ";
+    let said = " s); the others hear it from them, or accept epsilon until ";
+    assert!(removed.stderr.contains("1 of 2 connected members know it ("), "{}", removed.stderr);
     assert!(removed.stderr.contains(said), "{}", removed.stderr);
     drop(stopped);
     // Gamma hears of it as soon as it goes on.
     let removed = machines.admin(&["revoke", "zeta"]).success();
     assert!(removed.stderr.contains("all 2 other members know it"), "{}", removed.stderr);
     // The removed one does not count, although it is connected.
-    let removed = machines.admin(&["revoke", "beta"]).success();
-    assert!(removed.stderr.contains("the other member knows it"), "{}", removed.stderr);
+    let service = Running::start(machines.command("alpha", &["listen", "-k", "-n", "team", "7000"]));
+    service.wait_for_stderr("listening on ");
+    let mut caller = Running::start(machines.command("beta", &["dial", "-n", "team", "alpha:7000"]));
+    caller.send(b"hello\n");
+    service.wait_for_stdout("hello");
+    let removed = machines.admin_json(&["revoke", "beta"]);
+    assert_eq!(
+        (&removed["know"], &removed["connected"], &removed["others"]),
+        (&1.into(), &1.into(), &1.into())
+    );
+    assert_eq!((&removed["removed"][0]["name"], &removed["ended_here"]), (&"beta".into(), &1.into()));
+    assert!(removed["after_ms"].as_u64().is_some_and(|after| after < 5000), "{removed}");
+    drop((caller, service));
 
     drop((serving, online));
     let removed = machines.admin(&["revoke", "gamma"]).success();

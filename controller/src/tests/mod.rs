@@ -2,6 +2,7 @@
 
 mod addresses;
 mod admission;
+mod clock;
 mod faults;
 mod kill;
 mod measure;
@@ -95,7 +96,8 @@ impl Lab {
     pub(crate) fn other_issuer(&self, seed: u8) -> Issuer {
         let (identity, network) = (Identity::from_seed(&[seed; 32]), self.controller.network());
         let secret = self.words.secret();
-        let delegation = crate::delegation::sign(&secret, network, *identity.public(), self.now, None, false);
+        let (own, serial) = (*identity.public(), Serial::next(self.now, None));
+        let delegation = crate::delegation::sign(&secret, network, own, self.now, serial, false);
         Issuer { identity, delegation, network }
     }
 

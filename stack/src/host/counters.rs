@@ -77,6 +77,8 @@ peersock_primitives::counters! {
         /// Flows with undelivered data reset because memory was nearly exhausted and the application had
         /// closed them.
         pub(crate) tcp_memory_orphans,
+        /// Connections ended because the peer is removed from its network.
+        pub(crate) tcp_barred,
         /// TIME-WAIT pairs taken over by a new connection.
         pub(crate) tcp_time_wait_reused,
         /// Dropped packets without a valid UDP header.

@@ -422,7 +422,11 @@ impl Stack {
         batch: &mut Batch,
     ) {
         for flow in self.flows_to(interface, remotes) {
+            let is_open = departure == Departure::Barred && flow.state() != State::TimeWait;
             if is_theirs(flow.remote().ip()) && flow.lose_peer(now, departure) {
+                if is_open {
+                    self.shared.counters.tcp_barred.increment();
+                }
                 batch.touch_flow(&self.shared.rounds, flow);
             }
         }

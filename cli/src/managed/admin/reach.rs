@@ -60,28 +60,67 @@ impl Reach {
     }
 }
 
+/// Name of the node's counter of connections that a removal has ended.
+const ENDED: &str = "tcp_barred";
+
+/// Returns the number of connections that removals have ended at the node of this machine, if it serves.
+pub(super) fn ended(of: &OfNetwork, controller: &Controller) -> Outcome<Option<u64>> {
+    Ok(match served(of, controller)? {
+        Here::Runs(status) => Some(ended_in(&status)),
+        _ => None,
+    })
+}
+
+fn ended_in(status: &Status) -> u64 {
+    status.counters.get(ENDED).copied().unwrap_or(0)
+}
+
+/// Effect of a change on the members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Effect {
+    pub(super) reach: Reach,
+    /// Time until the members knew it that do, or until the end of the wait.
+    pub(super) after: Duration,
+    /// Number of connections that removals have ended at the node of this machine since its start.
+    pub(super) ended: Option<u64>,
+}
+
+impl Effect {
+    /// Says who knows it, and after which time, for people.
+    pub(super) fn words(&self, network: &str) -> String {
+        let words = self.reach.words(network);
+        if !matches!(self.reach, Reach::Members { know: 1.., .. }) {
+            return words;
+        }
+        let time = format!("know it ({:.1} s)", self.after.as_secs_f64());
+        words.replacen("knows it", &time.replacen("know", "knows", 1), 1).replacen("know it", &time, 1)
+    }
+}
+
 /// Waits until all connected members know the newest removals, for a while at most. The members that were
 /// just removed do not count.
-pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Member]) -> Outcome<Reach> {
+pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Member]) -> Outcome<Effect> {
     let epoch = controller.status(now()).map_err(refused)?.epoch;
     let (members, own) = (controller.members().map_err(refused)?, of.own()?);
     let is_other = |member: &&Member| member.is_member() && own != Some(member.grant.node);
     let all = members.iter().filter(is_other).count();
     let removed = removed.iter().map(|member| member.grant.node).collect();
     let (begun, mut pause) = (Instant::now(), PAUSE);
+    let unheard = |reach| Effect { reach, after: begun.elapsed(), ended: None };
     loop {
         let status = match served(of, controller)? {
             Here::Runs(status) => status,
-            Here::Silent(said) => return Ok(Reach::Silent(said)),
-            Here::Nobody => return Ok(Reach::Unsigned),
+            Here::Silent(said) => return Ok(unheard(Reach::Silent(said))),
+            Here::Nobody => return Ok(unheard(Reach::Unsigned)),
         };
         let reach = look(&status, controller.network(), epoch, &removed, all);
         let is_done = matches!(reach, Reach::Members { know, connected, .. } if know == connected);
         if is_done || begun.elapsed() >= PATIENCE {
-            return Ok(match reach {
+            let reach = match reach {
                 Reach::Unsigned => Reach::Silent("the controller is busy".to_owned()),
                 reach => reach,
-            });
+            };
+            return Ok(Effect { reach, after: begun.elapsed(), ended: Some(ended_in(&status)) });
         }
         thread::sleep(pause);
         pause = (2 * pause).min(LONGEST_PAUSE);

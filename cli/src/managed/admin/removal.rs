@@ -1,10 +1,11 @@
 //! `peersock network revoke`: members that are none any more.
 
-use peersock::overlay::membership::UnixTime;
+use peersock::overlay::membership::{MemberName, UnixTime};
 use peersock_controller::{Controller, Member};
+use serde_json::json;
 
 use super::super::{duration, now, who};
-use super::reach::{self, Reach};
+use super::reach::{self, Effect, Reach};
 use super::{OfNetwork, described, local_time, refused};
 use crate::failure::Outcome;
 use crate::output::print;
@@ -13,11 +14,13 @@ use crate::stdio;
 /// Remove members: their certificates do not count any more, and open connections end
 ///
 /// The running controller tells all members that are connected. The command waits for them, for up to 5 s,
-/// and says who knows it, and until when the others may accept the removed machines.
+/// and says who knows it after which time, until when the others may accept the removed machines, and how many
+/// open TCP connections of the node here have ended. The other members end theirs when they know it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   peersock network revoke beta
+  peersock network revoke beta --json
   peersock network revoke 10.77.0.3 1f3870be274f")]
 pub(crate) struct RevokeArgs {
     /// Name, address, or beginning of the node ID (at least six digits) of a member; may be repeated
@@ -29,6 +32,10 @@ pub(crate) struct RevokeArgs {
     #[arg(long)]
     yes_all_of_them: bool,
 
+    /// Print a JSON object: removed members, who knows it, times in milliseconds since 1970
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     of: OfNetwork,
 }
@@ -39,27 +46,75 @@ const MOST_NAMED: usize = 3;
 pub(crate) fn revoke(args: &RevokeArgs) -> Outcome {
     let mut controller = args.of.open()?;
     let subjects: Vec<_> = args.members.iter().map(String::as_str).collect();
+    let before = reach::ended(&args.of, &controller)?;
     let removed = controller.revoke(now(), &who(), &subjects, args.yes_all_of_them).map_err(refused)?;
-    if removed.is_empty() {
+    if removed.is_empty() && !args.json {
         stdio::note("none of them was a member");
         return Ok(());
     }
-    removed.iter().try_for_each(|member| print(format_args!("{} is removed", described(member))))?;
-    let reach = reach::wait(&args.of, &mut controller, &removed)?;
+    if !args.json {
+        removed.iter().try_for_each(|member| print(format_args!("{} is removed", described(member))))?;
+    }
+    let effect = reach::wait(&args.of, &mut controller, &removed)?;
+    let ended = before.zip(effect.ended).map(|(before, after)| after.saturating_sub(before));
     // Opened again, because the process that serves notes what it has issued a little later.
-    let accepted = accepted(&args.of.open()?, &removed, now());
-    stdio::note(told(reach, &controller.name(), accepted.as_deref()));
+    let ends = ends(&args.of.open()?, &removed);
+    if args.json {
+        return print(to_json(&removed, &ends, &effect, ended));
+    }
+    stdio::note(told(&effect, &controller.name(), accepted(&ends, now()).as_deref()));
+    if let Some(ended) = ended {
+        stdio::note(match ended {
+            1 => "1 open connection of this machine ended".to_owned(),
+            _ => format!("{ended} open connections of this machine ended"),
+        });
+    }
     Ok(())
 }
 
-/// Returns which removed members others may still accept, and until when.
-fn accepted(controller: &Controller, removed: &[Member], now: UnixTime) -> Option<String> {
+fn to_json(
+    removed: &[Member],
+    ends: &[(UnixTime, MemberName)],
+    effect: &Effect,
+    ended: Option<u64>,
+) -> serde_json::Value {
+    let (know, connected, all) = match effect.reach {
+        Reach::Members { know, connected, all } => (Some(know), Some(connected), Some(all)),
+        _ => (None, None, None),
+    };
+    let members: Vec<_> = removed
+        .iter()
+        .zip(ends)
+        .map(|(member, (end, name))| {
+            json!({
+                "name": name.as_str(),
+                "node": member.grant.node.to_string(),
+                "accepted_until": end.as_millis(),
+            })
+        })
+        .collect();
+    json!({
+        "removed": members,
+        "know": know,
+        "connected": connected,
+        "others": all,
+        "after_ms": know.and_then(|_| u64::try_from(effect.after.as_millis()).ok()),
+        "ended_here": ended,
+    })
+}
+
+/// Returns when the last certificate of each removed member ends.
+fn ends(controller: &Controller, removed: &[Member]) -> Vec<(UnixTime, MemberName)> {
     let end = |member: &Member| {
         let known = controller.find(&member.grant.node.to_string());
         known.map_or(member.ends, |known| known.ends.max(member.ends))
     };
-    let mut ends: Vec<_> = removed.iter().map(|member| (end(member), &member.grant.name)).collect();
-    ends.retain(|(end, _)| now < *end);
+    removed.iter().map(|member| (end(member), member.grant.name.clone())).collect()
+}
+
+/// Returns which removed members others may still accept, and until when.
+fn accepted(ends: &[(UnixTime, MemberName)], now: UnixTime) -> Option<String> {
+    let ends: Vec<_> = ends.iter().filter(|(end, _)| now < *end).collect();
     let until = |end: UnixTime| {
         let left = duration::shown(end.since(now));
         local_time::shown(end, now).map_or_else(|| format!("for {left}"), |at| format!("until {at} ({left})"))
@@ -75,9 +130,9 @@ fn accepted(controller: &Controller, removed: &[Member], now: UnixTime) -> Optio
 }
 
 /// Says who knows of a removal, and what holds for the others.
-fn told(reach: Reach, network: &str, accepted: Option<&str>) -> String {
-    let words = reach.words(network);
-    match (&reach, accepted) {
+fn told(effect: &Effect, network: &str, accepted: Option<&str>) -> String {
+    let words = effect.words(network);
+    match (&effect.reach, accepted) {
         (_, None) => words,
         (reach, _) if reach.is_everybody() => words,
         (Reach::Unsigned | Reach::Silent(_), Some(accepted)) => {
@@ -89,25 +144,29 @@ fn told(reach: Reach, network: &str, accepted: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn what_is_told_depends_on_who_knows_it() {
         let accepted = Some("beta until 14:03 tomorrow (23h)");
-        let of = |know, connected, all| told(Reach::Members { know, connected, all }, "team", accepted);
+        let effect = |reach| Effect { reach, after: Duration::from_millis(840), ended: None };
+        let told = |reach, accepted| super::told(&effect(reach), "team", accepted);
+        let of = |know, connected, all| told(Reach::Members { know, connected, all }, accepted);
         assert_eq!(
             of(14, 16, 20),
-            "14 of 16 connected members know it; the others hear it from them, or accept beta until 14:03 \
+            "14 of 16 connected members know it (0.8 s); the others hear it from them, or accept beta until 14:03 \
              tomorrow (23h) at most"
         );
-        assert_eq!(of(2, 2, 2), "all 2 other members know it");
+        assert_eq!(of(2, 2, 2), "all 2 other members know it (0.8 s)");
         assert_eq!(of(0, 0, 0), "there is no other member");
         assert_eq!(
-            told(Reach::Unsigned, "team", accepted),
+            told(Reach::Unsigned, accepted),
             "no controller runs here: nobody knows it until `peersock controller -n team` does; members accept \
              beta until 14:03 tomorrow (23h) at most"
         );
-        let ended = told(Reach::Members { know: 0, connected: 1, all: 1 }, "team", None);
+        let ended = told(Reach::Members { know: 0, connected: 1, all: 1 }, None);
         assert!(!ended.contains("accept"), "{ended}");
     }
 }
