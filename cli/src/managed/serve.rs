@@ -110,6 +110,9 @@ pub(crate) fn serve_until(
     }
     let _lock = stores::lock(&path, id, &name)?;
     let store = stores::path_of(&path, id);
+    if let Err(error) = stores::keep_roots(&path, id, &args.node.named_roots()) {
+        stdio::note(format_args!("invites do not name this controller's roots by themselves: {error}"));
+    }
     let failed = |error| stores::store_failure(&store, &error);
     wait_for_clock(&mut controller)?;
     // What this machine itself has kept is no word of a member.

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use peersock::NetworkId;
 use peersock::overlay::membership::{Head, Refusal};
 use peersock::state::{MembershipRecord, StateDir, StateError, lock_file, read_identity_file};
+use peersock::{NetworkId, RootSource};
 use peersock_controller::{Controller, NoteError, Store, StoreError};
 
 use crate::failure::{Failure, Outcome};
@@ -17,6 +17,9 @@ const SUFFIX: &str = ".db";
 
 /// Suffix of the file that the process locks which serves a network.
 const LOCK_SUFFIX: &str = ".lock";
+
+/// Suffix of the file with the roots by which a controller is found.
+const ROOTS_SUFFIX: &str = ".roots";
 
 /// Returns the path of a network's store.
 pub(super) fn path_of(state: &Path, network: NetworkId) -> PathBuf {
@@ -112,6 +115,29 @@ pub(super) fn open_one(state: &Path, id: NetworkId) -> Outcome<Controller> {
 /// Returns the process that serves a network by its store, or was the last one to do so.
 pub(super) fn served_by(state: &Path, network: NetworkId) -> Option<u32> {
     fs::read_to_string(lock_path(state, network)).ok()?.trim().parse().ok()
+}
+
+/// Keeps the roots by which a controller is found, for its invites.
+pub(super) fn keep_roots(state: &Path, network: NetworkId, roots: &[RootSource]) -> io::Result<()> {
+    let path = roots_path(state, network);
+    let text: String = roots.iter().map(|root| format!("{root}\n")).collect();
+    if fs::read_to_string(&path).is_ok_and(|kept| kept == text) {
+        return Ok(());
+    }
+    // The controller alone writes here, so one name is enough.
+    let new = path.with_extension("new");
+    fs::write(&new, text)?;
+    fs::rename(new, path)
+}
+
+/// Returns the roots by which a controller is found, as it was started last.
+pub(super) fn roots(state: &Path, network: NetworkId) -> Vec<RootSource> {
+    let text = fs::read_to_string(roots_path(state, network)).unwrap_or_default();
+    RootSource::parse_list(&text).unwrap_or_default()
+}
+
+fn roots_path(state: &Path, network: NetworkId) -> PathBuf {
+    state.join(FOLDER).join(format!("{network}{ROOTS_SUFFIX}"))
 }
 
 fn lock_path(state: &Path, network: NetworkId) -> PathBuf {

@@ -6,7 +6,7 @@ use peersock::overlay::membership::{MemberName, Tag, UnixTime};
 use peersock::{Invite, NetworkId, RootSource};
 use peersock_controller::{Controller, Invite as Stored, InviteOptions, Member, Standing};
 
-use super::super::{duration, now, right_has_ended, who};
+use super::super::{duration, now, right_has_ended, stores, who};
 use super::claims::{Claims, to_hex};
 use super::{Here, OfNetwork, refused, reservations, served};
 use crate::failure::{Failure, Outcome};
@@ -55,7 +55,8 @@ pub(crate) struct InviteArgs {
     #[arg(long, value_name = "MEMBER", conflicts_with_all = ["name", "tags", "claims", "uses", "ephemeral"])]
     replace: Option<String>,
 
-    /// Root at which machines find the controller; may be repeated [env: PEERSOCK_ROOTS]
+    /// Root at which machines find the controller; may be repeated [env: PEERSOCK_ROOTS] [default: the roots
+    /// of the controller]
     #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
     roots: Vec<String>,
 
@@ -81,7 +82,13 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
         replaces: replaced.as_ref().map(|member| member.grant.node),
         ..InviteOptions::default()
     };
-    let roots = roots(&args.roots)?;
+    let roots = match roots(&args.roots)? {
+        none if none.is_empty() => {
+            let kept = stores::roots(&args.of.state.path()?, controller.network());
+            kept.into_iter().take(Invite::MAX_ROOTS).collect()
+        }
+        named => named,
+    };
     if roots.len() > Invite::MAX_ROOTS {
         return Err(Failure::usage(
             format_args!("an invite has room for {} roots", Invite::MAX_ROOTS),
