@@ -553,9 +553,7 @@ pub(crate) fn revoke(
     // Above the last floor, too: the process that serves may have signed there, and raises a higher one.
     let above_floor = Serial::next(UnixTime::default(), Some(member.floor));
     let above_clock = Serial::from_u64(now.as_millis().saturating_add(1));
-    // And above what a clock has signed that was ahead.
-    let above_ahead = Serial::next(UnixTime::default(), Some(member.ahead));
-    let floor = member.next_serial(now).max(above_clock).max(above_floor).max(above_ahead);
+    let floor = member.next_serial(now).max(above_clock).max(above_floor);
     let until = member.ends.max(now.plus(lifetime)).plus(CLOCK_TOLERANCE);
     raise_floor(write, &member.grant.node, floor, until)
 }

@@ -35,15 +35,6 @@ const STEADY_FOR: Duration = Duration::from_secs(3600);
 /// Time for which removed members and ended invites stay in the store.
 const KEEP_ENDED: Duration = Duration::from_secs(30 * 86_400);
 
-/// Interval in which heads are spread again that cannot name a serial which a clock has signed that was ahead.
-const LIFT_INTERVAL: Duration = Duration::from_secs(3 * 3600);
-
-/// Time before the end of the right to issue certificates from which on it is renewed by any clock.
-const RIGHT_LEFT: Duration = Duration::from_secs(14 * 86_400);
-
-/// Time within which another process may have signed above the serials in the store.
-const UNWRITTEN: Duration = Duration::from_secs(600);
-
 /// Number of network keys that [`Controller::create`] tries before it gives up.
 const MAX_DRAWS: u32 = 100;
 
@@ -85,8 +76,6 @@ pub struct Controller {
     flushed: UnixTime,
     steady_from: UnixTime,
     forget_at: UnixTime,
-    /// Time from which on the next flush spreads a head again that lacks serials.
-    lift_at: UnixTime,
     /// False in a command, whose memory lacks the notes of the process that serves.
     pub(crate) is_serving: bool,
     pub(crate) fault: Option<StoreError>,
@@ -188,8 +177,7 @@ impl Controller {
         }
         let (keys, identity) = Keys::from_seed(seed);
         let secret = words.secret();
-        let first = Serial::next(now, None);
-        let delegation = delegation::sign(&secret, id, *identity.public(), now, first, new.is_offline);
+        let delegation = delegation::sign(&secret, id, *identity.public(), now, None, new.is_offline);
         let head = Head::sign(&identity, delegation.clone(), id, 0, now, &Revocations::default());
         let sealed = (!new.is_offline).then(|| keys.seal(words, rng));
         let settings = &new.settings;
@@ -264,7 +252,6 @@ impl Controller {
             flushed: UnixTime::default(),
             steady_from: UnixTime::default(),
             forget_at: UnixTime::default(),
-            lift_at: UnixTime::default(),
             is_serving: false,
             fault: None,
         })
@@ -604,16 +591,6 @@ impl Controller {
         done
     }
 
-    /// Returns true if the clock has been set, or the process was stopped, since the last flush.
-    fn has_leapt(&self, now: UnixTime) -> bool {
-        now < self.flushed || now.since(self.flushed) >= FORGET_INTERVAL
-    }
-
-    /// Returns true if the clock has run on evenly for an hour.
-    fn is_steady(&self, now: UnixTime) -> bool {
-        !self.has_leapt(now) && now >= self.steady_from
-    }
-
     fn flush_all(&mut self, now: UnixTime) -> Result<(), StoreError> {
         self.notice()?;
         let (dirty, waiting, second_runs) = {
@@ -627,14 +604,12 @@ impl Controller {
                 memory.pending.iter().map(|(node, waiting)| (*node, waiting.last)).collect();
             (dirty, waiting, memory.unlogged_runs.clone())
         };
-        if self.has_leapt(now) {
+        let has_leapt = now < self.flushed || now.since(self.flushed) >= FORGET_INTERVAL;
+        if has_leapt {
             self.steady_from = now.plus(STEADY_FOR);
-            self.forget_at = self.forget_at.min(now);
-            self.lift_at = self.lift_at.min(now);
         }
         self.flushed = now;
-        let is_steady = self.is_serving && self.is_steady(now);
-        let lifts = self.is_serving && now >= self.lift_at && self.memory().lacks_serials(now);
+        let is_steady = self.is_serving && now >= self.steady_from;
         let forgets = is_steady && now >= self.forget_at;
         let over = if forgets { over(&self.memory(), now) } else { Vec::new() };
         let (has_settled, has_pools_again) = {
@@ -663,9 +638,6 @@ impl Controller {
             if forgets {
                 forget(write, &over, now)?;
             }
-            if lifts {
-                bump_epoch(write)?;
-            }
             if has_settled {
                 write.run("UPDATE network SET restored = 0", [])?;
             }
@@ -673,9 +645,6 @@ impl Controller {
         })?;
         if forgets {
             self.forget_at = now.plus(FORGET_INTERVAL);
-        }
-        if lifts {
-            self.lift_at = now.plus(LIFT_INTERVAL);
         }
         let mut memory = self.memory();
         for (node, written) in dirty {
@@ -706,100 +675,13 @@ impl Controller {
         if signed <= now.plus(CLOCK_TOLERANCE) { Duration::ZERO } else { signed.since(now) }
     }
 
-    /// Notes that a clock is right which is behind what this controller has signed, because it was ahead
-    /// before. From then on everything is signed with the present time again. `words` are those of the
-    /// network's key, if the right to issue certificates is ahead as well, and the key is not stored.
-    ///
-    /// Removals stay above all serials that were ever signed. Returns the members that were changed, or
-    /// admitted again, while the clock was ahead: no certificate of their present keys counts before that
-    /// time, so they need others.
-    ///
-    /// # Errors
-    /// Returns a [`RecoverError`], for example if the words are needed; the store is as before.
-    pub fn accept_clock(
-        &mut self,
-        now: UnixTime,
-        who: &str,
-        words: Option<&RecoveryWords>,
-    ) -> Result<Vec<MemberName>, RecoverError> {
-        self.notice()?;
-        let (own, before, dirty, has_secret) = {
-            let memory = self.memory();
-            let dirty: Vec<(NodeId, Member)> = memory
-                .dirty
-                .iter()
-                .filter_map(|node| Some((*node, memory.members.get(node)?.clone())))
-                .collect();
-            (memory.identity.node_id(), memory.delegation.clone(), dirty, memory.has_secret)
-        };
-        let last = before.serial();
-        let is_right_ahead = last.time() > now.plus(CLOCK_TOLERANCE)
-            || before.end() > now.plus(delegation::OFFLINE_DELEGATION_LIFETIME + CLOCK_TOLERANCE);
-        let renewal = match (is_right_ahead, words) {
-            (false, _) => None,
-            (true, Some(words)) => Some(words.clone()),
-            (true, None) if !has_secret => return Err(RecoverError::Offline),
-            (true, None) => Some(self.recovery_words()?.ok_or(RecoverError::OtherIdentity)?),
-        };
-        if let Some(words) = &renewal {
-            self.check_words(words)?;
-        }
-        let renewal = renewal.map(|words| {
-            let serial = Serial::next(now, Some(last).filter(|last| last.time() <= now));
-            self.sign_delegation_at(now, serial, &words, !has_secret)
-        });
-        let (known, at) = (self.network_keys(), millis(now));
-        let rest = millis(now.plus(longest_certificate(&self.settings())));
-        let settled = millis(now.plus(heard::SETTLE_AFTER_HEAD));
-        self.write_if(&known, |write, _| {
-            write_notes(write, &dirty)?;
-            // The number grows in any case, so that all processes take over the whole row.
-            write.run(
-                "UPDATE members SET ahead = max(ahead + 1, iif(serial > ?1, serial + ?2, serial)),
-                    serial = min(serial, ?1), seen = min(seen, ?1), joined = min(joined, ?1),
-                    removed = min(removed, ?1), changed = ?3 WHERE max(serial, seen, joined, removed) > ?1",
-                (at, span(UNWRITTEN), write.change),
-            )?;
-            write.run(
-                "UPDATE members SET ahead = max(ahead, ?2) WHERE node = ?1",
-                (own.as_bytes(), number(last)),
-            )?;
-            write.run("UPDATE tokens SET ends = ends - (made - ?1), made = ?1 WHERE made > ?1", [at])?;
-            write.run(
-                "UPDATE pending SET first = min(first, ?1), last = min(last, ?1), changed = ?2 WHERE last > ?1",
-                (at, write.change),
-            )?;
-            write.run("UPDATE refused SET at = min(at, ?)", [at])?;
-            write.run(
-                "UPDATE network SET restored = min(restored, ?1), created = min(created, ?1),
-                    unsettled_until = min(unsettled_until, ?2), pools_rest_until = min(pools_rest_until, ?3)",
-                (at, settled, rest),
-            )?;
-            if let Some(renewal) = &renewal {
-                renewal.write(write, now, who)?;
-            }
-            bump_epoch(write)?;
-            write.log(at, who, "clock", "")
-        })?;
-        self.limits = SourceLimits::default();
-        let mut memory = self.memory();
-        memory.accept_clock(now.plus(heard::SETTLE_AFTER_HEAD), now.plus(RESTORED_PATIENCE));
-        let is_late =
-            |member: &&Member| member.is_member() && member.floor.time() > now.plus(CLOCK_TOLERANCE);
-        Ok(memory.members.values().filter(is_late).map(|member| member.grant.name.clone()).collect())
-    }
-
     /// Renews the delegation if a third of its lifetime has passed and the network key is stored. Returns
     /// true if it did. Call this once an hour or so.
-    ///
-    /// In the first hour of a process the clock may be ahead, and members take the time of a delegation for
-    /// reached. So the right is renewed then only if 14 days are left, and the delegation tells no new time.
     ///
     /// # Errors
     /// Returns a [`RecoverError`]; the delegation is as before.
     pub fn delegate(&mut self, now: UnixTime) -> Result<bool, RecoverError> {
         self.notice()?;
-        let is_steady = self.is_steady(now);
         let (is_due, is_own) = {
             let memory = self.memory();
             // Another controller may have changed the key, and then the words are needed.
@@ -807,17 +689,13 @@ impl Controller {
                 return Ok(false);
             }
             let is_own = memory.delegation.issuer() == memory.identity.public();
-            let is_soon = memory.delegation.end() <= now.plus(RIGHT_LEFT);
-            (delegation::is_due(&memory.delegation, now) && (is_steady || is_soon), is_own)
+            (delegation::is_due(&memory.delegation, now), is_own)
         };
         if !is_due && is_own {
             return Ok(false);
         }
         let words = self.recovery_words()?.ok_or(RecoverError::OtherIdentity)?;
-        let (known, renewal) = (self.network_keys(), {
-            let told = if is_steady || !is_own { now } else { UnixTime::default() };
-            self.sign_delegation(now, told, &words, false)
-        });
+        let (known, renewal) = (self.network_keys(), self.sign_delegation(now, &words, false));
         match self.write_if(&known, |write, _| renewal.write(write, now, "controller")) {
             Ok(()) => Ok(true),
             // The delegation is renewed by the new key, then.
@@ -851,7 +729,7 @@ impl Controller {
         let (keys, known) = (self.keys.clone(), self.network_keys());
         let links = known.successions().len();
         let rest = millis(now.plus(longest_certificate(&self.settings())));
-        let renewal = self.sign_delegation(now, now, words, is_offline);
+        let renewal = self.sign_delegation(now, words, is_offline);
         self.write_if(&known, |write, hints| {
             if write.run("UPDATE network SET links = ?1 WHERE links <> ?1", [links])? > 0 {
                 bump_epoch(write)?;
@@ -967,7 +845,7 @@ impl Controller {
         let key = next.next.secret().public();
         successions.push(Succession::sign(&next.present.secret(), self.network(), key, end));
         let sealed = (!is_offline).then(|| self.keys.seal(&next.next, rng));
-        let renewal = self.sign_delegation(now, now, &next.next, is_offline);
+        let renewal = self.sign_delegation(now, &next.next, is_offline);
         self.write_if(&known, |write, _| {
             write.run(
                 "UPDATE network SET sealed = ?, successions = ?, links = ?",
@@ -992,28 +870,11 @@ impl Controller {
         self.memory().longest_lifetime()
     }
 
-    /// Signs a delegation that lasts from `now` on. Its serial is `told`, or above the last one.
-    fn sign_delegation(
-        &self,
-        now: UnixTime,
-        told: UnixTime,
-        words: &RecoveryWords,
-        is_offline: bool,
-    ) -> Renewal {
-        let serial = Serial::next(told, Some(self.memory().delegation.serial()));
-        self.sign_delegation_at(now, serial, words, is_offline)
-    }
-
-    fn sign_delegation_at(
-        &self,
-        now: UnixTime,
-        serial: Serial,
-        words: &RecoveryWords,
-        is_offline: bool,
-    ) -> Renewal {
+    fn sign_delegation(&self, now: UnixTime, words: &RecoveryWords, is_offline: bool) -> Renewal {
         let memory = self.memory();
+        let last = Some(memory.delegation.serial());
         let (own, network) = (*memory.identity.public(), memory.network);
-        let next = delegation::sign(&words.secret(), network, own, now, serial, is_offline);
+        let next = delegation::sign(&words.secret(), network, own, now, last, is_offline);
         let head = Head::sign(&memory.identity, next.clone(), network, 0, now, &Revocations::default());
         let bytes = delegation::to_bytes(&next, &head);
         Renewal { before: memory.delegation.clone(), next, bytes }

@@ -18,18 +18,17 @@ pub const OFFLINE_DELEGATION_LIFETIME: Duration = Duration::from_secs(365 * 86_4
 /// Days before the end at which warnings begin.
 const WARNINGS: [u64; 5] = [1, 7, 14, 30, 60];
 
-/// Signs a delegation of all rights that lasts from `now` on, or from a later serial.
+/// Signs a delegation of all rights.
 pub(crate) fn sign(
     secret: &NetworkSecret,
     network: NetworkId,
     issuer: peersock_overlay::PublicIdentity,
     now: UnixTime,
-    serial: Serial,
+    last: Option<Serial>,
     is_offline: bool,
 ) -> Delegation {
     let lifetime = if is_offline { OFFLINE_DELEGATION_LIFETIME } else { DELEGATION_LIFETIME };
-    let lifetime = now.since(serial.time()) + lifetime;
-    Delegation::sign(secret, network, issuer, serial, lifetime, Rights::ALL)
+    Delegation::sign(secret, network, issuer, Serial::next(now, last), lifetime, Rights::ALL)
 }
 
 /// Returns true if a third of the lifetime has passed.
@@ -73,14 +72,7 @@ mod tests {
     fn signed(is_offline: bool) -> Delegation {
         let secret = NetworkSecret::from_seed(&[1; 32]);
         let network = NetworkId::new(7).expect("a managed ID");
-        sign(
-            &secret,
-            network,
-            *Identity::from_seed(&[2; 32]).public(),
-            NOW,
-            Serial::next(NOW, None),
-            is_offline,
-        )
+        sign(&secret, network, *Identity::from_seed(&[2; 32]).public(), NOW, None, is_offline)
     }
 
     #[test]

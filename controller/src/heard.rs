@@ -20,7 +20,7 @@ use crate::settings::OUTLIVE;
 use crate::store::{StoreError, Write};
 
 /// Time after the first head from members in which the controller waits for newer ones.
-pub(crate) const SETTLE_AFTER_HEAD: Duration = Duration::from_secs(5);
+const SETTLE_AFTER_HEAD: Duration = Duration::from_secs(5);
 
 /// Number of removals of nodes that this controller does not know, of each other issuer. Eight issuers are
 /// the most that members listen to.

@@ -21,11 +21,10 @@
 //!
 //! # Serials and revocations
 //!
-//! The serials of one member's certificates strictly increase, unless the clock was ahead and is right again
-//! ([`Controller::accept_clock`]). Each member has a *floor*, the lowest serial that counts. A removal, and a
-//! change of a certificate's content, sets the floor above all serials that have been issued, and publishes it
-//! as a revocation. If another process raises the floor while this one signs, this one raises it further when
-//! it notices.
+//! The serials of one member's certificates strictly increase. Each member has a *floor*, the lowest serial
+//! that counts. A removal, and a change of a certificate's content, sets the floor above all serials that
+//! have been issued, and publishes it as a revocation. If another process raises the floor while this one
+//! signs, this one raises it further when it notices.
 //!
 //! # Duties of the caller
 //!

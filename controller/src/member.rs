@@ -73,8 +73,6 @@ pub struct Member {
     pub second_run: Option<Box<SecondRun>>,
     /// Lowest serial that counts.
     pub(crate) floor: Serial,
-    /// Highest serial that was signed by a clock which was ahead; 0 if none was. Floors are above it.
-    pub(crate) ahead: Serial,
     pub(crate) run: u64,
     pub(crate) starts: u64,
 }
@@ -82,7 +80,7 @@ pub struct Member {
 /// Columns that [`Member::read`] reads, with the addresses of the member.
 pub(crate) const COLUMNS: &str = "m.node, m.identity, m.state, m.name, m.role, m.is_ephemeral, m.tags, m.claims,
     m.outlive, m.floor, m.serial, m.ends, m.seen, m.run, m.starts, m.source, m.description, m.admitted_by, m.joined,
-    m.removed, m.ahead,
+    m.removed,
     (SELECT address FROM addresses WHERE node = m.node AND family = 4 AND until IS NULL),
     (SELECT address FROM addresses WHERE node = m.node AND family = 6 AND until IS NULL)";
 
@@ -109,12 +107,12 @@ impl Member {
             name: read_name(&row.get::<_, String>(3)?)?,
             role: read_role(row.get(4)?)?,
             is_ephemeral: row.get(5)?,
-            ipv4: match address(21)? {
+            ipv4: match address(20)? {
                 None => None,
                 Some(IpAddr::V4(v4)) => Some(v4),
                 Some(IpAddr::V6(_)) => return Err(StoreError::value("member's address")),
             },
-            ipv6: match address(22)? {
+            ipv6: match address(21)? {
                 None => None,
                 Some(IpAddr::V6(v6)) => Some(v6),
                 Some(IpAddr::V4(_)) => return Err(StoreError::value("member's address")),
@@ -141,7 +139,6 @@ impl Member {
             admitted_by: row.get(17)?,
             joined: UnixTime::from_millis(row.get(18)?),
             removed: UnixTime::from_millis(row.get(19)?),
-            ahead: Serial::from_u64(row.get(20)?),
             second_run: None,
         };
         Ok((node, Some(member)))

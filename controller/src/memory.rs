@@ -41,10 +41,6 @@ pub const CLONE_WINDOW: Duration = Duration::from_secs(180);
 /// Shortest time between lines of the log about second runs of one member.
 const SECOND_RUN_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Time by which a head is ahead of the clock at most. Members take no head that is more than a day ahead, and
-/// no certificate that is more than 18 hours ahead.
-const HEAD_AHEAD: Duration = Duration::from_secs(86_400);
-
 /// Age at which a head is signed again without a change.
 const HEAD_MAX_AGE: Duration = Duration::from_secs(300);
 
@@ -225,8 +221,7 @@ impl Memory {
             self.dirty.remove(&node);
             return;
         };
-        // After the clock was ahead, what is noted here may be above the right time.
-        if let Some(before) = before.filter(|before| before.ahead == member.ahead) {
+        if let Some(before) = before {
             // What renewals have changed is newer here than in the store.
             if before.floor < member.floor && before.serial >= member.floor {
                 self.repairs.insert(node);
@@ -504,27 +499,6 @@ impl Memory {
         !self.pools_rest() && self.settings.lacked(&member.grant).next().is_some()
     }
 
-    /// Returns the time at which a head names all serials of the removals.
-    fn last_serial(&self) -> UnixTime {
-        let highest = self.revoked.iter().map(|(_, entry)| entry.min_serial.as_u64()).max().unwrap_or(0);
-        UnixTime::from_millis(highest.saturating_sub(1))
-    }
-
-    /// Returns true if a head cannot name all serials of the removals, because a clock was ahead.
-    pub(crate) fn lacks_serials(&self, now: UnixTime) -> bool {
-        self.last_serial() > now.plus(HEAD_AHEAD)
-    }
-
-    /// Forgets what a clock has decided that was ahead. The waits for members' heads end at these times at
-    /// most.
-    pub(crate) fn accept_clock(&mut self, settled: UnixTime, renewals_rest_until: UnixTime) {
-        self.head = None;
-        self.logged_runs.clear();
-        self.program.forget_decisions();
-        self.unsettled_until = self.unsettled_until.min(settled);
-        self.renewals_rest_until = self.renewals_rest_until.min(renewals_rest_until);
-    }
-
     /// Returns the signed head of the current revocations. It is signed again when it is 5 minutes old.
     pub(crate) fn head(&mut self, now: UnixTime) -> (Head, Revocations) {
         if let Some(head) = self.head.as_ref().filter(|head| now.since(head.time()) < HEAD_MAX_AGE)
@@ -532,9 +506,9 @@ impl Memory {
         {
             return (head.clone(), self.revoked.clone());
         }
-        // Members count entries up to the head's time only, and serials can be ahead of the clock. A head that
-        // is itself ahead of all clocks would count for nobody.
-        let time = now.max(self.last_serial().min(now.plus(HEAD_AHEAD)));
+        // Members count entries up to the head's time only, and serials can be ahead of the clock.
+        let highest = self.revoked.iter().map(|(_, entry)| entry.min_serial.as_u64()).max().unwrap_or(0);
+        let time = now.max(UnixTime::from_millis(highest.saturating_sub(1)));
         let delegation = self.delegation.clone();
         let head = Head::sign(&self.identity, delegation, self.network, self.epoch, time, &self.revoked);
         self.head = Some(head.clone());

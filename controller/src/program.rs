@@ -260,11 +260,6 @@ impl Program {
         );
     }
 
-    /// Forgets all decisions, because the clock was ahead. The program is asked again.
-    pub(crate) fn forget_decisions(&mut self) {
-        self.questions.clear();
-    }
-
     /// Forgets decisions that have ended, and questions whose machine asks no more.
     fn prune(&mut self, now: UnixTime, is_asking: impl Fn(&NodeId, bool) -> bool) {
         self.questions.retain(|node, question| match &question.state {

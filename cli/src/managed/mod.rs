@@ -3,7 +3,6 @@
 mod admin;
 mod asking;
 mod clashes;
-mod clock;
 mod create;
 mod duration;
 mod hook;
@@ -24,7 +23,6 @@ pub(crate) use admin::{
     SettingsArgs, UninviteArgs, UnreserveArgs, approve, change, deny, invite, invites, list, reserve, revoke,
     settings, uninvite, unreserve,
 };
-pub(crate) use clock::{AcceptClockArgs, accept_clock};
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
 pub(crate) use known::{

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use peersock::overlay::Prefix;
 use peersock::overlay::membership::{Code, Delegation, Head, Refusal};
 use peersock::state::StateDir;
-use peersock_controller::{Controller, LogLine, NoteError, RecoverError, Waiting};
+use peersock_controller::{Controller, LogLine, NoteError, Waiting};
 
 use super::hook::Hook;
 use super::limited_program::Groups;
 use super::place::{Answers, Comeback, Place};
-use super::{clock, install, now, stores};
+use super::{install, now, stores};
 use crate::args::SharedNodeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::output::escape;
@@ -114,7 +114,7 @@ pub(crate) fn serve_until(
         stdio::note(format_args!("invites do not name this controller's roots by themselves: {error}"));
     }
     let failed = |error| stores::store_failure(&store, &error);
-    wait_for_clock(&mut controller)?;
+    wait_for_clock(&mut controller);
     // What this machine itself has kept is no word of a member.
     let kept = StateDir::membership(&path, id)?;
     let mut noted = Vec::new();
@@ -176,56 +176,25 @@ pub(crate) fn serve_until(
     }
 }
 
-/// Waits until the clock is right, if the controller has signed by a later one: the present one is behind, as
-/// on a machine that starts in 1970, or the other one was ahead.
-fn wait_for_clock(controller: &mut Controller) -> Outcome {
-    let mut clock = Clock::default();
-    while !clock.is_right(controller)? {
-        thread::sleep(LOOK_INTERVAL);
-    }
-    Ok(())
-}
-
-/// Judgement of this machine's clock by what the controller has signed.
-#[derive(Default)]
-struct Clock {
-    said: Option<Instant>,
-}
-
-impl Clock {
-    /// Returns true if members accept what is signed by the clock. If the system keeps it in step with other
-    /// clocks, it is right, and the later one was not.
-    fn is_right(&mut self, controller: &mut Controller) -> Outcome<bool> {
+/// Waits until the clock has reached what the controller has signed: before, nobody would accept its node,
+/// and a machine without a clock of its own starts in 1970.
+fn wait_for_clock(controller: &mut Controller) {
+    let mut said: Option<Instant> = None;
+    loop {
         let lag = controller.clock_lag(now());
         if lag.is_zero() {
-            return Ok(true);
+            return;
         }
-        let shown = super::duration::shown(lag);
-        if clock::is_synchronised() {
-            match controller.accept_clock(now(), "controller", None) {
-                Ok(late) => {
-                    stdio::note(format_args!(
-                        "the clock was {shown} ahead before, and is right now: the present time is \
-                         signed again"
-                    ));
-                    clock::tell_of_late(&late);
-                    return Ok(true);
-                }
-                // A person has to give the words.
-                Err(RecoverError::Offline | RecoverError::OtherIdentity) => {}
-                Err(error) => return Err(clock::not_accepted(&error)),
-            }
-        }
-        if self.said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
-            self.said = Some(Instant::now());
+        if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+            said = Some(Instant::now());
             stdio::note(format_args!(
-                "this machine's clock is {shown} behind what this controller has signed, so members would refuse \
-                 it: waiting until the clock is set; if it is right and was ahead before, run `peersock network \
-                 accept-clock -n {}`",
-                controller.name()
+                "this machine's clock is {} behind what this controller has signed, so members would refuse it: \
+                 waiting until the clock is set; if it is right now, it was ahead before, and a backup from before \
+                 that restores the network",
+                super::duration::shown(lag)
             ));
         }
-        Ok(false)
+        thread::sleep(LOOK_INTERVAL);
     }
 }
 
@@ -260,7 +229,6 @@ struct Serving {
     delegation: Delegation,
     /// Machines whose wait was announced.
     announced: BTreeSet<Code>,
-    clock: Clock,
 }
 
 impl Serving {
@@ -282,16 +250,11 @@ impl Serving {
             line: controller.last_log_line().unwrap_or_default(),
             delegation: controller.head(now()).0.delegation().clone(),
             announced: BTreeSet::new(),
-            clock: Clock::default(),
         }
     }
 
     /// Does what is due. The node is asked without the controller's lock, because it may be slow.
     fn step(&mut self, controller: &Mutex<Controller>, place: &Place) {
-        if self.has_accepted_clock(&mut lock(controller)) {
-            self.renewed = Instant::now();
-            self.renew(controller, place, false);
-        }
         // By another command.
         let is_delegated = *lock(controller).head(now()).0.delegation() != self.delegation;
         // First, because members learn another key of the network from credentials, and heads need it.
@@ -308,20 +271,6 @@ impl Serving {
             hook.step(&mut lock(controller));
         }
         self.tell_changes(controller);
-    }
-
-    /// Returns true if the clock has been set back since the last call, and the present time is signed again.
-    fn has_accepted_clock(&mut self, controller: &mut Controller) -> bool {
-        let was_behind = self.clock.said.is_some() || !controller.clock_lag(now()).is_zero();
-        let is_right = was_behind
-            && self.clock.is_right(controller).unwrap_or_else(|failure| {
-                tracing::warn!("{}", failure.message());
-                false
-            });
-        if is_right {
-            self.clock = Clock::default();
-        }
-        is_right
     }
 
     /// Takes over what members know, and spreads what this controller has signed.

@@ -20,7 +20,6 @@ const DAY: i64 = 86_400;
 const LIFETIME: &str = "30";
 
 /// Library that replaces C library functions: the wall clock is offset by a number in a file, which changes.
-/// The number behind it says if the system calls the clock synchronised.
 const CLOCK: &str = "
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -28,9 +27,7 @@ const CLOCK: &str = "
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <string.h>
 #include <sys/time.h>
-#include <sys/timex.h>
 #include <time.h>
 
 static volatile int64_t *offset;
@@ -38,7 +35,7 @@ static volatile int64_t *offset;
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv(\"CLOCK_OFFSET\");
     int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    void *map = fd < 0 ? MAP_FAILED : mmap(NULL, 16, PROT_READ, MAP_SHARED, fd, 0);
+    void *map = fd < 0 ? MAP_FAILED : mmap(NULL, 8, PROT_READ, MAP_SHARED, fd, 0);
     offset = map == MAP_FAILED ? NULL : map;
 }
 
@@ -60,13 +57,6 @@ int gettimeofday(struct timeval *restrict time, void *restrict zone) {
     return 0;
 }
 
-int adjtimex(struct timex *state) {
-    int is_synchronised = offset && offset[1];
-    memset(state, 0, sizeof *state);
-    state->status = is_synchronised ? STA_PLL : STA_UNSYNC;
-    return is_synchronised ? TIME_OK : TIME_ERROR;
-}
-
 time_t time(time_t *result) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -85,7 +75,7 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn new(folder: &Path, library: &Path, name: &str) -> Self {
         let path = folder.join(format!("{name}.clock"));
-        fs::write(&path, [0; 16]).expect("room for a file");
+        fs::write(&path, 0i64.to_ne_bytes()).expect("room for a file");
         let file = OpenOptions::new().write(true).open(&path).expect("it was made");
         Self { library: library.to_owned(), path, file }
     }
@@ -93,11 +83,6 @@ impl Clock {
     /// Sets the offset to this number of seconds.
     pub(crate) fn set(&self, seconds: i64) {
         self.file.write_all_at(&seconds.to_ne_bytes(), 0).expect("a file");
-    }
-
-    /// Sets if the system says that the clock is synchronised. Default: false.
-    pub(crate) fn set_synchronised(&self, is_synchronised: bool) {
-        self.file.write_all_at(&i64::from(is_synchronised).to_ne_bytes(), 8).expect("a file");
     }
 
     pub(crate) fn given_to(&self, mut command: Command) -> Command {

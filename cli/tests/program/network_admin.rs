@@ -101,57 +101,6 @@ fn a_controller_waits_until_its_clock_is_set() {
     machines.admit("beta");
 }
 
-/// Without the word of a person or the system, the controller would wait for 40 days.
-#[test]
-fn a_controller_whose_clock_was_ahead_serves_at_once_when_it_is_right() {
-    if lacks("a_controller_whose_clock_was_ahead_serves_at_once_when_it_is_right", &["cc"]) {
-        return;
-    }
-    let machines = Machines::new();
-    machines.create(&[]);
-    let folder = machines.directory("clocks");
-    fs::create_dir(&folder).expect("room for a folder");
-    let clock = Clock::new(&folder, &build_library(&folder), "alpha");
-    let start = |seconds| {
-        clock.set(seconds);
-        let mut command = clock.given_to(machines.command("alpha", &["controller", "-n", "team"]));
-        command.env("PEERSOCK_OWN_NODE", "1");
-        Running::start(command)
-    };
-    let reach = |member: &str| {
-        let words = ["ping", "-n", "team", "-c", "1", "alpha"];
-        run(machines.command(member, &words)).success();
-    };
-    let ahead = start(40 * 86_400);
-    ahead.wait_for_stderr("serving team");
-    // Its node's own certificate is noted.
-    ahead.interrupt();
-
-    let serving = start(0);
-    serving.wait_for_stderr("peersock network accept-clock -n team");
-    let accepted = machines.admin(&["accept-clock"]).success();
-    assert!(
-        accepted.text().contains("team signs the present time again, 39d 23h earlier"),
-        "{}",
-        accepted.text()
-    );
-    serving.wait_for_stderr("serving team");
-    machines.admit("beta");
-    reach("beta");
-    let again = machines.admin(&["accept-clock"]).success();
-    assert!(again.stderr.contains("nothing by a later clock"), "{}", again.stderr);
-    drop(serving);
-
-    let ahead = start(7200);
-    ahead.wait_for_stderr("serving team");
-    clock.set_synchronised(true);
-    // It was set while the controller runs.
-    clock.set(0);
-    ahead.wait_for_stderr("ahead before, and is right now");
-    machines.admit("gamma");
-    reach("beta");
-}
-
 #[test]
 fn invites_are_listed_by_their_names_and_end_by_them() {
     let machines = Machines::new();

@@ -289,14 +289,7 @@ fn nobody_replaces_a_controller() {
     // The network key makes a member an issuer after the invite was made.
     let token = replacing(&mut lab, 1);
     let (network, issuer) = (lab.controller.network(), *identity(1).public());
-    let right = crate::delegation::sign(
-        &lab.words.secret(),
-        network,
-        issuer,
-        lab.now,
-        Serial::next(lab.now, None),
-        false,
-    );
+    let right = crate::delegation::sign(&lab.words.secret(), network, issuer, lab.now, None, false);
     let noted = lab.controller.write(|write, _| crate::controller::note_issuer(write, &right));
     noted.expect("room");
     assert_eq!(make(&mut lab, &of(id(1))), Some(ChangeError::Issuer(name("machine-1"))));

@@ -372,15 +372,15 @@ impl Membership {
     /// Returns the time by which one statement is judged that was signed at `signed`. A clock that is a
     /// little behind must not refuse what others have just signed. That moves the time for this statement
     /// alone.
-    fn time_for(&self, signed: UnixTime, catch_up: Duration, unix_time: Duration) -> UnixTime {
+    fn time_for(&self, signed: UnixTime, unix_time: Duration) -> UnixTime {
         let own = self.own_clock(unix_time);
-        let latest = if self.is_behind(own) { signed } else { signed.min(own.plus(catch_up)) };
+        let latest = if self.is_behind(own) { signed } else { signed.min(own.plus(CATCH_UP)) };
         self.time(unix_time).max(latest)
     }
 
     /// Judges statements whose signatures are right.
     pub(crate) fn verdict(&self, admission: &Admission, unix_time: Duration) -> Result<(), Refusal> {
-        let time = self.time_for(admission.signed_time(), CATCH_UP, unix_time);
+        let time = self.time_for(admission.signed_time(), unix_time);
         admission.check(time, &self.revoked)?;
         self.check_key(Some(admission.signer()), time)
     }
@@ -683,31 +683,11 @@ impl Membership {
             }
         })?;
         self.note(&admission, unix_time);
-        if let Some(unix_time) = unix_time.filter(|_| self.is_controller) {
-            self.follow_controller(credentials.delegation(), unix_time.into());
-        }
         let bytes: Arc<[u8]> = credentials.to_bytes().into();
         self.own = Some(OwnCredentials { digest: digest(&bytes), bytes, admission });
         // It is of no use any more, and a secret.
         self.forget_token();
         Ok(())
-    }
-
-    /// Forgets signed times after the clock of this controller's node. The controller has judged that clock to
-    /// be right, so it was ahead when they were signed. By them, all members would look expired here.
-    fn follow_controller(&mut self, delegation: &Delegation, clock: UnixTime) {
-        let begun = delegation.serial().time();
-        if clock.plus(CLOCK_TOLERANCE) < begun {
-            return;
-        }
-        self.kept = self.kept.min(clock);
-        self.delegated = self.delegated.min(begun.max(clock));
-        if let Some(own) = self.issuers.get_mut(&delegation.issuer().node_id()) {
-            own.delegation = delegation.clone();
-        }
-        for issuer in self.issuers.values_mut() {
-            (issuer.claimed, issuer.confirmed) = (issuer.claimed.min(clock), issuer.confirmed.min(clock));
-        }
     }
 
     /// Takes over the credentials of the network's description, for the node that joins.
@@ -771,7 +751,7 @@ impl Membership {
         // Thousands can have one.
         let known = self.own.as_ref().map(|own| &own.admission).or_else(|| self.admitted.values().next());
         known.into_iter().for_each(|known| admission.share_with(known));
-        let time = self.time_for(admission.signed_time(), CATCH_UP, unix_time);
+        let time = self.time_for(admission.signed_time(), unix_time);
         // First, because a former key says nothing about the time any more.
         self.check_key(Some(admission.signer()), time)?;
         let signer = Some(*admission.signer());
@@ -828,10 +808,7 @@ impl Membership {
         }
         self.displaced(head)?;
         let keys = self.keys.as_ref().ok_or(Refusal::OtherNetwork)?;
-        let time = {
-            let signed = head.time().max(head.delegation().serial().time());
-            self.time_for(signed, HEAD_CATCH_UP, unix_time)
-        };
+        let time = self.time_for(head.time().max(head.delegation().serial().time()), unix_time);
         head.verify(keys, self.id, time, &self.revoked).map(|_| true)
     }
 
@@ -908,10 +885,7 @@ impl Membership {
 
 /// Time by which a statement may be ahead of this node's clock, unless the clock is certainly wrong. Whoever
 /// is further behind has no certificate that counts for others, and needs a controller's answer anyway.
-const CATCH_UP: Duration = Duration::from_secs(18 * 3600);
-
-/// The same for heads. It is more than that of certificates, so that a head can name all serials that count.
-const HEAD_CATCH_UP: Duration = Duration::from_secs(86_400);
+const CATCH_UP: Duration = Duration::from_secs(86_400);
 
 /// Difference of two clocks in milliseconds that counts as none.
 const CLOCKS_AGREE: i64 = 30_000;

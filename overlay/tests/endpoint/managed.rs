@@ -936,30 +936,6 @@ fn an_issuer_does_not_lead_clocks_that_are_right() {
 }
 
 #[test]
-fn a_controllers_node_forgets_the_time_of_a_clock_that_was_ahead() {
-    let authority = Authority::new();
-    let mut net = members(&authority, &[1]);
-    let node = net.add(CONTROLLER);
-    let mut kept = ManagedNetwork::new(id());
-    (kept.key, kept.is_controller) = (Some(secret().public()), true);
-    kept.credentials = Some(authority.credentials(CONTROLLER, Duration::ZERO));
-    kept.signed_time = UnixTime::from(UNIX_TIME + 40 * DAY);
-    net.join(node, &NetworkConfig::Managed(Box::new(kept)));
-    let (time, clock) = times(&net, node);
-    assert!(time > clock.plus(39 * DAY), "no member counts by that");
-    // The controller signs them by a clock that it has judged to be right.
-    let (at, own) = (network(&net, node), authority.credentials(CONTROLLER, SECOND));
-    net.nodes[node].endpoint.set_credentials(net.now, at, &own).expect("its own");
-    let (time, clock) = times(&net, node);
-    assert_eq!(time, clock);
-    net.run(4 * SECOND);
-    assert_reach(&mut net, node, 0);
-    assert_reach(&mut net, 0, node);
-    let known = net.nodes[node].endpoint.membership(at).expect("managed");
-    assert!(known.signed_time() <= times(&net, node).1, "this is what the node keeps on disk");
-}
-
-#[test]
 fn a_revoked_issuer_loses_its_effect_on_clocks_that_are_behind() {
     let (mut authority, stolen) = (Authority::with(8, 365 * DAY), Authority::new());
     let mut net = Net::new();
