@@ -330,8 +330,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             match failed {
                 Some(failed) => match failed.await {
                     Ok(failure) => failure,
-                    // It goes on.
-                    Err(_) => std::future::pending().await,
+                    Err(_) => Failure::new("the controller has ended", "start the root again"),
                 },
                 None => std::future::pending().await,
             }
@@ -355,7 +354,7 @@ impl Args {
         let path = match (&self.state, std::env::var_os("PEERSOCK_STATE").filter(|path| !path.is_empty())) {
             (Some(path), _) => path.clone(),
             // The machine's own directory, whose identity is that of its node.
-            (None, Some(path)) if self.with_controller.is_wanted() => PathBuf::from(path).join(DIRECTORY),
+            (None, Some(path)) if self.with_controller.is_wanted() => below_machines(path.into())?,
             (None, Some(path)) => path.into(),
             (None, None) => StateDir::default_path()?.with_file_name(DIRECTORY),
         };
@@ -522,6 +521,22 @@ impl Args {
         endpoints.truncate(RootAddress::MAX_ENDPOINTS);
         Ok(RootAddress::new(identity, endpoints))
     }
+}
+
+/// Returns the root's directory under the machine's, unless that may be a root's own.
+fn below_machines(path: PathBuf) -> Outcome<PathBuf> {
+    let own = path.join(DIRECTORY);
+    if path.join("identity.key").exists() && !path.join("controllers").exists() && !own.exists() {
+        return Err(Failure::usage(
+            format_args!(
+                "with --controller, PEERSOCK_STATE is the directory of this machine's node, and {} has no network's \
+                 controller: it may be a root's",
+                path.display()
+            ),
+            "give the root's directory as --state DIR, and the machine's as PEERSOCK_STATE",
+        ));
+    }
+    Ok(own)
 }
 
 /// Adds the ways that streams have by default: the first one, and more as long as the line stays short.

@@ -17,9 +17,9 @@ use crate::managed::{ControllerArgs, serve_until};
 pub(crate) struct WithController {
     /// Also serve this managed network, given by its name or ID, as `peersock controller` does
     ///
-    /// The controller's node runs in this process and uses this root. Its machine's state directory is
-    /// $PEERSOCK_STATE or the default one; the root's identity is kept in another one.
-    #[arg(long, value_name = "NETWORK")]
+    /// The controller's node runs in this process and uses this root, by the endpoints that others use. Its
+    /// machine's state directory is $PEERSOCK_STATE or the default one; the root's identity is in another one.
+    #[arg(long, value_name = "NETWORK", conflicts_with = "ephemeral")]
     controller: Option<String>,
 
     /// Program that decides about machines that join the network, see `peersock controller --help`

@@ -32,8 +32,13 @@ use crate::sync;
 /// Interval at which the thread looks whether its network is still joined.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Interval at which the controller of an invite is looked for.
+/// Interval at which the controller of an invite is looked for, and the number of such looks. The interval
+/// grows after them, because all nodes of the local network answer each look.
 const SEEK_INTERVAL: Duration = Duration::from_secs(1);
+const EARLY_SEEKS: u32 = 20;
+
+/// Longest interval at which it is looked for.
+const MAX_SEEK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Minimum interval of writes because of newer revocations or times alone.
 const WRITE_INTERVAL: Duration = Duration::from_secs(10);
@@ -463,7 +468,8 @@ pub(super) fn start(
         stretched: None,
         seen: None,
         guide,
-        sought: None,
+        seek_at: None,
+        seeks: 0,
     };
     follower.update();
     let ending = Ending(Arc::clone(&follower.shared));
@@ -507,8 +513,15 @@ struct Follower {
     seen: Option<SystemTime>,
     /// Address of the controller that an invite names, until a controller has answered.
     guide: Option<Ipv6Addr>,
-    /// Time at which it was looked for.
-    sought: Option<Instant>,
+    /// Time of the next look for it, and the number of looks so far.
+    seek_at: Option<Instant>,
+    seeks: u32,
+}
+
+/// Returns the pause after a look for a controller.
+fn pause_after(seeks: u32) -> Duration {
+    let doublings = seeks.saturating_sub(EARLY_SEEKS).min(6);
+    (SEEK_INTERVAL * (1 << doublings)).min(MAX_SEEK_INTERVAL)
 }
 
 impl Follower {
@@ -521,10 +534,11 @@ impl Follower {
             return CHECK_INTERVAL;
         };
         let (now, datapath) = (Instant::now(), &node.driver.datapath);
-        if self.sought.is_some_and(|at| now < at + SEEK_INTERVAL) {
+        if self.seek_at.is_some_and(|at| now < at) {
             return SEEK_INTERVAL;
         }
-        self.sought = Some(now);
+        self.seek_at = Some(now + pause_after(self.seeks));
+        self.seeks = self.seeks.saturating_add(1);
         let _ = datapath.find(now, &self.network, address.into());
         datapath.want_peer(now, &self.network, address.into(), &mut Batch::default());
         SEEK_INTERVAL

@@ -1,14 +1,14 @@
 //! `peersock controller --install`: a systemd unit that runs the controller.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use peersock::NetworkId;
+use peersock::{NetworkId, RootSource};
 use tempfile::NamedTempFile;
 
 use crate::failure::{Failure, Outcome};
@@ -18,8 +18,21 @@ use crate::stdio;
 /// First line of the units that this module writes, so that no other file is replaced.
 const MARK: &str = "# Written by `peersock controller --install`";
 
-/// Variables of peersock that concern one command, and no service.
-const NOT_KEPT: [&str; 3] = ["PEERSOCK_INVITE", "PEERSOCK_OWN_NODE", "PEERSOCK_STATE"];
+/// Variables that the unit keeps. Others may be secrets, and all users can read those of a system unit.
+const KEPT: [&str; 12] = [
+    "HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+    "PEERSOCK_BUSY_POLL",
+    "PEERSOCK_CONFIG",
+    "PEERSOCK_DHT",
+    "PEERSOCK_INTERFACE",
+    "PEERSOCK_LOG",
+    "PEERSOCK_PERSIST",
+    "PEERSOCK_ROOTS",
+    "PEERSOCK_STUN",
+    "PEERSOCK_TURN",
+];
 
 /// Writes the unit of a controller: a system unit for root, a user unit for others. Tells its use.
 pub(super) fn install(state: &Path, name: &str, id: NetworkId, is_named: bool) -> Outcome {
@@ -45,7 +58,7 @@ pub(super) fn install(state: &Path, name: &str, id: NetworkId, is_named: bool) -
     }
     let text = text(state, name, id, is_named, is_system)?;
     fs::create_dir_all(&folder).map_err(failed)?;
-    // Roots in the variables may have access tokens, so others may not read it.
+    // What runs here is nobody else's business.
     let mut file = NamedTempFile::new_in(&folder).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
@@ -82,13 +95,12 @@ fn text(state: &Path, name: &str, id: NetworkId, is_named: bool, is_system: bool
     // The only network here today need not be the only one tomorrow.
     let network = [OsString::from("-n"), id.to_string().into()];
     let network = network.into_iter().filter(|_| !is_named);
-    let words = std::iter::once(program.into_os_string()).chain(arguments).chain(network);
-    let words = words.map(|word| word_of(word, Kind::Word)).collect::<Outcome<Vec<_>>>()?;
-    let kept = env::vars_os().filter(|(variable, _)| {
-        let variable = variable.to_string_lossy();
-        let is_ours = variable.starts_with("PEERSOCK_") && !NOT_KEPT.contains(&&*variable);
-        is_ours || ["HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"].contains(&&*variable)
-    });
+    let mut words = vec![word_of(program.into_os_string(), Kind::Literal)?];
+    for word in arguments.chain(network) {
+        refuse_secret(&word, false)?;
+        words.push(word_of(word, Kind::Word)?);
+    }
+    let kept = env::vars_os().filter(|(variable, _)| KEPT.contains(&&*variable.to_string_lossy()));
     // systemd ends a node that a unit has started in the background together with the unit.
     let own = [("PEERSOCK_OWN_NODE", "1".into()), ("PEERSOCK_STATE", std::path::absolute(state)?.into())];
     let own = own.map(|(variable, value): (&str, OsString)| (variable.into(), value));
@@ -96,10 +108,11 @@ fn text(state: &Path, name: &str, id: NetworkId, is_named: bool, is_system: bool
     all.sort();
     let mut environment = String::new();
     for (variable, value) in all {
+        refuse_secret(&value, variable == "PEERSOCK_TURN")?;
         let mut assigned = variable;
         assigned.push("=");
         assigned.push(value);
-        let _ = writeln!(environment, "Environment={}", word_of(assigned, Kind::Variable)?);
+        let _ = writeln!(environment, "Environment={}", word_of(assigned, Kind::Literal)?);
     }
     let (after, wanted_by) = match is_system {
         true => ("Wants=network-online.target\nAfter=network-online.target\n", "multi-user.target"),
@@ -109,7 +122,7 @@ fn text(state: &Path, name: &str, id: NetworkId, is_named: bool, is_system: bool
         "{MARK}\n[Unit]\nDescription=Controller of the peersock network {}\n\
          Documentation=man:peersock-controller(1)\n{after}\n\
          [Service]\nType=exec\n{environment}WorkingDirectory={}\nExecStart={}\n\
-         Restart=on-failure\nRestartSec=2\nTimeoutStopSec=30\nLimitNOFILE=65536\nNoNewPrivileges=yes\n\
+         SuccessExitStatus=130 143\nRestart=on-failure\nRestartSec=2\nTimeoutStopSec=30\nLimitNOFILE=65536\nNoNewPrivileges=yes\n\
          UMask=0077\n\n[Install]\nWantedBy={wanted_by}\n",
         escape(name).replace('%', "%%"),
         directory(here)?,
@@ -117,12 +130,31 @@ fn text(state: &Path, name: &str, id: NetworkId, is_named: bool, is_system: bool
     ))
 }
 
+/// Refuses a text with a secret, which all users could read in a system unit.
+fn refuse_secret(text: &OsStr, is_turn: bool) -> Outcome {
+    let text = text.to_string_lossy();
+    let has_token =
+        |source: &RootSource| matches!(source, RootSource::Address(root) if root.token().is_some());
+    let is_secret = match is_turn {
+        true => !text.trim().is_empty() && !text.trim().starts_with('@'),
+        false => RootSource::parse_list(&text).is_ok_and(|sources| sources.iter().any(has_token)),
+    };
+    match is_secret {
+        true => Err(Failure::usage(
+            "the roots or TURN servers have a secret, which others could read in the unit",
+            "write it into a file of mode 0600, and give @FILE, or --root-token-file FILE",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Kind of a word of a unit.
 #[derive(PartialEq)]
 enum Kind {
     /// Part of a command line, in which systemd replaces variables.
     Word,
-    Variable,
+    /// The program, or an assignment, in which systemd replaces none.
+    Literal,
 }
 
 /// Returns a word in the quotes of systemd.syntax(7), so that systemd reads the word itself.
@@ -183,7 +215,7 @@ mod tests {
         assert_eq!(word("a b"), r#""a b""#);
         assert_eq!(word("50% of $HOME \"\\"), r#""50%% of $$HOME \"\\""#);
         assert_eq!(word("a\nb"), r#""a\x0ab""#);
-        let variable = word_of("A=$B %".into(), Kind::Variable).expect("text");
+        let variable = word_of("A=$B %".into(), Kind::Literal).expect("text");
         assert_eq!(variable, r#""A=$B %%""#);
         assert_eq!(quoted("/home/it's/a"), r"'/home/it'\''s/a'");
         assert_eq!(quoted("/home/a.service"), "/home/a.service");

@@ -943,17 +943,18 @@ fn a_controller_is_installed_as_a_unit_that_systemd_accepts() {
     let (id, _) = machines.create(&[]);
     let config = machines.directory("a config");
     let file = format!("peersock-controller-{id}.service");
-    let install = |namespaces: &[&str]| {
+    let install_with = |namespaces: &[&str], roots: &str| {
         let own = machines.command("alpha", &[]);
         let mut command = Command::new("unshare");
         command.args(namespaces).arg(own.get_program()).args(["controller", "--install"]);
         for (name, value) in own.get_envs().filter_map(|(name, value)| Some((name, value?))) {
             command.env(name, value);
         }
-        command.env("PEERSOCK_ROOTS", "dns:$HOME.example").env("XDG_CONFIG_HOME", &config);
-        command.env_remove("PEERSOCK_INVITE");
+        command.env("PEERSOCK_ROOTS", roots).env("XDG_CONFIG_HOME", &config);
+        command.env("PEERSOCK_SECRET", "hidden").env_remove("PEERSOCK_INVITE");
         run(command)
     };
+    let install = |namespaces: &[&str]| install_with(namespaces, "dns:$HOME.example");
     let of_a_user = ["--user", "--map-user=1000"];
     let written = install(&of_a_user);
     if written.stderr.contains("unshare") {
@@ -969,6 +970,11 @@ fn a_controller_is_installed_as_a_unit_that_systemd_accepts() {
     assert!(text.contains(&format!(" \"controller\" \"-n\" \"{id}\"\n")), "{text}");
     assert!(text.contains("Environment=\"PEERSOCK_ROOTS=dns:$HOME.example\"\n"), "{text}");
     assert!(text.contains("Environment=\"PEERSOCK_OWN_NODE=1\"\n"), "{text}");
+    assert!(!text.contains("hidden"), "{text}");
+    let key = *peersock::overlay::Identity::from_seed(&[7; 32]).public();
+    let with_token = format!("{key}@192.0.2.1:7420?token=hidden");
+    let secret = install_with(&of_a_user, &with_token);
+    assert!(secret.stderr.contains("have a secret"), "{}", secret.stderr);
     assert_eq!(std::fs::metadata(&path).expect("a unit").mode() & 0o777, 0o600);
     if !crate::common::lacks("a_controller_is_installed", &["systemd-analyze"]) {
         let mut verify = Command::new("systemd-analyze");

@@ -60,6 +60,10 @@ fn a_root_whose_network_has_no_controller_here_ends_and_says_so() {
     let machines = Machines::new();
     let said = machines.refused("alpha", &[&ROOT[..], &["team"]].concat());
     assert!(said.contains("team") && said.contains("hint: "), "{said}");
+    // A directory that may be a root's is not taken for the machine's.
+    machines.ok("beta", &["id"]);
+    let other = machines.refused("beta", &[&ROOT[..], &["team"]].concat());
+    assert!(other.contains("it may be a root's"), "{other}");
     let alone = machines.refused("alpha", &["root", "--approve-hook", "/bin/true"]);
     assert!(alone.contains("--controller"), "{alone}");
 }

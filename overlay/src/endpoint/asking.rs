@@ -614,7 +614,7 @@ impl Endpoint {
             // Without the invite, the next question is that of a member that renews its credentials.
             Answer::Denied { reason: Denial::KnownKey, .. } => membership.forget_token(),
             Answer::Denied { reason: Denial::Unavailable | Denial::Undecided, .. } => {}
-            Answer::Denied { .. } => membership.note_refused(),
+            Answer::Denied { .. } if number == CERTIFY => membership.note_refused(),
             _ => {}
         }
         let was_wrong = answer.time().is_some_and(|time| membership.set_clock(unix_time, &node, time));

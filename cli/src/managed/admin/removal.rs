@@ -32,7 +32,7 @@ pub(crate) struct RevokeArgs {
     #[arg(long)]
     yes_all_of_them: bool,
 
-    /// Print a JSON object: removed members, who knows it, times in milliseconds since 1970
+    /// Print a JSON object: removed members, who knows it, times in seconds since 1970
     #[arg(long)]
     json: bool,
 
@@ -89,7 +89,7 @@ fn to_json(
             json!({
                 "name": name.as_str(),
                 "node": member.grant.node.to_string(),
-                "accepted_until": end.as_millis(),
+                "accepted_until": end.as_millis() / 1000,
             })
         })
         .collect();
@@ -152,8 +152,8 @@ mod tests {
     fn what_is_told_depends_on_who_knows_it() {
         let accepted = Some("beta until 14:03 tomorrow (23h)");
         let effect = |reach| Effect { reach, after: Duration::from_millis(840), ended: None };
-        let told = |reach, accepted| super::told(&effect(reach), "team", accepted);
-        let of = |know, connected, all| told(Reach::Members { know, connected, all }, accepted);
+        let said = |reach, accepted| told(&effect(reach), "team", accepted);
+        let of = |know, connected, all| said(Reach::Members { know, connected, all }, accepted);
         assert_eq!(
             of(14, 16, 20),
             "14 of 16 connected members know it (0.8 s); the others hear it from them, or accept beta until 14:03 \
@@ -162,11 +162,11 @@ mod tests {
         assert_eq!(of(2, 2, 2), "all 2 other members know it (0.8 s)");
         assert_eq!(of(0, 0, 0), "there is no other member");
         assert_eq!(
-            told(Reach::Unsigned, accepted),
+            said(Reach::Unsigned, accepted),
             "no controller runs here: nobody knows it until `peersock controller -n team` does; members accept \
              beta until 14:03 tomorrow (23h) at most"
         );
-        let ended = told(Reach::Members { know: 0, connected: 1, all: 1 }, None);
+        let ended = said(Reach::Members { know: 0, connected: 1, all: 1 }, None);
         assert!(!ended.contains("accept"), "{ended}");
     }
 }
