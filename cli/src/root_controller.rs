@@ -18,7 +18,8 @@ pub(crate) struct WithController {
     /// Also serve this managed network, given by its name or ID, as `peersock controller` does
     ///
     /// The controller's node runs in this process and uses this root, by the endpoints that others use. Its
-    /// machine's state directory is $PEERSOCK_STATE or the default one; the root's identity is in another one.
+    /// machine's state directory is $PEERSOCK_STATE or the default one; the root's identity is in another
+    /// one.
     #[arg(long, value_name = "NETWORK", conflicts_with = "ephemeral")]
     controller: Option<String>,
 
@@ -71,7 +72,7 @@ impl WithController {
         }
         let args = Alone::try_parse_from(words).map_err(|error| {
             Failure::usage(
-                error.render(),
+                format_args!("--controller: {}", error.render()),
                 "give --controller the name or ID of a network with a controller here",
             )
         })?;

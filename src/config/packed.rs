@@ -67,8 +67,8 @@ pub fn emit_root(root: &RootSource, bytes: &mut Vec<u8>) {
 /// Port of a root that names no other.
 const ROOT_PORT: u16 = 7420;
 
-/// Appends a root of an invite, which people copy by hand: a root with one UDP endpoint at an IPv4 address and
-/// without a token has a shorter form.
+/// Appends a root of an invite, which people copy by hand: a root with one UDP endpoint at an IPv4 address
+/// and without a token has a shorter form.
 pub fn emit_short_root(root: &RootSource, bytes: &mut Vec<u8>) {
     let Some((keys, address)) = short_root(root) else { return emit_root(root, bytes) };
     let is_usual = address.port() == ROOT_PORT;
@@ -116,7 +116,8 @@ const BASE: u16 = DIGITS.len() as u16 + 1;
 /// three digits is as large, so a name that is cut off is no other name.
 const END: u8 = 215;
 
-/// Appends a name, which ends the bytes: three characters are two bytes, and two are as if a digit 0 followed.
+/// Appends a name, which ends the bytes: three characters are two bytes, and two are as if a digit 0
+/// followed.
 pub fn emit_name(name: &MemberName, bytes: &mut Vec<u8>) {
     let value = |byte: &u8| DIGITS.iter().position(|digit| digit == byte).map_or(0, |at| at as u16 + 1);
     let mut rest = name.as_str().as_bytes();

@@ -37,7 +37,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const SEEK_INTERVAL: Duration = Duration::from_secs(1);
 const EARLY_SEEKS: u32 = 20;
 
-/// Longest interval at which it is looked for.
+/// Longest interval at which the controller of an invite is looked for.
 const MAX_SEEK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Minimum interval of writes because of newer revocations or times alone.

@@ -49,8 +49,8 @@ pub(crate) struct ControllerArgs {
 
     /// Write a systemd unit that runs this controller with these options, and end
     ///
-    /// It is a user unit, or a system unit if root writes it. The controller has a node of its own then, which
-    /// other programs of the same state directory share.
+    /// It is a user unit, or a system unit if root writes it. The controller has a node of its own then,
+    /// which other programs of the same state directory share.
     #[arg(long)]
     install: bool,
 

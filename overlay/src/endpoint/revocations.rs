@@ -606,10 +606,10 @@ impl Endpoint {
                 self.expel(now, key, Refusal::Revoked);
             }
         }
-        if let Some(joined) = self.networks.get_mut(&network) {
-            if let Some(known) = joined.policy.membership() {
-                joined.pulls.retain(|_, pull| known.misses(&pull.head));
-            }
+        if let Some(joined) = self.networks.get_mut(&network)
+            && let Some(known) = joined.policy.membership()
+        {
+            joined.pulls.retain(|_, pull| known.misses(&pull.head));
         }
         // To all at once, because each second counts in which a removed member is still accepted.
         let peers = self.members_in(network);

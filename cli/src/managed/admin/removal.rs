@@ -14,8 +14,8 @@ use crate::stdio;
 /// Remove members: their certificates do not count any more, and open connections end
 ///
 /// The running controller tells all members that are connected. The command waits for them, for up to 5 s,
-/// and says who knows it after which time, until when the others may accept the removed machines, and how many
-/// open TCP connections of the node here have ended. The other members end theirs when they know it.
+/// and says who knows it after which time, until when the others may accept the removed machines, and how
+/// many open TCP connections of the node here have ended. The other members end theirs when they know it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
