@@ -1,11 +1,9 @@
 //! One process that is root and controller of a network.
 
-use std::fs;
-
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::{Running, run, signal};
+use crate::common::{Running, run, signal, wait_until};
 use crate::managed::Machines;
 
 /// Command of a root that is a controller, too.
@@ -23,34 +21,31 @@ fn serve(machines: &Machines, options: &[&str]) -> (Running, String) {
 fn one_process_is_root_and_controller_and_keeps_both_identities() {
     let machines = Machines::new();
     machines.create(&[]);
-    let token = machines.directory("token");
-    let options = ["team", "--new-token", token.to_str().expect("text")];
-    let (serving, root) = serve(&machines, &options);
-    let token = token.to_str().expect("text");
-    let of_root = ["--root", &root, "--root-token-file", token];
+    let (serving, root) = serve(&machines, &["team"]);
     for machine in ["beta", "gamma"] {
         // The invite names the controller's root by itself.
         let made = run(machines.command("alpha", &["network", "invite", "--name", machine]));
         let part = root.split(',').next().expect("an endpoint");
         assert!(made.stderr.contains(&format!("by root {part}")), "{}", made.stderr);
         let invite = made.text().trim().to_owned();
-        machines.ok(machine, &[&["join", &invite, "--as", "team"][..], &of_root].concat());
+        machines.ok(machine, &["join", &invite]);
     }
-    let listening =
-        Running::start(machines.command("beta", &[&["listen", "-n", "team", "7000"][..], &of_root].concat()));
-    listening.wait_for_stderr("listening on ");
-    let reached =
-        run(machines.command("gamma", &[&["dial", "-n", "team", "beta:7000"][..], &of_root].concat()));
+    // The invite's root is used without being named again.
+    let (_listening, _) = machines.listen("beta", "7000");
+    let registered = |machine| {
+        let status: Value = serde_json::from_str(&machines.ok(machine, &["status", "--json"])).expect("JSON");
+        status["roots"].as_array().is_some_and(|roots| roots.iter().any(|root| root["state"] == "registered"))
+    };
+    wait_until("the member is not registered", || registered("beta"));
+    let reached = machines.dial("gamma", "beta:7000");
     assert!(reached.status.success(), "{}", reached.stderr);
     // The programs of this machine share the node of the process, which uses the root.
-    let status: Value = serde_json::from_str(&machines.ok("alpha", &["status", "--json"])).expect("JSON");
-    assert_eq!(status["roots"].as_array().expect("a list").len(), 1, "{status}");
+    wait_until("the controller is not registered", || registered("alpha"));
 
     signal(Signal::TERM, serving.id());
     assert_eq!(serving.finish().status.code(), Some(0));
     // The store and both identities are as before.
-    fs::remove_file(token).expect("the token");
-    let (_serving, again) = serve(&machines, &options);
+    let (_serving, again) = serve(&machines, &["team"]);
     assert_eq!(again.split('@').next(), root.split('@').next());
     assert_eq!(machines.members().len(), 3);
 }

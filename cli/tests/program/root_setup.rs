@@ -50,12 +50,16 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
         // The root creates this file.
         ("--new-token", lab.dir.path().join("new-token").to_str().expect("UTF-8").to_owned()),
     ]);
-    let state = lab.state("root");
+    let (state, machine) = (lab.state("root"), lab.state("machine"));
+    make_network(&machine, "team");
     let value = |option: &str, form: &str| match form {
         "ADDR" => "127.0.0.1".to_owned(),
         "PORT" | "[ADDR:]PORT" => "0".to_owned(),
         "ADDR:PORT" => "127.0.0.1:0".to_owned(),
-        "[WAY:]HOST:PORT" => "wss:root.example.org:443".to_owned(),
+        // No nameserver is asked.
+        "[WAY:]HOST:PORT" => "wss:localhost:443".to_owned(),
+        "NETWORK" => "team".to_owned(),
+        "PROGRAM" => "/bin/true".to_owned(),
         "URL" => "redis://127.0.0.1:9".to_owned(),
         "BYTES" => "2M".to_owned(),
         "N" | "SECONDS" => "10".to_owned(),
@@ -68,6 +72,7 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
     // These options exclude others.
     let apart = [
         ["--ephemeral", "--state"],
+        ["--ephemeral", "--controller"],
         ["--no-relay", "--relay-rate"],
         ["--new-token", "--access-token-file"],
         ["--no-second-port", "--second-port"],
@@ -79,7 +84,7 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
             .map(|pair| pair[which])
             .chain(
                 if which == 1 {
-                    &["--relay-prefix-rate", "--certificate", "--certificate-key"][..]
+                    &["--relay-prefix-rate", "--certificate", "--certificate-key", "--approve-hook"][..]
                 } else {
                     &[]
                 }
@@ -89,6 +94,7 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
             .chain(["--help", "--verbose", "--version"])
             .collect();
         let mut command = peersock(&["root"]);
+        command.env("PEERSOCK_STATE", &machine).env("PEERSOCK_INTERFACE", "lo");
         for (option, form) in options.iter().filter(|(option, _)| !left_out.contains(option.as_str())) {
             match form.strip_prefix("[=").and_then(|form| form.strip_suffix(']')) {
                 // The value may be missing.
@@ -256,6 +262,9 @@ impl<'a> Setup<'a> {
         command.args(words).current_dir(self.folder()).envs(variables.iter().copied());
         // This state has no identity of a root yet.
         command.env("PEERSOCK_STATE", self.lab.state("root"));
+        if let Some(at) = words.iter().position(|word| word == "--controller") {
+            make_network(&self.lab.state("root"), &words[at + 1]);
+        }
         let root = start(self.nats, "root", command);
         let text = first_line(&root);
         for named in words.iter().filter(|word| word.contains(NAME)) {
@@ -292,6 +301,13 @@ impl<'a> Setup<'a> {
         signal(Signal::TERM, root.id());
         root.finish().success();
     }
+}
+
+/// Makes a managed network whose controller is on the machine with this state.
+fn make_network(state: &Path, name: &str) {
+    let mut command = peersock(&["network", "create", name]);
+    command.env("PEERSOCK_STATE", state).env("PEERSOCK_INTERFACE", "lo");
+    run(command).success();
 }
 
 /// Returns the line that a root prints for PEERSOCK_ROOTS.
