@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use peersock_overlay::{
-    Event, Identity, Lookup, NetworkConfig, NetworkId, Psk, SocketInfo, StaticMember, StaticNetwork,
-};
+use peersock_overlay::{Event, Identity, Lookup, NetworkConfig, NetworkId, Psk, StaticMember, StaticNetwork};
 
 use crate::net::{Net, open_network};
 
@@ -163,39 +161,6 @@ fn those_who_have_met_answer_no_further_beacons() {
     assert_eq!(hellos(&net), before);
     // Two exchanges cross, because both sent a beacon at once: hello, its answer, and the answer to that.
     assert!(before <= 6, "{before}");
-}
-
-/// Multicast and broadcast bring each beacon to the others twice.
-#[test]
-fn a_copy_of_a_beacon_is_not_answered_again() {
-    let mut net = Net::pair();
-    let group = crate::net::lan_socket().beacon_targets[0];
-    for node in [0, 1] {
-        let socket = SocketInfo { beacon_targets: vec![group; 2], ..crate::net::lan_socket() };
-        net.nodes[node].endpoint.set_sockets(net.now, vec![socket]);
-        net.join(node, &open_network());
-    }
-    net.run(Duration::from_secs(4));
-    assert!(net.nodes.iter().all(|node| node.endpoint.peers().len() == 1));
-    // As of single beacons.
-    assert!(hellos(&net) <= 6, "{}", hellos(&net));
-}
-
-/// The beacon of a node's start asks all who are there. Another one follows if nobody was found.
-#[test]
-fn a_node_that_looks_for_another_one_at_its_start_asks_once() {
-    let mut net = Net::pair();
-    net.join(0, &open_network());
-    net.run(Duration::from_secs(10));
-    let before = hellos(&net);
-    let at = net.join(1, &open_network());
-    let address = net.address(1, at, 0);
-    assert!(matches!(net.nodes[1].endpoint.lookup(net.now, at, address), Lookup::Unknown));
-    net.pump();
-    let took = net.wait(Duration::from_secs(3), |net| net.nodes[1].endpoint.peers().len() == 1);
-    assert!(took < Duration::from_millis(50), "{took:?}");
-    net.run(Duration::from_millis(90));
-    assert!(hellos(&net) - before <= 3, "{}", hellos(&net) - before);
 }
 
 #[test]

@@ -20,8 +20,6 @@ const LADDER: [u64; 5] = [0, 100, 300, 1000, 3000];
 const REGULAR: std::ops::RangeInclusive<u64> = 20_000..=30_000;
 /// Minimum interval between beacons that ask for a node.
 const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
-/// Time in which an equal beacon of one sender is a copy of the last one: less than a step of the ladder.
-const COPIES_WITHIN: Duration = Duration::from_millis(50);
 /// Lifetime of a salt.
 const SALT_LIFETIME: Duration = Duration::from_secs(600);
 
@@ -51,8 +49,6 @@ impl Endpoint {
         // A new salt makes nodes answer that have met this one before.
         let salt = self.core.random();
         self.discovery.renew_salt(salt, now);
-        // The same nodes would answer twice to a node that looks for another one at its start.
-        self.discovery.solicited = Some(now);
         self.on_beacon_timer(now);
     }
 
@@ -169,12 +165,6 @@ impl Endpoint {
             }
             return;
         };
-        // Multicast and broadcast bring one beacon several times, before the answer can have arrived.
-        let is_copy = |(of, at)| of == network && now.saturating_duration_since(at) < COPIES_WITHIN;
-        if heard.answered.is_some_and(is_copy) {
-            return;
-        }
-        heard.answered = Some((network, now));
         // One beacon buys one hello, so the next beacon is answered in the next network.
         heard.unmet.rotate_left(1);
         self.core.counters.beacons_matched.increment();

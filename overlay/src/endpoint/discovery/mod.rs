@@ -54,8 +54,6 @@ struct Heard {
     /// Salt of its last beacon; `None` if the next one must be examined in any case.
     salt: Option<[u8; 16]>,
     at: Instant,
-    /// Network in which its beacon was answered last, and when.
-    answered: Option<(NetworkIndex, Instant)>,
     /// Set once the log has reported that its beacons are refused.
     is_refusal_said: bool,
     /// Common networks in which we have not met yet; the first is the next to try.
@@ -124,10 +122,7 @@ impl Discovery {
             let is_refusal_said = before.as_ref().is_some_and(|heard| heard.is_refusal_said);
             let met = before.map(|heard| heard.met).unwrap_or_default();
             let unmet = VecDeque::new();
-            self.heard.insert(
-                remote,
-                Heard { salt: Some(salt), at: now, answered: None, is_refusal_said, unmet, met },
-            );
+            self.heard.insert(remote, Heard { salt: Some(salt), at: now, is_refusal_said, unmet, met });
         }
         let heard = self.heard.get_mut(&remote)?;
         heard.at = now;
