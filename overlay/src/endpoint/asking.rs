@@ -720,5 +720,5 @@ const DENIED_PAUSE: Duration = Duration::from_secs(60);
 /// Number of nodes that a node without a known controller meets at a time.
 const MEET_AT_ONCE: usize = 8;
 
-/// Number of nodes that it meets after them until it repeats a question, each when one before it has answered.
+/// Number of nodes that it meets after them until it repeats a question: each once another one has answered.
 const MEET_IN_TURN: usize = 64;

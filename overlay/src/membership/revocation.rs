@@ -110,8 +110,8 @@ impl Revocations {
         self.get(node).is_some_and(|revocation| serial < revocation.min_serial)
     }
 
-    /// Adds an entry, at the cost of a copy of the set. What is there stays unless the new entry goes further,
-    /// so no later statement can take a revocation back.
+    /// Adds an entry, at the cost of a copy of the set. What is there stays unless the new entry goes
+    /// further, so no later statement can take a revocation back.
     pub fn add(&mut self, node: NodeId, revocation: Revocation) {
         self.merge(&Self::of(std::iter::once((node, revocation))));
     }

@@ -1450,7 +1450,7 @@ fn a_thief_s_head_on_disk_hides_nothing_after_a_restart() {
     assert_eq!(net.nodes[new].endpoint.membership(at).expect("managed").heads().count(), 0);
 }
 
-/// Returns the number of words about heads in ten minutes between two members, after they have met with these.
+/// Returns the number of words about heads in ten minutes between two members that have met with these.
 fn words(heads: [Option<(Head, Revocations)>; 2]) -> usize {
     let mut net = members(&Authority::with(20, 365 * DAY), &[1, 2]);
     for (node, head) in heads.iter().enumerate() {
