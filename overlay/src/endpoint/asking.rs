@@ -614,6 +614,7 @@ impl Endpoint {
             // Without the invite, the next question is that of a member that renews its credentials.
             Answer::Denied { reason: Denial::KnownKey, .. } => membership.forget_token(),
             Answer::Denied { reason: Denial::Unavailable | Denial::Undecided, .. } => {}
+            // Denials of other questions say nothing about the invite, because it was not shown with them.
             Answer::Denied { .. } if number == CERTIFY => membership.note_refused(),
             _ => {}
         }

@@ -609,6 +609,7 @@ impl Endpoint {
         if let Some(joined) = self.networks.get_mut(&network)
             && let Some(known) = joined.policy.membership()
         {
+            // Other downloads end, because the set that has come may hold what they were begun for.
             joined.pulls.retain(|_, pull| known.misses(&pull.head));
         }
         // To all at once, because each second counts in which a removed member is still accepted.
