@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use peersock::overlay::wire::DISCOVERY_PORT;
@@ -240,12 +240,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let (begin_end, end) = oneshot::channel();
     let (has_ended, ended) = mpsc::channel::<()>();
-    let controllers_end: Arc<Mutex<Option<mpsc::Receiver<AtEnd>>>> = Arc::default();
-    let first = Arc::clone(&controllers_end);
+    let (ends, controllers_end) = mpsc::channel::<AtEnd>();
     signals::end_with(move |_| {
-        let at_end = first.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The controller needs this root until its own end.
-        if let Some(end) = at_end.and_then(|at_end| at_end.try_recv().ok()) {
+        if let Ok(end) = controllers_end.try_recv() {
             end();
         }
         // Fails if the program is already ending.
@@ -321,19 +319,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
                 args.drain.as_secs_f64()
             ));
         };
-        let controller = args.with_controller.start(&announcement, args.token_file())?;
-        let failed = controller.map(|started| {
-            *controllers_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(started.at_end);
-            started.failure
-        });
+        let controller = args.with_controller.start(&announcement, args.token_file(), ends)?;
         let failed = async {
-            match failed {
-                Some(failed) => match failed.await {
-                    Ok(failure) => failure,
-                    Err(_) => Failure::new("the controller has ended", "start the root again"),
-                },
-                None => std::future::pending().await,
-            }
+            let Some(controller) = controller else { return std::future::pending().await };
+            let ended = |_| Failure::new("the controller has ended", "start the root again");
+            controller.await.unwrap_or_else(ended)
         };
         tokio::select! {
             served = server.run(shutdown) => served.map_err(|error| cannot_listen(&error)),

@@ -39,26 +39,24 @@ struct Alone {
 /// Work that is to be done before the process ends.
 pub(crate) type AtEnd = Box<dyn FnOnce() + Send>;
 
-/// A controller that was started.
-pub(crate) struct Started {
-    /// Comes once the controller serves.
-    pub(crate) at_end: mpsc::Receiver<AtEnd>,
-    /// Comes if the controller cannot serve.
-    pub(crate) failure: oneshot::Receiver<Failure>,
-}
-
 impl WithController {
     /// Returns true if this root is a controller, too.
     pub(crate) fn is_wanted(&self) -> bool {
         self.controller.is_some()
     }
 
-    /// Starts the controller, whose node uses this root and shows it this token. Returns `None` if there is
+    /// Starts the controller, whose node uses this root and shows it this token. Once it serves, it sends
+    /// what is to be done at its end. Returns the failure to come if it cannot serve, or `None` if there is
     /// no controller.
     ///
     /// # Errors
     /// No thread could be started.
-    pub(crate) fn start(&self, root: &RootAddress, token: Option<&Path>) -> Outcome<Option<Started>> {
+    pub(crate) fn start(
+        &self,
+        root: &RootAddress,
+        token: Option<&Path>,
+        ends: mpsc::Sender<AtEnd>,
+    ) -> Outcome<Option<oneshot::Receiver<Failure>>> {
         let Some(network) = &self.controller else { return Ok(None) };
         let mut words: Vec<OsString> = ["-n", network, "--own-node"].map(Into::into).into();
         if !root.endpoints().is_empty() {
@@ -76,7 +74,6 @@ impl WithController {
                 "give --controller the name or ID of a network with a controller here",
             )
         })?;
-        let (ends, at_end) = mpsc::channel();
         let (failed, failure) = oneshot::channel();
         let serve = move || {
             let served = serve_until(&args.args, |end| {
@@ -89,6 +86,6 @@ impl WithController {
             }
         };
         thread::Builder::new().name("controller".into()).spawn(serve).map_err(super::root::cannot_start)?;
-        Ok(Some(Started { at_end, failure }))
+        Ok(Some(failure))
     }
 }

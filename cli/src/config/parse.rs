@@ -129,16 +129,20 @@ fn check(setting: &Setting, at: Option<Range<usize>>, value: Json) -> Parsed<()>
     })
 }
 
-/// Refuses secrets, because this file may be readable by others.
-fn check_secrets(setting: &Setting, at: Option<Range<usize>>, text: &str) -> Parsed<()> {
+/// Returns true if a value of a setting has a secret in it, and not the path of a file that has it.
+pub(crate) fn has_secret(setting: &str, text: &str) -> bool {
     let has_token =
         |source: &RootSource| matches!(source, RootSource::Address(root) if root.token().is_some());
-    let is_secret = match setting.name {
+    match setting {
         "roots" => RootSource::parse_list(text).is_ok_and(|sources| sources.iter().any(has_token)),
         "turn" => !text.trim().is_empty() && !text.trim().starts_with('@'),
         _ => false,
-    };
-    if !is_secret {
+    }
+}
+
+/// Refuses secrets, because this file may be readable by others.
+fn check_secrets(setting: &Setting, at: Option<Range<usize>>, text: &str) -> Parsed<()> {
+    if !has_secret(setting.name, text) {
         return Ok(());
     }
     Err(problem(

@@ -8,9 +8,10 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use peersock::{NetworkId, RootSource};
+use peersock::NetworkId;
 use tempfile::NamedTempFile;
 
+use crate::config::has_secret;
 use crate::failure::{Failure, Outcome};
 use crate::output::{escape, print};
 use crate::stdio;
@@ -97,7 +98,7 @@ fn text(state: &Path, name: &str, id: NetworkId, is_named: bool, is_system: bool
     let network = network.into_iter().filter(|_| !is_named);
     let mut words = vec![word_of(program.into_os_string(), Kind::Literal)?];
     for word in arguments.chain(network) {
-        refuse_secret(&word, false)?;
+        refuse_secret("roots", &word)?;
         words.push(word_of(word, Kind::Word)?);
     }
     let kept = env::vars_os().filter(|(variable, _)| KEPT.contains(&&*variable.to_string_lossy()));
@@ -108,7 +109,7 @@ fn text(state: &Path, name: &str, id: NetworkId, is_named: bool, is_system: bool
     all.sort();
     let mut environment = String::new();
     for (variable, value) in all {
-        refuse_secret(&value, variable == "PEERSOCK_TURN")?;
+        refuse_secret(if variable == "PEERSOCK_TURN" { "turn" } else { "roots" }, &value)?;
         let mut assigned = variable;
         assigned.push("=");
         assigned.push(value);
@@ -131,15 +132,8 @@ fn text(state: &Path, name: &str, id: NetworkId, is_named: bool, is_system: bool
 }
 
 /// Refuses a text with a secret, which all users could read in a system unit.
-fn refuse_secret(text: &OsStr, is_turn: bool) -> Outcome {
-    let text = text.to_string_lossy();
-    let has_token =
-        |source: &RootSource| matches!(source, RootSource::Address(root) if root.token().is_some());
-    let is_secret = match is_turn {
-        true => !text.trim().is_empty() && !text.trim().starts_with('@'),
-        false => RootSource::parse_list(&text).is_ok_and(|sources| sources.iter().any(has_token)),
-    };
-    match is_secret {
+fn refuse_secret(setting: &str, text: &OsStr) -> Outcome {
+    match has_secret(setting, &text.to_string_lossy()) {
         true => Err(Failure::usage(
             "the roots or TURN servers have a secret, which others could read in the unit",
             "write it into a file of mode 0600, and give @FILE, or --root-token-file FILE",

@@ -36,8 +36,8 @@ impl Reach {
         matches!(self, Reach::Members { know, all, .. } if know == all)
     }
 
-    /// Says it for people, for the network `name`.
-    pub(super) fn words(&self, name: &str) -> String {
+    /// Says it for people, for the network `name`, with the time after which members knew it.
+    fn words(&self, name: &str, time: &str) -> String {
         match self {
             Reach::Unsigned => {
                 format!("no controller runs here: nobody knows it until `peersock controller -n {name}` does")
@@ -47,12 +47,14 @@ impl Reach {
             Reach::Members { connected: 0, .. } => {
                 "no member is connected now: they hear it from the controller or from each other".to_owned()
             }
-            Reach::Members { know: 1, all: 1, .. } => "the other member knows it".to_owned(),
-            Reach::Members { know, all, .. } if know == all => format!("all {all} other members know it"),
+            Reach::Members { know: 1, all: 1, .. } => format!("the other member knows it{time}"),
+            Reach::Members { know, all, .. } if know == all => {
+                format!("all {all} other members know it{time}")
+            }
             Reach::Members { know, connected, .. } => {
                 let connected = match *connected {
-                    1 => "1 connected member knows it".to_owned(),
-                    _ => format!("{connected} connected members know it"),
+                    1 => format!("1 connected member knows it{time}"),
+                    _ => format!("{connected} connected members know it{time}"),
                 };
                 format!("{know} of {connected}; the others hear it from them")
             }
@@ -88,12 +90,11 @@ pub(super) struct Effect {
 impl Effect {
     /// Says who knows it, and after which time, for people.
     pub(super) fn words(&self, network: &str) -> String {
-        let words = self.reach.words(network);
-        if !matches!(self.reach, Reach::Members { know: 1.., .. }) {
-            return words;
-        }
-        let time = format!("know it ({:.1} s)", self.after.as_secs_f64());
-        words.replacen("knows it", &time.replacen("know", "knows", 1), 1).replacen("know it", &time, 1)
+        let time = match self.reach {
+            Reach::Members { know: 1.., .. } => format!(" ({:.1} s)", self.after.as_secs_f64()),
+            _ => String::new(),
+        };
+        self.reach.words(network, &time)
     }
 }
 
@@ -193,15 +194,15 @@ mod tests {
 
     #[test]
     fn the_words_name_who_does_not_know_it_yet() {
-        let words = |know, connected, all| Reach::Members { know, connected, all }.words("team");
+        let words = |know, connected, all| Reach::Members { know, connected, all }.words("team", "");
         assert_eq!(words(14, 16, 20), "14 of 16 connected members know it; the others hear it from them");
         assert_eq!(words(0, 1, 1), "0 of 1 connected member knows it; the others hear it from them");
         assert_eq!(words(16, 16, 20), "16 of 16 connected members know it; the others hear it from them");
         assert_eq!(words(16, 16, 16), "all 16 other members know it");
         assert_eq!(words(1, 1, 1), "the other member knows it");
         assert!(words(0, 0, 3).starts_with("no member is connected now"));
-        assert!(Reach::Unsigned.words("team").contains("`peersock controller -n team`"));
-        let silent = Reach::Silent("the node with process 7 is stopped".to_owned()).words("team");
+        assert!(Reach::Unsigned.words("team", "").contains("`peersock controller -n team`"));
+        let silent = Reach::Silent("the node with process 7 is stopped".to_owned()).words("team", "");
         assert_eq!(silent, "the node with process 7 is stopped: nobody knows it until it goes on");
     }
 }
