@@ -29,6 +29,10 @@ const MAX_MEMBER_BYTES: isize = 3200;
 const MAX_REMOVAL_BYTES: isize = 52;
 /// Maximum number of bytes of a member that a controller has named: a peer like any, and its certificate.
 const MAX_FOUND_BYTES: isize = MAX_MEMBER_BYTES + 400;
+/// Maximum number of bytes that a member keeps for a network of 100,000 beside its sessions.
+const MAX_KEPT_BYTES: isize = 64 << 10;
+/// Time after which a node forgets a peer that nobody has used, with the time between two looks.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(720);
 /// Maximum number of bytes that a member gains while its controller is away.
 const MAX_AWAY_BYTES: isize = 16 << 10;
 
@@ -241,11 +245,12 @@ fn socket(place: usize) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, place as u8 + 1], 4000))
 }
 
-/// Returns the bytes held by a member that knows of removals and has found other members.
-fn size_of_member(removals: u32, found: u32) -> isize {
+/// Returns the bytes held by a member that knows of removals and has found other members a while ago.
+fn size_of_member(removals: u32, found: u32, ago: Duration) -> isize {
     let mut pair = Pair::new();
     pair.remove(removals);
     pair.find(found);
+    pair.run(ago);
     let Pair { endpoints: [_controller, member], .. } = pair;
     let before = Counting::in_use();
     drop(member);
@@ -254,12 +259,21 @@ fn size_of_member(removals: u32, found: u32) -> isize {
 
 #[test]
 fn removals_and_found_members_cost_little_memory() {
-    let none = size_of_member(0, 0);
-    let removals = size_of_member(1000, 0) - none;
-    let found = size_of_member(0, 64) - none;
+    let [none, removals, found] =
+        [(0, 0), (1000, 0), (0, 64)].map(|(removals, found)| size_of_member(removals, found, Duration::ZERO));
+    let (removals, found) = (removals - none, found - none);
     eprintln!("1,000 removals: {removals} bytes; 64 found members: {found} bytes; {none} without any");
     assert!((1..=1000 * MAX_REMOVAL_BYTES).contains(&removals), "{removals} bytes");
     assert!((1..=64 * MAX_FOUND_BYTES).contains(&found), "{found} bytes");
+}
+
+/// Members that were found and not used are forgotten, so they take no memory for long.
+#[test]
+fn a_member_of_a_network_of_100_000_keeps_at_most_64_kib_for_it() {
+    let none = size_of_member(0, 0, FORGOTTEN_AFTER);
+    let kept = size_of_member(1000, 64, FORGOTTEN_AFTER) - none;
+    eprintln!("1,000 removals, and 64 members that were found: {kept} bytes are kept");
+    assert!((1..=MAX_KEPT_BYTES).contains(&kept), "{kept} bytes");
 }
 
 /// Log that counts warnings and errors.
