@@ -289,10 +289,11 @@ impl Admission {
         self.credentials.end()
     }
 
-    /// Returns when the last of the statements about the member ends.
-    pub(crate) fn last_end(&self) -> UnixTime {
+    /// Returns the statements about the member, with their serials and the ends until which they can count.
+    pub(crate) fn statements(&self) -> Vec<(Serial, UnixTime)> {
         let Credentials { certificate, process, .. } = &self.credentials;
-        process.as_ref().map_or(certificate.end(), |process| process.end().max(certificate.end()))
+        let of_process = process.as_deref().map(|process| (process.serial(), process.last_end()));
+        std::iter::once((certificate.serial(), certificate.end())).chain(of_process).collect()
     }
 
     /// Returns the newest time that an issuer has signed. No clock that is right shows an earlier one, apart

@@ -68,6 +68,11 @@ impl ProcessCertificate {
         self.end
     }
 
+    /// Returns the end, or that of the longest lifetime if it is earlier: then the certificate never counts.
+    pub(super) fn last_end(&self) -> UnixTime {
+        self.end.min(self.serial.time().plus(Self::MAX_LIFETIME))
+    }
+
     pub(crate) fn verify(&self, process: &NodeId, network: NetworkId) -> Result<(), Refusal> {
         let message = signed_bytes(LABEL, network, &self.body(process));
         if self.machine.verify(&message, &self.signature) { Ok(()) } else { Err(Refusal::Unauthentic) }
@@ -77,7 +82,7 @@ impl ProcessCertificate {
         if !self.serial.has_begun(now) {
             return Err(Refusal::NotYetValid);
         }
-        let is_short = self.end <= self.serial.time().plus(Self::MAX_LIFETIME);
+        let is_short = self.end == self.last_end();
         if is_short && now < self.end { Ok(()) } else { Err(Refusal::Expired) }
     }
 

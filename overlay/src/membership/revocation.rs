@@ -85,9 +85,12 @@ impl Revocations {
         self.0.as_chunks().0
     }
 
+    fn place_of(&self, node: &NodeId) -> Option<usize> {
+        self.entries().binary_search_by(|entry| entry[..32].cmp(node.as_bytes())).ok()
+    }
+
     fn get(&self, node: &NodeId) -> Option<Revocation> {
-        let at = self.entries().binary_search_by(|entry| entry[..32].cmp(node.as_bytes())).ok()?;
-        Some(read_entry(&self.entries()[at]).1)
+        self.place_of(node).map(|at| read_entry(&self.entries()[at]).1)
     }
 
     /// Returns the number of entries.
@@ -149,11 +152,17 @@ impl Revocations {
         Self::of(self.iter().filter(|(node, one)| goes_further(node, one)))
     }
 
-    /// Keeps an entry, if there is one, until a statement that it covers has ended for all clocks.
-    pub(crate) fn keep(&mut self, node: &NodeId, end: UnixTime) {
-        let until = end.plus(CLOCK_TOLERANCE);
-        if let Some(entry) = self.get(node).filter(|entry| entry.until < until) {
-            self.add(*node, Revocation { until, ..entry });
+    /// Keeps an entry, if there is one, until the last of these statements that it covers has ended for all
+    /// clocks.
+    pub(crate) fn keep(&mut self, node: &NodeId, statements: &[(Serial, UnixTime)]) {
+        let Some(at) = self.place_of(node) else { return };
+        let (_, entry) = read_entry(&self.entries()[at]);
+        // Who is removed may sign for any later time, and nobody accepts these ends.
+        let covered = statements.iter().filter(|(serial, _)| *serial < entry.min_serial);
+        let Some(until) = covered.map(|(_, end)| end.plus(CLOCK_TOLERANCE)).max() else { return };
+        if entry.until < until {
+            let end = (at + 1) * Self::ENTRY_LEN;
+            Arc::make_mut(&mut self.0)[end - 8..end].copy_from_slice(&until.as_millis().to_be_bytes());
         }
     }
 

@@ -360,6 +360,33 @@ fn a_removal_ends_what_the_machine_has_signed_until_then() {
     }
 }
 
+/// Else a removed machine could make all others keep its removal for ever.
+#[test]
+fn a_removal_is_kept_for_as_long_as_what_it_covers_and_no_longer() {
+    let (machine, second, year) = (identity(3).node_id(), Duration::from_secs(1), 365 * DAY);
+    let first = Revocation { min_serial: Serial::next(NOW.plus(second), None), until: NOW.plus(second) };
+    let others = [identity(5), identity(6)].map(|other| (other.node_id(), first));
+    let kept = |signed: UnixTime| {
+        let mut removed: Revocations = others.into_iter().chain([(machine, first)]).collect();
+        let node = identity(4).node_id();
+        let serial = Serial::next(signed, None);
+        let process = ProcessCertificate::sign(&identity(3), network(), &node, None, serial, year);
+        let shown = credentials().of_process(process).authenticate(&secret().public(), network(), &node);
+        let shown = shown.expect("signed by its machine");
+        assert_eq!(shown.check(NOW, &removed), Err(Refusal::Revoked));
+        removed.keep(&machine, &shown.statements());
+        assert!(others.iter().all(|(other, _)| removed.iter().any(|one| one == (*other, first))));
+        removed.iter().find(|(node, _)| *node == machine).expect("kept").1.until
+    };
+    let certificate = credentials().certificate().end();
+    assert_eq!(kept(NOW), certificate.plus(CLOCK_TOLERANCE));
+    // Such a program is refused, too: by its machine's certificate.
+    assert_eq!(kept(NOW.plus(1000 * year)), certificate.plus(CLOCK_TOLERANCE));
+    let mut removed: Revocations = [(machine, first)].into_iter().collect();
+    removed.keep(&identity(5).node_id(), &[(serial(), NOW.plus(year))]);
+    assert_eq!(removed.iter().collect::<Vec<_>>(), [(machine, first)], "only what is removed is kept");
+}
+
 #[test]
 fn heads_name_one_set_and_their_issuer() {
     let (key, network) = (NetworkKeys::new(secret().public()), network());

@@ -624,7 +624,7 @@ impl Membership {
         let node = delegation.issuer().node_id();
         self.delegated = self.delegated.max(delegation.serial().time());
         if self.revoked.covers(&node, delegation.serial()) {
-            self.revoked.keep(&node, delegation.end());
+            self.revoked.keep(&node, &[(delegation.serial(), delegation.end())]);
             return;
         }
         let keys = self.keys.clone();
@@ -760,7 +760,7 @@ impl Membership {
         match self.verdict(&admission, unix_time) {
             Ok(()) => self.note(&admission, Some(unix_time)),
             Err(Refusal::Revoked) => {
-                self.revoked.keep(&admission.grant().node, admission.last_end());
+                self.revoked.keep(&admission.grant().node, &admission.statements());
                 return Err(Refusal::Revoked);
             }
             // The clock may be wrong, which a controller can tell.
@@ -841,7 +841,8 @@ impl Membership {
         }
         // Who has revoked an issuer may not know how long its delegation lasts.
         for (node, issuer) in &self.issuers {
-            self.revoked.keep(node, issuer.delegation.end());
+            let Issuer { delegation, .. } = issuer;
+            self.revoked.keep(node, &[(delegation.serial(), delegation.end())]);
         }
         self.learn(head.delegation(), signer, head.time(), Some(unix_time));
         // Its answers count no more than its certificates.
