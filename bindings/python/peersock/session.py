@@ -20,6 +20,7 @@ from ._class import socket
 from ._netcheck import Netcheck, look
 from ._pending import Pending
 from .events import Events
+from .identity import PeerIdentity, peer_of
 from .peers import Peer
 
 #: Interval at which an asynchronous wait looks, seconds.
@@ -27,6 +28,15 @@ _STEP = 0.02
 #: Longest single wait of a thread for an asynchronous wait, seconds. A thread outlives a cancelled wait by that time.
 _ROUND = 0.25
 _AF_INET6 = int(_std.AF_INET6)
+#: Errors that mean that no member of the networks is known to have an address.
+_NOBODY = (
+    errno.ENOTCONN,
+    errno.EOPNOTSUPP,
+    errno.ENOPROTOOPT,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.EADDRNOTAVAIL,
+)
 
 
 class Session:
@@ -339,6 +349,24 @@ class Session:
         """The peers known now in the session's networks."""
         known = json.loads(self._own().peers())
         return [peer for peer in map(Peer.from_json, known) if peer.network in self._networks]
+
+    def peer_at(self, address: str | IPv4Address | IPv6Address) -> PeerIdentity | None:
+        """Who has an address in the session's networks now; None if nobody has proved it in a session.
+
+        This is for datagrams. A connection has `peersock.peer_of`, which stays the same when the address gets another
+        owner.
+        """
+        wanted = ip_address(str(address))
+        family = _std.AF_INET if wanted.version == 4 else _std.AF_INET6
+        with socket(family, _std.SOCK_DGRAM) as asking:
+            try:
+                # Nothing is sent; any port will do.
+                asking.connect((str(wanted), 9))
+                return peer_of(asking)
+            except OSError as error:
+                if error.errno in _NOBODY:
+                    return None
+                raise
 
     def status(self) -> dict[str, Any]:
         """Everything about the node, with its counters, in the form that ``peersock status --json`` prints."""

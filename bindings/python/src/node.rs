@@ -1,7 +1,6 @@
 //! The node: start, stop, networks, and status.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{IntoRawFd as _, RawFd};
 use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
@@ -140,12 +139,6 @@ impl Node {
         let ip =
             address.parse().map_err(|_| invalid(format_args!("'{address}' is no IPv4 or IPv6 address")))?;
         self.wait(py, network, timeout, move |node, id, step| node.wait_peer(id, ip, step))
-    }
-
-    /// Returns the ID of the member with an address; `None` if the node knows none.
-    fn member_at(&self, py: Python<'_>, address: &str) -> PyResult<Option<String>> {
-        let Ok(ip) = address.parse::<IpAddr>() else { return Ok(None) };
-        py.detach(|| self.node.member_at(ip)).map_err(|error| io_error(py, error))
     }
 
     /// Claims a nickname, with a port for its users. Returns its text, or `None` if no root has answered in

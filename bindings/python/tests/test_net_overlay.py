@@ -32,6 +32,7 @@ def test_dial_goes_over_the_overlay(peer: Peer, session: peersock.Session, name:
         local = conn.local_addr()
         assert isinstance(local, net.TCPAddr)
         assert str(local.ip) in session.addresses
+        assert conn.peer().name == "there"
         assert conn.write(b"hello\n") == 6
         assert conn.read() == b"hello\n"
         sent = background(lambda: conn.write(LARGE))

@@ -43,8 +43,11 @@ async def test_both_ends_are_pipes(peer: Peer, session: peersock.Session, proto:
         sending = asyncio.create_task(client.send(data))
         assert await read(client, len(data)) == data
         await sending
+    member = client.peer()
+    assert (member.name if member is not None else None) == ("there" if proto == TCP else None)
     await client.send(b"end")
     await close(client)
+    assert client.peer() == member, "it stays after the end"
 
 
 @PROTOS
@@ -77,6 +80,7 @@ async def test_the_kernel_s_addresses_stay_the_kernel_s(peer: Peer, session: pee
     assert not _peersock.is_overlay(client.sock.fileno())
     await client.send(b"hello")
     assert await client.recv(timeout=PATIENCE) == b"hello"
+    assert client.peer() is None and server.peer() is None
     # One does not lead to the other.
     for dest, route in ((server.local_tup, overlay_route(session, IP4)), ((peer.v4, 9), ("127.0.0.1", 0))):
         for proto in (TCP, UDP):
@@ -90,6 +94,8 @@ async def test_an_accepted_client_is_a_pipe(peer: Peer, session: peersock.Sessio
         telling = asyncio.create_task(asyncio.to_thread(peer.start, "connect", *server.local_tup))
         client = await server
         assert client.client_tup[0] == peer.v6
+        member = client.peer()
+        assert member is not None and member.name == "there"
         assert await client.recv(timeout=PATIENCE) == b"from there\n"
         await client.send(b"heard\n")
         assert await telling == "done heard"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import asdict, fields
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_peers_and_status(session: peersock.Session, peer: Peer) -> None:
     assert known.path is not None
     # The first one follows from its key: it alone can have it.
     assert known.address == known.addresses[0] == peer.v6
+    for address in (peer.v6, peer.v4, ip_address(peer.v6)):
+        there = session.peer_at(address)
+        assert there is not None and (there.name, there.machine) == ("there", there.node)
+    own = session.peer_at(session.address)
+    assert own is not None and own.node == session.id
+    # A free address of the network, one of the kernel's, and one that leads nowhere.
+    for nobody in ("10.66.0.250", "127.0.0.1", "::1", "2001:db8::1"):
+        assert session.peer_at(nobody) is None
+    with pytest.raises(ValueError):
+        session.peer_at("there")
     status = session.status()
     assert status["node_id"] == session.id
     assert status["counters"]

@@ -73,7 +73,7 @@ impl Connection {
     }
 
     /// Returns the member at the other end.
-    pub(crate) fn peer(&self) -> Option<PeerIdentity> {
+    pub fn peer(&self) -> Option<PeerIdentity> {
         match self {
             Connection::Own(stream) => stream.peer(),
             Connection::Shared(stream) => attached::in_place(|| stream.get_ref().peer().ok()),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::attach::{Linger, NodeHandle, loss_text};
+use peersock::attach::{Linger, loss_text};
 use peersock::overlay::NodeId;
 use peersock::settings::{VariableError, label_of_environment};
 use peersock::state::StateError;
@@ -422,19 +422,6 @@ impl ProgramNode {
                 Some(_) => shared.wait_peer(address, within).map(Some),
                 None => Ok(None),
             },
-        }
-    }
-
-    /// Returns the ID of the member with an address, if known.
-    ///
-    /// # Errors
-    /// ENETDOWN if the node has ended, or this is a forked child.
-    pub fn member_at(&self, address: IpAddr) -> io::Result<Option<String>> {
-        match &self.inner {
-            Inner::Own(host) => host.run(move |node| {
-                NodeHandle::of(node).member_at(address.to_canonical()).map(|id| id.to_string())
-            }),
-            Inner::Shared(shared) => shared.member_at(address.to_canonical()),
         }
     }
 

@@ -199,10 +199,6 @@ impl SharedNode {
         self.hosted().event_socket(|attached| attached.events().ok_or_else(down), encode)
     }
 
-    pub(crate) fn member_at(&self, address: IpAddr) -> io::Result<Option<String>> {
-        self.ask(move |attached| attached.member_at(address))
-    }
-
     /// Returns the status as JSON.
     pub(crate) fn status_text(&self) -> io::Result<String> {
         self.ask(|attached| attached.status())?.ok_or_else(down)

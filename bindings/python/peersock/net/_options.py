@@ -6,6 +6,7 @@ import os
 import socket as _std
 import struct
 
+from ..identity import PeerIdentity, peer_of
 from ._addr import TCPAddr, UDPAddr, UnixAddr
 from ._endpoint import Connection, Endpoint
 
@@ -22,6 +23,15 @@ class TCPOptions(Connection):
         remote = super().remote_addr()
         assert remote is None or isinstance(remote, TCPAddr)
         return remote
+
+    def peer(self) -> PeerIdentity:
+        """Who is at the other end, as of when the connection was established: see `peersock.peer_of`.
+
+        Raises:
+            ClosedError: It is closed.
+            OSError: It is a connection of the system (EOPNOTSUPP or ENOPROTOOPT).
+        """
+        return peer_of(self._opened("peer"))
 
     def set_no_delay(self, flag: bool) -> None:
         """Sets if small writes are sent at once (TCP_NODELAY), which is the default."""

@@ -16,7 +16,7 @@ from ._pipe import MsgCallback, Pipe, StateCallback
 from ._server import TcpServer, finite
 from ._sockets import bound_route, check_side, connect, open_server, open_socket
 from ._subscriptions import SUB_ALL
-from ._tcp import TcpPipe
+from ._tcp import TcpPipe, identity
 from ._udp import UdpPipe
 
 _BACKLOG = 128
@@ -169,6 +169,7 @@ async def _start(pipe: Pipe) -> None:
             pipe._run(pipe._up_cbs)
     if not isinstance(pipe, TcpPipe):
         return
+    pipe._peer = await identity(pipe.sock)
     options, tls, hostname = pipe.conf, None, None
     if options.use_ssl:
         tls = options.ssl_context or ssl.create_default_context()

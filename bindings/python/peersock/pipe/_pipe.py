@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Literal, TypeAlias, overload
 
+from ..identity import PeerIdentity
 from ..interfaces import Route
 from ._addresses import UDP, Tup, tup_of
 from ._callbacks import Runner, call, checked, finish, is_within
@@ -98,6 +99,12 @@ class Pipe(ABC):
     def local_tup(self) -> Tup:
         """The own address and port, as long as the pipe is open."""
         return tup_of(self.sock.getsockname())
+
+    def peer(self) -> PeerIdentity | None:
+        """Who is at the other end of a connection over the overlay, also after the end.
+
+        None for all others, for servers and for datagrams."""
+        return None
 
     @property
     def clients(self) -> list[Pipe]:

@@ -12,14 +12,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from .. import _node
 from ..interfaces import Route
 from ._addresses import TCP, Tup, parse_tup, tup_of
 from ._options import Options
 from ._pipe import Pipe
 from ._queue import Waiting, log
-from ._sockets import is_overlay
-from ._tcp import TcpPipe
+from ._tcp import TcpPipe, identity
 
 #: Pause of a server while the system lacks resources for a connection, seconds.
 _PAUSE = 1.0
@@ -97,7 +95,8 @@ class TcpServer(Pipe):
         patience = finite(self.conf.ssl_handshake) if tls is not None else None
         member: str | None = None
         try:
-            asked = await _member(sock)
+            peer = await identity(sock)
+            asked = peer.machine if peer is not None else None
             if asked is not None and self._has_share(asked):
                 log.debug("the member %s has all the places that it may have", asked)
                 # So that the client does not take it for the end of an answer.
@@ -108,7 +107,7 @@ class TcpServer(Pipe):
                 member = asked
                 self._opening_of[member] += 1
             client = TcpPipe(sock, self.route, self.conf, server=self)
-            client._member = member
+            client._peer = peer
             if not self._is_served:
                 client._subscribe_by_default()
             await self._loop.connect_accepted_socket(
@@ -187,21 +186,6 @@ class TcpServer(Pipe):
 
     def _end_tup(self) -> Tup:
         return self._own_tup
-
-
-async def _member(sock: _std.socket) -> str | None:
-    """Returns the owner of an overlay connection: the member's ID, or its address if the ID is not known here.
-
-    Other connections have none."""
-    with contextlib.suppress(OSError):
-        address = tup_of(sock.getpeername())[0]
-        if not is_overlay(address):
-            return None
-        running = _node.current()
-        # A thread asks, because the node may have other work.
-        id = await asyncio.to_thread(running.node.member_at, address) if running is not None else None
-        return id or address
-    return None
 
 
 def finite(seconds: float) -> float:

@@ -9,11 +9,13 @@ import struct
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, cast
 
+from ..identity import PeerIdentity, peer_of
 from ..interfaces import Route
 from ._addresses import TCP, Tup, parse_tup, tup_of
 from ._options import Options
 from ._pipe import CLOSE_PATIENCE, Pipe
 from ._queue import log
+from ._sockets import is_overlay
 
 if TYPE_CHECKING:
     from ._server import TcpServer
@@ -32,8 +34,7 @@ class TcpPipe(Pipe):
     ) -> None:
         super().__init__(TCP, sock, route, options)
         self._parent = self._server = server
-        # The member to which a server's client belongs; None outside of the overlay.
-        self._member: str | None = None
+        self._peer: PeerIdentity | None = None
         self.dest_tup = tup_of(sock.getpeername())
         self._own_tup = tup_of(sock.getsockname())
         # The destination as the program has named it.
@@ -53,6 +54,15 @@ class TcpPipe(Pipe):
     def local_tup(self) -> Tup:
         """The own address and port."""
         return self._own_tup
+
+    @property
+    def _member(self) -> str | None:
+        """The machine at the other end, which counts as one client with all its programs; None outside of the
+        overlay."""
+        return self._peer.machine if self._peer is not None else None
+
+    def peer(self) -> PeerIdentity | None:
+        return self._peer
 
     def _open(self, transport: asyncio.Transport) -> None:
         """The connection can be used."""
@@ -153,6 +163,15 @@ class TcpPipe(Pipe):
     def _reset_on_close(self) -> None:
         with contextlib.suppress(OSError):
             self.sock.setsockopt(_std.SOL_SOCKET, _std.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def identity(sock: _std.socket) -> PeerIdentity | None:
+    """Returns who is at the other end of a connection; None outside of the overlay."""
+    with contextlib.suppress(OSError):
+        if is_overlay(tup_of(sock.getpeername())[0]):
+            # A thread asks, because the node may have other work.
+            return await asyncio.to_thread(peer_of, sock)
+    return None
 
 
 async def _within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> bool:

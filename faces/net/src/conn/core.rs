@@ -3,12 +3,13 @@
 use std::io;
 use std::net::Shutdown;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use peersock::overlay::NodeId;
+use peersock::PeerIdentity;
+use peersock::overlay::PeerDescription;
 use peersock_primitives::sync;
 use tokio::io::ReadBuf;
 
@@ -28,6 +29,8 @@ pub(crate) struct Core {
     remote: Option<Addr>,
     /// Local address; set from the start if the socket is connected.
     local: Option<Addr>,
+    /// Member at the other end, which stays when the connection has ended.
+    peer: Option<Arc<PeerDescription>>,
     /// Bytes that were read beyond the end of a line while searching for it.
     ahead: Mutex<Vec<u8>>,
     reads_nothing: AtomicBool,
@@ -40,6 +43,7 @@ impl Core {
             network,
             local: remote.as_ref().and_then(|_| socket.local().ok()),
             remote,
+            peer: socket.peer(),
             endpoint: Endpoint::new(socket),
             ahead: Mutex::default(),
             reads_nothing: AtomicBool::new(false),
@@ -73,8 +77,8 @@ impl Core {
         }
     }
 
-    pub(crate) fn member(&self) -> Option<NodeId> {
-        self.endpoint.with(|socket| socket.member()).flatten()
+    pub(crate) fn peer(&self) -> Option<PeerIdentity> {
+        self.peer.as_deref().map(PeerIdentity::from)
     }
 
     pub(crate) fn set(&self, operation: &str, option: TcpOption) -> Result<(), SocketError> {

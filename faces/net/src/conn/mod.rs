@@ -5,7 +5,7 @@ mod methods;
 
 use std::time::Duration;
 
-use peersock::overlay::NodeId;
+use peersock::PeerIdentity;
 
 pub(crate) use self::core::{Core, Unlink};
 use self::methods::{connection_methods, stream_methods};
@@ -113,10 +113,10 @@ impl TcpConn {
         }
     }
 
-    /// Returns the member at the other end while the connection is open and the node knows the member. `None`
+    /// Returns who is at the other end, as of when the connection was established, also after closing. `None`
     /// if the connection is not over the overlay.
-    pub fn member(&self) -> Option<NodeId> {
-        self.0.member()
+    pub fn peer(&self) -> Option<PeerIdentity> {
+        self.0.peer()
     }
 
     /// Sets TCP_NODELAY: if true, small writes are sent at once. Default: true.

@@ -9,13 +9,14 @@ mod wildcard;
 
 use std::io;
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub(crate) use dial::{connect_ip, connect_unix, unbound_unixgram};
 pub(crate) use listen::{Wanted, bind_udp, bind_unixgram, listen_tcp, listen_unix};
 
-use peersock::overlay::NodeId;
+use peersock::overlay::PeerDescription;
 
 use crate::Addr;
 use crate::addr::Place;
@@ -34,8 +35,8 @@ pub(crate) trait Socket: Send + Sync {
     /// Returns the local address.
     fn local(&self) -> io::Result<Addr>;
 
-    /// Returns the member at the other end of an overlay connection.
-    fn member(&self) -> Option<NodeId> {
+    /// Returns who is at the other end of an overlay connection.
+    fn peer(&self) -> Option<Arc<PeerDescription>> {
         None
     }
 

@@ -3,12 +3,13 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use peersock::UdpSocket;
 use peersock::attach::{Acceptor, Connection, NodeHandle, TaskUser};
-use peersock::overlay::NodeId;
+use peersock::overlay::PeerDescription;
 use peersock_primitives::wait::{Interest, Waiters};
 use peersock_stack::{KeepAlive, TcpOptions};
 
@@ -24,13 +25,12 @@ const BACKLOG: usize = 128;
 /// A TCP connection.
 pub(super) struct OverlayStream {
     connection: Connection,
-    handle: NodeHandle,
     _user: TaskUser,
 }
 
 impl OverlayStream {
     fn new(handle: &NodeHandle, connection: Connection) -> OverlayStream {
-        OverlayStream { connection, handle: handle.clone(), _user: handle.task_user() }
+        OverlayStream { connection, _user: handle.task_user() }
     }
 
     /// Connects, from `local` if it is given.
@@ -85,8 +85,8 @@ impl Socket for OverlayStream {
         Ok(Addr::of_socket(Kind::Tcp, self.connection.local_addr()))
     }
 
-    fn member(&self) -> Option<NodeId> {
-        self.handle.member_at(self.remote().ip())
+    fn peer(&self) -> Option<Arc<PeerDescription>> {
+        self.connection.described()
     }
 
     fn set(&self, option: TcpOption) -> io::Result<()> {

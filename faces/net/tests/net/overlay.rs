@@ -33,6 +33,8 @@ async fn dial_goes_over_the_overlay() {
         assert!(received == large());
         assert_eq!(soon(sent).await.expect("no panic"), Ok(large().len()));
         let Conn::Tcp(tcp) = &*client else { panic!("it is of TCP") };
+        let named = tcp.peer().and_then(|peer| peer.name);
+        assert_eq!(named.as_deref(), Some("there"));
         tcp.set_no_delay(false).expect("it is open");
         tcp.set_keep_alive(true).expect("it is open");
         tcp.set_linger(None).expect("it is open");
@@ -56,9 +58,13 @@ async fn a_reset_reaches_the_other_end() {
     let client = soon(members.dialer().dial_tcp(&there, "tcp")).await.expect("it listens");
     let server = soon(listener.accept()).await.expect("it was dialed");
     client.set_linger(Duration::ZERO).expect("it is open");
+    let here = server.peer();
+    assert_eq!(here.as_ref().map(|peer| peer.node), Some(members.here.0.id()));
     client.close();
     let reset = soon(server.read(1)).await.expect_err("it was reset");
     assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+    server.close();
+    assert_eq!(server.peer(), here, "it stays after the end");
 }
 
 #[tokio::test]

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use peersock::PeerIdentity;
 use peersock::overlay::NodeId;
 use peersock_net::UdpConn;
 use peersock_primitives::sync;
@@ -48,8 +49,8 @@ pub(crate) struct Inner {
     pub(crate) remote: Option<SocketAddr>,
     /// The server that has accepted it. The server's callbacks and subscriptions also apply to this pipe.
     pub(crate) parent: Option<Arc<Inner>>,
-    /// The member whose connection a server has accepted.
-    pub(crate) member: OnceLock<NodeId>,
+    /// The member at the other end of a connection over the overlay.
+    pub(crate) peer: Option<PeerIdentity>,
     pub(crate) state: Mutex<State>,
     user: Mutex<Weak<User>>,
     phase: watch::Sender<Phase>,
@@ -68,6 +69,7 @@ impl Inner {
         kind: Kind,
         local: SocketAddr,
         remote: Option<SocketAddr>,
+        peer: Option<PeerIdentity>,
         parent: Option<Arc<Inner>>,
     ) -> Arc<Inner> {
         Arc::new(Inner {
@@ -78,7 +80,7 @@ impl Inner {
             local,
             remote,
             parent,
-            member: OnceLock::new(),
+            peer,
             user: Mutex::default(),
             phase: watch::Sender::new(Phase::Open),
             flow: Notify::new(),
@@ -101,6 +103,11 @@ impl Inner {
     /// Returns true if a handle exists.
     pub(crate) fn has_handle(&self) -> bool {
         sync::lock(&self.user).strong_count() > 0
+    }
+
+    /// Returns the machine at the other end, which counts as one client with all its programs.
+    pub(crate) fn member(&self) -> Option<NodeId> {
+        self.peer.as_ref().map(|peer| peer.machine)
     }
 
     // Progress of the end.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use peersock::PeerIdentity;
 use peersock_net::Conn;
 use peersock_primitives::sync;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -133,6 +134,12 @@ impl Pipe {
     /// Returns the other end, which is the default destination of messages. `None` for servers.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.inner().remote
+    }
+
+    /// Returns who is at the other end of a connection over the overlay, also after the end. `None` for all
+    /// others, for servers and for datagrams.
+    pub fn peer(&self) -> Option<PeerIdentity> {
+        self.inner().peer.clone()
     }
 
     /// Returns true if messages can be sent.

@@ -124,7 +124,7 @@ impl Server {
             false => Client::Lent(Arc::downgrade(&client.0)),
         };
         let mut clients = sync::lock(&self.clients);
-        clients.live.insert(key(client.inner()), (held, client.inner().member.get().copied()));
+        clients.live.insert(key(client.inner()), (held, client.inner().member()));
         clients.by_addr.extend(client.remote_addr().map(|addr| (addr, key(client.inner()))));
         clients.arrived.push_back(client.clone());
         drop(clients);
@@ -160,7 +160,7 @@ impl Server {
     fn has_share(&self, member: &NodeId, most: usize) -> bool {
         let clients = sync::lock(&self.clients);
         let live = clients.live.values().filter(|(_, of)| of.as_ref() == Some(member)).count();
-        live + clients.over().filter(|pipe| pipe.inner().member.get() == Some(member)).count() >= most
+        live + clients.over().filter(|pipe| pipe.inner().member().as_ref() == Some(member)).count() >= most
     }
 
     async fn room(&self, most: usize) {
@@ -177,7 +177,7 @@ pub(crate) fn start(
     prepare: impl FnOnce(&Arc<Inner>),
 ) -> Result<Pipe, PipeError> {
     let local = listener.addr().to_socket_addr().map_err(SocketError::from)?;
-    let inner = Inner::new(Proto::Tcp, options, Kind::Server(Server::default()), local, None, None);
+    let inner = Inner::new(Proto::Tcp, options, Kind::Server(Server::default()), local, None, None, None);
     let pipe = inner.handle();
     prepare(&inner);
     tokio::spawn(drive(inner, listener));
@@ -223,7 +223,7 @@ fn open(inner: &Arc<Inner>, server: &Server, conn: TcpConn) {
     let addresses = (conn.local_addr().to_socket_addr(), conn.remote_addr().to_socket_addr());
     // The connection ended before it was accepted.
     let (Ok(local), Ok(remote)) = addresses else { return };
-    let member = conn.member();
+    let member = conn.peer().map(|peer| peer.machine);
     if member.is_some_and(|member| server.has_share(&member, inner.options.max_clients_of_member)) {
         tracing::debug!(client = %remote, "a member has all the places that it may have");
         // Reset, so that the client does not take the close for the end of an answer.
@@ -233,9 +233,6 @@ fn open(inner: &Arc<Inner>, server: &Server, conn: TcpConn) {
     tcp::start(conn.into(), local, remote, inner.options.clone(), Some(Arc::clone(inner)), |client| {
         if !tcp::has_outlets(inner) {
             sync::lock(&client.state).queue_by_default(&client.options);
-        }
-        if let Some(member) = member {
-            let _ = client.member.set(member);
         }
         server.add(inner, &client.handle());
         let up = sync::lock(&inner.state).up_cbs.iter().map(|(_, callback)| Arc::clone(callback)).collect();

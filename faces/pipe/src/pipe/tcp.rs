@@ -108,7 +108,11 @@ pub(crate) fn start(
     }
     // One message is being written, and one waits; the other senders wait in the order of the calls.
     let (sender, outgoing) = mpsc::channel(1);
-    let inner = Inner::new(Proto::Tcp, options, Kind::Stream(sender), local, Some(remote), parent);
+    let peer = match &wire {
+        Wire::Conn(conn) => conn.peer(),
+        Wire::Other { .. } => None,
+    };
+    let inner = Inner::new(Proto::Tcp, options, Kind::Stream(sender), local, Some(remote), peer, parent);
     let pipe = inner.handle();
     prepare(&inner);
     tokio::spawn(drive(inner, wire, outgoing));

@@ -27,7 +27,7 @@ pub(crate) fn start(
     let local = socket.local_addr()?.to_socket_addr().map_err(SocketError::from)?;
     let socket = Arc::new(socket);
     let kind = Kind::Datagrams(Arc::clone(&socket));
-    let inner = Inner::new(Proto::Udp, options, kind, local, remote, None);
+    let inner = Inner::new(Proto::Udp, options, kind, local, remote, None, None);
     let pipe = inner.handle();
     prepare(&inner);
     tokio::spawn(async move {

@@ -23,6 +23,9 @@ async fn both_ends_are_pipes() {
             assert_eq!(received(&client).await, text.as_bytes());
         }
         assert_eq!(client.remote_addr(), Some(server.local_addr()));
+        let there = (proto == Proto::Tcp).then(|| members.there.0.id());
+        assert_eq!(client.peer().map(|peer| peer.node), there);
+        assert!(server.peer().is_none());
         if proto == Proto::Tcp {
             assert!(members.here.1.addresses().contains(&client.local_addr().ip()));
             let data = large(1_000_000);
@@ -42,6 +45,8 @@ async fn what_was_sent_is_delivered_before_the_end() {
     let dest = SocketAddr::new(members.hosts()[1], server.local_addr().port());
     let client = members.connected(Proto::Tcp, dest).await;
     let other = soon(server.accept()).await.expect("a client");
+    let named = || other.peer().and_then(|peer| peer.name);
+    assert_eq!(named().as_deref(), Some("here"));
     let data = large(3_000_000);
     let (sender, sent) = (client.clone(), data.clone());
     let mut sending = Box::pin(async move { sender.send(sent).await });
@@ -56,6 +61,7 @@ async fn what_was_sent_is_delivered_before_the_end() {
     assert_eq!(sent, Ok(data.len()));
     soon(closing).await.expect("no panic");
     assert_eq!(soon(other.recv()).await, Err(PipeError::Ended));
+    assert_eq!(named().as_deref(), Some("here"), "it stays after the end");
 }
 
 /// Tests that connections are counted per member, at all its addresses, so that others find places.

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
+use peersock::PeerIdentity;
 use peersock_pipe::queue::{Budget, Limits, Queued};
 use peersock_proxy::Protocol;
 use peersock_proxy::serving::{Datagrams as Socket, Owner, Writing};
@@ -49,6 +50,8 @@ pub(crate) struct Pipe {
     pub(crate) local: SocketAddr,
     /// The remote end; `None` for a UDP socket that takes datagrams from all members.
     pub(crate) remote: Option<SocketAddr>,
+    /// The member at the other end of a connection.
+    peer: Option<PeerIdentity>,
     /// The member that has opened the pipe by connecting to a listener.
     owner: Option<Owner>,
     opened: Instant,
@@ -161,13 +164,19 @@ impl End {
 }
 
 impl Pipe {
-    fn new(reserved: &Reserved, sender: Sender, ends: (SocketAddr, Option<SocketAddr>)) -> Pipe {
+    fn new(
+        reserved: &Reserved,
+        sender: Sender,
+        ends: (SocketAddr, Option<SocketAddr>),
+        peer: Option<PeerIdentity>,
+    ) -> Pipe {
         let budget = reserved.budget();
         let by_name = BTreeMap::from([(ALL_MESSAGES.to_owned(), Subscription::new(None, &budget))]);
         Pipe {
             name: reserved.name().to_owned(),
             local: ends.0,
             remote: ends.1,
+            peer,
             owner: reserved.owner(),
             opened: Instant::now(),
             sender,
@@ -316,6 +325,7 @@ impl Pipe {
             "protocol": self.protocol().to_string(),
             "local": self.local.to_string(),
             "remote": self.remote.map(|at| at.to_string()),
+            "peer": &self.peer,
             "state": state,
             "error": error,
             "sending": !self.sender.has_ended(),

@@ -157,9 +157,10 @@ pub(super) fn connected(
     stream.prepare();
     let local = stream.local_addr();
     let local = local.map_err(|error| Problem::of_io(&error, "the connection has broken at once"))?;
+    let identity = stream.peer();
     let (reading, writing) = stream.into_split();
     let sender = Sender::Tcp(AsyncMutex::new(Some(writing)));
-    let pipe = Arc::new(Pipe::new(&reserved, sender, (local, Some(peer))));
+    let pipe = Arc::new(Pipe::new(&reserved, sender, (local, Some(peer)), identity));
     let (open, closed) = oneshot::channel();
     let receiving = tokio::spawn(receive::connection(Arc::downgrade(&pipe), reading, peer, closed));
     let receivers = Receivers { tasks: vec![receiving.abort_handle()], open: Some(open) };
@@ -173,7 +174,7 @@ fn bound(reserved: Reserved, sockets: Vec<Socket>, to: Option<SocketAddr>) -> Re
     let local = local.map_err(|error| Problem::of_io(&error, "the socket has failed at once"))?;
     let datagrams = Arc::new(Datagrams { sockets, is_connected: to.is_some() });
     let sender = Sender::Udp(Arc::clone(&datagrams));
-    let pipe = Arc::new(Pipe::new(&reserved, sender, (local, to)));
+    let pipe = Arc::new(Pipe::new(&reserved, sender, (local, to), None));
     let receiving = (0..datagrams.sockets.len()).map(|socket| {
         let receive = receive::datagrams(Arc::downgrade(&pipe), Arc::clone(&datagrams), socket);
         tokio::spawn(receive).abort_handle()

@@ -174,7 +174,7 @@ mod tests {
     fn pipe(pipes: &Pipes, sender: Sender) -> Arc<Pipe> {
         let at = "192.0.2.1:1".parse().expect("an address");
         let reserved = pipes.reserve("one").expect("it is free");
-        Arc::new(Pipe::new(&reserved, sender, (at, None)))
+        Arc::new(Pipe::new(&reserved, sender, (at, None), None))
     }
 
     #[test]

@@ -30,6 +30,8 @@ fn each_connection_becomes_a_pipe() {
         let name = format!("web.{number}");
         assert_eq!((pipe.status, &pipe.json()["name"]), (200, &json!(name)));
         assert_eq!(pipe.json()["remote"], there.local_addr().expect("it is open").to_string());
+        let peer = &pipe.json()["peer"];
+        assert_eq!((&peer["name"], &peer["node"]), (&json!("there"), &json!(scene.there.0.id().to_string())));
         there.write_all(b"hello").expect("room");
         assert_eq!(scene.ask("GET", &format!("/v1/pipes/{name}/messages?timeout=60"), b"").text(), "hello");
         assert_eq!(scene.ask("POST", &format!("/v1/pipes/{name}/messages"), b"back").status, 200);
