@@ -371,7 +371,7 @@ pub(super) fn complete(
     config.validate()?;
     let NetworkConfig::Managed(network) = config else { return Ok(None) };
     let id = network.id;
-    let kept = match state.map(|state| StateDir::membership(state.path(), id)) {
+    let kept = match state.map(|state| state.kept_membership(id)) {
         Some(Ok(record)) => record,
         Some(Err(error)) => {
             tracing::warn!(%error, "what was kept of a managed network is not used");
@@ -446,13 +446,12 @@ pub(super) fn start(
     // Other networks have no membership to follow.
     let Some(starts) = node.driver.datapath.membership(network.index, Membership::starts) else { return };
     let network = network.clone();
-    let is_there = |state: &StateDir| StateDir::membership_file(state.path(), network.id).exists();
     let kept = Kept {
         network: network.clone(),
         record,
         starts,
         written: None,
-        is_wanted: node.state.as_ref().is_some_and(is_there),
+        is_wanted: node.state.as_ref().is_some_and(|state| state.has_membership(network.id)),
         is_stale: true,
         has_failed: false,
         is_closed: false,

@@ -245,7 +245,7 @@ pub(super) fn leave(node: &Weak<Inner>, network: NetworkId) -> Answer {
         sync::lock(&node.inner.visits).expel(network);
         node.leave_locked(network);
         // Within the lock, so that nobody joins with what is about to be forgotten.
-        StateDir::forget_membership(state, network)
+        state.forget_membership(network)
     };
     let had = forgotten.map_err(|error| error.to_string())?;
     serde_json::to_string(&Left { left: had }).map_err(|_| "the answer cannot be written down".into())

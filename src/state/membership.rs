@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::RootSource;
 
-use super::{StateDir, StateError, check_directory, read_large_secret_file, write_atomically};
+use super::{StateDir, StateError, check_directory, read_large_secret_file, sync, write_atomically};
 
 /// End of the names of such files; the network's ID precedes it.
 const SUFFIX: &str = ".network";
 
 /// Number of records that are read from one directory.
-const MAX_RECORDS: usize = 64;
+pub(super) const MAX_RECORDS: usize = 64;
 
 /// Managed network as a node keeps it: the pinned key, the node's credentials, and what it has learned.
 /// Credentials are no secret, since they prove nothing without the node's identity.
@@ -103,7 +103,7 @@ const VERSION: u32 = 1;
 const LARGEST_SET: usize = Revocations::MAX_ENTRIES * Revocations::ENTRY_LEN;
 
 /// Maximum length of a record. Eight issuers' largest sets, and as many other revocations, take 10 MiB.
-const MAX_RECORD_BYTES: u64 = 16 << 20;
+pub(super) const MAX_RECORD_BYTES: u64 = 16 << 20;
 
 /// Words for [`MembershipRecord::denied`].
 const DENIALS: [(Denial, &str); 2] = [(Denial::Removed, "removed"), (Denial::Declined, "denied")];
@@ -161,7 +161,12 @@ impl MembershipRecord {
         }
     }
 
-    fn to_json(&self) -> String {
+    /// Writes the record in place of the last one in the directory at `path`.
+    pub(super) fn write(&self, path: &Path) -> Result<(), StateError> {
+        write_atomically(path, &format!("{}{SUFFIX}", self.id), self.to_json().as_bytes())
+    }
+
+    pub(super) fn to_json(&self) -> String {
         let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
         let stored = Stored {
             version: VERSION,
@@ -187,7 +192,7 @@ impl MembershipRecord {
         serde_json::to_string_pretty(&stored).expect("strings and numbers can be written")
     }
 
-    fn from_json(text: &str) -> Option<MembershipRecord> {
+    pub(super) fn from_json(text: &str) -> Option<MembershipRecord> {
         let stored: Stored = serde_json::from_str(text).ok()?;
         let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok();
         let credentials = match &stored.credentials {
@@ -292,7 +297,31 @@ impl StateDir {
     ///
     /// Returns [`StateError::Io`].
     pub fn keep_membership(&self, record: &MembershipRecord) -> Result<(), StateError> {
-        write_atomically(&self.path, &format!("{}{SUFFIX}", record.id), record.to_json().as_bytes())
+        let Some(later) = &self.later else { return record.write(&self.path) };
+        let path = Self::membership_file(&self.path, record.id);
+        later.keeper.keep(record).map_err(StateError::io("write", &path))?;
+        sync::lock(&later.records).insert(record.id, record.clone());
+        Ok(())
+    }
+
+    /// Returns the record of a managed network, as [`StateDir::membership`] does.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`StateDir::membership`].
+    pub fn kept_membership(&self, network: NetworkId) -> Result<Option<MembershipRecord>, StateError> {
+        match &self.later {
+            Some(later) => Ok(sync::lock(&later.records).get(&network).cloned()),
+            None => StateDir::membership(&self.path, network),
+        }
+    }
+
+    /// Returns true if there is a record of a managed network, or something else with its name.
+    pub(crate) fn has_membership(&self, network: NetworkId) -> bool {
+        match &self.later {
+            Some(later) => sync::lock(&later.records).contains_key(&network),
+            None => Self::membership_file(&self.path, network).exists(),
+        }
     }
 
     /// Stores the first record of a managed network in a directory that another process may use. That process
@@ -306,7 +335,7 @@ impl StateDir {
             return Ok(false);
         }
         check_directory(path)?;
-        write_atomically(path, &format!("{}{SUFFIX}", record.id), record.to_json().as_bytes())?;
+        record.write(path)?;
         Ok(true)
     }
 
@@ -316,7 +345,14 @@ impl StateDir {
     ///
     /// Returns [`StateError::Io`].
     pub fn forget_membership(&self, network: NetworkId) -> Result<bool, StateError> {
+        let Some(later) = &self.later else { return Self::remove_record(&self.path, network) };
         let path = Self::membership_file(&self.path, network);
+        later.keeper.forget(network).map_err(StateError::io("remove", &path))?;
+        Ok(sync::lock(&later.records).remove(&network).is_some())
+    }
+
+    pub(super) fn remove_record(path: &Path, network: NetworkId) -> Result<bool, StateError> {
+        let path = Self::membership_file(path, network);
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -326,7 +362,7 @@ impl StateDir {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use peersock_overlay::Identity;
@@ -337,7 +373,7 @@ mod tests {
     use super::*;
 
     /// Returns a record in which everything is set.
-    fn record() -> MembershipRecord {
+    pub(in super::super) fn record() -> MembershipRecord {
         let (secret, id) = (NetworkSecret::from_seed(&[1; 32]), "e18a4c0277d19b3f".parse().expect("an ID"));
         let (issuer, node) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[3; 32]));
         let serial = Serial::next(UnixTime::from_millis(1_800_000_000_000), None);

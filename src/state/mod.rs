@@ -20,16 +20,18 @@ mod dht_nodes;
 mod error;
 mod identity;
 mod idle;
+mod keeper;
 mod membership;
 mod names;
 mod private;
 mod socket;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -37,9 +39,10 @@ use std::time::{Duration, Instant};
 
 use crate::node::Seed;
 use crate::sync;
-use peersock_overlay::{Identity, PublicIdentity};
+use peersock_overlay::{Identity, NetworkId, PublicIdentity};
 
 pub use error::StateError;
+use keeper::Keeper;
 pub use membership::MembershipRecord;
 pub(crate) use membership::denial_word;
 pub use names::NameClaim;
@@ -86,6 +89,8 @@ struct Later {
     management: Mutex<Option<UnixListener>>,
     #[cfg(feature = "dht")]
     dht_nodes: Option<String>,
+    records: Mutex<BTreeMap<NetworkId, MembershipRecord>>,
+    keeper: Keeper,
 }
 
 impl StateDir {
@@ -119,26 +124,31 @@ impl StateDir {
         Ok(StateDir { path, lock: Arc::new(lock), later: None })
     }
 
-    /// Reads the identity and binds the management socket now. A node started with
-    /// [`IdentitySource::Opened`](crate::IdentitySource::Opened) has both, even if the process has switched
-    /// to a user without access to the directory. Such a node stores nothing else there, and leaves the
-    /// socket's file behind at its end.
+    /// Reads the identity and the records of managed networks, and binds the management socket now. A node
+    /// started with [`IdentitySource::Opened`](crate::IdentitySource::Opened) has them, even if the process
+    /// has switched to a user without access to the directory. Another process with access stores the records
+    /// for it: [`StateDir::keep_for`] at the other end of `keeper`. Such a node stores nothing else there, and
+    /// leaves the socket's file behind at its end.
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`StateDir::identity`], and [`StateError::Io`] if the socket cannot be made.
-    pub fn for_later(mut self) -> Result<StateDir, StateError> {
+    /// Returns the errors of [`StateDir::identity`] and of [`StateDir::memberships`], and [`StateError::Io`]
+    /// if the socket cannot be made.
+    pub fn for_later(mut self, keeper: UnixStream) -> Result<StateDir, StateError> {
         let seed = Seed(*self.seed()?);
         let listener = self.bind_management();
         let listener = listener.map_err(StateError::io("make", &Self::management_socket(&self.path)))?;
         let management = Mutex::new(Some(listener));
         #[cfg(feature = "dht")]
         let dht_nodes = self.dht_nodes();
+        let records = StateDir::memberships(&self.path)?.into_iter().map(|record| (record.id, record));
         self.later = Some(Arc::new(Later {
             seed,
             management,
             #[cfg(feature = "dht")]
             dht_nodes,
+            records: Mutex::new(records.collect()),
+            keeper: Keeper::new(keeper),
         }));
         Ok(self)
     }
@@ -437,11 +447,12 @@ mod tests {
     fn what_was_opened_before_is_there_though_the_directory_is_not_any_more() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("state");
-        let state = StateDir::open(&path).unwrap().for_later().unwrap();
+        let (keeper, _its) = UnixStream::pair().unwrap();
+        let state = StateDir::open(&path).unwrap().for_later(keeper).unwrap();
         let id = state.identity().unwrap().node_id();
         assert_eq!(StateDir::peek_identity(&path).unwrap().unwrap().node_id(), id);
         let listener = state.bind_management().unwrap();
-        std::os::unix::net::UnixStream::connect(StateDir::management_socket(&path)).unwrap();
+        UnixStream::connect(StateDir::management_socket(&path)).unwrap();
         listener.accept().unwrap();
         let copy = state.clone();
         drop(state);

@@ -5,25 +5,21 @@
 //! node ---- one byte, then another ----> guard, with CAP_NET_ADMIN
 //! ```
 //!
-//! The guard is a fork of the node's process that never executes a program, so no command exists with which
-//! others could start one. It receives only the node's bytes and kernel events. End of file without a last
-//! byte means that the node was killed. The exit's rules then stay, so that no traffic bypasses the exit.
+//! The guard receives only the node's bytes and kernel events. End of file without a last byte means that the
+//! node was killed. The exit's rules then stay, so that no traffic bypasses the exit.
 
-use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use peersock_tun::{
     Change, EXIT_TABLE, Filter, Upkeep, User, has_exit_rules, keep_network_privilege, remove_exit_rules,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::process::{Pid, WaitOptions, setpgid, waitpid};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rustix::process::{Pid, WaitOptions, waitpid};
 
+use super::fork::{be, fork, stand_apart};
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
@@ -67,7 +63,7 @@ impl Guard {
         // Assumes leftover rules if that cannot be determined.
         let is_closed = has_exit && has_exit_rules().unwrap_or(true);
         let (mut pipe, its) = UnixStream::pair().map_err(failed)?;
-        let Some(process) = fork().map_err(failed)? else { be_the_guard(its, upkeep, has_exit, user) };
+        let Some(process) = fork().map_err(failed)? else { be(|| guard(its, upkeep, has_exit, user)) };
         drop(its);
         let mut answer = [0];
         match pipe.read(&mut answer).map_err(failed)? {
@@ -125,47 +121,9 @@ const REMOVAL: &str = "remove the rules with `ip rule flush protocol 74` and `ip
 // The text contains the table's number.
 const _: () = assert!(EXIT_TABLE == 74);
 
-/// Forks this process; returns `None` in the child.
-#[allow(unsafe_code)]
-fn fork() -> io::Result<Option<Pid>> {
-    // Other threads do not exist in a fork, but their locks stay held.
-    if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
-        return Err(io::Error::other("other threads run already"));
-    }
-    // SAFETY: no other thread is there, so that the copy may do whatever this process may.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        child => Ok(Pid::from_raw(child)),
-    }
-}
-
-/// Runs the guard's process until it exits. Nothing that belongs to the node is dropped in it.
-fn be_the_guard(pipe: UnixStream, upkeep: Upkeep, has_exit: bool, user: Option<User>) -> ! {
-    let done = catch_unwind(AssertUnwindSafe(|| guard(pipe, upkeep, has_exit, user)));
-    std::process::exit(match done {
-        Ok(Ok(())) => 0,
-        Ok(Err(failure)) => {
-            stdio::note(&failure);
-            1
-        }
-        Err(_) => 101,
-    })
-}
-
 fn guard(mut pipe: UnixStream, mut upkeep: Upkeep, has_exit: bool, user: Option<User>) -> Outcome {
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // Ignored, because these signals are for the node, whose last message comes by the pipe.
-        signal_hook::flag::register(signal, Arc::default())?;
-    }
-    // Leaves the process group, because Ctrl-C must not reach the guard.
-    setpgid(None, None).map_err(io::Error::from)?;
-    let nothing = File::options().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&nothing).map_err(io::Error::from)?;
-    rustix::stdio::dup2_stdout(&nothing).map_err(io::Error::from)?;
-    // Before its number is closed with all others.
-    drop(nothing);
-    // Closes the tun devices, so that the interfaces disappear with the node.
-    close_all_but(upkeep.descriptors().chain([pipe.as_fd()]));
+    // Without the tun devices, so that the interfaces disappear with the node.
+    stand_apart(upkeep.descriptors().chain([pipe.as_fd()]))?;
     keep_network_privilege(user)?;
     pipe.write_all(&[READY])?;
     let mut is_kept = false;
@@ -250,26 +208,6 @@ fn names(parts: &[String]) -> String {
     let (named, others) = parts.split_at(parts.len().min(MAX_NAMED_SETTINGS));
     let named = named.join(", ");
     if others.is_empty() { named } else { format!("{named} and {} more", others.len()) }
-}
-
-/// Closes all descriptors except the standard ones and these.
-#[allow(unsafe_code)]
-fn close_all_but<'a>(kept: impl Iterator<Item = BorrowedFd<'a>>) {
-    let mut kept: Vec<RawFd> = kept.map(|fd| fd.as_raw_fd()).collect();
-    kept.sort_unstable();
-    let close = |first: RawFd, last: libc::c_uint| {
-        // SAFETY: what is closed belongs to the node's process, whose values this one uses no more and never
-        // drops. A kernel without the call leaves it open, until this process ends with the node.
-        unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, last, 0) };
-    };
-    let mut first = 3;
-    for fd in kept {
-        if fd > first {
-            close(first, (fd - 1) as libc::c_uint);
-        }
-        first = first.max(fd + 1);
-    }
-    close(first, libc::c_uint::MAX);
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 mod exit;
 mod exit_names;
 mod filter;
+mod fork;
 mod guard;
+mod keeper;
 mod names;
 mod plan;
 mod resolved;
@@ -121,13 +123,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "this machine has IPv6 switched off: its programs reach members by their IPv4 addresses alone",
         );
     }
-    let names = args.dns.then(|| names::of(&networks)).transpose()?;
+    if args.dns {
+        names::check(&networks)?;
+    }
     let tuns = plans.iter().map(open).collect::<Outcome<Vec<_>>>()?;
     // The filters exist until the process and its guard have ended.
     let filters = filter::set(&networks, &identity, &plans, &tuns);
     // Binds the port now, because that may need a privilege and there is no other thread yet.
     let mut server =
-        names.map(|names| names::Server::bind(plans[0].first, args.dns_port, names)).transpose()?;
+        args.dns.then(|| names::Server::bind(plans[0].first, args.dns_port)).transpose()?;
     if let Some(server) = &mut server {
         let prefixes = plans.iter().flat_map(|plan| plan.settings.addresses.iter().copied());
         server.announce(tuns[0].name(), &prefixes.collect::<Vec<_>>());
@@ -154,9 +158,6 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "check that setresuid(2), prctl(2) and capset(2) are allowed here (a sandbox may forbid them)",
         )
     })?;
-    if let Some(server) = server {
-        server.start()?;
-    }
     let described = networks.clone();
     let mut wanted = networks.into_iter().zip(&tuns);
     let (network, tun) = wanted.next().expect("no network is an error above");
@@ -177,6 +178,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let joined = || std::iter::once(&session.joined).chain(&others);
     for (joined, tun) in joined().zip(&tuns) {
         stdio::note(format_args!("{} is up in network {}", tun.name(), joined.id()));
+    }
+    if let Some(server) = server {
+        server.start(names::of(&described, &session.node))?;
     }
     open_network::tell(&described);
     if let Some(chosen) = &chosen {

@@ -1,32 +1,75 @@
 //! `peersock up --dns`: members' names for all programs of the machine.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::{fmt, io};
 
-use peersock::Network;
-use peersock_tun::{DOMAIN, NameServer, Names, zones};
+use peersock::attach::NodeHandle;
+use peersock::{Network, NetworkId, Node};
+use peersock_tun::{DOMAIN, Found, Members, NameServer, Names, zones};
 
 use super::resolved::resolvectl;
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
-/// Returns the names of the networks' members.
-pub(super) fn of(networks: &[Network]) -> Outcome<Names> {
-    let mut names = Names::default();
-    for network in networks {
-        let named = network.members().iter().filter_map(|member| {
-            Some((member.name.as_deref()?, network.addresses_of(&member.identity).unwrap_or_default()))
-        });
-        names.add(&network.id().to_string(), named);
-    }
-    if !names.is_empty() {
-        return Ok(names);
+/// Fails if no member of the networks has a name.
+pub(super) fn check(networks: &[Network]) -> Outcome {
+    let is_named = |network: &Network| {
+        network.id().is_managed() || network.members().iter().any(|member| member.name.is_some())
+    };
+    if networks.iter().any(is_named) {
+        return Ok(());
     }
     let ids: Vec<_> = networks.iter().map(|network| network.id().to_string()).collect();
     Err(Failure::usage(
         format_args!("no member of network {} has a name that --dns could serve", ids.join(" or ")),
         "leave --dns out, or describe the network in a file that names its members (docs/use/NETWORKS.md)",
     ))
+}
+
+/// Returns the names of the networks' members, for a node that has joined them.
+pub(super) fn of(networks: &[Network], node: &Node) -> Names {
+    let mut names = Names::default();
+    for network in networks {
+        let id = network.id();
+        if id.is_managed() {
+            names.add_asked(&id.to_string(), Arc::new(Managed { node: NodeHandle::of(node), id }));
+            continue;
+        }
+        let named = network.members().iter().filter_map(|member| {
+            Some((member.name.as_deref()?, network.addresses_of(&member.identity).unwrap_or_default()))
+        });
+        names.add(&id.to_string(), named);
+    }
+    names
+}
+
+/// Members of a managed network, of which the node knows some and asks the controllers for the others.
+struct Managed {
+    node: NodeHandle,
+    id: NetworkId,
+}
+
+impl fmt::Debug for Managed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Managed").field(&self.id).finish()
+    }
+}
+
+impl Members for Managed {
+    fn find(&self, name: &str) -> Found {
+        let name = format!("{name}.{}", self.id);
+        match self.node.resolve(&name) {
+            Ok(addresses) if !addresses.is_empty() => Found::Member(addresses),
+            // The question is still open.
+            _ if self.node.search_name(&name) => Found::Unanswered,
+            _ => Found::Nobody,
+        }
+    }
+
+    fn name_of(&self, address: IpAddr) -> Option<String> {
+        self.node.datapath().name_at(address, |id| id == self.id)
+    }
 }
 
 /// The name server, bound to its port.
@@ -38,9 +81,9 @@ pub(super) struct Server {
 
 impl Server {
     /// Binds the port at an address of the interface.
-    pub(super) fn bind(address: IpAddr, port: u16, names: Names) -> Outcome<Server> {
+    pub(super) fn bind(address: IpAddr, port: u16) -> Outcome<Server> {
         let at = SocketAddr::new(address, port);
-        let server = NameServer::bind(at, names).map_err(|error| {
+        let server = NameServer::bind(at).map_err(|error| {
             let hint = match error.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "give another one with --dns-port, or CAP_NET_BIND_SERVICE"
@@ -77,9 +120,9 @@ impl Server {
     }
 
     /// Starts answering.
-    pub(super) fn start(self) -> Outcome {
+    pub(super) fn start(self, names: Names) -> Outcome {
         let at = self.server.address();
-        self.server.serve()?;
+        self.server.serve(names)?;
         stdio::note(match self.is_announced {
             true => format!("members have names in {DOMAIN}"),
             false => format!(

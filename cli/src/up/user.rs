@@ -7,7 +7,7 @@ use peersock::state::StateDir;
 use peersock_tun::{User, is_privileged_for_all};
 use rustix::process::geteuid;
 
-use super::PRIVILEGE;
+use super::{PRIVILEGE, keeper};
 use crate::args::{STATE_VARIABLE, StateArgs, set_state};
 use crate::failure::{Failure, Outcome};
 use crate::running::RunningNode;
@@ -179,7 +179,10 @@ impl GoesOnAs {
     pub(super) fn open_state(&self, state: &StateArgs) -> Outcome<StateDir> {
         let opened = StateDir::open(&state.path()?)?;
         match self {
-            GoesOnAs::Unlisted(_) => Ok(opened.for_later()?),
+            GoesOnAs::Unlisted(_) => {
+                let keeper = keeper::start(opened.path())?;
+                Ok(opened.for_later(keeper)?)
+            }
             GoesOnAs::Itself | GoesOnAs::Owner(_) => Ok(opened),
         }
     }

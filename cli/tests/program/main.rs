@@ -73,6 +73,7 @@ mod up;
 mod up_changes;
 mod up_exit;
 mod up_fragments;
+mod up_managed;
 mod up_networks;
 mod up_office;
 mod up_outsiders;

@@ -16,10 +16,18 @@ fn field(process: u32, name: &str) -> String {
     line.expect("a field").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Returns the processes beside that of a command.
+fn beside(process: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).expect("it runs");
+    children.split_whitespace().map(|child| child.parse().expect("a number")).collect()
+}
+
 /// Returns the guard process of a command.
 fn guard_of(process: u32) -> u32 {
-    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).expect("it runs");
-    children.trim().parse().unwrap_or_else(|_| panic!("one child, and not `{children}`"))
+    let is_guard = |child: &u32| field(*child, "CapPrm") == "0000000000001000";
+    let guards: Vec<_> = beside(process).into_iter().filter(is_guard).collect();
+    let [guard] = guards[..] else { panic!("one guard, and not {guards:?}") };
+    guard
 }
 
 /// Root without capabilities still owns the system's files.
@@ -45,6 +53,14 @@ fn what_root_starts_goes_on_as_another_user_and_its_state_stays_root_s() {
         // The guard has only CAP_NET_ADMIN.
         assert_eq!(field(guard, set), "0000000000001000", "{set}");
     }
+    // The process that writes root's files can do nothing else, and has nothing but its end of a stream.
+    let keeper: Vec<_> = beside(up.id()).into_iter().filter(|child| *child != guard).collect();
+    let [keeper] = keeper[..] else { panic!("one keeper, and not {keeper:?}") };
+    for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        assert_eq!(field(keeper, set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field(keeper, "NoNewPrivs"), "1");
+    assert_eq!(fs::read_dir(format!("/proc/{keeper}/fd")).expect("it runs").count(), 4);
     // The guard has neither the interface nor a socket that receives from others.
     let open = fs::read_dir(format!("/proc/{guard}/fd")).expect("it runs");
     let open: Vec<_> = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok()).collect();

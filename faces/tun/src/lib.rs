@@ -53,7 +53,7 @@ pub use device::Tun;
 pub use exit::{EXIT_TABLE, ExitRoutes, has_exit_rules, remove_exit_rules};
 pub use filter::Filter;
 pub use name_server::NameServer;
-pub use names::{DOMAIN, Names};
+pub use names::{DOMAIN, Found, Members, Names};
 pub use privileges::{give_up_privileges, is_privileged_for_all, keep_network_privilege};
 pub use reverse::zones;
 pub use setup::{OpenError, Settings};

@@ -16,6 +16,9 @@ use crate::names::DATAGRAM;
 const PLACES: Places = Places { all: 16, of_sources: 0, of_one: 0, unproven: 16 };
 const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Number of threads that answer datagrams where an answer may take a while.
+const THREADS_THAT_WAIT: usize = 8;
+
 /// Time for which an address may be unusable after its assignment, while the kernel checks for duplicates
 /// (RFC 4862 5.4). With the system's settings that takes at most two seconds.
 const NEW_ADDRESS: Duration = Duration::from_secs(3);
@@ -27,8 +30,9 @@ const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// ```
 /// use peersock_tun::{NameServer, Names};
 ///
-/// let server = NameServer::bind("127.0.0.1:0".parse()?, Names::new("ff0001ffff000000", []))?;
+/// let server = NameServer::bind("127.0.0.1:0".parse()?)?;
 /// assert_ne!(server.address().port(), 0);
+/// server.serve(Names::new("ff0001ffff000000", []))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -36,6 +40,11 @@ pub struct NameServer {
     udp: UdpSocket,
     tcp: TcpListener,
     at: SocketAddr,
+}
+
+/// The server once it answers.
+struct Serving {
+    server: NameServer,
     names: Names,
     connections: Admission<()>,
 }
@@ -46,10 +55,10 @@ impl NameServer {
     ///
     /// # Errors
     /// The errors of bind(2).
-    pub fn bind(at: SocketAddr, names: Names) -> io::Result<NameServer> {
+    pub fn bind(at: SocketAddr) -> io::Result<NameServer> {
         let (udp, tcp) = bind_both(at)?;
         let at = udp.local_addr()?;
-        Ok(NameServer { udp, tcp, at, names, connections: Admission::new(PLACES) })
+        Ok(NameServer { udp, tcp, at })
     }
 
     /// Returns the server's address.
@@ -57,15 +66,19 @@ impl NameServer {
         self.at
     }
 
-    /// Answers from now on, in two threads.
+    /// Answers from now on, in two threads, or some more if the networks of these names are asked.
     ///
     /// # Errors
     /// If no thread can be created.
-    pub fn serve(self) -> io::Result<()> {
-        let server = Arc::new(self);
-        let by_tcp = Arc::clone(&server);
-        thread::Builder::new().name("dns-udp".into()).spawn(move || server.serve_udp())?;
-        thread::Builder::new().name("dns-tcp".into()).spawn(move || by_tcp.serve_tcp())?;
+    pub fn serve(self, names: Names) -> io::Result<()> {
+        // A name that nobody knows must not hold up the others.
+        let threads = if names.may_wait() { THREADS_THAT_WAIT } else { 1 };
+        let serving = Arc::new(Serving { server: self, names, connections: Admission::new(PLACES) });
+        for _ in 0..threads {
+            let by_udp = Arc::clone(&serving);
+            thread::Builder::new().name("dns-udp".into()).spawn(move || by_udp.serve_udp())?;
+        }
+        thread::Builder::new().name("dns-tcp".into()).spawn(move || serving.serve_tcp())?;
         Ok(())
     }
 
@@ -74,15 +87,17 @@ impl NameServer {
     fn is_own(&self, from: SocketAddr) -> bool {
         from.ip() == self.at.ip() || from.ip().is_loopback()
     }
+}
 
+impl Serving {
     fn serve_udp(&self) {
         let mut query = [0; DATAGRAM];
         loop {
-            match self.udp.recv_from(&mut query) {
-                Ok((length, from)) if self.is_own(from) => {
+            match self.server.udp.recv_from(&mut query) {
+                Ok((length, from)) if self.server.is_own(from) => {
                     if let Some(reply) = self.names.reply(&query[..length]) {
                         // The resolver repeats the query if the reply is lost.
-                        let _ = self.udp.send_to(&reply, from);
+                        let _ = self.server.udp.send_to(&reply, from);
                     }
                 }
                 Ok(_) => {}
@@ -93,13 +108,13 @@ impl NameServer {
 
     fn serve_tcp(self: Arc<Self>) {
         loop {
-            match self.tcp.accept() {
-                Ok((stream, from)) if self.is_own(from) => {
-                    let server = Arc::clone(&self);
+            match self.server.tcp.accept() {
+                Ok((stream, from)) if self.server.is_own(from) => {
+                    let serving = Arc::clone(&self);
                     let answering = self.place_for(&stream).and_then(|place| {
                         thread::Builder::new().name("dns-tcp".into()).spawn(move || {
                             // A client that ends the connection needs no answer.
-                            let _ = server.answer_stream(stream);
+                            let _ = serving.answer_stream(stream);
                             drop(place);
                         })
                     });
@@ -222,15 +237,15 @@ mod tests {
             let at = "[fd77::1]:0".parse().expect("an address");
             let refused = UdpSocket::bind(at).expect_err("it is new");
             assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
-            NameServer::bind(at, names()).expect("it is there soon");
+            NameServer::bind(at).expect("it is there soon");
         });
     }
 
     #[test]
     fn who_says_nothing_keeps_out_nobody() {
-        let server = NameServer::bind("127.0.0.1:0".parse().expect("an address"), names()).expect("a port");
+        let server = NameServer::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let at = server.address();
-        server.serve().expect("threads");
+        server.serve(names()).expect("threads");
         let connect = || TcpStream::connect(at).expect("it listens");
         let mut silent: Vec<_> = (0..2 * PLACES.all).map(|_| connect()).collect();
         let mut asking = connect();
@@ -245,9 +260,9 @@ mod tests {
 
     #[test]
     fn a_server_answers_by_udp_and_tcp() {
-        let server = NameServer::bind("127.0.0.1:0".parse().expect("an address"), names()).expect("a port");
+        let server = NameServer::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let at = server.address();
-        server.serve().expect("threads");
+        server.serve(names()).expect("threads");
         let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
         client.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
         client.send_to(&query("alpha", 1), at).expect("sent");

@@ -1,7 +1,9 @@
 //! DNS names of members.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use simple_dns::rdata::{OPT, PTR, RData, SOA};
 use simple_dns::{
@@ -17,15 +19,20 @@ pub const DOMAIN: &str = "peersock.internal";
 /// Time in seconds for which resolvers may cache an answer, or a negative one.
 const TTL: u32 = 60;
 
+/// The same where a network is asked for each name, because members come and go there.
+const TTL_OF_ASKED: u32 = 5;
+
 /// Largest datagram in bytes (the size that DNS flag day 2020 recommends).
 pub(crate) const DATAGRAM: usize = 1232;
 
 /// The names of members: `alpha`, `alpha.peersock.internal` and `alpha.ff0001ffff000000.peersock.internal`. A
 /// name without a network ID belongs to the first network that has it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Names {
     /// The networks, in the order in which they were added.
     networks: Vec<NetworkNames>,
+    /// Time in seconds for which answers may be cached.
+    ttl: u32,
 }
 
 /// The names of one network's members.
@@ -33,8 +40,50 @@ pub struct Names {
 struct NetworkNames {
     /// The network's domain.
     domain: String,
+    members: Arc<dyn Members>,
+}
+
+/// Members of a network that is asked for each name.
+pub trait Members: Debug + Send + Sync {
+    /// Looks a member up by its name, which is in lower case. It may wait for about a second.
+    fn find(&self, name: &str) -> Found;
+
+    /// Returns the name of the member with an address.
+    fn name_of(&self, address: IpAddr) -> Option<String>;
+}
+
+/// Result of looking up a member's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The member's addresses.
+    Member(Vec<IpAddr>),
+    /// No member has the name.
+    Nobody,
+    /// Who would know it cannot be reached now.
+    Unanswered,
+}
+
+/// Members that are all known.
+#[derive(Debug, Default)]
+struct Table {
     addresses: BTreeMap<String, Vec<IpAddr>>,
     names: BTreeMap<IpAddr, String>,
+}
+
+impl Members for Table {
+    fn find(&self, name: &str) -> Found {
+        self.addresses.get(name).map_or(Found::Nobody, |its| Found::Member(its.clone()))
+    }
+
+    fn name_of(&self, address: IpAddr) -> Option<String> {
+        self.names.get(&address).cloned()
+    }
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names { networks: Vec::new(), ttl: TTL }
+    }
 }
 
 impl Names {
@@ -47,18 +96,28 @@ impl Names {
 
     /// Adds a network after the existing ones, as [`new`](Self::new) adds the first.
     pub fn add<'a>(&mut self, network: &str, members: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>) {
-        let (mut addresses, mut names) = (BTreeMap::new(), BTreeMap::new());
+        let mut table = Table::default();
         for (name, its) in members {
             let name = name.to_ascii_lowercase();
-            names.extend(its.iter().map(|address| (*address, name.clone())));
-            addresses.insert(name, its);
+            table.names.extend(its.iter().map(|address| (*address, name.clone())));
+            table.addresses.insert(name, its);
         }
-        self.networks.push(NetworkNames { domain: format!("{network}.{DOMAIN}"), addresses, names });
+        self.push(network, Arc::new(table));
     }
 
-    /// Returns true if no member has a name.
-    pub fn is_empty(&self) -> bool {
-        self.networks.iter().all(|network| network.addresses.is_empty())
+    /// Adds a network that is asked for each name.
+    pub fn add_asked(&mut self, network: &str, members: Arc<dyn Members>) {
+        self.ttl = TTL_OF_ASKED;
+        self.push(network, members);
+    }
+
+    fn push(&mut self, network: &str, members: Arc<dyn Members>) {
+        self.networks.push(NetworkNames { domain: format!("{network}.{DOMAIN}"), members });
+    }
+
+    /// Returns true if an answer may take a while.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.ttl == TTL_OF_ASKED
     }
 
     /// Returns the reply to a DNS message (RFC 1035); `None` if the message is no query.
@@ -108,7 +167,7 @@ impl Names {
         }
         let name = question.qname.to_string().to_ascii_lowercase();
         let wants = |kind: TYPE| question.qtype == QTYPE::TYPE(kind) || question.qtype == QTYPE::ANY;
-        let answer = |data| ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL, data);
+        let answer = |data| ResourceRecord::new(question.qname.clone(), CLASS::IN, self.ttl, data);
         if let Some(address) = address_in(&name) {
             // Another server knows the names of other addresses.
             let Some(name) = self.name_of(address) else { return RCODE::Refused };
@@ -125,57 +184,72 @@ impl Names {
             // A query for the zone's SOA record gets the record.
             Asked::Domain if name == DOMAIN && wants(TYPE::SOA) => {
                 reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
-                reply.answers.push(authority());
+                reply.answers.push(authority(self.ttl));
                 return RCODE::NoError;
             }
-            Asked::Domain => &[],
+            Asked::Domain => Vec::new(),
             Asked::Nobody => {
                 reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
-                reply.name_servers.push(authority());
+                reply.name_servers.push(authority(self.ttl));
                 return RCODE::NameError;
             }
+            Asked::Unanswered => return RCODE::ServerFailure,
             Asked::Others => return RCODE::Refused,
         };
         reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
         for address in addresses {
             match address {
                 IpAddr::V4(address) if wants(TYPE::A) => {
-                    reply.answers.push(answer(RData::A((*address).into())))
+                    reply.answers.push(answer(RData::A(address.into())))
                 }
                 IpAddr::V6(address) if wants(TYPE::AAAA) => {
-                    reply.answers.push(answer(RData::AAAA((*address).into())));
+                    reply.answers.push(answer(RData::AAAA(address.into())));
                 }
                 _ => {}
             }
         }
         if reply.answers.is_empty() {
-            reply.name_servers.push(authority());
+            reply.name_servers.push(authority(self.ttl));
         }
         RCODE::NoError
     }
 
     /// Looks up a name, in lower case and without the last dot.
-    fn member(&self, name: &str) -> Asked<'_> {
-        let known = |member: &str| {
-            let addresses = self.networks.iter().find_map(|network| network.addresses.get(member));
-            addresses.map(|addresses| Asked::Member(addresses))
-        };
+    fn member(&self, name: &str) -> Asked {
         let within = |domain: &str| name.strip_suffix(domain)?.strip_suffix('.');
         for network in &self.networks {
             if name == network.domain {
                 return Asked::Domain;
             }
             if let Some(member) = within(&network.domain) {
-                return network.addresses.get(member).map_or(Asked::Nobody, |its| Asked::Member(its));
+                return network.members.find(member).into();
             }
         }
         match within(DOMAIN) {
             _ if name == DOMAIN => Asked::Domain,
             // Another server knows the members of that network.
             Some(member) if member.rsplit('.').next().is_some_and(is_network) => Asked::Others,
-            Some(member) => known(member).unwrap_or(Asked::Nobody),
-            None => known(name).unwrap_or(Asked::Others),
+            Some(member) => self.first_named(member),
+            // Other names with a dot are of the DNS, and nobody is asked for them.
+            None if self.may_wait() && name.contains('.') => Asked::Others,
+            None => match self.first_named(name) {
+                Asked::Nobody => Asked::Others,
+                asked => asked,
+            },
         }
+    }
+
+    /// Looks up a name in all networks.
+    fn first_named(&self, name: &str) -> Asked {
+        let mut result = Asked::Nobody;
+        for network in &self.networks {
+            match network.members.find(name) {
+                Found::Member(addresses) => return Asked::Member(addresses),
+                Found::Unanswered => result = Asked::Unanswered,
+                Found::Nobody => {}
+            }
+        }
+        result
     }
 
     /// Returns a name that resolves to the address: the short one if it belongs to this network.
@@ -184,8 +258,8 @@ impl Names {
             .networks
             .iter()
             .enumerate()
-            .find_map(|(at, network)| Some((at, network.names.get(&address)?)))?;
-        let is_taken = self.networks[..at].iter().any(|network| network.addresses.contains_key(name));
+            .find_map(|(at, network)| Some((at, network.members.name_of(address)?)))?;
+        let is_taken = self.networks[..at].iter().any(|network| network.members.find(&name) != Found::Nobody);
         let domain = if is_taken { &self.networks[at].domain } else { DOMAIN };
         Some(format!("{name}.{domain}"))
     }
@@ -197,20 +271,32 @@ fn is_network(label: &str) -> bool {
 }
 
 /// The result of looking up a name.
-enum Asked<'a> {
+enum Asked {
     /// A member with these addresses.
-    Member(&'a [IpAddr]),
+    Member(Vec<IpAddr>),
     /// A domain of this server.
     Domain,
     /// A name in a domain of this server, which no member has.
     Nobody,
+    /// A name of which nobody can say now whether a member has it.
+    Unanswered,
     Others,
 }
 
+impl From<Found> for Asked {
+    fn from(found: Found) -> Asked {
+        match found {
+            Found::Member(addresses) => Asked::Member(addresses),
+            Found::Nobody => Asked::Nobody,
+            Found::Unanswered => Asked::Unanswered,
+        }
+    }
+}
+
 /// Returns the record that limits the caching of negative answers (RFC 2308).
-fn authority<'a>() -> ResourceRecord<'a> {
+fn authority<'a>(seconds: u32) -> ResourceRecord<'a> {
     let domain = || Name::new_unchecked(DOMAIN);
-    let ttl = TTL as i32;
+    let ttl = seconds as i32;
     let soa = SOA {
         mname: domain(),
         rname: domain(),
@@ -218,9 +304,9 @@ fn authority<'a>() -> ResourceRecord<'a> {
         refresh: ttl,
         retry: ttl,
         expire: ttl,
-        minimum: TTL,
+        minimum: seconds,
     };
-    ResourceRecord::new(domain(), CLASS::IN, TTL, RData::SOA(soa))
+    ResourceRecord::new(domain(), CLASS::IN, seconds, RData::SOA(soa))
 }
 
 /// Returns the version in the EDNS record (RFC 6891, 6.1.3), if that record directly follows the question, as
@@ -371,6 +457,57 @@ pub(crate) mod tests {
         ] {
             assert_eq!(ask(&digits.replace("{}", &"0.".repeat(27)), 12).1, [name]);
         }
+    }
+
+    /// A network that knows `gamma`, and whose controller answers no question that begins with a `u`.
+    #[derive(Debug)]
+    struct Asked;
+
+    impl Members for Asked {
+        fn find(&self, name: &str) -> Found {
+            match name {
+                "gamma" | "web.gamma" => Found::Member(vec!["fd99::3".parse().expect("an address")]),
+                _ if name.starts_with('u') => Found::Unanswered,
+                _ => Found::Nobody,
+            }
+        }
+
+        fn name_of(&self, address: IpAddr) -> Option<String> {
+            (address.to_string() == "fd99::3").then(|| "gamma".to_owned())
+        }
+    }
+
+    #[test]
+    fn a_network_that_is_asked_for_names_may_not_answer() {
+        let mut names = names();
+        assert!(!names.may_wait());
+        names.add_asked("8056c2e21c000001", Arc::new(Asked));
+        assert!(names.may_wait());
+        let ask = |name: &str, kind| told(&names.reply(&query(name, kind)).expect("a reply"));
+        for name in [
+            "gamma",
+            "gamma.peersock.internal",
+            "web.gamma.peersock.internal",
+            "Gamma.8056c2e21c000001.peersock.internal",
+        ] {
+            assert_eq!(ask(name, 28), (RCODE::NoError, vec!["fd99::3".to_owned()], false), "{name}");
+            assert_eq!(ask(name, 1), (RCODE::NoError, vec![], true), "{name}");
+        }
+        // Who cannot be asked now may have the name, so nobody may keep that there is none.
+        for name in ["unknown", "unknown.peersock.internal", "u.8056c2e21c000001.peersock.internal"] {
+            assert_eq!(ask(name, 28), (RCODE::ServerFailure, vec![], false), "{name}");
+        }
+        assert_eq!(ask("nobody.peersock.internal", 28), (RCODE::NameError, vec![], true));
+        assert_eq!(ask("nobody", 28).0, RCODE::Refused);
+        assert_eq!(ask("unknown.example.org", 28).0, RCODE::Refused, "a name of the DNS");
+        // The others answer as before.
+        assert_eq!(ask("alpha.peersock.internal", 28).1, ["fd77::1"]);
+        assert_eq!(ask("u.ff0001ffff000000.peersock.internal", 28).0, RCODE::NameError);
+        let reversed = format!("3.{}9.9.d.f.ip6.arpa", "0.".repeat(27));
+        assert_eq!(ask(&reversed, 12).1, ["gamma.peersock.internal"]);
+        let reply = names.reply(&query("gamma", 28)).expect("a reply");
+        let reply = Packet::parse(&reply).expect("a message");
+        assert_eq!(reply.answers[0].ttl, TTL_OF_ASKED);
     }
 
     #[test]
