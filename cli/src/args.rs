@@ -178,6 +178,22 @@ impl SharedNodeArgs {
         self.label.is_some()
     }
 
+    /// Refuses options of a member's node for a command whose node is none.
+    pub(crate) fn refuse_for_code(&self) -> Outcome {
+        let given = [
+            (self.state.state.is_some(), "--state"),
+            (self.state.ephemeral, "--ephemeral"),
+            (self.label.is_some(), "--as"),
+        ];
+        match given.iter().find(|(is_given, _)| *is_given) {
+            None => Ok(()),
+            Some((_, option)) => Err(Failure::usage(
+                format_args!("{option} is for a member of a network, and a code has a node of its own"),
+                format_args!("leave {option} out, or name the network with -n"),
+            )),
+        }
+    }
+
     /// Applies the options of a node of this program alone, which joins these networks.
     pub(crate) fn beside(&self, node: NodeBuilder, networks: &[Network]) -> Outcome<NodeBuilder> {
         let other = networks.iter().find(|network| !network.id().admits_programs());
@@ -437,6 +453,48 @@ pub(crate) struct NetworkArgs {
     secret: SecretArgs,
 }
 
+/// Network of which both ends are members, for commands that also do without one, and the passphrase for it.
+#[derive(clap::Args)]
+pub(crate) struct MemberNetworkArgs {
+    /// Network of which both ends are members: its ID, its name here, or the TOML file of a static network
+    /// [env: PEERSOCK_NETWORK]
+    ///
+    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it.
+    // Not clap's `env`: a variable that is set for other commands must not change what this one does.
+    #[arg(short, long, value_name = "NETWORK")]
+    network: Option<String>,
+
+    #[command(flatten)]
+    secret: SecretArgs,
+}
+
+impl MemberNetworkArgs {
+    /// Returns true if an option names a network.
+    pub(crate) fn is_given(&self) -> bool {
+        self.network.as_ref().is_some_and(|text| !text.is_empty())
+    }
+
+    /// Returns true if an option names a file with a passphrase.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.secret.is_given()
+    }
+
+    fn named(&self) -> Option<String> {
+        let of_environment = || env::var(NETWORK_VARIABLE).ok();
+        self.network.clone().filter(|text| !text.is_empty()).or_else(of_environment)
+    }
+
+    /// Returns the network as [`NetworkArgs::as_options`] does.
+    pub(crate) fn as_options(&self, network: &Network) -> String {
+        as_options(&self.named().unwrap_or_default(), &self.secret, network)
+    }
+
+    /// Returns the network as [`NetworkArgs::resolve_beside`] does.
+    pub(crate) fn resolve_beside(&self, state: &StateArgs) -> Outcome<Network> {
+        resolve_one(self.named().as_deref(), &self.secret)?.ok_or_else(|| no_network_beside(state))
+    }
+}
+
 /// Network, if one is named, and the passphrase for it.
 #[derive(clap::Args)]
 pub(crate) struct OptionalNetworkArgs {
@@ -455,8 +513,7 @@ pub(crate) struct OptionalNetworkArgs {
 impl OptionalNetworkArgs {
     /// Returns the named network, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Option<Network>> {
-        let Some(text) = self.network.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
-        Ok(self.secret.add_to(vec![describe_network(text)?])?.pop())
+        resolve_one(self.network.as_deref(), &self.secret)
     }
 }
 
@@ -500,14 +557,7 @@ impl NetworkArgs {
 
     /// Returns shell options that join the same network elsewhere. `network` is what they describe here.
     pub(crate) fn as_options(&self, network: &Network) -> String {
-        let needs_secret = self.secret.is_for(network);
-        let named = self.network.as_deref().unwrap_or_default();
-        // The other end has no such name.
-        let named = match local_network(named) {
-            Ok(Some(local)) => &local.network,
-            _ => named,
-        };
-        format!("-n {}{}", quoted(named), if needs_secret { " --secret-file FILE" } else { "" })
+        as_options(self.network.as_deref().unwrap_or_default(), &self.secret, network)
     }
 
     /// Returns the named network, with its passphrase.
@@ -518,16 +568,36 @@ impl NetworkArgs {
     /// Returns the named network; without one, the error names the networks of the node that runs with the
     /// state directory.
     pub(crate) fn resolve_beside(&self, state: &StateArgs) -> Outcome<Network> {
-        self.resolve_named()?.ok_or_else(|| match RunningNode::find_quietly(state) {
-            Some(running) if !running.status.networks.is_empty() => running.no_network_named(),
-            _ => no_network(),
-        })
+        self.resolve_named()?.ok_or_else(|| no_network_beside(state))
     }
 
     /// Returns the network as [`NetworkArgs::resolve`] does; `None` if none is named.
     pub(crate) fn resolve_named(&self) -> Outcome<Option<Network>> {
-        let Some(named) = self.network.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
-        Ok(self.secret.add_to(vec![describe_network(named)?])?.pop())
+        resolve_one(self.network.as_deref(), &self.secret)
+    }
+}
+
+/// Returns the network that a text names, with its passphrase; `None` without a text.
+fn resolve_one(named: Option<&str>, secret: &SecretArgs) -> Outcome<Option<Network>> {
+    let Some(named) = named.filter(|text| !text.is_empty()) else { return Ok(None) };
+    Ok(secret.add_to(vec![describe_network(named)?])?.pop())
+}
+
+/// Returns shell options that join a network elsewhere, which is named so here.
+fn as_options(named: &str, secret: &SecretArgs, network: &Network) -> String {
+    // The other end has no such name.
+    let named = match local_network(named) {
+        Ok(Some(local)) => &local.network,
+        _ => named,
+    };
+    format!("-n {}{}", quoted(named), if secret.is_for(network) { " --secret-file FILE" } else { "" })
+}
+
+/// Returns the error if no network is named, beside the node that may run with the state directory.
+fn no_network_beside(state: &StateArgs) -> Failure {
+    match RunningNode::find_quietly(state) {
+        Some(running) if !running.status.networks.is_empty() => running.no_network_named(),
+        _ => no_network(),
     }
 }
 

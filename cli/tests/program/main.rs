@@ -21,6 +21,7 @@ mod errors_of_services;
 mod exec;
 mod exit_scene;
 mod files;
+mod files_of_members;
 mod flow;
 mod forward;
 mod goodput;
