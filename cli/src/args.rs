@@ -1,6 +1,7 @@
 //! Options that several commands share, and their interpretation.
 
 use std::env;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -382,6 +383,35 @@ impl UnderlayArgs {
         options
     }
 
+    /// Returns these options as arguments of another command of this program, except for TURN servers, which
+    /// have passwords: see [`turn_as_variable`](Self::turn_as_variable).
+    pub(crate) fn as_arguments(&self) -> Vec<OsString> {
+        let interfaces = self.interfaces.iter().filter(|name| !name.is_empty());
+        let mut arguments: Vec<OsString> =
+            interfaces.map(|name| format!("--interface={name}").into()).collect();
+        arguments.extend(self.roots.iter().map(|root| format!("--root={root}").into()));
+        if let Some(file) = &self.root_token_file {
+            arguments.extend(["--root-token-file".into(), file.into()]);
+        }
+        arguments.extend(self.dht.iter().map(|dht| format!("--dht={dht}").into()));
+        arguments.extend(self.stun.iter().map(|server| format!("--stun={server}").into()));
+        let flags = [
+            (self.no_portmap, "--no-portmap"),
+            (self.no_birthday, "--no-birthday"),
+            (self.no_tcp_punch, "--no-tcp-punch"),
+        ];
+        arguments.extend(flags.iter().filter(|(is_on, _)| *is_on).map(|(_, flag)| flag.into()));
+        arguments.extend(self.busy_poll.map(|time| format!("--busy-poll={time}").into()));
+        arguments.push(format!("--overlay-port={}", self.overlay_port).into());
+        arguments
+    }
+
+    /// Returns the TURN servers of options as the text of their variable, if there are any.
+    pub(crate) fn turn_as_variable(&self) -> Option<Zeroizing<String>> {
+        let texts: Vec<_> = self.turn.iter().map(|text| text.as_str()).collect();
+        (!texts.is_empty()).then(|| Zeroizing::new(texts.join(" ")))
+    }
+
     /// Returns the settings that options or the environment name, except for roots. Files that they name are
     /// read.
     pub(crate) fn named_settings(&self) -> Outcome<Vec<Setting>> {
@@ -489,9 +519,9 @@ impl MemberNetworkArgs {
         as_options(&self.named().unwrap_or_default(), &self.secret, network)
     }
 
-    /// Returns the network as [`NetworkArgs::resolve_beside`] does.
-    pub(crate) fn resolve_beside(&self, state: &StateArgs) -> Outcome<Network> {
-        resolve_one(self.named().as_deref(), &self.secret)?.ok_or_else(|| no_network_beside(state))
+    /// Returns the network as [`NetworkArgs::resolve_for`] does.
+    pub(crate) fn resolve_for(&self, node: &UnderlayArgs, state: &StateArgs) -> Outcome<Network> {
+        resolve_for(self.named().as_deref(), &self.secret, node, state)
     }
 }
 
@@ -534,10 +564,11 @@ pub(crate) struct NetworksArgs {
 }
 
 impl NetworksArgs {
-    /// Returns the named networks. A passphrase applies to all ad-hoc networks.
-    pub(crate) fn resolve(&self) -> Outcome<Vec<Network>> {
-        let named: Vec<_> =
-            self.networks.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+    /// Returns the named networks, or that of [`managed::invited`], which the machine joins first. A passphrase
+    /// applies to all ad-hoc networks.
+    pub(crate) fn resolve_for(&self, node: &UnderlayArgs, state: &StateArgs) -> Outcome<Vec<Network>> {
+        let named = with_invited(self.networks.iter().map(String::as_str), node, state)?;
+        let named: Vec<_> = named.iter().map(String::as_str).collect();
         let networks: Vec<_> = named.iter().map(|text| describe_network(text)).collect::<Outcome<_>>()?;
         if networks.is_empty() {
             return Err(no_network());
@@ -565,10 +596,10 @@ impl NetworkArgs {
         self.resolve_named()?.ok_or_else(no_network)
     }
 
-    /// Returns the named network; without one, the error names the networks of the node that runs with the
-    /// state directory.
-    pub(crate) fn resolve_beside(&self, state: &StateArgs) -> Outcome<Network> {
-        self.resolve_named()?.ok_or_else(|| no_network_beside(state))
+    /// Returns the named network, or that of [`managed::invited`], which the machine joins first. Without
+    /// one, the error names the networks of the node that runs with the state directory.
+    pub(crate) fn resolve_for(&self, node: &UnderlayArgs, state: &StateArgs) -> Outcome<Network> {
+        resolve_for(self.network.as_deref(), &self.secret, node, state)
     }
 
     /// Returns the network as [`NetworkArgs::resolve`] does; `None` if none is named.
@@ -583,10 +614,47 @@ fn resolve_one(named: Option<&str>, secret: &SecretArgs) -> Outcome<Option<Netwo
     Ok(secret.add_to(vec![describe_network(named)?])?.pop())
 }
 
+/// Returns the network of a command, of which one may be named.
+fn resolve_for(
+    named: Option<&str>,
+    secret: &SecretArgs,
+    node: &UnderlayArgs,
+    state: &StateArgs,
+) -> Outcome<Network> {
+    let named = with_invited(named.into_iter(), node, state)?;
+    resolve_one(named.first().map(String::as_str), secret)?.ok_or_else(|| no_network_beside(state))
+}
+
+/// Returns the networks that are named, or else that of [`managed::invited`]. The machine joins that one
+/// first, unless all can be used already.
+fn with_invited<'a>(
+    named: impl Iterator<Item = &'a str>,
+    node: &UnderlayArgs,
+    state: &StateArgs,
+) -> Outcome<Vec<String>> {
+    let named: Vec<_> = named.filter(|text| !text.is_empty()).map(str::to_owned).collect();
+    if !is_set(managed::INVITE_VARIABLE) {
+        return Ok(named);
+    }
+    let is_usable = |named: &[String]| named.iter().all(|text| describe_network(text).is_ok());
+    if !named.is_empty() && is_usable(&named) {
+        return Ok(named);
+    }
+    let Some(id) = managed::invited()? else { return Ok(named) };
+    let named = if named.is_empty() { vec![id.to_string()] } else { named };
+    if !is_usable(&named) {
+        managed::join_invited(id, node, state)?;
+    }
+    Ok(named)
+}
+
 /// Returns shell options that join a network elsewhere, which is named so here.
 fn as_options(named: &str, secret: &SecretArgs, network: &Network) -> String {
-    // The other end has no such name.
+    let id = network.id().to_string();
     let named = match local_network(named) {
+        // The network of an invite in a variable.
+        _ if named.is_empty() => &id,
+        // The other end has no such name.
         Ok(Some(local)) => &local.network,
         _ => named,
     };

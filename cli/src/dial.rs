@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 /// Finds the target in a network that both ends name.
 fn by_address(args: &Args, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr>)> {
-    let network = args.network.resolve_beside(&args.node.state)?;
+    let network = args.network.resolve_for(&args.node, &args.node.state)?;
     Member::open_to("dial", &args.node, network, &args.target, (timeout, args.quiet), || {})
 }
 

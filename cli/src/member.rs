@@ -38,7 +38,7 @@ impl Member {
         network: &NetworkArgs,
         farewell: impl FnOnce() + Send + 'static,
     ) -> Outcome<Member> {
-        let network = network.resolve_beside(&node.state)?;
+        let network = network.resolve_for(node, &node.state)?;
         Member::open_in_until(command, node, network, farewell)
     }
 

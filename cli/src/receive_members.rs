@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args, folder: Folder) -> Outcome {
             "name the members with --from NAME, or give --yes to receive from every member",
         ));
     }
-    let network = args.network.resolve_beside(&args.node.state)?;
+    let network = args.network.resolve_for(&args.node, &args.node.state)?;
     session::check_port(&network, PORT)?;
     let from = args.from.iter().map(|text| From::parse(&network, text)).collect::<Outcome<Vec<_>>>()?;
     let member = Member::open_in_until("receive", &args.node, network, || {

@@ -83,8 +83,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) timeout: Option<Duration>,
 
-    /// With -n: after the connection breaks, or while the member receives from another one, retry until nothing
-    /// has been sent for SECONDS [default: 120]
+    /// With -n: after the connection breaks, or while the member receives from another one, retry until
+    /// nothing has been sent for SECONDS [default: 120]
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) retry: Option<Duration>,
 

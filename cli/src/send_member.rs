@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(120);
 pub(crate) fn run(args: &Args, paths: &[PathBuf], to: &str) -> Outcome {
     let target = target(to)?;
     let source = scan(paths)?;
-    let network = args.network.resolve_beside(&args.node.state)?;
+    let network = args.network.resolve_for(&args.node, &args.node.state)?;
     let within = args.timeout.unwrap_or_else(|| args.node.patience());
     let begin = Instant::now();
     let farewell = || stdio::note("stopped; the same command continues if the receiver still waits");

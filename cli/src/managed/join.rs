@@ -12,6 +12,7 @@ use peersock::{Invite, JoinError, Network, NetworkId, Standing};
 use zeroize::Zeroizing;
 
 use super::asking::{Answer, Asking, Reached, ask_or_open, older};
+use super::invited::INVITE_VARIABLE;
 use super::known::{words_of_certificate, words_of_denial, words_of_ending};
 use super::{DirectoryArgs, duration, now};
 use crate::args::NodeArgs;
@@ -74,7 +75,7 @@ const TOLD_AFTER: Duration = Duration::from_secs(1);
 pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let text = match &args.network {
         Some(text) => text.clone(),
-        None => std::env::var("PEERSOCK_INVITE").ok().filter(|text| !text.is_empty()).ok_or_else(|| {
+        None => std::env::var(INVITE_VARIABLE).ok().filter(|text| !text.is_empty()).ok_or_else(|| {
             Failure::usage("no network is named", "give an invite, or the ID of a managed network")
         })?,
     };
@@ -152,7 +153,7 @@ fn claimed(path: &Path, id: NetworkId, suggested: &MemberName) -> Outcome<Option
 }
 
 /// Returns the network that an invite, a file with an invite, or an ID names.
-fn described(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
+pub(super) fn described(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
     if Invite::is_claimed_by(text) {
         return read(text, "give the whole line that `peersock network invite` has printed");
     }

@@ -7,6 +7,7 @@ mod create;
 mod duration;
 mod hook;
 mod install;
+mod invited;
 mod join;
 mod known;
 mod limited_program;
@@ -24,6 +25,7 @@ pub(crate) use admin::{
     settings, uninvite, unreserve,
 };
 pub(crate) use create::{CreateArgs, create};
+pub(crate) use invited::{INVITE_VARIABLE, invited, join_invited};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
 pub(crate) use known::{
     check_joined, explained, named, on_removal, removal, told, words_of_certificate, words_of_ending,

@@ -29,6 +29,7 @@ mod guests;
 mod identity;
 mod idle;
 mod introductions;
+mod invited;
 mod killed_joins;
 mod lan;
 mod managed;
