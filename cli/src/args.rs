@@ -564,8 +564,8 @@ pub(crate) struct NetworksArgs {
 }
 
 impl NetworksArgs {
-    /// Returns the named networks, or that of [`managed::invited`], which the machine joins first. A passphrase
-    /// applies to all ad-hoc networks.
+    /// Returns the named networks, or that of [`managed::invited`], which the machine joins first. A
+    /// passphrase applies to all ad-hoc networks.
     pub(crate) fn resolve_for(&self, node: &UnderlayArgs, state: &StateArgs) -> Outcome<Vec<Network>> {
         let named = with_invited(self.networks.iter().map(String::as_str), node, state)?;
         let named: Vec<_> = named.iter().map(String::as_str).collect();
@@ -699,7 +699,11 @@ fn local_network(text: &str) -> Outcome<Option<&'static LocalNetwork>> {
 /// Returns the path of a static network's file, which is named by its path or by a name in the user's file.
 /// For a name, also the text that says where the name is from.
 pub(crate) fn network_file(file: &Path) -> Outcome<(PathBuf, Option<String>)> {
-    let Some((name, local)) = named_by_user(file)? else { return Ok((file.to_owned(), None)) };
+    let Some((name, local)) = named_by_user(file)? else {
+        let kept = file.to_str().filter(|_| !file.exists());
+        let kept = kept.and_then(|name| managed::kept(&managed_state(), name));
+        return Ok((kept.map_or_else(|| file.to_owned(), |kept| kept.path), None));
+    };
     match local.network.parse::<NetworkId>() {
         Err(_) => Ok((PathBuf::from(&local.network), Some(local.origin(name)))),
         Ok(id) => Err(Failure::usage(
@@ -773,6 +777,9 @@ fn describe_network(text: &str) -> Outcome<Described> {
         if may_be_name && let Some(id) = managed::named(&managed_state(), text)? {
             let network = parse_unnamed(&id.to_string())?;
             return Ok(Described { network, secret_file: None, origin: None });
+        }
+        if may_be_name && let Some(kept) = managed::kept(&managed_state(), text) {
+            return Ok(Described { network: kept.read()?, secret_file: None, origin: None });
         }
         return Ok(Described { network: parse_unnamed(text)?, secret_file: None, origin: None });
     };

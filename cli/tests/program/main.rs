@@ -30,6 +30,7 @@ mod identity;
 mod idle;
 mod introductions;
 mod invited;
+mod kept_networks;
 mod killed_joins;
 mod lan;
 mod managed;
