@@ -155,9 +155,10 @@ impl Observer for Account {
 pub(crate) fn failure(error: &ReceiveError, resume: &str) -> Failure {
     signals::leave_to_cleanup();
     match error {
-        ReceiveError::Wire(WireError::Stream(_)) => {
-            Failure::new(format_args!("{}", broken(error)), format_args!("received data is kept: {resume}"))
-        }
+        ReceiveError::Wire(WireError::Stream(_)) => Failure::new(
+            format_args!("{}", broken(error)),
+            format_args!("received data is kept: give the same command again to continue; {resume}"),
+        ),
         ReceiveError::Wire(WireError::Version(_)) => {
             Failure::new(format_args!("{error}"), "install the same version of peersock on both machines")
         }

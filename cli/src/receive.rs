@@ -323,8 +323,7 @@ impl Receiver<'_> {
     fn failure(&self, error: &ReceiveError) -> Failure {
         receipt::failure(
             error,
-            "give the same command again to continue; if the sender has ended, start it there with `peersock send \
-             --code CODE` and the same files",
+            "if the sender has ended, start it there with `peersock send --code CODE` and the same files",
         )
     }
 }

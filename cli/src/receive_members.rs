@@ -247,7 +247,7 @@ impl Server {
                 drop(place);
             });
             if let Err(error) = started {
-                tracing::warn!(sender = %address, %error, "there is no thread for this sender");
+                tracing::warn!(client = %address, %error, "there is no thread for this sender");
             }
         }
     }
@@ -271,14 +271,14 @@ impl Server {
 
     fn serve(&self, stream: &Stream, sender: &Peer, events: &Sender<Event>) {
         let called = &sender.called;
-        tracing::info!(sender = %called, "connected");
+        tracing::info!(client = %called, "connected");
         if let Some(reason) = self.refusal(sender) {
             self.tell_seldom(|| format!("{called} wants to send files, and is refused: {reason}"));
             return decline(stream, reason);
         }
         let watched = match self.watch.add(stream, sender.address) {
             Ok(watched) => watched,
-            Err(error) => return tracing::warn!(sender = %called, %error, "the connection cannot be watched"),
+            Err(error) => return tracing::warn!(client = %called, %error, "the connection cannot be watched"),
         };
         let offered = match offered(stream) {
             Ok(offered) => offered,
@@ -347,10 +347,7 @@ impl Server {
         let failure = match received {
             Ok(receipt) => agreed.account.conclude(&receipt).err(),
             Err(error) => {
-                let failure = receipt::failure(
-                    &error,
-                    "give the same command again, and let the sender send the same files again",
-                );
+                let failure = receipt::failure(&error, "let the sender send the same files again");
                 if error.is_worth_another_try() {
                     stdio::note(format_args!("{}; {} can continue", receipt::broken(&error), sender.called));
                     return (!self.keep).then_some(Event::Broke(failure));

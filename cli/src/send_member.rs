@@ -33,11 +33,11 @@ pub(crate) fn run(args: &Args, paths: &[PathBuf], to: &str) -> Outcome {
     let within = args.timeout.unwrap_or_else(|| args.node.patience());
     let begin = Instant::now();
     let farewell = || stdio::note("stopped; the same command continues if the receiver still waits");
-    let receive = format!("run `peersock receive {}` there first", args.network.as_options(&network));
+    let receive = format!("peersock receive {}", args.network.as_options(&network));
     let opened = Member::open_to("send", &args.node, network, &target, (within, args.quiet), farewell);
     let (member, targets) = opened.map_err(|failure| match failure.status() {
         // Its machine may be a member whose programs have all ended.
-        1 => failure.and([&receive]),
+        1 => failure.and([format!("run `{receive}` there first")]),
         _ => failure,
     })?;
     let name = to.strip_suffix(':').filter(|name| name.parse::<IpAddr>().is_err()).unwrap_or(to);
@@ -93,7 +93,7 @@ struct Sending<'a> {
     targets: &'a [SocketAddr],
     /// Name of the receiver for people.
     called: String,
-    /// Advice to receive there.
+    /// Command to receive there.
     receive: String,
     source: &'a Source,
     watch: silence::Watch,
@@ -197,7 +197,7 @@ impl Sending<'_> {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Failure::new(
                 format_args!("{} receives no files now", self.called),
-                format_args!("{}", self.receive),
+                format_args!("run `{}` there first", self.receive),
             ),
             io::ErrorKind::PermissionDenied => self.member.port_outside(PORT),
             _ => Failure::new(
