@@ -1,6 +1,7 @@
 //! Options that several commands share, and their interpretation.
 
 use std::env;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -176,6 +177,22 @@ impl SharedNodeArgs {
     /// Returns true if the node is to be reached as a program's beside the machine's.
     pub(crate) fn has_label(&self) -> bool {
         self.label.is_some()
+    }
+
+    /// Refuses options of a member's node for a command whose node is none.
+    pub(crate) fn refuse_for_code(&self) -> Outcome {
+        let given = [
+            (self.state.state.is_some(), "--state"),
+            (self.state.ephemeral, "--ephemeral"),
+            (self.label.is_some(), "--as"),
+        ];
+        match given.iter().find(|(is_given, _)| *is_given) {
+            None => Ok(()),
+            Some((_, option)) => Err(Failure::usage(
+                format_args!("{option} is for a member of a network, and a code has a node of its own"),
+                format_args!("leave {option} out, or name the network with -n"),
+            )),
+        }
     }
 
     /// Applies the options of a node of this program alone, which joins these networks.
@@ -366,6 +383,35 @@ impl UnderlayArgs {
         options
     }
 
+    /// Returns these options as arguments of another command of this program, except for TURN servers, which
+    /// have passwords: see [`turn_as_variable`](Self::turn_as_variable).
+    pub(crate) fn as_arguments(&self) -> Vec<OsString> {
+        let interfaces = self.interfaces.iter().filter(|name| !name.is_empty());
+        let mut arguments: Vec<OsString> =
+            interfaces.map(|name| format!("--interface={name}").into()).collect();
+        arguments.extend(self.roots.iter().map(|root| format!("--root={root}").into()));
+        if let Some(file) = &self.root_token_file {
+            arguments.extend(["--root-token-file".into(), file.into()]);
+        }
+        arguments.extend(self.dht.iter().map(|dht| format!("--dht={dht}").into()));
+        arguments.extend(self.stun.iter().map(|server| format!("--stun={server}").into()));
+        let flags = [
+            (self.no_portmap, "--no-portmap"),
+            (self.no_birthday, "--no-birthday"),
+            (self.no_tcp_punch, "--no-tcp-punch"),
+        ];
+        arguments.extend(flags.iter().filter(|(is_on, _)| *is_on).map(|(_, flag)| flag.into()));
+        arguments.extend(self.busy_poll.map(|time| format!("--busy-poll={time}").into()));
+        arguments.push(format!("--overlay-port={}", self.overlay_port).into());
+        arguments
+    }
+
+    /// Returns the TURN servers of options as the text of their variable, if there are any.
+    pub(crate) fn turn_as_variable(&self) -> Option<Zeroizing<String>> {
+        let texts: Vec<_> = self.turn.iter().map(|text| text.as_str()).collect();
+        (!texts.is_empty()).then(|| Zeroizing::new(texts.join(" ")))
+    }
+
     /// Returns the settings that options or the environment name, except for roots. Files that they name are
     /// read.
     pub(crate) fn named_settings(&self) -> Outcome<Vec<Setting>> {
@@ -437,6 +483,48 @@ pub(crate) struct NetworkArgs {
     secret: SecretArgs,
 }
 
+/// Network of which both ends are members, for commands that also do without one, and the passphrase for it.
+#[derive(clap::Args)]
+pub(crate) struct MemberNetworkArgs {
+    /// Network of which both ends are members: its ID, its name here, or the TOML file of a static network
+    /// [env: PEERSOCK_NETWORK]
+    ///
+    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it.
+    // Not clap's `env`: a variable that is set for other commands must not change what this one does.
+    #[arg(short, long, value_name = "NETWORK")]
+    network: Option<String>,
+
+    #[command(flatten)]
+    secret: SecretArgs,
+}
+
+impl MemberNetworkArgs {
+    /// Returns true if an option names a network.
+    pub(crate) fn is_given(&self) -> bool {
+        self.network.as_ref().is_some_and(|text| !text.is_empty())
+    }
+
+    /// Returns true if an option names a file with a passphrase.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.secret.is_given()
+    }
+
+    fn named(&self) -> Option<String> {
+        let of_environment = || env::var(NETWORK_VARIABLE).ok();
+        self.network.clone().filter(|text| !text.is_empty()).or_else(of_environment)
+    }
+
+    /// Returns the network as [`NetworkArgs::as_options`] does.
+    pub(crate) fn as_options(&self, network: &Network) -> String {
+        as_options(&self.named().unwrap_or_default(), &self.secret, network)
+    }
+
+    /// Returns the network as [`NetworkArgs::resolve_for`] does.
+    pub(crate) fn resolve_for(&self, node: &UnderlayArgs, state: &StateArgs) -> Outcome<Network> {
+        resolve_for(self.named().as_deref(), &self.secret, node, state)
+    }
+}
+
 /// Network, if one is named, and the passphrase for it.
 #[derive(clap::Args)]
 pub(crate) struct OptionalNetworkArgs {
@@ -455,8 +543,7 @@ pub(crate) struct OptionalNetworkArgs {
 impl OptionalNetworkArgs {
     /// Returns the named network, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Option<Network>> {
-        let Some(text) = self.network.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
-        Ok(self.secret.add_to(vec![describe_network(text)?])?.pop())
+        resolve_one(self.network.as_deref(), &self.secret)
     }
 }
 
@@ -477,10 +564,11 @@ pub(crate) struct NetworksArgs {
 }
 
 impl NetworksArgs {
-    /// Returns the named networks. A passphrase applies to all ad-hoc networks.
-    pub(crate) fn resolve(&self) -> Outcome<Vec<Network>> {
-        let named: Vec<_> =
-            self.networks.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+    /// Returns the named networks, or that of [`managed::invited`], which the machine joins first. A
+    /// passphrase applies to all ad-hoc networks.
+    pub(crate) fn resolve_for(&self, node: &UnderlayArgs, state: &StateArgs) -> Outcome<Vec<Network>> {
+        let named = with_invited(self.networks.iter().map(String::as_str), node, state)?;
+        let named: Vec<_> = named.iter().map(String::as_str).collect();
         let networks: Vec<_> = named.iter().map(|text| describe_network(text)).collect::<Outcome<_>>()?;
         if networks.is_empty() {
             return Err(no_network());
@@ -500,14 +588,7 @@ impl NetworkArgs {
 
     /// Returns shell options that join the same network elsewhere. `network` is what they describe here.
     pub(crate) fn as_options(&self, network: &Network) -> String {
-        let needs_secret = self.secret.is_for(network);
-        let named = self.network.as_deref().unwrap_or_default();
-        // The other end has no such name.
-        let named = match local_network(named) {
-            Ok(Some(local)) => &local.network,
-            _ => named,
-        };
-        format!("-n {}{}", quoted(named), if needs_secret { " --secret-file FILE" } else { "" })
+        as_options(self.network.as_deref().unwrap_or_default(), &self.secret, network)
     }
 
     /// Returns the named network, with its passphrase.
@@ -515,19 +596,76 @@ impl NetworkArgs {
         self.resolve_named()?.ok_or_else(no_network)
     }
 
-    /// Returns the named network; without one, the error names the networks of the node that runs with the
-    /// state directory.
-    pub(crate) fn resolve_beside(&self, state: &StateArgs) -> Outcome<Network> {
-        self.resolve_named()?.ok_or_else(|| match RunningNode::find_quietly(state) {
-            Some(running) if !running.status.networks.is_empty() => running.no_network_named(),
-            _ => no_network(),
-        })
+    /// Returns the named network, or that of [`managed::invited`], which the machine joins first. Without
+    /// one, the error names the networks of the node that runs with the state directory.
+    pub(crate) fn resolve_for(&self, node: &UnderlayArgs, state: &StateArgs) -> Outcome<Network> {
+        resolve_for(self.network.as_deref(), &self.secret, node, state)
     }
 
     /// Returns the network as [`NetworkArgs::resolve`] does; `None` if none is named.
     pub(crate) fn resolve_named(&self) -> Outcome<Option<Network>> {
-        let Some(named) = self.network.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
-        Ok(self.secret.add_to(vec![describe_network(named)?])?.pop())
+        resolve_one(self.network.as_deref(), &self.secret)
+    }
+}
+
+/// Returns the network that a text names, with its passphrase; `None` without a text.
+fn resolve_one(named: Option<&str>, secret: &SecretArgs) -> Outcome<Option<Network>> {
+    let Some(named) = named.filter(|text| !text.is_empty()) else { return Ok(None) };
+    Ok(secret.add_to(vec![describe_network(named)?])?.pop())
+}
+
+/// Returns the network of a command, of which one may be named.
+fn resolve_for(
+    named: Option<&str>,
+    secret: &SecretArgs,
+    node: &UnderlayArgs,
+    state: &StateArgs,
+) -> Outcome<Network> {
+    let named = with_invited(named.into_iter(), node, state)?;
+    resolve_one(named.first().map(String::as_str), secret)?.ok_or_else(|| no_network_beside(state))
+}
+
+/// Returns the networks that are named, or else that of [`managed::invited`]. The machine joins that one
+/// first, unless all can be used already.
+fn with_invited<'a>(
+    named: impl Iterator<Item = &'a str>,
+    node: &UnderlayArgs,
+    state: &StateArgs,
+) -> Outcome<Vec<String>> {
+    let named: Vec<_> = named.filter(|text| !text.is_empty()).map(str::to_owned).collect();
+    if !is_set(managed::INVITE_VARIABLE) {
+        return Ok(named);
+    }
+    let is_usable = |named: &[String]| named.iter().all(|text| describe_network(text).is_ok());
+    if !named.is_empty() && is_usable(&named) {
+        return Ok(named);
+    }
+    let Some(id) = managed::invited()? else { return Ok(named) };
+    let named = if named.is_empty() { vec![id.to_string()] } else { named };
+    if !is_usable(&named) {
+        managed::join_invited(id, node, state)?;
+    }
+    Ok(named)
+}
+
+/// Returns shell options that join a network elsewhere, which is named so here.
+fn as_options(named: &str, secret: &SecretArgs, network: &Network) -> String {
+    let id = network.id().to_string();
+    let named = match local_network(named) {
+        // The network of an invite in a variable.
+        _ if named.is_empty() => &id,
+        // The other end has no such name.
+        Ok(Some(local)) => &local.network,
+        _ => named,
+    };
+    format!("-n {}{}", quoted(named), if secret.is_for(network) { " --secret-file FILE" } else { "" })
+}
+
+/// Returns the error if no network is named, beside the node that may run with the state directory.
+fn no_network_beside(state: &StateArgs) -> Failure {
+    match RunningNode::find_quietly(state) {
+        Some(running) if !running.status.networks.is_empty() => running.no_network_named(),
+        _ => no_network(),
     }
 }
 
@@ -561,7 +699,11 @@ fn local_network(text: &str) -> Outcome<Option<&'static LocalNetwork>> {
 /// Returns the path of a static network's file, which is named by its path or by a name in the user's file.
 /// For a name, also the text that says where the name is from.
 pub(crate) fn network_file(file: &Path) -> Outcome<(PathBuf, Option<String>)> {
-    let Some((name, local)) = named_by_user(file)? else { return Ok((file.to_owned(), None)) };
+    let Some((name, local)) = named_by_user(file)? else {
+        let kept = file.to_str().filter(|_| !file.exists());
+        let kept = kept.and_then(|name| managed::kept(&managed_state(), name));
+        return Ok((kept.map_or_else(|| file.to_owned(), |kept| kept.path), None));
+    };
     match local.network.parse::<NetworkId>() {
         Err(_) => Ok((PathBuf::from(&local.network), Some(local.origin(name)))),
         Ok(id) => Err(Failure::usage(
@@ -635,6 +777,9 @@ fn describe_network(text: &str) -> Outcome<Described> {
         if may_be_name && let Some(id) = managed::named(&managed_state(), text)? {
             let network = parse_unnamed(&id.to_string())?;
             return Ok(Described { network, secret_file: None, origin: None });
+        }
+        if may_be_name && let Some(kept) = managed::kept(&managed_state(), text) {
+            return Ok(Described { network: kept.read()?, secret_file: None, origin: None });
         }
         return Ok(Described { network: parse_unnamed(text)?, secret_file: None, origin: None });
     };

@@ -6,15 +6,12 @@ use std::time::{Duration, Instant};
 
 use peersock_proxy::Ticket;
 
-use crate::args::{
-    NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, managed_target, parse_seconds, parse_targets,
-};
+use crate::args::{NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_seconds};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::member::Member;
 use crate::progress::Progress;
 use crate::reach;
-use crate::session;
 use crate::silence;
 use crate::sockets::Stream;
 use crate::stdio::{self, Stdin};
@@ -124,22 +121,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 /// Finds the target in a network that both ends name.
 fn by_address(args: &Args, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr>)> {
-    // A mistake in the target starts no node, which its peers would then miss.
-    let network = args.network.resolve_beside(&args.node.state)?;
-    if let Some((name, port)) = managed_target(&network, &args.target) {
-        session::check_port(&network, port)?;
-        let member = Member::open_in("dial", &args.node, network, timeout)?;
-        let found = member.find_named(&name, timeout)?;
-        let targets: Vec<_> = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
-        member.wait_peer(targets[0].ip(), timeout, args.quiet)?;
-        return Ok((member, targets));
-    }
-    let targets = parse_targets(&network, &args.target)?;
-    session::check_port(&network, targets[0].port())?;
-    session::check_address(&network, targets[0].ip())?;
-    let member = Member::open_in("dial", &args.node, network, timeout)?;
-    member.wait_peer(targets[0].ip(), timeout, args.quiet)?;
-    Ok((member, targets))
+    let network = args.network.resolve_for(&args.node, &args.node.state)?;
+    Member::open_to("dial", &args.node, network, &args.target, (timeout, args.quiet), || {})
 }
 
 /// Finds the program of a ticket.

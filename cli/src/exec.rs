@@ -31,6 +31,7 @@ use rustix::process::{
 };
 
 use crate::failure::{Failure, Outcome};
+use crate::managed::INVITE_VARIABLE;
 use crate::sockets::Stream;
 use crate::{stdio, stream};
 
@@ -160,7 +161,7 @@ impl Program {
         // A group of its own, so that Ctrl-C leaves it time to finish, and SIGTERM reaches what it has
         // started.
         command.process_group(0);
-        for name in VARIABLES {
+        for name in VARIABLES.into_iter().chain([INVITE_VARIABLE]) {
             command.env_remove(name);
         }
         command.envs(variables(client, stream.peer().as_ref()));

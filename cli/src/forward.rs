@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         ));
     }
     output::check_open()?;
-    let network = args.network.resolve_beside(&args.node.state)?;
+    let network = args.network.resolve_for(&args.node, &args.node.state)?;
     // A mistake in a place starts no node, which its peers would then miss.
     let targets: Vec<_> =
         forwards.iter_mut().map(|forward| check_remote(&network, forward)).collect::<Outcome<_>>()?;

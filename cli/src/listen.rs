@@ -165,7 +165,7 @@ fn open(args: &Args, farewell: impl FnOnce() + Send + 'static) -> Outcome<(Optio
     if args.ticket {
         return with_ticket(args, farewell);
     }
-    let network = args.network.resolve_beside(&args.node.state)?;
+    let network = args.network.resolve_for(&args.node, &args.node.state)?;
     // A mistake in the port starts no node. Binding a UDP socket would succeed, because a client may use any
     // port, but no peer could reach a server there.
     if args.port() != 0 {

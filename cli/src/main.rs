@@ -41,7 +41,9 @@ mod progress;
 mod proxy;
 mod qr;
 mod reach;
+mod receipt;
 mod receive;
+mod receive_members;
 mod rest;
 mod root;
 mod root_controller;
@@ -51,6 +53,7 @@ mod run;
 mod running;
 mod secret;
 mod send;
+mod send_member;
 mod servers;
 mod serving;
 mod session;
@@ -100,6 +103,7 @@ Environment variables hold defaults of options: PEERSOCK_NETWORK of -n, PEERSOCK
 --root, PEERSOCK_DHT of --dht, PEERSOCK_TURN of --turn, PEERSOCK_STUN of --stun (HOST:PORT, separated by spaces),
 PEERSOCK_BUSY_POLL of --busy-poll, PEERSOCK_INTERFACE of --interface (separated by commas), PEERSOCK_OWN_NODE of
 --own-node, PEERSOCK_AS of --as, PEERSOCK_PERSIST of --persist. PEERSOCK_SECRET holds a passphrase, PEERSOCK_TICKET a ticket.
+PEERSOCK_INVITE has an invite to a managed network, by which commands with -n join first; without -n they use that network.
 ~/.config/peersock/config.toml holds defaults that variables replace, and names for networks (docs/reference/SETTINGS.md);
 PEERSOCK_CONFIG has another path of this file, and empty has it left out.
 

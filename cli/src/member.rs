@@ -10,7 +10,7 @@ use peersock::{Network, Status};
 use peersock_proxy::Overlay;
 use peersock_proxy::serving::Owner;
 
-use crate::args::{NetworkArgs, SharedNodeArgs, managed_state};
+use crate::args::{NetworkArgs, SharedNodeArgs, managed_state, managed_target, parse_targets};
 use crate::failure::{Failure, Outcome};
 use crate::names::Named;
 use crate::root_watch::{self, RootWatch};
@@ -38,21 +38,11 @@ impl Member {
         network: &NetworkArgs,
         farewell: impl FnOnce() + Send + 'static,
     ) -> Outcome<Member> {
-        let network = network.resolve_beside(&node.state)?;
+        let network = network.resolve_for(node, &node.state)?;
         Member::open_in_until(command, node, network, farewell)
     }
 
     /// Opens a membership of a network that is known already; see [`open_until`](Self::open_until).
-    /// Waits no longer than `within` for an earlier node that ends.
-    pub(crate) fn open_in(
-        command: &str,
-        node: &SharedNodeArgs,
-        network: Network,
-        within: Duration,
-    ) -> Outcome<Member> {
-        Member::open_in_within(command, node, network, within, || {})
-    }
-
     pub(crate) fn open_in_until(
         command: &str,
         node: &SharedNodeArgs,
@@ -62,6 +52,34 @@ impl Member {
         Member::open_in_within(command, node, network, Duration::MAX, farewell)
     }
 
+    /// Opens a membership, and waits until the member of a target is found: `NAME:PORT`, `[IPV6]:PORT` or
+    /// `IPV4:PORT`. Returns its addresses, at least one. On Ctrl-C, `farewell` runs first.
+    pub(crate) fn open_to(
+        command: &str,
+        node: &SharedNodeArgs,
+        network: Network,
+        target: &str,
+        (within, quiet): (Duration, bool),
+        farewell: impl FnOnce() + Send + 'static,
+    ) -> Outcome<(Member, Vec<SocketAddr>)> {
+        // A mistake in the target starts no node, which its peers would then miss.
+        if let Some((name, port)) = managed_target(&network, target) {
+            session::check_port(&network, port)?;
+            let member = Member::open_in_within(command, node, network, within, farewell)?;
+            let found = member.find_named(&name, within)?;
+            let targets: Vec<_> = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+            member.wait_peer(targets[0].ip(), within, quiet)?;
+            return Ok((member, targets));
+        }
+        let targets = parse_targets(&network, target)?;
+        session::check_port(&network, targets[0].port())?;
+        session::check_address(&network, targets[0].ip())?;
+        let member = Member::open_in_within(command, node, network, within, farewell)?;
+        member.wait_peer(targets[0].ip(), within, quiet)?;
+        Ok((member, targets))
+    }
+
+    /// Waits no longer than `within` for an earlier node that ends.
     fn open_in_within(
         command: &str,
         node: &SharedNodeArgs,
@@ -129,13 +147,30 @@ impl Member {
 
     /// Returns the way of the packets to a member; `None` without a session.
     pub(crate) fn way_to(&self, address: IpAddr) -> Option<&'static str> {
+        self.ways()(address)
+    }
+
+    /// Returns the function that finds the way of the packets to a member, as [`way_to`](Self::way_to) does.
+    pub(crate) fn ways(&self) -> Box<dyn Fn(IpAddr) -> Option<&'static str> + Send + Sync> {
         match self {
-            Member::Own(session, _) => path::way_to(&session.node, address),
-            Member::Shared(_) => {
-                let status = self.status()?;
-                path::way(status.peers.iter().find(|peer| peer.addresses.contains(&address))?)
+            Member::Own(session, _) => {
+                let node = session.node.clone();
+                Box::new(move |address| path::way_to(&node, address))
+            }
+            Member::Shared(shared) => {
+                let member = shared.member.clone();
+                Box::new(move |address| {
+                    let status = member.attached().read_status().ok()?;
+                    path::way(status.peers.iter().find(|peer| peer.addresses.contains(&address))?)
+                })
             }
         }
+    }
+
+    /// Returns the name of this machine in the network, if the network gives it one.
+    pub(crate) fn own_name(&self) -> Option<String> {
+        let id = self.network().id();
+        self.status()?.networks.into_iter().find(|network| network.id == id)?.name
     }
 
     /// Returns the addresses of a member of a managed network, at least one.

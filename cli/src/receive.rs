@@ -3,23 +3,20 @@
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::HumanBytes;
 use peersock::IdentitySource;
 use peersock::blocking::TcpStream;
-use peersock_files::{
-    Code, Folder, Kind, Manifest, Observer, Options, PORT, Receipt, ReceiveError, WireError,
-};
+use peersock_files::{Code, Folder, Options, PORT, Receipt, ReceiveError, WireError};
 use zeroize::Zeroizing;
 
-use crate::args::{PeerTimeoutArgs, UnderlayArgs, parse_seconds};
+use crate::args::{MemberNetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
-use crate::files::{CODE_VARIABLE, Meter, count, hidden, moved, parse_code, shown, summary};
+use crate::files::{CODE_VARIABLE, parse_code};
 use crate::path;
+use crate::receipt::{self, Account};
+use crate::receive_members;
 use crate::root_watch;
 use crate::session::Session;
 use crate::signals;
@@ -34,7 +31,11 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// Maximum length of a line with a code, in bytes.
 const LONGEST_LINE: u64 = 1024;
 
-/// Get the files and folders that `peersock send` offers under a code
+/// Get the files and folders that `peersock send` offers under a code, or that members of a network send
+///
+/// With -n, waits as a member of a network, until another member has sent its files with `peersock send -n`.
+/// The session proves which member that is. The command asks before it receives anything, so it needs a
+/// terminal, --from or --yes.
 ///
 /// Writes only into the current folder, or into that of --to. A file gets its name when its hash is verified;
 /// until then it is called .NAME.peersock-part. The next run continues that part, even if this program or the
@@ -47,6 +48,8 @@ const LONGEST_LINE: u64 = 1024;
 Examples:
   peersock receive 0R64E-5YRY4-JQV4Q
   peersock receive --list 0R64E-5YRY4-JQV4Q
+  peersock receive -n team
+  peersock receive -n team --from alpha --keep --to ~/Downloads
   peersock receive --to ~/Downloads --root 'TEXT THAT peersock root PRINTED' 0R64E-5YRY4-JQV4Q")]
 pub(crate) struct Args {
     /// Code that `peersock send` has printed [default: a line of stdin]
@@ -57,49 +60,64 @@ pub(crate) struct Args {
 
     /// Write everything into this folder
     #[arg(long, value_name = "DIR", default_value = ".", value_hint = clap::ValueHint::DirPath)]
-    to: PathBuf,
+    pub(crate) to: PathBuf,
 
     /// Replace existing files and links that are different
     #[arg(long)]
-    overwrite: bool,
+    pub(crate) overwrite: bool,
 
     /// List the offered files, and receive nothing
     #[arg(long)]
-    list: bool,
+    pub(crate) list: bool,
 
-    /// Give up if the sender is not found within SECONDS [default: 15, with a DHT 60]
+    /// Give up if the sender is not found within SECONDS [default: 15, with a DHT 60; with -n never]
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
-    timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
 
-    /// After the connection breaks, retry until nothing has arrived for SECONDS
+    /// After the connection breaks, retry until nothing has arrived for SECONDS; with -n, wait for the sender
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
-    retry: Duration,
+    pub(crate) retry: Duration,
+
+    /// Receive from the member NAME of the network without asking, and from no other; may be repeated
+    ///
+    /// An address stands for a member without a name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: Vec<String>,
+
+    /// Receive from every member of the network without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Continue after one member's files have been received, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) keep: bool,
 
     #[command(flatten)]
-    underlay: UnderlayArgs,
+    pub(crate) network: MemberNetworkArgs,
 
     #[command(flatten)]
-    silence: PeerTimeoutArgs,
+    pub(crate) node: SharedNodeArgs,
+
+    #[command(flatten)]
+    pub(crate) silence: PeerTimeoutArgs,
 
     /// Print only errors
     #[arg(short, long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    if args.is_from_members()? {
+        return receive_members::run(args, folder(args)?);
+    }
+    args.node.refuse_for_code()?;
     let code = code(args)?;
-    let folder = Folder::open(&args.to).map_err(|error| {
-        Failure::new(
-            format_args!("cannot receive into {}: {error}", args.to.display()),
-            "give --to DIR with an existing folder that you may write to",
-        )
-    })?;
+    let folder = folder(args)?;
     let meeting = code.meeting()?;
-    let session =
-        Session::open_as(&args.underlay, meeting.network, IdentitySource::Ephemeral, |signal, _| {
-            stdio::note("stopped; received data is kept, and the same command continues with it");
-            128 + signal
-        })?;
+    let session = Session::open_as(&args.node, meeting.network, IdentitySource::Ephemeral, |signal, _| {
+        stdio::note("stopped; received data is kept, and the same command continues with it");
+        128 + signal
+    })?;
     let _roots = root_watch::start(&session.node)?;
     let receiver = Receiver {
         args,
@@ -111,37 +129,48 @@ pub(crate) fn run(args: &Args) -> Outcome {
             args.silence.peer_timeout,
             true,
         )?,
-        meter: Meter::new(args.quiet),
-        is_announced: AtomicBool::new(false),
-        announced: AtomicU64::new(0),
-        has_begun: AtomicBool::new(false),
-        files: OnceLock::new(),
-        unprinted: Mutex::default(),
-        moved: AtomicU64::new(0),
-        compared: AtomicU64::new(0),
-        way: Mutex::new((Instant::now(), None)),
+        account: Account::new(None, args.list, args.quiet, {
+            let node = session.node.clone();
+            Box::new(move || path::way_to(&node, meeting.address.into()))
+        }),
     };
-    let begin = Instant::now();
     let received = receiver.run();
-    receiver.meter.clear();
-    let receipt = received?;
-    if let Some(failure) = receiver.unprinted.lock().expect("no panic under this lock").take() {
-        return Err(failure);
-    }
-    if !args.quiet && !args.list {
-        // Files that an earlier attempt of this run has received are not there already.
-        let files = receiver.files.get().copied().unwrap_or_default().max(receipt.files);
-        let there = match (receipt.there + receipt.files).saturating_sub(files) {
-            0 => String::new(),
-            there => format!("; {} there already", count(there.into(), "file")),
-        };
-        // The sender may have left already.
-        let way = path::way_to(&session.node, receiver.address).or(receiver.way().1);
-        let moved = moved(files, receiver.moved.load(Ordering::Relaxed), begin, way);
-        stdio::note(format_args!("received {moved}{there}; all is verified"));
-    }
+    receiver.account.meter.clear();
+    receiver.account.conclude(&received?)?;
     drop(receiver);
     session.close()
+}
+
+impl Args {
+    /// Returns true if members of a network send the files, and not the sender of a code.
+    fn is_from_members(&self) -> Outcome<bool> {
+        let of_members = [
+            (self.network.is_given(), "-n"),
+            (self.network.has_secret(), "--secret-file"),
+            (!self.from.is_empty(), "--from"),
+            (self.yes, "--yes"),
+            (self.keep, "--keep"),
+        ];
+        let Some((_, option)) = of_members.iter().find(|(is_given, _)| *is_given) else { return Ok(false) };
+        // The variable may be set for another command.
+        let of_environment = std::env::var(CODE_VARIABLE).ok().map(Zeroizing::new);
+        match self.code != of_environment && self.code.is_some() {
+            true => Err(Failure::usage(
+                format_args!("{option} is for files from members of a network, and a code is given"),
+                format_args!("leave {option} out, or leave the code out"),
+            )),
+            false => Ok(true),
+        }
+    }
+}
+
+fn folder(args: &Args) -> Outcome<Folder> {
+    Folder::open(&args.to).map_err(|error| {
+        Failure::new(
+            format_args!("cannot receive into {}: {error}", args.to.display()),
+            "give --to DIR with an existing folder that you may write to",
+        )
+    })
 }
 
 /// Returns the code from the command line or environment, or reads it from stdin.
@@ -176,28 +205,8 @@ struct Receiver<'a> {
     folder: Folder,
     address: IpAddr,
     watch: silence::Watch,
-    meter: Meter,
-    is_announced: AtomicBool,
-    /// Bytes of all files, received or not.
-    announced: AtomicU64,
-    has_begun: AtomicBool,
-    /// Number of files that were not there when the first attempt began.
-    files: OnceLock<u32>,
-    /// Error that prevented printing the list.
-    unprinted: Mutex<Option<Failure>>,
-    /// Bytes received in all attempts.
-    moved: AtomicU64,
-    /// Existing bytes that were read for comparison.
-    compared: AtomicU64,
-    /// Way of the data when it was last looked at.
-    way: Mutex<(Instant, Option<&'static str>)>,
+    account: Account,
 }
-
-/// Interval of looks at the way of the data.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Number of existing bytes whose comparison takes long enough to be announced.
-const LONG_COMPARISON: u64 = 1 << 30;
 
 impl Receiver<'_> {
     /// Connects and receives. Reconnects after each break while data arrives in between.
@@ -214,10 +223,10 @@ impl Receiver<'_> {
                 Err(error) if !error.is_worth_another_try() => return Err(self.failure(&error)),
                 Err(error) => error,
             };
-            self.meter.clear();
+            self.account.meter.clear();
             // Ends here if a signal has shut down the node.
             signals::leave_to_cleanup();
-            let moved = self.moved.load(Ordering::Relaxed);
+            let moved = self.account.received();
             if moved != before {
                 (before, since) = (moved, None);
             }
@@ -225,7 +234,10 @@ impl Receiver<'_> {
             let retry = self.args.retry;
             if !self.args.quiet {
                 let seconds = retry.saturating_sub(since.elapsed()).as_secs_f64();
-                stdio::note(format_args!("{}; trying again for up to {seconds:.0} s", broken(&error)));
+                stdio::note(format_args!(
+                    "{}; trying again for up to {seconds:.0} s",
+                    receipt::broken(&error)
+                ));
             }
             stream = loop {
                 if since.elapsed() >= retry {
@@ -243,7 +255,7 @@ impl Receiver<'_> {
 
     /// Looks for the sender, and connects once it is found.
     fn find(&self) -> Outcome<TcpStream> {
-        let within = self.args.timeout.unwrap_or_else(|| self.args.underlay.patience());
+        let within = self.args.timeout.unwrap_or_else(|| self.args.node.patience());
         let begin = Instant::now();
         let waiting = match self.args.quiet {
             true => None,
@@ -303,138 +315,15 @@ impl Receiver<'_> {
         let watched = Stream::own(stream).and_then(|stream| self.watch.add(&stream, self.address));
         let watched = watched.map_err(WireError::from)?;
         let options = Options { overwrite: self.args.overwrite, list_only: self.args.list };
-        let received = peersock_files::receive(stream, &self.folder, options, self);
+        let received = peersock_files::receive(stream, &self.folder, options, &self.account);
         drop(watched);
         received
     }
 
-    fn way(&self) -> MutexGuard<'_, (Instant, Option<&'static str>)> {
-        self.way.lock().expect("no panic under this lock")
-    }
-
-    /// Looks at the way of the data, now and then.
-    fn look_at_way(&self) {
-        let mut way = self.way();
-        if way.1.is_none() || way.0.elapsed() >= LOOK_INTERVAL {
-            *way = (Instant::now(), path::way_to(&self.session.node, self.address).or(way.1));
-        }
-    }
-
     fn failure(&self, error: &ReceiveError) -> Failure {
-        signals::leave_to_cleanup();
-        match error {
-            ReceiveError::Wire(WireError::Stream(_)) => Failure::new(
-                format_args!("{}", broken(error)),
-                "received data is kept: give the same command again to continue; if the sender has ended, \
-                 start it there with `peersock send --code CODE` and the same files",
-            ),
-            ReceiveError::Wire(WireError::Version(_)) => {
-                Failure::new(format_args!("{error}"), "install the same version of peersock on both machines")
-            }
-            ReceiveError::Wire(_) => Failure::new(
-                format_args!("the sender has sent invalid data: {error}"),
-                "ask the sender which program it uses; only verified data was kept",
-            ),
-            ReceiveError::Sender { .. } => Failure::new(
-                format_args!("{error}"),
-                "ask the sender to check it; then give the same command again: received data is kept",
-            ),
-            ReceiveError::Silent(_) => Failure::new(
-                format_args!("{error}"),
-                "ask the sender whether the program still runs there; then give the same command again: \
-                 received data is kept",
-            ),
-            ReceiveError::Conflicts { .. } => Failure::new(
-                format_args!("nothing was received: {error}"),
-                "give --to DIR with another folder, or --overwrite to replace what is there",
-            ),
-            ReceiveError::Room { needed, free } => Failure::new(
-                format_args!(
-                    "the disk has room for {}, and {} are still to be received",
-                    HumanBytes(*free),
-                    HumanBytes(*needed)
-                ),
-                "make room, or give --to DIR on another disk; then give the same command again",
-            ),
-            ReceiveError::Local { source, .. } if source.kind() == ErrorKind::ResourceBusy => Failure::new(
-                format_args!("{error}"),
-                "wait until the other program has ended, or give --to DIR with another folder; then give the \
-                 same command again to continue",
-            ),
-            ReceiveError::Hash { .. } => Failure::new(
-                format_args!("{error}"),
-                "give the same command again; if it fails again, check the disks and memory of both machines",
-            ),
-            _ => Failure::new(
-                format_args!("{error}"),
-                "check the disk and who may write to the folder, then give the same command again to \
-                 continue",
-            ),
-        }
+        receipt::failure(
+            error,
+            "if the sender has ended, start it there with `peersock send --code CODE` and the same files",
+        )
     }
-}
-
-fn broken(error: &ReceiveError) -> String {
-    match error {
-        ReceiveError::Wire(WireError::Stream(error)) if error.kind() == ErrorKind::UnexpectedEof => {
-            "the connection broke: the sender has closed it".to_owned()
-        }
-        ReceiveError::Wire(WireError::Stream(error)) => format!("the connection broke: {error}"),
-        error => error.to_string(),
-    }
-}
-
-impl Observer for Receiver<'_> {
-    fn announced(&self, manifest: &Manifest, left_out: u32) {
-        self.announced.store(manifest.bytes(), Ordering::Relaxed);
-        if self.is_announced.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        if self.args.list {
-            *self.unprinted.lock().expect("no panic under this lock") = stdio::print(list(manifest)).err();
-        } else if !self.args.quiet {
-            stdio::note(format_args!("receives {}", summary(manifest)));
-            if let Some(text) = hidden(manifest) {
-                stdio::note(text);
-            }
-        }
-        if left_out > 0 {
-            let entries = if left_out == 1 { "1 entry" } else { &format!("{left_out} entries") };
-            stdio::note(format_args!("the sender has left out {entries}, and has listed them there"));
-        }
-    }
-
-    fn begins(&self, bytes: u64, files: u32) {
-        let _ = self.files.set(files);
-        self.look_at_way();
-        let here = self.announced.load(Ordering::Relaxed).saturating_sub(bytes);
-        if here > 0 && bytes > 0 && !self.has_begun.swap(true, Ordering::Relaxed) && !self.args.quiet {
-            self.meter.note(format_args!("continuing: {} are here already", HumanBytes(here)));
-        }
-        self.meter.expect(bytes);
-    }
-
-    fn moved(&self, bytes: u64) {
-        self.moved.fetch_add(bytes, Ordering::Relaxed);
-        self.look_at_way();
-        self.meter.advance(bytes);
-    }
-
-    fn compared(&self, bytes: u64) {
-        let before = self.compared.fetch_add(bytes, Ordering::Relaxed);
-        let is_long = before < LONG_COMPARISON && before + bytes >= LONG_COMPARISON;
-        if is_long && !self.args.quiet {
-            self.meter.note("reading existing files, to continue with those that are the same");
-        }
-    }
-}
-
-/// Returns a line for each entry, with its size and path.
-fn list(manifest: &Manifest) -> String {
-    let line = |entry: &peersock_files::Entry| match &entry.kind {
-        Kind::Link { target } => format!("{:>12}  {} -> {}", "link", entry.path, target.as_str()),
-        Kind::Folder => format!("{:>12}  {}", "folder", shown(entry)),
-        _ => format!("{:>12}  {}", entry.size(), entry.path),
-    };
-    manifest.entries().iter().map(line).collect::<Vec<_>>().join("\n")
 }

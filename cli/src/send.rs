@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::{IdentitySource, Node};
@@ -15,12 +15,13 @@ use peersock_files::{Code, Observer, PORT, ScanError, SendError, Sent, Source, W
 use peersock_proxy::serving::{Owner, Slot, Slots};
 use zeroize::Zeroizing;
 
-use crate::args::{PeerTimeoutArgs, UnderlayArgs};
+use crate::args::{MemberNetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::files::{Meter, SEND_CODE_VARIABLE, count, moved, parse_code, summary};
 use crate::line_limit::LineLimit;
 use crate::path;
 use crate::root_watch;
+use crate::send_member;
 use crate::session::Session;
 use crate::silence;
 use crate::sockets::Stream;
@@ -36,7 +37,11 @@ const MAX_REFUSED: usize = 32;
 /// Maximum number of left-out entries that are named.
 const MAX_NAMED_ENTRIES: usize = 10;
 
-/// Send files and folders to every receiver that types the printed code
+/// Send files and folders to every receiver that types the printed code, or to a member of a network
+///
+/// With -n, the last word is the member, by its name or address, and `peersock receive -n` has to wait there.
+/// A colon after it is optional. With PEERSOCK_NETWORK alone, the colon makes the last word a member. The
+/// session proves to each side who the other one is. A transfer that broke off continues by itself.
 ///
 /// `peersock receive CODE` on the other machine gets them: on the same LAN without any settings, elsewhere if
 /// both give the same --root (or PEERSOCK_ROOTS). Everything is encrypted and verified from end to end.
@@ -56,9 +61,10 @@ const MAX_NAMED_ENTRIES: usize = 10;
 Examples:
   peersock send photos notes.txt
   peersock send --keep release.tar
+  peersock send -n team photos notes.txt beta
   peersock send --root 'TEXT THAT peersock root PRINTED' photos")]
 pub(crate) struct Args {
-    /// Files and folders; each is sent under the last name of its path
+    /// Files and folders, each sent under the last name of its path; with -n, the last word is the member
     #[arg(value_name = "FILE", required = true, value_hint = clap::ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
 
@@ -73,18 +79,74 @@ pub(crate) struct Args {
     #[arg(short, long)]
     keep: bool,
 
-    #[command(flatten)]
-    underlay: UnderlayArgs,
+    /// With -n: give up if the member is not found within SECONDS [default: 15, with a DHT 60]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// With -n: after the connection breaks, or while the member receives from another one, retry until
+    /// nothing has been sent for SECONDS [default: 120]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) retry: Option<Duration>,
 
     #[command(flatten)]
-    silence: PeerTimeoutArgs,
+    pub(crate) network: MemberNetworkArgs,
+
+    #[command(flatten)]
+    pub(crate) node: SharedNodeArgs,
+
+    #[command(flatten)]
+    pub(crate) silence: PeerTimeoutArgs,
 
     /// Print only the code and errors
     #[arg(short, long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
+}
+
+impl Args {
+    /// Returns the files, and the member that they are sent to; `None` for a member if receivers need a code.
+    fn member(&self) -> Outcome<(&[PathBuf], Option<&str>)> {
+        let is_member = |last: &Path| last.to_str().is_some_and(|text| text.ends_with(':')) && !last.exists();
+        let Some((last, files)) = self.paths.split_last() else { return Ok((&[], None)) };
+        if !self.network.is_given() && !is_member(last) {
+            let of_members = [
+                (self.network.has_secret(), "--secret-file"),
+                (self.timeout.is_some(), "--timeout"),
+                (self.retry.is_some(), "--retry"),
+            ];
+            return match of_members.iter().find(|(is_given, _)| *is_given) {
+                None => Ok((&self.paths, None)),
+                Some((_, option)) => Err(Failure::usage(
+                    format_args!("{option} is for files to a member of a network, and no network is named"),
+                    format_args!("leave {option} out, or name the network with -n, and the member last"),
+                )),
+            };
+        }
+        // The variable may be set for another command.
+        let of_environment = std::env::var(SEND_CODE_VARIABLE).ok().map(Zeroizing::new);
+        let has_code = self.code.is_some() && self.code != of_environment;
+        if let Some((_, option)) =
+            [(has_code, "--code"), (self.keep, "--keep")].iter().find(|(given, _)| *given)
+        {
+            return Err(Failure::usage(
+                format_args!("{option} is for receivers with a code, and the files go to a member"),
+                format_args!("leave {option} out, or leave -n out"),
+            ));
+        }
+        match last.to_str() {
+            Some(member) if !files.is_empty() => Ok((files, Some(member))),
+            _ => Err(Failure::usage(
+                "no member is named to which the files are sent",
+                "name the files, and then the member, as in `peersock send -n team notes.txt beta`",
+            )),
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    if let (files, Some(member)) = args.member()? {
+        return send_member::run(args, files, member);
+    }
+    args.node.refuse_for_code()?;
     let source = scan(&args.paths)?;
     let code = match args.code.as_deref().filter(|text| !text.is_empty()) {
         Some(text) => parse_code(text)?,
@@ -94,7 +156,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let identity = IdentitySource::Seed(meeting.seed.clone());
     // Kept as a code, because that is erased on drop.
     let again = code.clone();
-    let session = Session::open_as(&args.underlay, meeting.network, identity, move |signal, _| {
+    let session = Session::open_as(&args.node, meeting.network, identity, move |signal, _| {
         stdio::note(format_args!(
             "stopped; `peersock send --code {}` with the same files, or that code in {SEND_CODE_VARIABLE}, \
              lets incomplete receivers continue",
@@ -122,10 +184,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
     server.serve(&listener, args.keep)?;
     server.meter.clear();
     session.close()?;
-    let left_out = server.source.lock().expect("no panic under this lock").left_out_count();
-    match left_out {
+    let source = server.source.lock().expect("no panic under this lock");
+    check_all_sent(&source)
+}
+
+/// Fails if the receiver has less than the named files.
+pub(crate) fn check_all_sent(source: &Source) -> Outcome {
+    match source.left_out_count() {
         0 => Ok(()),
-        // The receiver has less than the named files.
         count => Err(Failure::new(
             format_args!("not everything was sent: {count} left out, as listed at the start"),
             "give what is left out another name or another place, or send an archive (tar)",
@@ -133,7 +199,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
-fn scan(paths: &[PathBuf]) -> Outcome<Source> {
+pub(crate) fn scan(paths: &[PathBuf]) -> Outcome<Source> {
     let stdin = Path::new("-");
     if paths.iter().any(|path| path == stdin) && !stdin.exists() {
         return Err(Failure::usage(
@@ -173,6 +239,21 @@ fn announce(args: &Args, source: &Source, code: &Code) -> Outcome {
     if !args.quiet {
         stdio::note(format_args!("sends {}", summary(source.manifest())));
     }
+    tell_left_out(source);
+    let text = code.to_text();
+    stdio::print(text.as_str())?;
+    if !args.quiet {
+        let options = args.node.as_options();
+        stdio::note(format_args!("receive with: peersock receive{options} {}", text.as_str()));
+        if !args.node.names_meeting_place() {
+            stdio::note(NO_MEETING_PLACE);
+        }
+    }
+    Ok(())
+}
+
+/// Tells which files are not sent.
+pub(crate) fn tell_left_out(source: &Source) {
     for left_out in source.left_out().iter().take(MAX_NAMED_ENTRIES) {
         stdio::note(format_args!("{} is left out: {}", left_out.path, left_out.why));
     }
@@ -180,16 +261,6 @@ fn announce(args: &Args, source: &Source, code: &Code) -> Outcome {
     if more > 0 {
         stdio::note(format_args!("{more} more are left out for such reasons"));
     }
-    let text = code.to_text();
-    stdio::print(text.as_str())?;
-    if !args.quiet {
-        let options = args.underlay.as_options();
-        stdio::note(format_args!("receive with: peersock receive{options} {}", text.as_str()));
-        if !args.underlay.names_meeting_place() {
-            stdio::note(NO_MEETING_PLACE);
-        }
-    }
-    Ok(())
 }
 
 struct Server {

@@ -166,6 +166,50 @@ impl Write for &Stream {
     }
 }
 
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        (&*self).write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl peersock_files::Stream for Stream {
+    fn try_clone(&self) -> io::Result<Stream> {
+        Stream::try_clone(self)
+    }
+
+    /// Ends it without a descriptor for [`Stream::wait_delivered`], because a transfer has its own answer.
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Stream::Own(stream) => stream.shutdown(how),
+            Stream::Shared(stream) => stream.shutdown(how),
+        }
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Stream::Own(stream) => stream.set_read_timeout(timeout),
+            Stream::Shared(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+
+    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Stream::Own(stream) => stream.set_write_timeout(timeout),
+            Stream::Shared(stream) => stream.set_write_timeout(timeout),
+        }
+    }
+}
+
 /// A listener for TCP connections.
 pub(crate) enum Listener {
     Own(blocking::TcpListener),

@@ -18,7 +18,7 @@ use peersock::settings::Setting;
 use crate::failure::Outcome;
 
 pub(crate) use apply::{apply, is_of_file, name_used, with_origin};
-pub(crate) use parse::has_secret;
+pub(crate) use parse::{has_secret, syntax_error};
 
 /// Content of the file.
 #[derive(Default)]

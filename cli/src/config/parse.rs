@@ -49,6 +49,14 @@ fn place(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
+/// Returns the line, the column and the words for a mistake in the syntax of TOML; `None` without one.
+pub(crate) fn syntax_error(text: &str) -> Option<(usize, usize, String)> {
+    let error = Document::parse(text).err()?;
+    let (line, column) = place(text, error.span().map_or(text.len(), |span| span.start));
+    // Some messages of the parser have several lines.
+    Some((line, column, error.message().replace('\n', ", ")))
+}
+
 fn parse_within(places: &Places<'_>, text: &str) -> Parsed<Config> {
     let place = |at: Option<Range<usize>>| {
         format!("{}:{}", places.file.display(), place(text, at.unwrap_or_default().start).0)

@@ -80,7 +80,7 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     let (state, own) = directory(&path)?;
     let _turn = stores::turn(&path)?;
     check_no_id(&local, None)?;
-    let mut name = StateDir::claim_name(&path, &local, None)?;
+    let mut name = super::kept::claim_name(&path, &local, None)?;
     let seed = read_identity_file(&path.join("identity.key"))?;
     let new = args.new.properties(&local);
     // The file is named by the ID, so the key comes first.

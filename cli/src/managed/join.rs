@@ -12,6 +12,8 @@ use peersock::{Invite, JoinError, Network, NetworkId, Standing};
 use zeroize::Zeroizing;
 
 use super::asking::{Answer, Asking, Reached, ask_or_open, older};
+use super::invited::INVITE_VARIABLE;
+use super::kept::{self, Kept};
 use super::known::{words_of_certificate, words_of_denial, words_of_ending};
 use super::{DirectoryArgs, duration, now};
 use crate::args::NodeArgs;
@@ -19,23 +21,28 @@ use crate::failure::{Failure, Outcome};
 use crate::output::print;
 use crate::stdio;
 
-/// Join a managed network, with an invite or by its ID
+/// Join a managed network, with an invite or by its ID, or remember a static one
 ///
 /// With an invite, the machine is a member at once. By the ID alone, a person has to approve it: both sides
 /// show a code. The network's key is remembered, and programs then use the network by its ID or name.
 ///
 /// An invite suggests the name that the network has at its controller. If another network has that name here,
 /// the name gets a number: team-2.
+///
+/// The TOML file of a static network (`peersock network new`, docs/use/NETWORKS.md) is copied to the state
+/// directory. `-n` then finds the network by its name: that of the file without .toml, or of --as. Join the
+/// file again after it has changed.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   peersock join 'peersock://e18a4c0277d19b3f/EX…'
   peersock join invite.txt
+  peersock join office.toml
   peersock join e18a4c0277d19b3f --root \"$(cat root.txt)\"
   PEERSOCK_INVITE=\"$(cat invite.txt)\" peersock join --wait 0")]
 pub(crate) struct JoinArgs {
-    /// Invite, file that contains one (- for stdin), or ID of the network (16 hexadecimal digits) [env:
-    /// PEERSOCK_INVITE]
+    /// Invite, file that contains one (- for stdin), ID of the network (16 hexadecimal digits), or TOML file
+    /// of a static network [env: PEERSOCK_INVITE]
     ///
     /// Arguments show in the list of processes; a file and a variable do not.
     network: Option<String>,
@@ -74,10 +81,14 @@ const TOLD_AFTER: Duration = Duration::from_secs(1);
 pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let text = match &args.network {
         Some(text) => text.clone(),
-        None => std::env::var("PEERSOCK_INVITE").ok().filter(|text| !text.is_empty()).ok_or_else(|| {
+        None => std::env::var(INVITE_VARIABLE).ok().filter(|text| !text.is_empty()).ok_or_else(|| {
             Failure::usage("no network is named", "give an invite, or the ID of a managed network")
         })?,
     };
+    let file = Path::new(&text);
+    if let Some(content) = kept::text_of(file) {
+        return keep_static(args, file, &content);
+    }
     let (id, invite) = described(&text)?;
     let path = super::lasting_path(&args.node)?;
     args.local.iter().try_for_each(|local| super::create::check_no_id(local, Some(id)))?;
@@ -87,7 +98,7 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let suggested = invite.as_ref().and_then(Invite::name).filter(|_| is_nameless).cloned();
     // Until the end, so that no other network gets it meanwhile.
     let claim = match (&args.local, &suggested) {
-        (Some(local), _) => Some((local.clone(), StateDir::claim_name(&path, local, Some(id))?)),
+        (Some(local), _) => Some((local.clone(), kept::claim_name(&path, local, Some(id))?)),
         (None, Some(suggested)) => claimed(&path, id, suggested)?,
         (None, None) => None,
     };
@@ -129,9 +140,52 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     told(&path, id, args, local.as_ref(), "joined")
 }
 
+/// Keeps a static network by a local name, and tells who this machine is there.
+fn keep_static(args: &JoinArgs, file: &Path, text: &str) -> Outcome {
+    let path = super::lasting_path(&args.node)?;
+    let kept = kept::keep(&path, file, text, args.local.as_ref())?;
+    if args.json {
+        return print(kept_to_json(&path, &kept)?);
+    }
+    let network = kept.read()?;
+    let own = own_member(&path, &network)?;
+    if own.is_none() {
+        stdio::note(
+            "this machine's key is not in the file: add it with `peersock network add`, and join the new file",
+        );
+    }
+    let name = own.map(|own| format!(" as {own}")).unwrap_or_default();
+    print(format_args!("joined {}{name}: static network {}", kept.name, network.id()))
+}
+
+/// Returns the name of this machine in a static network, or its address without one; `None` if the file does
+/// not list it.
+fn own_member(path: &Path, network: &Network) -> Outcome<Option<String>> {
+    let Some(own) = StateDir::peek_identity(path)? else { return Ok(None) };
+    let found = network.members().iter().find(|member| member.identity == own);
+    let address = || network.id().address_of(&own.node_id()).to_string();
+    Ok(found.map(|member| member.name.clone().unwrap_or_else(address)))
+}
+
+fn kept_to_json(path: &Path, kept: &Kept) -> Outcome<serde_json::Value> {
+    let network = kept.read()?;
+    Ok(serde_json::json!({
+        "network": network.id().to_string(),
+        "kind": "static",
+        "local_name": kept.name,
+        "member": own_member(path, &network)?,
+        "members": network.members().len(),
+        "file": kept.path,
+    }))
+}
+
 /// Claims the name that an invite suggests, or the next one with a number if another network has it here.
 /// Returns `None` if `-n` would take it for something else.
-fn claimed(path: &Path, id: NetworkId, suggested: &MemberName) -> Outcome<Option<(MemberName, NameClaim)>> {
+pub(super) fn claimed(
+    path: &Path,
+    id: NetworkId,
+    suggested: &MemberName,
+) -> Outcome<Option<(MemberName, NameClaim)>> {
     const LAST: u32 = 99;
     if super::parse_id(suggested.as_str()).is_ok() {
         return Ok(None);
@@ -142,7 +196,7 @@ fn claimed(path: &Path, id: NetworkId, suggested: &MemberName) -> Outcome<Option
         if crate::config::network(name.as_str())?.is_some() {
             continue;
         }
-        match StateDir::claim_name(path, &name, Some(id)) {
+        match kept::claim_name(path, &name, Some(id)) {
             Ok(claim) => return Ok(Some((name, claim))),
             Err(StateError::NameTaken { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -152,7 +206,7 @@ fn claimed(path: &Path, id: NetworkId, suggested: &MemberName) -> Outcome<Option
 }
 
 /// Returns the network that an invite, a file with an invite, or an ID names.
-fn described(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
+pub(super) fn described(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
     if Invite::is_claimed_by(text) {
         return read(text, "give the whole line that `peersock network invite` has printed");
     }
@@ -213,7 +267,7 @@ fn of_file(input: &Input<'_>) -> Outcome<(NetworkId, Option<Invite>)> {
         Some(text) if Invite::is_claimed_by(text) => read(text, hint),
         Some(text) if Network::parse_toml(text).is_ok() => Err(Failure::usage(
             format_args!("{input} describes a static network, in which no controller admits machines"),
-            "give the file to -n of a command, or name it below [networks] in config.toml",
+            "give the file to `peersock join` or to -n of a command, or name it below [networks] in config.toml",
         )),
         _ => Err(Failure::usage(format_args!("there is no invite in {input}"), hint)),
     }
@@ -416,6 +470,7 @@ fn to_json(path: &Path, record: &MembershipRecord) -> Outcome<serde_json::Value>
     let newest = record.revocations.iter().max_by_key(|(head, _)| head.time());
     Ok(serde_json::json!({
         "network": record.id.to_string(),
+        "kind": "managed",
         "local_name": record.name,
         "key": record.key.to_string(),
         "member": grant.map(|grant| grant.name.to_string()),
@@ -430,7 +485,7 @@ fn to_json(path: &Path, record: &MembershipRecord) -> Outcome<serde_json::Value>
     }))
 }
 
-/// Leave a managed network: this machine forgets its credentials
+/// Leave a network: this machine forgets its credentials, or its copy of a static network's file
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -451,6 +506,10 @@ pub(crate) struct LeaveArgs {
 
 pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
     let path = args.state.path()?;
+    if let Some(kept) = kept::find_kept(&path, &args.network) {
+        kept::remove(&kept)?;
+        return print(format_args!("left {}", args.network));
+    }
     let id = match super::parse_id(&args.network) {
         Ok(id) => id,
         Err(_) => super::named(&path, &args.network)?.ok_or_else(|| not_here(&args.network))?,
@@ -512,7 +571,7 @@ fn not_here(name: &str) -> Failure {
     )
 }
 
-/// List the managed networks of this machine
+/// List the managed networks of this machine, and static ones that have a name here
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -529,13 +588,15 @@ pub(crate) struct NetworksArgs {
 
 pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
     let path = args.state.path()?;
-    let records = StateDir::memberships(&path)?;
+    let (records, kept) = (StateDir::memberships(&path)?, kept::all_kept(&path));
     if args.json {
-        let all: Vec<_> = records.iter().map(|record| to_json(&path, record)).collect::<Outcome<_>>()?;
+        let managed = records.iter().map(|record| to_json(&path, record));
+        let all = managed.chain(kept.iter().map(|kept| kept_to_json(&path, kept)));
+        let all: Vec<_> = all.collect::<Outcome<_>>()?;
         return print(serde_json::Value::Array(all));
     }
-    if records.is_empty() {
-        stdio::note("this machine has joined no managed network");
+    if records.is_empty() && kept.is_empty() {
+        stdio::note("this machine has joined no network");
     }
     for record in records {
         let name = record.name.clone().unwrap_or_else(|| record.id.to_string());
@@ -566,6 +627,14 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
         if credentials.delegation().is_ending(time) {
             print(format_args!("  {}", words_of_ending(left(credentials.delegation().end()))))?;
         }
+    }
+    for Kept { name, .. } in kept.iter().filter(|kept| kept.read().is_err()) {
+        stdio::note(format_args!("the file of {name} cannot be read: `peersock join FILE` replaces it"));
+    }
+    for (kept, network) in kept.iter().filter_map(|kept| Some((kept, kept.read().ok()?))) {
+        let own = own_member(&path, &network)?.map(|own| format!("  {own}")).unwrap_or_default();
+        let members = crate::files::count(network.members().len() as u64, "member");
+        print(format_args!("{:<16} {}{own}  static, {members}", kept.name, network.id()))?;
     }
     Ok(())
 }

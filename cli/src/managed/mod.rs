@@ -7,7 +7,9 @@ mod create;
 mod duration;
 mod hook;
 mod install;
+mod invited;
 mod join;
+mod kept;
 mod known;
 mod limited_program;
 mod network_key;
@@ -24,7 +26,9 @@ pub(crate) use admin::{
     settings, uninvite, unreserve,
 };
 pub(crate) use create::{CreateArgs, create};
+pub(crate) use invited::{INVITE_VARIABLE, invited, join_invited};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
+pub(crate) use kept::kept;
 pub(crate) use known::{
     check_joined, explained, named, on_removal, removal, told, words_of_certificate, words_of_ending,
 };

@@ -96,7 +96,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
              after that, or restore it on a member",
         ));
     }
-    let _name = StateDir::claim_name(&path, &local, Some(id))?;
+    let _name = super::kept::claim_name(&path, &local, Some(id))?;
     let mut controller = match stores::is_controller_of(&path, id) {
         true => begun(&path, id, &own)?,
         false => {

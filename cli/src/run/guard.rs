@@ -21,6 +21,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::children::{children, describe};
 use super::serving_node::ServingNode;
 use crate::failure::Outcome;
+use crate::managed::INVITE_VARIABLE;
 use crate::secret::SECRET_VARIABLE;
 use crate::stdio;
 
@@ -58,6 +59,7 @@ impl Guard {
             .args(node.shared().map(|(process, _)| format!("--shared={process}")))
             .args(node.shared().into_iter().flat_map(|(_, socket)| [Path::new("--socket"), socket]))
             .env_remove(SECRET_VARIABLE)
+            .env_remove(INVITE_VARIABLE)
             .env(peersock_socket_server::ENVIRONMENT, node.environment());
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // Uses a separate process group, because Ctrl-C must not reach the guard.

@@ -142,7 +142,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let (path, reach) = program::check(Path::new(&args.program[0]))?;
     let is_notified = args.mode.is_notified(args, &path, reach)?;
     let preloads = args.mode.preloads(reach);
-    let networks = args.networks.resolve()?;
+    let networks = args.networks.resolve_for(&args.node, &args.node.state)?;
     let node = ServingNode::start(args, networks.clone())?;
     for network in &networks {
         // The program decides by itself what it does without a network.
@@ -156,6 +156,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     command.arg0(&args.program[0]).args(&args.program[1..]);
     broken_pipe::keep(&mut command);
     hide_secret(&mut command, &networks);
+    command.env_remove(managed::INVITE_VARIABLE);
     let Taken { filter, supervisor } =
         args.mode.prepare(args, (is_notified, preloads), &mut command, &node, &library)?;
     let requests = Requests::default();

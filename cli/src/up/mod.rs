@@ -307,7 +307,8 @@ struct Opened {
 fn described(args: &Args, own: &OwnState, user: &GoesOnAs) -> Outcome<Opened> {
     user.acting(|| {
         own.check_free()?;
-        let read = args.networks.resolve().and_then(|networks| opened(args, networks, &own.state, user));
+        let named = args.networks.resolve_for(&args.node, &own.state);
+        let read = named.and_then(|networks| opened(args, networks, &own.state, user));
         read.map_err(|failure| args.exit.explain(failure))
     })
 }

@@ -113,6 +113,9 @@ pub enum SendError {
         /// The receiver's text; control characters are replaced.
         reason: String,
     },
+    /// The receiver is occupied by another sender. Another attempt soon is worthwhile.
+    #[error("the receiver is occupied by another sender")]
+    Busy,
     /// A file differs from its manifest entry.
     #[error("{path} has changed while it was sent")]
     Changed {

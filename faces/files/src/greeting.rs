@@ -113,7 +113,7 @@ pub(crate) fn say_failure(writer: &mut impl Write, error: &SendError) -> bool {
     let reason = match error {
         // A frame is incomplete.
         SendError::Stalled => return false,
-        SendError::Wire(WireError::Stream(_)) | SendError::Receiver { .. } => return false,
+        SendError::Wire(WireError::Stream(_)) | SendError::Receiver { .. } | SendError::Busy => return false,
         error => printable(&error.to_string()),
     };
     let told = wire::write_message(writer, &FromSender::Failed { reason, again });

@@ -16,7 +16,8 @@
 //!
 //! There is no round trip per file. Both ends may give up at any time and say why. [`send()`] and [`receive`]
 //! do one receipt over any [`Stream`]; callers connect, and retry after interruptions. A sender that scans
-//! its files for each receiver does so after [`greet`], then calls [`Greeted::send`].
+//! its files for each receiver does so after [`greet`], then calls [`Greeted::send`]. A receiver that asks a
+//! person does so after [`offered`], then calls [`Offered::receive`].
 //!
 //! The receiver opens every path beneath its [`Folder`] step by step without following symbolic links. It
 //! writes to a partial file, which gets its final name once the hash of the whole file is right. All input
@@ -44,7 +45,7 @@ pub use folder::Folder;
 pub use greeting::{Greeted, greet, refuse};
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Permissions, Time};
 pub use path::{EntryPath, LinkTarget, PathError};
-pub use receiving::{Options, Receipt, receive};
+pub use receiving::{Offered, Options, Receipt, decline, offered, receive};
 pub use scan::{LeftOut, ScanError, Source};
 pub use sending::{Sent, send};
 pub use stream::{Observer, Stream};

@@ -1,4 +1,5 @@
-use std::io::{self, BufReader, BufWriter, Error, ErrorKind, Seek as _, SeekFrom, Write as _};
+use std::fmt;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Error, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::mem;
 use std::net::Shutdown;
 use std::time::Duration;
@@ -9,12 +10,15 @@ use crate::limits::{DATA_BYTES, ENTRIES, GREETING, MESSAGE_BYTES, PARTS, SILENT,
 use crate::manifest::{Entry, Kind, Manifest, ManifestError};
 use crate::plan::{Compare, Plan, Want};
 use crate::stream::{Observer, Stream, Within, drain};
-use crate::wire::{self, Frame, FromReceiver, FromSender, WireError};
+use crate::wire::{self, Frame, FromReceiver, FromSender, WireError, printable};
 
 /// Up to this number of entries, each file is synced separately. Beyond it, only files of at least
 /// [`LARGE_FILE_BYTES`] bytes are, and others are synced in groups of [`PARTS`] with the whole file system.
 const MAX_SYNCED_EACH: usize = 64;
 const LARGE_FILE_BYTES: u64 = 1 << 20;
+
+/// Duration of a look whether the sender still waits.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Options of a receiver.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,7 +42,8 @@ pub struct Receipt {
     pub left_out: u32,
 }
 
-/// Receives a sender's files into a folder. On return, all files are verified, written and confirmed.
+/// Receives a sender's files into a folder: [`offered`], then [`Offered::receive`]. On return, all files are
+/// verified, written and confirmed.
 ///
 /// # Errors
 /// [`ReceiveError`]. Received data is kept in partial files and resumed next time. The sender is told this
@@ -49,85 +54,171 @@ pub fn receive<S: Stream>(
     options: Options,
     observer: &dyn Observer,
 ) -> Result<Receipt, ReceiveError> {
-    let mut receiver = Receiver {
-        stream,
-        patience: SILENT,
-        reader: BufReader::with_capacity(DATA_BYTES, stream.try_clone()?),
-        writer: BufWriter::with_capacity(MESSAGE_BYTES, stream.try_clone()?),
-        folder,
-        options,
-        observer,
-        verified: Vec::new(),
-    };
-    let greeted = receiver.greet().map_err(|error| cut_off(error.into()));
-    let received = greeted.and_then(|()| receiver.run().map_err(|error| receiver.explain(error)));
-    match &received {
-        Ok(_) => {
-            let _ = stream.shutdown(Shutdown::Write);
-        }
-        Err(ReceiveError::Wire(WireError::Stream(_)) | ReceiveError::Sender { .. }) => return received,
-        Err(error) => {
-            let reason = error.for_sender();
-            let told = wire::write_message(&mut receiver.writer, &FromReceiver::Failed { reason });
-            if told.and_then(|()| receiver.writer.flush()).is_err() {
-                return received;
-            }
-            let _ = stream.shutdown(Shutdown::Write);
-        }
-    }
-    drain(stream, &mut receiver.reader);
-    received
+    offered(stream)?.receive(folder, options, observer)
 }
 
-struct Receiver<'a, S: Stream> {
+/// Greets a sender, and reads which files it offers. Nothing is written yet.
+///
+/// ```
+/// use std::os::unix::net::UnixStream;
+///
+/// use peersock_files::{Observer, SendError, Source, offered, send};
+///
+/// struct Silent;
+/// impl Observer for Silent {}
+///
+/// let from = tempfile::tempdir()?;
+/// std::fs::write(from.path().join("file"), "content")?;
+/// let source = Source::scan(&[from.path().join("file")])?;
+/// let (here, there) = UnixStream::pair()?;
+/// let sending = std::thread::spawn(move || send(&there, &source, &Silent));
+/// let offered = offered(&here)?;
+/// assert_eq!(offered.manifest().bytes(), 7);
+/// offered.decline("nobody wants it");
+/// assert!(matches!(sending.join().unwrap(), Err(SendError::Receiver { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As of [`receive`].
+pub fn offered<S: Stream>(stream: &S) -> Result<Offered<'_, S>, ReceiveError> {
+    let mut link = Link::new(stream)?;
+    let greeted = link.greet().map_err(|error| cut_off(error.into()));
+    match greeted.and_then(|()| link.begin().map_err(|error| link.explain(error))) {
+        Ok((manifest, left_out)) => Ok(Offered { link, manifest, left_out }),
+        Err(error) => Err(link.give_up(error)),
+    }
+}
+
+/// Files that a sender offers. It waits for the answer as long as [`wanted_within`](crate::limits) says, so
+/// a person can be asked.
+#[derive(Debug)]
+pub struct Offered<'a, S: Stream> {
+    link: Link<'a, S>,
+    manifest: Manifest,
+    left_out: u32,
+}
+
+impl<S: Stream> Offered<'_, S> {
+    /// Returns the offered entries.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Returns true once the sender does not wait for an answer any more. Takes a few milliseconds.
+    pub fn has_ended(&mut self) -> bool {
+        // A sender that waits has nothing to say but that it gives up.
+        let look = self.link.stream.set_read_timeout(Some(LOOK)).and_then(|()| self.link.reader.fill_buf());
+        !look.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    }
+
+    /// Receives the files as [`receive`] does.
+    ///
+    /// # Errors
+    /// As of [`receive`].
+    pub fn receive(
+        self,
+        folder: &Folder,
+        options: Options,
+        observer: &dyn Observer,
+    ) -> Result<Receipt, ReceiveError> {
+        let Offered { link, manifest, left_out } = self;
+        let mut receiver = Receiver { link, folder, options, observer, verified: Vec::new() };
+        let received = receiver.run(&manifest, left_out);
+        let Receiver { mut link, .. } = receiver;
+        match received.map_err(|error| link.explain(error)) {
+            Ok(receipt) => {
+                link.end();
+                Ok(receipt)
+            }
+            Err(error) => Err(link.give_up(error)),
+        }
+    }
+
+    /// Tells the sender why nothing is received, and waits until it has read that, for at most
+    /// [`FAREWELL`](crate::limits::FAREWELL).
+    pub fn decline(mut self, reason: &str) {
+        self.link.tell(&FromReceiver::Failed { reason: printable(reason) });
+    }
+
+    /// Tells the sender to come back later; see [`decline`](Self::decline).
+    pub fn put_off(mut self) {
+        self.link.tell(&FromReceiver::Busy);
+    }
+}
+
+/// Tells a sender that has not greeted yet why it is refused. Waits until it has read that and ended the
+/// stream, for at most [`FAREWELL`](crate::limits::FAREWELL).
+pub fn decline<S: Stream>(stream: &S, reason: &str) {
+    if let Ok(mut link) = Link::new(stream)
+        && wire::write_greeting(&mut link.writer).is_ok()
+    {
+        link.tell(&FromReceiver::Failed { reason: printable(reason) });
+    }
+}
+
+/// Connection with a sender.
+struct Link<'a, S: Stream> {
     stream: &'a S,
     /// Timeout of the sender's next message.
     patience: Duration,
     reader: BufReader<S>,
     writer: BufWriter<S>,
-    folder: &'a Folder,
-    options: Options,
-    observer: &'a dyn Observer,
-    /// Files that are received but not yet on disk; they get their names after the sync.
-    verified: Vec<(Entry, Part)>,
 }
 
-impl<S: Stream> Receiver<'_, S> {
+impl<S: Stream> fmt::Debug for Link<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+impl<'a, S: Stream> Link<'a, S> {
+    fn new(stream: &'a S) -> io::Result<Link<'a, S>> {
+        Ok(Link {
+            stream,
+            patience: SILENT,
+            reader: BufReader::with_capacity(DATA_BYTES, stream.try_clone()?),
+            writer: BufWriter::with_capacity(MESSAGE_BYTES, stream.try_clone()?),
+        })
+    }
+
+    /// Reads the manifest, after the greeting.
+    fn begin(&mut self) -> Result<(Manifest, u32), ReceiveError> {
+        // The sender may still be scanning its files.
+        self.wait_for(SILENT)?;
+        self.stream.set_write_timeout(Some(SILENT))?;
+        self.manifest()
+    }
+
     fn greet(&mut self) -> Result<(), WireError> {
         wire::write_greeting(&mut self.writer)?;
         self.writer.flush()?;
         wire::read_greeting(&mut Within::new(self.stream, &mut self.reader, GREETING))
     }
 
-    fn run(&mut self) -> Result<Receipt, ReceiveError> {
-        // The sender may still be scanning its files.
-        self.wait_for(SILENT)?;
-        self.stream.set_write_timeout(Some(SILENT))?;
-        let (manifest, left_out) = self.manifest()?;
-        self.observer.announced(&manifest, left_out);
-        if self.options.list_only {
-            self.say(&FromReceiver::Listed)?;
-            self.writer.flush()?;
-            return Ok(Receipt { left_out, ..Receipt::default() });
-        }
-        let plan = self.plan(&manifest)?;
-        let (bytes, there) = (plan.bytes(&manifest), plan.there);
-        let files = plan.wants.len() as u32;
-        self.observer.begins(bytes, files);
-        for want in &plan.wants {
-            let Want { index, offset, .. } = *want;
-            self.say(&FromReceiver::Want { index, offset })?;
-        }
-        self.say(&FromReceiver::Wanted)?;
-        self.writer.flush()?;
-        self.take(plan, &manifest)?;
-        self.say(&FromReceiver::Received)?;
-        self.writer.flush()?;
-        Ok(Receipt { files, bytes, there, left_out })
-    }
-
     fn say(&mut self, message: &FromReceiver) -> Result<(), ReceiveError> {
         Ok(wire::write_message(&mut self.writer, message)?)
+    }
+
+    /// Sends a last message, and ends the stream in order. Nothing can be done if that fails.
+    fn tell(&mut self, message: &FromReceiver) {
+        let told = wire::write_message(&mut self.writer, message);
+        if told.and_then(|()| self.writer.flush()).is_ok() {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        drain(self.stream, &mut self.reader);
+    }
+
+    /// Tells the sender why this end gives up, unless the sender has ended first. Returns the error.
+    fn give_up(&mut self, error: ReceiveError) -> ReceiveError {
+        if !matches!(error, ReceiveError::Wire(WireError::Stream(_)) | ReceiveError::Sender { .. }) {
+            self.tell(&FromReceiver::Failed { reason: error.for_sender() });
+        }
+        error
     }
 
     /// Sets the timeout of the sender's messages from now on.
@@ -169,6 +260,40 @@ impl<S: Stream> Receiver<'_, S> {
         }
         Ok((manifest, left_out))
     }
+}
+
+struct Receiver<'a, S: Stream> {
+    link: Link<'a, S>,
+    folder: &'a Folder,
+    options: Options,
+    observer: &'a dyn Observer,
+    /// Files that are received but not yet on disk; they get their names after the sync.
+    verified: Vec<(Entry, Part)>,
+}
+
+impl<S: Stream> Receiver<'_, S> {
+    fn run(&mut self, manifest: &Manifest, left_out: u32) -> Result<Receipt, ReceiveError> {
+        self.observer.announced(manifest, left_out);
+        if self.options.list_only {
+            self.link.say(&FromReceiver::Listed)?;
+            self.link.writer.flush()?;
+            return Ok(Receipt { left_out, ..Receipt::default() });
+        }
+        let plan = self.plan(manifest)?;
+        let (bytes, there) = (plan.bytes(manifest), plan.there);
+        let files = plan.wants.len() as u32;
+        self.observer.begins(bytes, files);
+        for want in &plan.wants {
+            let Want { index, offset, .. } = *want;
+            self.link.say(&FromReceiver::Want { index, offset })?;
+        }
+        self.link.say(&FromReceiver::Wanted)?;
+        self.link.writer.flush()?;
+        self.take(plan, manifest)?;
+        self.link.say(&FromReceiver::Received)?;
+        self.link.writer.flush()?;
+        Ok(Receipt { files, bytes, there, left_out })
+    }
 
     /// Determines the files to receive. The sender learns which files are compared, but no hash of them,
     /// because a hash reveals a file with guessable content.
@@ -176,23 +301,23 @@ impl<S: Stream> Receiver<'_, S> {
         let Options { overwrite, .. } = self.options;
         let mut plan = Plan::look(self.folder, manifest, overwrite)?;
         for &Compare { index, length, .. } in &plan.compares {
-            self.say(&FromReceiver::Compare { index, length })?;
+            self.link.say(&FromReceiver::Compare { index, length })?;
         }
-        self.say(&FromReceiver::Compared)?;
+        self.link.say(&FromReceiver::Compared)?;
         if !plan.compares.is_empty() {
-            self.writer.flush()?;
+            self.link.writer.flush()?;
             for compare in mem::take(&mut plan.compares) {
                 // The sender hashes its files in parallel.
                 let own = compare.hash(self.folder, manifest, self.observer)?;
-                self.wait_for(silent_within(compare.length))?;
-                match self.hear()? {
+                self.link.wait_for(silent_within(compare.length))?;
+                match self.link.hear()? {
                     FromSender::Hash(theirs) => plan.compared(manifest, compare, own, theirs, overwrite),
                     _ => return Err(unexpected("a message came in place of a comparison")),
                 }
             }
             plan.wants.sort_by_key(|want| want.index);
         }
-        self.wait_for(SILENT)?;
+        self.link.wait_for(SILENT)?;
         plan.check(self.folder, manifest)?;
         Ok(plan)
     }
@@ -219,7 +344,7 @@ impl<S: Stream> Receiver<'_, S> {
         // Names verified files even if the connection broke, so that they need not be sent again.
         let named = self.name_verified();
         taken.and(named)?;
-        match self.hear()? {
+        match self.link.hear()? {
             FromSender::Complete => {}
             _ => return Err(unexpected("a message came in place of the end")),
         }
@@ -254,8 +379,8 @@ impl<S: Stream> Receiver<'_, S> {
             return Err(unexpected("an entry is no file"));
         };
         // The sender reads again the bytes that are already here.
-        self.wait_for(silent_within(want.offset))?;
-        let FromSender::Begin { index, offset } = self.hear()? else {
+        self.link.wait_for(silent_within(want.offset))?;
+        let FromSender::Begin { index, offset } = self.link.hear()? else {
             return Err(unexpected("a message came in place of a file"));
         };
         if (index, offset) != (want.index, want.offset) {
@@ -272,10 +397,10 @@ impl<S: Stream> Receiver<'_, S> {
             }
             None => (self.folder.make_part(&entry.path).map_err(local)?, blake3::Hasher::new()),
         };
-        self.wait_for(SILENT)?;
+        self.link.wait_for(SILENT)?;
         let mut left = size - offset;
         let hash = loop {
-            match wire::read_frame(&mut self.reader, buffer)? {
+            match wire::read_frame(&mut self.link.reader, buffer)? {
                 Frame::Content(count) => {
                     let Some(rest) = left.checked_sub(count as u64) else {
                         part.remove().map_err(local)?;

@@ -199,6 +199,7 @@ fn file<'a>(source: &'a Source, index: u32, next: &mut u32) -> Result<(&'a Entry
 fn unexpected(message: FromReceiver) -> SendError {
     match message {
         FromReceiver::Failed { reason } => SendError::Receiver { reason: printable(&reason) },
+        FromReceiver::Busy => SendError::Busy,
         _ => WireError::Unexpected("a message came at the wrong time").into(),
     }
 }

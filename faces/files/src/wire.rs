@@ -97,6 +97,9 @@ pub enum FromReceiver {
         /// Reason, for people. Contains no names of existing files.
         reason: String,
     },
+    /// The receiver is occupied by another sender. Another attempt soon is worthwhile. Only a receiver that
+    /// waits for members of its network says this, so it needs no other version.
+    Busy,
 }
 
 macro_rules! messages {

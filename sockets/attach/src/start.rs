@@ -35,7 +35,7 @@ const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// Variables that a node does not inherit: the first program's libraries and secret, the node of an outer
 /// program, and settings, which the first message has.
-const FOREIGN: [&str; 13] = [
+const FOREIGN: [&str; 14] = [
     "LD_PRELOAD",
     "PEERSOCK_NODE",
     "PEERSOCK_RULES",
@@ -43,6 +43,7 @@ const FOREIGN: [&str; 13] = [
     "PEERSOCK_TICKET",
     "PEERSOCK_CODE",
     "PEERSOCK_SEND_CODE",
+    "PEERSOCK_INVITE",
     "PEERSOCK_INTERFACE",
     ROOTS_VARIABLE,
     DHT_VARIABLE,

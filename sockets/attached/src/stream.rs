@@ -12,6 +12,7 @@ use peersock::PeerIdentity;
 use peersock_fd::option_table::{PEERSOCK_PEER, SOL_PEERSOCK};
 use peersock_fd::{Broken, Errno, Family, Held, Kind, RecvFlags, Reply, Request, SendFlags, Socket, enlarge};
 use rustix::event::PollFlags;
+use rustix::net::sockopt::{self, Timeout};
 
 use crate::member::Member;
 use crate::sys;
@@ -331,6 +332,22 @@ impl TcpStream {
     pub fn set_user_timeout(&self, timeout: Duration) -> io::Result<()> {
         let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
         self.set_number(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
+    }
+
+    /// Sets the timeout of reads, which then fail with `WouldBlock`; `None` is for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a timeout of zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        Ok(sockopt::set_socket_timeout(self.as_fd(), Timeout::Recv, timeout)?)
+    }
+
+    /// Sets the timeout of writes without progress; see [`set_read_timeout`](Self::set_read_timeout).
+    ///
+    /// # Errors
+    /// As of `set_read_timeout`.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        Ok(sockopt::set_socket_timeout(self.as_fd(), Timeout::Send, timeout)?)
     }
 
     fn set_number(&self, level: i32, name: i32, value: i32) -> io::Result<()> {

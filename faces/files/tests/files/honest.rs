@@ -1,14 +1,18 @@
 //! Receipts between honest ends, and conflicts.
 
 use std::fs::{self, FileTimes};
+use std::net::Shutdown;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use peersock_files::{Options, Receipt, ReceiveError, ScanError, SendError, Sent, Source, receive, send};
+use peersock_files::{
+    Offered, Options, Receipt, ReceiveError, ScanError, SendError, Sent, Source, greet, offered, receive,
+    send,
+};
 
-use crate::common::{Scene, Silent, content};
+use crate::common::{Scene, Silent, content, tree};
 
 #[test]
 fn a_folder_arrives_as_it_is() {
@@ -217,5 +221,44 @@ fn several_receivers_get_everything_at_once() {
                 assert_eq!(fs::read(to.join("file")).unwrap(), content(2_000_000, 3));
             });
         }
+    });
+}
+
+#[test]
+fn a_receiver_may_look_first_and_put_the_sender_off_or_decline() {
+    let scene = Scene::new();
+    scene.write("file", b"content");
+    let source = scene.source(&["file"]);
+    let ask = |answer: &(dyn Fn(Offered<'_, UnixStream>) + Sync)| {
+        let (here, there) = UnixStream::pair().unwrap();
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| {
+                let sent = send(&there, &source, &Silent);
+                there.shutdown(Shutdown::Both).unwrap();
+                sent
+            });
+            let mut offered = offered(&here).unwrap();
+            assert_eq!(offered.manifest(), source.manifest());
+            assert!(!offered.has_ended(), "the sender waits");
+            answer(offered);
+            sending.join().unwrap()
+        })
+    };
+    assert!(matches!(ask(&|offered| offered.put_off()), Err(SendError::Busy)));
+    let declined = ask(&|offered| offered.decline("not\nnow")).unwrap_err();
+    assert_eq!(declined.to_string(), "the receiver has given up: not\u{fffd}now");
+    assert!(tree(&scene.to("")).is_empty());
+    let received = ask(&|offered| {
+        offered.receive(&scene.folder(), Options::default(), &Silent).unwrap();
+    });
+    assert_eq!(received.unwrap(), Sent::Received { bytes: 7, files: 1 });
+    // A sender that has gone away is noticed without reading more.
+    let (here, there) = UnixStream::pair().unwrap();
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| greet(&there).unwrap().send(&source, &Silent));
+        let mut offered = offered(&here).unwrap();
+        there.shutdown(Shutdown::Both).unwrap();
+        assert!(offered.has_ended());
+        assert!(sending.join().unwrap().is_err());
     });
 }
