@@ -367,7 +367,7 @@ impl Round<'_> {
                 ON CONFLICT (node) DO UPDATE SET state = 0, name = ?3, role = ?4, is_ephemeral = ?5, tags = ?6,
                 claims = ?7, outlive = ?8, floor = max(floor, ?9), serial = max(serial, ?10), ends = max(ends, ?11),
                 description = ?13, admitted_by = ?14, joined = ?15, removed = 0,
-                seen = iif(copied > 0, 0, seen), copied = 0, changed = ?16",
+                seen = iif(copied > 0, 0, seen), starts = iif(copied > 0, 0, starts), copied = 0, changed = ?16",
             rusqlite::params![
                 node.as_bytes(),
                 admission.identity.to_bytes(),

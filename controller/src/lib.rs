@@ -30,8 +30,9 @@
 //!
 //! One process serves. It calls [`Controller::start`] first. It passes heads of members to
 //! [`Controller::note_head`], signs of life to [`Controller::note_heard`] and signs of copies to
-//! [`Controller::note_both`], and gives [`Controller::head`] to members. It calls [`Controller::flush`] every 30 s and [`Controller::delegate`] every hour. Commands in
-//! other processes open the same store, change something, and end.
+//! [`Controller::note_both`], and gives [`Controller::head`] to members. It calls [`Controller::flush`] every
+//! 30 s and [`Controller::delegate`] every hour. Commands in other processes open the same store, change
+//! something, and end.
 //!
 //! With an approval program ([`Controller::set_approval_program`]), it calls [`Controller::take_inquiries`]
 //! often, runs the program for each, and reports the result to [`Controller::decide`]. Meanwhile the

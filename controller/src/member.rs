@@ -16,8 +16,9 @@ use crate::store::StoreError;
 pub enum Standing {
     /// The node is a member.
     Member,
-    /// Other members have heard of a revocation that this store does not know: it is an old copy. The node
-    /// gets no certificate until a person approves it again.
+    /// The node gets no certificate until a person approves it again. Other members have heard of a
+    /// revocation that this store does not know, because it is an old copy, or two runs of the node were
+    /// there at the same time ([`Member::copied`]).
     Held,
     /// The node has been removed.
     Removed,

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::heard;
 use crate::member::{self, COLUMNS, Member, SecondRun, Standing};
 use crate::program::{Program, View};
-use crate::runs::RunVerdict;
+use crate::runs::{RunVerdict, Runs};
 use crate::settings::{OnClone, Settings};
 use crate::store::{Store, StoreError};
 
@@ -241,7 +241,9 @@ impl Memory {
                 self.unwritten_holds.remove(&node);
             } else if self.unwritten_holds.contains(&node) {
                 (member.standing, member.copied) = (Standing::Held, before.copied);
-            } else if !is_admitted_again {
+            } else if is_admitted_again {
+                member.runs = Some(Box::new(Runs::after_hold()));
+            } else {
                 member.runs = before.runs;
             }
         }

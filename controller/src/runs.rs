@@ -18,8 +18,8 @@ use crate::member::Member;
 /// Time since the last sign of one run in which another run of the same identity gets nothing.
 pub const CLONE_WINDOW: Duration = Duration::from_secs(180);
 
-/// Time after an admission in which sessions may still show what was before it: a person may have ended a copy
-/// just then.
+/// Time after the end of a hold in which sessions may still show what was before it: a person may have ended
+/// a copy just then.
 const ADMITTED_FOR: Duration = Duration::from_secs(30);
 
 /// What this process has heard of other runs of a member than the one that is kept.
@@ -33,6 +33,8 @@ pub(crate) struct Runs {
     before: Option<Replaced>,
     /// Last time at which both were shown to run; 0 if never.
     both: UnixTime,
+    /// True if the member was held until its admission.
+    was_held: bool,
 }
 
 /// Run that a later one has replaced.
@@ -55,6 +57,11 @@ pub(crate) enum RunVerdict {
 }
 
 impl Runs {
+    /// Returns what is known of a member that was held, and is admitted again: nothing.
+    pub(crate) fn after_hold() -> Self {
+        Self { was_held: true, ..Self::default() }
+    }
+
     fn shows_both(&self, now: UnixTime) -> bool {
         is_recent(now, self.both)
     }
@@ -116,18 +123,18 @@ impl Member {
         true
     }
 
-    /// Notes that sessions have shown two runs at the same time, one at each address. If one has just replaced
-    /// the other as its restart, it was none, and the earlier one is kept. Returns the address of the kept
-    /// run, and the other one; `None` just after the member's admission.
+    /// Notes that sessions have shown two runs at the same time, one at each address. If one has just
+    /// replaced the other as its restart, it was none, and the earlier one is kept. Returns the address of
+    /// the kept run, and the other one; `None` just after the end of a hold.
     pub(crate) fn note_both(
         &mut self,
         now: UnixTime,
         places: [IpAddr; 2],
     ) -> Option<(Option<IpAddr>, IpAddr)> {
-        if self.joined <= now && now.since(self.joined) < ADMITTED_FOR {
+        let runs = self.runs.get_or_insert_default();
+        if runs.was_held && self.joined <= now && now.since(self.joined) < ADMITTED_FOR {
             return None;
         }
-        let runs = self.runs.get_or_insert_default();
         runs.both = now;
         if let Some(before) = runs.before.take()
             && is_recent(now, before.at)
@@ -140,7 +147,8 @@ impl Member {
     }
 }
 
-/// Returns true if a time is less than [`CLONE_WINDOW`] away from now. A clock that was set back says nothing.
+/// Returns true if a time is less than [`CLONE_WINDOW`] away from now. A clock that was set back says
+/// nothing.
 fn is_recent(now: UnixTime, at: UnixTime) -> bool {
     at != UnixTime::default() && now.since(at) < CLONE_WINDOW && at.since(now) < CLONE_WINDOW
 }

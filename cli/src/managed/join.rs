@@ -336,7 +336,7 @@ fn wait(asking: &mut Asking<'_>, begun: Instant, within: Duration, mut is_new: b
                     }
                     Denial::Cloned => {
                         "run `peersock id --rekey` if this machine's state directory is a copy, and join by another \
-                         invite; after a restart from a backup, wait 3 minutes"
+                         invite; on a machine that was set back to a backup, wait 3 minutes"
                     }
                     _ => "ask who runs the network for an invite, or for approval",
                 };

@@ -88,8 +88,8 @@ impl Report<'_> {
             write!(f, "\n  {}", paint(ERROR, line))?;
         }
         if network.standing.as_deref() == Some("copied") {
-            let line = "another machine runs with this machine's identity, so this one gets no certificates: on a copy, \
-                        run `peersock id --rekey`, and join by another invite";
+            let line = "no certificates for now: another machine runs, or has just run, with this machine's identity; on \
+                        a copy, run `peersock id --rekey`, and join by another invite";
             write!(f, "\n  {}", paint(ERROR, line))?;
         }
         if network.key_contested {

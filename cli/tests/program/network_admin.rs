@@ -629,6 +629,7 @@ fn copies_of_a_member_are_both_refused_until_one_is_approved() {
     }
     let node = node_of(&machines, "beta");
     machines.admin(&["approve", &node]).success();
+    serving.wait_for_stderr("has joined, by user");
     assert!(machines.ok("beta", &["join", &id]).contains("team as beta"));
     assert_eq!(standing(), ("member".into(), false));
 }

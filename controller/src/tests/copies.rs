@@ -1,4 +1,5 @@
-//! Copied state directories: which runs are taken for copies, which of two is kept, and members that are held.
+//! Copied state directories: the runs that are taken for copies, the one of two that is kept, and members
+//! that are held.
 
 use super::*;
 use crate::{Approval, CLONE_WINDOW, OnClone, Standing};
@@ -200,7 +201,8 @@ fn both_are_refused_until_a_person_decides_also_after_a_restart_of_the_controlle
     both_are_refused(&mut lab);
     lab.controller.set_settings(lab.now, "alice", &settings).expect("valid");
 
-    // The copy is switched off, and a person approves the other one. Sessions show both for some seconds more.
+    // The copy is switched off, and a person approves the other one. Sessions show both for some seconds
+    // more.
     let approval = Approval::default();
     let subject = id(1).to_string();
     lab.controller.approve(lab.now, &mut lab.rng, "alice", &subject, &approval).expect("held");
