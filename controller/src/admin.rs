@@ -708,12 +708,13 @@ impl Controller {
         }
         self.write(|write, hints| {
             write.run(
-                "UPDATE network SET outlive = ?, pool4 = ?, pool6 = ?, ephemeral_ipv4 = ?",
+                "UPDATE network SET outlive = ?, pool4 = ?, pool6 = ?, ephemeral_ipv4 = ?, on_clone = ?",
                 (
                     span(settings.outlive),
                     settings.ipv4.map(|pool| pool.to_string()),
                     settings.ipv6.map(|pool| pool.to_string()),
                     settings.ephemeral_ipv4,
+                    settings.on_clone as u8,
                 ),
             )?;
             *hints = Hints::default();

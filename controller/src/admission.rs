@@ -204,11 +204,11 @@ impl Round<'_> {
 
     fn decide_request(&mut self, asked: &Asked, request: &CertifyRequest) -> Result<Outcome, Fail> {
         let node = asked.peer.node_id();
-        let sql = "SELECT state, removed FROM members WHERE node = ? AND state <> ?";
+        let sql = "SELECT state, removed, copied FROM members WHERE node = ? AND state <> ?";
         let row = self.write.one(sql, (node.as_bytes(), FORGOTTEN), |row| {
-            Ok((row.get::<_, u8>(0)?, row.get::<_, i64>(1)?))
+            Ok((row.get::<_, u8>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         })?;
-        if let Some((0, _)) = row {
+        if let Some((0, ..)) = row {
             if let Some(token) = &request.token
                 && is_for_new_key(self.write.db(), token, &node)?
             {
@@ -221,12 +221,14 @@ impl Round<'_> {
         let sql = "SELECT at FROM refused WHERE node = ?";
         let refused = self.write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?;
         // A store that was restored lacks the time of a removal, or the whole member.
-        let removed = row.map(|(_, removed)| removed).max(self.known.removed_elsewhere(&node));
+        let removed = row.map(|(_, removed, _)| removed).max(self.known.removed_elsewhere(&node));
         let removed = removed.map(|at| (at, Denial::Removed));
+        let copied = row.map(|(_, _, copied)| (copied, Denial::Cloned)).filter(|(copied, _)| *copied > 0);
         let refused = refused.map(|at| (at, Denial::Declined));
-        let decided = removed.into_iter().chain(refused).max_by_key(|(at, _)| *at);
+        let decided = removed.into_iter().chain(refused).chain(copied).max_by_key(|(at, _)| *at);
         match &request.token {
             Some(token) => self.use_token(asked, request, token, decided),
+            None if copied.is_some() => Err(Fail::Denied(Denial::Cloned)),
             None if row.is_some() => Err(Fail::Denied(Denial::Removed)),
             None if refused.is_some() => Err(Fail::Denied(Denial::Declined)),
             None => self.wait(asked, request),
@@ -364,7 +366,8 @@ impl Round<'_> {
                 VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, 0, ?12, ?13, ?14, ?15, 0, ?16)
                 ON CONFLICT (node) DO UPDATE SET state = 0, name = ?3, role = ?4, is_ephemeral = ?5, tags = ?6,
                 claims = ?7, outlive = ?8, floor = max(floor, ?9), serial = max(serial, ?10), ends = max(ends, ?11),
-                description = ?13, admitted_by = ?14, joined = ?15, removed = 0, changed = ?16",
+                description = ?13, admitted_by = ?14, joined = ?15, removed = 0,
+                seen = iif(copied > 0, 0, seen), starts = iif(copied > 0, 0, starts), copied = 0, changed = ?16",
             rusqlite::params![
                 node.as_bytes(),
                 admission.identity.to_bytes(),
@@ -527,7 +530,7 @@ pub(crate) fn remove(
     let node = member.grant.node;
     revoke(write, now, member, lifetime)?;
     write.run(
-        "UPDATE members SET state = 2, removed = ?2, changed = ?3 WHERE node = ?1",
+        "UPDATE members SET state = 2, removed = ?2, copied = 0, changed = ?3 WHERE node = ?1",
         (node.as_bytes(), millis(now), write.change),
     )?;
     // A member that no revocation reaches may use the address until its certificate ends.

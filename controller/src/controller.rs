@@ -193,9 +193,9 @@ impl Controller {
             let created = write.try_run(
                 "INSERT INTO network (one, change, refused_change, purged, name, id, key, sealed, delegation, epoch,
                     has_issued,
-                    unsettled_until, pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, created,
-                    successions, links)
-                    VALUES (1, 1, 1, 0, ?, ?, ?, ?, ?, 1, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    unsettled_until, pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, on_clone,
+                    created, successions, links)
+                    VALUES (1, 1, 1, 0, ?, ?, ?, ?, ?, 1, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     &new.name,
                     id.as_u64().cast_signed(),
@@ -208,6 +208,7 @@ impl Controller {
                     settings.ipv4.map(|pool| pool.to_string()),
                     settings.ipv6.map(|pool| pool.to_string()),
                     settings.ephemeral_ipv4,
+                    settings.on_clone as u8,
                     millis(now),
                     to_bytes(keys_of_network.successions()),
                     keys_of_network.successions().len(),
@@ -573,11 +574,18 @@ impl Controller {
     pub fn note_heard(&mut self, now: UnixTime, node: &NodeId, source: IpAddr) {
         let mut memory = self.memory();
         let Some(member) = memory.members.get_mut(node) else { return };
-        // A second run of the identity does not keep the first one's place.
-        if member.source.is_none_or(|kept| kept == source) {
-            (member.seen, member.source) = (member.seen.max(now), Some(source));
+        if member.note_sign(now, source) {
             memory.dirty.insert(*node);
         }
+    }
+
+    /// Notes that sessions have shown two runs of a member at the same time: of two nodes with its keys, each
+    /// has come back after the other one. `places` are their addresses, which may be the same.
+    ///
+    /// Only who has the member's keys can bring that about. With [`OnClone::RefuseBoth`](crate::OnClone), the
+    /// member is held from now on, and the next [`Self::flush`] writes that.
+    pub fn note_both(&mut self, now: UnixTime, node: &NodeId, places: [IpAddr; 2]) {
+        self.memory().note_both(now, node, places);
     }
 
     /// Writes what renewals have changed, and forgets what has ended if this process serves. Call this every
@@ -593,7 +601,7 @@ impl Controller {
 
     fn flush_all(&mut self, now: UnixTime) -> Result<(), StoreError> {
         self.notice()?;
-        let (dirty, waiting, second_runs) = {
+        let (dirty, waiting, second_runs, holds) = {
             let memory = self.memory();
             let dirty: Vec<(NodeId, Member)> = memory
                 .dirty
@@ -602,7 +610,9 @@ impl Controller {
                 .collect();
             let waiting: Vec<_> =
                 memory.pending.iter().map(|(node, waiting)| (*node, waiting.last)).collect();
-            (dirty, waiting, memory.unlogged_runs.clone())
+            let copied = |node: &NodeId| Some((*node, memory.members.get(node)?.copied));
+            let holds: Vec<_> = memory.unwritten_holds.iter().filter_map(copied).collect();
+            (dirty, waiting, memory.unlogged_runs.clone(), holds)
         };
         let has_leapt = now < self.flushed || now.since(self.flushed) >= FORGET_INTERVAL;
         if has_leapt {
@@ -622,6 +632,12 @@ impl Controller {
             write_notes(write, &dirty)?;
             for (node, run) in &second_runs {
                 log::write_second_run(write, node, run)?;
+            }
+            for (node, copied) in &holds {
+                write.run(
+                    "UPDATE members SET state = 1, copied = ?2, changed = ?3 WHERE node = ?1 AND state = 0",
+                    (node.as_bytes(), millis(*copied), write.change),
+                )?;
             }
             for (node, last) in &waiting {
                 write.run(

@@ -29,9 +29,10 @@
 //! # Duties of the caller
 //!
 //! One process serves. It calls [`Controller::start`] first. It passes heads of members to
-//! [`Controller::note_head`] and signs of life to [`Controller::note_heard`], and gives [`Controller::head`]
-//! to members. It calls [`Controller::flush`] every 30 s and [`Controller::delegate`] every hour. Commands in
-//! other processes open the same store, change something, and end.
+//! [`Controller::note_head`], signs of life to [`Controller::note_heard`] and signs of copies to
+//! [`Controller::note_both`], and gives [`Controller::head`] to members. It calls [`Controller::flush`] every
+//! 30 s and [`Controller::delegate`] every hour. Commands in other processes open the same store, change
+//! something, and end.
 //!
 //! With an approval program ([`Controller::set_approval_program`]), it calls [`Controller::take_inquiries`]
 //! often, runs the program for each, and reports the result to [`Controller::decide`]. Meanwhile the
@@ -77,6 +78,7 @@ mod member;
 mod memory;
 mod pending;
 mod program;
+mod runs;
 mod settings;
 mod status;
 mod store;
@@ -91,8 +93,9 @@ pub use delegation::{DELEGATION_LIFETIME, OFFLINE_DELEGATION_LIFETIME};
 pub use keys::{ParseWordsError, RecoveryWords};
 pub use log::LogLine;
 pub use member::{Member, SecondRun, Standing};
-pub use memory::{CLONE_WINDOW, EPHEMERAL_LIFETIME, MARGIN, RETRY_AFTER, Waiting};
+pub use memory::{EPHEMERAL_LIFETIME, MARGIN, RETRY_AFTER, Waiting};
 pub use program::{Additions, Decision, Inquiry, MAX_RUNNING, ShownInvite};
-pub use settings::{OUTLIVE, Settings};
+pub use runs::CLONE_WINDOW;
+pub use settings::{OUTLIVE, OnClone, Settings};
 pub use status::{PoolUse, Status};
 pub use store::{Store, StoreError};

@@ -7,6 +7,7 @@ use peersock_overlay::membership::{Grant, MemberName, Role, Serial, Tag, UnixTim
 use peersock_overlay::{NodeId, PublicIdentity};
 use rusqlite::Row;
 
+use crate::runs::Runs;
 use crate::store::StoreError;
 
 /// State of a node that the network knows.
@@ -15,8 +16,9 @@ use crate::store::StoreError;
 pub enum Standing {
     /// The node is a member.
     Member,
-    /// Other members have heard of a revocation that this store does not know: it is an old copy. The node
-    /// gets no certificate until a person approves it again.
+    /// The node gets no certificate until a person approves it again. Other members have heard of a
+    /// revocation that this store does not know, because it is an old copy, or two runs of the node were
+    /// there at the same time ([`Member::copied`]).
     Held,
     /// The node has been removed.
     Removed,
@@ -27,9 +29,9 @@ pub enum Standing {
 pub struct SecondRun {
     /// Address of the run that gets certificates.
     pub kept: Option<IpAddr>,
-    /// Address of the run that was refused.
+    /// Address of the other run.
     pub refused: IpAddr,
-    /// Time of the last refusal.
+    /// Time at which both were last shown to run.
     pub at: UnixTime,
 }
 
@@ -71,16 +73,20 @@ pub struct Member {
     pub removed: UnixTime,
     /// A second run of the identity, if there was one since the controller's start.
     pub second_run: Option<Box<SecondRun>>,
+    /// Time since which the member is held because two runs of it were there at the same time; 0 if it is not
+    /// held for that.
+    pub copied: UnixTime,
     /// Lowest serial that counts.
     pub(crate) floor: Serial,
     pub(crate) run: u64,
     pub(crate) starts: u64,
+    pub(crate) runs: Option<Box<Runs>>,
 }
 
 /// Columns that [`Member::read`] reads, with the addresses of the member.
 pub(crate) const COLUMNS: &str = "m.node, m.identity, m.state, m.name, m.role, m.is_ephemeral, m.tags, m.claims,
     m.outlive, m.floor, m.serial, m.ends, m.seen, m.run, m.starts, m.source, m.description, m.admitted_by, m.joined,
-    m.removed,
+    m.removed, m.copied,
     (SELECT address FROM addresses WHERE node = m.node AND family = 4 AND until IS NULL),
     (SELECT address FROM addresses WHERE node = m.node AND family = 6 AND until IS NULL)";
 
@@ -107,12 +113,12 @@ impl Member {
             name: read_name(&row.get::<_, String>(3)?)?,
             role: read_role(row.get(4)?)?,
             is_ephemeral: row.get(5)?,
-            ipv4: match address(20)? {
+            ipv4: match address(21)? {
                 None => None,
                 Some(IpAddr::V4(v4)) => Some(v4),
                 Some(IpAddr::V6(_)) => return Err(StoreError::value("member's address")),
             },
-            ipv6: match address(21)? {
+            ipv6: match address(22)? {
                 None => None,
                 Some(IpAddr::V6(v6)) => Some(v6),
                 Some(IpAddr::V4(_)) => return Err(StoreError::value("member's address")),
@@ -139,7 +145,9 @@ impl Member {
             admitted_by: row.get(17)?,
             joined: UnixTime::from_millis(row.get(18)?),
             removed: UnixTime::from_millis(row.get(19)?),
+            copied: UnixTime::from_millis(row.get(20)?),
             second_run: None,
+            runs: None,
         };
         Ok((node, Some(member)))
     }

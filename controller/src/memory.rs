@@ -15,7 +15,8 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::heard;
 use crate::member::{self, COLUMNS, Member, SecondRun, Standing};
 use crate::program::{Program, View};
-use crate::settings::Settings;
+use crate::runs::{RunVerdict, Runs};
+use crate::settings::{OnClone, Settings};
 use crate::store::{Store, StoreError};
 
 /// Time by which a certificate lasts longer than the time for which the network promises to go on without a
@@ -34,9 +35,6 @@ const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// Time for which somebody sits before a machine that waits.
 const ATTENDED: Duration = Duration::from_secs(600);
-
-/// Time since the last sign of one run in which another run of the same identity gets nothing.
-pub const CLONE_WINDOW: Duration = Duration::from_secs(180);
 
 /// Shortest time between lines of the log about second runs of one member.
 const SECOND_RUN_INTERVAL: Duration = Duration::from_secs(3600);
@@ -95,6 +93,8 @@ pub(crate) struct Memory {
     pub(crate) unlogged_runs: BTreeMap<NodeId, SecondRun>,
     /// Second run of each member that was the last one for the log.
     logged_runs: BTreeMap<NodeId, SecondRun>,
+    /// Members that the next flush writes as held, because there are two runs of each.
+    pub(crate) unwritten_holds: BTreeSet<NodeId>,
     pub(crate) program: Program,
     /// Time until which nothing is issued because the store may be an old copy.
     pub(crate) unsettled_until: UnixTime,
@@ -136,6 +136,7 @@ impl Memory {
             repairs: BTreeSet::new(),
             unlogged_runs: BTreeMap::new(),
             logged_runs: BTreeMap::new(),
+            unwritten_holds: BTreeSet::new(),
             program: Program::default(),
             unsettled_until: UnixTime::default(),
             restored: UnixTime::default(),
@@ -219,6 +220,7 @@ impl Memory {
         }
         let Some(mut member) = row else {
             self.dirty.remove(&node);
+            self.unwritten_holds.remove(&node);
             return;
         };
         if let Some(before) = before {
@@ -226,12 +228,24 @@ impl Memory {
             if before.floor < member.floor && before.serial >= member.floor {
                 self.repairs.insert(node);
             }
-            if before.seen >= member.seen {
+            // Of copies, a person has decided that the one counts which asks next.
+            let was_copied = before.copied != UnixTime::default() && member.is_member();
+            let is_admitted_again = was_copied && !self.unwritten_holds.contains(&node);
+            if !is_admitted_again && (before.seen >= member.seen || self.dirty.contains(&node)) {
                 (member.seen, member.source) = (before.seen, before.source);
                 (member.run, member.starts) = (before.run, before.starts);
             }
             (member.serial, member.ends) = (before.serial.max(member.serial), before.ends.max(member.ends));
             member.second_run = before.second_run;
+            if !member.is_member() {
+                self.unwritten_holds.remove(&node);
+            } else if self.unwritten_holds.contains(&node) {
+                (member.standing, member.copied) = (Standing::Held, before.copied);
+            } else if is_admitted_again {
+                member.runs = Some(Box::new(Runs::after_hold()));
+            } else {
+                member.runs = before.runs;
+            }
         }
         if member.standing != Standing::Removed {
             self.names.insert(member.grant.name.clone(), node);
@@ -324,6 +338,7 @@ impl Memory {
                 Standing::Member if self.lacks_address(member) => None,
                 Standing::Member => Some(self.renew(now, node, source, request)),
                 Standing::Held | Standing::Removed if has_token => None,
+                Standing::Held if member.copied != UnixTime::default() => denied(Denial::Cloned),
                 Standing::Held | Standing::Removed => denied(Denial::Removed),
             };
         }
@@ -387,21 +402,14 @@ impl Memory {
         request: &CertifyRequest,
     ) -> Answer {
         let denied = |reason| Answer::Denied { time: now, reason };
-        let Some(member) = self.members.get(node) else { return denied(Denial::Unavailable) };
-        if is_second_run(member, now, request) {
+        let Some(member) = self.members.get_mut(node) else { return denied(Denial::Unavailable) };
+        if let RunVerdict::Refused { is_copy } = member.judge_run(now, source, request) {
             let second = SecondRun { kept: member.source, refused: source, at: now };
-            self.note_second_run(node, second);
+            if is_copy {
+                self.note_second_run(node, second);
+            }
             return denied(Denial::Cloned);
         }
-        let is_other = member.run != request.run && member.seen != UnixTime::default();
-        if is_other && request.starts <= member.starts {
-            // The copy takes over, because the first run is silent. Status names both.
-            let second = SecondRun { kept: Some(source), refused: member.source.unwrap_or(source), at: now };
-            self.note_second_run(node, second);
-        }
-        let Some(member) = self.members.get_mut(node) else { return denied(Denial::Unavailable) };
-        (member.run, member.starts) = (request.run, request.starts);
-        (member.seen, member.source) = (member.seen.max(now), Some(source));
         self.dirty.insert(*node);
         if self.program.is_set() {
             if member.lacks_first_certificate() {
@@ -425,18 +433,33 @@ impl Memory {
         }
     }
 
-    /// Notes a second run of a member. The log has one line of it, and of other addresses one in an hour at
-    /// most, because who has a copy can choose them.
+    /// Notes that sessions have shown two runs of a member, one at each address.
+    pub(crate) fn note_both(&mut self, now: UnixTime, node: &NodeId, places: [IpAddr; 2]) {
+        let member = self.members.get_mut(node).filter(|member| member.is_member());
+        if let Some((kept, refused)) = member.and_then(|member| member.note_both(now, places)) {
+            self.note_second_run(node, SecondRun { kept, refused, at: now });
+        }
+    }
+
+    /// Notes a second run of a member, and holds the member if the settings say so. The log has one line of
+    /// it, and of other addresses one in an hour at most, because who has a copy can choose them.
     fn note_second_run(&mut self, node: &NodeId, second: SecondRun) {
+        let is_held = self.settings.on_clone == OnClone::RefuseBoth && *node != self.identity.node_id();
         let last = self.logged_runs.get(node);
-        if last.is_none_or(|last| {
+        let is_news = |last: &SecondRun| {
             last.addresses() != second.addresses() && second.at.since(last.at) >= SECOND_RUN_INTERVAL
-        }) {
+        };
+        // Each hold follows a decision of a person, so these lines are few.
+        if is_held || last.is_none_or(is_news) {
             self.logged_runs.insert(*node, second);
             self.unlogged_runs.insert(*node, second);
         }
         if let Some(member) = self.members.get_mut(node) {
             member.second_run = Some(Box::new(second));
+            if is_held {
+                (member.standing, member.copied) = (Standing::Held, second.at);
+                self.unwritten_holds.insert(*node);
+            }
         }
     }
 
@@ -516,15 +539,6 @@ impl Memory {
     }
 }
 
-/// Returns true if a request comes from a second run of an identity whose first one is active.
-fn is_second_run(member: &Member, now: UnixTime, request: &CertifyRequest) -> bool {
-    member.seen != UnixTime::default()
-        && member.run != request.run
-        // A later run is a restart. A copied state directory repeats a number, or has an earlier one.
-        && request.starts <= member.starts
-        && now.since(member.seen) < CLONE_WINDOW
-}
-
 /// The row about the network.
 #[derive(Debug, Clone)]
 pub(crate) struct NetworkRow {
@@ -548,7 +562,7 @@ impl NetworkRow {
     fn read(db: &Connection) -> Result<Option<Self>, StoreError> {
         let mut statement = db.prepare(
             "SELECT change, refused_change, name, id, key, delegation, sealed IS NOT NULL, has_issued, epoch,
-                pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, purged, restored,
+                pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, on_clone, purged, restored,
                 successions, links FROM network",
         )?;
         let mut rows = statement.query([])?;
@@ -556,8 +570,8 @@ impl NetworkRow {
         let id = NetworkId::new(row.get::<_, i64>(3)?.cast_unsigned());
         let id = id.map_err(|_| StoreError::value("network ID"))?;
         let key = NetworkKey::from_bytes(row.get(4)?).map_err(|_| StoreError::value("network key"))?;
-        let keys = read_keys(id, key, &row.get::<_, Vec<u8>>(16)?)?;
-        let links: usize = row.get(17)?;
+        let keys = read_keys(id, key, &row.get::<_, Vec<u8>>(17)?)?;
+        let links: usize = row.get(18)?;
         if links > keys.successions().len() {
             return Err(StoreError::value("number of successions"));
         }
@@ -574,8 +588,8 @@ impl NetworkRow {
             epoch: row.get(8)?,
             pools_rest_until: UnixTime::from_millis(row.get(9)?),
             settings: Settings::read(row, 10)?,
-            purged: row.get(14)?,
-            restored: UnixTime::from_millis(row.get(15)?),
+            purged: row.get(15)?,
+            restored: UnixTime::from_millis(row.get(16)?),
         }))
     }
 }

@@ -13,6 +13,16 @@ use crate::store::StoreError;
 pub const OUTLIVE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(3600)..=Duration::from_secs(30 * 86_400);
 
+/// Decision about a member of which two runs are there at the same time, as of a copied state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnClone {
+    /// The older run gets certificates while it is heard, and the other one none.
+    #[default]
+    KeepOlder,
+    /// Neither run gets a certificate: the member is held until a person decides.
+    RefuseBoth,
+}
+
 /// Settings of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -27,11 +37,19 @@ pub struct Settings {
     /// True if ephemeral members get an IPv4 address as well. Default: false, because many short-lived
     /// members exhaust a small pool.
     pub ephemeral_ipv4: bool,
+    /// Decision about copies of members. Default: [`OnClone::KeepOlder`].
+    pub on_clone: OnClone,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { outlive: Duration::from_secs(23 * 3600), ipv4: None, ipv6: None, ephemeral_ipv4: false }
+        Self {
+            outlive: Duration::from_secs(23 * 3600),
+            ipv4: None,
+            ipv6: None,
+            ephemeral_ipv4: false,
+            on_clone: OnClone::KeepOlder,
+        }
     }
 }
 
@@ -54,7 +72,7 @@ impl Settings {
         OUTLIVE.contains(&self.outlive) && is_pool(self.ipv4, true) && is_pool(self.ipv6, false)
     }
 
-    /// Reads the four columns from `at` on.
+    /// Reads the five columns from `at` on.
     pub(crate) fn read(row: &Row<'_>, at: usize) -> Result<Self, StoreError> {
         let pool = |at| {
             let text = row.get::<_, Option<String>>(at)?;
@@ -65,6 +83,11 @@ impl Settings {
             ipv4: pool(at + 1)?,
             ipv6: pool(at + 2)?,
             ephemeral_ipv4: row.get(at + 3)?,
+            on_clone: match row.get::<_, u8>(at + 4)? {
+                0 => OnClone::KeepOlder,
+                1 => OnClone::RefuseBoth,
+                _ => return Err(StoreError::value("setting")),
+            },
         };
         if settings.is_valid() { Ok(settings) } else { Err(StoreError::value("setting")) }
     }

@@ -336,6 +336,7 @@ impl Shared {
     pub(super) fn word(&self) -> &'static str {
         let progress = sync::lock(&self.progress);
         match &progress.standing {
+            Standing::Denied(Denial::Cloned) => "copied",
             Standing::Denied(reason) => denial_word(*reason).unwrap_or("asking"),
             standing if progress.is_doubted || matches!(standing, Standing::Refused(_)) => "refused",
             Standing::Pending(_) => "pending",

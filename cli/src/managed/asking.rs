@@ -1,6 +1,7 @@
 //! Question for a membership: by the node that runs with the state directory, or by one in this process.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -139,6 +140,18 @@ impl<'a> Asking<'a> {
         match &self.asker {
             Asker::Running { joining, .. } => joining.key(),
             Asker::Own { joined, .. } => key(joined),
+        }
+    }
+
+    /// Returns where another node with this machine's identity was seen, if one was.
+    pub(super) fn elsewhere(&self) -> Option<SocketAddr> {
+        match &self.asker {
+            Asker::Running { .. } => {
+                let text = management::status(self.path, 0).ok()?;
+                let status: serde_json::Value = serde_json::from_str(&text).ok()?;
+                status["conflict"]["remote"].as_str()?.parse().ok()
+            }
+            Asker::Own { node, .. } => node.status().conflict.map(|other| other.remote),
         }
     }
 

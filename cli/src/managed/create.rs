@@ -10,9 +10,10 @@ use peersock::overlay::Prefix;
 use peersock::overlay::membership::MemberName;
 use peersock::state::{MembershipRecord, StateDir, StateError, read_identity_file};
 use peersock::{NetworkId, PublicIdentity, network_id};
-use peersock_controller::{Controller, CreateError, NewNetwork, RecoveryWords, Settings, Store};
+use peersock_controller::{Controller, CreateError, NewNetwork, OnClone, RecoveryWords, Settings, Store};
 use tempfile::TempDir;
 
+use super::admin::on_clone;
 use super::{DirectoryArgs, duration, stores, words};
 use crate::failure::{Failure, Outcome};
 use crate::in_use;
@@ -57,6 +58,10 @@ pub(super) struct NewArgs {
     #[arg(long, value_name = "TIME", default_value = "23h", value_parser = duration::parse)]
     outlive: Duration,
 
+    /// What happens to a member of which two machines run, because its state directory was copied
+    #[arg(long, value_name = "keep-older|refuse-both", default_value = "keep-older", value_parser = on_clone)]
+    on_clone: OnClone,
+
     /// Keep the network's key on paper only; its words are needed once a year
     #[arg(long)]
     offline: bool,
@@ -68,7 +73,12 @@ impl NewArgs {
         NewNetwork {
             name: local.to_string(),
             own_name: own_name.unwrap_or_else(|| "controller".parse().expect("a name")),
-            settings: Settings { outlive: self.outlive, ipv4: self.pool, ..Settings::default() },
+            settings: Settings {
+                outlive: self.outlive,
+                ipv4: self.pool,
+                on_clone: self.on_clone,
+                ..Settings::default()
+            },
             is_offline: self.offline,
         }
     }

@@ -388,9 +388,15 @@ fn wait(asking: &mut Asking<'_>, begun: Instant, within: Duration, mut is_new: b
                         "ask who runs the network for an invite with another name, or with --replace if this machine \
                          is that member"
                     }
+                    Denial::Cloned => {
+                        "run `peersock id --rekey` if this machine's state directory is a copy, and join by another \
+                         invite; on a machine that was set back to a backup, wait 3 minutes"
+                    }
                     _ => "ask who runs the network for an invite, or for approval",
                 };
-                return Err(Failure::new(format_args!("not admitted: {reason}"), hint));
+                let there = asking.elsewhere().filter(|_| reason == Denial::Cloned);
+                let there = there.map(|there| format!(", at {there}")).unwrap_or_default();
+                return Err(Failure::new(format_args!("not admitted: {reason}{there}"), hint));
             }
             Standing::Pending(code) if within.is_zero() => {
                 return Err(Failure::new(

@@ -1,6 +1,5 @@
 //! Node at which a controller serves: the one that the machine's programs share, or one in this process.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,8 +7,8 @@ use std::time::{Duration, Instant};
 use peersock::overlay::ManagedNetwork;
 use peersock::overlay::membership::{Answer, Credentials, Head, Question, Revocations};
 use peersock::state::{StateDir, StateError};
-use peersock::{Joined, MemberQuestion, Network, Node, NodeId, PublicIdentity, Seat};
-use peersock_attach::{Answered, Asked, Attached, Bytes, Refusal};
+use peersock::{Joined, MemberQuestion, Network, Node, PublicIdentity, Seat};
+use peersock_attach::{Answered, Asked, Attached, Bytes, Reached, Refusal};
 use peersock_controller::{Controller, Renewals};
 
 use super::now;
@@ -205,10 +204,10 @@ impl Place {
         }
     }
 
-    /// Returns the peers that have a session, and where they are reached.
-    pub(super) fn connected(&self) -> Vec<(NodeId, IpAddr)> {
+    /// Returns the peers that have a session.
+    pub(super) fn connected(&self) -> Vec<Reached> {
         match self {
-            Place::Own { node, joined, .. } => node::connected(node, joined).collect(),
+            Place::Own { node, joined, .. } => node::connected(node, joined),
             Place::Shared(attached) => attached.connected(),
         }
     }
@@ -295,6 +294,7 @@ fn lock(controller: &Mutex<Controller>) -> MutexGuard<'_, Controller> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::os::unix::net::UnixListener;
     use std::thread;
 

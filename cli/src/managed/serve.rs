@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::Prefix;
-use peersock::overlay::membership::{Code, Delegation, Head, Refusal};
+use peersock::overlay::membership::{Code, Delegation, Head, Refusal, UnixTime};
 use peersock::state::StateDir;
+use peersock_attach::Reached;
 use peersock_controller::{Controller, LogLine, NoteError, Waiting};
 
 use super::hook::Hook;
@@ -325,8 +326,12 @@ impl Serving {
     fn flush(&mut self, controller: &Mutex<Controller>, place: &Place) {
         let (noted, connected) = (now(), place.connected());
         let mut controller = lock(controller);
-        for (node, source) in connected {
+        for Reached { node, source, copy } in connected {
+            let Ok(node) = node.parse() else { continue };
             controller.note_heard(noted, &node, source);
+            if let Some(copy) = copy {
+                controller.note_both(noted, &node, [source, copy]);
+            }
         }
         let done = controller.flush(now());
         if let Err(error) = &done
@@ -439,9 +444,17 @@ fn change(controller: &Controller, line: &LogLine) -> Option<String> {
             let [one, other] = run.addresses();
             let places =
                 if one == other { format!("twice at {one}") } else { format!("at {one} and {other}") };
+            let held = controller.find(node).is_ok_and(|member| member.copied != UnixTime::default());
+            let then = match held {
+                true => format!(
+                    "; neither gets certificates until one is off or has another key, and `peersock network \
+                     approve {node:.12}` has admitted it again"
+                ),
+                false => String::new(),
+            };
             Some(format!(
                 "{} runs {places}: its state directory was copied; run `peersock id --rekey` on the copy, and let \
-                 it join by an invite of its own; for a thief's copy, see docs/use/MANAGED.md (New keys)",
+                 it join by an invite of its own; for a thief's copy, see docs/use/MANAGED.md (New keys){then}",
                 named()
             ))
         }

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::membership::{Answer, Credentials, Head, Revocations};
-use peersock::{Joined, MemberQuestion, Node, NodeId, Seat, SeatError};
-use peersock_attach::{Answered, Asked, Bytes, Connection, Reply, SeatAsk, SeatReply, SignedSet};
+use peersock::{Joined, MemberQuestion, Node, PeerStatus, Seat, SeatError};
+use peersock_attach::{Answered, Asked, Bytes, Connection, Reached, Reply, SeatAsk, SeatReply, SignedSet};
 
 use super::host::{Stay, refusal};
 use crate::failure::{Failure, Outcome};
@@ -25,6 +24,9 @@ const BATCH: usize = 64;
 
 /// Limit of heads in one answer, whose sets may have more than a megabyte each.
 const MAX_HEADS: usize = 2;
+
+/// Time for which a controller hears of a copy of a member, seconds. It asks every 5 s.
+const COPY_FOR_S: f64 = 15.0;
 
 /// Interval of looks whether an earlier controller has gone that has ended.
 const RETRY: Duration = Duration::from_millis(5);
@@ -146,16 +148,20 @@ impl ProgramSeat {
     }
 
     fn connected(&self, stay: &Stay<'_>) -> SeatReply {
-        let peers = connected(stay.node(), &self.joined);
-        SeatReply::Connected(peers.map(|(id, source)| (id.to_string(), source)).collect())
+        SeatReply::Connected(connected(stay.node(), &self.joined))
     }
 }
 
-/// Returns the peers in a network that have a session, and where they are reached.
-pub(crate) fn connected(node: &Node, joined: &Joined) -> impl Iterator<Item = (NodeId, IpAddr)> {
+/// Returns the peers in a network that have a session.
+pub(crate) fn connected(node: &Node, joined: &Joined) -> Vec<Reached> {
     let id = joined.id();
-    let of_network = node.peers().into_iter().filter(move |peer| peer.network == id && peer.connected);
-    of_network.filter_map(|peer| Some((peer.id, peer.path?.ip())))
+    let of_network = node.peers().into_iter().filter(|peer| peer.network == id && peer.connected);
+    let reached = |peer: PeerStatus| {
+        let copy = peer.conflict.filter(|other| other.proven && other.seen_s < COPY_FOR_S);
+        let source = peer.path?.ip();
+        Some(Reached { node: peer.id.to_string(), source, copy: copy.map(|other| other.remote.ip()) })
+    };
+    of_network.filter_map(reached).collect()
 }
 
 /// Returns what a program has sent, if it can be read.

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) use answer::tests as fixtures;
 pub(crate) use answer::{difference, name, parse, path_words, shown_name, via};
 pub(crate) use look::Look;
-pub(crate) use show::{age, bytes, conflict, counted, program, sockets, summary};
+pub(crate) use show::{age, bytes, conflict, counted, own_conflict, program, sockets, summary};
 pub(crate) use watch::{frame, keep_movements, size};
 
 use peersock::management::{self, ManagementError};

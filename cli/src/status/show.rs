@@ -31,7 +31,7 @@ impl fmt::Display for Report<'_> {
         writeln!(f, "{}", paint(BOLD, summary(answer)))?;
         writeln!(f, "node {}", answer.node_id)?;
         if let Some(other) = &answer.conflict {
-            writeln!(f, "  {}", paint(ERROR, conflict(other)))?;
+            writeln!(f, "  {}", paint(ERROR, own_conflict(other)))?;
         }
         writeln!(f, "  running for {}, version {}", age(answer.uptime_s), answer.version)?;
         write!(f, "  UDP sockets: {}", list(&answer.endpoints))?;
@@ -85,6 +85,11 @@ impl Report<'_> {
         }
         if let Some(words) = network.standing.as_deref().and_then(words_of_refusal) {
             let line = format!("this machine was {words}; `peersock join` with an invite asks again");
+            write!(f, "\n  {}", paint(ERROR, line))?;
+        }
+        if network.standing.as_deref() == Some("copied") {
+            let line = "no certificates for now: another machine runs, or has just run, with this machine's identity; on \
+                        a copy, run `peersock id --rekey`, and join by another invite";
             write!(f, "\n  {}", paint(ERROR, line))?;
         }
         if network.key_contested {
@@ -338,11 +343,17 @@ impl fmt::Display for RootLine<'_> {
 
 /// Returns a warning that an identity is in use at two places.
 pub(crate) fn conflict(other: &Conflict) -> String {
+    let (perhaps, unproven) = if other.proven { ("", "") } else { ("perhaps ", ", unproven") };
     format!(
-        "perhaps two nodes have this identity: {} has said so, unproven, {} ago",
+        "{perhaps}two nodes have this identity: another one at {}{unproven}, {} ago",
         other.remote,
         age(other.seen_s)
     )
+}
+
+/// Returns the same warning for the node's own identity, with what helps.
+pub(crate) fn own_conflict(other: &Conflict) -> String {
+    format!("{}; `peersock id --rekey` gives a copy an identity of its own", conflict(other))
 }
 
 fn both_ways(traffic: &Traffic) -> String {
@@ -591,15 +602,19 @@ mod tests {
         let mut status = status();
         assert!(!report(&status, false, 50).contains("two nodes"));
         status["conflict"] = json!({"remote": "192.0.2.9:4", "seen_s": 7.5});
-        status["peers"][1]["conflict"] = json!({"remote": "192.0.2.8:4", "seen_s": 70});
+        status["peers"][1]["conflict"] = json!({"remote": "192.0.2.8:4", "seen_s": 70, "proven": true});
         let text = report(&status, false, 50);
         assert!(
             text.contains(
-                "\n  perhaps two nodes have this identity: 192.0.2.9:4 has said so, unproven, 7 s ago\n"
+                "\n  perhaps two nodes have this identity: another one at 192.0.2.9:4, unproven, 7 s ago; `peersock id \
+                 --rekey` gives a copy an identity of its own\n"
             ),
             "{text}"
         );
-        assert!(text.contains("192.0.2.8:4 has said so, unproven, 1 min 10 s ago\n"), "{text}");
+        assert!(
+            text.contains("    two nodes have this identity: another one at 192.0.2.8:4, 1 min 10 s ago\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use peersock_primitives::is_deceptive;
 use super::rates::{Rate, Rates};
 use crate::standing::{Counts, DIM, ONLINE, Standing};
 use crate::status::{
-    Look, age, bytes, conflict, counted, path_words, program, shown_name, sockets, summary, via,
+    Look, age, bytes, counted, own_conflict, path_words, program, shown_name, sockets, summary, via,
 };
 use crate::style::{BOLD, ERROR, paint};
 
@@ -129,7 +129,7 @@ fn head(look: &Look, rates: &Rates) -> Vec<Line> {
     let up = age(answer.uptime_s);
     let mut lines = vec![Line(BOLD, format!("node {:.8}, up {up}; {}", answer.node_id, summary(answer)))];
     if let Some(other) = &answer.conflict {
-        lines.push(Line(ERROR, conflict(other)));
+        lines.push(Line(ERROR, own_conflict(other)));
     }
     let counted_so_far =
         |names: &[&str]| names.iter().filter_map(|name| answer.counters.get(*name)).sum::<u64>();

@@ -580,6 +580,60 @@ fn a_machine_changes_its_key_and_stays_the_member_that_it_is() {
     assert!(nothing.contains("has no identity yet") && !machines.directory("nobody").exists(), "{nothing}");
 }
 
+/// Copies the state directory of a machine without its programs.
+fn copy_state(machines: &Machines, id: &str, from: &str, to: &str) {
+    machines.wait_for_end_of_node(from);
+    let (from, to) = (machines.directory(from), machines.directory(to));
+    fs::create_dir(&to).expect("room");
+    fs::set_permissions(&to, fs::Permissions::from_mode(0o700)).expect("its mode");
+    for file in ["identity.key", &format!("{id}.network")] {
+        fs::copy(from.join(file), to.join(file)).expect("a copy");
+    }
+}
+
+/// Of two machines with one state directory neither gets certificates, until a person decides.
+#[test]
+fn copies_of_a_member_are_both_refused_until_one_is_approved() {
+    let machines = Machines::new();
+    let (id, serving) = machines.network();
+    assert_eq!(machines.admin_json(&["settings"])["on_clone"], "keep-older");
+    let shown = machines.admin(&["settings", "--on-clone", "refuse-both"]).success();
+    assert!(shown.text().contains("refuse-both"), "{}", shown.text());
+    assert_eq!(machines.admin_json(&["settings"])["on_clone"], "refuse-both");
+    machines.admin(&["settings", "--on-clone", "neither"]).failure(2, &["give keep-older or refuse-both"]);
+    machines.admit("beta");
+    copy_state(&machines, &id, "beta", "copy");
+    let both = [machines.listen("beta", "7000"), machines.listen("copy", "7001")];
+    serving.wait_for_stderr("neither gets certificates until one is off");
+    let standing = || {
+        let members = machines.members();
+        let beta = members.iter().find(|one| one["name"] == "beta").expect("a member").clone();
+        (beta["standing"].clone(), beta["held_as_copied"].is_number())
+    };
+    assert_eq!(standing(), ("held".into(), true));
+    let shown = machines.admin(&["members"]).success();
+    assert!(shown.text().contains("runs on two machines"), "{}", shown.text());
+    drop(both);
+
+    // Without a certificate, a machine asks at once.
+    for machine in ["beta", "copy"] {
+        machines.wait_for_end_of_node(machine);
+        let path = machines.directory(machine).join(format!("{id}.network"));
+        let kept = fs::read_to_string(&path).expect("a record");
+        let mut kept: Value = serde_json::from_str(&kept).expect("JSON");
+        kept.as_object_mut().expect("an object").remove("credentials").expect("a certificate");
+        fs::write(&path, kept.to_string()).expect("room");
+        let refused = machines.refused(machine, &["join", &id]);
+        assert!(refused.contains("another machine runs with this machine's identity"), "{refused}");
+        assert!(refused.contains("`peersock id --rekey`"), "{refused}");
+    }
+    let node = node_of(&machines, "beta");
+    machines.admin(&["approve", &node]).success();
+    serving.wait_for_stderr("has joined, by user");
+    assert!(machines.ok("beta", &["join", &id]).contains("team as beta"));
+    assert_eq!(standing(), ("member".into(), false));
+}
+
 /// The controller names both machines of a copied state directory, and a pool that has few addresses left.
 #[test]
 fn the_controller_tells_of_copies_and_of_full_pools() {
@@ -593,30 +647,23 @@ fn the_controller_tells_of_copies_and_of_full_pools() {
     let shown = machines.admin(&["settings"]).success();
     assert!(shown.text().contains("2 of 2 addresses in use, nearly full"), "{}", shown.text());
 
-    machines.wait_for_end_of_node("beta");
-    let (from, to) = (machines.directory("beta"), machines.directory("copy"));
-    fs::create_dir(&to).expect("room");
-    fs::set_permissions(&to, fs::Permissions::from_mode(0o700)).expect("its mode");
-    let record = format!("{id}.network");
-    let kept = fs::read_to_string(from.join(&record)).expect("a record");
-    let mut kept: Value = serde_json::from_str(&kept).expect("JSON");
-    // Without a certificate, both ask for another one at once.
-    kept.as_object_mut().expect("an object").remove("credentials").expect("a certificate");
-    fs::write(from.join(&record), kept.to_string()).expect("room");
-    for file in ["identity.key", &record] {
-        fs::copy(from.join(file), to.join(file)).expect("a copy");
-    }
+    copy_state(&machines, &id, "beta", "copy");
     let second_run = || {
         let members = machines.members();
         let beta = members.iter().find(|one| one["name"] == "beta").expect("a member");
         beta["second_run"].clone()
     };
     assert!(second_run().is_null());
-    assert!(machines.ok("copy", &["join", &id]).contains("team as beta"));
-    let second = Running::start(machines.command("beta", &["join", &id]));
+    // Both have a certificate, and ask for another one in half an hour.
+    let both = [machines.listen("beta", "7000"), machines.listen("copy", "7001")];
     let told = serving.wait_for_stderr("beta (10.77.0.2) runs ");
     assert!(told.contains("its state directory was copied; run `peersock id --rekey` on the copy"), "{told}");
-    drop(second);
+    for machine in ["beta", "copy"] {
+        let shown = machines.ok(machine, &["status"]);
+        assert!(shown.contains("two nodes have this identity: another one at 127.0.0.1:"), "{shown}");
+        assert!(shown.contains("`peersock id --rekey` gives a copy an identity of its own"), "{shown}");
+    }
+    drop(both);
     assert_eq!(second_run()["addresses"].as_array().expect("a list").len(), 2);
     let said = serving.said();
     for once in ["is nearly full", "was copied"] {

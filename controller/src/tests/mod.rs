@@ -2,6 +2,7 @@
 
 mod addresses;
 mod admission;
+mod copies;
 mod faults;
 mod kill;
 mod measure;
@@ -238,6 +239,10 @@ pub(crate) fn certify(node: u32, token: Option<&Token>) -> Question {
 pub(crate) fn request(node: u32, token: Option<&Token>) -> CertifyRequest {
     let name = MemberName::cleaned(&format!("machine-{node}"));
     CertifyRequest { run: 1, starts: 1, token: token.cloned(), name, description: "Debian".into() }
+}
+
+pub(crate) fn run_of(node: u32, run: u64, starts: u64) -> Question {
+    Question::Certify(CertifyRequest { run, starts, ..request(node, None) })
 }
 
 pub(crate) fn pool(address: &str, length: u8) -> Option<Prefix> {

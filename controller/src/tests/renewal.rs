@@ -1,10 +1,6 @@
 use super::*;
 use crate::{Change, ChangeError, CreateError, RecoverError, RecoveryWords};
 
-fn run_of(node: u32, run: u64, starts: u64) -> Question {
-    Question::Certify(CertifyRequest { run, starts, ..request(node, None) })
-}
-
 #[test]
 fn a_member_that_was_away_for_years_gets_a_certificate() {
     let mut lab = Lab::new();
@@ -158,10 +154,18 @@ fn of_two_runs_of_one_identity_the_older_is_kept_while_it_is_heard() {
     lab.pass(MINUTE);
     assert_eq!(denial(&lab.ask_from(1, away, run_of(1, 30, 5))), None, "3 minutes of silence");
     assert_eq!(denial(&lab.ask_from(1, home, run_of(1, 20, 5))), Some(Denial::Cloned));
+    assert_eq!(denial(&lab.ask_from(1, away, run_of(1, 30, 5))), None);
+    assert_eq!(denial(&lab.ask_from(1, home, run_of(1, 20, 5))), Some(Denial::Cloned));
     lab.controller.flush(lab.now).expect("writable");
     assert_eq!(lines(&lab), 1, "the same two");
     lab.pass(HOUR);
-    assert_eq!(denial(&lab.ask_from(1, "203.0.113.2", run_of(1, 40, 5))), None);
+    let third = "203.0.113.2";
+    assert_eq!(denial(&lab.ask_from(1, third, run_of(1, 40, 5))), None);
+    lab.controller.flush(lab.now).expect("writable");
+    assert_eq!(lines(&lab), 1, "the others are silent, and may be gone");
+    assert_eq!(denial(&lab.ask_from(1, away, run_of(1, 30, 5))), Some(Denial::Cloned));
+    assert_eq!(denial(&lab.ask_from(1, third, run_of(1, 40, 5))), None);
+    assert_eq!(denial(&lab.ask_from(1, away, run_of(1, 30, 5))), Some(Denial::Cloned));
     lab.controller.flush(lab.now).expect("writable");
     assert_eq!(lines(&lab), 2);
 }

@@ -23,8 +23,8 @@ impl Endpoint {
         if self.duplicate.note(remote, now) {
             tracing::warn!(
                 %peer,
-                "perhaps another node runs with this identity: a peer says so. If its state directory is a copy of this \
-                 one's, connections reach the one or the other"
+                "perhaps another node runs with this identity at {remote}: a peer says so. If its state directory is a \
+                 copy of this one's, connections reach the one or the other"
             );
         }
         tracing::debug!(%peer, %remote, "where the peer has seen the other node");

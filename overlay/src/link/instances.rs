@@ -13,11 +13,19 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rand::Rng as _;
+
 use super::{Context, Link};
-use crate::wire::Control;
+use crate::reach::Place;
+use crate::session::Session;
+use crate::wire::{Control, DATA_OVERHEAD, ProbeSize};
 
 /// Minimum interval between two identical warnings in the log.
 const WARN_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Time in which two instances have each to come back after the other one, so that both run. A machine that
+/// is set back to an earlier state of its memory brings an instance back once, and its successor never.
+const BOTH_WITHIN: Duration = Duration::from_secs(180);
 
 /// Maximum number of remembered instances of a peer.
 const MAX_FORMER: usize = 4;
@@ -30,6 +38,9 @@ pub struct Elsewhere {
     pub remote: SocketAddr,
     /// Time of the last sighting.
     pub seen: Instant,
+    /// True if each of the two has come back after the other one within three minutes, so that both run. Only
+    /// a peer of the two sees that, in their handshakes.
+    pub proven: bool,
 }
 
 /// Knowledge about one identity at two places.
@@ -37,6 +48,8 @@ pub struct Elsewhere {
 pub(crate) struct Duplicate {
     last: Option<Elsewhere>,
     warned: Option<Instant>,
+    /// Instance that has come back last, and when.
+    returned: Option<(u64, Instant)>,
     /// True if this node itself has seen the other.
     pub(crate) seen: bool,
 }
@@ -48,13 +61,32 @@ impl Duplicate {
 
     /// Records where the other node was seen. Returns true if a warning is due.
     pub(crate) fn note(&mut self, remote: SocketAddr, now: Instant) -> bool {
-        self.last = Some(Elsewhere { remote, seen: now });
+        self.last = Some(Elsewhere { remote, seen: now, proven: false });
         let quiet = self.warned.is_some_and(|at| now.saturating_duration_since(at) < WARN_INTERVAL);
         // Two such nodes take turns all the time, and each turn would be a line in the log.
         if !quiet {
             self.warned = Some(now);
         }
         !quiet
+    }
+
+    /// Records that an instance of the peer has come back in place of `other`, which was at `remote`. Returns
+    /// true if a warning is due.
+    fn note_return(&mut self, instance: u64, other: u64, remote: SocketAddr, now: Instant) -> bool {
+        let before = self.returned.replace((instance, now));
+        let warns = self.note(remote, now);
+        let has_turned = |(returned, at): (u64, Instant)| {
+            returned == other && now.saturating_duration_since(at) < BOTH_WITHIN
+        };
+        if let Some(last) = &mut self.last {
+            last.proven = before.is_some_and(has_turned);
+        }
+        warns
+    }
+
+    /// Returns true if it was shown not long ago that both run.
+    fn is_proven(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| last.proven && now.saturating_duration_since(last.seen) < WARN_INTERVAL)
     }
 }
 
@@ -77,10 +109,39 @@ impl Former {
 }
 
 impl Link {
+    /// Asks the instance that another one replaces for a sign of life, in its session that ends now, unless
+    /// the other one is at the same place.
+    ///
+    /// An instance that has ended does not answer. One that runs learns that its session has ended, and comes
+    /// back by a handshake. Without that, an idle one would notice only when it has something to say.
+    pub(super) fn probe_predecessor(
+        &self,
+        cx: &mut Context<'_>,
+        session: &Session,
+        successor: Option<Place>,
+    ) {
+        let there = cx.reach.place().filter(|there| successor != Some(*there));
+        let Some(there) = there.filter(|_| !self.duplicate.is_proven(cx.now)) else { return };
+        let mut message = Vec::new();
+        let id = cx.core.rng.next_u32();
+        Control::Probe { id, len: ProbeSize::MIN }.emit(&mut message);
+        let mut datagram = vec![0; message.len() + DATA_OVERHEAD];
+        if session.seal(&message, &mut datagram).is_ok() {
+            // The peer's activity is that of its new instance, which owes no answer to this.
+            cx.core.transmit(&there, datagram);
+        }
+    }
+
     /// Handles the return of an earlier instance in place of `other`, which was last reached at `remote`.
-    pub(super) fn on_alternation(&mut self, cx: &mut Context<'_>, other: u64, remote: SocketAddr) {
+    pub(super) fn on_alternation(
+        &mut self,
+        cx: &mut Context<'_>,
+        instance: u64,
+        other: u64,
+        remote: SocketAddr,
+    ) {
         cx.core.counters.peers_at_two_places.increment();
-        if self.duplicate.note(remote, cx.now) {
+        if self.duplicate.note_return(instance, other, remote, cx.now) {
             tracing::warn!(
                 peer = %self.handle.logged(),
                 "two nodes run with the identity of this peer, and connections reach the one or the other: \
@@ -118,12 +179,32 @@ mod tests {
     }
 
     #[test]
+    fn both_run_once_each_has_come_back_after_the_other_one() {
+        let (now, remote) = (instant(), SocketAddr::from(([192, 0, 2, 1], 7)));
+        let proven = |returns: &[(u64, u64, u64)]| {
+            let mut duplicate = Duplicate::default();
+            let mut note = |&(second, instance, other): &(u64, u64, u64)| {
+                duplicate.note_return(instance, other, remote, now + Duration::from_secs(second));
+                duplicate.last().expect("noted").proven
+            };
+            returns.iter().map(&mut note).collect::<Vec<_>>()
+        };
+        assert_eq!(proven(&[(0, 1, 2), (60, 2, 1), (120, 1, 2)]), [false, true, true]);
+        // Machines that are set back to a state of their memory, after restarts.
+        assert_eq!(proven(&[(0, 1, 2), (60, 1, 3), (120, 1, 4)]), [false; 3]);
+        assert_eq!(proven(&[(0, 1, 2), (180, 2, 1)]), [false; 2], "too late");
+    }
+
+    #[test]
     fn it_is_said_once_in_some_minutes() {
         let (mut duplicate, now) = (Duplicate::default(), instant());
         let remote = SocketAddr::from(([192, 0, 2, 1], 7));
         let said = (0..600).filter(|second| duplicate.note(remote, now + Duration::from_secs(*second)));
         // Warnings are at least five minutes apart.
         assert_eq!(said.count(), 2);
-        assert_eq!(duplicate.last(), Some(Elsewhere { remote, seen: now + Duration::from_secs(599) }));
+        assert_eq!(
+            duplicate.last(),
+            Some(Elsewhere { remote, seen: now + Duration::from_secs(599), proven: false })
+        );
     }
 }

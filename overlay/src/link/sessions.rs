@@ -145,6 +145,9 @@ impl Link {
         self.refusal = None;
         self.told = None;
         let obsolete = self.take_obsolete(session, instance);
+        if let Some(ended) = before.as_ref().filter(|_| restarted) {
+            self.probe_predecessor(cx, ended, place);
+        }
         if let Some(place) = place {
             cx.reach.prove(place, Source::Handshake, cx.now);
         }
@@ -190,7 +193,7 @@ impl Link {
             cx.core.emit(if ready { Event::SessionReady(handle) } else { Event::PathConfirmed(handle) });
         }
         if let Some((other, there)) = other {
-            self.on_alternation(cx, other, there.remote());
+            self.on_alternation(cx, instance, other, there.remote());
         }
         self.arm_expiry(cx);
         self.watch_path(cx);

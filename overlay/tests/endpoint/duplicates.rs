@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use peersock_overlay::{ManagedNetwork, NetworkConfig, PeerInfo};
+
+use crate::managed::{Authority, CONTROLLER, id, members, secret};
 use crate::net::{Net, UNIX_TIME, open_network};
 
 const BEACON: u8 = 0xD5;
@@ -48,6 +51,70 @@ fn a_peer_and_both_nodes_notice_where_the_nodes_do_not_hear_each_other() {
         let elsewhere = net.nodes[node].endpoint.elsewhere().map(|elsewhere| elsewhere.remote);
         assert_eq!(elsewhere, Some(net.nodes[other].socket), "{node}");
     }
+}
+
+/// Starts a copy of member 1, and returns its index.
+fn cloned(net: &mut Net, authority: &Authority) -> usize {
+    let copy = net.add_copy(1, 4002);
+    join_again(net, authority, copy);
+    copy
+}
+
+fn join_again(net: &mut Net, authority: &Authority, node: usize) {
+    let mut config = ManagedNetwork::new(id());
+    config.key = Some(secret().public());
+    config.credentials = Some(authority.credentials(1, Duration::ZERO));
+    net.join(node, &NetworkConfig::Managed(Box::new(config)));
+}
+
+fn is_proven(net: &Net) -> bool {
+    net.nodes[0].endpoint.peers().iter().any(|peer: &PeerInfo| peer.elsewhere.is_some_and(|one| one.proven))
+}
+
+/// Neither of the two says anything of itself, and the copy does not renew its certificate.
+#[test]
+fn a_controller_soon_has_proof_of_a_members_copy() {
+    for wait in 0..60 {
+        let authority = Authority::new();
+        let mut net = members(&authority, &[CONTROLLER, 1]);
+        net.run(Duration::from_secs(wait));
+        // At different sites, they do not hear each other.
+        let (member, port) = (net.nodes[1].socket, 4002);
+        net.filter = Box::new(move |sent| {
+            let is_copy = |one: std::net::SocketAddr| one.ip() == member.ip() && one.port() == port;
+            let is_member = |one: std::net::SocketAddr| one == member;
+            !(is_copy(sent.from) && is_member(sent.to) || is_member(sent.from) && is_copy(sent.to))
+        });
+        let copy = cloned(&mut net, &authority);
+        let noticed = net.wait(Duration::from_secs(20), |net| is_proven(net));
+        assert!(noticed < Duration::from_secs(10), "{wait}: {noticed:?}");
+        net.run(Duration::from_secs(1));
+        for (node, other) in [(1, copy), (copy, 1)] {
+            let elsewhere = net.nodes[node].endpoint.elsewhere().map(|elsewhere| elsewhere.remote);
+            assert_eq!(elsewhere, Some(net.nodes[other].socket), "{node}");
+        }
+        // Afterwards nobody is asked: they take turns as each of the three has something to say, which it has
+        // each minute, so at most some ten times a minute.
+        let before = net.counter(0, "peers_at_two_places");
+        net.run(Duration::from_secs(600));
+        let turns = net.counter(0, "peers_at_two_places") - before;
+        assert!((5..=100).contains(&turns), "{wait}: {turns} turns in ten minutes");
+        assert!(is_proven(&net));
+    }
+}
+
+#[test]
+fn restarts_of_a_member_are_no_copies() {
+    let authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1]);
+    for run in 0..20 {
+        // Killed, and started again within a second or a minute, at the same port or another one.
+        net.restart(1, 4001 + run / 2, UNIX_TIME + Duration::from_secs(3600 * u64::from(run % 3)));
+        join_again(&mut net, &authority, 1);
+        net.run(Duration::from_secs(if run % 2 == 0 { 1 } else { 61 }));
+    }
+    assert_eq!(net.counter(0, "peers_at_two_places"), 0);
+    assert!(!is_proven(&net));
 }
 
 // The handshakes of all three cross each other. Whichever sessions result, the peer does not keep one with

@@ -41,6 +41,6 @@ pub use peersock_fd::NodeTag;
 pub use place::Namespaces;
 pub use program_node::{JoinFailure, NodeError, ProgramNode};
 pub use questions::{Answer, Question, STEP};
-pub use seat::{Answered, Asked, Bytes, SeatAsk, SeatReply, SignedSet};
+pub use seat::{Answered, Asked, Bytes, Reached, SeatAsk, SeatReply, SignedSet};
 pub use start::{Launch, may_start_node};
 pub use variables::{persist, wants_own_node};

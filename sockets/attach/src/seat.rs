@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use data_encoding::BASE64URL_NOPAD;
-use peersock::NodeId;
 use peersock::overlay::NetworkId;
 use peersock::overlay::membership::{Credentials, Head, Revocations};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -51,8 +50,19 @@ pub enum SeatReply {
     Asked(Vec<Asked>),
     /// Some of the newest heads that the program lacks; the next question has others.
     Heads(Vec<SignedSet>),
-    /// IDs of the peers in the network that have a session, and the addresses where they are reached.
-    Connected(Vec<(String, IpAddr)>),
+    /// Peers in the network that have a session.
+    Connected(Vec<Reached>),
+}
+
+/// Peer in a controller's network that has a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// ID of the node.
+    pub node: String,
+    /// Address where it is reached.
+    pub source: IpAddr,
+    /// Address of another node with its keys, if sessions have just shown that both run.
+    pub copy: Option<IpAddr>,
 }
 
 /// Question of a node.
@@ -202,12 +212,10 @@ impl Attached {
         heads.into_iter().filter_map(read).collect()
     }
 
-    /// Returns the peers in the controller's network that have a session, and where they are reached.
-    pub fn connected(&self) -> Vec<(NodeId, IpAddr)> {
+    /// Returns the peers in the controller's network that have a session.
+    pub fn connected(&self) -> Vec<Reached> {
         match self.question(&Ask::Seat(SeatAsk::Connected)) {
-            Some(Reply::Seat(SeatReply::Connected(peers))) => {
-                peers.into_iter().filter_map(|(id, source)| Some((id.parse().ok()?, source))).collect()
-            }
+            Some(Reply::Seat(SeatReply::Connected(peers))) => peers,
             _ => Vec::new(),
         }
     }

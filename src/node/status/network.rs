@@ -31,7 +31,8 @@ pub struct NetworkStatus {
     pub prefixes: Vec<String>,
     /// Standing of this node in a managed network: `member`, `asking` (no controller has answered), `pending`
     /// (a person has to approve it), `refused` (a member says that it was revoked, and no controller has said
-    /// so yet), `removed` or `denied` by a controller. None in other networks.
+    /// so yet), `removed` or `denied` by a controller, `copied` (another machine runs with this identity, so
+    /// a controller gives this one no certificate). None in other networks.
     #[serde(default)]
     pub standing: Option<Cow<'static, str>>,
     /// True while a controller serves a managed network at this node: members' questions are answered.

@@ -128,6 +128,10 @@ pub struct Conflict {
     pub remote: SocketAddr,
     /// Time since it was last seen, seconds.
     pub seen_s: f64,
+    /// True if both have come back after each other within three minutes, so that both run. Only a peer of
+    /// the two sees that.
+    #[serde(default)]
+    pub proven: bool,
 }
 
 /// Presence of a peer.
@@ -281,9 +285,9 @@ fn attempted(now: Instant, attempt: &DirectAttempt) -> AttemptStatus {
 
 /// Returns the conflict with another node of the same identity, unless it is long ago.
 pub(super) fn conflict(now: Instant, elsewhere: Option<Elsewhere>) -> Option<Conflict> {
-    let Elsewhere { remote, seen, .. } = elsewhere?;
+    let Elsewhere { remote, seen, proven, .. } = elsewhere?;
     let ago = now.saturating_duration_since(seen);
-    (ago < MENTIONED_FOR).then_some(Conflict { remote, seen_s: ago.as_secs_f64() })
+    (ago < MENTIONED_FOR).then_some(Conflict { remote, seen_s: ago.as_secs_f64(), proven })
 }
 
 /// Time for which a conflict is reported.

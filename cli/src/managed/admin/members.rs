@@ -86,6 +86,7 @@ fn to_json(member: &Member, second_run: Option<&SecondRun>) -> serde_json::Value
                 "noticed": run.at.as_millis() / 1000,
             })
         }),
+        "held_as_copied": (member.copied != UnixTime::default()).then(|| member.copied.as_millis() / 1000),
         "admitted_by": member.admitted_by,
         "description": member.description,
     })
@@ -104,7 +105,8 @@ pub(super) fn line(member: &Member, is_own: bool, now: UnixTime) -> String {
     };
     let state = if member.standing == Standing::Held { "held     " } else { "member   " };
     let outlive = member.outlive.map(|outlive| format!("outlive {}", duration::shown(outlive)));
-    let parts = [addresses.join(" "), tags.join(","), outlive.unwrap_or_default(), seen];
+    let copied = if member.copied == UnixTime::default() { "" } else { "runs on two machines" };
+    let parts = [addresses.join(" "), tags.join(","), outlive.unwrap_or_default(), seen, copied.to_owned()];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     format!("{state} {:<16} {}", member.grant.name, parts.join("  "))
 }

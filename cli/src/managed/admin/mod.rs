@@ -17,7 +17,7 @@ pub(crate) use invites::{InviteArgs, InvitesArgs, UninviteArgs, invite, invites,
 pub(crate) use members::{ListArgs, list};
 pub(crate) use removal::{RevokeArgs, revoke};
 pub(crate) use reservations::{ReserveArgs, UnreserveArgs, reserve, unreserve};
-pub(crate) use settings::{SettingsArgs, block, settings};
+pub(crate) use settings::{SettingsArgs, block, on_clone, settings};
 
 use peersock::management::{self, ManagementError};
 use peersock::state::StateDir;

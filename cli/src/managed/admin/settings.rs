@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peersock::overlay::Prefix;
 use peersock::overlay::membership::Tag;
-use peersock_controller::{ChangeError, Controller, OUTLIVE, PoolUse, Settings};
+use peersock_controller::{ChangeError, Controller, OUTLIVE, OnClone, PoolUse, Settings};
 
 use super::super::{clashes, comparable, duration, now, who};
 use super::change::Outlive;
@@ -46,6 +46,13 @@ pub(crate) struct SettingsArgs {
     /// Give ephemeral members an IPv4 address, too
     #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
     ephemeral_ipv4: Option<bool>,
+
+    /// What happens to a member of which two machines run, because its state directory was copied
+    ///
+    /// `keep-older` gives certificates to the one that ran first, while it is heard. `refuse-both` gives none
+    /// to either, until `approve` or an invite has admitted one again.
+    #[arg(long, value_name = "keep-older|refuse-both", value_parser = on_clone)]
+    on_clone: Option<OnClone>,
 
     /// Print JSON
     #[arg(long)]
@@ -113,6 +120,7 @@ fn changed(before: &Settings, args: &SettingsArgs) -> Settings {
     let mut after = before.clone();
     after.outlive = args.outlive.unwrap_or(after.outlive);
     after.ephemeral_ipv4 = args.ephemeral_ipv4.unwrap_or(after.ephemeral_ipv4);
+    after.on_clone = args.on_clone.unwrap_or(after.on_clone);
     if args.pools.contains(&None) {
         (after.ipv4, after.ipv6) = (None, None);
     }
@@ -149,6 +157,20 @@ fn not_set(error: ChangeError, after: &Settings) -> Failure {
     }
 }
 
+/// Words for decisions about copies of a member, as the option has them.
+const DECISIONS: [(&str, OnClone); 2] =
+    [("keep-older", OnClone::KeepOlder), ("refuse-both", OnClone::RefuseBoth)];
+
+fn word_of(on_clone: OnClone) -> &'static str {
+    DECISIONS.iter().find(|(_, known)| *known == on_clone).map_or("", |(word, _)| word)
+}
+
+/// Reads the value of `--on-clone`.
+pub(crate) fn on_clone(text: &str) -> Result<OnClone, &'static str> {
+    let found = DECISIONS.iter().find(|(word, _)| *word == text);
+    found.map(|(_, decision)| *decision).ok_or("give keep-older or refuse-both")
+}
+
 fn show(controller: &Controller, pools: &[PoolUse]) -> Outcome {
     let settings = controller.settings();
     print(format_args!(
@@ -171,6 +193,7 @@ fn show(controller: &Controller, pools: &[PoolUse]) -> Outcome {
         let full = if one.is_nearly_full() { ", nearly full" } else { "" };
         lines.push(("pool", format!("{pool}, {used} of {size} addresses in use{full}{but}")));
     }
+    lines.push(("copies", word_of(settings.on_clone).to_owned()));
     for (address, holder) in reservations::all(controller)? {
         let is_in_pool = pools.iter().any(|one| one.pool.contains(address));
         let but = if is_in_pool { "" } else { ", in no pool" };
@@ -209,6 +232,7 @@ fn to_json(controller: &Controller, pools: &[PoolUse]) -> Outcome<serde_json::Va
         "tag_outlive_s": tags,
         "pools": pools,
         "ephemeral_ipv4": settings.ephemeral_ipv4,
+        "on_clone": word_of(settings.on_clone),
         "reserved": reserved,
     }))
 }
