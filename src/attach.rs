@@ -200,6 +200,12 @@ impl NodeHandle {
         crate::node::search_name(&self.inner, name, &self.networks())
     }
 
+    /// Returns true if a controller has just said that no member or program has this name, which ends with the
+    /// local name or the ID of a managed network.
+    pub fn is_name_absent(&self, name: &str) -> bool {
+        crate::node::is_name_absent(&self.inner, name, &self.networks())
+    }
+
     /// Returns true if a name ends with the local name or the ID of a network that exists for the handle, as
     /// `alpha.team` does. No other resolver knows it: a host that has the name elsewhere is another one.
     pub fn is_of_network(&self, name: &str) -> bool {

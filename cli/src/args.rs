@@ -567,8 +567,16 @@ impl NetworksArgs {
     /// Returns the named networks, or that of [`managed::invited`], which the machine joins first. A
     /// passphrase applies to all ad-hoc networks.
     pub(crate) fn resolve_for(&self, node: &UnderlayArgs, state: &StateArgs) -> Outcome<Vec<Network>> {
-        let named = with_invited(self.networks.iter().map(String::as_str), node, state)?;
-        let named: Vec<_> = named.iter().map(String::as_str).collect();
+        self.described(&with_invited(self.networks.iter().map(String::as_str), node, state)?)
+    }
+
+    /// Returns the named networks, which the machine has joined if they are managed.
+    pub(crate) fn resolve(&self) -> Outcome<Vec<Network>> {
+        self.described(&self.networks)
+    }
+
+    fn described(&self, named: &[String]) -> Outcome<Vec<Network>> {
+        let named: Vec<_> = named.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
         let networks: Vec<_> = named.iter().map(|text| describe_network(text)).collect::<Outcome<_>>()?;
         if networks.is_empty() {
             return Err(no_network());
@@ -640,9 +648,14 @@ fn with_invited<'a>(
     if !named.is_empty() && is_usable(&named) {
         return Ok(named);
     }
-    let Some(id) = managed::invited()? else { return Ok(named) };
+    let Some((id, name)) = managed::invited()? else { return Ok(named) };
     let named = if named.is_empty() { vec![id.to_string()] } else { named };
-    if !is_usable(&named) {
+    // A word that leads elsewhere, or nowhere, must not use up the invite.
+    let is_its = |text: &String| {
+        text.parse() == Ok(id) || name.as_ref().is_some_and(|name| name.as_str() == text.as_str())
+    };
+    let mut missing = named.iter().filter(|text| describe_network(text).is_err()).peekable();
+    if missing.peek().is_some() && missing.all(is_its) {
         managed::join_invited(id, node, state)?;
     }
     Ok(named)

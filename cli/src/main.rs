@@ -103,7 +103,8 @@ Environment variables hold defaults of options: PEERSOCK_NETWORK of -n, PEERSOCK
 --root, PEERSOCK_DHT of --dht, PEERSOCK_TURN of --turn, PEERSOCK_STUN of --stun (HOST:PORT, separated by spaces),
 PEERSOCK_BUSY_POLL of --busy-poll, PEERSOCK_INTERFACE of --interface (separated by commas), PEERSOCK_OWN_NODE of
 --own-node, PEERSOCK_AS of --as, PEERSOCK_PERSIST of --persist. PEERSOCK_SECRET holds a passphrase, PEERSOCK_TICKET a ticket.
-PEERSOCK_INVITE has an invite to a managed network, by which commands with -n join first; without -n they use that network.
+PEERSOCK_INVITE has an invite, by which run, listen, dial, forward, proxy, rest, send and receive join first; without
+-n they use its network.
 ~/.config/peersock/config.toml holds defaults that variables replace, and names for networks (docs/reference/SETTINGS.md);
 PEERSOCK_CONFIG has another path of this file, and empty has it left out.
 

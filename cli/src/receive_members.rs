@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::Instant;
 
-use peersock::Network;
+use peersock::{Network, NodeId};
 use peersock_files::{Folder, Manifest, Offered, Options, PORT, decline, offered};
 use peersock_proxy::serving::{Owner, Slots};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -171,9 +171,19 @@ impl From {
     }
 }
 
+/// Node, or machine behind a gateway, that a person agrees to or declines. Another one of the same member is
+/// asked about again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Who {
+    owner: Owner,
+    node: Option<NodeId>,
+    /// Address of a machine behind a gateway.
+    behind: Option<IpAddr>,
+}
+
 /// Member that has connected, as its session proves.
 struct Peer {
-    owner: Owner,
+    who: Who,
     address: IpAddr,
     /// Name of the machine, and with the label of its program; none for a machine behind a gateway.
     names: Vec<String>,
@@ -183,7 +193,7 @@ struct Peer {
 
 /// Files that are being received, or whose transfer has broken off.
 struct Agreed {
-    owner: Owner,
+    who: Who,
     manifest: Manifest,
     account: Account,
 }
@@ -223,7 +233,7 @@ struct Server {
     places: Slots,
     desk: Mutex<Desk>,
     /// Members that are not asked about again.
-    declined: Mutex<HashSet<Owner>>,
+    declined: Mutex<HashSet<Who>>,
     limit: Mutex<LineLimit>,
 }
 
@@ -235,7 +245,7 @@ impl Server {
                 Err(error) => return error,
             };
             let sender = self.sender(&stream, address.ip());
-            let Some(place) = self.places.take(Some(sender.owner)) else {
+            let Some(place) = self.places.take(Some(sender.who.owner)) else {
                 self.tell_seldom(|| {
                     format!("{} has too many connections, and another is refused", sender.called)
                 });
@@ -256,6 +266,9 @@ impl Server {
     fn sender(&self, stream: &Stream, address: IpAddr) -> Peer {
         let peer = stream.peer();
         let owner = peer.as_ref().map_or_else(|| (self.owners)(address), |peer| Owner::Member(peer.machine));
+        let is_behind = peer.as_ref().is_some_and(|peer| peer.gateway);
+        let node = peer.as_ref().map(|peer| peer.node);
+        let who = Who { owner, node, behind: is_behind.then_some(address) };
         let (mut names, mut called) = (Vec::new(), address.to_string());
         if let Some((peer, full)) = peer.and_then(|peer| peer.full_name().map(|full| (peer, full))) {
             match peer.gateway {
@@ -266,7 +279,7 @@ impl Server {
                 }
             }
         }
-        Peer { owner, address, names, called }
+        Peer { who, address, names, called }
     }
 
     fn serve(&self, stream: &Stream, sender: &Peer, events: &Sender<Event>) {
@@ -298,13 +311,17 @@ impl Server {
     fn refusal(&self, sender: &Peer) -> Option<&'static str> {
         let is_from = |from: &From| match from {
             From::Name(name) => sender.names.iter().any(|one| one.eq_ignore_ascii_case(name)),
-            From::Address(address) => *address == sender.address || (self.owners)(*address) == sender.owner,
+            From::Address(address) => {
+                // A member has several addresses, and the machines behind it have others.
+                *address == sender.address
+                    || sender.who.behind.is_none() && (self.owners)(*address) == sender.who.owner
+            }
         };
         if !self.from.is_empty() && !self.from.iter().any(is_from) {
             return Some("only others are received from there");
         }
         let declined = self.declined.lock().expect("no panic under this lock");
-        declined.contains(&sender.owner).then_some(DECLINED)
+        declined.contains(&sender.who).then_some(DECLINED)
     }
 
     /// Takes the place at which files are received; `None` if another member has it.
@@ -314,7 +331,7 @@ impl Server {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let is_others = desk.agreed.as_ref().is_some_and(|agreed| agreed.owner != sender.owner);
+        let is_others = desk.agreed.as_ref().is_some_and(|agreed| agreed.who != sender.who);
         (!desk.is_over && (self.keep || !is_others)).then_some(desk)
     }
 
@@ -327,18 +344,17 @@ impl Server {
         events: &Sender<Event>,
     ) -> Option<Event> {
         // A transfer goes on without a question if it is the same.
-        let is_same =
-            |agreed: &Agreed| agreed.owner == sender.owner && agreed.manifest == *offered.manifest();
+        let is_same = |agreed: &Agreed| agreed.who == sender.who && agreed.manifest == *offered.manifest();
         if !desk.agreed.as_ref().is_some_and(is_same) {
             if self.asks && !self.agrees(sender, &mut offered)? {
-                self.declined.lock().expect("no panic under this lock").insert(sender.owner);
+                self.declined.lock().expect("no panic under this lock").insert(sender.who);
                 offered.decline(DECLINED);
                 return None;
             }
             let (ways, address) = (Arc::clone(&self.ways), sender.address);
             let look = Box::new(move || ways(address));
             let account = Account::new(Some(&sender.called), self.options.list_only, self.quiet, look);
-            desk.agreed = Some(Agreed { owner: sender.owner, manifest: offered.manifest().clone(), account });
+            desk.agreed = Some(Agreed { who: sender.who, manifest: offered.manifest().clone(), account });
         }
         let agreed = desk.agreed.as_ref().expect("it is set above");
         let _ = events.send(Event::Begun);

@@ -212,7 +212,8 @@ fn note_entry(
         // An admission is a decision, and a renewal is none: it may have been made from an old store.
         let floor = entry.min_serial.max(Serial::next(UnixTime::default(), Some(member.serial)));
         let is_held = write.run(
-            "UPDATE members SET state = 1, floor = max(floor, ?2), changed = ?3 WHERE node = ?1 AND state = 0",
+            "UPDATE members SET state = 1, copied = 0, floor = max(floor, ?2), changed = ?3
+                WHERE node = ?1 AND (state = 0 OR copied > 0)",
             (node.as_bytes(), number(floor), write.change),
         )? > 0;
         if is_held {

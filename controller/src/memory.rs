@@ -229,6 +229,10 @@ impl Memory {
                 self.repairs.insert(node);
             }
             // Of copies, a person has decided that the one counts which asks next.
+            if member.joined > before.copied {
+                // Also of a hold that was written just now, and of which this row is later.
+                self.unwritten_holds.remove(&node);
+            }
             let was_copied = before.copied != UnixTime::default() && member.is_member();
             let is_admitted_again = was_copied && !self.unwritten_holds.contains(&node);
             if !is_admitted_again && (before.seen >= member.seen || self.dirty.contains(&node)) {

@@ -136,10 +136,8 @@ impl Member {
             return None;
         }
         runs.both = now;
-        if let Some(before) = runs.before.take()
-            && is_recent(now, before.at)
-            && places.contains(&before.source)
-        {
+        // Its address says nothing: a session may begin by a relay, or by the other kind of address.
+        if let Some(before) = runs.before.take_if(|before| is_recent(now, before.at)) {
             (self.run, self.starts, self.source) = (before.run, before.starts, Some(before.source));
         }
         let [one, other] = places;

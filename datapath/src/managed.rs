@@ -146,6 +146,11 @@ impl Datapath {
         asked
     }
 
+    /// Returns true if a controller has just said that no node of a managed network has this name.
+    pub fn is_name_absent(&self, now: Instant, network: NetworkIndex, name: &str) -> bool {
+        self.control().is_name_absent(now, network, name)
+    }
+
     /// Asks the controllers of a managed network for a member. Returns false if that is not possible now.
     pub fn find_member(
         &self,

@@ -780,6 +780,13 @@ pub(crate) fn search_name(node: &Inner, name: &str, networks: &[JoinedNetwork]) 
     }
 }
 
+/// Returns true if a controller has just said that nobody has this name in the network with which it ends.
+pub(crate) fn is_name_absent(node: &Inner, name: &str, networks: &[JoinedNetwork]) -> bool {
+    of_network(node, name, networks).is_some_and(|(member, network)| {
+        node.driver.datapath.is_name_absent(Instant::now(), network.index, member)
+    })
+}
+
 impl Joined {
     pub(super) fn shared(&self) -> Option<Arc<Shared>> {
         sync::lock(&self.node().inner.managed).get(&self.id()).cloned()

@@ -42,7 +42,7 @@ pub use device::DeviceSender;
 pub use events::{Event, Events, RootChanges};
 pub use joined::Joined;
 pub use managed::{MembershipStatus, Standing};
-pub(crate) use managed::{addresses_named, known_addresses, of_network, search_name};
+pub(crate) use managed::{addresses_named, is_name_absent, known_addresses, of_network, search_name};
 pub use patience::{Linger, Patience, Remaining};
 pub use peer_identity::PeerIdentity;
 pub(crate) use root_list::ask_lists;

@@ -1,175 +1,366 @@
-//! Storing records for a process that may not write into its state directory any more.
+//! Records of a state directory for a process that may not open it any more.
 //!
 //! ```text
 //! node   --> kind (1), length (4, big-endian), bytes
-//! keeper --> result (4, big-endian): 0, or an errno
+//! keeper --> result (4, big-endian): 0, or an errno; of a question for a record: its length (4), and the record
 //! ```
 //!
-//! The bytes of kind 1 are a record, which replaces the last one of its network. Those of kind 2 are the ID of
-//! a network whose record is removed.
+//! The bytes of kind 1 are a record, which replaces the last one of its network. Those of kinds 2 and 3 are the
+//! ID of a network whose record is removed or asked for.
+//!
+//! Strangers can reach the node, and may have it in their hands. So no record changes a network's key or takes
+//! another network's name, also after it was removed, and credentials count only with that key's signatures:
+//! the next start would trust them.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 
-use peersock_overlay::NetworkId;
+use peersock_overlay::membership::{MemberName, NetworkKey};
+use peersock_overlay::{NetworkId, NodeId};
 
-use super::membership::{MAX_RECORD_BYTES, MAX_RECORDS};
+use super::membership::{MAX_RECORD_BYTES, MAX_RECORDS, SUFFIX};
 use super::{MembershipRecord, StateDir, StateError, sync};
+use crate::config::network_id;
 
 const KEEP: u8 = 1;
 const FORGET: u8 = 2;
+const READ: u8 = 3;
 
-/// Result for what is no message, and for one record too many.
-const REFUSED: u32 = libc::EINVAL as u32;
+/// Result for what is no message, and for a record that may not be stored.
+const REFUSED: i32 = libc::EINVAL;
 
-/// Other process, which stores records.
+/// Result where there is no record.
+const ABSENT: i32 = libc::ENOENT;
+
+/// Limit of roots of one record.
+const MAX_ROOTS: usize = 64;
+
+/// Time for a request. A keeper that takes longer is asked no more, because its answers would be those to
+/// earlier questions.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Other process, which reads and stores records; `None` once it has failed.
 #[derive(Debug)]
-pub(super) struct Keeper(Mutex<UnixStream>);
+pub(super) struct Keeper(Mutex<Option<UnixStream>>);
 
 impl Keeper {
     pub(super) fn new(stream: UnixStream) -> Keeper {
-        Keeper(Mutex::new(stream))
+        Keeper(Mutex::new(Some(stream)))
     }
 
     /// Replaces the record of a network.
     pub(super) fn keep(&self, record: &MembershipRecord) -> io::Result<()> {
-        self.ask(KEEP, record.to_json().as_bytes())
+        self.ask(KEEP, record.to_json().as_bytes()).map(drop)
     }
 
-    /// Removes the record of a network.
-    pub(super) fn forget(&self, network: NetworkId) -> io::Result<()> {
-        self.ask(FORGET, network.to_string().as_bytes())
+    /// Removes the record of a network. Returns false if there was none.
+    pub(super) fn forget(&self, network: NetworkId) -> io::Result<bool> {
+        absent_or(self.ask(FORGET, network.to_string().as_bytes())).map(|removed| removed.is_some())
     }
 
-    fn ask(&self, kind: u8, bytes: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    /// Returns the record of a network; `None` if there is none.
+    pub(super) fn read(&self, network: NetworkId) -> io::Result<Option<MembershipRecord>> {
+        let read = absent_or(self.ask(READ, network.to_string().as_bytes()))?;
+        let record = |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).ok();
+            text.and_then(|text| MembershipRecord::from_json(&text)).ok_or(io::ErrorKind::InvalidData)
+        };
+        Ok(read.map(record).transpose()?)
+    }
+
+    fn ask(&self, kind: u8, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        if bytes.len() as u64 > MAX_RECORD_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let mut stream = sync::lock(&self.0);
-        stream.write_all(&[&[kind][..], &length.to_be_bytes(), bytes].concat())?;
-        let mut result = [0; 4];
-        stream.read_exact(&mut result)?;
-        match u32::from_be_bytes(result) {
-            0 => Ok(()),
-            errno => Err(io::Error::from_raw_os_error(errno.cast_signed())),
+        let asked = stream.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        match request(asked, kind, bytes) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Err(error) => {
+                *stream = None;
+                Err(error)
+            }
         }
     }
 }
 
+/// Sends a message. Returns the answer, or the errno that it is.
+fn request(mut stream: &UnixStream, kind: u8, bytes: &[u8]) -> io::Result<Result<Vec<u8>, i32>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    send(stream, &[kind], bytes)?;
+    let mut result = [0; 4];
+    stream.read_exact(&mut result)?;
+    match i32::from_be_bytes(result) {
+        0 if kind == READ => Ok(Ok(receive(stream)?)),
+        0 => Ok(Ok(Vec::new())),
+        errno => Ok(Err(errno)),
+    }
+}
+
+fn absent_or(asked: io::Result<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
+    match asked {
+        Err(error) if error.raw_os_error() == Some(ABSENT) => Ok(None),
+        asked => asked.map(Some),
+    }
+}
+
+/// Writes bytes with their length, after a head.
+fn send(mut stream: &UnixStream, head: &[u8], bytes: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    stream.write_all(&[head, &length.to_be_bytes(), bytes].concat())
+}
+
+/// Reads bytes with their length.
+fn receive(mut stream: &UnixStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length);
+    if u64::from(length) > MAX_RECORD_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; length as usize];
+    stream.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
 impl StateDir {
-    /// Stores records of managed networks in the directory at `path`, for a node of another process with
-    /// [`StateDir::for_later`], until that process ends or closes its end of the stream.
+    /// Reads and stores records of managed networks in the directory at `path`, for a node of another process
+    /// with [`StateDir::for_later`], until that process ends or closes its end of the stream.
     ///
     /// # Errors
     ///
-    /// Returns the errors of the stream. Errors of the directory go to the node.
+    /// Returns the errors of the stream, and of the directory at the beginning. Later ones of the directory
+    /// go to the node.
     pub fn keep_for(path: &Path, mut stream: UnixStream) -> io::Result<()> {
+        let mut keeping = Keeping::begin(path).map_err(io::Error::other)?;
         loop {
             let mut kind = [0];
             if stream.read(&mut kind)? == 0 {
                 return Ok(());
             }
-            let mut length = [0; 4];
-            stream.read_exact(&mut length)?;
-            let length = u32::from_be_bytes(length);
-            if u64::from(length) > MAX_RECORD_BYTES {
-                return Err(io::ErrorKind::InvalidData.into());
+            let bytes = receive(&stream)?;
+            match keeping.serve(kind[0], &bytes) {
+                Ok(record) if kind[0] == READ => send(&stream, &[0; 4], &record)?,
+                Ok(_) => stream.write_all(&[0; 4])?,
+                Err(errno) => stream.write_all(&errno.to_be_bytes())?,
             }
-            let mut bytes = vec![0; length as usize];
-            stream.read_exact(&mut bytes)?;
-            let result = match serve(path, kind[0], &bytes) {
-                Ok(()) => 0,
-                Err(StateError::Io { source, .. }) => {
-                    source.raw_os_error().map_or(REFUSED, i32::cast_unsigned)
-                }
-                Err(_) => REFUSED,
-            };
-            stream.write_all(&result.to_be_bytes())?;
         }
     }
 }
 
-fn serve(path: &Path, kind: u8, bytes: &[u8]) -> Result<(), StateError> {
-    let refused = || StateError::io("write", path)(io::ErrorKind::InvalidData.into());
-    let text = std::str::from_utf8(bytes).map_err(|_| refused())?;
-    match kind {
-        KEEP => {
-            // Only what parses is stored, because the node is the one that strangers can reach.
-            let record = MembershipRecord::from_json(text).ok_or_else(refused)?;
-            let is_known = StateDir::membership_file(path, record.id).exists();
-            if !is_known && StateDir::memberships(path)?.len() >= MAX_RECORDS {
-                return Err(refused());
-            }
-            record.write(path)
+/// Directory, and the part of it that the node may not change.
+struct Keeping<'a> {
+    path: &'a Path,
+    own: Option<NodeId>,
+    /// Key of each network that was ever there.
+    keys: BTreeMap<NetworkId, NetworkKey>,
+}
+
+impl Keeping<'_> {
+    fn begin(path: &Path) -> Result<Keeping<'_>, StateError> {
+        let own = StateDir::peek_identity(path)?.map(|identity| identity.node_id());
+        let records = StateDir::memberships(path)?;
+        Ok(Keeping { path, own, keys: records.iter().map(|record| (record.id, record.key)).collect() })
+    }
+
+    /// Returns the record that is asked for, nothing, or an errno.
+    fn serve(&mut self, kind: u8, bytes: &[u8]) -> Result<Vec<u8>, i32> {
+        let text = str::from_utf8(bytes).map_err(|_| REFUSED)?;
+        if kind == KEEP {
+            // Only what parses is stored.
+            let record = MembershipRecord::from_json(text).ok_or(REFUSED)?;
+            self.check(&record)?;
+            record.write(self.path).map_err(|error| errno_of(&error))?;
+            self.keys.insert(record.id, record.key);
+            return Ok(Vec::new());
         }
-        FORGET => StateDir::remove_record(path, text.parse().map_err(|_| refused())?).map(drop),
-        _ => Err(refused()),
+        let network = text.parse().map_err(|_| REFUSED)?;
+        match kind {
+            FORGET => match StateDir::remove_record(self.path, network) {
+                Ok(true) => Ok(Vec::new()),
+                Ok(false) => Err(ABSENT),
+                Err(error) => Err(errno_of(&error)),
+            },
+            READ => {
+                let record = StateDir::membership(self.path, network).map_err(|error| errno_of(&error))?;
+                Ok(record.ok_or(ABSENT)?.to_json().into_bytes())
+            }
+            _ => Err(REFUSED),
+        }
+    }
+
+    fn check(&self, record: &MembershipRecord) -> Result<(), i32> {
+        match self.keys.get(&record.id) {
+            Some(key) if *key == record.key => {}
+            Some(_) => return Err(REFUSED),
+            None => {
+                let is_its = network_id(&record.key).is_ok_and(|id| id == Some(record.id));
+                if !is_its || self.count()? >= MAX_RECORDS {
+                    return Err(REFUSED);
+                }
+            }
+        }
+        if record.roots.len() > MAX_ROOTS {
+            return Err(REFUSED);
+        }
+        if let Some(credentials) = &record.credentials {
+            let own = self.own.ok_or(REFUSED)?;
+            credentials.authenticate_by(&record.keys(), record.id, &own).map_err(|_| REFUSED)?;
+        }
+        let Some(name) = &record.name else { return Ok(()) };
+        name.parse::<MemberName>().map_err(|_| REFUSED)?;
+        let others = StateDir::memberships(self.path).map_err(|error| errno_of(&error))?;
+        let is_taken = others.iter().any(|other| other.id != record.id && other.name.as_ref() == Some(name));
+        if is_taken { Err(libc::EEXIST) } else { Ok(()) }
+    }
+
+    /// Returns the number of records.
+    fn count(&self) -> Result<usize, i32> {
+        let entries = fs::read_dir(self.path).map_err(|error| error.raw_os_error().unwrap_or(REFUSED))?;
+        let is_record = |name: &str| name.ends_with(SUFFIX);
+        Ok(entries
+            .filter(|entry| entry.as_ref().is_ok_and(|one| one.file_name().to_str().is_some_and(is_record)))
+            .count())
+    }
+}
+
+fn errno_of(error: &StateError) -> i32 {
+    match error {
+        StateError::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => libc::EFBIG,
+        StateError::Io { source, .. } => source.raw_os_error().unwrap_or(REFUSED),
+        _ => REFUSED,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::thread;
+
+    use peersock_overlay::membership::{NetworkSecret, UnixTime};
 
     use super::super::membership::tests::record;
     use super::*;
 
-    #[test]
-    fn another_process_stores_and_removes_records() {
+    /// Returns a directory with the record of a network, whose key makes no ID, and its keeper.
+    fn kept() -> (tempfile::TempDir, MembershipRecord, UnixStream, thread::JoinHandle<io::Result<()>>) {
         let place = tempfile::tempdir().unwrap();
-        let first = record();
         let state = StateDir::open(place.path()).unwrap();
+        state.identity().unwrap();
+        let first = MembershipRecord { credentials: None, ..record() };
         state.keep_membership(&first).unwrap();
         let (mine, its) = UnixStream::pair().unwrap();
         let path = place.path().to_owned();
         let keeper = thread::spawn(move || StateDir::keep_for(&path, its));
-        let state = state.for_later(mine).unwrap();
+        (place, first, mine, keeper)
+    }
+
+    #[test]
+    fn another_process_reads_stores_and_removes_records() {
+        let (place, first, mine, keeper) = kept();
+        let state = StateDir::open(place.path()).unwrap().for_later(mine).unwrap();
         assert_eq!(state.kept_membership(first.id).unwrap().as_ref(), Some(&first));
         let mut second = first.clone();
         second.starts += 1;
         state.keep_membership(&second).unwrap();
-        assert_eq!(state.kept_membership(first.id).unwrap().as_ref(), Some(&second));
         assert_eq!(StateDir::membership(place.path(), first.id).unwrap().as_ref(), Some(&second));
+        // A command of the machine may write, too.
+        second.starts += 1;
+        second.write(place.path()).unwrap();
+        assert_eq!(state.kept_membership(first.id).unwrap().as_ref(), Some(&second));
         assert!(state.forget_membership(first.id).unwrap());
         assert!(!state.forget_membership(first.id).unwrap());
         assert_eq!(state.kept_membership(first.id).unwrap(), None);
+        assert!(!state.has_membership(first.id));
         assert_eq!(StateDir::membership(place.path(), first.id).unwrap(), None);
         // Its errors are those of the directory.
         fs::remove_dir_all(place.path()).unwrap();
-        let error = state.keep_membership(&first).unwrap_err();
+        let unnamed = MembershipRecord { name: None, ..first };
+        let error = state.keep_membership(&unnamed).unwrap_err();
         assert!(matches!(&error, StateError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound));
         drop(state);
         keeper.join().unwrap().unwrap();
     }
 
+    #[test]
+    fn a_keeper_that_has_ended_is_an_error_at_once() {
+        let (place, first, mine, keeper) = kept();
+        mine.shutdown(std::net::Shutdown::Write).unwrap();
+        keeper.join().unwrap().unwrap();
+        let state = StateDir::open(place.path()).unwrap().for_later(mine).unwrap();
+        assert!(state.keep_membership(&first).is_err() && state.kept_membership(first.id).is_err());
+    }
+
     /// The node's process may be in the hands of a stranger.
     #[test]
-    fn only_records_are_stored_and_no_more_than_a_directory_may_have() {
-        let place = tempfile::tempdir().unwrap();
-        let (mut mine, its) = UnixStream::pair().unwrap();
-        let path = place.path().to_owned();
-        let keeper = thread::spawn(move || StateDir::keep_for(&path, its));
-        let mut ask = |kind: u8, text: &[u8]| {
-            let length = u32::try_from(text.len()).unwrap().to_be_bytes();
-            mine.write_all(&[&[kind][..], &length, text].concat()).unwrap();
-            let mut result = [0; 4];
-            mine.read_exact(&mut result).unwrap();
-            u32::from_be_bytes(result) == 0
-        };
-        let whole = record().to_json();
-        assert!(!ask(KEEP, b"{}") && !ask(KEEP, &whole.as_bytes()[1..]) && !ask(KEEP, b"\xff"));
-        assert!(!ask(FORGET, b"../identity.key") && !ask(FORGET, b"lock") && !ask(7, b"") && !ask(KEEP, b""));
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
-        let others = (0..=MAX_RECORDS as u64).map(|number| {
-            let id = NetworkId::new(0x8056_c2e2_1c00_0000 + number).unwrap().to_string();
-            let mut other = MembershipRecord::new(id.parse().unwrap(), record().key);
-            other.name = Some(format!("n{number}"));
-            other.to_json()
-        });
-        let kept: Vec<_> = others.map(|other| ask(KEEP, other.as_bytes())).collect();
-        assert!(kept[..MAX_RECORDS].iter().all(|kept| *kept) && !kept[MAX_RECORDS]);
-        mine.write_all(&[KEEP, 255, 255, 255, 255]).unwrap();
+    fn only_records_that_change_no_key_and_no_other_name_are_stored() {
+        let (place, first, mine, keeper) = kept();
+        let ask = |kind: u8, bytes: &[u8]| request(&mine, kind, bytes).unwrap().map(drop);
+        let keep = |record: &MembershipRecord| ask(KEEP, record.to_json().as_bytes());
+        let whole = first.to_json();
+        let before = fs::read_to_string(StateDir::membership_file(place.path(), first.id)).unwrap();
+        for bytes in [b"{}".as_slice(), &whole.as_bytes()[1..], b"\xff", b""] {
+            assert_eq!(ask(KEEP, bytes), Err(REFUSED));
+        }
+        for text in ["../identity.key", "lock", ""] {
+            assert_eq!(
+                (ask(FORGET, text.as_bytes()), ask(READ, text.as_bytes())),
+                (Err(REFUSED), Err(REFUSED))
+            );
+        }
+        assert_eq!(ask(7, first.id.to_string().as_bytes()), Err(REFUSED));
+        let key = NetworkSecret::from_seed(&[9; 32]).public();
+        let others_key =
+            MembershipRecord { key, successions: Vec::new(), revocations: Vec::new(), ..first.clone() };
+        assert_eq!(keep(&others_key), Err(REFUSED));
+        // Credentials of another node.
+        assert_eq!(keep(&record()), Err(REFUSED));
+        let id: NetworkId = "8056c2e21c000007".parse().unwrap();
+        assert_eq!(keep(&MembershipRecord::new(id, key)), Err(REFUSED), "another network's key");
+        let named = MembershipRecord { name: Some("../team".into()), ..first.clone() };
+        assert_eq!(keep(&named), Err(REFUSED));
+        assert_eq!(fs::read_to_string(StateDir::membership_file(place.path(), first.id)).unwrap(), before);
+        // Nothing but the network's own record may have its name, and the key stays after a removal.
+        let real = network_id(&key).unwrap().expect("most keys make one");
+        let clash = MembershipRecord { name: first.name.clone(), ..MembershipRecord::new(real, key) };
+        assert_eq!(keep(&clash), Err(libc::EEXIST));
+        assert_eq!(keep(&MembershipRecord { name: Some("other".into()), ..clash }), Ok(()));
+        assert_eq!(ask(FORGET, first.id.to_string().as_bytes()), Ok(()));
+        assert_eq!(ask(FORGET, first.id.to_string().as_bytes()), Err(ABSENT));
+        assert_eq!(keep(&others_key), Err(REFUSED));
+        assert_eq!(keep(&MembershipRecord { signed_time: UnixTime::default(), ..first }), Ok(()));
+        send(&mine, &[KEEP, 255, 255, 255], b"").unwrap();
         assert_eq!(keeper.join().unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    /// Else a keeper would open what the node names.
+    #[test]
+    fn roots_of_a_record_are_texts_and_no_files() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("roots");
+        fs::write(&file, "dns:example.org").unwrap();
+        let named = format!("@{}", file.display());
+        let text = record().to_json().replace("dns:example.org", &named);
+        assert!(text.contains(&named));
+        assert_eq!(MembershipRecord::from_json(&text).expect("a record").roots, []);
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_read_again_is_not_written() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDir::open(place.path()).unwrap();
+        let root = record().roots[0].clone();
+        let large = MembershipRecord { roots: vec![root; 2_000_000], ..record() };
+        let error = state.keep_membership(&large).unwrap_err();
+        assert!(
+            matches!(&error, StateError::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge)
+        );
+        assert_eq!(StateDir::memberships(place.path()).unwrap(), []);
     }
 }

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::RootSource;
 
-use super::{StateDir, StateError, check_directory, read_large_secret_file, sync, write_atomically};
+use super::{StateDir, StateError, check_directory, read_large_secret_file, write_atomically};
 
 /// End of the names of such files; the network's ID precedes it.
-const SUFFIX: &str = ".network";
+pub(super) const SUFFIX: &str = ".network";
 
 /// Number of records that are read from one directory.
 pub(super) const MAX_RECORDS: usize = 64;
@@ -163,7 +163,12 @@ impl MembershipRecord {
 
     /// Writes the record in place of the last one in the directory at `path`.
     pub(super) fn write(&self, path: &Path) -> Result<(), StateError> {
-        write_atomically(path, &format!("{}{SUFFIX}", self.id), self.to_json().as_bytes())
+        let text = self.to_json();
+        if text.len() as u64 > MAX_RECORD_BYTES {
+            let file = StateDir::membership_file(path, self.id);
+            return Err(StateError::io("write", &file)(io::ErrorKind::FileTooLarge.into()));
+        }
+        write_atomically(path, &format!("{}{SUFFIX}", self.id), text.as_bytes())
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -216,7 +221,7 @@ impl MembershipRecord {
         }
         let controllers: Option<Vec<_>> = stored.controllers.iter().map(|one| one.parse().ok()).collect();
         let roots: Vec<RootSource> =
-            stored.roots.iter().filter_map(|root| RootSource::load(root).ok()).flatten().collect();
+            stored.roots.iter().filter_map(|root| RootSource::parse_list(root).ok()).flatten().collect();
         (stored.version == VERSION).then_some(MembershipRecord {
             id,
             name: stored.name,
@@ -299,9 +304,7 @@ impl StateDir {
     pub fn keep_membership(&self, record: &MembershipRecord) -> Result<(), StateError> {
         let Some(later) = &self.later else { return record.write(&self.path) };
         let path = Self::membership_file(&self.path, record.id);
-        later.keeper.keep(record).map_err(StateError::io("write", &path))?;
-        sync::lock(&later.records).insert(record.id, record.clone());
-        Ok(())
+        later.keeper.keep(record).map_err(StateError::io("write", &path))
     }
 
     /// Returns the record of a managed network, as [`StateDir::membership`] does.
@@ -310,16 +313,16 @@ impl StateDir {
     ///
     /// Returns the errors of [`StateDir::membership`].
     pub fn kept_membership(&self, network: NetworkId) -> Result<Option<MembershipRecord>, StateError> {
-        match &self.later {
-            Some(later) => Ok(sync::lock(&later.records).get(&network).cloned()),
-            None => StateDir::membership(&self.path, network),
-        }
+        let Some(later) = &self.later else { return StateDir::membership(&self.path, network) };
+        // Read anew, because commands of the machine may have written it meanwhile.
+        let path = Self::membership_file(&self.path, network);
+        later.keeper.read(network).map_err(StateError::io("read", &path))
     }
 
     /// Returns true if there is a record of a managed network, or something else with its name.
     pub(crate) fn has_membership(&self, network: NetworkId) -> bool {
         match &self.later {
-            Some(later) => sync::lock(&later.records).contains_key(&network),
+            Some(_) => !matches!(self.kept_membership(network), Ok(None)),
             None => Self::membership_file(&self.path, network).exists(),
         }
     }
@@ -347,8 +350,7 @@ impl StateDir {
     pub fn forget_membership(&self, network: NetworkId) -> Result<bool, StateError> {
         let Some(later) = &self.later else { return Self::remove_record(&self.path, network) };
         let path = Self::membership_file(&self.path, network);
-        later.keeper.forget(network).map_err(StateError::io("remove", &path))?;
-        Ok(sync::lock(&later.records).remove(&network).is_some())
+        later.keeper.forget(network).map_err(StateError::io("remove", &path))
     }
 
     pub(super) fn remove_record(path: &Path, network: NetworkId) -> Result<bool, StateError> {

@@ -26,7 +26,6 @@ mod names;
 mod private;
 mod socket;
 
-use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -39,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use crate::node::Seed;
 use crate::sync;
-use peersock_overlay::{Identity, NetworkId, PublicIdentity};
+use peersock_overlay::{Identity, PublicIdentity};
 
 pub use error::StateError;
 use keeper::Keeper;
@@ -89,7 +88,6 @@ struct Later {
     management: Mutex<Option<UnixListener>>,
     #[cfg(feature = "dht")]
     dht_nodes: Option<String>,
-    records: Mutex<BTreeMap<NetworkId, MembershipRecord>>,
     keeper: Keeper,
 }
 
@@ -124,16 +122,15 @@ impl StateDir {
         Ok(StateDir { path, lock: Arc::new(lock), later: None })
     }
 
-    /// Reads the identity and the records of managed networks, and binds the management socket now. A node
-    /// started with [`IdentitySource::Opened`](crate::IdentitySource::Opened) has them, even if the process
-    /// has switched to a user without access to the directory. Another process with access stores the records
-    /// for it: [`StateDir::keep_for`] at the other end of `keeper`. Such a node stores nothing else there, and
-    /// leaves the socket's file behind at its end.
+    /// Reads the identity and binds the management socket now. A node started with
+    /// [`IdentitySource::Opened`](crate::IdentitySource::Opened) has both, even if the process has switched
+    /// to a user without access to the directory. Another process with access reads and stores the records of
+    /// managed networks for it: [`StateDir::keep_for`] at the other end of `keeper`. Such a node stores
+    /// nothing else there, and leaves the socket's file behind at its end.
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`StateDir::identity`] and of [`StateDir::memberships`], and [`StateError::Io`]
-    /// if the socket cannot be made.
+    /// Returns the errors of [`StateDir::identity`], and [`StateError::Io`] if the socket cannot be made.
     pub fn for_later(mut self, keeper: UnixStream) -> Result<StateDir, StateError> {
         let seed = Seed(*self.seed()?);
         let listener = self.bind_management();
@@ -141,13 +138,11 @@ impl StateDir {
         let management = Mutex::new(Some(listener));
         #[cfg(feature = "dht")]
         let dht_nodes = self.dht_nodes();
-        let records = StateDir::memberships(&self.path)?.into_iter().map(|record| (record.id, record));
         self.later = Some(Arc::new(Later {
             seed,
             management,
             #[cfg(feature = "dht")]
             dht_nodes,
-            records: Mutex::new(records.collect()),
             keeper: Keeper::new(keeper),
         }));
         Ok(self)

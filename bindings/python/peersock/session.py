@@ -36,6 +36,8 @@ _NOBODY = (
     errno.ENETUNREACH,
     errno.EHOSTUNREACH,
     errno.EADDRNOTAVAIL,
+    errno.EACCES,
+    errno.EINVAL,
 )
 
 
@@ -362,7 +364,8 @@ class Session:
             try:
                 # Nothing is sent; any port will do.
                 asking.connect((str(wanted), 9))
-                return peer_of(asking)
+                found = peer_of(asking)
+                return found if found.network in self._networks else None
             except OSError as error:
                 if error.errno in _NOBODY:
                     return None

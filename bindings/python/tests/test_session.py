@@ -43,7 +43,7 @@ def test_peers_and_status(session: peersock.Session, peer: Peer) -> None:
     own = session.peer_at(session.address)
     assert own is not None and own.node == session.id
     # A free address of the network, one of the kernel's, and one that leads nowhere.
-    for nobody in ("10.66.0.250", "127.0.0.1", "::1", "2001:db8::1"):
+    for nobody in ("10.66.0.250", "127.0.0.1", "::1", "2001:db8::1", "255.255.255.255", "ff02::1"):
         assert session.peer_at(nobody) is None
     with pytest.raises(ValueError):
         session.peer_at("there")

@@ -6,8 +6,9 @@ use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use peersock::NetworkId;
+use peersock::overlay::membership::MemberName;
 use peersock::settings::{LABEL_VARIABLE, TURN_VARIABLE};
+use peersock::{Invite, NetworkId};
 
 use crate::args::{OWN_NODE, StateArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
@@ -19,8 +20,9 @@ pub(crate) const INVITE_VARIABLE: &str = "PEERSOCK_INVITE";
 /// Longest wait, as of `join --wait`.
 const WAIT: &str = "60s";
 
-/// Returns the network that the variable leads to, if it is set.
-pub(crate) fn invited() -> Outcome<Option<NetworkId>> {
+/// Returns the network that the variable leads to, with the name that an invite suggests for it, if the
+/// variable is set.
+pub(crate) fn invited() -> Outcome<Option<(NetworkId, Option<MemberName>)>> {
     match env::var(INVITE_VARIABLE).ok().filter(|text| !text.is_empty()) {
         None => Ok(None),
         Some(text) if text == "-" => Err(Failure::usage(
@@ -28,8 +30,11 @@ pub(crate) fn invited() -> Outcome<Option<NetworkId>> {
             "give the invite in it, or a file that has one",
         )),
         Some(text) => {
-            let described = super::join::described(&text).map(|(id, _)| Some(id));
-            described.map_err(|failure| failure.and([format!("correct or unset {INVITE_VARIABLE}")]))
+            let described = super::join::described(&text);
+            let of_invite = |invite: Option<Invite>| invite.and_then(|invite| invite.name().cloned());
+            described
+                .map(|(id, invite)| Some((id, of_invite(invite))))
+                .map_err(|failure| failure.and([format!("correct or unset {INVITE_VARIABLE}")]))
         }
     }
 }

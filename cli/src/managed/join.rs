@@ -635,7 +635,9 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
         }
     }
     for Kept { name, .. } in kept.iter().filter(|kept| kept.read().is_err()) {
-        stdio::note(format_args!("the file of {name} cannot be read: `peersock join FILE` replaces it"));
+        stdio::note(format_args!(
+            "the file of {name} cannot be read: run `peersock leave {name}`, then `peersock join FILE`"
+        ));
     }
     for (kept, network) in kept.iter().filter_map(|kept| Some((kept, kept.read().ok()?))) {
         let own = own_member(&path, &network)?.map(|own| format!("  {own}")).unwrap_or_default();

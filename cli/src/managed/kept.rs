@@ -104,6 +104,19 @@ pub(super) fn keep(state: &Path, file: &Path, text: &str, local: Option<&MemberN
         ));
     }
     let earlier = all_kept(state).into_iter().find(|one| one.id() == Some(id));
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_ascii_lowercase);
+    // Whoever makes a file chooses the ID, so the ID alone replaces nothing.
+    if let Some(earlier) = &earlier
+        && local.map(MemberName::as_str).or(stem.as_deref()) != Some(&*earlier.name)
+    {
+        let name = &earlier.name;
+        return Err(Failure::usage(
+            format_args!("network {id} is kept here as {name} already, and its file may have other members"),
+            format_args!(
+                "give --as {name} to replace the file by this one, or run `peersock leave {name}` before"
+            ),
+        ));
+    }
     let (name, _claim) = match (local, &earlier) {
         (Some(local), _) => {
             super::create::check_no_id(local, Some(id))?;
@@ -114,8 +127,7 @@ pub(super) fn keep(state: &Path, file: &Path, text: &str, local: Option<&MemberN
             (name.clone(), claim_name(state, &name, Some(id))?)
         }
         (None, None) => {
-            let suggested = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_ascii_lowercase);
-            let suggested = suggested.and_then(|stem| stem.parse().ok());
+            let suggested = stem.and_then(|stem| stem.parse().ok());
             let claimed = suggested.map(|name| super::join::claimed(state, id, &name)).transpose()?.flatten();
             claimed.ok_or_else(|| {
                 Failure::usage(
@@ -133,9 +145,6 @@ pub(super) fn keep(state: &Path, file: &Path, text: &str, local: Option<&MemberN
             "check the disk and the permissions of the state directory",
         )
     })?;
-    if let Some(earlier) = earlier.filter(|earlier| earlier.name != *name.as_str()) {
-        remove(&earlier)?;
-    }
     Ok(Kept { name: name.to_string(), path })
 }
 

@@ -353,7 +353,7 @@ pub(crate) fn conflict(other: &Conflict) -> String {
 
 /// Returns the same warning for the node's own identity, with what helps.
 pub(crate) fn own_conflict(other: &Conflict) -> String {
-    format!("{}; `peersock id --rekey` gives a copy an identity of its own", conflict(other))
+    format!("{}; on a copy alone, `peersock id --rekey` gives it an identity of its own", conflict(other))
 }
 
 fn both_ways(traffic: &Traffic) -> String {
@@ -606,8 +606,8 @@ mod tests {
         let text = report(&status, false, 50);
         assert!(
             text.contains(
-                "\n  perhaps two nodes have this identity: another one at 192.0.2.9:4, unproven, 7 s ago; `peersock id \
-                 --rekey` gives a copy an identity of its own\n"
+                "\n  perhaps two nodes have this identity: another one at 192.0.2.9:4, unproven, 7 s ago; on a copy \
+                 alone, `peersock id --rekey` gives it an identity of its own\n"
             ),
             "{text}"
         );

@@ -66,8 +66,11 @@ fn close_all_but<'a>(kept: impl Iterator<Item = BorrowedFd<'a>>) {
     kept.sort_unstable();
     let close = |first: RawFd, last: libc::c_uint| {
         // SAFETY: what is closed belongs to the node's process, whose values this one uses no more and never
-        // drops. A kernel without the call leaves it open, until this process ends with the node.
-        unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, last, 0) };
+        // drops.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, last, 0) };
+        if closed != 0 {
+            close_each(first, last);
+        }
     };
     let mut first = 3;
     for fd in kept {
@@ -77,4 +80,16 @@ fn close_all_but<'a>(kept: impl Iterator<Item = BorrowedFd<'a>>) {
         first = first.max(fd + 1);
     }
     close(first, libc::c_uint::MAX);
+}
+
+/// Closes descriptors one by one, where the kernel has no close_range(2) or a sandbox forbids it.
+#[allow(unsafe_code)]
+fn close_each(first: RawFd, last: libc::c_uint) {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<RawFd> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd >= first && fd.cast_unsigned() <= last) {
+        // SAFETY: as above. The one of the list itself is closed already.
+        unsafe { libc::close(fd) };
+    }
 }

@@ -63,7 +63,10 @@ impl Guard {
         // Assumes leftover rules if that cannot be determined.
         let is_closed = has_exit && has_exit_rules().unwrap_or(true);
         let (mut pipe, its) = UnixStream::pair().map_err(failed)?;
-        let Some(process) = fork().map_err(failed)? else { be(|| guard(its, upkeep, has_exit, user)) };
+        let Some(process) = fork().map_err(failed)? else {
+            drop(pipe);
+            be(|| guard(its, upkeep, has_exit, user))
+        };
         drop(its);
         let mut answer = [0];
         match pipe.read(&mut answer).map_err(failed)? {

@@ -28,6 +28,7 @@ pub(super) fn start(path: &Path) -> Outcome<UnixStream> {
     };
     let (mut mine, mut its) = UnixStream::pair().map_err(failed)?;
     if fork().map_err(failed)?.is_none() {
+        drop(mine);
         be(|| {
             stand_apart([its.as_fd()].into_iter())?;
             give_up_privileges()?;

@@ -130,8 +130,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     // The filters exist until the process and its guard have ended.
     let filters = filter::set(&networks, &identity, &plans, &tuns);
     // Binds the port now, because that may need a privilege and there is no other thread yet.
-    let mut server =
-        args.dns.then(|| names::Server::bind(plans[0].first, args.dns_port)).transpose()?;
+    let mut server = args.dns.then(|| names::Server::bind(plans[0].first, args.dns_port)).transpose()?;
     if let Some(server) = &mut server {
         let prefixes = plans.iter().flat_map(|plan| plan.settings.addresses.iter().copied());
         server.announce(tuns[0].name(), &prefixes.collect::<Vec<_>>());
@@ -307,8 +306,8 @@ struct Opened {
 fn described(args: &Args, own: &OwnState, user: &GoesOnAs) -> Outcome<Opened> {
     user.acting(|| {
         own.check_free()?;
-        let named = args.networks.resolve_for(&args.node, &own.state);
-        let read = named.and_then(|networks| opened(args, networks, &own.state, user));
+        // Nobody joins here: a child would be root in part.
+        let read = args.networks.resolve().and_then(|networks| opened(args, networks, &own.state, user));
         read.map_err(|failure| args.exit.explain(failure))
     })
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fmt, io};
 
 use peersock::attach::NodeHandle;
@@ -33,7 +34,10 @@ pub(super) fn of(networks: &[Network], node: &Node) -> Names {
     for network in networks {
         let id = network.id();
         if id.is_managed() {
-            names.add_asked(&id.to_string(), Arc::new(Managed { node: NodeHandle::of(node), id }));
+            names.add_asked(
+                &id.to_string(),
+                Arc::new(Managed { node: NodeHandle::of(node), id, waiting: AtomicUsize::new(0) }),
+            );
             continue;
         }
         let named = network.members().iter().filter_map(|member| {
@@ -44,10 +48,14 @@ pub(super) fn of(networks: &[Network], node: &Node) -> Names {
     names
 }
 
+/// Number of questions that may wait for a controller at once. Others are answered from what is known.
+const MAX_WAITING: usize = 6;
+
 /// Members of a managed network, of which the node knows some and asks the controllers for the others.
 struct Managed {
     node: NodeHandle,
     id: NetworkId,
+    waiting: AtomicUsize,
 }
 
 impl fmt::Debug for Managed {
@@ -59,11 +67,18 @@ impl fmt::Debug for Managed {
 impl Members for Managed {
     fn find(&self, name: &str) -> Found {
         let name = format!("{name}.{}", self.id);
-        match self.node.resolve(&name) {
-            Ok(addresses) if !addresses.is_empty() => Found::Member(addresses),
-            // The question is still open.
-            _ if self.node.search_name(&name) => Found::Unanswered,
-            _ => Found::Nobody,
+        let mut addresses = self.node.addresses_named(&name);
+        if addresses.is_empty() {
+            let is_room = self.waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING;
+            if is_room {
+                addresses = self.node.resolve(&name).unwrap_or_default();
+            }
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        match addresses.is_empty() {
+            false => Found::Member(addresses),
+            true if self.node.is_name_absent(&name) => Found::Nobody,
+            true => Found::Unanswered,
         }
     }
 

@@ -87,12 +87,14 @@ fn who_is_not_admitted_starts_no_program() {
     run(refused).failure(2, &["PEERSOCK_INVITE is for a machine that is found again"]);
     assert!(!place.exists());
     assert_eq!(machines.ok("gamma", &["networks"]), "");
-    // Another network needs no invite, and a name that leads to none is an error after the join.
+    // Another network needs no invite, and a name that leads to none does not use the invite up.
     run(invited(&machines, "gamma", "nonsense", &["run", "-q", "-n", "ff0001ffff000000", "--", "true"]))
         .success();
     let unnamed = machines.invite(&["--name", "gamma"]);
     let other = run(invited(&machines, "gamma", &unnamed, &["run", "-q", "-n", "office", "--", "true"]));
     other.failure(2, &["`office` is neither a network"]);
+    assert_eq!(machines.ok("gamma", &["networks"]), "");
+    run(invited(&machines, "gamma", &unnamed, &["run", "-q", "-n", "team", "--", "true"])).success();
     // A machine that was removed is one again by another invite.
     machines.ok("alpha", &["network", "revoke", "beta"]);
     let again = machines.invite(&["--name", "beta"]);

@@ -60,10 +60,16 @@ fn each_network_has_a_name_of_its_own() {
     // The managed network has the name already.
     assert!(machines.ok("alpha", &["join", &first]).starts_with("joined team-2 as alpha"));
     assert!(machines.ok("alpha", &["join", &second]).starts_with("joined team-3 as alpha"));
-    // The same network keeps its name, and another one does not get it.
-    assert!(machines.ok("alpha", &["join", &first]).starts_with("joined team-2 "));
-    for (name, words) in [("team", &first), ("team-2", &second)] {
-        let taken = machines.refused("alpha", &["join", words, "--as", name]);
+    // The same network keeps its name, and another one does not get it. Whoever makes a file chooses its ID, so
+    // it replaces the file of that name alone.
+    for words in [&[&*first][..], &[&first, "--as", "lab"], &[&second, "--as", "team-2"]] {
+        let refused = machines.refused("alpha", &[&["join"], words].concat());
+        assert!(refused.contains("is kept here as team-"), "{refused}");
+    }
+    assert!(machines.ok("alpha", &["join", &first, "--as", "team-2"]).starts_with("joined team-2 "));
+    machines.ok("alpha", &["leave", "team-2"]);
+    for name in ["team", "team-3"] {
+        let taken = machines.refused("alpha", &["join", &first, "--as", name]);
         assert!(taken.contains("choose another name"), "{taken}");
     }
     assert!(machines.ok("alpha", &["join", &first, "--as", "lab"]).starts_with("joined lab "));

@@ -113,8 +113,10 @@ fn root_s_machine_is_a_member_with_names_and_keeps_what_it_learns() {
     let (up, address) = scene.up();
     let (is_there, text) = scene.ping(&address, "10.77.0.3");
     assert!(is_there && text.contains("2 received"), "{text}{}", up.said());
-    let (is_there, text) = scene.ping(&address, "nobody.peersock.internal");
-    assert!(!is_there && text.contains("Temporary failure"), "nobody can say that: {text}");
+    for name in ["nobody.peersock.internal", "web.nobody.peersock.internal"] {
+        let (is_there, text) = scene.ping(&address, name);
+        assert!(!is_there && text.contains("Temporary failure"), "nobody can say that: {text}");
+    }
     let said = up.interrupt();
     assert!(!said.stderr.contains("warning"), "{}", said.stderr);
     assert!(starts(&scene.state("beta")) > after);

@@ -126,13 +126,14 @@ fn requests_of_both_in_turn_are_a_copy() {
 /// A directory that is copied while its machine runs has a larger count at its next start.
 #[test]
 fn the_older_of_two_is_kept_also_if_the_copy_counts_further() {
-    for renews_first in [false, true] {
+    for (renews_first, relay) in [(false, None), (true, None), (true, Some("192.0.2.99"))] {
         let mut lab = lab(OnClone::KeepOlder);
         if renews_first {
             assert_eq!(ask(&mut lab, AWAY, 30, 6), None, "it looks like a restart");
             lab.pass(MINUTE);
         }
-        note_both(&mut lab, [AWAY, HOME]);
+        // The first path of a session is often a root's.
+        note_both(&mut lab, [AWAY, relay.unwrap_or(HOME)]);
         assert_eq!(accused(&mut lab), 1);
         let told = lab.controller.second_runs().expect("readable")[&id(1)];
         assert_eq!((told.kept, told.refused), (Some(ip(HOME)), ip(AWAY)));
@@ -239,6 +240,23 @@ fn a_held_member_can_be_removed_or_invited_again() {
     note_both(&mut lab, [AWAY, HOME]);
     lab.controller.flush(lab.now).expect("writable");
     lab.revoke(1);
+    assert_eq!(ask(&mut lab, HOME, 20, 5), Some(Denial::Removed));
+}
+
+/// A removal by another controller ends the certificates of a member that is held, too.
+#[test]
+fn a_removal_by_another_controller_reaches_a_held_member() {
+    let mut lab = lab(OnClone::RefuseBoth);
+    lab.pass(HOUR);
+    assert_eq!(ask(&mut lab, HOME, 20, 5), None);
+    let serial = lab.controller.find(&id(1).to_string()).expect("known").serial;
+    note_both(&mut lab, [AWAY, HOME]);
+    lab.controller.flush(lab.now).expect("writable");
+    // It was removed before the last renewal, of which the other controller did not know.
+    let removed = lab.now.minus(2 * MINUTE);
+    let removal = lab.other_issuer(99).head(1, lab.now, [(id(1), removed, lab.now.plus(DAY))]);
+    assert_eq!(lab.note(&removal), Ok(true));
+    assert!(lab.head_set().covers(&id(1), serial));
     assert_eq!(ask(&mut lab, HOME, 20, 5), Some(Denial::Removed));
 }
 

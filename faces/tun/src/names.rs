@@ -41,6 +41,7 @@ struct NetworkNames {
     /// The network's domain.
     domain: String,
     members: Arc<dyn Members>,
+    is_asked: bool,
 }
 
 /// Members of a network that is asked for each name.
@@ -102,22 +103,22 @@ impl Names {
             table.names.extend(its.iter().map(|address| (*address, name.clone())));
             table.addresses.insert(name, its);
         }
-        self.push(network, Arc::new(table));
+        self.push(network, Arc::new(table), false);
     }
 
     /// Adds a network that is asked for each name.
     pub fn add_asked(&mut self, network: &str, members: Arc<dyn Members>) {
         self.ttl = TTL_OF_ASKED;
-        self.push(network, members);
+        self.push(network, members, true);
     }
 
-    fn push(&mut self, network: &str, members: Arc<dyn Members>) {
-        self.networks.push(NetworkNames { domain: format!("{network}.{DOMAIN}"), members });
+    fn push(&mut self, network: &str, members: Arc<dyn Members>, is_asked: bool) {
+        self.networks.push(NetworkNames { domain: format!("{network}.{DOMAIN}"), members, is_asked });
     }
 
     /// Returns true if an answer may take a while.
     pub(crate) fn may_wait(&self) -> bool {
-        self.ttl == TTL_OF_ASKED
+        self.networks.iter().any(|network| network.is_asked)
     }
 
     /// Returns the reply to a DNS message (RFC 1035); `None` if the message is no query.
@@ -199,9 +200,7 @@ impl Names {
         reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
         for address in addresses {
             match address {
-                IpAddr::V4(address) if wants(TYPE::A) => {
-                    reply.answers.push(answer(RData::A(address.into())))
-                }
+                IpAddr::V4(address) if wants(TYPE::A) => reply.answers.push(answer(RData::A(address.into()))),
                 IpAddr::V6(address) if wants(TYPE::AAAA) => {
                     reply.answers.push(answer(RData::AAAA(address.into())));
                 }
@@ -229,27 +228,21 @@ impl Names {
             _ if name == DOMAIN => Asked::Domain,
             // Another server knows the members of that network.
             Some(member) if member.rsplit('.').next().is_some_and(is_network) => Asked::Others,
-            Some(member) => self.first_named(member),
-            // Other names with a dot are of the DNS, and nobody is asked for them.
-            None if self.may_wait() && name.contains('.') => Asked::Others,
-            None => match self.first_named(name) {
+            Some(member) => self.first_named(member, true),
+            // Other names with a dot are mostly of the DNS, and nobody is asked for them.
+            None => match self.first_named(name, !name.contains('.')) {
                 Asked::Nobody => Asked::Others,
                 asked => asked,
             },
         }
     }
 
-    /// Looks up a name in all networks.
-    fn first_named(&self, name: &str) -> Asked {
-        let mut result = Asked::Nobody;
-        for network in &self.networks {
-            match network.members.find(name) {
-                Found::Member(addresses) => return Asked::Member(addresses),
-                Found::Unanswered => result = Asked::Unanswered,
-                Found::Nobody => {}
-            }
-        }
-        result
+    /// Looks up a name in the networks, in their order. One that cannot tell now ends the search: a later one
+    /// must not get its names.
+    fn first_named(&self, name: &str, asks: bool) -> Asked {
+        let meant = self.networks.iter().filter(|network| asks || !network.is_asked);
+        let found = meant.map(|network| network.members.find(name)).find(|found| *found != Found::Nobody);
+        found.map_or(Asked::Nobody, Asked::from)
     }
 
     /// Returns a name that resolves to the address: the short one if it belongs to this network.
@@ -500,6 +493,11 @@ pub(crate) mod tests {
         assert_eq!(ask("nobody.peersock.internal", 28), (RCODE::NameError, vec![], true));
         assert_eq!(ask("nobody", 28).0, RCODE::Refused);
         assert_eq!(ask("unknown.example.org", 28).0, RCODE::Refused, "a name of the DNS");
+        // A later network does not get the names of one that cannot be asked now.
+        names.add("ff0002ffff000000", [("unknown", vec!["fd88::2".parse().expect("an address")])]);
+        let ask = |name: &str, kind| told(&names.reply(&query(name, kind)).expect("a reply"));
+        assert_eq!(ask("unknown.peersock.internal", 28), (RCODE::ServerFailure, vec![], false));
+        assert_eq!(ask("unknown.ff0002ffff000000.peersock.internal", 28).1, ["fd88::2"]);
         // The others answer as before.
         assert_eq!(ask("alpha.peersock.internal", 28).1, ["fd77::1"]);
         assert_eq!(ask("u.ff0001ffff000000.peersock.internal", 28).0, RCODE::NameError);

@@ -280,6 +280,21 @@ impl Endpoint {
         !is_absent && (is_new || self.has_controller(network)) && self.find_member(now, network, &question)
     }
 
+    /// Returns true if a controller has just said that no node has this name, or no machine for a program of
+    /// it. Without that, a name that is not known may be somebody's.
+    pub fn is_name_absent(&self, now: Instant, network: NetworkIndex, name: &str) -> bool {
+        let Some(joined) = self.networks.get(&network) else { return false };
+        let is_absent =
+            |question: Question, within| joined.asking.is_absent(now, &question.to_bytes(), within);
+        let Some((label, machine)) = name.split_once('.') else {
+            // What is no name of a member is nobody's.
+            return name.parse().map_or(true, |name| is_absent(Question::FindName(name), ABSENT_FOR));
+        };
+        let (Ok(label), Ok(machine)) = (label.parse(), machine.parse::<MemberName>()) else { return true };
+        is_absent(Question::FindName(machine.clone()), NO_MACHINE_FOR)
+            || is_absent(Question::FindProgram(label, machine), ABSENT_FOR)
+    }
+
     /// Returns true if this node has a session with a controller of a managed network.
     pub fn has_controller(&self, network: NetworkIndex) -> bool {
         let Some(joined) = self.networks.get(&network) else { return false };

@@ -23,9 +23,13 @@ use crate::wire::{Control, DATA_OVERHEAD, ProbeSize};
 /// Minimum interval between two identical warnings in the log.
 const WARN_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Time in which two instances have each to come back after the other one, so that both run. A machine that
-/// is set back to an earlier state of its memory brings an instance back once, and its successor never.
+/// Time in which one instance has to come back after the other one for a turn.
 const BOTH_WITHIN: Duration = Duration::from_secs(180);
+
+/// Number of turns that show that both run. A machine that is set back to an earlier state of its memory, or an
+/// answer of an instance that has ended and that somebody has held back, brings about two at most: the second
+/// one is the true instance's.
+const TURNS_OF_BOTH: u32 = 3;
 
 /// Maximum number of remembered instances of a peer.
 const MAX_FORMER: usize = 4;
@@ -38,8 +42,8 @@ pub struct Elsewhere {
     pub remote: SocketAddr,
     /// Time of the last sighting.
     pub seen: Instant,
-    /// True if each of the two has come back after the other one within three minutes, so that both run. Only
-    /// a peer of the two sees that, in their handshakes.
+    /// True if the two have come back after each other three times in a row, each within three minutes, so
+    /// that both run. Only a peer of the two sees that, in their handshakes.
     pub proven: bool,
 }
 
@@ -50,6 +54,8 @@ pub(crate) struct Duplicate {
     warned: Option<Instant>,
     /// Instance that has come back last, and when.
     returned: Option<(u64, Instant)>,
+    /// Number of returns in a row, each of the instance that the one before has replaced.
+    turns: u32,
     /// True if this node itself has seen the other.
     pub(crate) seen: bool,
 }
@@ -73,13 +79,14 @@ impl Duplicate {
     /// Records that an instance of the peer has come back in place of `other`, which was at `remote`. Returns
     /// true if a warning is due.
     fn note_return(&mut self, instance: u64, other: u64, remote: SocketAddr, now: Instant) -> bool {
-        let before = self.returned.replace((instance, now));
-        let warns = self.note(remote, now);
         let has_turned = |(returned, at): (u64, Instant)| {
             returned == other && now.saturating_duration_since(at) < BOTH_WITHIN
         };
+        self.turns = if self.returned.is_some_and(has_turned) { self.turns.saturating_add(1) } else { 1 };
+        self.returned = Some((instance, now));
+        let warns = self.note(remote, now);
         if let Some(last) = &mut self.last {
-            last.proven = before.is_some_and(has_turned);
+            last.proven = self.turns >= TURNS_OF_BOTH;
         }
         warns
     }
@@ -189,10 +196,12 @@ mod tests {
             };
             returns.iter().map(&mut note).collect::<Vec<_>>()
         };
-        assert_eq!(proven(&[(0, 1, 2), (60, 2, 1), (120, 1, 2)]), [false, true, true]);
+        assert_eq!(proven(&[(0, 1, 2), (60, 2, 1), (120, 1, 2), (180, 2, 1)]), [false, false, true, true]);
         // Machines that are set back to a state of their memory, after restarts.
         assert_eq!(proven(&[(0, 1, 2), (60, 1, 3), (120, 1, 4)]), [false; 3]);
-        assert_eq!(proven(&[(0, 1, 2), (180, 2, 1)]), [false; 2], "too late");
+        assert_eq!(proven(&[(0, 1, 2), (60, 2, 1), (240, 1, 2), (300, 2, 1)]), [false; 4], "too late");
+        // One that has ended, whose answer was held back, and the true one after it; the same after a restart.
+        assert_eq!(proven(&[(0, 1, 2), (1, 2, 1), (60, 2, 3), (61, 3, 2)]), [false; 4]);
     }
 
     #[test]

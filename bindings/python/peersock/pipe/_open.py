@@ -169,7 +169,7 @@ async def _start(pipe: Pipe) -> None:
             pipe._run(pipe._up_cbs)
     if not isinstance(pipe, TcpPipe):
         return
-    pipe._peer = await identity(pipe.sock)
+    pipe._peer, _ = await identity(pipe.sock)
     options, tls, hostname = pipe.conf, None, None
     if options.use_ssl:
         tls = options.ssl_context or ssl.create_default_context()

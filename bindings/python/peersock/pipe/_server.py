@@ -94,8 +94,7 @@ class TcpServer(Pipe):
         patience = finite(self.conf.ssl_handshake) if tls is not None else None
         member: str | None = None
         try:
-            peer = await identity(sock)
-            asked = peer.machine if peer is not None else None
+            peer, asked = await identity(sock)
             if asked is not None and self._has_share(asked):
                 log.debug("the member %s has all the places that it may have", asked)
                 # So that the client does not take it for the end of an answer.
@@ -106,7 +105,7 @@ class TcpServer(Pipe):
                 member = asked
                 self._opening_of[member] += 1
             client = TcpPipe(sock, self.route, self.conf, server=self)
-            client._peer = peer
+            client._peer, client._member = peer, member
             if not self._is_served:
                 client._subscribe_by_default()
             await self._loop.connect_accepted_socket(

@@ -35,6 +35,8 @@ class TcpPipe(Pipe):
         super().__init__(TCP, sock, route, options)
         self._parent = self._server = server
         self._peer: PeerIdentity | None = None
+        # The machine to which a server's client belongs, with all its programs; None outside of the overlay.
+        self._member: str | None = None
         self.dest_tup = tup_of(sock.getpeername())
         self._own_tup = tup_of(sock.getsockname())
         # The destination as the program has named it.
@@ -54,12 +56,6 @@ class TcpPipe(Pipe):
     def local_tup(self) -> Tup:
         """The own address and port."""
         return self._own_tup
-
-    @property
-    def _member(self) -> str | None:
-        """The machine at the other end, which counts as one client with all its programs; None outside of the
-        overlay."""
-        return self._peer.machine if self._peer is not None else None
 
     def peer(self) -> PeerIdentity | None:
         return self._peer
@@ -165,13 +161,19 @@ class TcpPipe(Pipe):
             self.sock.setsockopt(_std.SOL_SOCKET, _std.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-async def identity(sock: _std.socket) -> PeerIdentity | None:
-    """Returns who is at the other end of a connection; None outside of the overlay."""
+async def identity(sock: _std.socket) -> tuple[PeerIdentity | None, str | None]:
+    """Returns who is at the other end of a connection, and the machine that owns it: its address if nobody can tell.
+
+    Both are None outside of the overlay."""
+    address: str | None = None
     with contextlib.suppress(OSError):
-        if is_overlay(tup_of(sock.getpeername())[0]):
+        other = tup_of(sock.getpeername())[0]
+        address = other if is_overlay(other) else None
+        if address is not None:
             # A thread asks, because the node may have other work.
-            return await asyncio.to_thread(peer_of, sock)
-    return None
+            peer = await asyncio.to_thread(peer_of, sock)
+            return peer, peer.machine
+    return None, address
 
 
 async def _within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> bool:

@@ -223,7 +223,8 @@ fn open(inner: &Arc<Inner>, server: &Server, conn: TcpConn) {
     let addresses = (conn.local_addr().to_socket_addr(), conn.remote_addr().to_socket_addr());
     // The connection ended before it was accepted.
     let (Ok(local), Ok(remote)) = addresses else { return };
-    let member = conn.peer().map(|peer| peer.machine);
+    // The node's own connections are no other member's.
+    let member = conn.peer().filter(|_| local.ip() != remote.ip()).map(|peer| peer.machine);
     if member.is_some_and(|member| server.has_share(&member, inner.options.max_clients_of_member)) {
         tracing::debug!(client = %remote, "a member has all the places that it may have");
         // Reset, so that the client does not take the close for the end of an answer.
