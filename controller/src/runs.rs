@@ -136,8 +136,9 @@ impl Member {
             return None;
         }
         runs.both = now;
-        // Its address says nothing: a session may begin by a relay, or by the other kind of address.
-        if let Some(before) = runs.before.take_if(|before| is_recent(now, before.at)) {
+        // A session may begin by a relay, or by the other kind of address, and then a later notice has it.
+        let is_there = |before: &mut Replaced| is_recent(now, before.at) && places.contains(&before.source);
+        if let Some(before) = runs.before.take_if(is_there) {
             (self.run, self.starts, self.source) = (before.run, before.starts, Some(before.source));
         }
         let [one, other] = places;
