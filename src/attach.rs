@@ -200,8 +200,8 @@ impl NodeHandle {
         crate::node::search_name(&self.inner, name, &self.networks())
     }
 
-    /// Returns true if a controller has just said that no member or program has this name, which ends with the
-    /// local name or the ID of a managed network.
+    /// Returns true if a controller has just said that no member or program has this name, which ends with
+    /// the local name or the ID of a managed network.
     pub fn is_name_absent(&self, name: &str) -> bool {
         crate::node::is_name_absent(&self.inner, name, &self.networks())
     }

@@ -5,12 +5,12 @@
 //! keeper --> result (4, big-endian): 0, or an errno; of a question for a record: its length (4), and the record
 //! ```
 //!
-//! The bytes of kind 1 are a record, which replaces the last one of its network. Those of kinds 2 and 3 are the
-//! ID of a network whose record is removed or asked for.
+//! The bytes of kind 1 are a record, which replaces the last one of its network. Those of kinds 2 and 3 are
+//! the ID of a network whose record is removed or asked for.
 //!
-//! Strangers can reach the node, and may have it in their hands. So no record changes a network's key or takes
-//! another network's name, also after it was removed, and credentials count only with that key's signatures:
-//! the next start would trust them.
+//! Strangers can reach the node, and may have it in their hands. So no record changes a network's key or
+//! takes another network's name, also after it was removed, and credentials count only with that key's
+//! signatures: the next start would trust them.
 
 use std::collections::BTreeMap;
 use std::fs;

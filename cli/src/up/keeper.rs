@@ -1,8 +1,8 @@
-//! A process beside `peersock up` that stores what the node learns of managed networks, for a node that goes on
-//! as a user without access to its state directory.
+//! A process beside `peersock up` that stores what the node learns of managed networks, for a node that goes
+//! on as a user without access to its state directory.
 //!
-//! It is root without any capability, so that it may write into root's directory, and takes nothing but records
-//! of networks from the node.
+//! It is root without any capability, so that it may write into root's directory, and takes nothing but
+//! records of networks from the node.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;

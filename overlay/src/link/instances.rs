@@ -26,9 +26,9 @@ const WARN_INTERVAL: Duration = Duration::from_secs(300);
 /// Time in which one instance has to come back after the other one for a turn.
 const BOTH_WITHIN: Duration = Duration::from_secs(180);
 
-/// Number of turns that show that both run. A machine that is set back to an earlier state of its memory, or an
-/// answer of an instance that has ended and that somebody has held back, brings about two at most: the second
-/// one is the true instance's.
+/// Number of turns that show that both run. A machine that is set back to an earlier state of its memory, or
+/// an answer of an instance that has ended and that somebody has held back, brings about two at most: the
+/// second one is the true instance's.
 const TURNS_OF_BOTH: u32 = 3;
 
 /// Maximum number of remembered instances of a peer.
@@ -200,7 +200,8 @@ mod tests {
         // Machines that are set back to a state of their memory, after restarts.
         assert_eq!(proven(&[(0, 1, 2), (60, 1, 3), (120, 1, 4)]), [false; 3]);
         assert_eq!(proven(&[(0, 1, 2), (60, 2, 1), (240, 1, 2), (300, 2, 1)]), [false; 4], "too late");
-        // One that has ended, whose answer was held back, and the true one after it; the same after a restart.
+        // One that has ended, whose answer was held back, and the true one after it; the same after a
+        // restart.
         assert_eq!(proven(&[(0, 1, 2), (1, 2, 1), (60, 2, 3), (61, 3, 2)]), [false; 4]);
     }
 
