@@ -652,7 +652,11 @@ fn with_invited<'a>(
     let named = if named.is_empty() { vec![id.to_string()] } else { named };
     // A word that leads elsewhere, or nowhere, must not use up the invite.
     let is_its = |text: &String| {
-        text.parse() == Ok(id) || name.as_ref().is_some_and(|name| name.as_str() == text.as_str())
+        let of_file =
+            || local_network(text).is_ok_and(|local| local.is_some_and(|one| one.network.parse() == Ok(id)));
+        text.parse() == Ok(id)
+            || name.as_ref().is_some_and(|name| name.as_str() == text.as_str())
+            || of_file()
     };
     let mut missing = named.iter().filter(|text| describe_network(text).is_err()).peekable();
     if missing.peek().is_some() && missing.all(is_its) {

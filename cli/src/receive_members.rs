@@ -171,14 +171,21 @@ impl From {
     }
 }
 
-/// Node, or machine behind a gateway, that a person agrees to or declines. Another one of the same member is
-/// asked about again.
+/// Node, or machine behind a gateway, that a person agrees to. Another one of the same member is asked about
+/// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Who {
     owner: Owner,
     node: Option<NodeId>,
     /// Address of a machine behind a gateway.
     behind: Option<IpAddr>,
+}
+
+impl Who {
+    /// Returns the member, or the machine behind it, with all its programs.
+    fn client(&self) -> (Owner, Option<IpAddr>) {
+        (self.owner, self.behind)
+    }
 }
 
 /// Member that has connected, as its session proves.
@@ -233,7 +240,7 @@ struct Server {
     places: Slots,
     desk: Mutex<Desk>,
     /// Members that are not asked about again.
-    declined: Mutex<HashSet<Who>>,
+    declined: Mutex<HashSet<(Owner, Option<IpAddr>)>>,
     limit: Mutex<LineLimit>,
 }
 
@@ -321,7 +328,7 @@ impl Server {
             return Some("only others are received from there");
         }
         let declined = self.declined.lock().expect("no panic under this lock");
-        declined.contains(&sender.who).then_some(DECLINED)
+        declined.contains(&sender.who.client()).then_some(DECLINED)
     }
 
     /// Takes the place at which files are received; `None` if another member has it.
@@ -331,7 +338,7 @@ impl Server {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let is_others = desk.agreed.as_ref().is_some_and(|agreed| agreed.who != sender.who);
+        let is_others = desk.agreed.as_ref().is_some_and(|agreed| agreed.who.client() != sender.who.client());
         (!desk.is_over && (self.keep || !is_others)).then_some(desk)
     }
 
@@ -347,7 +354,7 @@ impl Server {
         let is_same = |agreed: &Agreed| agreed.who == sender.who && agreed.manifest == *offered.manifest();
         if !desk.agreed.as_ref().is_some_and(is_same) {
             if self.asks && !self.agrees(sender, &mut offered)? {
-                self.declined.lock().expect("no panic under this lock").insert(sender.who);
+                self.declined.lock().expect("no panic under this lock").insert(sender.who.client());
                 offered.decline(DECLINED);
                 return None;
             }

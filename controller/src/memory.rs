@@ -229,8 +229,8 @@ impl Memory {
                 self.repairs.insert(node);
             }
             // Of copies, a person has decided that the one counts which asks next.
-            if member.joined > before.copied {
-                // Also of a hold that was written just now, and of which this row is later.
+            if member.joined != before.joined {
+                // An admission, also after a hold that was written just now. The clock may have been set.
                 self.unwritten_holds.remove(&node);
             }
             let was_copied = before.copied != UnixTime::default() && member.is_member();

@@ -8,15 +8,15 @@
 //! The bytes of kind 1 are a record, which replaces the last one of its network. Those of kinds 2 and 3 are
 //! the ID of a network whose record is removed or asked for.
 //!
-//! Strangers can reach the node, and may have it in their hands. So no record changes a network's key or
-//! takes another network's name, also after it was removed, and credentials count only with that key's
-//! signatures: the next start would trust them.
+//! Strangers can reach the node, and may have it in their hands. So no record changes a network's key. A name
+//! that another network has had, and credentials without that key's signatures are left out: the next start
+//! would trust them. Keys and names stay those of a network after its removal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -42,15 +42,19 @@ const MAX_ROOTS: usize = 64;
 
 /// Time for a request. A keeper that takes longer is asked no more, because its answers would be those to
 /// earlier questions.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Other process, which reads and stores records; `None` once it has failed.
 #[derive(Debug)]
 pub(super) struct Keeper(Mutex<Option<UnixStream>>);
 
 impl Keeper {
-    pub(super) fn new(stream: UnixStream) -> Keeper {
-        Keeper(Mutex::new(Some(stream)))
+    /// Waits until the other process can read the directory.
+    pub(super) fn new(mut stream: UnixStream) -> io::Result<Keeper> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.read_exact(&mut [0; 4])?;
+        Ok(Keeper(Mutex::new(Some(stream))))
     }
 
     /// Replaces the record of a network.
@@ -92,8 +96,6 @@ impl Keeper {
 
 /// Sends a message. Returns the answer, or the errno that it is.
 fn request(mut stream: &UnixStream, kind: u8, bytes: &[u8]) -> io::Result<Result<Vec<u8>, i32>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
     send(stream, &[kind], bytes)?;
     let mut result = [0; 4];
     stream.read_exact(&mut result)?;
@@ -140,6 +142,8 @@ impl StateDir {
     /// go to the node.
     pub fn keep_for(path: &Path, mut stream: UnixStream) -> io::Result<()> {
         let mut keeping = Keeping::begin(path).map_err(io::Error::other)?;
+        // The other side waits for it.
+        stream.write_all(&[0; 4])?;
         loop {
             let mut kind = [0];
             if stream.read(&mut kind)? == 0 {
@@ -153,6 +157,11 @@ impl StateDir {
             }
         }
     }
+
+    /// Returns the folder in the directory at `path` with the files of static networks, each `NAME.toml`.
+    pub fn static_networks(path: &Path) -> PathBuf {
+        path.join("networks")
+    }
 }
 
 /// Directory, and the part of it that the node may not change.
@@ -161,13 +170,20 @@ struct Keeping<'a> {
     own: Option<NodeId>,
     /// Key of each network that was ever there.
     keys: BTreeMap<NetworkId, NetworkKey>,
+    /// Local names, with the networks that have had them.
+    names: BTreeSet<(String, NetworkId)>,
 }
 
 impl Keeping<'_> {
     fn begin(path: &Path) -> Result<Keeping<'_>, StateError> {
-        let own = StateDir::peek_identity(path)?.map(|identity| identity.node_id());
-        let records = StateDir::memberships(path)?;
-        Ok(Keeping { path, own, keys: records.iter().map(|record| (record.id, record.key)).collect() })
+        let mut keeping = Keeping { path, own: None, keys: BTreeMap::new(), names: BTreeSet::new() };
+        StateDir::memberships(path)?.iter().for_each(|record| keeping.note(record));
+        Ok(keeping)
+    }
+
+    fn note(&mut self, record: &MembershipRecord) {
+        self.keys.insert(record.id, record.key);
+        self.names.extend(record.name.clone().map(|name| (name, record.id)));
     }
 
     /// Returns the record that is asked for, nothing, or an errno.
@@ -175,10 +191,10 @@ impl Keeping<'_> {
         let text = str::from_utf8(bytes).map_err(|_| REFUSED)?;
         if kind == KEEP {
             // Only what parses is stored.
-            let record = MembershipRecord::from_json(text).ok_or(REFUSED)?;
-            self.check(&record)?;
+            let mut record = MembershipRecord::from_json(text).ok_or(REFUSED)?;
+            self.limit(&mut record)?;
             record.write(self.path).map_err(|error| errno_of(&error))?;
-            self.keys.insert(record.id, record.key);
+            self.note(&record);
             return Ok(Vec::new());
         }
         let network = text.parse().map_err(|_| REFUSED)?;
@@ -196,7 +212,9 @@ impl Keeping<'_> {
         }
     }
 
-    fn check(&self, record: &MembershipRecord) -> Result<(), i32> {
+    /// Refuses a record of another network than its key's, and takes out what it may not have. The rest is
+    /// worth keeping.
+    fn limit(&mut self, record: &mut MembershipRecord) -> Result<(), i32> {
         match self.keys.get(&record.id) {
             Some(key) if *key == record.key => {}
             Some(_) => return Err(REFUSED),
@@ -207,27 +225,33 @@ impl Keeping<'_> {
                 }
             }
         }
-        if record.roots.len() > MAX_ROOTS {
-            return Err(REFUSED);
-        }
-        if let Some(credentials) = &record.credentials {
-            let own = self.own.ok_or(REFUSED)?;
-            credentials.authenticate_by(&record.keys(), record.id, &own).map_err(|_| REFUSED)?;
-        }
-        let Some(name) = &record.name else { return Ok(()) };
-        name.parse::<MemberName>().map_err(|_| REFUSED)?;
-        let others = StateDir::memberships(self.path).map_err(|error| errno_of(&error))?;
-        let is_taken = others.iter().any(|other| other.id != record.id && other.name.as_ref() == Some(name));
-        if is_taken { Err(libc::EEXIST) } else { Ok(()) }
+        // The newest ones stay.
+        let surplus = record.roots.len().saturating_sub(MAX_ROOTS);
+        record.roots.drain(..surplus);
+        // The identity may be made later than this process.
+        self.own = self.own.or_else(|| Some(StateDir::peek_identity(self.path).ok().flatten()?.node_id()));
+        let (keys, own) = (record.keys(), self.own);
+        record.credentials = record.credentials.take().filter(|credentials| {
+            own.is_some_and(|own| credentials.authenticate_by(&keys, record.id, &own).is_ok())
+        });
+        let id = record.id;
+        record.name = record.name.take().filter(|name| self.may_have(id, name));
+        Ok(())
+    }
+
+    /// Returns true if a network may have a local name: it has had it, or no other one ever did.
+    fn may_have(&self, network: NetworkId, name: &str) -> bool {
+        let of_name = |one: &&(String, NetworkId)| one.0 == name;
+        let is_free = !self.names.iter().any(|one| of_name(&one))
+            && !StateDir::static_networks(self.path).join(format!("{name}.toml")).exists();
+        name.parse::<MemberName>().is_ok() && (is_free || self.names.contains(&(name.to_owned(), network)))
     }
 
     /// Returns the number of records.
     fn count(&self) -> Result<usize, i32> {
         let entries = fs::read_dir(self.path).map_err(|error| error.raw_os_error().unwrap_or(REFUSED))?;
-        let is_record = |name: &str| name.ends_with(SUFFIX);
-        Ok(entries
-            .filter(|entry| entry.as_ref().is_ok_and(|one| one.file_name().to_str().is_some_and(is_record)))
-            .count())
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| name.ends_with(SUFFIX)).count())
     }
 }
 
@@ -295,16 +319,23 @@ mod tests {
         keeper.join().unwrap().unwrap();
         let state = StateDir::open(place.path()).unwrap().for_later(mine).unwrap();
         assert!(state.keep_membership(&first).is_err() && state.kept_membership(first.id).is_err());
+        drop(state);
+        // One that cannot read the directory does not begin.
+        fs::write(StateDir::membership_file(place.path(), first.id), "{").unwrap();
+        let (mine, its) = UnixStream::pair().unwrap();
+        assert!(StateDir::keep_for(place.path(), its).is_err());
+        assert!(StateDir::open(place.path()).unwrap().for_later(mine).is_err());
     }
 
     /// The node's process may be in the hands of a stranger.
     #[test]
     fn only_records_that_change_no_key_and_no_other_name_are_stored() {
         let (place, first, mine, keeper) = kept();
+        (&mine).read_exact(&mut [0; 4]).unwrap();
         let ask = |kind: u8, bytes: &[u8]| request(&mine, kind, bytes).unwrap().map(drop);
         let keep = |record: &MembershipRecord| ask(KEEP, record.to_json().as_bytes());
+        let read = |id: NetworkId| StateDir::membership(place.path(), id).unwrap().expect("a record");
         let whole = first.to_json();
-        let before = fs::read_to_string(StateDir::membership_file(place.path(), first.id)).unwrap();
         for bytes in [b"{}".as_slice(), &whole.as_bytes()[1..], b"\xff", b""] {
             assert_eq!(ask(KEEP, bytes), Err(REFUSED));
         }
@@ -319,22 +350,30 @@ mod tests {
         let others_key =
             MembershipRecord { key, successions: Vec::new(), revocations: Vec::new(), ..first.clone() };
         assert_eq!(keep(&others_key), Err(REFUSED));
-        // Credentials of another node.
-        assert_eq!(keep(&record()), Err(REFUSED));
         let id: NetworkId = "8056c2e21c000007".parse().unwrap();
         assert_eq!(keep(&MembershipRecord::new(id, key)), Err(REFUSED), "another network's key");
-        let named = MembershipRecord { name: Some("../team".into()), ..first.clone() };
-        assert_eq!(keep(&named), Err(REFUSED));
-        assert_eq!(fs::read_to_string(StateDir::membership_file(place.path(), first.id)).unwrap(), before);
-        // Nothing but the network's own record may have its name, and the key stays after a removal.
-        let real = network_id(&key).unwrap().expect("most keys make one");
-        let clash = MembershipRecord { name: first.name.clone(), ..MembershipRecord::new(real, key) };
-        assert_eq!(keep(&clash), Err(libc::EEXIST));
-        assert_eq!(keep(&MembershipRecord { name: Some("other".into()), ..clash }), Ok(()));
+        assert_eq!(read(first.id), first);
+        // Credentials of another node, a name that is none, and too many roots.
+        let many = vec![record().roots[0].clone(); 2 * MAX_ROOTS];
+        let bad = MembershipRecord { name: Some("../team".into()), roots: many, ..record() };
+        assert_eq!(keep(&bad), Ok(()));
+        let kept = read(first.id);
+        assert_eq!((kept.credentials, kept.name, kept.roots.len()), (None, None, MAX_ROOTS));
+        // A name stays that of the network which has had it, also after its removal, and so does the key.
         assert_eq!(ask(FORGET, first.id.to_string().as_bytes()), Ok(()));
         assert_eq!(ask(FORGET, first.id.to_string().as_bytes()), Err(ABSENT));
+        let real = network_id(&key).unwrap().expect("most keys make one");
+        let folder = StateDir::static_networks(place.path());
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("office.toml"), "").unwrap();
+        for (name, kept) in [("team", None), ("office", None), ("other", Some("other"))] {
+            let named = MembershipRecord { name: Some(name.into()), ..MembershipRecord::new(real, key) };
+            assert_eq!(keep(&named), Ok(()));
+            assert_eq!(read(real).name.as_deref(), kept, "{name}");
+        }
         assert_eq!(keep(&others_key), Err(REFUSED));
-        assert_eq!(keep(&MembershipRecord { signed_time: UnixTime::default(), ..first }), Ok(()));
+        assert_eq!(keep(&MembershipRecord { signed_time: UnixTime::default(), ..first.clone() }), Ok(()));
+        assert_eq!(read(first.id).name, first.name);
         send(&mine, &[KEEP, 255, 255, 255], b"").unwrap();
         assert_eq!(keeper.join().unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

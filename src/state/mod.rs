@@ -132,6 +132,7 @@ impl StateDir {
     ///
     /// Returns the errors of [`StateDir::identity`], and [`StateError::Io`] if the socket cannot be made.
     pub fn for_later(mut self, keeper: UnixStream) -> Result<StateDir, StateError> {
+        let keeper = Keeper::new(keeper).map_err(StateError::io("use", &self.path))?;
         let seed = Seed(*self.seed()?);
         let listener = self.bind_management();
         let listener = listener.map_err(StateError::io("make", &Self::management_socket(&self.path)))?;
@@ -143,7 +144,7 @@ impl StateDir {
             management,
             #[cfg(feature = "dht")]
             dht_nodes,
-            keeper: Keeper::new(keeper),
+            keeper,
         }));
         Ok(self)
     }
@@ -442,7 +443,8 @@ mod tests {
     fn what_was_opened_before_is_there_though_the_directory_is_not_any_more() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("state");
-        let (keeper, _its) = UnixStream::pair().unwrap();
+        let (keeper, mut its) = UnixStream::pair().unwrap();
+        its.write_all(&[0; 4]).unwrap();
         let state = StateDir::open(&path).unwrap().for_later(keeper).unwrap();
         let id = state.identity().unwrap().node_id();
         assert_eq!(StateDir::peek_identity(&path).unwrap().unwrap().node_id(), id);

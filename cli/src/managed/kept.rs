@@ -13,8 +13,7 @@ use crate::config;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
-/// Folder of the copies in the state directory, and the end of their names.
-const FOLDER: &str = "networks";
+/// End of the names of the copies in the folder for them.
 const SUFFIX: &str = ".toml";
 
 /// Maximum length of a file that is looked at, in bytes.
@@ -40,13 +39,13 @@ impl Kept {
 /// Returns the static network with a local name in a state directory, if one has it.
 pub(crate) fn kept(state: &Path, name: &str) -> Option<Kept> {
     let name = name.parse::<MemberName>().ok()?;
-    let path = state.join(FOLDER).join(format!("{name}{SUFFIX}"));
+    let path = StateDir::static_networks(state).join(format!("{name}{SUFFIX}"));
     path.is_file().then(|| Kept { name: name.to_string(), path })
 }
 
 /// Returns all such networks in the order of their names.
 pub(super) fn all_kept(state: &Path) -> Vec<Kept> {
-    let entries = fs::read_dir(state.join(FOLDER)).into_iter().flatten().flatten();
+    let entries = fs::read_dir(StateDir::static_networks(state)).into_iter().flatten().flatten();
     let name = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_suffix(SUFFIX).map(str::to_owned);
     let mut all: Vec<_> = entries.filter_map(name).filter_map(|name| kept(state, &name)).collect();
     all.sort_by(|one, other| one.name.cmp(&other.name));
@@ -137,7 +136,7 @@ pub(super) fn keep(state: &Path, file: &Path, text: &str, local: Option<&MemberN
             })?
         }
     };
-    let folder = state.join(FOLDER);
+    let folder = StateDir::static_networks(state);
     let path = folder.join(format!("{name}{SUFFIX}"));
     write(&folder, &path, text).map_err(|error| {
         Failure::new(

@@ -4,7 +4,7 @@
 //! It is root without any capability, so that it may write into root's directory, and takes nothing but
 //! records of networks from the node.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,9 +15,6 @@ use peersock_tun::give_up_privileges;
 use super::fork::{be, fork, stand_apart};
 use crate::failure::{Failure, Outcome};
 
-/// Answer of the process once it has given up its privileges.
-const READY: u8 = 1;
-
 /// Starts the process, while this one has a single thread. It ends with the returned end of its stream.
 pub(super) fn start(path: &Path) -> Outcome<UnixStream> {
     let failed = |error: io::Error| {
@@ -26,20 +23,14 @@ pub(super) fn start(path: &Path) -> Outcome<UnixStream> {
             "check that the program may start processes here (a sandbox may forbid it, or `ulimit -u`)",
         )
     };
-    let (mut mine, mut its) = UnixStream::pair().map_err(failed)?;
+    let (mine, its) = UnixStream::pair().map_err(failed)?;
     if fork().map_err(failed)?.is_none() {
         drop(mine);
         be(|| {
             stand_apart([its.as_fd()].into_iter())?;
             give_up_privileges()?;
-            its.write_all(&[READY])?;
             Ok(StateDir::keep_for(path, its)?)
         });
     }
-    drop(its);
-    let mut answer = [0];
-    match mine.read(&mut answer).map_err(failed)? {
-        1 if answer[0] == READY => Ok(mine),
-        _ => Err(failed(io::Error::other("it ended at once"))),
-    }
+    Ok(mine)
 }

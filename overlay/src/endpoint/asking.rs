@@ -291,7 +291,9 @@ impl Endpoint {
             return name.parse().map_or(true, |name| is_absent(Question::FindName(name), ABSENT_FOR));
         };
         let (Ok(label), Ok(machine)) = (label.parse(), machine.parse::<MemberName>()) else { return true };
-        is_absent(Question::FindName(machine.clone()), NO_MACHINE_FOR)
+        // It may have joined since.
+        let is_met = !joined.policy.nodes_named(machine.as_str()).is_empty();
+        !is_met && is_absent(Question::FindName(machine.clone()), NO_MACHINE_FOR)
             || is_absent(Question::FindProgram(label, machine), ABSENT_FOR)
     }
 

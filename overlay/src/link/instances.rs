@@ -50,50 +50,63 @@ pub struct Elsewhere {
 /// Knowledge about one identity at two places.
 #[derive(Debug, Default)]
 pub(crate) struct Duplicate {
-    last: Option<Elsewhere>,
-    warned: Option<Instant>,
-    /// Instance that has come back last, and when.
-    returned: Option<(u64, Instant)>,
-    /// Number of returns in a row, each of the instance that the one before has replaced.
-    turns: u32,
+    /// Apart, because hardly any peer has one.
+    sighted: Option<Box<Sighted>>,
     /// True if this node itself has seen the other.
     pub(crate) seen: bool,
 }
 
+/// Sightings of the other node.
+#[derive(Debug)]
+struct Sighted {
+    last: Elsewhere,
+    warned: Instant,
+    /// Instance that has come back last, and when.
+    returned: Option<(u64, Instant)>,
+    /// Number of returns in a row, each of the instance that the one before has replaced.
+    turns: u32,
+}
+
 impl Duplicate {
     pub(crate) fn last(&self) -> Option<Elsewhere> {
-        self.last
+        self.sighted.as_ref().map(|sighted| sighted.last)
     }
 
     /// Records where the other node was seen. Returns true if a warning is due.
     pub(crate) fn note(&mut self, remote: SocketAddr, now: Instant) -> bool {
-        self.last = Some(Elsewhere { remote, seen: now, proven: false });
-        let quiet = self.warned.is_some_and(|at| now.saturating_duration_since(at) < WARN_INTERVAL);
+        let last = Elsewhere { remote, seen: now, proven: false };
+        let Some(sighted) = &mut self.sighted else {
+            self.sighted = Some(Box::new(Sighted { last, warned: now, returned: None, turns: 0 }));
+            return true;
+        };
+        sighted.last = last;
         // Two such nodes take turns all the time, and each turn would be a line in the log.
-        if !quiet {
-            self.warned = Some(now);
+        let is_due = now.saturating_duration_since(sighted.warned) >= WARN_INTERVAL;
+        if is_due {
+            sighted.warned = now;
         }
-        !quiet
+        is_due
     }
 
     /// Records that an instance of the peer has come back in place of `other`, which was at `remote`. Returns
     /// true if a warning is due.
     fn note_return(&mut self, instance: u64, other: u64, remote: SocketAddr, now: Instant) -> bool {
+        let warns = self.note(remote, now);
+        let Some(sighted) = &mut self.sighted else { return warns };
         let has_turned = |(returned, at): (u64, Instant)| {
             returned == other && now.saturating_duration_since(at) < BOTH_WITHIN
         };
-        self.turns = if self.returned.is_some_and(has_turned) { self.turns.saturating_add(1) } else { 1 };
-        self.returned = Some((instance, now));
-        let warns = self.note(remote, now);
-        if let Some(last) = &mut self.last {
-            last.proven = self.turns >= TURNS_OF_BOTH;
-        }
+        let is_turn = sighted.returned.is_some_and(has_turned);
+        sighted.turns = if is_turn { sighted.turns.saturating_add(1) } else { 1 };
+        sighted.returned = Some((instance, now));
+        sighted.last.proven = sighted.turns >= TURNS_OF_BOTH;
         warns
     }
 
     /// Returns true if it was shown not long ago that both run.
     fn is_proven(&self, now: Instant) -> bool {
-        self.last.is_some_and(|last| last.proven && now.saturating_duration_since(last.seen) < WARN_INTERVAL)
+        let last = self.last();
+        last.is_some_and(|last| last.proven && now.saturating_duration_since(last.seen) < WARN_INTERVAL)
     }
 }
 
