@@ -644,8 +644,8 @@ fn with_invited<'a>(
     if !is_set(managed::INVITE_VARIABLE) {
         return Ok(named);
     }
-    let is_usable = |named: &[String]| named.iter().all(|text| describe_network(text).is_ok());
-    if !named.is_empty() && is_usable(&named) {
+    let is_missing = |text: &&String| describe_network(text).is_err();
+    if !named.is_empty() && !named.iter().any(|text| is_missing(&text)) {
         return Ok(named);
     }
     let Some((id, name)) = managed::invited()? else { return Ok(named) };
@@ -658,7 +658,7 @@ fn with_invited<'a>(
             || name.as_ref().is_some_and(|name| name.as_str() == text.as_str())
             || of_file()
     };
-    let mut missing = named.iter().filter(|text| describe_network(text).is_err()).peekable();
+    let mut missing = named.iter().filter(is_missing).peekable();
     if missing.peek().is_some() && missing.all(is_its) {
         managed::join_invited(id, node, state)?;
     }

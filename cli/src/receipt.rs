@@ -22,7 +22,7 @@ const LONG_COMPARISON: u64 = 1 << 30;
 /// Finds the way of the sender's data.
 type Look = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
-/// What one sender's files have come to, in all attempts.
+/// Receipt of one sender's files, in all attempts.
 pub(crate) struct Account {
     /// Words for the sender, if it has a name, with a space before.
     whose: String,

@@ -22,7 +22,7 @@ pub const CLONE_WINDOW: Duration = Duration::from_secs(180);
 /// a copy just then.
 const ADMITTED_FOR: Duration = Duration::from_secs(30);
 
-/// What this process has heard of other runs of a member than the one that is kept.
+/// Other runs of a member than the one that is kept, as far as this process has heard of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Runs {
     /// Run that was refused last, and where it has asked.

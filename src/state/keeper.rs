@@ -241,8 +241,7 @@ impl Keeping<'_> {
 
     /// Returns true if a network may have a local name: it has had it, or no other one ever did.
     fn may_have(&self, network: NetworkId, name: &str) -> bool {
-        let of_name = |one: &&(String, NetworkId)| one.0 == name;
-        let is_free = !self.names.iter().any(|one| of_name(&one))
+        let is_free = !self.names.iter().any(|(known, _)| known == name)
             && !StateDir::static_networks(self.path).join(format!("{name}.toml")).exists();
         name.parse::<MemberName>().is_ok() && (is_free || self.names.contains(&(name.to_owned(), network)))
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use peersock::management::{self, JoinRequest, Joining, ManagementError};
 use peersock::overlay::membership::NetworkKey;
 use peersock::state::{StateDir, StateError};
-use peersock::{Joined, Node, Standing};
+use peersock::{Joined, Node, Standing, Status};
 use peersock_attach::{Attached, wants_own_node};
 
 use crate::args::NodeArgs;
@@ -145,14 +145,14 @@ impl<'a> Asking<'a> {
 
     /// Returns where another node with this machine's identity was seen, if one was.
     pub(super) fn elsewhere(&self) -> Option<SocketAddr> {
-        match &self.asker {
+        let status = match &self.asker {
             Asker::Running { .. } => {
                 let text = management::status(self.path, 0).ok()?;
-                let status: serde_json::Value = serde_json::from_str(&text).ok()?;
-                status["conflict"]["remote"].as_str()?.parse().ok()
+                serde_json::from_str::<Status>(&text).ok()?
             }
-            Asker::Own { node, .. } => node.status().conflict.map(|other| other.remote),
-        }
+            Asker::Own { node, .. } => node.status(),
+        };
+        status.conflict.map(|other| other.remote)
     }
 
     /// Ends the question. The node has written its answer before it told it.

@@ -58,7 +58,7 @@ pub(super) struct NewArgs {
     #[arg(long, value_name = "TIME", default_value = "23h", value_parser = duration::parse)]
     outlive: Duration,
 
-    /// What happens to a member of which two machines run, because its state directory was copied
+    /// Decision about a member of which two machines run, because its state directory was copied
     #[arg(long, value_name = "keep-older|refuse-both", default_value = "keep-older", value_parser = on_clone)]
     on_clone: OnClone,
 

@@ -634,15 +634,17 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
             print(format_args!("  {}", words_of_ending(left(credentials.delegation().end()))))?;
         }
     }
-    for Kept { name, .. } in kept.iter().filter(|kept| kept.read().is_err()) {
-        stdio::note(format_args!(
-            "the file of {name} cannot be read: run `peersock leave {name}`, then `peersock join FILE`"
-        ));
-    }
-    for (kept, network) in kept.iter().filter_map(|kept| Some((kept, kept.read().ok()?))) {
+    for kept in &kept {
+        let name = &kept.name;
+        let Ok(network) = kept.read() else {
+            stdio::note(format_args!(
+                "the file of {name} cannot be read: run `peersock leave {name}`, then `peersock join FILE`"
+            ));
+            continue;
+        };
         let own = own_member(&path, &network)?.map(|own| format!("  {own}")).unwrap_or_default();
         let members = crate::files::count(network.members().len() as u64, "member");
-        print(format_args!("{:<16} {}{own}  static, {members}", kept.name, network.id()))?;
+        print(format_args!("{name:<16} {}{own}  static, {members}", network.id()))?;
     }
     Ok(())
 }

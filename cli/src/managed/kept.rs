@@ -1,8 +1,7 @@
 //! Static networks that this machine knows by a local name: copies of their files in the state directory.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use peersock::overlay::membership::MemberName;
@@ -11,6 +10,7 @@ use peersock::{Network, NetworkId};
 
 use crate::config;
 use crate::failure::{Failure, Outcome};
+use crate::network::file;
 use crate::output;
 
 /// End of the names of the copies in the folder for them.
@@ -85,9 +85,9 @@ pub(super) fn text_of(file: &Path) -> Option<String> {
 }
 
 /// Keeps a static network by a local name, in place of an earlier copy of its file.
-pub(super) fn keep(state: &Path, file: &Path, text: &str, local: Option<&MemberName>) -> Outcome<Kept> {
-    let shown = file.display().to_string();
-    let network = Network::from_file(file).map_err(|error| match config::syntax_error(text) {
+pub(super) fn keep(state: &Path, given: &Path, text: &str, local: Option<&MemberName>) -> Outcome<Kept> {
+    let shown = given.display().to_string();
+    let network = Network::from_file(given).map_err(|error| match config::syntax_error(text) {
         Some((line, column, what)) => Failure::usage(
             format_args!("{}:{line}:{column}: {what}", output::escape(&shown)),
             "correct the TOML there; docs/use/NETWORKS.md describes the file",
@@ -103,7 +103,7 @@ pub(super) fn keep(state: &Path, file: &Path, text: &str, local: Option<&MemberN
         ));
     }
     let earlier = all_kept(state).into_iter().find(|one| one.id() == Some(id));
-    let stem = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_ascii_lowercase);
+    let stem = given.file_stem().and_then(|stem| stem.to_str()).map(str::to_ascii_lowercase);
     // Whoever makes a file chooses the ID, so the ID alone replaces nothing.
     if let Some(earlier) = &earlier
         && local.map(MemberName::as_str).or(stem.as_deref()) != Some(&*earlier.name)
@@ -116,16 +116,14 @@ pub(super) fn keep(state: &Path, file: &Path, text: &str, local: Option<&MemberN
             ),
         ));
     }
-    let (name, _claim) = match (local, &earlier) {
-        (Some(local), _) => {
-            super::create::check_no_id(local, Some(id))?;
-            (local.clone(), claim_name(state, local, Some(id))?)
+    let own = earlier.map(|earlier| earlier.name.parse().expect("its file has the name"));
+    let (name, _claim) = match local.cloned().or(own) {
+        Some(name) => {
+            super::create::check_no_id(&name, Some(id))?;
+            let claim = claim_name(state, &name, Some(id))?;
+            (name, claim)
         }
-        (None, Some(earlier)) => {
-            let name: MemberName = earlier.name.parse().expect("its file has the name");
-            (name.clone(), claim_name(state, &name, Some(id))?)
-        }
-        (None, None) => {
+        None => {
             let suggested = stem.and_then(|stem| stem.parse().ok());
             let claimed = suggested.map(|name| super::join::claimed(state, id, &name)).transpose()?.flatten();
             claimed.ok_or_else(|| {
@@ -137,23 +135,15 @@ pub(super) fn keep(state: &Path, file: &Path, text: &str, local: Option<&MemberN
         }
     };
     let folder = StateDir::static_networks(state);
-    let path = folder.join(format!("{name}{SUFFIX}"));
-    write(&folder, &path, text).map_err(|error| {
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| {
         Failure::new(
-            format_args!("{} cannot be written: {error}", path.display()),
+            format_args!("{} cannot be made: {error}", folder.display()),
             "check the disk and the permissions of the state directory",
         )
     })?;
+    let path = folder.join(format!("{name}{SUFFIX}"));
+    file::replace_private(&path, text)?;
     Ok(Kept { name: name.to_string(), path })
-}
-
-/// Writes a file as a whole, or not at all.
-fn write(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let part = folder.join(format!(".{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    written.and_then(|()| fs::rename(&part, path)).inspect_err(|_| _ = fs::remove_file(&part))
 }
 
 /// Forgets a network.

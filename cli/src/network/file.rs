@@ -70,6 +70,11 @@ pub(super) fn create(path: &Path, document: &DocumentMut) -> Outcome<Network> {
     Ok(network)
 }
 
+/// Writes a file that only its owner may read, in place of an earlier one.
+pub(crate) fn replace_private(path: &Path, text: &str) -> Outcome {
+    write(path, text, PRIVATE, true)
+}
+
 /// Checks that a text describes a network. `unchanged` says in the error what did not happen to the file.
 fn check(text: &str, unchanged: &str) -> Outcome<Network> {
     Network::parse_toml(text).map_err(|error| {

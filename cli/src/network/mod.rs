@@ -1,7 +1,7 @@
 //! `peersock network`: the files of static networks, and the members of managed ones.
 
 mod edit;
-mod file;
+pub(crate) mod file;
 mod show;
 
 use std::net::IpAddr;

@@ -21,6 +21,15 @@ fn lab(on_clone: OnClone) -> Lab {
     lab
 }
 
+/// Returns the same with a store in a file, and a network that refuses both copies.
+fn lab_at(path: &Path) -> Lab {
+    let mut lab = Lab::at(path);
+    let settings = Settings { on_clone: OnClone::RefuseBoth, ..lab.controller.settings() };
+    lab.controller.set_settings(lab.now, "alice", &settings).expect("valid");
+    with_member(&mut lab);
+    lab
+}
+
 fn with_member(lab: &mut Lab) {
     let token = lab.open_invite();
     lab.join(1, Some(&token));
@@ -171,10 +180,7 @@ fn two_at_one_address_are_told_apart_by_their_sessions() {
 fn both_are_refused_until_a_person_decides_also_after_a_restart_of_the_controller() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store/controller.db");
-    let mut lab = Lab::at(&path);
-    let settings = Settings { on_clone: OnClone::RefuseBoth, ..lab.controller.settings() };
-    lab.controller.set_settings(lab.now, "alice", &settings).expect("valid");
-    with_member(&mut lab);
+    let mut lab = lab_at(&path);
     let early = lab.open_invite();
     lab.pass(MINUTE);
     note_both(&mut lab, [AWAY, HOME]);
@@ -200,6 +206,7 @@ fn both_are_refused_until_a_person_decides_also_after_a_restart_of_the_controlle
     assert_ne!(held.copied, UnixTime::default());
     assert_eq!(lab.controller.status(lab.now).expect("readable").held, 1);
     // With the other setting, too: what was decided about a member stays.
+    let settings = lab.controller.settings();
     lab.controller.set_settings(lab.now, "alice", &Settings::default()).expect("valid");
     both_are_refused(&mut lab);
     lab.controller.set_settings(lab.now, "alice", &settings).expect("valid");
@@ -267,10 +274,7 @@ fn a_removal_by_another_controller_reaches_a_held_member() {
 fn a_change_by_another_process_takes_no_notice_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store/controller.db");
-    let mut lab = Lab::at(&path);
-    let settings = Settings { on_clone: OnClone::RefuseBoth, ..lab.controller.settings() };
-    lab.controller.set_settings(lab.now, "alice", &settings).expect("valid");
-    with_member(&mut lab);
+    let mut lab = lab_at(&path);
     lab.controller.flush(lab.now).expect("writable");
     let mut command = Lab { now: lab.now, ..Lab::open(&path, 2) };
     note_both(&mut lab, [AWAY, HOME]);

@@ -60,7 +60,7 @@ pub enum Found {
     Member(Vec<IpAddr>),
     /// No member has the name.
     Nobody,
-    /// Who would know it cannot be reached now.
+    /// Nobody who would know it can be reached now.
     Unanswered,
 }
 

@@ -47,7 +47,7 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
     ephemeral_ipv4: Option<bool>,
 
-    /// What happens to a member of which two machines run, because its state directory was copied
+    /// Decision about a member of which two machines run, because its state directory was copied
     ///
     /// `keep-older` gives certificates to the one that ran first, while it is heard. `refuse-both` gives none
     /// to either, until `approve` or an invite has admitted one again.
