@@ -42,7 +42,9 @@ pub(crate) fn ask(node: &Node, network: &Network, name: &str) -> Named {
     match handle.addresses_named(name) {
         found if !found.is_empty() => Named::Found(found),
         _ if handle.search_name(name) => Named::Unknown,
-        _ => Named::Absent,
+        // Nobody is asked for a name while too many others are asked for.
+        _ if handle.is_name_absent(&format!("{name}.{}", network.id())) => Named::Absent,
+        _ => Named::Unknown,
     }
 }
 

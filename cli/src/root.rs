@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -229,6 +229,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     // Held until the end, so that no other process uses the identity meanwhile.
     let (_state, identity) = args.identity()?;
     let config = args.config(identity)?;
+    let token = config.access.clone();
     let directory = args.directory()?;
     let listen = Listen {
         udp: args.addresses(),
@@ -319,7 +320,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
                 args.drain.as_secs_f64()
             ));
         };
-        let controller = args.with_controller.start(&announcement, args.token_file(), ends)?;
+        let controller =
+            args.with_controller.start(&announcement, token.as_ref().map(|token| &***token), ends)?;
         let failed = async {
             let Some(controller) = controller else { return std::future::pending().await };
             let ended = |_| Failure::new("the controller has ended", "start the root again");
@@ -412,11 +414,6 @@ impl Args {
             ));
         }
         Ok(Some(Zeroizing::new(token.as_bytes().to_vec())))
-    }
-
-    /// Returns the file with the text that nodes must show.
-    fn token_file(&self) -> Option<&Path> {
-        self.new_token.as_deref().or(self.access_token_file.as_deref())
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {

@@ -1,12 +1,17 @@
 //! Controller in the process of a root, so that one program serves a network.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::fs::{File, Permissions};
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
 use clap::Parser as _;
 use peersock::RootAddress;
+use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::oneshot;
 
 use crate::failure::{Failure, Outcome};
@@ -54,7 +59,7 @@ impl WithController {
     pub(crate) fn start(
         &self,
         root: &RootAddress,
-        token: Option<&Path>,
+        token: Option<&[u8]>,
         ends: mpsc::Sender<AtEnd>,
     ) -> Outcome<Option<oneshot::Receiver<Failure>>> {
         let Some(network) = &self.controller else { return Ok(None) };
@@ -62,8 +67,11 @@ impl WithController {
         if !root.endpoints().is_empty() {
             words.extend(["--root".into(), root.to_string().into()]);
         }
-        if let Some(token) = token {
-            words.extend(["--root-token-file".into(), token.into()]);
+        // The root has read its file, which may be a pipe.
+        let token = token.map(in_memory).transpose()?;
+        if let Some(token) = &token {
+            let path = format!("/proc/self/fd/{}", token.as_raw_fd());
+            words.extend(["--root-token-file".into(), path.into()]);
         }
         if let Some(program) = &self.approve_hook {
             words.extend(["--approve-hook".into(), program.into()]);
@@ -76,6 +84,7 @@ impl WithController {
         })?;
         let (failed, failure) = oneshot::channel();
         let serve = move || {
+            let _token = token;
             let served = serve_until(&args.args, |end| {
                 // Fails if the root has ended already.
                 let _ = ends.send(end);
@@ -88,4 +97,12 @@ impl WithController {
         thread::Builder::new().name("controller".into()).spawn(serve).map_err(super::root::cannot_start)?;
         Ok(Some(failure))
     }
+}
+
+/// Returns a file with these bytes that no other program can open by a name.
+fn in_memory(bytes: &[u8]) -> Outcome<File> {
+    let mut file = File::from(memfd_create("token", MemfdFlags::CLOEXEC)?);
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(bytes)?;
+    Ok(file)
 }

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use peersock::overlay::membership::MemberName;
 use peersock::settings::{LABEL_VARIABLE, TURN_VARIABLE};
 use peersock::{Invite, NetworkId};
+use rustix::io::Errno;
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
 use crate::args::{OWN_NODE, StateArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
@@ -63,10 +65,26 @@ pub(crate) fn join_invited(network: NetworkId, node: &UnderlayArgs, state: &Stat
     }
     // What it prints is no output of this command.
     let stdout = io::stderr().as_fd().try_clone_to_owned()?;
+    end_with_this(&mut command);
     let status = command.stdin(Stdio::null()).stdout(stdout).status()?;
     match status.success() {
         true => Ok(()),
         // It has said why.
         false => Err(Failure::silent(status.code().and_then(|code| code.try_into().ok()).unwrap_or(1))),
     }
+}
+
+/// Makes a command get SIGTERM when this process ends, so that nothing of a command that was ended goes on.
+#[allow(unsafe_code)]
+fn end_with_this(command: &mut Command) {
+    let own = getpid();
+    let prepare = move || {
+        // The calling thread waits for the command, so it ends with the process alone.
+        set_parent_process_death_signal(Some(Signal::TERM))?;
+        // The process may have ended before.
+        if getppid() == Some(own) { Ok(()) } else { Err(Errno::SRCH.into()) }
+    };
+    // SAFETY: the closure makes two system calls, takes no lock and allocates nothing, as signal-safety(7)
+    // demands after a fork.
+    unsafe { command.pre_exec(prepare) };
 }

@@ -144,10 +144,10 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
 fn keep_static(args: &JoinArgs, file: &Path, text: &str) -> Outcome {
     let path = super::lasting_path(&args.node)?;
     let kept = kept::keep(&path, file, text, args.local.as_ref())?;
-    if args.json {
-        return print(kept_to_json(&path, &kept)?);
-    }
     let network = kept.read()?;
+    if args.json {
+        return print(kept_to_json(&path, &kept, &network)?);
+    }
     let own = own_member(&path, &network)?;
     if own.is_none() {
         stdio::note(
@@ -167,13 +167,12 @@ fn own_member(path: &Path, network: &Network) -> Outcome<Option<String>> {
     Ok(found.map(|member| member.name.clone().unwrap_or_else(address)))
 }
 
-fn kept_to_json(path: &Path, kept: &Kept) -> Outcome<serde_json::Value> {
-    let network = kept.read()?;
+fn kept_to_json(path: &Path, kept: &Kept, network: &Network) -> Outcome<serde_json::Value> {
     Ok(serde_json::json!({
         "network": network.id().to_string(),
         "kind": "static",
         "local_name": kept.name,
-        "member": own_member(path, &network)?,
+        "member": own_member(path, network)?,
         "members": network.members().len(),
         "file": kept.path,
     }))
@@ -597,8 +596,8 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
     let (records, kept) = (StateDir::memberships(&path)?, kept::all_kept(&path));
     if args.json {
         let managed = records.iter().map(|record| to_json(&path, record));
-        let all = managed.chain(kept.iter().map(|kept| kept_to_json(&path, kept)));
-        let all: Vec<_> = all.collect::<Outcome<_>>()?;
+        let kept = kept.iter().filter_map(|kept| Some(kept_to_json(&path, kept, &readable(kept)?)));
+        let all: Vec<_> = managed.chain(kept).collect::<Outcome<_>>()?;
         return print(serde_json::Value::Array(all));
     }
     if records.is_empty() && kept.is_empty() {
@@ -636,17 +635,24 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
     }
     for kept in &kept {
         let name = &kept.name;
-        let Ok(network) = kept.read() else {
-            stdio::note(format_args!(
-                "the file of {name} cannot be read: run `peersock leave {name}`, then `peersock join FILE`"
-            ));
-            continue;
-        };
+        let Some(network) = readable(kept) else { continue };
         let own = own_member(&path, &network)?.map(|own| format!("  {own}")).unwrap_or_default();
         let members = crate::files::count(network.members().len() as u64, "member");
         print(format_args!("{name:<16} {}{own}  static, {members}", network.id()))?;
     }
     Ok(())
+}
+
+/// Returns a static network, or says that its file cannot be read. The others are listed nevertheless.
+fn readable(kept: &Kept) -> Option<Network> {
+    let name = &kept.name;
+    let network = kept.read().ok();
+    if network.is_none() {
+        stdio::note(format_args!(
+            "the file of {name} cannot be read: run `peersock leave {name}`, then `peersock join FILE`"
+        ));
+    }
+    network
 }
 
 /// Returns the time by the controllers' clocks, as far as a record tells.

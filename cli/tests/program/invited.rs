@@ -1,8 +1,11 @@
 //! `PEERSOCK_INVITE` of commands that use a network, as in a container: the machine joins first.
 
+use std::fs;
 use std::process::Command;
 
-use crate::common::{Finished, Running, run};
+use rustix::process::Signal;
+
+use crate::common::{Finished, Running, run, signal, wait_until};
 use crate::managed::Machines;
 
 fn invited(machines: &Machines, machine: &str, invite: &str, words: &[&str]) -> Command {
@@ -99,4 +102,24 @@ fn who_is_not_admitted_starts_no_program() {
     machines.ok("alpha", &["network", "revoke", "beta"]);
     let again = machines.invite(&["--name", "beta"]);
     run(invited(&machines, "beta", &again, &["run", "-q", "-n", &id, "--", "true"])).success();
+}
+
+#[test]
+fn a_join_ends_with_the_command_that_waits_for_it() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let waiting = Running::start(invited(&machines, "beta", &id, &["run", "--", "true"]));
+    waiting.wait_for_stderr("waiting for approval");
+    let own = waiting.id();
+    let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).expect("a process has it");
+    let joining: u32 = children.split_whitespace().next().expect("it joins").parse().expect("a number");
+    signal(Signal::TERM, own);
+    drop(waiting.finish());
+    // A process that has ended may be one of a parent that does not ask for it.
+    let is_gone = || {
+        let status = fs::read_to_string(format!("/proc/{joining}/stat"));
+        status.map_or(true, |status| status.contains(") Z "))
+    };
+    wait_until("the join goes on alone", is_gone);
+    assert_eq!(machines.ok("beta", &["networks"]).matches("not admitted yet").count(), 1);
 }

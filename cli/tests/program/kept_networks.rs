@@ -23,11 +23,15 @@ fn a_static_network_that_was_joined_is_used_by_its_name() {
     assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
     fs::remove_file(&file).unwrap();
 
+    // One file that cannot be read hides no other network.
+    let broken = machines.directory("alpha").join("networks/broken.toml");
+    fs::write(&broken, "nothing").unwrap();
     let listed = machines.ok("beta", &["networks"]);
     assert!(listed.starts_with("work ") && listed.contains("  beta  static, 2 members"), "{listed}");
     let json: Value = serde_json::from_str(&machines.ok("alpha", &["networks", "--json"])).unwrap();
     let told = ["kind", "local_name", "member"].map(|key| json[0][key].as_str().unwrap());
     assert_eq!(told, ["static", "office", "alpha"]);
+    fs::remove_file(&broken).unwrap();
     let listening =
         Running::start(machines.command("beta", &["listen", "--receive-only", "-n", "work", "7000"]));
     listening.wait_for_stderr("listening on ");

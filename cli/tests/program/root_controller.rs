@@ -51,6 +51,20 @@ fn one_process_is_root_and_controller_and_keeps_both_identities() {
 }
 
 #[test]
+fn a_token_from_a_pipe_is_read_once() {
+    let machines = Machines::new();
+    machines.create(&[]);
+    let words = [&ROOT[..], &["team", "--access-token-file", "/dev/stdin"]].concat();
+    let mut serving = Running::start(machines.command("alpha", &words));
+    serving.send(b"a token of more than 22 bytes\n");
+    serving.end_stdin();
+    serving.wait_for_stderr("serving team");
+    // The controller's node has shown the token.
+    let is_registered = || machines.ok("alpha", &["status"]).contains("registered");
+    wait_until("the controller is not registered", is_registered);
+}
+
+#[test]
 fn a_root_whose_network_has_no_controller_here_ends_and_says_so() {
     let machines = Machines::new();
     let said = machines.refused("alpha", &[&ROOT[..], &["team"]].concat());

@@ -55,15 +55,20 @@ pub(crate) fn revoke(args: &RevokeArgs) -> Outcome {
     if !args.json {
         removed.iter().try_for_each(|member| print(format_args!("{} is removed", described(member))))?;
     }
-    let effect = reach::wait(&args.of, &mut controller, &removed)?;
-    let ended = before.zip(effect.ended).map(|(before, after)| after.saturating_sub(before));
+    let waited = reach::wait(&args.of, &mut controller, &removed);
     // Opened again, because the process that serves notes what it has issued a little later.
-    let ends = ends(&args.of.open()?, &removed);
+    let reopened = args.of.open();
+    let ends = ends(reopened.as_ref().unwrap_or(&controller), &removed);
+    let ended = |effect: &Effect| Some(effect.ended?.saturating_sub(before?));
     if args.json {
-        return print(to_json(&removed, &ends, &effect, ended));
+        // The members are removed, also if nobody can say who knows it.
+        let effect = waited.as_ref().ok();
+        print(to_json(&removed, &ends, effect, effect.and_then(ended)))?;
+        return waited.map(drop);
     }
+    let effect = waited?;
     stdio::note(told(&effect, &controller.name(), accepted(&ends, now()).as_deref()));
-    if let Some(ended) = ended {
+    if let Some(ended) = ended(&effect) {
         stdio::note(match ended {
             1 => "1 open connection of this machine ended".to_owned(),
             _ => format!("{ended} open connections of this machine ended"),
@@ -75,13 +80,14 @@ pub(crate) fn revoke(args: &RevokeArgs) -> Outcome {
 fn to_json(
     removed: &[Member],
     ends: &[(UnixTime, MemberName)],
-    effect: &Effect,
+    effect: Option<&Effect>,
     ended: Option<u64>,
 ) -> serde_json::Value {
-    let (know, connected, all) = match effect.reach {
-        Reach::Members { know, connected, all } => (Some(know), Some(connected), Some(all)),
+    let (know, connected, all) = match effect.map(|effect| &effect.reach) {
+        Some(&Reach::Members { know, connected, all }) => (Some(know), Some(connected), Some(all)),
         _ => (None, None, None),
     };
+    let after = know.and(effect).and_then(|effect| u64::try_from(effect.after.as_millis()).ok());
     let members: Vec<_> = removed
         .iter()
         .zip(ends)
@@ -98,7 +104,7 @@ fn to_json(
         "know": know,
         "connected": connected,
         "others": all,
-        "after_ms": know.and_then(|_| u64::try_from(effect.after.as_millis()).ok()),
+        "after_ms": after,
         "ended_here": ended,
     })
 }
