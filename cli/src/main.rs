@@ -45,6 +45,7 @@ mod receipt;
 mod receive;
 mod receive_members;
 mod rest;
+mod retries;
 mod root;
 mod root_controller;
 mod root_look;

@@ -17,6 +17,7 @@ use crate::files::{CODE_VARIABLE, parse_code};
 use crate::path;
 use crate::receipt::{self, Account};
 use crate::receive_members;
+use crate::retries::Retries;
 use crate::root_watch;
 use crate::session::Session;
 use crate::signals;
@@ -212,9 +213,7 @@ impl Receiver<'_> {
     /// Connects and receives. Reconnects after each break while data arrives in between.
     fn run(&self) -> Outcome<Receipt> {
         let mut stream = self.find()?;
-        let mut before = 0;
-        // Time of the first break since data last arrived.
-        let mut since = None;
+        let mut retries = Retries::new(self.args.retry);
         loop {
             let result = self.attempt(&stream);
             drop(stream);
@@ -226,26 +225,21 @@ impl Receiver<'_> {
             self.account.meter.clear();
             // Ends here if a signal has shut down the node.
             signals::leave_to_cleanup();
-            let moved = self.account.received();
-            if moved != before {
-                (before, since) = (moved, None);
-            }
-            let since = *since.get_or_insert_with(Instant::now);
-            let retry = self.args.retry;
+            retries.note_break(self.account.received(), Instant::now());
             if !self.args.quiet {
-                let seconds = retry.saturating_sub(since.elapsed()).as_secs_f64();
+                let seconds = retries.left(Instant::now()).as_secs_f64();
                 stdio::note(format_args!(
                     "{}; trying again for up to {seconds:.0} s",
                     receipt::broken(&error)
                 ));
             }
             stream = loop {
-                if since.elapsed() >= retry {
+                let left = retries.left(Instant::now());
+                if left.is_zero() {
                     return Err(self.failure(&error));
                 }
-                thread::sleep(RECONNECT_PAUSE.min(retry));
-                let left = retry.saturating_sub(since.elapsed()).max(RECONNECT_PAUSE);
-                match self.connect(left) {
+                thread::sleep(RECONNECT_PAUSE.min(left));
+                match self.connect(left.max(RECONNECT_PAUSE)) {
                     Ok(stream) => break stream,
                     Err(error) => tracing::info!(%error, "the sender is not there"),
                 }

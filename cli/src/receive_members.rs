@@ -21,6 +21,7 @@ use crate::line_limit::LineLimit;
 use crate::member::{Member, node_has_ended};
 use crate::receipt::{self, Account};
 use crate::receive::Args;
+use crate::retries::Retries;
 use crate::sockets::{Listener, Stream};
 use crate::{managed, names, open_network, session, signals, silence, stdio};
 
@@ -93,7 +94,7 @@ fn serve(args: &Args, folder: Folder, from: Vec<From>, asks: bool, member: &Memb
         })?;
     }
     let mut deadline = args.timeout.map(|within| Instant::now() + within);
-    let mut broken = None;
+    let (mut broken, mut retries) = (None, Retries::new(args.retry));
     let result = loop {
         let next = match deadline {
             Some(at) => event.recv_timeout(at.saturating_duration_since(Instant::now())),
@@ -101,8 +102,10 @@ fn serve(args: &Args, folder: Folder, from: Vec<From>, asks: bool, member: &Memb
         };
         match next.map_err(|_| broken.take()) {
             Ok(Event::Begun) => (deadline, broken) = (None, None),
-            Ok(Event::Broke(failure)) => {
-                (deadline, broken) = (Some(Instant::now() + args.retry), Some(failure));
+            Ok(Event::Broke { failure, moved }) => {
+                let now = Instant::now();
+                retries.note_break(moved, now);
+                (deadline, broken) = (Some(now + retries.left(now)), Some(failure));
             }
             Ok(Event::Received) => break Ok(()),
             Ok(Event::Failed(failure)) => break Err(failure),
@@ -217,8 +220,11 @@ struct Desk {
 enum Event {
     /// Files are being received.
     Begun,
-    /// A transfer has broken off, and its sender is waited for.
-    Broke(Failure),
+    /// A transfer has broken off after so many bytes in all attempts, and its sender is waited for.
+    Broke {
+        failure: Failure,
+        moved: u64,
+    },
     /// The command has received what it waits for.
     Received,
     Failed(Failure),
@@ -373,7 +379,8 @@ impl Server {
                 let failure = receipt::failure(&error, "let the sender send the same files again");
                 if error.is_worth_another_try() {
                     stdio::note(format_args!("{}; {} can continue", receipt::broken(&error), sender.called));
-                    return (!self.keep).then_some(Event::Broke(failure));
+                    let moved = agreed.account.received();
+                    return (!self.keep).then_some(Event::Broke { failure, moved });
                 }
                 Some(failure)
             }

@@ -15,6 +15,7 @@ use crate::background::Background;
 use crate::failure::{Failure, Outcome};
 use crate::files::{Meter, moved, summary};
 use crate::member::Member;
+use crate::retries::Retries;
 use crate::send::{Args, check_all_sent, scan, tell_left_out};
 use crate::sockets::Stream;
 use crate::{managed, names, signals, silence, stdio, waiting};
@@ -108,11 +109,8 @@ impl Sending<'_> {
     /// Connects and sends. Reconnects after each break while data moves in between.
     fn run(&self, within: Duration) -> Outcome {
         let begin = Instant::now();
-        let retry = self.args.retry.unwrap_or(RETRY);
+        let mut retries = Retries::new(self.args.retry.unwrap_or(RETRY));
         let mut stream = self.connect(within).map_err(|error| self.unreached(&error))?;
-        let mut before = 0;
-        // Time of the first break since data last moved.
-        let mut since = None;
         loop {
             let result = self.attempt(&stream);
             let address = stream.peer_addr()?.ip();
@@ -144,22 +142,18 @@ impl Sending<'_> {
             if let Some(removal) = managed::removal(&managed_state(), self.member.network().id()) {
                 return Err(removal);
             }
-            let moved = self.moved.load(Ordering::Relaxed);
-            if moved != before {
-                (before, since) = (moved, None);
-            }
-            let is_first = since.is_none();
-            let since = *since.get_or_insert_with(Instant::now);
-            if is_first && !self.args.quiet {
-                let seconds = retry.as_secs_f64();
+            let has_moved = retries.note_break(self.moved.load(Ordering::Relaxed), Instant::now());
+            if has_moved && !self.args.quiet {
+                let seconds = retries.left(Instant::now()).as_secs_f64();
                 stdio::note(format_args!("{}; trying again for up to {seconds:.0} s", self.why(&error)));
             }
             stream = loop {
-                if since.elapsed() >= retry {
+                let left = retries.left(Instant::now());
+                if left.is_zero() {
                     return Err(self.failure(&error));
                 }
-                thread::sleep(RETRY_PAUSE.min(retry));
-                match self.connect(retry.saturating_sub(since.elapsed()).max(RETRY_PAUSE)) {
+                thread::sleep(RETRY_PAUSE.min(left));
+                match self.connect(left.max(RETRY_PAUSE)) {
                     Ok(stream) => break stream,
                     Err(error) => tracing::info!(%error, "the receiver is not there"),
                 }
