@@ -796,13 +796,22 @@ fn describe_network(text: &str) -> Outcome<Described> {
             return Ok(Described { network, secret_file: None, origin: None });
         }
         if may_be_name && let Some(kept) = managed::kept(&managed_state(), text) {
-            return Ok(Described { network: kept.read()?, secret_file: None, origin: None });
+            return Ok(Described { network: called(kept.read()?, text), secret_file: None, origin: None });
         }
         return Ok(Described { network: parse_unnamed(text)?, secret_file: None, origin: None });
     };
     let origin = Some(local.origin(text));
     let network = parse_unnamed(&local.network).map_err(|failure| failure.and(origin.iter()))?;
+    let network = called(network, text);
     Ok(Described { network, secret_file: local.secret_file.clone(), origin })
+}
+
+/// Gives a network its local name, if members' names can end with it.
+fn called(network: Network, name: &str) -> Network {
+    match name.parse() {
+        Ok(name) => network.with_local_name(name),
+        Err(_) => network,
+    }
 }
 
 /// Parses a network's ID or the path of a static network's file.
@@ -895,7 +904,10 @@ pub(crate) fn managed_name(network: &Network, text: &str) -> Option<String> {
     }
     let lower = text.to_ascii_lowercase();
     let local = StateDir::membership(&managed_state(), id).ok().flatten().and_then(|record| record.name);
-    let is_of_network = |suffix: &&str| Some(*suffix) == local.as_deref() || suffix.parse() == Ok(id);
+    // A command may be given another name than `join`.
+    let given = network.local_name().map(MemberName::as_str);
+    let is_of_network =
+        |suffix: &&str| [local.as_deref(), given].contains(&Some(*suffix)) || suffix.parse() == Ok(id);
     let name = match lower.rsplit_once('.') {
         Some((name, suffix)) if is_of_network(&suffix) => name,
         _ => lower.as_str(),

@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use peersock_overlay::membership::MemberName;
 use peersock_overlay::{
     DiscoveryKey, NetworkConfig, NetworkConfigError, NetworkId, NetworkIdError, NetworkSummary, NodeId, Psk,
     PublicIdentity, StaticMember,
@@ -66,6 +67,8 @@ pub struct Network {
     text: Option<Arc<Zeroizing<String>>>,
     /// Address of the controller that an invite names.
     guide: Option<Ipv6Addr>,
+    /// Name that this machine gives to the network.
+    local_name: Option<MemberName>,
 }
 
 /// Compares what networks are: members decide, not the text of a file.
@@ -86,7 +89,8 @@ pub(crate) struct MemberHosts {
 impl Network {
     /// Returns a network without a file.
     fn of(config: NetworkConfig) -> Network {
-        Network { config, hosts: BTreeMap::new(), roots: Vec::new(), text: None, guide: None }
+        let (hosts, roots) = (BTreeMap::new(), Vec::new());
+        Network { config, hosts, roots, text: None, guide: None, local_name: None }
     }
 
     /// Returns an ad-hoc network: no controller, no state, IPv6 only. Its ID `ffSSSSEEEE000000` contains the
@@ -171,7 +175,7 @@ impl Network {
         let (network, hosts, roots) = static_file::parse(text)?;
         require_for_roots(&roots)?;
         let text = Some(Arc::new(Zeroizing::new(text.to_owned())));
-        Ok(Network { config: NetworkConfig::Static(network), hosts, roots, text, guide: None })
+        Ok(Network { hosts, roots, text, ..Network::of(NetworkConfig::Static(network)) })
     }
 
     /// Requires a passphrase: only nodes that know it can complete a handshake in this network, or even
@@ -199,6 +203,30 @@ impl Network {
         Network { config: self.config.with_psk(key), ..self }
     }
 
+    /// Gives the network a name on this machine. A node that has joined it takes `alpha.office` for the member
+    /// `alpha` of the network `office`, as it takes `alpha.fe00000000000001`, and asks nobody else for such a
+    /// name. Of two networks with one name, the one that was joined first has it. The name has no effect on
+    /// sockets in ad-hoc networks, which have no names of members, and in managed ones, which `peersock join`
+    /// names.
+    ///
+    /// ```
+    /// # use peersock::{Network, overlay::Identity};
+    /// let key = Identity::from_seed(&[1; 32]).public().to_string();
+    /// let text = format!("network = 'fe00000000000001'\n[[member]]\nkey = '{key}'\nname = 'alpha'");
+    /// let network = Network::parse_toml(&text)?.with_local_name("office".parse()?);
+    /// assert_eq!(network.addresses_named("alpha.office"), network.addresses_named("alpha"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_local_name(self, name: MemberName) -> Network {
+        Network { local_name: Some(name), ..self }
+    }
+
+    /// Returns the name of [`with_local_name`](Network::with_local_name).
+    pub fn local_name(&self) -> Option<&MemberName> {
+        self.local_name.as_ref()
+    }
+
     /// Returns the network's ID.
     pub fn id(&self) -> NetworkId {
         self.config.id()
@@ -218,8 +246,14 @@ impl Network {
     }
 
     /// Returns the addresses of the member with a name, the self-certifying one first; none if no member has
-    /// it. Case does not matter. Sockets of a node that has joined the network resolve the same names.
+    /// it. Case does not matter. The name may end with the network's local name or ID. Sockets of a node that
+    /// has joined the network resolve the same names.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+        let is_own = |end: &str| {
+            let local = self.local_name().map(MemberName::as_str);
+            local.is_some_and(|local| local.eq_ignore_ascii_case(end)) || end.parse() == Ok(self.id())
+        };
+        let name = name.rsplit_once('.').filter(|(_, end)| is_own(end)).map_or(name, |(member, _)| member);
         let policy = self.config.policy();
         policy.nodes_named(name).iter().flat_map(|node| policy.addresses_of(node)).collect()
     }

@@ -15,6 +15,8 @@ struct Portable {
     text: Option<String>,
     /// Pre-shared key, 64 hexadecimal digits.
     psk: Option<String>,
+    /// Name that the machine gives to the network.
+    local_name: Option<String>,
 }
 
 impl Network {
@@ -31,7 +33,8 @@ impl Network {
     pub fn to_portable(&self) -> Zeroizing<String> {
         let psk = self.config.psk().map(|psk| HEXLOWER.encode(psk.as_bytes()));
         let text = self.text.as_ref().map(|text| text.to_string());
-        let portable = Portable { id: self.id().to_string(), text, psk };
+        let local_name = self.local_name().map(ToString::to_string);
+        let portable = Portable { id: self.id().to_string(), text, psk, local_name };
         Zeroizing::new(serde_json::to_string(&portable).expect("strings can be written"))
     }
 
@@ -54,6 +57,10 @@ impl Network {
                 let id = portable.id.parse().map_err(|_| invalid("it has no network ID"))?;
                 Network::by_id(id).map_err(|error| invalid(&error.to_string()))?
             }
+        };
+        let network = match &portable.local_name {
+            Some(name) => network.with_local_name(name.parse().map_err(|_| invalid("its name is none"))?),
+            None => network,
         };
         let Some(psk) = &portable.psk else { return Ok(network) };
         let mut key = Zeroizing::new([0; 32]);

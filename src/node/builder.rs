@@ -547,6 +547,7 @@ impl NodeBuilder {
                 sockets: Mutex::default(),
                 membership: Mutex::default(),
                 joined: Mutex::default(),
+                local_names: Mutex::default(),
                 visits: Mutex::default(),
                 managed: Mutex::default(),
                 down: Default::default(),

@@ -727,13 +727,14 @@ pub(crate) fn of_network<'a, 'b>(
 ) -> Option<(&'a str, &'b JoinedNetwork)> {
     let (member, end) = name.strip_suffix('.').unwrap_or(name).rsplit_once('.')?;
     let id = end.parse().ok();
-    let managed = sync::lock(&node.managed);
+    let (managed, names) = (sync::lock(&node.managed), sync::lock(&node.local_names));
+    let named = end.to_ascii_lowercase().parse::<MemberName>().ok().and_then(|end| names.get(&end).copied());
     let is_called = |network: &&JoinedNetwork| {
         let has_name = |shared: &Arc<Shared>| {
             let local = sync::lock(&shared.local_name);
             local.as_deref().is_some_and(|local| local.eq_ignore_ascii_case(end))
         };
-        id == Some(network.id) || managed.get(&network.id).is_some_and(has_name)
+        [id, named].contains(&Some(network.id)) || managed.get(&network.id).is_some_and(has_name)
     };
     networks.iter().find(is_called).map(|network| (member, network))
 }
@@ -788,6 +789,14 @@ pub(crate) fn is_name_absent(node: &Inner, name: &str, networks: &[JoinedNetwork
 }
 
 impl Joined {
+    /// Gives a static network one more name on this machine, as [`Network::with_local_name`] does, unless
+    /// another one has it that the node is in.
+    ///
+    /// [`Network::with_local_name`]: crate::Network::with_local_name
+    pub fn add_local_name(&self, name: &MemberName) {
+        self.node().name_network(self.id(), name);
+    }
+
     pub(super) fn shared(&self) -> Option<Arc<Shared>> {
         sync::lock(&self.node().inner.managed).get(&self.id()).cloned()
     }

@@ -33,7 +33,8 @@ use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use peersock_datapath::{Device, Unanswered};
-use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
+use peersock_overlay::membership::MemberName;
+use peersock_overlay::{JoinError, NetworkId, NetworkKind, NodeId, PublicIdentity};
 use peersock_stack::{Batch, Error, Flow, Scope};
 
 pub use builder::{IdentitySource, NodeBuilder, Seed, StartError};
@@ -107,6 +108,8 @@ pub(crate) struct Inner {
     membership: Mutex<()>,
     /// Knowledge about each joined network that probes need.
     joined: Mutex<BTreeMap<NetworkId, probe::Known>>,
+    /// Networks by the names that this machine gives them, beside those of `managed`.
+    local_names: Mutex<BTreeMap<MemberName, NetworkId>>,
     /// Networks that other programs of this user ask for; locked after `membership`.
     visits: Mutex<visit::Visits>,
     down: AtomicBool,
@@ -178,7 +181,7 @@ impl Node {
     ) -> Result<Joined, JoinError> {
         // Before `into_config`, which drops host names and roots.
         let (hosts, roots) = (network.hosts_of_others(&self.inner.identity), network.roots().to_vec());
-        let guide = network.guide();
+        let (guide, local_name) = (network.guide(), network.local_name().cloned());
         let now = Instant::now();
         let mut config = network.into_config();
         let record = match &self.inner.machine {
@@ -199,6 +202,9 @@ impl Node {
             Some(device) => datapath.join_device(now, config, device, &mut batch)?,
         };
         sync::lock(&self.inner.joined).insert(id, known);
+        if let Some(name) = &local_name {
+            self.name_network(id, name);
+        }
         if is_visit {
             sync::lock(&self.inner.visits).note_joined(id);
         }
@@ -230,11 +236,20 @@ impl Node {
             meetings.leave(network.index);
         }
         sync::lock(&self.inner.joined).remove(&id);
+        sync::lock(&self.inner.local_names).retain(|_, named| *named != id);
         let managed = sync::lock(&self.inner.managed).remove(&id);
         if let Some(managed) = managed {
             managed.close(&self.inner);
         }
         datapath.leave(Instant::now(), id, &mut Batch::default())
+    }
+
+    /// Gives a network a local name; see [`Joined::add_local_name`].
+    fn name_network(&self, id: NetworkId, name: &MemberName) {
+        // Members of an ad-hoc network have no names, and `join` names the managed ones.
+        if id.kind() == NetworkKind::Static {
+            sync::lock(&self.inner.local_names).entry(name.clone()).or_insert(id);
+        }
     }
 
     /// Returns the joined networks, in the order of joining.

@@ -31,7 +31,9 @@ pub(crate) fn check_joined(state: &Path, network: NetworkId) -> Outcome<Option<N
     }
     match record {
         Some(record) if record.credentials.is_some() => {
-            Ok(Some(Network::managed(record.network(CertifyRequest::default()))))
+            let name = record.name.as_deref().and_then(|name| name.parse().ok());
+            let network = Network::managed(record.network(CertifyRequest::default()));
+            Ok(Some(name.into_iter().fold(network, Network::with_local_name)))
         }
         Some(_) => Err(Failure::new(
             format_args!("no controller has admitted this machine to network {network} yet"),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fmt, io};
 
 use peersock::attach::NodeHandle;
+use peersock::overlay::membership::MemberName;
 use peersock::{Network, NetworkId, Node};
 use peersock_tun::{DOMAIN, Found, Members, NameServer, Names, zones};
 
@@ -32,10 +33,11 @@ pub(super) fn check(networks: &[Network]) -> Outcome {
 pub(super) fn of(networks: &[Network], node: &Node) -> Names {
     let mut names = Names::default();
     for network in networks {
-        let id = network.id();
+        let (id, local) = (network.id(), network.local_name().map(MemberName::as_str));
         if id.is_managed() {
             names.add_asked(
                 &id.to_string(),
+                local,
                 Arc::new(Managed { node: NodeHandle::of(node), id, waiting: AtomicUsize::new(0) }),
             );
             continue;
@@ -43,7 +45,7 @@ pub(super) fn of(networks: &[Network], node: &Node) -> Names {
         let named = network.members().iter().filter_map(|member| {
             Some((member.name.as_deref()?, network.addresses_of(&member.identity).unwrap_or_default()))
         });
-        names.add(&id.to_string(), named);
+        names.add(&id.to_string(), local, named);
     }
     names
 }

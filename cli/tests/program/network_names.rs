@@ -109,3 +109,44 @@ fn names_end_with_a_network_s_name_or_id() {
         }
     }
 }
+
+#[test]
+fn names_end_with_the_local_name_of_a_static_network() {
+    let test = "names_end_with_the_local_name_of_a_static_network";
+    if lacks(test, &["python3", "unshare"]) || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let machines = Machines::new();
+    let place = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| place.path().join(name).to_str().expect("text").to_owned();
+    let [office, lab] = ["office.toml", "lab.toml"].map(file);
+    // Two networks that have a member of one name.
+    for (path, prefix) in [(&office, "10.71.0"), (&lab, "10.72.0")] {
+        let address = |last: u8| format!("{prefix}.{last}");
+        machines.ok("alpha", &["network", "new", path, "--name", "alpha", "--address", &address(1)]);
+        machines.ok("beta", &["network", "add", path, "--name", "beta", "--address", &address(2)]);
+        machines.ok("beta", &["join", path]);
+    }
+    let hosts = "192.0.2.9 alpha.office nobody.office outside.example";
+    let names = ["alpha", "alpha.office", "ALPHA.Lab.", "nobody.office", "outside.example"];
+    let found = machines.look_up(hosts, &["office", "lab"], &names);
+    let only = |name: &str, address: &str| {
+        let all = found[name][0].as_array().unwrap_or_else(|| panic!("{name}: {found}"));
+        all.len() == 2 && all.iter().any(|one| one == address)
+    };
+    assert!(only("alpha.office", "10.71.0.1") && only("ALPHA.Lab.", "10.72.0.1"), "{found}");
+    // Both networks know the short name.
+    assert_eq!(found["alpha"][0].as_array().map(Vec::len), Some(4), "{found}");
+    assert_eq!(found["nobody.office"][0], NO_NAME, "{found}");
+    assert_eq!(found["outside.example"][0][0], "192.0.2.9", "{found}");
+
+    machines.ok("alpha", &["join", &office, "--as", "work"]);
+    let listening = Running::start(machines.command("alpha", &["listen", "-k", "-n", "work", "7000"]));
+    listening.wait_for_stderr("listening on ");
+    for target in ["alpha.office:7000", "alpha:7000"] {
+        let dialed = run(machines.command("beta", &["dial", "-n", "office", target]));
+        assert!(dialed.status.success(), "{target}: {}", dialed.stderr);
+    }
+    let refused = machines.refused("beta", &["dial", "-n", "office", "alpha.lab:7000"]);
+    assert!(refused.contains("alpha.lab"), "{refused}");
+}

@@ -40,6 +40,8 @@ pub struct Names {
 struct NetworkNames {
     /// The network's domain.
     domain: String,
+    /// Name of the network on this machine.
+    local: Option<String>,
     members: Arc<dyn Members>,
     is_asked: bool,
 }
@@ -87,33 +89,47 @@ impl Default for Names {
     }
 }
 
+impl NetworkNames {
+    /// Returns the member in a name that ends with the network's local name.
+    fn member_in<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_suffix(self.local.as_deref()?)?.strip_suffix('.')
+    }
+}
+
 impl Names {
     /// Makes the names of one network: members with names and addresses, in the network with this ID.
     pub fn new<'a>(network: &str, members: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>) -> Names {
         let mut names = Names::default();
-        names.add(network, members);
+        names.add(network, None, members);
         names
     }
 
-    /// Adds a network after the existing ones, as [`new`](Self::new) adds the first.
-    pub fn add<'a>(&mut self, network: &str, members: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>) {
+    /// Adds a network after the existing ones, as [`new`](Self::new) adds the first. With the local name
+    /// `office`, its member `alpha` is `alpha.office`, too, unless a network before has that name.
+    pub fn add<'a>(
+        &mut self,
+        network: &str,
+        local: Option<&str>,
+        members: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>,
+    ) {
         let mut table = Table::default();
         for (name, its) in members {
             let name = name.to_ascii_lowercase();
             table.names.extend(its.iter().map(|address| (*address, name.clone())));
             table.addresses.insert(name, its);
         }
-        self.push(network, Arc::new(table), false);
+        self.push(network, local, Arc::new(table), false);
     }
 
     /// Adds a network that is asked for each name.
-    pub fn add_asked(&mut self, network: &str, members: Arc<dyn Members>) {
+    pub fn add_asked(&mut self, network: &str, local: Option<&str>, members: Arc<dyn Members>) {
         self.ttl = TTL_OF_ASKED;
-        self.push(network, members, true);
+        self.push(network, local, members, true);
     }
 
-    fn push(&mut self, network: &str, members: Arc<dyn Members>, is_asked: bool) {
-        self.networks.push(NetworkNames { domain: format!("{network}.{DOMAIN}"), members, is_asked });
+    fn push(&mut self, network: &str, local: Option<&str>, members: Arc<dyn Members>, is_asked: bool) {
+        let (domain, local) = (format!("{network}.{DOMAIN}"), local.map(str::to_ascii_lowercase));
+        self.networks.push(NetworkNames { domain, local, members, is_asked });
     }
 
     /// Returns true if an answer may take a while.
@@ -240,6 +256,10 @@ impl Names {
     /// Looks up a name in the networks, in their order. One that cannot tell now ends the search: a later one
     /// must not get its names.
     fn first_named(&self, name: &str, asks: bool) -> Asked {
+        let of_network = |network: &NetworkNames| Some(network.members.find(network.member_in(name)?));
+        if let Some(found) = self.networks.iter().find_map(of_network) {
+            return found.into();
+        }
         let meant = self.networks.iter().filter(|network| asks || !network.is_asked);
         let found = meant.map(|network| network.members.find(name)).find(|found| *found != Found::Nobody);
         found.map_or(Asked::Nobody, Asked::from)
@@ -425,7 +445,7 @@ pub(crate) mod tests {
         let address = |text: &str| text.parse().expect("an address");
         let mut names = names();
         let second = [("beta", vec![address("fd88::2")]), ("gamma", vec![address("fd88::3")])];
-        names.add("ff0002ffff000000", second);
+        names.add("ff0002ffff000000", Some("office"), second);
         let ask = |name: &str, kind| told(&names.reply(&query(name, kind)).expect("a reply"));
         for (name, expected) in [
             ("beta.peersock.internal", "fd77::2"),
@@ -433,11 +453,17 @@ pub(crate) mod tests {
             ("beta.ff0002ffff000000.peersock.internal", "fd88::2"),
             ("gamma", "fd88::3"),
             ("gamma.peersock.internal", "fd88::3"),
+            ("beta.office", "fd88::2"),
+            ("beta.office.peersock.internal", "fd88::2"),
         ] {
             assert_eq!(ask(name, 28), (RCODE::NoError, vec![expected.to_owned()], false), "{name}");
         }
         // A member of one network is none of the other.
-        for name in ["gamma.ff0001ffff000000.peersock.internal", "alpha.ff0002ffff000000.peersock.internal"] {
+        for name in [
+            "gamma.ff0001ffff000000.peersock.internal",
+            "alpha.ff0002ffff000000.peersock.internal",
+            "alpha.office.peersock.internal",
+        ] {
             assert_eq!(ask(name, 28).0, RCODE::NameError, "{name}");
         }
         assert_eq!(ask("ff0002ffff000000.peersock.internal", 28), (RCODE::NoError, vec![], true));
@@ -474,7 +500,7 @@ pub(crate) mod tests {
     fn a_network_that_is_asked_for_names_may_not_answer() {
         let mut names = names();
         assert!(!names.may_wait());
-        names.add_asked("8056c2e21c000001", Arc::new(Asked));
+        names.add_asked("8056c2e21c000001", Some("team"), Arc::new(Asked));
         assert!(names.may_wait());
         let ask = |name: &str, kind| told(&names.reply(&query(name, kind)).expect("a reply"));
         for name in [
@@ -494,7 +520,7 @@ pub(crate) mod tests {
         assert_eq!(ask("nobody", 28).0, RCODE::Refused);
         assert_eq!(ask("unknown.example.org", 28).0, RCODE::Refused, "a name of the DNS");
         // A later network does not get the names of one that cannot be asked now.
-        names.add("ff0002ffff000000", [("unknown", vec!["fd88::2".parse().expect("an address")])]);
+        names.add("ff0002ffff000000", None, [("unknown", vec!["fd88::2".parse().expect("an address")])]);
         let ask = |name: &str, kind| told(&names.reply(&query(name, kind)).expect("a reply"));
         assert_eq!(ask("unknown.peersock.internal", 28), (RCODE::ServerFailure, vec![], false));
         assert_eq!(ask("unknown.ff0002ffff000000.peersock.internal", 28).1, ["fd88::2"]);

@@ -16,7 +16,7 @@ pub fn dns_names(data: &[u8]) {
     let address = |text: &str| text.parse().expect("an address");
     let alpha = ("alpha", vec![address("fd77::1"), address("10.77.0.1")]);
     let mut names = Names::new("ff0001ffff000000", [alpha, ("Beta", vec![address("fd77::2")])]);
-    names.add("ff0002ffff000000", [("beta", vec![address("fd88::2")])]);
+    names.add("ff0002ffff000000", Some("office"), [("beta", vec![address("fd88::2")])]);
     let Some(reply) = names.reply(data) else { return };
     assert!(reply.len() >= 12 && reply[..2] == data[..2], "it has the query's number");
     assert_eq!((data[2] & 0x80, reply[2] & 0x80), (0, 0x80), "queries get replies, and replies nothing");
