@@ -321,7 +321,7 @@ pub const TABLE: &[Row] = {
         row("TCP_KEEPIDLE", IPPROTO_TCP, libc::TCP_KEEPIDLE, "t", Both, "seconds of silence before the first probe").repeated(Unless(7200)).followed(),
         row("TCP_KEEPINTVL", IPPROTO_TCP, libc::TCP_KEEPINTVL, "t", Both, "seconds between two probes").repeated(Unless(75)).followed(),
         row("TCP_KEEPCNT", IPPROTO_TCP, libc::TCP_KEEPCNT, "t", Both, "probes without an answer until the peer is given up; TCP_USER_TIMEOUT, if set, decides instead").repeated(Unless(9)).followed(),
-        row("TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, "t", Both, "milliseconds that what was sent may stay unacknowledged (also a SYN: it limits connect), and that the peer may have no room; with SO_KEEPALIVE that the peer may be silent, and one that answers may have no room for longer (Linux's may not)").repeated(Unless(0)).followed(),
+        row("TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, "t", Both, "milliseconds that sent data may stay unacknowledged (also a SYN: it limits connect), and that the peer may have no room; with SO_KEEPALIVE, that the peer may be silent").repeated(Unless(0)).followed(),
         row("TCP_INFO", IPPROTO_TCP, libc::TCP_INFO, "t", Get, "`struct tcp_info`; what the node does not count is 0"),
         row("TCP_QUICKACK", IPPROTO_TCP, libc::TCP_QUICKACK, "t", Both, "the next segments are acknowledged at once").repeated(Unless(1)).told(),
         row("TCP_DEFER_ACCEPT", IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, "t", Both, "a connection can be accepted once data has come, or after so many seconds").repeated(Unless(0)),

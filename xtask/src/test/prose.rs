@@ -45,7 +45,19 @@ const REASONS_PERCENT: usize = 3;
 const COLUMNS: usize = 110;
 
 /// The documents, from the workspace's root.
-const DOCUMENTS: [&str; 5] = ["CHANGELOG.md", "CONTRIBUTING.md", "README.md", "changes", "docs"];
+const DOCUMENTS: [&str; 8] = [
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "README.md",
+    "bindings/go/README.md",
+    "bindings/node/README.md",
+    "bindings/python/README.md",
+    "changes",
+    "docs",
+];
+
+/// Characters of a cell in a document's table. A longer text is a paragraph beside the table.
+const CELL_CHARACTERS: usize = 200;
 
 /// Returns where a crate's comments break the rules.
 /// Fails if a file cannot be read.
@@ -89,7 +101,7 @@ pub(super) fn python_complaints() -> Result<Vec<String>> {
     complaints_in(&all, "Python", "docstrings", |text| Counts::of(&as_rust(text), usize::MAX))
 }
 
-/// Returns the lines of documents that are too long, outside of code and tables.
+/// Returns the lines of documents that are too long outside of code and tables, and those with a long cell.
 /// Fails if a file cannot be read.
 pub(super) fn document_complaints() -> Result<Vec<String>> {
     let mut complaints = Vec::new();
@@ -99,9 +111,10 @@ pub(super) fn document_complaints() -> Result<Vec<String>> {
         for file in all {
             let text = fs::read_to_string(&file)?;
             let name = file.strip_prefix(root()).unwrap_or(&file).display();
-            complaints.extend(
-                long_lines(&text).map(|line| format!("{name}:{line}: a line over {COLUMNS} columns")),
-            );
+            let long = long_lines(&text).map(|line| format!("{name}:{line}: a line over {COLUMNS} columns"));
+            let cells = long_cells(&text)
+                .map(|line| format!("{name}:{line}: a table's cell over {CELL_CHARACTERS} characters"));
+            complaints.extend(long.chain(cells));
         }
     }
     Ok(complaints)
@@ -109,13 +122,35 @@ pub(super) fn document_complaints() -> Result<Vec<String>> {
 
 /// Returns the numbers, from 1, of a document's lines that are too long and neither code nor a table's.
 fn long_lines(text: &str) -> impl Iterator<Item = usize> {
+    lines_outside_code(text)
+        .filter(|(_, line)| !is_of_table(line) && line.chars().count() > COLUMNS)
+        .map(|(number, _)| number)
+}
+
+/// Returns the numbers, from 1, of the lines of a document's tables that have a long cell.
+fn long_cells(text: &str) -> impl Iterator<Item = usize> {
+    // A bar behind a backslash belongs to the cell's text.
+    let is_long = |line: &str| {
+        let line = line.replace("\\|", "!");
+        line.split('|').any(|cell| cell.trim().chars().count() > CELL_CHARACTERS)
+    };
+    lines_outside_code(text)
+        .filter(move |(_, line)| is_of_table(line) && is_long(line))
+        .map(|(number, _)| number)
+}
+
+/// Returns a document's lines that are not code, with their numbers from 1.
+fn lines_outside_code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut in_code = false;
     text.lines().enumerate().filter_map(move |(at, line)| {
-        let bare = line.trim_start();
-        in_code ^= bare.starts_with("```");
-        let is_prose = !in_code && !bare.starts_with('|');
-        (is_prose && line.chars().count() > COLUMNS).then_some(at + 1)
+        in_code ^= line.trim_start().starts_with("```");
+        (!in_code).then_some((at + 1, line))
     })
+}
+
+/// Returns true if a document's line belongs to a table.
+fn is_of_table(line: &str) -> bool {
+    line.trim_start().starts_with('|')
 }
 
 /// Returns the complaints about some files, and one if too many of their doc comments begin with questions.
@@ -247,6 +282,18 @@ mod tests {
         let wide = "x".repeat(COLUMNS + 1);
         let text = format!("{}\n{wide}\n```sh\n{wide}\n```\n| {wide} |\n- {wide}\n", &wide[1..]);
         assert_eq!(long_lines(&text).collect::<Vec<_>>(), [2, 7]);
+    }
+
+    #[test]
+    fn long_cells_of_tables_are_found() {
+        let full = "x".repeat(CELL_CHARACTERS);
+        let text = format!(
+            "| {full} | {full} |\n|---|---|\n| a | {full}! |\n{full}!\n```\n| {full}! |\n```\n\
+             | {}\\|{} |\n",
+            &full[..100],
+            &full[..100]
+        );
+        assert_eq!(long_cells(&text).collect::<Vec<_>>(), [3, 8]);
     }
 
     #[test]
