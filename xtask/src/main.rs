@@ -72,7 +72,7 @@ enum Task {
     /// Set a network device's offloads (used by `bench` inside its namespaces)
     #[command(hide = true)]
     Offloads(bench::OffloadOptions),
-    /// Play one of the guide's tours in this folder (used by `test` inside its namespaces)
+    /// Play a tour of docs/use in this folder (used by `test` inside its namespaces)
     #[command(hide = true)]
     Tour(test::TourOptions),
 }

@@ -23,6 +23,7 @@ mod examples;
 mod faces;
 mod folders;
 mod fuzz;
+mod links;
 mod log_fields;
 mod miri;
 mod network_files;

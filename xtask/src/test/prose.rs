@@ -105,19 +105,28 @@ pub(super) fn python_complaints() -> Result<Vec<String>> {
 /// Fails if a file cannot be read.
 pub(super) fn document_complaints() -> Result<Vec<String>> {
     let mut complaints = Vec::new();
-    for place in DOCUMENTS {
-        let path = root().join(place);
-        let all = if path.is_dir() { files(&path, &["md"], &|_| false)? } else { vec![path] };
-        for file in all {
-            let text = fs::read_to_string(&file)?;
-            let name = file.strip_prefix(root()).unwrap_or(&file).display();
-            let long = long_lines(&text).map(|line| format!("{name}:{line}: a line over {COLUMNS} columns"));
-            let cells = long_cells(&text)
-                .map(|line| format!("{name}:{line}: a table's cell over {CELL_CHARACTERS} characters"));
-            complaints.extend(long.chain(cells));
-        }
+    for file in documents()? {
+        let text = fs::read_to_string(&file)?;
+        let name = file.strip_prefix(root()).unwrap_or(&file).display();
+        let long = long_lines(&text).map(|line| format!("{name}:{line}: a line over {COLUMNS} columns"));
+        let cells = long_cells(&text)
+            .map(|line| format!("{name}:{line}: a table's cell over {CELL_CHARACTERS} characters"));
+        complaints.extend(long.chain(cells));
     }
     Ok(complaints)
+}
+
+/// Returns the files of [`DOCUMENTS`].
+/// Fails if a folder cannot be read.
+pub(super) fn documents() -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for path in DOCUMENTS.map(|place| root().join(place)) {
+        match path.is_dir() {
+            true => all.extend(files(&path, &["md"], &|_| false)?),
+            false => all.push(path),
+        }
+    }
+    Ok(all)
 }
 
 /// Returns the numbers, from 1, of a document's lines that are too long and neither code nor a table's.

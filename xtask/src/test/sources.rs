@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
-use super::{debug_forms, faces, folders, log_fields, network_files, preload_sources, prose, slow, threads};
+use super::{
+    debug_forms, faces, folders, links, log_fields, network_files, preload_sources, prose, slow, threads,
+};
 use crate::{Result, root};
 
 /// The pure crates: the two cores, their junction, their common primitives, and the state machine of the
@@ -91,6 +93,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     }
     note(prose::python_complaints()?);
     note(prose::document_complaints()?);
+    note(links::complaints()?);
     note(folders::complaints(workspace)?);
     note(network_files::complaints(workspace)?);
     note(log_fields::complaints(workspace)?);

@@ -136,7 +136,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         name: "readme",
-        what: "every command of the README and the guide's tours, run as they stand there",
+        what: "every command of the README and the tours of docs/use, as written there",
         when: When::Ci,
         run: |workspace, _| readme::check(workspace),
     },

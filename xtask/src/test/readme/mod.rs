@@ -1,11 +1,11 @@
-//! The README's commands, run as written, and the guide's tours ([`guide`]).
+//! The README's commands, run as written, and the tours of the pages on use ([`tours`]).
 //!
 //! Every command is taken from the README and the pages beside it ([`PAGES`]). These are the lines of its
 //! `sh` blocks, and texts in backticks that begin with one of [`PROGRAMS`]. [`TRIES`] has the script for
 //! each. A command without an entry fails, and so does an entry without a command. The scripts get the
 //! commands as arguments and `eval` them. A script replaces the README's placeholders by real values.
 
-mod guide;
+mod tours;
 mod tries;
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-pub(crate) use guide::{Options as TourOptions, play};
+pub(crate) use tours::{Options as TourOptions, play};
 use tries::{PRELUDE, TRIES, Try};
 
 use super::alone::Alone;
@@ -27,7 +27,7 @@ use crate::{Result, root};
 const PROGRAMS: &[&str] = &["cargo", "cc", "curl", "export", "peersock", "pip", "python", "tar"];
 
 /// Names in the text that users do not type alone, because the command needs arguments.
-const NAMES: &[&str] = &["peersock network", "peersock rest", "peersock run"];
+const NAMES: &[&str] = &["peersock dial", "peersock network", "peersock rest", "peersock run"];
 
 /// Commands that are not run here, with the reasons.
 const ELSEWHERE: &[(&str, &str)] = &[("cargo xtask test", "this is it"), ("cargo xtask ci", "this is it")];
@@ -38,7 +38,7 @@ const PAGES: &[&str] = &["README.md", "docs/use/C.md", "docs/reference/FEATURES.
 /// Programs that every script needs.
 const BASICS: [&str; 2] = ["bash", "timeout"];
 
-/// Runs all commands, and then the guide's tours with the programs that the commands have installed.
+/// Runs all commands, and then the tours with the programs that the commands have installed.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let found = commands(&text()?);
     let mut outcome = unknown(&found);
@@ -58,7 +58,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         let arguments: Vec<&str> = matches.iter().map(|found| found[0].as_str()).collect();
         outcome.add(attempt(entry, &name, &arguments, &scratch)?);
     }
-    outcome.add(guide::check(workspace, &scratch)?);
+    outcome.add(tours::check(workspace, &scratch)?);
     if outcome.failed.is_empty() {
         let _ = fs::remove_dir_all(&scratch.folder);
     }

@@ -1,12 +1,12 @@
-//! The guide's tours, whose commands are typed and whose output is compared.
+//! The tours of the pages in `docs/use`, whose commands are typed and whose output is compared.
 //!
-//! `docs/use/GUIDE.md` explains how to read its blocks, and [`tour`] takes them from the text. [`mod@play`]
+//! `docs/use/README.md` explains how to read their blocks, and [`tour`] takes them from a page. [`mod@play`]
 //! plays a tour in a network namespace with only the loopback interface, by a hidden command of this program.
 //! [`expected`] compares lines.
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 mod expected;
@@ -19,11 +19,12 @@ use super::{Scratch, is_installed};
 use crate::test::alone::Alone;
 use crate::test::command::{run, run_for_status, works};
 use crate::test::outcome::Outcome;
+use crate::test::sources::files;
 use crate::test::{bindings, workspace::Workspace};
 use crate::{Result, cargo, root};
 
-/// The guide, in the project's folder.
-const GUIDE: &str = "docs/use/GUIDE.md";
+/// Folder of the pages with tours, in the project's folder.
+const PAGES: &str = "docs/use";
 
 /// Programs that every tour needs.
 const BASICS: [&str; 6] = ["bash", "peersock", "script", "sed", "stty", "timeout"];
@@ -35,19 +36,17 @@ const CHECKOUT: &str = "peersock";
 const EXAMPLES: [&str; 4] = ["echo", "echo_client_async", "echo_server", "pipe_node"];
 
 /// Plays all tours, with the programs that the README's commands have installed.
-/// Fails if the guide cannot be parsed, or a folder cannot be made.
+/// Fails if a page cannot be parsed, or a folder cannot be made.
 pub(super) fn check(workspace: &Workspace, scratch: &Scratch) -> Result<Outcome> {
-    let guide = root().join(GUIDE);
-    let tours = tour::read(&fs::read_to_string(&guide)?)?;
-    let folder = scratch.folder.join("guide");
+    let folder = scratch.folder.join("tours");
     fs::create_dir_all(&folder)?;
     // Cargo may replace this program's file while it runs.
     let player = folder.join("xtask");
     fs::copy("/proc/self/exe", &player)?;
     let mut outcome = Outcome::default();
     let mut has_examples = None;
-    for tour in &tours {
-        let name = format!("guide: {}", tour.title);
+    for (number, (page, tour)) in tours()?.iter().enumerate() {
+        let name = format!("{}: {}", page.display(), tour.title);
         if let Some(reason) = missing(&tour.needs, scratch) {
             outcome.add(Outcome::skipped(&name, reason));
             continue;
@@ -63,14 +62,14 @@ pub(super) fn check(workspace: &Workspace, scratch: &Scratch) -> Result<Outcome>
             outcome.add(Outcome::failed(format!("{name}: the examples do not build")));
             continue;
         }
-        let place = folder.join(tour.title.split('.').next().unwrap_or(&tour.title));
+        let place = folder.join(number.to_string());
         let work = place.join("work");
         fs::create_dir_all(&work)?;
         checkout(&place.join(CHECKOUT))?;
         let mut command = Command::new("timeout");
         command.arg("600");
         alone.wrap(&mut command);
-        command.arg(&player).arg("tour").arg(&guide).arg(&tour.title).current_dir(work);
+        command.arg(&player).arg("tour").arg(root().join(page)).arg(&tour.title).current_dir(work);
         scratch.set_environment(&mut command)?;
         command.env("EXAMPLES", workspace.target.join("debug/examples"));
         // Go builds its standard library and downloads nothing.
@@ -83,6 +82,20 @@ pub(super) fn check(workspace: &Workspace, scratch: &Scratch) -> Result<Outcome>
         outcome.add(Outcome::of(name, is_played));
     }
     Ok(outcome)
+}
+
+/// Returns the tours of all pages, each with its page's path in the project's folder.
+fn tours() -> Result<Vec<(PathBuf, tour::Tour)>> {
+    let mut pages = files(&root().join(PAGES), &["md"], &|_| false)?;
+    pages.sort();
+    let mut all = Vec::new();
+    for page in pages {
+        let name = page.strip_prefix(root()).unwrap_or(&page);
+        let tours = tour::read(&fs::read_to_string(&page)?);
+        let tours = tours.map_err(|error| format!("{}: {error}", name.display()))?;
+        all.extend(tours.into_iter().map(|tour| (name.to_owned(), tour)));
+    }
+    Ok(all)
 }
 
 /// Returns the first missing requirement of a tour.
@@ -144,56 +157,34 @@ mod tests {
     use super::super::commands;
     use super::*;
 
-    fn guide() -> String {
-        fs::read_to_string(root().join(GUIDE)).expect("there is one")
+    /// Number of tours; a tour that is added counts here, too.
+    const TOURS: usize = 15;
+
+    #[test]
+    fn the_pages_are_understood() {
+        let tours = tours().expect("they are understood");
+        let titles: BTreeSet<_> = tours.iter().map(|(page, tour)| (page, &tour.title)).collect();
+        assert_eq!(titles.len(), tours.len(), "no two tours of a page have the same heading");
+        assert_eq!(tours.len(), TOURS, "{titles:?}");
     }
 
     #[test]
-    fn the_guide_is_understood() {
-        let tours = tour::read(&guide()).expect("it is understood");
-        let titles: BTreeSet<_> = tours.iter().map(|tour| &tour.title).collect();
-        assert_eq!(titles.len(), tours.len(), "no two tours have the same heading");
-        assert!(tours.iter().all(|tour| !tour.steps.is_empty()));
-    }
-
-    #[test]
-    fn what_the_guide_installs_is_tried_with_the_readme() {
+    fn what_the_page_on_installation_installs_is_tried_with_the_readme() {
         let readme = commands(&crate::test::readme::text().expect("the pages"));
-        let unknown: Vec<_> = tour::readme_commands(&guide()).difference(&readme).cloned().collect();
+        let page = fs::read_to_string(root().join(PAGES).join("INSTALL.md")).expect("the page");
+        let unknown: Vec<_> = tour::readme_commands(&page).difference(&readme).cloned().collect();
         assert_eq!(unknown, [""; 0]);
     }
 
     #[test]
-    fn programs_of_the_guide_are_the_projects() {
-        for tour in tour::read(&guide()).expect("it is understood") {
+    fn programs_of_the_pages_are_the_projects() {
+        for (_, tour) in tours().expect("they are understood") {
             for step in &tour.steps {
                 let tour::Step::File { name, text } = step else { continue };
                 if let Ok(own) = fs::read_to_string(root().join(name)) {
                     assert_eq!(*text, own, "{name}");
                 }
             }
-        }
-    }
-
-    #[test]
-    fn its_links_lead_somewhere() {
-        let guide = guide();
-        // GitHub makes anchors of headings this way.
-        let anchor = |heading: &str| {
-            let kept = heading.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-');
-            kept.collect::<String>().to_lowercase().replace(' ', "-")
-        };
-        let anchors = |text: &str| -> BTreeSet<_> {
-            text.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect()
-        };
-        for link in guide.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
-            let (file, place) = link.split_once('#').unwrap_or((link, ""));
-            let text = match file {
-                "" => Ok(guide.clone()),
-                file => fs::read_to_string(root().join("docs/use").join(file)),
-            };
-            let text = text.unwrap_or_else(|error| panic!("{link}: {error}"));
-            assert!(place.is_empty() || anchors(&text).contains(place), "{link}");
         }
     }
 

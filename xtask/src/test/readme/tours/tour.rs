@@ -1,16 +1,16 @@
-//! The parts of the guide's tours, taken from the guide's text.
+//! The parts of tours, taken from a page's text.
 
 #[cfg(test)]
 use std::collections::BTreeSet;
 
 use crate::Result;
 
-/// A section of the guide that contains steps.
+/// A section of a page, or the page before its first section, that contains steps.
 #[derive(Debug)]
 pub(super) struct Tour {
-    /// Heading of the section.
+    /// Heading of the section or page.
     pub(super) title: String,
-    /// Names in the section's line `Needs`, in the order of the line.
+    /// Names in the line that begins with `Needs`, in its order.
     pub(super) needs: Vec<String>,
     pub(super) steps: Vec<Step>,
 }
@@ -34,26 +34,33 @@ pub(super) enum Then {
     GoesOn,
 }
 
-/// Start of each tour's heading.
+/// Start of a section's heading.
 const HEADING: &str = "\n## ";
 
-/// Prefix of the line with a tour's requirements.
+/// Prefix of the line with a tour's requirements. Without the line, a tour needs the program alone.
 const NEEDS: &str = "Needs ";
 
-/// Reads the guide.
-/// Fails if a block is of an unknown kind, or a file has no name.
-pub(super) fn read(guide: &str) -> Result<Vec<Tour>> {
+/// Kind of the blocks that show a terminal, followed by the terminal's name. Only tours have them.
+const TERMINAL: &str = "console ";
+
+/// Reads the tours of a page.
+/// Fails if a tour has a block of an unknown kind, or a file without a name.
+pub(super) fn read(page: &str) -> Result<Vec<Tour>> {
     let mut tours = Vec::new();
-    for section in guide.split(HEADING).skip(1) {
+    for section in page.split(HEADING) {
         // The text begins with the end of the heading's line, because a block may follow directly.
         let (title, text) = section.split_at(section.find('\n').unwrap_or(section.len()));
+        let title = title.trim_start_matches("# ");
         let needs = text.lines().find_map(|line| line.strip_prefix(NEEDS));
         let needs = needs.map(|needs| needs.split('`').skip(1).step_by(2).map(str::to_owned).collect());
-        let steps = steps(text).map_err(|error| format!("{title}: {error}"))?;
+        let is_tour = blocks(text).iter().any(|block| block.info.starts_with(TERMINAL));
         match needs {
-            Some(needs) => tours.push(Tour { title: title.to_owned(), needs, steps }),
-            None if steps.is_empty() => {}
-            None => return Err(format!("{title}: it has no line that begins with '{NEEDS}'").into()),
+            _ if is_tour => {
+                let steps = steps(text).map_err(|error| format!("{title}: {error}"))?;
+                tours.push(Tour { title: title.to_owned(), needs: needs.unwrap_or_default(), steps });
+            }
+            Some(_) => return Err(format!("{title}: it has needs, and no terminal").into()),
+            None => {}
         }
     }
     Ok(tours)
@@ -61,8 +68,8 @@ pub(super) fn read(guide: &str) -> Result<Vec<Tour>> {
 
 /// Returns the lines of the `sh` blocks, which the README contains too and its tests run.
 #[cfg(test)]
-pub(super) fn readme_commands(guide: &str) -> BTreeSet<String> {
-    let blocks = blocks(guide).into_iter().filter(|block| block.info == "sh");
+pub(super) fn readme_commands(page: &str) -> BTreeSet<String> {
+    let blocks = blocks(page).into_iter().filter(|block| block.info == "sh");
     blocks.flat_map(|block| block.text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
@@ -96,7 +103,6 @@ fn steps(text: &str) -> Result<Vec<Step>> {
             Some((_, name)) => {
                 steps.push(Step::File { name: name.to_owned(), text: format!("{}\n", block.text) });
             }
-            None if block.info == "sh" => {}
             None => return Err(format!("nobody tries a block of '{}'", block.info).into()),
         }
     }
@@ -141,17 +147,7 @@ fn go_on(wanted: &str, steps: &mut [Step]) -> Result<()> {
 mod tests {
     use super::*;
 
-    const GUIDE: &str = "# Guide
-
-```sh
-cargo install
-```
-
-## Table
-
-Nothing to do.
-
-## 1. A tour
+    const PAGE: &str = "# A tour
 
 Needs `curl` and `python3`.
 
@@ -179,13 +175,26 @@ a client
 ^C
 bye
 ```
+
+## Install
+
+```sh
+cargo install
+```
+
+## Another tour
+
+```console one
+$ true
+```
 ";
 
     #[test]
     fn a_tour_is_read() {
-        let tours = read(GUIDE).expect("it is well-formed");
-        assert_eq!(tours.len(), 1);
-        assert_eq!(tours[0].title, "1. A tour");
+        let tours = read(PAGE).expect("it is well-formed");
+        assert_eq!(tours.len(), 2);
+        assert_eq!((&*tours[0].title, &*tours[1].title), ("A tour", "Another tour"));
+        assert!(tours[1].needs.is_empty());
         assert_eq!(tours[0].needs, ["curl", "python3"]);
         let typed = |terminal: &str, command: &str, shown: &[&str], then| Step::Type {
             terminal: terminal.to_owned(),
@@ -208,24 +217,20 @@ bye
             more(true, "bye", Then::Ends),
         ];
         assert_eq!(tours[0].steps, wanted);
-        assert_eq!(readme_commands(GUIDE).into_iter().collect::<Vec<_>>(), ["cargo install"]);
+        assert_eq!(readme_commands(PAGE).into_iter().collect::<Vec<_>>(), ["cargo install"]);
     }
 
     #[test]
     fn what_nobody_would_try_is_an_error() {
         let refused = |text: &str| read(text).expect_err("it is refused").to_string();
-        assert_eq!(refused("\n## T\nNeeds nothing.\n```text\nx\n```\n"), "T: nobody tries a block of 'text'");
+        let shown = "```console one\n$ x\n```\n";
+        assert_eq!(refused(&format!("# T\n{shown}```text\nx\n```\n")), "T: nobody tries a block of 'text'");
+        assert_eq!(refused(&format!("# T\n{shown}```sh\nx\n```\n")), "T: nobody tries a block of 'sh'");
         assert_eq!(
-            refused("\n## T\nNeeds nothing.\nA file:\n```c a.c\nx\n```\n"),
+            refused(&format!("# P\n\n## T\nA file:\n```c a.c\nx\n```\n{shown}")),
             "T: the line before the file a.c does not name it"
         );
-        assert_eq!(
-            refused("\n## T\n```console one\n$ x\n```\n"),
-            "T: it has no line that begins with 'Needs '"
-        );
-        assert_eq!(
-            refused("\n## T\nNeeds nothing.\n```console one\nx\n```\n"),
-            "T: terminal one has no command that goes on"
-        );
+        assert_eq!(refused("# T\nNeeds `x`.\n```console\n$ x\n```\n"), "T: it has needs, and no terminal");
+        assert_eq!(refused("# T\n```console one\nx\n```\n"), "T: terminal one has no command that goes on");
     }
 }

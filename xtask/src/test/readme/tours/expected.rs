@@ -1,6 +1,6 @@
-//! Comparison of a terminal's lines with the guide's text.
+//! Comparison of a terminal's lines with a page's text.
 //!
-//! The guide's text has two kinds of placeholders. A name in angle brackets matches text without spaces, the
+//! A page's text has two kinds of placeholders. A name in angle brackets matches text without spaces, the
 //! same wherever the tour repeats the name. A `…` matches any text, or alone in a line any lines.
 
 use std::collections::BTreeMap;

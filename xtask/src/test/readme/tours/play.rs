@@ -23,8 +23,8 @@ use crate::{Result, root};
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 const WAIT_STEP: Duration = Duration::from_millis(5);
 
-/// Last printed line of a tour that matches the guide.
-pub(super) const DONE: &str = "all as the guide says";
+/// Last printed line of a tour that matches the page.
+pub(super) const DONE: &str = "all as the page says";
 
 /// Script before each command. The test is the administrator already, and the examples are built already.
 /// Cargo alone would choose other features for them, and rebuild most dependencies.
@@ -44,18 +44,18 @@ set -a
 /// Tour to play.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// File of the guide
-    guide: PathBuf,
+    /// File of the page
+    page: PathBuf,
     /// Heading of the tour
     title: String,
 }
 
-/// Plays a tour in this folder. Returns false if it differs from the guide.
+/// Plays a tour in this folder. Returns false if it differs from the page.
 /// Fails if there is no such tour, or a file cannot be written.
 pub(crate) fn play(options: &Options) -> Result<bool> {
-    let tours = tour::read(&fs::read_to_string(&options.guide)?)?;
+    let tours = tour::read(&fs::read_to_string(&options.page)?)?;
     let found = tours.into_iter().find(|tour| tour.title == options.title);
-    let tour = found.ok_or_else(|| format!("the guide has no '{}'", options.title))?;
+    let tour = found.ok_or_else(|| format!("the page has no '{}'", options.title))?;
     let is_as_said = play_in(&env::current_dir()?, &tour.steps);
     if is_as_said {
         println!("{DONE}");
@@ -68,7 +68,7 @@ fn play_in(folder: &Path, steps: &[Step]) -> bool {
     let mut player = Player { names: Names::new(), terminals: BTreeMap::new(), folder };
     for step in steps {
         if let Err(error) = player.take(step) {
-            println!("NOT AS THE GUIDE SAYS: {error}");
+            println!("NOT AS THE PAGE SAYS: {error}");
             return false;
         }
     }
@@ -104,7 +104,7 @@ impl Player {
         }
     }
 
-    /// Checks a file that is an example of the project, which must match the guide, or else makes the file.
+    /// Checks a file that is an example of the project, which must match the page, or else makes the file.
     fn file(&self, name: &str, text: &str) -> Result<()> {
         if let Ok(own) = fs::read_to_string(root().join(name)) {
             let is_same = own == text;
@@ -164,7 +164,7 @@ fn difference(expected: &[String], lines: &[String], has_ended: bool) -> String 
     let list = |lines: &[String]| lines.iter().map(|line| format!("\n  {line}")).collect::<String>();
     let (expected, lines) = (list(expected), list(lines));
     let end = if has_ended { "and has ended" } else { "and goes on" };
-    format!("it shows{lines}\n{end}, where the guide has{expected}")
+    format!("it shows{lines}\n{end}, where the page has{expected}")
 }
 
 /// A command in a terminal.
@@ -282,9 +282,7 @@ impl Drop for Running {
 mod tests {
     use super::*;
 
-    const GUIDE: &str = "
-## Tour
-Needs nothing.
+    const PAGE: &str = "# Tour
 
 The file `page`:
 ```text page
@@ -316,8 +314,8 @@ late
 ```
 ";
 
-    /// Returns true if a guide's tour matches; None where a terminal cannot be made.
-    fn is_as_said(guide: &str) -> Option<bool> {
+    /// Returns true if a page's tour matches; None where a terminal cannot be made.
+    fn is_as_said(page: &str) -> Option<bool> {
         let mut script = Command::new("script");
         script.args(["-q", "-c", "bash -c 'stty -echo'", "/dev/null"]).stdin(Stdio::null());
         if !script.output().is_ok_and(|output| output.status.success()) {
@@ -325,13 +323,13 @@ late
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
-        let tours = tour::read(guide).expect("it is well-formed");
+        let tours = tour::read(page).expect("it is well-formed");
         Some(play_in(folder.path(), &tours[0].steps))
     }
 
     #[test]
     fn a_tour_is_played_as_its_reader_would() {
-        assert_ne!(is_as_said(GUIDE), Some(false));
+        assert_ne!(is_as_said(PAGE), Some(false));
     }
 
     #[test]
@@ -344,16 +342,15 @@ late
             ("\nlate\n", "\nlater\n"),
             ("$ mkdir inner", "$ false"),
         ] {
-            let guide = GUIDE.replacen(is, is_not, 1);
-            assert_ne!(guide, GUIDE);
-            assert_ne!(is_as_said(&guide), Some(true), "{is_not}");
+            let page = PAGE.replacen(is, is_not, 1);
+            assert_ne!(page, PAGE);
+            assert_ne!(is_as_said(&page), Some(true), "{is_not}");
         }
     }
 
     #[test]
     fn an_own_file_of_the_project_has_its_text() {
-        let guide =
-            "\n## Tour\nNeeds nothing.\n\nIt is `rustfmt.toml`:\n```toml rustfmt.toml\nnothing\n```\n";
-        assert_ne!(is_as_said(guide), Some(true));
+        let page = "# Tour\n\nIt is `rustfmt.toml`:\n```toml rustfmt.toml\nnothing\n```\n```console one\n$ true\n```\n";
+        assert_ne!(is_as_said(page), Some(true));
     }
 }
