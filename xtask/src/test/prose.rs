@@ -35,6 +35,36 @@ const BANNED: [&str; 12] = [
     "those of them",
 ];
 
+/// Phrases that no document has outside of code. Most hide who does what.
+const BANNED_IN_DOCUMENTS: [&str; 26] = [
+    "so many",
+    "so manieth",
+    "stands",
+    "goes by",
+    "come of",
+    "comes of",
+    "is to be",
+    "are to be",
+    "shall",
+    "is no more",
+    "are no more",
+    "makes do",
+    "make do",
+    "of use",
+    "whoever",
+    "nobody",
+    "it is looked",
+    "it is told",
+    "it is said",
+    "it is asked",
+    "that there are",
+    "those of them",
+    "of its own",
+    "of their own",
+    "the kernel's",
+    "one of the overlay's",
+];
+
 /// The crates that decide about protocols, whose reasons nothing else tells.
 const CORES: [&str; 3] = ["peersock-datapath", "peersock-overlay", "peersock-stack"];
 
@@ -101,7 +131,8 @@ pub(super) fn python_complaints() -> Result<Vec<String>> {
     complaints_in(&all, "Python", "docstrings", |text| Counts::of(&as_rust(text), usize::MAX))
 }
 
-/// Returns the lines of documents that are too long outside of code and tables, and those with a long cell.
+/// Returns the lines of documents that are too long outside of code and tables, those with a long cell, and
+/// those with a phrase of [`BANNED_IN_DOCUMENTS`].
 /// Fails if a file cannot be read.
 pub(super) fn document_complaints() -> Result<Vec<String>> {
     let mut complaints = Vec::new();
@@ -111,7 +142,9 @@ pub(super) fn document_complaints() -> Result<Vec<String>> {
         let long = long_lines(&text).map(|line| format!("{name}:{line}: a line over {COLUMNS} columns"));
         let cells = long_cells(&text)
             .map(|line| format!("{name}:{line}: a table's cell over {CELL_CHARACTERS} characters"));
-        complaints.extend(long.chain(cells));
+        let phrases =
+            phrases(&text).into_iter().map(|(line, phrase)| format!("{name}:{line}: the phrase '{phrase}'"));
+        complaints.extend(long.chain(cells).chain(phrases));
     }
     Ok(complaints)
 }
@@ -148,12 +181,50 @@ fn long_cells(text: &str) -> impl Iterator<Item = usize> {
         .map(|(number, _)| number)
 }
 
+/// Returns the banned phrases of a document, with the number of the line, from 1, in which each begins.
+fn phrases(text: &str) -> Vec<(usize, &'static str)> {
+    let words = words(text);
+    let mut found = Vec::new();
+    for phrase in BANNED_IN_DOCUMENTS {
+        let phrase_words: Vec<_> = phrase.split(' ').collect();
+        let has_it = |window: &&[(usize, String)]| {
+            window.iter().map(|(_, word)| word.as_str()).eq(phrase_words.iter().copied())
+        };
+        found.extend(words.windows(phrase_words.len()).filter(has_it).map(|window| (window[0].0, phrase)));
+    }
+    found
+}
+
+/// Returns a document's words in lower case without code, each with the number of its line from 1. Signs
+/// other than letters, digits and apostrophes are words, too, so that no phrase leads beyond them.
+fn words(text: &str) -> Vec<(usize, String)> {
+    let mut words: Vec<(usize, String)> = Vec::new();
+    let mut in_span = false;
+    for (number, line) in lines_outside_code(text) {
+        // A span of code ends with its paragraph, if not before.
+        in_span &= !line.trim().is_empty();
+        words.push((number, String::new()));
+        for c in line.chars().flat_map(char::to_lowercase) {
+            in_span ^= c == '`';
+            match words.last_mut() {
+                _ if in_span => {}
+                Some((_, last)) if c.is_alphanumeric() || c == '\'' => last.push(c),
+                _ if c.is_whitespace() => words.push((number, String::new())),
+                _ => words.extend([(number, c.to_string()), (number, String::new())]),
+            }
+        }
+    }
+    words.retain(|(_, word)| !word.is_empty());
+    words
+}
+
 /// Returns a document's lines that are not code, with their numbers from 1.
 fn lines_outside_code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut in_code = false;
     text.lines().enumerate().filter_map(move |(at, line)| {
-        in_code ^= line.trim_start().starts_with("```");
-        (!in_code).then_some((at + 1, line))
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        (!in_code && !is_fence).then_some((at + 1, line))
     })
 }
 
@@ -303,6 +374,16 @@ mod tests {
             &full[..100]
         );
         assert_eq!(long_cells(&text).collect::<Vec<_>>(), [3, 8]);
+    }
+
+    #[test]
+    fn phrases_of_documents_are_found_as_words() {
+        let (start, end) = ("has so", "many things");
+        let text = format!(
+            "It {start}\n{end}, and NOBODY\nis shallow. `nobody` and `x {start}\n{end}`: a use of. Its own.\n\
+             ```\n{start} {end}\n```\n| cell | shall |\n"
+        );
+        assert_eq!(phrases(&text), [(1, "so many"), (8, "shall"), (2, "nobody")]);
     }
 
     #[test]

@@ -220,8 +220,8 @@ percentage of seeds that were direct in the end. `!`: some seeds were not as exp
 const TOGETHER: &str = "
 ## Two nodes behind one box
 
-The private addresses lead nowhere but in `one home`. A box that hairpins sends back in what goes to an outer
-address of its own.
+The private addresses lead nowhere but in `one home`. A box that hairpins sends back in what goes to one of
+the box's outer addresses.
 
 | name | what it is | |
 |---|---|---|
