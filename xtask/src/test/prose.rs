@@ -86,6 +86,9 @@ const DOCUMENTS: [&str; 8] = [
     "docs",
 ];
 
+/// Lines of the README, which is read before anything else.
+const README_LINES: usize = 150;
+
 /// Characters of a cell in a document's table. A longer text is a paragraph beside the table.
 const CELL_CHARACTERS: usize = 200;
 
@@ -132,7 +135,7 @@ pub(super) fn python_complaints() -> Result<Vec<String>> {
 }
 
 /// Returns the lines of documents that are too long outside of code and tables, those with a long cell, and
-/// those with a phrase of [`BANNED_IN_DOCUMENTS`].
+/// those with a phrase of [`BANNED_IN_DOCUMENTS`]; also that the README is too long, if it is.
 /// Fails if a file cannot be read.
 pub(super) fn document_complaints() -> Result<Vec<String>> {
     let mut complaints = Vec::new();
@@ -145,6 +148,9 @@ pub(super) fn document_complaints() -> Result<Vec<String>> {
         let phrases =
             phrases(&text).into_iter().map(|(line, phrase)| format!("{name}:{line}: the phrase '{phrase}'"));
         complaints.extend(long.chain(cells).chain(phrases));
+        if file == root().join("README.md") && text.lines().count() > README_LINES {
+            complaints.push(format!("{name}: it has more than {README_LINES} lines"));
+        }
     }
     Ok(complaints)
 }
