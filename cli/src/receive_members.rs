@@ -220,7 +220,7 @@ struct Desk {
 enum Event {
     /// Files are being received.
     Begun,
-    /// A transfer has broken off after so many bytes in all attempts, and its sender is waited for.
+    /// A transfer has broken off, and its sender is waited for. `moved` counts the bytes of all attempts.
     Broke {
         failure: Failure,
         moved: u64,

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use peersock_datapath::{Device, Unanswered};
 use peersock_overlay::membership::MemberName;
-use peersock_overlay::{JoinError, NetworkId, NetworkKind, NodeId, PublicIdentity};
+use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
 use peersock_stack::{Batch, Error, Flow, Scope};
 
 pub use builder::{IdentitySource, NodeBuilder, Seed, StartError};
@@ -247,7 +247,7 @@ impl Node {
     /// Gives a network a local name; see [`Joined::add_local_name`].
     fn name_network(&self, id: NetworkId, name: &MemberName) {
         // Members of an ad-hoc network have no names, and `join` names the managed ones.
-        if id.kind() == NetworkKind::Static {
+        if id.admits_programs() && !id.is_managed() {
             sync::lock(&self.inner.local_names).entry(name.clone()).or_insert(id);
         }
     }
