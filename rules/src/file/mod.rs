@@ -93,7 +93,9 @@ fn check_text(file: &[u8]) -> Result<&str, Vec<Problem>> {
 fn syntax(message: &str) -> Complaint {
     let hint = match message {
         _ if message.contains("duplicate key") => "give each key once; a list takes several values",
-        _ if message.contains("quote") => "texts are in quotes, as in `default = \"deny\"`",
+        _ if message.contains("quote") || message.contains("string") => {
+            "texts are in quotes, as in `default = \"deny\"`"
+        }
         _ => "lines are as `key = \"text\"`, and `[[rule]]` begins a rule (https://toml.io)",
     };
     Complaint::new(format!("this is no TOML: {message}"), hint)

@@ -98,8 +98,8 @@ pub(super) fn scope<'t, T>(
         _ => std::slice::from_ref(value),
     };
     if items.is_empty() {
-        let text = "an empty list matches nothing, and could be taken for everything";
-        notes.error(value.span(), Complaint::new(text, format!("remove the table, or: {hint}")));
+        let text = "an empty list matches nothing, and is easily taken for everything";
+        notes.error(value.span(), Complaint::new(text, hint));
         return None;
     }
     if items.len() > Rule::MAX_LIST {

@@ -1,13 +1,11 @@
 //! The compiled form beside a naive interpreter of the file, for random files and flows.
 
-mod spec;
-
+use crate::spec::{FlowSpec, Spec, flow, spec};
 use peersock_rules::{Compiled, RuleFile, RuleSet, preview};
 use proptest::prelude::*;
-use spec::{FlowSpec, Spec, flow, spec};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
     fn compiled_rules_decide_as_the_text_says(
