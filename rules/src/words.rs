@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Returns the word that is meant by a mistyped one: one that it begins, or the nearest with at most two changes.
+/// Returns the word that is meant by a mistyped one: one that it begins, or the nearest with at most two
+/// changes.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     // Longer words are far from all that are known, and comparing them would take long.
     if word.len() > 20 {

@@ -74,6 +74,25 @@ fn a_good_file_is_read_and_passes_its_tests() {
     assert_eq!(file.tests.iter().map(|test| test.line).collect::<Vec<_>>(), [26, 33, 40, 48]);
 }
 
+#[test]
+fn the_reference_page_shows_a_file_and_an_error_as_they_are() {
+    let page = include_str!("../../docs/reference/RULES.md");
+    let block = |kind: &str| {
+        let (_, rest) = page.split_once(&format!("```{kind}\n")).expect("a block");
+        rest.split("```").next().expect("its end")
+    };
+    let file = RuleFile::parse(block("toml").as_bytes()).expect("a good file");
+    assert_eq!(file.warnings, []);
+    assert_eq!(file.failures(), []);
+    let wrong = block("toml").replace(
+        "from = [\"tag:web\", \"member:alpha\"]\nto = \"tag:db\"",
+        "from = \"tag:web\"\nto = \"web\"",
+    );
+    let problems = RuleFile::parse(wrong.as_bytes()).expect_err("a mistake");
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].to_string(), block("text").trim_end());
+}
+
 /// A rule without faults, behind the default; `{}` is replaced.
 const RULE: &str = "default = \"deny\"\n[[rule]]\naction = \"allow\"\nfrom = \"tag:web\"\nto = \"tag:db\"\nprotocol = \"tcp\"\nports = 5432\n";
 
@@ -216,6 +235,36 @@ fn limits_are_errors_with_places() {
     let list = vec!["\"tag:a\""; 65].join(", ");
     let problems = RuleFile::parse(RULE.replace("\"tag:web\"", &format!("[{list}]")).as_bytes());
     assert!(problems.expect_err("too long")[0].text.contains("the list has 65 items; 64 are allowed"));
+    let numbers: Vec<_> = (100..163).map(|number| number.to_string()).collect();
+    let protocols = format!("[\"icmp\", {}]", numbers.join(", "));
+    let text = RULE.replace("\"tcp\"", &protocols).replace("ports = 5432\n", "");
+    let problems = RuleFile::parse(text.as_bytes()).expect_err("too long");
+    assert_eq!((problems[0].line, problems[0].column), (6, 12), "{}", problems[0]);
+}
+
+#[test]
+fn files_that_cost_the_reader_most_are_read_within_limits() {
+    for text in [
+        "[".repeat(200_000),
+        format!("a = {}", "[".repeat(200_000)),
+        format!("a{} = 1", ".a".repeat(100_000)),
+    ] {
+        assert!(RuleFile::parse(text.as_bytes()).is_err());
+    }
+    // Rules that are equal but for the last block of a long list.
+    let blocks = |at: usize| {
+        (0..15).map(move |block| format!("\"10.{block}.0.0/16\"")).chain([format!(
+            "\"11.{}.{}.0/24\"",
+            at / 250,
+            at % 250
+        )])
+    };
+    let rule = |at: usize| {
+        let to = blocks(at).collect::<Vec<_>>().join(", ");
+        format!("[[rule]]\naction = \"allow\"\nfrom = \"*\"\nto = [{to}]\nprotocol = \"*\"\n")
+    };
+    let text = format!("default = \"deny\"\n{}", (0..600).map(rule).collect::<String>());
+    assert_eq!(RuleFile::parse(text.as_bytes()).expect("a valid file").warnings, []);
 }
 
 #[test]

@@ -131,6 +131,15 @@ pub(super) fn scope<'t, T>(
         notes.error(value.span(), Complaint::new(text, "\"*\" is everything, so leave the others out"));
         return None;
     }
+    if list.len() > Rule::MAX_LIST {
+        let text = format!(
+            "the list has {} items with both of \"icmp\"; {} are allowed",
+            list.len(),
+            Rule::MAX_LIST
+        );
+        notes.error(value.span(), Complaint::new(text, "write several rules"));
+        return None;
+    }
     is_good.then_some(if is_all { Scope::All } else { Scope::Only(list) })
 }
 
