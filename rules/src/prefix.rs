@@ -76,7 +76,8 @@ impl Prefix {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(*self.range().end() as u32)),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(*self.range().end())),
         };
-        !(is_one && self.address.is_unspecified()) && !(is_special(self.address) && is_special(last))
+        let is_nowhere = is_one && self.address.is_unspecified();
+        !is_nowhere && [self.address, last].into_iter().any(|end| !is_special(end))
     }
 }
 

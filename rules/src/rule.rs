@@ -218,37 +218,6 @@ impl Rule {
         hosts(&self.via) == 0
             && (self.via.is_all() || is_one_end(&self.from, &self.to) || is_one_end(&self.to, &self.from))
     }
-
-    /// Returns true if this rule matches every flow that another one matches, as far as their texts tell. It
-    /// takes comparisons of blocks from the budget, and returns false once there are none.
-    pub(crate) fn covers(&self, other: &Rule, budget: &mut usize) -> bool {
-        let mut ends = |wide: &Scope<Selector>, narrow: &Scope<Selector>| {
-            covers(wide, narrow, |wide: &[Selector], one: &Selector| {
-                wide.binary_search(one).is_ok()
-                    || one.is_hosts()
-                        && wide.iter().any(|selector| {
-                            *budget = budget.saturating_sub(1);
-                            *budget > 0 && selector.covers(one)
-                        })
-            })
-        };
-        let has_port = |wide: &[PortRange], one: &PortRange| {
-            wide.iter().any(|range| range.contains(one.first) && range.contains(one.last))
-        };
-        covers(&self.protocols, &other.protocols, |wide, one| wide.binary_search(one).is_ok())
-            && covers(&self.ports, &other.ports, has_port)
-            && ends(&self.from, &other.from)
-            && ends(&self.to, &other.to)
-            && ends(&self.via, &other.via)
-    }
-}
-
-fn covers<T>(wide: &Scope<T>, narrow: &Scope<T>, mut has: impl FnMut(&[T], &T) -> bool) -> bool {
-    match (wide, narrow) {
-        (Scope::All, _) => true,
-        (Scope::Only(_), Scope::All) => false,
-        (Scope::Only(wide), Scope::Only(narrow)) => narrow.iter().all(|one| has(wide, one)),
-    }
 }
 
 /// Returns true if a text can act on a terminal, or turn its direction.
@@ -393,21 +362,5 @@ mod tests {
             let complaint = text.parse::<PortRange>().expect_err(text);
             assert!(complaint.hint.contains(hint), "{text}: {complaint}");
         }
-    }
-
-    #[test]
-    fn a_wider_rule_covers_a_narrower_one() {
-        let covers = |wide: &Rule, narrow: &Rule| wide.covers(narrow, &mut 1_000);
-        let wide = Rule { from: Scope::All, ..rule() };
-        assert!(covers(&wide, &rule()) && !covers(&rule(), &wide) && covers(&rule(), &rule()));
-        let ports = |first, last| Scope::Only(vec![PortRange::new(first, last).expect("ports")]);
-        assert!(covers(&Rule { ports: ports(1, 6000), ..rule() }, &rule()));
-        assert!(!covers(&Rule { ports: ports(1, 5431), ..rule() }, &rule()));
-        let hosts = |text: &str| Scope::Only(vec![text.parse::<Selector>().expect("a block")]);
-        let (site, room) = (hosts("10.0.0.0/8"), hosts("10.1.0.0/16"));
-        let to = |to: &Scope<Selector>| Rule { to: to.clone(), ..rule() };
-        assert!(covers(&to(&site), &to(&room)) && !covers(&to(&room), &to(&site)));
-        assert!(!covers(&Rule { via: rule().to, ..to(&site) }, &to(&site)));
-        assert!(!to(&site).covers(&to(&room), &mut 1), "without comparisons nothing is known");
     }
 }

@@ -115,14 +115,6 @@ impl Selector {
         matches!(self, Selector::Hosts(_))
     }
 
-    /// Returns true if this selector names every end that another one names, as far as their texts tell.
-    pub(crate) fn covers(&self, other: &Selector) -> bool {
-        match (self, other) {
-            (Selector::Hosts(prefix), Selector::Hosts(other)) => prefix.covers(other),
-            _ => self == other,
-        }
-    }
-
     /// Returns true if the selector has the form that its text would be read as.
     pub(crate) fn is_valid(&self) -> bool {
         match self {

@@ -92,7 +92,7 @@ fn set(rules: usize, members: usize) -> RuleSet {
         };
         let ports = PortRange::new(1_000 + 10 * at as u16, 1_005 + 10 * at as u16).expect("ports");
         Rule {
-            action: if at % 3 == 0 { Action::Deny } else { Action::Allow },
+            action: if at.is_multiple_of(3) { Action::Deny } else { Action::Allow },
             line: at as u16 + 1,
             from: ends("from"),
             to: ends("to"),
