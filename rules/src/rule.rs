@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::protocol;
 use crate::selector::{Complaint, Selector, shown};
 use crate::words::listed;
-use crate::{Prefix, protocol};
 
 /// Answer to a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -273,13 +273,6 @@ impl fmt::Display for Rule {
             write!(f, " {}", listed(ports))?;
         }
         Ok(())
-    }
-}
-
-impl From<Prefix> for Selector {
-    /// Returns the selector of hosts in a block.
-    fn from(prefix: Prefix) -> Self {
-        Selector::Hosts(prefix)
     }
 }
 

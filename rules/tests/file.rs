@@ -211,6 +211,16 @@ fn all_mistakes_are_named_at_once_in_their_order() {
 }
 
 #[test]
+fn numbers_have_all_forms_of_toml() {
+    let text = RULE.replace("5432", "[5_432, 0x50, 0o17, 0b1, +7]").replace("\"tcp\"", "[0x06, \"udp\", 6]");
+    let file = RuleFile::parse(text.as_bytes()).expect("a valid file");
+    assert_eq!(
+        file.rules.rules()[0].to_string(),
+        "allow from tag:web to tag:db, tcp, udp 1, 7, 15, 80, 5432"
+    );
+}
+
+#[test]
 fn limits_are_errors_with_places() {
     let rules = |count: usize, note: &str| {
         let rule = RULE.trim_start_matches("default = \"deny\"\n");

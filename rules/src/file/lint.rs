@@ -58,8 +58,8 @@ fn without_effect(set: &RuleSet, at: usize, rule: &Rule, budget: &mut usize) -> 
     })
 }
 
-/// Returns true if a rule matches every flow that a narrower one matches, as far as their texts tell. It takes
-/// comparisons of blocks from the budget, and returns false once there are none.
+/// Returns true if a rule matches every flow that a narrower one matches, as far as their texts tell. It
+/// takes comparisons of blocks from the budget, and returns false once there are none.
 fn covers(wide: &Rule, narrow: &Rule, budget: &mut usize) -> bool {
     let mut ends = |wide: &Scope<Selector>, narrow: &Scope<Selector>| {
         has_all(wide, narrow, |list: &[Selector], one: &Selector| {
