@@ -5,8 +5,8 @@
 //! randomness. Only then does one seed of the simulation replay exactly. Decisions by the kind of a network
 //! are made in `overlay/src/network` alone. Texts for people contain no Debug forms of Rust
 //! ([`debug_forms`]), and explain the origin of network files ([`network_files`]). Log fields have the same
-//! names everywhere ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). The reason of an ignored test
-//! names what runs the test ([`slow`]). The library inside the program is never an old one
+//! names everywhere ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). The reason
+//! of an ignored test names what runs the test ([`slow`]). The library inside the program is never an old one
 //! ([`preload_sources`]). Comments and documents keep the rules of prose ([`prose`]), and folders have the
 //! names of their crates ([`folders`]). The list of other interfaces' features is complete ([`faces`]).
 
