@@ -16,6 +16,7 @@ mod network_key;
 mod place;
 mod rekey;
 mod restore;
+mod rules;
 mod serve;
 mod stores;
 mod words;
@@ -35,6 +36,7 @@ pub(crate) use known::{
 pub(crate) use network_key::{RekeyArgs, rekey as rekey_network};
 pub(crate) use rekey::rekey;
 pub(crate) use restore::{BackupArgs, RenewArgs, RestoreArgs, backup, renew, restore};
+pub(crate) use rules::{RulesArgs, rules};
 pub(crate) use serve::{ControllerArgs, serve, serve_until};
 pub(crate) use stores::is_controller_of;
 

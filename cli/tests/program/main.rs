@@ -59,6 +59,7 @@ mod root;
 mod root_controller;
 mod root_setup;
 mod root_watch;
+mod rules;
 mod running_node;
 mod seat;
 mod secrets;

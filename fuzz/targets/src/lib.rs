@@ -13,8 +13,8 @@
 //! refused ([`hello`], [`initiation`], [`response`], [`cookie`], [`session`], [`meeting`],
 //! [`root_directory`], [`credentials`], [`revocation_heads`]). Third, sequences of operations run against a
 //! model of the permitted results ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`],
-//! [`stack_ops`], [`turn`]). [`dns_names`] and [`rest_requests`] check invariants of any answer, and
-//! [`http_identity`] has another parser read what was passed on.
+//! [`stack_ops`], [`turn`], [`rule_sets`]). [`dns_names`], [`rest_requests`] and [`rule_files`] check
+//! invariants of any answer, and [`http_identity`] has another parser read what was passed on.
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {
@@ -38,6 +38,7 @@ mod root_directory;
 mod root_list;
 mod root_messages;
 mod router_errors;
+mod rules;
 mod services;
 mod session;
 mod stack;
@@ -59,6 +60,7 @@ pub use root_directory::root_directory;
 pub use root_list::root_list;
 pub use root_messages::root_messages;
 pub use router_errors::router_errors;
+pub use rules::{rule_files, rule_sets};
 pub use services::{dns_names, rest_requests, websocket_messages};
 pub use session::session;
 pub use stack::{coalescer, connection, packets, segments, stack_ops};
@@ -114,6 +116,8 @@ targets! {
     root_messages,
     root_ops,
     router_errors,
+    rule_files,
+    rule_sets,
     segments,
     session,
     socks_messages,

@@ -65,6 +65,7 @@ pub(super) fn licences(folder: &Path) -> Result<()> {
         "CHANGELOG.md",
         "LICENSE-MIT",
         "LICENSE-APACHE",
+        "docs/reference/RULES.md",
         "docs/reference/SETTINGS.md",
         "docs/use/NETCHECK.md",
         "docs/use/NETWORKS.md",

@@ -1,12 +1,12 @@
 //! Checks of our source code that no compiler makes.
 //!
-//! Every crate must take the workspace's lints. The two cores, their junction, their common primitives, and
-//! the state machine of the root must stay pure: no clock, socket, thread, async or system randomness. Only
-//! then does one seed of the simulation replay exactly. Decisions by the kind of a network are made in
-//! `overlay/src/network` alone. Texts for people contain no Debug forms of Rust ([`debug_forms`]), and
-//! explain the origin of network files ([`network_files`]). Log fields have the same names everywhere
-//! ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). The reason of an ignored test
-//! names what runs the test ([`slow`]). The library inside the program is never an old one
+//! Every crate must take the workspace's lints. The two cores, their junction, their common primitives,
+//! access rules and the state machine of the root must stay pure: no clock, socket, thread, async or system
+//! randomness. Only then does one seed of the simulation replay exactly. Decisions by the kind of a network
+//! are made in `overlay/src/network` alone. Texts for people contain no Debug forms of Rust
+//! ([`debug_forms`]), and explain the origin of network files ([`network_files`]). Log fields have the same
+//! names everywhere ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). The reason
+//! of an ignored test names what runs the test ([`slow`]). The library inside the program is never an old one
 //! ([`preload_sources`]). Comments and documents keep the rules of prose ([`prose`]), and folders have the
 //! names of their crates ([`folders`]). The list of other interfaces' features is complete ([`faces`]).
 
@@ -20,13 +20,14 @@ use super::{
 };
 use crate::{Result, root};
 
-/// The pure crates: the two cores, their junction, their common primitives, and the state machine of the
-/// root.
-const CORES: [(&str, Apart); 5] = [
+/// The pure crates: the two cores, their junction, their common primitives, access rules, and the state
+/// machine of the root.
+const CORES: [(&str, Apart); 6] = [
     ("peersock-datapath", Apart::Nothing),
     ("peersock-overlay", Apart::Nothing),
     ("peersock-primitives", Apart::Waits("wait")),
     ("peersock-root", Apart::Driver("server")),
+    ("peersock-rules", Apart::Nothing),
     ("peersock-stack", Apart::Nothing),
 ];
 
