@@ -98,6 +98,7 @@ fn who_restarts_moves_or_has_another_clock_is_no_copy() {
     }
     // After a clock that was ahead, the controller's time runs at half speed.
     lab.now = now;
+    lab.controller.head(lab.now);
     lab.pass(2 * CLONE_WINDOW);
     assert_eq!(ask(&mut lab, HOME, 300, 3), None);
     assert_eq!(accused(&mut lab), 0);
