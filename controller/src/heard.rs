@@ -137,16 +137,17 @@ impl Controller {
     /// # Errors
     /// Returns a [`NoteError`] if the head does not count, or the store fails.
     pub fn note_head(&mut self, now: UnixTime, head: &Head, set: &[u8]) -> Result<bool, NoteError> {
-        let now = self.time(now);
+        let (system, now) = (now, self.time(now));
         self.notice()?;
         let stored = Stored::read(self.store.db())?;
         let issuer = head.issuer();
         let (new, other, epoch) = {
             let memory = self.memory();
             // Its controller's clock may be ahead. Until the time has come, this controller must not certify whom
-            // that one has removed, because a serial of that time would count.
+            // that one has removed, because a serial of that time would count. By the system's clock, because
+            // members take none of this controller's heads whose serials are further ahead.
             let signed = head.time().max(head.delegation().serial().time());
-            let at = now.max(signed.min(now.plus(MAX_LEAP)));
+            let at = now.max(signed.min(system.plus(MAX_LEAP)));
             head.verify(&memory.keys, memory.network, at, &memory.revoked)?;
             let heard = head.read_set(set).ok_or(Refusal::Malformed)?;
             let own = memory.identity.node_id();

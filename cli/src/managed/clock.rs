@@ -46,7 +46,10 @@ pub(crate) fn accept_clock(args: &AcceptClockArgs) -> Outcome {
             print(format_args!("{name} goes on {} after its last time", duration::shown(by)))
         }
         ClockState::Behind(lag) => Err(Failure::new(
-            format_args!("the clock is {} behind what the controller of {name} has signed", duration::shown(lag)),
+            format_args!(
+                "the clock is {} behind what the controller of {name} has signed",
+                duration::shown(lag)
+            ),
             "set the clock; if it is right, it was ahead before, and the controller goes on when that time comes",
         )),
         _ => {

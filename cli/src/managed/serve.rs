@@ -326,7 +326,9 @@ impl Serving {
         if let Err(error) = &done
             && !self.is_failing
         {
-            stdio::note(format_args!("the store fails: {error}; renewals go on for an hour, admissions wait"));
+            stdio::note(format_args!(
+                "the store fails: {error}; renewals go on for an hour, admissions wait"
+            ));
         }
         self.is_failing = done.is_err();
         self.learn_keys(&mut controller);

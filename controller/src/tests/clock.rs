@@ -164,7 +164,10 @@ impl World {
         for (node, shown) in self.issued.iter().filter(|(node, _)| self.removed.contains(node)) {
             for hours in [0, 1, 2, 3, 12, 18, 24, 48, 41 * 24] {
                 let at = self.right.plus(hours * HOUR);
-                assert!(!self.observer.accepts(&lab.controller, at, *node, shown), "{what}: {node} {hours} h");
+                assert!(
+                    !self.observer.accepts(&lab.controller, at, *node, shown),
+                    "{what}: {node} {hours} h"
+                );
             }
         }
     }
@@ -202,7 +205,12 @@ fn after_two_hours_ahead_a_controller_serves_at_once_and_removals_reach_all_that
     assert_eq!(world.restart(Duration::ZERO), ClockState::Right);
     for node in [1, 3, 4, 5, 6] {
         let renewed = world.certified(node).expect("served at once");
-        assert!(world.observer.accepts(&world.lab.as_ref().expect("it serves").controller, world.right, node, &renewed));
+        assert!(world.observer.accepts(
+            &world.lab.as_ref().expect("it serves").controller,
+            world.right,
+            node,
+            &renewed
+        ));
     }
     world.check_removed("2 was removed before");
     for (node, by_command) in [(3, false), (4, true), (5, false)] {
@@ -332,7 +340,10 @@ fn another_controller_takes_over_a_removal_of_a_clock_that_is_ahead() {
     let shown = lab.join(1, Some(&token));
     let other = lab.other_issuer(9);
     let removal = |now: UnixTime| other.head(1, now, [(id(1), now, now.plus(3 * DAY))]);
-    assert_eq!(lab.note(&removal(lab.now.plus(MAX_LEAP + HOUR))), Err(NoteError::Refused(Refusal::NotYetValid)));
+    assert_eq!(
+        lab.note(&removal(lab.now.plus(MAX_LEAP + HOUR))),
+        Err(NoteError::Refused(Refusal::NotYetValid))
+    );
     let ahead = lab.now.plus(2 * HOUR);
     assert_eq!(lab.note(&removal(ahead)), Ok(true));
     assert_eq!(denial(&lab.ask(1, None)), Some(Denial::Removed));
@@ -344,6 +355,26 @@ fn another_controller_takes_over_a_removal_of_a_clock_that_is_ahead() {
     let Answer::Certified { credentials, .. } = lab.ask(1, None) else { panic!("a member") };
     assert!(credentials.certificate().serial().time() >= ahead);
     assert_eq!(check(&lab.controller, &credentials, 1, ahead, &set), Ok(()));
+}
+
+/// A thief must not lead a controller's heads beyond what members accept.
+#[test]
+fn a_controller_whose_time_is_ahead_takes_over_no_removal_that_is_too_far_ahead_for_members() {
+    let mut world = World::new(3);
+    world.restart(16 * HOUR);
+    assert_eq!(world.restart(Duration::ZERO), ClockState::Right);
+    let (right, other) = (world.right, world.lab().other_issuer(9));
+    let mut refused = 0;
+    for hours in [34, 26, 20, 17] {
+        let ahead = right.plus(hours * HOUR);
+        let head = other.head(hours.into(), ahead, [(id(2), ahead, ahead.plus(3 * DAY))]);
+        refused += u32::from(world.lab().note(&head).is_err());
+        world.remove(1, false);
+        world.check_removed("by this controller");
+        world.approve(1, false);
+        world.certified(1).expect("approved");
+    }
+    assert_eq!(refused, 3);
 }
 
 #[test]
