@@ -1,10 +1,10 @@
-//! The time by which a controller signs. It never goes back, also if the system's clock was ahead and is right
-//! again, and across crashes.
+//! The time by which a controller signs. It never goes back, also if the system's clock was ahead and is
+//! right again, and across crashes.
 //!
 //! Serials are times, and a removal is a serial below which nothing counts. So a controller that signed an
-//! earlier time again could not reach what it has signed before. After the clock was set back, the time runs at
-//! half the clock's speed until the clock has reached it, as `adjtime` does. Members accept what is up to a day
-//! ahead of their clocks.
+//! earlier time again could not reach what it has signed before. After the clock was set back, the time runs
+//! at half the clock's speed until the clock has reached it, as `adjtime` does. Members accept what is up to
+//! a day ahead of their clocks.
 //!
 //! The store has a time that nothing exceeds by more than [`UNWRITTEN`], so a process that finds the clock
 //! before it begins behind all that earlier ones have signed. A clock that is further ahead of that time than
@@ -18,8 +18,9 @@ use crate::controller::Controller;
 use crate::member::millis;
 use crate::store::StoreError;
 
-/// Longest time by which a clock may be ahead of the last time in the store without a word of somebody, and by
-/// which a controller that serves signs ahead of its clock. Members accept a day; the rest is for their clocks.
+/// Longest time by which a clock may be ahead of the last time in the store without a word of somebody, and
+/// by which a controller that serves signs ahead of its clock. Members accept a day; the rest is for their
+/// clocks.
 pub const MAX_LEAP: Duration = Duration::from_secs(18 * 3600);
 
 /// Time by which what was signed may be after the time in the store. A store that fails for longer stops
@@ -39,8 +40,8 @@ const SPARE: u64 = 60_000;
 pub enum ClockState {
     /// The controller can serve by it.
     Right,
-    /// The clock is this much behind what was signed, so members would refuse the controller. It is behind, or
-    /// it was ahead before.
+    /// The clock is this much behind what was signed, so members would refuse the controller. It is behind,
+    /// or it was ahead before.
     Behind(Duration),
     /// The clock is this much after the last time in the store. The controller was off for as long, or the
     /// clock is ahead. Nobody gets a certificate until [`Controller::accept_clock`].
@@ -152,8 +153,8 @@ fn above(serial: Serial, by: u64) -> Serial {
 }
 
 impl Controller {
-    /// Asks for a confirmation of a clock that has leapt ahead ([`ClockState::Leapt`]). By default, all clocks
-    /// count that are not behind.
+    /// Asks for a confirmation of a clock that has leapt ahead ([`ClockState::Leapt`]). By default, all
+    /// clocks count that are not behind.
     pub fn watch_clock(&mut self) {
         self.memory().clock.is_watched = true;
     }

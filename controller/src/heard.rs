@@ -143,9 +143,9 @@ impl Controller {
         let issuer = head.issuer();
         let (new, other, epoch) = {
             let memory = self.memory();
-            // Its controller's clock may be ahead. Until the time has come, this controller must not certify whom
-            // that one has removed, because a serial of that time would count. By the system's clock, because
-            // members take none of this controller's heads whose serials are further ahead.
+            // Its controller's clock may be ahead. Until the time has come, this controller must not certify
+            // whom that one has removed, because a serial of that time would count. By the system's clock,
+            // because members take none of this controller's heads whose serials are further ahead.
             let signed = head.time().max(head.delegation().serial().time());
             let at = now.max(signed.min(system.plus(MAX_LEAP)));
             head.verify(&memory.keys, memory.network, at, &memory.revoked)?;

@@ -26,17 +26,17 @@
 //! have been issued, and publishes it as a revocation. If another process raises the floor while this one
 //! signs, this one raises it further when it notices.
 //!
-//! Serials are times, and the time by which a controller signs never goes back, also if the system's clock was
-//! ahead and is set right. After that it runs at half the clock's speed until the clock has reached it. See
-//! [`Controller::clock`].
+//! Serials are times, and the time by which a controller signs never goes back, also if the system's clock
+//! was ahead and is set right. After that it runs at half the clock's speed until the clock has reached it.
+//! See [`Controller::clock`].
 //!
 //! # Duties of the caller
 //!
-//! One process serves. It waits until [`Controller::clock`] is right, and calls [`Controller::start`] first. It passes heads of members to
-//! [`Controller::note_head`], signs of life to [`Controller::note_heard`] and signs of copies to
-//! [`Controller::note_both`], and gives [`Controller::head`] to members. It calls [`Controller::flush`] every
-//! 30 s and [`Controller::delegate`] every hour. Commands in other processes open the same store, change
-//! something, and end.
+//! One process serves. It waits until [`Controller::clock`] is right, and calls [`Controller::start`] first.
+//! It passes heads of members to [`Controller::note_head`], signs of life to [`Controller::note_heard`] and
+//! signs of copies to [`Controller::note_both`], and gives [`Controller::head`] to members. It calls
+//! [`Controller::flush`] every 30 s and [`Controller::delegate`] every hour. Commands in other processes open
+//! the same store, change something, and end.
 //!
 //! With an approval program ([`Controller::set_approval_program`]), it calls [`Controller::take_inquiries`]
 //! often, runs the program for each, and reports the result to [`Controller::decide`]. Meanwhile the

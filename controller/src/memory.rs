@@ -476,8 +476,8 @@ impl Memory {
         }
     }
 
-    /// Signs a certificate. `None` if the delegation has ended or is for another node, or the store has failed
-    /// for long.
+    /// Signs a certificate. `None` if the delegation has ended or is for another node, or the store has
+    /// failed for long.
     pub(crate) fn issue(&mut self, now: UnixTime, node: &NodeId) -> Option<(Credentials, Duration)> {
         let member = self.members.get(node).filter(|member| member.is_member())?;
         let (serial, lifetime) = (member.next_serial(now), self.lifetime(member));

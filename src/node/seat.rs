@@ -197,8 +197,8 @@ impl Joined {
         if *admission.issuer() != inner.identity {
             return Err(Refusal::Issuer);
         }
-        // By the system's clock, as the controller. Removals by others do not count against its own node. A clock
-        // that was ahead before may have signed a little later, and members accept that.
+        // By the system's clock, as the controller. Removals by others do not count against its own node. A
+        // clock that was ahead before may have signed a little later, and members accept that.
         let now = UnixTime::from(std::time::UNIX_EPOCH.elapsed().unwrap_or_default());
         let at = now.max(admission.signed_time().min(now.plus(MAX_AHEAD)));
         admission.check(at, &Revocations::default())

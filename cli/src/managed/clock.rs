@@ -23,10 +23,10 @@ const LONGEST_REST: Duration = Duration::from_secs(30 * 86_400);
 
 /// Confirm the clock of a controller's machine
 ///
-/// A controller that was off for more than 18 hours serves by the machine's clock as soon as the system says that
-/// the clock is synchronised (NTP), and otherwise after 10 minutes. After more than 30 days it waits for this
-/// command, because the clock may be ahead. Check the clock first: what is signed by a clock that is ahead
-/// cannot be taken back, and the controller waits until that time has come.
+/// A controller that was off for more than 18 hours serves by the machine's clock as soon as the system says
+/// that the clock is synchronised (NTP), and otherwise after 10 minutes. After more than 30 days it waits for
+/// this command, because the clock may be ahead. Check the clock first: what is signed by a clock that is
+/// ahead cannot be taken back, and the controller waits until that time has come.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -50,7 +50,7 @@ pub(crate) fn accept_clock(args: &AcceptClockArgs) -> Outcome {
                 "the clock is {} behind what the controller of {name} has signed",
                 duration::shown(lag)
             ),
-            "set the clock; if it is right, it was ahead before, and the controller goes on when that time comes",
+            "set the clock; if it was ahead before, the controller goes on when that time comes",
         )),
         _ => {
             stdio::note(format_args!("the controller of {name} has no doubt about this clock"));
@@ -94,15 +94,15 @@ pub(super) struct ClockWatch {
 }
 
 impl ClockWatch {
-    /// Returns true if the controller can serve by the clock. Otherwise says why not, and confirms the clock if
-    /// the system says that it is right, or nothing speaks against it for long.
+    /// Returns true if the controller can serve by the clock. Otherwise says why not, and confirms the clock
+    /// if the system says that it is right, or nothing speaks against it for long.
     pub(super) fn is_right(&mut self, controller: &mut Controller) -> bool {
         let state = controller.clock(now());
         let said = match state {
             ClockState::Behind(lag) => format!(
-                "this machine's clock is {} behind what this controller has signed, so members would refuse it: \
-                 waiting until the clock is set; if it is right now, it was ahead before, and the controller goes on \
-                 when that time comes",
+                "this machine's clock is {} behind what this controller has signed, so members would \
+                 refuse it: waiting until the clock is set; if it is right now, it was ahead before, and the \
+                 controller goes on when that time comes",
                 duration::shown(lag)
             ),
             ClockState::Leapt(by) => {
@@ -113,8 +113,8 @@ impl ClockWatch {
                 }
                 let until = if is_short { ", or 10 minutes have passed" } else { "" };
                 format!(
-                    "{}: waiting until the system says that it is synchronised (NTP){until}; if it is right, run \
-                     `peersock network accept-clock -n {}`",
+                    "{}: waiting until the system says that it is synchronised (NTP){until}; if it is right, \
+                     run `peersock network accept-clock -n {}`",
                     doubt(controller, by),
                     controller.name()
                 )

@@ -131,7 +131,7 @@ fn a_controller_whose_clock_was_two_hours_ahead_serves_at_once_when_it_is_right(
     let serving = serve_by(&clock, &machines);
     serving.wait_for_stderr("serving team");
     machines.admit("delta");
-    // Those of before, of meanwhile and of later reach each other, and a removal ends what was signed meanwhile.
+    // Those of before, meanwhile and later reach each other. A removal ends what was signed meanwhile.
     let (_beta, address) = machines.listen("beta", "7000");
     for machine in ["gamma", "delta"] {
         let reached = machines.dial(machine, &format!("{address}:7000"));

@@ -92,8 +92,8 @@ impl World {
         }
     }
 
-    /// Kills the controller, and starts it again with a clock. Returns the judgement of the clock: the controller
-    /// serves if it is right.
+    /// Kills the controller, and starts it again with a clock. Returns the judgement of the clock: the
+    /// controller serves if it is right.
     fn restart(&mut self, ahead: Duration) -> ClockState {
         self.lab = None;
         self.ahead = ahead;
@@ -157,8 +157,8 @@ impl World {
         self.spread();
     }
 
-    /// Checks that no removed member is accepted now or later, by a member that has heard all heads and by one
-    /// that hears the newest only.
+    /// Checks that no removed member is accepted now or later, by a member that has heard all heads and by
+    /// one that hears the newest only.
     fn check_removed(&self, what: &str) {
         let Some(lab) = &self.lab else { return };
         for (node, shown) in self.issued.iter().filter(|(node, _)| self.removed.contains(node)) {
