@@ -283,6 +283,7 @@ impl Controller {
         who: &str,
         options: &InviteOptions,
     ) -> Result<Token, ChangeError> {
+        let now = self.time(now);
         if options.uses == 0 || options.uses > 1 && options.replaces.is_some() {
             return Err(ChangeError::Range("the number of uses"));
         }
@@ -326,6 +327,7 @@ impl Controller {
     /// # Errors
     /// Returns [`ChangeError::NotFound`] if there is none.
     pub fn end_invite(&mut self, now: UnixTime, who: &str, invite: &str) -> Result<(), ChangeError> {
+        let now = self.time(now);
         self.write(|write, _| {
             let sql =
                 "UPDATE tokens SET ends = min(ends, ?2) WHERE lower(hex(substr(hash, 1, 4))) = lower(?1)";
@@ -434,6 +436,7 @@ impl Controller {
         subject: &str,
         approval: &Approval,
     ) -> Result<Member, ChangeError> {
+        let now = self.time(now);
         check_outlive(approval.outlive)?;
         self.notice()?;
         let replaced = self.find_replaced(approval.replaces)?;
@@ -545,6 +548,7 @@ impl Controller {
     /// # Errors
     /// Returns a [`ChangeError`].
     pub fn deny(&mut self, now: UnixTime, who: &str, subject: &str) -> Result<(), ChangeError> {
+        let now = self.time(now);
         self.notice()?;
         let identity = {
             let memory = self.memory();
@@ -579,6 +583,7 @@ impl Controller {
         subjects: &[&str],
         is_confirmed: bool,
     ) -> Result<Vec<Member>, ChangeError> {
+        let now = self.time(now);
         self.notice()?;
         let mut found = Vec::new();
         for subject in subjects {
@@ -626,6 +631,17 @@ impl Controller {
     /// # Errors
     /// Returns a [`ChangeError`].
     pub fn change(
+        &mut self,
+        now: UnixTime,
+        who: &str,
+        subject: &str,
+        change: &Change,
+    ) -> Result<Member, ChangeError> {
+        let now = self.time(now);
+        self.change_at(now, who, subject, change)
+    }
+
+    pub(crate) fn change_at(
         &mut self,
         now: UnixTime,
         who: &str,
@@ -703,6 +719,7 @@ impl Controller {
     /// # Errors
     /// Returns [`ChangeError::Range`] for values that are out of range.
     pub fn set_settings(&mut self, now: UnixTime, who: &str, settings: &Settings) -> Result<(), ChangeError> {
+        let now = self.time(now);
         if !settings.is_valid_in(self.network()) {
             return Err(ChangeError::Range("the settings"));
         }
@@ -740,6 +757,7 @@ impl Controller {
         tag: &Tag,
         outlive: Option<Duration>,
     ) -> Result<(), ChangeError> {
+        let now = self.time(now);
         check_outlive(outlive)?;
         self.write(|write, _| {
             match outlive {
@@ -766,6 +784,7 @@ impl Controller {
         address: IpAddr,
         holder: &Holder,
     ) -> Result<(), ChangeError> {
+        let now = self.time(now);
         let settings = self.settings();
         let pool = if address.is_ipv4() { settings.ipv4 } else { settings.ipv6 };
         let pool = pool.filter(|pool| pool.contains(address)).ok_or(ChangeError::NotInPool(address))?;
@@ -810,6 +829,7 @@ impl Controller {
     /// # Errors
     /// Returns [`ChangeError::NotReserved`] if there is none.
     pub fn end_reservation(&mut self, now: UnixTime, who: &str, address: IpAddr) -> Result<(), ChangeError> {
+        let now = self.time(now);
         self.write(|write, hints| {
             if write.run("DELETE FROM reservations WHERE address = ?", [to_mapped(address)])? == 0 {
                 return Err(ChangeError::NotReserved(address));

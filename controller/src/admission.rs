@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::addresses::{self, Hints};
 use crate::admin::{has_room, is_issuer, label};
+use crate::clock;
 use crate::controller::{Asked, bump_epoch, lock, raise_floor};
 use crate::keys::Keys;
 use crate::member::{self, FORGOTTEN, Member, Standing, join_tags, millis, span, to_mapped};
@@ -554,7 +555,7 @@ pub(crate) fn revoke(
 ) -> Result<(), StoreError> {
     // Above the clock as well: a crash may have lost the note of the last certificate.
     // Above the last floor, too: the process that serves may have signed there, and raises a higher one.
-    let above_floor = Serial::next(UnixTime::default(), Some(member.floor));
+    let above_floor = clock::beyond(member.floor, now);
     let above_clock = Serial::from_u64(now.as_millis().saturating_add(1));
     let floor = member.next_serial(now).max(above_clock).max(above_floor);
     let until = member.ends.max(now.plus(lifetime)).plus(CLOCK_TOLERANCE);

@@ -98,7 +98,12 @@ impl Renewals {
     ) -> Option<Answer> {
         // The store says whom an invite admits.
         let has_invite = matches!(question, Question::Certify(request) if request.token.is_some());
-        if has_invite { None } else { lock(&self.0).answer(now, peer, source, question) }
+        let mut memory = lock(&self.0);
+        let now = memory.clock.read(now);
+        if has_invite || memory.clock.is_write_due() {
+            return None;
+        }
+        memory.answer(now, peer, source, question)
     }
 }
 
@@ -194,8 +199,8 @@ impl Controller {
                 "INSERT INTO network (one, change, refused_change, purged, name, id, key, sealed, delegation, epoch,
                     has_issued,
                     unsettled_until, pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, on_clone,
-                    created, successions, links)
-                    VALUES (1, 1, 1, 0, ?, ?, ?, ?, ?, 1, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    created, successions, links, served)
+                    VALUES (1, 1, 1, 0, ?, ?, ?, ?, ?, 1, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     &new.name,
                     id.as_u64().cast_signed(),
@@ -212,6 +217,7 @@ impl Controller {
                     millis(now),
                     to_bytes(keys_of_network.successions()),
                     keys_of_network.successions().len(),
+                    millis(now),
                 ),
             )?;
             if !created {
@@ -270,6 +276,9 @@ impl Controller {
     pub fn start(&mut self, now: UnixTime, patience: Duration) -> Result<(), StoreError> {
         self.store.check()?;
         self.notice()?;
+        // From here on the store's time follows.
+        self.memory().clock.is_serving = true;
+        let now = self.time(now);
         let until = if self.memory().has_issued { now.plus(patience) } else { UnixTime::default() };
         self.settle(until)?;
         let mut memory = self.memory();
@@ -287,6 +296,7 @@ impl Controller {
     /// # Errors
     /// Returns a [`StoreError`].
     pub fn note_restored(&mut self, now: UnixTime) -> Result<(), StoreError> {
+        let now = self.time(now);
         // Members may have addresses that were given later.
         let rest = millis(now.plus(longest_certificate(&self.settings())));
         let sql = "UPDATE network SET restored = ?1, pools_rest_until = max(pools_rest_until, ?2)";
@@ -342,6 +352,7 @@ impl Controller {
     /// Returns new credentials of the controller's own node, which is a member, with an address of each pool.
     /// `None` if the delegation has ended.
     pub fn credentials(&mut self, now: UnixTime) -> Option<Credentials> {
+        let now = self.time(now);
         let completed = self.complete_own();
         self.note_fault(completed);
         let mut memory = self.memory();
@@ -397,6 +408,7 @@ impl Controller {
     /// Answers questions in their order. All that change the store do so in one transaction; if it fails,
     /// these are answered with [`Denial::Unavailable`], and nothing of them is in the store.
     pub fn answer_all(&mut self, now: UnixTime, rng: &mut dyn CryptoRng, batch: &[Asked]) -> Vec<Answer> {
+        let now = self.time(now);
         let noticed = self.notice();
         self.note_fault(noticed);
         let denied = |reason| Answer::Denied { time: now, reason };
@@ -494,8 +506,11 @@ impl Controller {
         steps: impl FnOnce(&Write<'_>, &mut Hints) -> Result<T, E>,
     ) -> Result<T, E> {
         self.notice()?;
-        let mut hints = self.hints;
-        let done = self.store.write(|write| steps(write, &mut hints));
+        let (mut hints, served) = (self.hints, self.time_to_write());
+        let done = self.store.write(|write| {
+            write.run("UPDATE network SET served = max(served, ?1) WHERE served < ?1", [served])?;
+            steps(write, &mut hints)
+        });
         // After a failure, addresses are free that looked taken.
         self.hints = if done.is_ok() { hints } else { Hints::default() };
         if done.is_ok() {
@@ -563,7 +578,7 @@ impl Controller {
         self.refresh()
     }
 
-    fn note_fault(&mut self, done: Result<(), StoreError>) {
+    pub(crate) fn note_fault(&mut self, done: Result<(), StoreError>) {
         if let Err(error) = done {
             self.fault = Some(error);
         }
@@ -572,6 +587,7 @@ impl Controller {
     /// Notes that a session with a member is alive. Signs of life decide which of two runs of one identity is
     /// kept, and when the name of an ephemeral member is free.
     pub fn note_heard(&mut self, now: UnixTime, node: &NodeId, source: IpAddr) {
+        let now = self.time(now);
         let mut memory = self.memory();
         let Some(member) = memory.members.get_mut(node) else { return };
         if member.note_sign(now, source) {
@@ -585,6 +601,7 @@ impl Controller {
     /// Only who has the member's keys can bring that about. With [`OnClone::RefuseBoth`](crate::OnClone), the
     /// member is held from now on, and the next [`Self::flush`] writes that.
     pub fn note_both(&mut self, now: UnixTime, node: &NodeId, places: [IpAddr; 2]) {
+        let now = self.time(now);
         self.memory().note_both(now, node, places);
     }
 
@@ -599,8 +616,13 @@ impl Controller {
         done
     }
 
+    /// `now` is the system's clock, which is never ahead of the time by which this controller signs.
     fn flush_all(&mut self, now: UnixTime) -> Result<(), StoreError> {
         self.notice()?;
+        // The next answer notices a clock that was set back.
+        if self.memory().clock.runs_on(now) {
+            self.time(now);
+        }
         let (dirty, waiting, second_runs, holds) = {
             let memory = self.memory();
             let dirty: Vec<(NodeId, Member)> = memory
@@ -619,7 +641,7 @@ impl Controller {
             self.steady_from = now.plus(STEADY_FOR);
         }
         self.flushed = now;
-        let is_steady = self.is_serving && now >= self.steady_from;
+        let is_steady = self.is_serving && now >= self.steady_from && !self.memory().clock.has_leapt();
         let forgets = is_steady && now >= self.forget_at;
         let over = if forgets { over(&self.memory(), now) } else { Vec::new() };
         let (has_settled, has_pools_again) = {
@@ -675,20 +697,10 @@ impl Controller {
 
     /// Returns the signed head of all revocations, and these.
     pub fn head(&mut self, now: UnixTime) -> (Head, Revocations) {
+        let now = self.time(now);
         let noticed = self.notice();
         self.note_fault(noticed);
         self.memory().head(now)
-    }
-
-    /// Returns by how much a clock is behind what this controller has signed for its own node: zero as long
-    /// as others accept that. Either the clock is behind, or it was ahead before.
-    pub fn clock_lag(&mut self, now: UnixTime) -> Duration {
-        let noticed = self.notice();
-        self.note_fault(noticed);
-        let memory = self.memory();
-        let own = memory.members.get(&memory.identity.node_id()).map(|member| member.serial);
-        let signed = own.into_iter().chain([memory.delegation.serial()]).max().unwrap_or_default().time();
-        if signed <= now.plus(CLOCK_TOLERANCE) { Duration::ZERO } else { signed.since(now) }
     }
 
     /// Renews the delegation if a third of its lifetime has passed and the network key is stored. Returns
@@ -697,9 +709,14 @@ impl Controller {
     /// # Errors
     /// Returns a [`RecoverError`]; the delegation is as before.
     pub fn delegate(&mut self, now: UnixTime) -> Result<bool, RecoverError> {
+        let now = self.time(now);
         self.notice()?;
         let (is_due, is_own) = {
             let memory = self.memory();
+            // Members would take the time of a delegation for the right one.
+            if memory.clock.has_leapt() {
+                return Ok(false);
+            }
             // Another controller may have changed the key, and then the words are needed.
             if !memory.has_last_key() {
                 return Ok(false);
@@ -738,6 +755,7 @@ impl Controller {
         wish: Option<MemberName>,
         is_offline: bool,
     ) -> Result<bool, RecoverError> {
+        let now = self.time(now);
         self.check_words(words)?;
         let sealed = (!is_offline).then(|| self.keys.seal(words, rng));
         let own = *self.memory().identity.public();
@@ -786,6 +804,7 @@ impl Controller {
     /// # Errors
     /// Returns a [`NoteError`] if one does not count, or the store fails.
     pub fn note_keys(&mut self, now: UnixTime, successions: &[Succession]) -> Result<bool, NoteError> {
+        let now = self.time(now);
         self.notice()?;
         let known = self.network_keys();
         let keys = known.extended(self.network(), successions)?;
@@ -844,6 +863,7 @@ impl Controller {
         end: UnixTime,
         is_offline: bool,
     ) -> Result<bool, RecoverError> {
+        let now = self.time(now);
         self.notice()?;
         self.check_words(&next.present)?;
         let is_own = {

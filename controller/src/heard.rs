@@ -12,6 +12,7 @@ use peersock_overlay::membership::{
 };
 use rusqlite::Connection;
 
+use crate::clock::MAX_LEAP;
 use crate::controller::{Controller, NoteError, longest_certificate, note_issuer, raise_floor};
 use crate::delegation::OFFLINE_DELEGATION_LIFETIME;
 use crate::member::{Member, millis, number};
@@ -136,12 +137,18 @@ impl Controller {
     /// # Errors
     /// Returns a [`NoteError`] if the head does not count, or the store fails.
     pub fn note_head(&mut self, now: UnixTime, head: &Head, set: &[u8]) -> Result<bool, NoteError> {
+        let (system, now) = (now, self.time(now));
         self.notice()?;
         let stored = Stored::read(self.store.db())?;
         let issuer = head.issuer();
         let (new, other, epoch) = {
             let memory = self.memory();
-            head.verify(&memory.keys, memory.network, now, &memory.revoked)?;
+            // Its controller's clock may be ahead. Until the time has come, this controller must not certify
+            // whom that one has removed, because a serial of that time would count. By the system's clock,
+            // because members take none of this controller's heads whose serials are further ahead.
+            let signed = head.time().max(head.delegation().serial().time());
+            let at = now.max(signed.min(system.plus(MAX_LEAP)));
+            head.verify(&memory.keys, memory.network, at, &memory.revoked)?;
             let heard = head.read_set(set).ok_or(Refusal::Malformed)?;
             let own = memory.identity.node_id();
             let other = Some(issuer).filter(|issuer| *issuer != own);

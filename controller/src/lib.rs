@@ -9,8 +9,8 @@
 //!
 //! The store decides. The memory is a copy of what renewals and lookups need. A renewal reads the member's
 //! entry in memory, signs a certificate and notes its serial; [`Controller::flush`] writes these notes later,
-//! many at once. So a slow or failing store delays admissions only. [`Renewals`] answers such questions on
-//! another thread while the controller waits for its disk.
+//! many at once. So a slow store delays admissions only, and one that fails stops renewals after an hour.
+//! [`Renewals`] answers such questions on another thread while the controller waits for its disk.
 //!
 //! A change of rights (an admission, a removal, another tag) is one transaction, which is on the disk before
 //! any node hears of it. [`Controller::answer_all`] decides on many questions in one transaction.
@@ -26,13 +26,17 @@
 //! have been issued, and publishes it as a revocation. If another process raises the floor while this one
 //! signs, this one raises it further when it notices.
 //!
+//! Serials are times, and the time by which a controller signs never goes back, also if the system's clock
+//! was ahead and is set right. After that it runs at half the clock's speed until the clock has reached it.
+//! See [`Controller::clock`].
+//!
 //! # Duties of the caller
 //!
-//! One process serves. It calls [`Controller::start`] first. It passes heads of members to
-//! [`Controller::note_head`], signs of life to [`Controller::note_heard`] and signs of copies to
-//! [`Controller::note_both`], and gives [`Controller::head`] to members. It calls [`Controller::flush`] every
-//! 30 s and [`Controller::delegate`] every hour. Commands in other processes open the same store, change
-//! something, and end.
+//! One process serves. It waits until [`Controller::clock`] is right, and calls [`Controller::start`] first.
+//! It passes heads of members to [`Controller::note_head`], signs of life to [`Controller::note_heard`] and
+//! signs of copies to [`Controller::note_both`], and gives [`Controller::head`] to members. It calls
+//! [`Controller::flush`] every 30 s and [`Controller::delegate`] every hour. Commands in other processes open
+//! the same store, change something, and end.
 //!
 //! With an approval program ([`Controller::set_approval_program`]), it calls [`Controller::take_inquiries`]
 //! often, runs the program for each, and reports the result to [`Controller::decide`]. Meanwhile the
@@ -69,6 +73,7 @@
 mod addresses;
 mod admin;
 mod admission;
+mod clock;
 mod controller;
 mod delegation;
 mod heard;
@@ -86,6 +91,7 @@ mod store;
 mod tests;
 
 pub use admin::{Approval, Change, ChangeError, Holder, Invite, InviteOptions, MIN_NODE_DIGITS};
+pub use clock::{ClockState, MAX_LEAP};
 pub use controller::{
     Asked, Controller, CreateError, NewNetwork, NextKey, NoteError, RecoverError, Renewals,
 };

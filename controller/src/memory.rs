@@ -12,6 +12,7 @@ use peersock_overlay::membership::{
 use peersock_overlay::{Identity, NetworkId, NodeId, PublicIdentity};
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::clock::{Clock, UNWRITTEN};
 use crate::heard;
 use crate::member::{self, COLUMNS, Member, SecondRun, Standing};
 use crate::program::{Program, View};
@@ -96,6 +97,7 @@ pub(crate) struct Memory {
     /// Members that the next flush writes as held, because there are two runs of each.
     pub(crate) unwritten_holds: BTreeSet<NodeId>,
     pub(crate) program: Program,
+    pub(crate) clock: Clock,
     /// Time until which nothing is issued because the store may be an old copy.
     pub(crate) unsettled_until: UnixTime,
     /// Time at which the store was restored from a backup; 0 if its members are known to be the newest.
@@ -138,6 +140,7 @@ impl Memory {
             logged_runs: BTreeMap::new(),
             unwritten_holds: BTreeSet::new(),
             program: Program::default(),
+            clock: Clock::default(),
             unsettled_until: UnixTime::default(),
             restored: UnixTime::default(),
             renewals_rest_until: UnixTime::default(),
@@ -169,8 +172,11 @@ impl Memory {
             epoch,
             pools_rest_until,
             restored,
+            served,
             ..
         } = news.network;
+        // A store of an earlier version may have signed a delegation by a clock that was ahead.
+        self.clock.note_written(served.max(delegation.serial().time().minus(UNWRITTEN)));
         if self.delegation != delegation {
             self.head = None;
         }
@@ -335,6 +341,9 @@ impl Memory {
     ) -> Option<Answer> {
         let denied = |reason| Some(Answer::Denied { time: now, reason });
         let has_token = request.token.is_some();
+        if self.clock.has_leapt() {
+            return denied(Denial::Unavailable);
+        }
         if let Some(member) = self.members.get(node) {
             return match member.standing {
                 _ if now < self.unsettled_until => denied(Denial::Unavailable),
@@ -467,10 +476,14 @@ impl Memory {
         }
     }
 
-    /// Signs a certificate. `None` if the delegation has ended, or is for another node.
+    /// Signs a certificate. `None` if the delegation has ended or is for another node, or the store has
+    /// failed for long.
     pub(crate) fn issue(&mut self, now: UnixTime, node: &NodeId) -> Option<(Credentials, Duration)> {
         let member = self.members.get(node).filter(|member| member.is_member())?;
         let (serial, lifetime) = (member.next_serial(now), self.lifetime(member));
+        if !self.clock.allows(serial, member.floor) {
+            return None;
+        }
         if *self.delegation.issuer() != *self.identity.public() || self.right_end() <= now {
             return None;
         }
@@ -497,7 +510,7 @@ impl Memory {
         let identity = member.identity;
         let credentials = if member.serial < member.floor {
             let is_undecided = self.program.is_set() && !self.program.has_allowed(now, &node);
-            if self.rests(now, member) || is_undecided {
+            if self.rests(now, member) || is_undecided || self.clock.has_leapt() {
                 return None;
             }
             // The last certificate no longer counts, because a tag or the name has changed.
@@ -528,14 +541,14 @@ impl Memory {
 
     /// Returns the signed head of the current revocations. It is signed again when it is 5 minutes old.
     pub(crate) fn head(&mut self, now: UnixTime) -> (Head, Revocations) {
-        if let Some(head) = self.head.as_ref().filter(|head| now.since(head.time()) < HEAD_MAX_AGE)
-            && head.time() <= now.plus(CLOCK_TOLERANCE / 2)
-        {
-            return (head.clone(), self.revoked.clone());
-        }
         // Members count entries up to the head's time only, and serials can be ahead of the clock.
         let highest = self.revoked.iter().map(|(_, entry)| entry.min_serial.as_u64()).max().unwrap_or(0);
         let time = now.max(UnixTime::from_millis(highest.saturating_sub(1)));
+        if let Some(head) = self.head.as_ref().filter(|head| time.since(head.time()) < HEAD_MAX_AGE)
+            && head.time() <= time.plus(CLOCK_TOLERANCE / 2)
+        {
+            return (head.clone(), self.revoked.clone());
+        }
         let delegation = self.delegation.clone();
         let head = Head::sign(&self.identity, delegation, self.network, self.epoch, time, &self.revoked);
         self.head = Some(head.clone());
@@ -560,6 +573,7 @@ pub(crate) struct NetworkRow {
     epoch: u64,
     pools_rest_until: UnixTime,
     restored: UnixTime,
+    served: UnixTime,
 }
 
 impl NetworkRow {
@@ -567,7 +581,7 @@ impl NetworkRow {
         let mut statement = db.prepare(
             "SELECT change, refused_change, name, id, key, delegation, sealed IS NOT NULL, has_issued, epoch,
                 pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, on_clone, purged, restored,
-                successions, links FROM network",
+                successions, links, served FROM network",
         )?;
         let mut rows = statement.query([])?;
         let Some(row) = rows.next()? else { return Ok(None) };
@@ -594,6 +608,7 @@ impl NetworkRow {
             settings: Settings::read(row, 10)?,
             purged: row.get(15)?,
             restored: UnixTime::from_millis(row.get(16)?),
+            served: UnixTime::from_millis(row.get(19)?),
         }))
     }
 }

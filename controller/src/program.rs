@@ -372,6 +372,7 @@ impl Controller {
     /// # Errors
     /// Returns a [`StoreError`] if another process has committed something that cannot be read.
     pub fn take_inquiries(&mut self, now: UnixTime) -> Result<Vec<Inquiry>, StoreError> {
+        let now = self.time(now);
         self.notice()?;
         let mut memory = self.memory();
         if !memory.program.is_set {
@@ -414,6 +415,7 @@ impl Controller {
         inquiry: &Inquiry,
         decision: Option<Decision>,
     ) -> Result<(), ChangeError> {
+        let now = self.time(now);
         let node = inquiry.identity.node_id();
         let has_failed = decision.is_none();
         let done = self.notice().map_err(ChangeError::from).and_then(|()| match decision {
@@ -455,7 +457,7 @@ impl Controller {
                     let tags = additions.apply(&member.grant.tags);
                     if tags != member.grant.tags {
                         let change = Change { tags: Some(tags), ..Change::default() };
-                        self.change(now, WHO, &node.to_string(), &change)?;
+                        self.change_at(now, WHO, &node.to_string(), &change)?;
                     }
                     Ok(allowed(Additions::default()))
                 }

@@ -63,6 +63,7 @@ impl Controller {
     /// # Errors
     /// Returns a [`StoreError`] if the use of the pools cannot be read.
     pub fn status(&mut self, now: UnixTime) -> Result<Status, StoreError> {
+        let now = self.time(now);
         self.notice()?;
         let memory = self.memory();
         let count = |standing| memory.members.values().filter(|member| member.standing == standing).count();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock_overlay::membership::{
     Answer, Credentials, NetworkKey, Question, Refusal, Revocations, UnixTime,
@@ -197,8 +197,13 @@ impl Joined {
         if *admission.issuer() != inner.identity {
             return Err(Refusal::Issuer);
         }
-        // By the system's clock, as the controller. Removals by others do not count against its own node.
-        let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-        admission.check(UnixTime::from(unix_time), &Revocations::default())
+        // By the system's clock, as the controller. Removals by others do not count against its own node. A
+        // clock that was ahead before may have signed a little later, and members accept that.
+        let now = UnixTime::from(std::time::UNIX_EPOCH.elapsed().unwrap_or_default());
+        let at = now.max(admission.signed_time().min(now.plus(MAX_AHEAD)));
+        admission.check(at, &Revocations::default())
     }
 }
+
+/// Time by which a controller's credentials may be ahead of the system's clock, as for members.
+const MAX_AHEAD: Duration = Duration::from_secs(86_400);

@@ -3,6 +3,7 @@
 mod admin;
 mod asking;
 mod clashes;
+mod clock;
 mod create;
 mod duration;
 mod hook;
@@ -26,6 +27,7 @@ pub(crate) use admin::{
     SettingsArgs, UninviteArgs, UnreserveArgs, approve, change, deny, invite, invites, list, reserve, revoke,
     settings, uninvite, unreserve,
 };
+pub(crate) use clock::{AcceptClockArgs, accept_clock};
 pub(crate) use create::{CreateArgs, create};
 pub(crate) use invited::{INVITE_VARIABLE, invited, join_invited};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};

@@ -42,7 +42,7 @@ pub(crate) struct RekeyArgs {
 }
 
 pub(crate) fn rekey(args: &RekeyArgs) -> Outcome {
-    let mut controller = args.of.open()?;
+    let mut controller = args.of.open_by_clock()?;
     args.of.learn_keys(&mut controller)?;
     let is_stored = renews(&mut controller)?;
     let words = if is_stored { None } else { Some(words::read()?) };

@@ -239,7 +239,7 @@ pub(crate) struct RenewArgs {
 }
 
 pub(crate) fn renew(args: &RenewArgs) -> Outcome {
-    let mut controller = args.of.open()?;
+    let mut controller = args.of.open_by_clock()?;
     args.of.learn_keys(&mut controller)?;
     let words = words::read()?;
     let is_offline = args.offline || !controller.has_key();

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::Prefix;
-use peersock::overlay::membership::{Code, Delegation, Head, Refusal, UnixTime};
+use peersock::overlay::membership::{CLOCK_TOLERANCE, Code, Delegation, Head, Refusal, UnixTime};
 use peersock::state::StateDir;
 use peersock_attach::Reached;
 use peersock_controller::{Controller, LogLine, NoteError, Waiting};
 
+use super::clock::ClockWatch;
 use super::hook::Hook;
 use super::limited_program::Groups;
 use super::place::{Answers, Comeback, Place};
@@ -73,9 +74,6 @@ const KEY_ATTEMPTS: u32 = 12;
 
 /// Interval at which the controller's own credentials, and its right to issue, are renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1800);
-
-/// Interval at which a controller repeats for what it waits.
-const SAY_AGAIN: Duration = Duration::from_secs(600);
 
 /// Time for which a controller whose store may be an old copy waits for its members' newest revocations.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -177,24 +175,11 @@ pub(crate) fn serve_until(
     }
 }
 
-/// Waits until the clock has reached what the controller has signed: before, nobody would accept its node,
-/// and a machine without a clock of its own starts in 1970.
+/// Waits until members would accept what the controller signs by the machine's clock. A machine without a clock
+/// of its own starts in 1970, and another one may be ahead.
 fn wait_for_clock(controller: &mut Controller) {
-    let mut said: Option<Instant> = None;
-    loop {
-        let lag = controller.clock_lag(now());
-        if lag.is_zero() {
-            return;
-        }
-        if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
-            said = Some(Instant::now());
-            stdio::note(format_args!(
-                "this machine's clock is {} behind what this controller has signed, so members would refuse it: \
-                 waiting until the clock is set; if it is right now, it was ahead before, and a backup from before \
-                 that restores the network",
-                super::duration::shown(lag)
-            ));
-        }
+    let mut clock = ClockWatch::default();
+    while !clock.is_right(controller) {
         thread::sleep(LOOK_INTERVAL);
     }
 }
@@ -230,6 +215,7 @@ struct Serving {
     delegation: Delegation,
     /// Machines whose wait was announced.
     announced: BTreeSet<Code>,
+    clock: ClockWatch,
 }
 
 impl Serving {
@@ -251,11 +237,14 @@ impl Serving {
             line: controller.last_log_line().unwrap_or_default(),
             delegation: controller.head(now()).0.delegation().clone(),
             announced: BTreeSet::new(),
+            clock: ClockWatch::default(),
         }
     }
 
     /// Does what is due. The node is asked without the controller's lock, because it may be slow.
     fn step(&mut self, controller: &Mutex<Controller>, place: &Place) {
+        // Nobody gets a certificate while it is not; all else goes on.
+        self.clock.is_right(&mut lock(controller));
         // By another command.
         let is_delegated = *lock(controller).head(now()).0.delegation() != self.delegation;
         // First, because members learn another key of the network from credentials, and heads need it.
@@ -337,7 +326,9 @@ impl Serving {
         if let Err(error) = &done
             && !self.is_failing
         {
-            stdio::note(format_args!("the store fails: {error}; renewals go on, admissions wait"));
+            stdio::note(format_args!(
+                "the store fails: {error}; renewals go on for an hour, admissions wait"
+            ));
         }
         self.is_failing = done.is_err();
         self.learn_keys(&mut controller);
@@ -348,6 +339,8 @@ impl Serving {
         if let Err(error) = lock(controller).delegate(now()) {
             stdio::note(format_args!("the right to issue certificates is not renewed: {error}"));
         }
+        // Those of a controller whose clock was ahead count later.
+        self.noted.retain(|head| head.time() <= now().plus(CLOCK_TOLERANCE));
         let own = lock(controller).credentials(now());
         if let Some(own) = own
             && let Err(failure) = place.set_credentials(&own)

@@ -107,9 +107,10 @@ pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
 pub(super) fn open_one(state: &Path, id: NetworkId) -> Outcome<Controller> {
     let seed = read_identity_file(&state.join("identity.key"))?;
     let path = path_of(state, id);
-    Store::open(&path)
-        .and_then(|store| Controller::open(store, &seed.0))
-        .map_err(|error| store_failure(&path, &error))
+    let opened = Store::open(&path).and_then(|store| Controller::open(store, &seed.0));
+    let mut controller = opened.map_err(|error| store_failure(&path, &error))?;
+    controller.watch_clock();
+    Ok(controller)
 }
 
 /// Returns the process that serves a network by its store, or was the last one to do so.

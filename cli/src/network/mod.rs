@@ -56,6 +56,7 @@ enum Command {
     Restore(managed::RestoreArgs),
     Renew(managed::RenewArgs),
     Rekey(managed::RekeyArgs),
+    AcceptClock(managed::AcceptClockArgs),
 }
 
 /// Make the file of a new static network, with this node as its first member
@@ -174,6 +175,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Restore(args) => managed::restore(args),
         Command::Renew(args) => managed::renew(args),
         Command::Rekey(args) => managed::rekey_network(args),
+        Command::AcceptClock(args) => managed::accept_clock(args),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod admission;
+mod clock;
 mod copies;
 mod faults;
 mod kill;

@@ -20,9 +20,10 @@ fn renewals_write_nothing_and_one_flush_writes_all() {
     let mut lab = Lab::new();
     let token = lab.open_invite();
     (1..20).for_each(|node| drop(lab.join(node, Some(&token))));
+    lab.pass(HOUR);
     lab.controller.flush(lab.now).expect("writable");
     let writes = lab.controller.store.db().total_changes();
-    lab.pass(HOUR);
+    lab.pass(MINUTE);
     let later: Vec<_> = (1..20).map(|node| lab.join(node, None)).collect();
     assert_eq!(lab.controller.store.db().total_changes(), writes);
     lab.controller.flush(lab.now).expect("writable");

@@ -38,6 +38,7 @@ fn a_clock_that_is_ahead_for_some_time_forgets_no_removal() {
     lab.revoke(1);
     lab.flush_steadily();
     let right = lab.now;
+    lab.controller.watch_clock();
     // The machine starts without the time, and hears it after half an hour.
     for step in 0..6 {
         lab.now = right.plus(7300 * DAY + step * 5 * MINUTE);
@@ -49,6 +50,7 @@ fn a_clock_that_is_ahead_for_some_time_forgets_no_removal() {
     assert_eq!(lab.refusal(&first, 1), Some(Refusal::Revoked));
     // What has ended is forgotten all the same.
     lab.now = first.certificate().end().plus(21 * MINUTE);
+    lab.controller.accept_clock(lab.now, "alice").expect("writable");
     lab.flush_steadily();
     assert!(lab.head_set().is_empty());
 }
@@ -125,7 +127,8 @@ fn a_clock_that_goes_back_keeps_serials_and_revocations_right() {
     let token = lab.open_invite();
     let first = lab.join(1, Some(&token));
     lab.now = lab.now.minus(5 * MINUTE);
-    let second = lab.join(1, None);
+    let Answer::Certified { credentials: second, time, .. } = lab.ask(1, None) else { panic!("a member") };
+    assert!(time >= NOW, "the controller's time never goes back");
     assert!(second.certificate().serial() > first.certificate().serial());
     lab.revoke(1);
     for one in [&first, &second] {

@@ -69,7 +69,7 @@ pub(crate) struct InviteArgs {
 }
 
 pub(crate) fn invite(args: &InviteArgs) -> Outcome {
-    let mut controller = args.of.open()?;
+    let mut controller = args.of.open_by_clock()?;
     let replaced =
         args.replace.as_ref().map(|member| controller.find(member)).transpose().map_err(refused)?;
     let options = InviteOptions {

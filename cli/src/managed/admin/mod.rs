@@ -24,7 +24,7 @@ use peersock::state::StateDir;
 use peersock::{NetworkId, NodeId, Status};
 use peersock_controller::{ChangeError, Controller, Member};
 
-use super::{DirectoryArgs, stores};
+use super::{DirectoryArgs, clock, stores};
 use crate::failure::{Failure, Outcome};
 use crate::status;
 
@@ -41,6 +41,20 @@ pub(super) struct OfNetwork {
 
 impl OfNetwork {
     pub(super) fn open(&self) -> Outcome<Controller> {
+        let mut controller = self.open_quietly()?;
+        clock::tell(&mut controller);
+        Ok(controller)
+    }
+
+    /// Opens the controller for a command that signs by this machine's clock.
+    pub(super) fn open_by_clock(&self) -> Outcome<Controller> {
+        let mut controller = self.open_quietly()?;
+        clock::check(&mut controller)?;
+        Ok(controller)
+    }
+
+    /// Opens the controller without a word about the clock.
+    pub(super) fn open_quietly(&self) -> Outcome<Controller> {
         stores::open(&self.state.path()?, self.network.as_deref())
     }
 
