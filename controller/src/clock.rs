@@ -23,8 +23,7 @@ use crate::store::StoreError;
 /// clocks.
 pub const MAX_LEAP: Duration = Duration::from_secs(18 * 3600);
 
-/// Time by which what was signed may be after the time in the store. A store that fails for longer stops
-/// renewals.
+/// Time by which what was signed may be after the time in the store, unless the store fails for longer.
 pub(crate) const UNWRITTEN: Duration = Duration::from_secs(3600);
 
 /// Interval in which the store's time is written at least while it is ahead of the clock.
@@ -127,9 +126,11 @@ impl Clock {
         self.is_serving && !self.has_leapt && self.time > self.written.plus(pause)
     }
 
-    /// Returns true if a certificate may have this serial, for a member with this floor.
+    /// Returns true if a certificate may have this serial, for a member with this floor. Renewals go on while
+    /// the store fails, so the time itself is always allowed. Serials before it are a member's that asks too
+    /// often.
     pub(crate) fn allows(&self, serial: Serial, floor: Serial) -> bool {
-        let last = Serial::from_u64(self.written.plus(UNWRITTEN).as_millis());
+        let last = Serial::from_u64(self.time.max(self.written.plus(UNWRITTEN)).as_millis());
         !self.is_serving || serial <= last.max(above(floor, SPARE))
     }
 

@@ -9,7 +9,7 @@
 //!
 //! The store decides. The memory is a copy of what renewals and lookups need. A renewal reads the member's
 //! entry in memory, signs a certificate and notes its serial; [`Controller::flush`] writes these notes later,
-//! many at once. So a slow store delays admissions only, and one that fails stops renewals after an hour.
+//! many at once. So a slow or failing store delays admissions only.
 //! [`Renewals`] answers such questions on another thread while the controller waits for its disk.
 //!
 //! A change of rights (an admission, a removal, another tag) is one transaction, which is on the disk before

@@ -326,9 +326,7 @@ impl Serving {
         if let Err(error) = &done
             && !self.is_failing
         {
-            stdio::note(format_args!(
-                "the store fails: {error}; renewals go on for an hour, admissions wait"
-            ));
+            stdio::note(format_args!("the store fails: {error}; renewals go on, admissions wait"));
         }
         self.is_failing = done.is_err();
         self.learn_keys(&mut controller);
