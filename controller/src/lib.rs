@@ -76,6 +76,7 @@ mod keys;
 mod log;
 mod member;
 mod memory;
+mod own_key;
 mod pending;
 mod program;
 mod runs;

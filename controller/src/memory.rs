@@ -100,6 +100,8 @@ pub(crate) struct Memory {
     pub(crate) unsettled_until: UnixTime,
     /// Time at which the store was restored from a backup; 0 if its members are known to be the newest.
     pub(crate) restored: UnixTime,
+    /// Last time up to which a former key of this controller has signed certificates; 0 if it had none.
+    pub(crate) rekeyed: UnixTime,
     /// Time until which those who were members then get no certificates, because removals may lack.
     pub(crate) renewals_rest_until: UnixTime,
     head: Option<Head>,
@@ -140,6 +142,7 @@ impl Memory {
             program: Program::default(),
             unsettled_until: UnixTime::default(),
             restored: UnixTime::default(),
+            rekeyed: UnixTime::default(),
             renewals_rest_until: UnixTime::default(),
             head: None,
             change: -1,
@@ -169,6 +172,7 @@ impl Memory {
             epoch,
             pools_rest_until,
             restored,
+            rekeyed,
             ..
         } = news.network;
         if self.delegation != delegation {
@@ -178,6 +182,7 @@ impl Memory {
         (self.name, self.settings, self.delegation) = (name, settings, delegation);
         (self.has_secret, self.has_issued, self.restored) = (has_secret, has_issued, restored);
         (self.pools_rest_until, self.tag_outlive) = (pools_rest_until, news.tag_outlive);
+        self.rekeyed = rekeyed;
         if news.is_all {
             let members: BTreeSet<_> = news.members.iter().map(|(node, _)| *node).collect();
             let gone: Vec<_> = self.members.keys().filter(|node| !members.contains(*node)).copied().collect();
@@ -560,6 +565,7 @@ pub(crate) struct NetworkRow {
     epoch: u64,
     pools_rest_until: UnixTime,
     restored: UnixTime,
+    rekeyed: UnixTime,
 }
 
 impl NetworkRow {
@@ -567,7 +573,7 @@ impl NetworkRow {
         let mut statement = db.prepare(
             "SELECT change, refused_change, name, id, key, delegation, sealed IS NOT NULL, has_issued, epoch,
                 pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, on_clone, purged, restored,
-                successions, links FROM network",
+                successions, links, rekeyed FROM network",
         )?;
         let mut rows = statement.query([])?;
         let Some(row) = rows.next()? else { return Ok(None) };
@@ -594,6 +600,7 @@ impl NetworkRow {
             settings: Settings::read(row, 10)?,
             purged: row.get(15)?,
             restored: UnixTime::from_millis(row.get(16)?),
+            rekeyed: UnixTime::from_millis(row.get(19)?),
         }))
     }
 }
