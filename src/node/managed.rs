@@ -17,7 +17,7 @@ use peersock_overlay::membership::{
     Token, UnixTime,
 };
 use peersock_overlay::{
-    Event, JoinError, ManagedNetwork, Membership, NetworkConfig, NetworkId, PublicIdentity,
+    Endpoint, Event, JoinError, ManagedNetwork, Membership, NetworkConfig, NetworkId, PublicIdentity,
 };
 use peersock_stack::Batch;
 
@@ -943,6 +943,15 @@ impl Joined {
         inner.driver.datapath.set_revocations(now, self.index(), head, set, &mut batch)?;
         inner.driver.kick();
         Ok(())
+    }
+
+    /// Begins sessions with members to which the network's controller at this node may be unknown, because it
+    /// has another key now. Looks for the first [`MAX_VISITS`](Endpoint::MAX_VISITS) of them.
+    pub fn visit_members(&self, members: &[PublicIdentity]) {
+        let (now, mut batch) = (Instant::now(), Batch::default());
+        let inner = &self.node().inner;
+        inner.driver.datapath.visit_members(now, self.index(), members, &mut batch);
+        inner.driver.kick();
     }
 
     /// Returns the newest head of each issuer that this node knows, with the bytes of its set.
