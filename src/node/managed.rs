@@ -17,7 +17,7 @@ use peersock_overlay::membership::{
     Token, UnixTime,
 };
 use peersock_overlay::{
-    Endpoint, Event, JoinError, ManagedNetwork, Membership, NetworkConfig, NetworkId, PublicIdentity,
+    Event, JoinError, ManagedNetwork, Membership, NetworkConfig, NetworkId, PublicIdentity,
 };
 use peersock_stack::Batch;
 
@@ -946,7 +946,7 @@ impl Joined {
     }
 
     /// Begins sessions with members to which the network's controller at this node may be unknown, because it
-    /// has another key now. Looks for the first [`MAX_VISITS`](Endpoint::MAX_VISITS) of them.
+    /// has another key now. Looks for the first [`MAX_VISITS`](peersock_overlay::Endpoint::MAX_VISITS) of them.
     pub fn visit_members(&self, members: &[PublicIdentity]) {
         let (now, mut batch) = (Instant::now(), Batch::default());
         let inner = &self.node().inner;

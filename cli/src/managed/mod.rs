@@ -18,6 +18,7 @@ mod rekey;
 mod restore;
 mod serve;
 mod stores;
+mod visits;
 mod words;
 
 pub(crate) use admin::{

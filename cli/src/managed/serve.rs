@@ -16,6 +16,7 @@ use peersock_controller::{Controller, LogLine, NoteError, Waiting};
 use super::hook::Hook;
 use super::limited_program::Groups;
 use super::place::{Answers, Comeback, Place};
+use super::visits::Visits;
 use super::{install, now, stores};
 use crate::args::SharedNodeArgs;
 use crate::failure::{Failure, Outcome};
@@ -230,6 +231,7 @@ struct Serving {
     delegation: Delegation,
     /// Machines whose wait was announced.
     announced: BTreeSet<Code>,
+    visits: Visits,
 }
 
 impl Serving {
@@ -251,6 +253,7 @@ impl Serving {
             line: controller.last_log_line().unwrap_or_default(),
             delegation: controller.head(now()).0.delegation().clone(),
             announced: BTreeSet::new(),
+            visits: Visits::new(),
         }
     }
 
@@ -264,6 +267,8 @@ impl Serving {
             self.renew(controller, place, is_delegated);
         }
         self.exchange_revocations(controller, place);
+        // Behind the head, which a visit shows.
+        self.visits.step(controller, place);
         if self.flushed.elapsed() >= FLUSH_INTERVAL {
             self.flushed = Instant::now();
             self.flush(controller, place);
