@@ -26,6 +26,13 @@
 //! have been issued, and publishes it as a revocation. If another process raises the floor while this one
 //! signs, this one raises it further when it notices.
 //!
+//! # Another key of the controller's node
+//!
+//! [`Controller::prepare_node_key`] writes all that the next key needs beside what counts now. The change of
+//! the machine's identity decides: whoever opens the store with the next key takes it up, and whoever starts
+//! with the former one drops it. So no crash separates the store from the identity. Afterwards the caller goes
+//! to [`Controller::members_to_visit`], because members may know no way to the node.
+//!
 //! # Duties of the caller
 //!
 //! One process serves. It calls [`Controller::start`] first. It passes heads of members to
