@@ -29,8 +29,17 @@ fn public(identity: u8) -> PublicIdentity {
 /// Ends the node with the former key, and starts one with the next key in its place. With `is_now`, it revokes
 /// the former one.
 fn rekey(net: &mut Net, next: &mut Authority, is_now: bool) -> usize {
+    rekey_apart(net, next, is_now, &[])
+}
+
+/// Does the same with a new node that some others do not hear.
+fn rekey_apart(net: &mut Net, next: &mut Authority, is_now: bool, apart: &[usize]) -> usize {
     net.nodes[0].up = false;
     let node = net.add(NEXT);
+    if !apart.is_empty() {
+        let apart: Vec<_> = apart.iter().map(|&other| (node, other)).collect();
+        separate(net, &apart);
+    }
     let at = since_start(net);
     let mut config = ManagedNetwork::new(crate::managed::id());
     (config.key, config.is_controller) = (Some(secret().public()), true);
@@ -178,9 +187,7 @@ fn a_member_learns_the_next_controller_from_another_member() {
     for is_now in [false, true] {
         let mut net = office();
         let mut next = Authority::with(NEXT, 365 * DAY);
-        let node = rekey(&mut net, &mut next, is_now);
-        let apart = [(node, 2)];
-        separate(&mut net, &apart);
+        let node = rekey_apart(&mut net, &mut next, is_now, &[2]);
         net.run(SECOND);
         visit(&mut net, node, &[1]);
         if is_now {
