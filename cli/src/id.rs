@@ -12,13 +12,15 @@ use crate::output::print;
 #[command(after_help = "\
 The public key is what goes into the file of a static network: `peersock network add FILE KEY`.
 After --rekey, such files, and root lines of this identity, need the new key.
+A controller's networks go on with the new key: start `peersock controller` again.
 
 Examples:
   peersock id
   peersock id --key
   peersock id --state ./alice
   peersock id --json | jq -r .public_key
-  peersock id --rekey                                 # then `peersock network invite --replace NAME`")]
+  peersock id --rekey                                 # then `peersock network invite --replace NAME`
+  peersock id --rekey --now                           # the key of a controller is stolen")]
 pub(crate) struct Args {
     #[command(flatten)]
     state: StateArgs,
@@ -35,13 +37,20 @@ pub(crate) struct Args {
     ///
     /// Managed networks take the machine for another one then, until it joins by an invite that replaces it.
     /// Their names on this machine stay. No node may run.
+    ///
+    /// Networks whose controller is here give the new key the place of the former one, whose certificates
+    /// count until they end. For a network with its key on paper, this reads the 12 recovery words from stdin.
     #[arg(long, conflicts_with = "ephemeral")]
     rekey: bool,
+
+    /// Revoke the former key of a controller at once: connections end until members have new certificates
+    #[arg(long, requires = "rekey")]
+    now: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let identity = match args.rekey {
-        true => managed::rekey(&args.state.path()?)?,
+        true => managed::rekey(&args.state.path()?, args.now)?,
         false => args.state.public_identity()?,
     };
     let node_id = identity.node_id();

@@ -99,6 +99,11 @@ impl Clock {
         self.time
     }
 
+    /// Returns the time of the last reading.
+    pub(crate) fn last(&self) -> UnixTime {
+        self.time
+    }
+
     /// Returns true if the system's clock was not set back since the last reading.
     pub(crate) fn runs_on(&self, now: UnixTime) -> bool {
         self.seen <= now

@@ -19,7 +19,7 @@ use crate::memory::{MARGIN, Memory, News, unsettled_until};
 use crate::pending::SourceLimits;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, Write};
-use crate::{delegation, heard, log};
+use crate::{delegation, heard, log, own_key};
 
 /// Time for which a store that was restored from a backup waits for heads of members before it renews their
 /// certificates: a quarter of the shortest time for which they go on without a controller.
@@ -240,12 +240,14 @@ impl Controller {
         Ok(Self::open(store, seed)?)
     }
 
-    /// Opens the network of a store, with the seed of the identity of the controller's node.
+    /// Opens the network of a store, with the seed of the identity of the controller's node. Takes that key up
+    /// if it was [prepared](Self::prepare_node_key).
     ///
     /// # Errors
     /// Returns [`StoreError::Empty`] if the store holds no network, and other [`StoreError`]s.
     pub fn open(store: Store, seed: &[u8; 32]) -> Result<Self, StoreError> {
         let (keys, identity) = Keys::from_seed(seed);
+        own_key::take_up(&store, &identity)?;
         let data_version = store.data_version()?;
         let mut memory = Memory::load(&store, identity)?;
         memory.unsettled_until = unsettled_until(store.db())?;
@@ -276,6 +278,8 @@ impl Controller {
     pub fn start(&mut self, now: UnixTime, patience: Duration) -> Result<(), StoreError> {
         self.store.check()?;
         self.notice()?;
+        // It was never the machine's, or `open` would have taken it up.
+        self.drop_prepared_key()?;
         // From here on the store's time follows.
         self.memory().clock.is_serving = true;
         let now = self.time(now);
@@ -522,7 +526,7 @@ impl Controller {
 
     /// Runs a transaction that was prepared with these keys of the network, unless another process has
     /// changed them since.
-    fn write_if(
+    pub(crate) fn write_if(
         &mut self,
         keys: &NetworkKeys,
         steps: impl FnOnce(&Write<'_>, &mut Hints) -> Result<(), StoreError>,
@@ -641,7 +645,12 @@ impl Controller {
             self.steady_from = now.plus(STEADY_FOR);
         }
         self.flushed = now;
-        let is_steady = self.is_serving && now >= self.steady_from && !self.memory().clock.has_leapt();
+        let is_serving = self.is_serving;
+        let (signed, has_leapt) = {
+            let clock = &self.memory().clock;
+            (clock.last(), clock.has_leapt())
+        };
+        let is_steady = is_serving && now >= self.steady_from && !has_leapt;
         let forgets = is_steady && now >= self.forget_at;
         let over = if forgets { over(&self.memory(), now) } else { Vec::new() };
         let (has_settled, has_pools_again) = {
@@ -672,6 +681,9 @@ impl Controller {
                 if has_pools_again {
                     write.run("UPDATE network SET pools_rest_until = 0", [])?;
                 }
+            }
+            if is_serving && !has_leapt {
+                own_key::retire(write, now, signed)?;
             }
             if forgets {
                 forget(write, &over, now)?;
@@ -787,7 +799,7 @@ impl Controller {
     }
 
     /// Checks that words are those of the network's last key.
-    fn check_words(&self, words: &RecoveryWords) -> Result<(), RecoverError> {
+    pub(crate) fn check_words(&self, words: &RecoveryWords) -> Result<(), RecoverError> {
         let (keys, key) = (self.network_keys(), words.secret().public());
         match keys.contains(&key) {
             _ if key == *keys.last() => Ok(()),
@@ -956,6 +968,7 @@ impl Renewal {
         // Another node may have the one before, which is not void because there is a later one.
         note_issuer(write, &self.before)?;
         note_issuer(write, &self.next)?;
+        own_key::drop_prepared(write)?;
         write.run("UPDATE network SET delegation = ?", [&self.bytes])?;
         write.log(millis(now), who, "delegate", "")
     }

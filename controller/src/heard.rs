@@ -269,7 +269,8 @@ pub(crate) fn published(db: &Connection) -> Result<Revocations, StoreError> {
     let (mut nodes, mut entries) = (BTreeSet::new(), Vec::new());
     for sql in [
         "SELECT node, min_serial, until FROM revocations r
-            ORDER BY EXISTS (SELECT 1 FROM members WHERE node = r.node) DESC",
+            ORDER BY EXISTS (SELECT 1 FROM issuers WHERE node = r.node) DESC,
+                EXISTS (SELECT 1 FROM members WHERE node = r.node) DESC",
         "WITH ranked AS (
             SELECT *, EXISTS (SELECT 1 FROM issuers WHERE node = h.node) * 2
                 + EXISTS (SELECT 1 FROM members WHERE node = h.node) AS rank FROM heard h

@@ -30,6 +30,13 @@
 //! was ahead and is set right. After that it runs at half the clock's speed until the clock has reached it.
 //! See [`Controller::clock`].
 //!
+//! # Another key of the controller's node
+//!
+//! [`Controller::prepare_node_key`] writes all that the next key needs beside what counts now. The change of
+//! the machine's identity decides: whoever opens the store with the next key takes it up, and whoever starts
+//! with the former one drops it. So no crash separates the store from the identity. Afterwards the caller goes
+//! to [`Controller::members_to_visit`], because members may know no way to the node.
+//!
 //! # Duties of the caller
 //!
 //! One process serves. It waits until [`Controller::clock`] is right, and calls [`Controller::start`] first.
@@ -81,6 +88,7 @@ mod keys;
 mod log;
 mod member;
 mod memory;
+mod own_key;
 mod pending;
 mod program;
 mod runs;

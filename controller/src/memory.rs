@@ -102,6 +102,8 @@ pub(crate) struct Memory {
     pub(crate) unsettled_until: UnixTime,
     /// Time at which the store was restored from a backup; 0 if its members are known to be the newest.
     pub(crate) restored: UnixTime,
+    /// Last time up to which a former key of this controller has signed certificates; 0 if it had none.
+    pub(crate) rekeyed: UnixTime,
     /// Time until which those who were members then get no certificates, because removals may lack.
     pub(crate) renewals_rest_until: UnixTime,
     head: Option<Head>,
@@ -143,6 +145,7 @@ impl Memory {
             clock: Clock::default(),
             unsettled_until: UnixTime::default(),
             restored: UnixTime::default(),
+            rekeyed: UnixTime::default(),
             renewals_rest_until: UnixTime::default(),
             head: None,
             change: -1,
@@ -173,6 +176,7 @@ impl Memory {
             pools_rest_until,
             restored,
             served,
+            rekeyed,
             ..
         } = news.network;
         // A store of an earlier version may have signed a delegation by a clock that was ahead.
@@ -184,6 +188,7 @@ impl Memory {
         (self.name, self.settings, self.delegation) = (name, settings, delegation);
         (self.has_secret, self.has_issued, self.restored) = (has_secret, has_issued, restored);
         (self.pools_rest_until, self.tag_outlive) = (pools_rest_until, news.tag_outlive);
+        self.rekeyed = rekeyed;
         if news.is_all {
             let members: BTreeSet<_> = news.members.iter().map(|(node, _)| *node).collect();
             let gone: Vec<_> = self.members.keys().filter(|node| !members.contains(*node)).copied().collect();
@@ -574,6 +579,7 @@ pub(crate) struct NetworkRow {
     pools_rest_until: UnixTime,
     restored: UnixTime,
     served: UnixTime,
+    rekeyed: UnixTime,
 }
 
 impl NetworkRow {
@@ -581,7 +587,7 @@ impl NetworkRow {
         let mut statement = db.prepare(
             "SELECT change, refused_change, name, id, key, delegation, sealed IS NOT NULL, has_issued, epoch,
                 pools_rest_until, outlive, pool4, pool6, ephemeral_ipv4, on_clone, purged, restored,
-                successions, links, served FROM network",
+                successions, links, served, rekeyed FROM network",
         )?;
         let mut rows = statement.query([])?;
         let Some(row) = rows.next()? else { return Ok(None) };
@@ -609,6 +615,7 @@ impl NetworkRow {
             purged: row.get(15)?,
             restored: UnixTime::from_millis(row.get(16)?),
             served: UnixTime::from_millis(row.get(19)?),
+            rekeyed: UnixTime::from_millis(row.get(20)?),
         }))
     }
 }

@@ -8,7 +8,7 @@ use peersock_overlay::membership::{
     Answer, Credentials, Head, MemberName, NetworkKey, ProcessCertificate, Question, Refusal, Revocations,
     Token,
 };
-use peersock_overlay::{Membership, NetworkIndex, Peer};
+use peersock_overlay::{Membership, NetworkIndex, Peer, PublicIdentity};
 use peersock_stack::{Batch, Cidr};
 
 use crate::Datapath;
@@ -54,6 +54,22 @@ impl Datapath {
     ) {
         self.with_control(now, batch, |endpoint, now| endpoint.set_controller(now, network, is_controller));
         self.settle(now, batch);
+    }
+
+    /// Begins sessions with members to which this node, a controller, may be unknown
+    /// ([`Endpoint::visit_members`](peersock_overlay::Endpoint::visit_members)).
+    pub fn visit_members(
+        &self,
+        now: Instant,
+        network: NetworkIndex,
+        members: &[PublicIdentity],
+        batch: &mut Batch,
+    ) {
+        let sought =
+            self.with_control(now, batch, |endpoint, now| endpoint.visit_members(now, network, members));
+        self.settle(now, batch);
+        // Without the control lock, because the callback is not the data path's code.
+        sought.iter().for_each(|peer| self.tell_wanted(peer));
     }
 
     /// Corrects the clock of a program's node in a managed network, as the node of its machine has learned.

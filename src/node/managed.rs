@@ -954,6 +954,15 @@ impl Joined {
         Ok(())
     }
 
+    /// Begins sessions with members to which the network's controller at this node may be unknown, because it
+    /// has another key now. Looks for the first [`MAX_VISITS`](peersock_overlay::Endpoint::MAX_VISITS) of them.
+    pub fn visit_members(&self, members: &[PublicIdentity]) {
+        let (now, mut batch) = (Instant::now(), Batch::default());
+        let inner = &self.node().inner;
+        inner.driver.datapath.visit_members(now, self.index(), members, &mut batch);
+        inner.driver.kick();
+    }
+
     /// Returns the newest head of each issuer that this node knows, with the bytes of its set.
     pub fn revocations(&self) -> Vec<(Head, Arc<[u8]>)> {
         let read = |known: &Membership| known.heads().cloned().collect();

@@ -224,18 +224,33 @@ impl StateDir {
         Ok(seed)
     }
 
-    /// Makes a new identity in place of the one here, whose seed is not kept. Managed networks forget the
-    /// node's credentials first, which are for the earlier keys; their names, keys and roots stay. After a
-    /// crash at any point there is one whole identity, and no credentials of another one.
+    /// Makes a new identity in place of the one here, as [`StateDir::rekey_to`] does.
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`StateDir::membership`], and [`StateError::Io`].
+    /// Returns the errors of [`StateDir::rekey_to`].
     pub fn rekey(&self) -> Result<Identity, StateError> {
+        let path = self.path.join(IDENTITY_FILE);
+        let seed = identity::generate().map_err(StateError::io("draw randomness for", &path))?;
+        self.rekey_to(&Seed(*seed))
+    }
+
+    /// Puts the identity of a seed in place of the one here, whose seed is not kept. One rename decides.
+    /// Managed networks forget the node's credentials first, which are for the earlier keys; their names, keys
+    /// and roots stay. After a crash at any point there is one whole identity, and no credentials of another
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`StateDir::membership`], and [`StateError::Io`]. After an error, either identity
+    /// may be there.
+    pub fn rekey_to(&self, seed: &Seed) -> Result<Identity, StateError> {
         for record in Self::memberships(&self.path)? {
             self.keep_membership(&MembershipRecord { credentials: None, denied: None, ..record })?;
         }
-        Ok(Identity::from_seed(&*self.new_seed()?))
+        let text = identity::emit(&zeroize::Zeroizing::new(seed.0));
+        write_atomically(&self.path, IDENTITY_FILE, text.as_bytes())?;
+        Ok(Identity::from_seed(&seed.0))
     }
 
     /// Returns the public part of the identity in a directory that may be in use by another process; `None`

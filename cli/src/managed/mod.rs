@@ -20,6 +20,7 @@ mod restore;
 mod rules;
 mod serve;
 mod stores;
+mod visits;
 mod words;
 
 pub(crate) use admin::{

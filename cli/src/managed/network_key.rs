@@ -46,6 +46,7 @@ pub(crate) fn rekey(args: &RekeyArgs) -> Outcome {
     args.of.learn_keys(&mut controller)?;
     let is_stored = renews(&mut controller)?;
     let words = if is_stored { None } else { Some(words::read()?) };
+    let (mut controller, _turn) = args.of.open_in_turn()?;
     let mut rng = rand::rng();
     let next = controller.draw_next_key(&mut rng, words.as_ref()).map_err(not_replaced)?;
     let begun = now();

@@ -193,6 +193,17 @@ impl Place {
         }
     }
 
+    /// Begins sessions with members that may not know this controller.
+    pub(super) fn visit(&self, members: &[PublicIdentity]) -> Outcome {
+        match self {
+            Place::Own { joined, .. } => {
+                joined.visit_members(members);
+                Ok(())
+            }
+            Place::Shared(attached) => attached.visit(members).map_err(seat_refused),
+        }
+    }
+
     /// Returns newest heads of issuers besides these, with the bytes of their sets.
     pub(super) fn heads(&self, known: &[Head]) -> Vec<(Head, Arc<[u8]>)> {
         match self {

@@ -239,9 +239,10 @@ pub(crate) struct RenewArgs {
 }
 
 pub(crate) fn renew(args: &RenewArgs) -> Outcome {
-    let mut controller = args.of.open_by_clock()?;
-    args.of.learn_keys(&mut controller)?;
+    args.of.open_by_clock()?;
     let words = words::read()?;
+    let (mut controller, _turn) = args.of.open_in_turn()?;
+    args.of.learn_keys(&mut controller)?;
     let is_offline = args.offline || !controller.has_key();
     let recovered = controller.recover(now(), &mut rand::rng(), &who(), &words, None, is_offline);
     if !recovered.map_err(not_renewed)? {

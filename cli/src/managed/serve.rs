@@ -17,6 +17,7 @@ use super::clock::ClockWatch;
 use super::hook::Hook;
 use super::limited_program::Groups;
 use super::place::{Answers, Comeback, Place};
+use super::visits::Visits;
 use super::{install, now, stores};
 use crate::args::SharedNodeArgs;
 use crate::failure::{Failure, Outcome};
@@ -216,6 +217,7 @@ struct Serving {
     /// Machines whose wait was announced.
     announced: BTreeSet<Code>,
     clock: ClockWatch,
+    visits: Visits,
 }
 
 impl Serving {
@@ -238,6 +240,7 @@ impl Serving {
             delegation: controller.head(now()).0.delegation().clone(),
             announced: BTreeSet::new(),
             clock: ClockWatch::default(),
+            visits: Visits::new(),
         }
     }
 
@@ -253,6 +256,8 @@ impl Serving {
             self.renew(controller, place, is_delegated);
         }
         self.exchange_revocations(controller, place);
+        // Behind the head, which a visit shows.
+        self.visits.step(controller, place);
         if self.flushed.elapsed() >= FLUSH_INTERVAL {
             self.flushed = Instant::now();
             self.flush(controller, place);

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::membership::{Answer, Credentials, Head, Revocations};
-use peersock::{Joined, MemberQuestion, Node, PeerStatus, Seat, SeatError};
+use peersock::{Joined, MemberQuestion, Node, PeerStatus, PublicIdentity, Seat, SeatError};
 use peersock_attach::{Answered, Asked, Bytes, Connection, Reached, Reply, SeatAsk, SeatReply, SignedSet};
 
 use super::host::{Stay, refusal};
@@ -66,6 +66,7 @@ pub(super) fn answer(held: &mut Option<ProgramSeat>, ask: SeatAsk, stay: &Stay<'
         }
         (SeatAsk::Credentials(own), Some(seat)) => seat.set_credentials(&own),
         (SeatAsk::Revocations(set), Some(seat)) => seat.set_revocations(&set),
+        (SeatAsk::Visit(members), Some(seat)) => seat.visit(&members),
         (_, None) => Err(Failure::usage("this program serves no network", "ask for the seat first")),
     };
     Some(match done {
@@ -135,6 +136,12 @@ impl ProgramSeat {
         self.joined.set_revocations(&head, &set).map_err(|refused| {
             Failure::new(format_args!("the revocations do not count: {refused}"), "check the clock")
         })
+    }
+
+    fn visit(&self, members: &[String]) -> Outcome {
+        let members: Result<Vec<PublicIdentity>, _> = members.iter().map(|key| key.parse()).collect();
+        self.joined.visit_members(&read(members)?);
+        Ok(())
     }
 
     /// Returns some of the heads that are not known.

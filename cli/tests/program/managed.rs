@@ -8,18 +8,30 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::common::{Finished, PATIENCE, Running, peersock, run, vanish};
+use crate::star::Star;
 
-/// Machines of one test, each with a state directory.
-pub(crate) struct Machines(tempfile::TempDir);
+/// Machines of one test, each with a state directory. They are on the loopback interface, or apart.
+pub(crate) struct Machines(tempfile::TempDir, Option<Star>);
 
 impl Machines {
     pub(crate) fn new() -> Machines {
-        Machines(tempfile::tempdir().expect("a directory"))
+        Machines(tempfile::tempdir().expect("a directory"), None)
+    }
+
+    /// Returns machines that only a root leads to each other.
+    pub(crate) fn apart(star: Star) -> Machines {
+        Machines(tempfile::tempdir().expect("a directory"), Some(star))
     }
 
     pub(crate) fn command(&self, machine: &str, words: &[&str]) -> Command {
-        let mut command = peersock(words);
-        command.env("PEERSOCK_STATE", self.0.path().join(machine)).env("PEERSOCK_INTERFACE", "lo");
+        let mut command = match &self.1 {
+            None => peersock(words),
+            Some(star) => star.command(machine, words),
+        };
+        command.env("PEERSOCK_STATE", self.0.path().join(machine));
+        if self.1.is_none() {
+            command.env("PEERSOCK_INTERFACE", "lo");
+        }
         command.env_remove("PEERSOCK_INVITE").env_remove("PEERSOCK_OWN_NODE").env("PEERSOCK_PERSIST", "0");
         command
     }

@@ -8,6 +8,7 @@ mod faults;
 mod kill;
 mod measure;
 mod network_key;
+mod own_key;
 mod program;
 mod property;
 mod renewal;

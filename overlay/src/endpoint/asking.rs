@@ -358,7 +358,10 @@ impl Endpoint {
             let bytes = self.question_bytes(network, number);
             self.tell(now, key, &MembershipMessage::Question { id, bytes: &bytes });
         }
-        let is_lost = waited >= LOST && number == CERTIFY && !self.is_certified_now(now, network);
+        // Peers that call its credentials revoked know an issuer that counts, and the only known one may have
+        // another key now.
+        let has_none = doubted.is_some() || !self.is_certified_now(now, network);
+        let is_lost = waited >= LOST && number == CERTIFY && has_none;
         let is_away = connected.is_none() && (keys.is_empty() || number != CERTIFY || is_patient);
         if is_lost || is_away {
             // All controllers may be away, or controllers no more. Members on the local networks say
@@ -460,6 +463,37 @@ impl Endpoint {
             self.look_up_peer(now, key);
         }
     }
+
+    /// Begins sessions with members to which this node may be unknown, so that they learn that it is a controller
+    /// now. Its roots and the local networks are searched for them. Returns those that have no session yet, of
+    /// the first [`MAX_VISITS`](Self::MAX_VISITS); none if this node is no controller.
+    pub fn visit_members(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        members: &[PublicIdentity],
+    ) -> Vec<Arc<Peer>> {
+        if !self.membership(network).is_some_and(Membership::is_controller) {
+            return Vec::new();
+        }
+        let mut sought = Vec::new();
+        for &identity in members.iter().take(Self::MAX_VISITS) {
+            let Some(key) = self.peer_to_ask(now, network, identity) else { continue };
+            let Some(peer) = self.peers.get(key).filter(|peer| !peer.link.has_confirmed_session()) else {
+                continue;
+            };
+            sought.push(Arc::clone(&peer.link.handle));
+            self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));
+            self.look_up_peer(now, key);
+        }
+        if !sought.is_empty() {
+            self.solicit(now);
+        }
+        sought
+    }
+
+    /// Maximum number of members that one call of [`visit_members`](Self::visit_members) looks for.
+    pub const MAX_VISITS: usize = 32;
 
     /// Returns the peer that is this controller or machine, which becomes one if it is none yet. `None` if
     /// that is this node, or its address is another's.

@@ -780,10 +780,14 @@ impl Membership {
     }
 
     fn note_issuer(&mut self, admission: &Admission) {
-        let issuer = *admission.issuer();
-        let delegation = admission.credentials().delegation();
+        self.note_controller(admission.credentials().delegation());
+    }
+
+    /// Remembers the issuer of a delegation that was checked, unless it is revoked or issues no certificates.
+    fn note_controller(&mut self, delegation: &Delegation) {
+        let issuer = *delegation.issuer();
         let is_revoked = self.revoked.covers(&issuer.node_id(), delegation.serial());
-        if !is_revoked && !self.controllers.contains(&issuer) {
+        if !is_revoked && delegation.rights().issues && !self.controllers.contains(&issuer) {
             self.controllers.truncate(MAX_CONTROLLERS - 1);
             self.controllers.push(issuer);
         }
@@ -845,6 +849,8 @@ impl Membership {
             self.revoked.keep(node, &[(delegation.serial(), delegation.end())]);
         }
         self.learn(head.delegation(), signer, head.time(), Some(unix_time));
+        // It may have taken the place of the only known one, which the head revokes.
+        self.note_controller(head.delegation());
         // Its answers count no more than its certificates.
         let revoked = &self.revoked;
         let issuers = &self.issuers;

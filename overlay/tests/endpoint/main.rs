@@ -20,6 +20,7 @@ mod managed;
 mod names;
 mod nat;
 mod net;
+mod next_controller;
 mod nicknames;
 mod paths;
 mod programs;

@@ -475,7 +475,7 @@ pub(crate) fn use_root(net: &mut Net, node: usize, root: usize) {
     net.pump();
 }
 
-fn through_roots() -> Box<dyn FnMut(&Sent) -> bool> {
+pub(crate) fn through_roots() -> Box<dyn FnMut(&Sent) -> bool> {
     let is_root = |address: &SocketAddr| address.port() == 7420;
     Box::new(move |sent| is_root(&sent.from) || is_root(&sent.to))
 }

@@ -15,7 +15,7 @@ use crate::questions::{Answer, Question};
 use crate::seat::{SeatAsk, SeatReply};
 
 /// Version of the protocol. A node refuses other versions, because both sides are one program's.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Message of a program.
 #[derive(Debug, Serialize, Deserialize)]

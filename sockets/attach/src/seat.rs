@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use data_encoding::BASE64URL_NOPAD;
+use peersock::PublicIdentity;
 use peersock::overlay::NetworkId;
 use peersock::overlay::membership::{Credentials, Head, Revocations};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -41,6 +42,9 @@ pub enum SeatAsk {
     Heads(Vec<Bytes>),
     /// Asks for the connected peers. The answer is [`SeatReply::Connected`].
     Connected,
+    /// Begins sessions with members, by their public keys, that may not know the controller. The answer is
+    /// [`Reply::Done`] or [`Reply::Refused`].
+    Visit(Vec<String>),
 }
 
 /// Message of the node about the seat of a controller.
@@ -218,6 +222,14 @@ impl Attached {
             Some(Reply::Seat(SeatReply::Connected(peers))) => peers,
             _ => Vec::new(),
         }
+    }
+
+    /// Begins sessions with members that may not know the controller, because it has another key now.
+    ///
+    /// # Errors
+    /// The node's refusal; `None` if the node has ended.
+    pub fn visit(&self, members: &[PublicIdentity]) -> Result<(), Option<Refusal>> {
+        self.ask_of_seat(SeatAsk::Visit(members.iter().map(PublicIdentity::to_string).collect()))
     }
 
     fn ask_of_seat(&self, ask: SeatAsk) -> Result<(), Option<Refusal>> {

@@ -19,6 +19,8 @@ pub(crate) use removal::{RevokeArgs, revoke};
 pub(crate) use reservations::{ReserveArgs, UnreserveArgs, reserve, unreserve};
 pub(crate) use settings::{SettingsArgs, block, on_clone, settings};
 
+use std::fs::File;
+
 use peersock::management::{self, ManagementError};
 use peersock::state::StateDir;
 use peersock::{NetworkId, NodeId, Status};
@@ -56,6 +58,12 @@ impl OfNetwork {
     /// Opens the controller without a word about the clock.
     pub(super) fn open_quietly(&self) -> Outcome<Controller> {
         stores::open(&self.state.path()?, self.network.as_deref())
+    }
+
+    /// Opens it while no other command changes the machine's identity, which lasts until the file is dropped.
+    pub(super) fn open_in_turn(&self) -> Outcome<(Controller, File)> {
+        let turn = stores::turn(&self.state.path()?)?;
+        Ok((self.open()?, turn))
     }
 
     /// Tells a controller of the network's keys that its machine has learned as a member.
