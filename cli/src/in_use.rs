@@ -12,7 +12,7 @@ use crate::config;
 use crate::failure::{Failure, Outcome};
 
 /// Commands that share a node unless their user wants otherwise.
-const SHARING: [&str; 6] = ["run", "dial", "listen", "forward", "proxy", "rest"];
+const SHARING: [&str; 8] = ["run", "dial", "listen", "forward", "proxy", "rest", "ping", "members"];
 
 /// Uses of a directory, for people.
 const UNSHARED: &str = "which shares no node there";

@@ -7,6 +7,7 @@ mod addr;
 mod admission;
 mod args;
 mod arrivals;
+mod asked_node;
 mod attachment;
 mod background;
 mod clients;
