@@ -20,8 +20,8 @@ pub(crate) struct AskedNode {
 }
 
 impl AskedNode {
-    /// Returns true if a command asks a node: one that runs, or one that is started for its network. Otherwise
-    /// the command has to keep a node itself, or lacks a network.
+    /// Returns true if a command asks a node: one that runs, or one that is started for its network.
+    /// Otherwise the command has to keep a node itself, or lacks a network.
     pub(crate) fn is_there(node: &SharedNodeArgs, network: Option<&Network>) -> Outcome<bool> {
         if node.state.ephemeral || node.has_label() {
             return Ok(false);
@@ -29,8 +29,8 @@ impl AskedNode {
         Ok(shares(node, network.is_some())? || running(node)?.is_some())
     }
 
-    /// Attaches to the node for a command with this network. Waits no longer than `within` for an earlier node
-    /// that ends. A process that shares no node is asked about its own networks.
+    /// Attaches to the node for a command with this network. Waits no longer than `within` for an earlier
+    /// node that ends. A process that shares no node is asked about its own networks.
     pub(crate) fn open(
         command: &str,
         node: &SharedNodeArgs,

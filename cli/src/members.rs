@@ -39,12 +39,12 @@ const GOODBYE: Duration = Duration::from_millis(300);
 /// If a node runs with the state directory, it is asked for the members of its networks. All members of a
 /// static network are asked by the node that programs share, which this command starts if none runs: they are
 /// online if they answer within --wait. Roots and the DHT find them, too. Of a managed network, these are the
-/// members that this machine has met: its controller lists all (`peersock network members`). The members of an
-/// ad-hoc
-/// network are the ones that the running node has heard of within two minutes, even if no session with them
-/// exists. Without a running node, or with --ephemeral, a beacon on the local networks asks for members of an
-/// ad-hoc network; those that answer do not learn who asked. Roots and the DHT list nobody there. The exit
-/// status is 0 even without an answer: then the list is empty, and lines on stderr name the things to check.
+/// members that this machine has met: its controller lists all (`peersock network members`). The members of
+/// an ad-hoc network are the ones that the running node has heard of within two minutes, even if no session
+/// with them exists. Without a running node, or with --ephemeral, a beacon on the local networks asks for
+/// members of an ad-hoc network; those that answer do not learn who asked. Roots and the DHT list nobody
+/// there. The exit status is 0 even without an answer: then the list is empty, and lines on stderr name the
+/// things to check.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
