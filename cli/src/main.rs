@@ -49,6 +49,7 @@ mod rest;
 mod retries;
 mod root;
 mod root_controller;
+mod root_line;
 mod root_look;
 mod root_watch;
 mod run;
