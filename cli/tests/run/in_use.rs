@@ -106,6 +106,39 @@ fn a_command_runs_once_its_hint_about_a_directory_in_use_was_followed() {
 }
 
 #[test]
+fn a_holder_with_low_limits_is_told_from_one_that_wants_its_own_node() {
+    let Some(lab) = Lab::with("a_holder_with_low_limits", &["bash"]) else { return };
+    let limited = || {
+        let listen = lab.as_member("alpha", &["listen", "7000"]);
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", "ulimit -n 512; exec \"$0\" \"$@\""])
+            .arg(listen.get_program())
+            .args(listen.get_args());
+        for (name, value) in listen.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let holder = Running::start(command);
+        holder.wait_for_stderr("connect with: ");
+        holder
+    };
+    let holder = limited();
+    let said = run(lab.as_member("alpha", dial()));
+    said.failure(1, &["start `peersock node` where its limits (`ulimit -a`) are not set", "share that node"]);
+    assert!(!said.stderr.contains("OWN_NODE") && !said.stderr.contains("--own-node"), "{}", said.stderr);
+    assert_eq!(to_kill(&said), holder.id());
+    signal(Signal::TERM, holder.id());
+    holder.wait_for_end();
+    let kept = lab.keep("alpha");
+    let holder = limited();
+    run(lab.as_member("alpha", dial())).failure(1, &["has not answered"]);
+    drop((holder, kept));
+}
+
+#[test]
 fn a_command_that_needs_its_own_node_names_what_ends_the_shared_one() {
     let Some(lab) = Lab::with("a_command_that_needs_its_own_node", &[]) else { return };
     let node = || run(lab.of_alpha(&["node"]));
