@@ -521,8 +521,8 @@ fn below_machines(path: PathBuf) -> Outcome<PathBuf> {
 fn tell_private(addresses: &[SocketAddr]) {
     if !addresses.is_empty() {
         note(format_args!(
-            "warning: only machines of the same private network reach {}; start with --advertise HOST:7420 for \
-             others, a public address or name that leads here",
+            "warning: only machines of the same private network reach {}; start with --advertise HOST:7420 \
+             for others, a public address or name that leads here",
             list(addresses)
         ));
     }
