@@ -34,9 +34,9 @@ const HANDOVER: Duration = Duration::from_secs(10);
 const FIRST_LOOK: Duration = Duration::from_micros(500);
 const LAST_LOOK: Duration = Duration::from_millis(20);
 
-/// Variables that a node does not inherit: the first program's libraries and secret, the node of an outer
-/// program, and settings, which the first message has.
-const FOREIGN: [&str; 14] = [
+/// Variables that a node does not inherit: the first program's libraries and secret, and the node of an outer
+/// program.
+const FOREIGN: [&str; 8] = [
     "LD_PRELOAD",
     "PEERSOCK_NODE",
     "PEERSOCK_RULES",
@@ -45,13 +45,12 @@ const FOREIGN: [&str; 14] = [
     "PEERSOCK_CODE",
     "PEERSOCK_SEND_CODE",
     "PEERSOCK_INVITE",
-    "PEERSOCK_INTERFACE",
-    ROOTS_VARIABLE,
-    DHT_VARIABLE,
-    TURN_VARIABLE,
-    STUN_VARIABLE,
-    BUSY_POLL_VARIABLE,
 ];
+
+/// Variables of settings. A node does not inherit their values, which the first message has, but inherits
+/// empty ones: they replace settings of the user's file by nothing.
+const OF_SETTINGS: [&str; 6] =
+    ["PEERSOCK_INTERFACE", ROOTS_VARIABLE, DHT_VARIABLE, TURN_VARIABLE, STUN_VARIABLE, BUSY_POLL_VARIABLE];
 
 /// The command that starts the node.
 #[derive(Debug, Clone)]
@@ -91,7 +90,8 @@ impl Launch {
         let (own, its) = UnixStream::pair()?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).stdin(OwnedFd::from(its)).stdout(Stdio::null()).stderr(Stdio::null());
-        for variable in FOREIGN {
+        let has_value = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
+        for variable in FOREIGN.into_iter().chain(OF_SETTINGS.into_iter().filter(has_value)) {
             command.env_remove(variable);
         }
         wait_for_handover(command.spawn()?, HANDOVER)?;
