@@ -233,6 +233,43 @@ fn a_program_that_was_killed_keeps_no_other_out() {
     }
 }
 
+/// A slow machine kills the starter earlier, which makes the test weaker, and not wrong.
+#[test]
+fn a_starter_that_is_killed_at_any_moment_keeps_no_other_out() {
+    let Some(lab) = Lab::with("a_starter_that_is_killed_at_any_moment", &[]) else { return };
+    for millis in [0, 1, 3, 10, 20, 30, 45, 60, 80, 99] {
+        let start = |port: &str| Running::start(lab.as_member("alpha", &["listen", port]));
+        let (starter, beside) = (start("7000"), start("7001"));
+        thread::sleep(Duration::from_millis(millis));
+        vanish(Signal::KILL, starter.id());
+        beside.wait_for_stderr("connect with: ");
+        let node = lab.node("alpha");
+        let later = lab.listen("alpha", &["7000"]);
+        assert_eq!(lab.node("alpha"), node, "killed after {millis} ms");
+        beside.interrupt();
+        later.interrupt();
+        lab.wait_for_end(node);
+    }
+}
+
+#[test]
+fn settings_that_cannot_both_hold_name_the_program_that_has_set_them() {
+    let Some(lab) = Lab::with("settings_that_cannot_both_hold", &[]) else { return };
+    let first = lab.listen("alpha", &["7000", "--dht=127.0.0.1:9"]);
+    let starter = format!("by `peersock listen` (process {})", first.id());
+    let network = lab.path("network.toml");
+    let refused = |settings: &[&str], own: &str, asked: &str| {
+        let words = [&["dial", "gamma:7000", "--timeout", "0.1"], settings].concat();
+        let mut dial = lab.of_alpha(&words);
+        dial.arg("--network").arg(&network);
+        run(dial).failure(1, &[own, &starter, asked, "end the programs that use the node"]);
+    };
+    refused(&["--dht=127.0.0.1:10"], "with --dht 127.0.0.1:9", "asks for --dht 127.0.0.1:10");
+    refused(&["--interface", "none0"], "with --interface lo", "asks for --interface none0");
+    refused(&["--no-portmap"], "without --no-portmap", "asks for --no-portmap");
+    first.interrupt();
+}
+
 #[test]
 fn the_timeout_of_dial_holds_while_an_earlier_node_ends() {
     let Some(lab) = Lab::with("the_timeout_of_dial_holds", &[]) else { return };
