@@ -26,9 +26,9 @@ const COUNT_UNTIL_DIRECT: u64 = 30;
 
 /// Measure the round-trip time to a member of a network with ICMP echo requests
 ///
-/// Also reports the path of the packets: direct, or relayed by a root. The node that programs share sends
-/// the requests, so its own path is measured. If one runs with the state directory, its only network need not
-/// be named; otherwise this command starts one. The exit status is 0 if at least one reply arrived, also after
+/// Also reports the path of the packets: direct, or relayed by a root. The node that programs share sends the
+/// requests, so its own path is measured. If one runs with the state directory, its only network need not be
+/// named; otherwise this command starts one. The exit status is 0 if at least one reply arrived, also after
 /// Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = "\
