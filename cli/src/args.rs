@@ -599,18 +599,13 @@ impl NetworkArgs {
         as_options(self.network.as_deref().unwrap_or_default(), &self.secret, network)
     }
 
-    /// Returns the named network, with its passphrase.
-    pub(crate) fn resolve(&self) -> Outcome<Network> {
-        self.resolve_named()?.ok_or_else(no_network)
-    }
-
     /// Returns the named network, or that of [`managed::invited`], which the machine joins first. Without
     /// one, the error names the networks of the node that runs with the state directory.
     pub(crate) fn resolve_for(&self, node: &UnderlayArgs, state: &StateArgs) -> Outcome<Network> {
         resolve_for(self.network.as_deref(), &self.secret, node, state)
     }
 
-    /// Returns the network as [`NetworkArgs::resolve`] does; `None` if none is named.
+    /// Returns the named network, with its passphrase; `None` if none is named.
     pub(crate) fn resolve_named(&self) -> Outcome<Option<Network>> {
         resolve_one(self.network.as_deref(), &self.secret)
     }

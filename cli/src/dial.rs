@@ -10,6 +10,7 @@ use crate::args::{NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_seconds};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::member::Member;
+use crate::output::note;
 use crate::progress::Progress;
 use crate::reach;
 use crate::silence;
@@ -27,8 +28,8 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 /// status is 0 only if the peer has acknowledged everything and has not closed with data unread. A peer that
 /// owes an answer and stays silent for 25 s counts as dead (see --peer-timeout). A line on stderr reports the
 /// silence after a third of that time, and its end if the peer answers again. With --udp, each line of stdin,
-/// and each 1024 bytes of a longer line, is one datagram. With -v, the log says at the end whether the path
-/// was direct.
+/// and each 1024 bytes of a longer line, is one datagram. At the end a line on stderr says whether the path
+/// was direct, unless --quiet.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -110,11 +111,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let progress = Progress::start(input.is_stdin(), args.quiet);
         stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress).map_err(explained)?;
     }
-    // Log messages alone: stderr of `dial` is that of a program that it serves, as ssh.
-    if tracing::enabled!(tracing::Level::INFO)
+    if !args.quiet
         && let Some(way) = member.way_to(target.ip())
     {
-        tracing::info!("{target} was reached: {way}");
+        note(format_args!("{target} was reached: {way}"));
     }
     member.close()
 }

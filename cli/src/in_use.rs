@@ -5,14 +5,14 @@ use std::path::Path;
 
 use peersock::Network;
 use peersock::state::{StateDir, StateError};
-use peersock_attach::Attached;
+use peersock_attach::{Attached, has_low_limits};
 
 use crate::args::{OWN_NODE, StateArgs};
 use crate::config;
 use crate::failure::{Failure, Outcome};
 
 /// Commands that share a node unless their user wants otherwise.
-const SHARING: [&str; 6] = ["run", "dial", "listen", "forward", "proxy", "rest"];
+const SHARING: [&str; 8] = ["run", "dial", "listen", "forward", "proxy", "rest", "ping", "members"];
 
 /// Uses of a directory, for people.
 const UNSHARED: &str = "which shares no node there";
@@ -45,8 +45,28 @@ impl Holder {
         words.iter().find(|word| is_own && !word.starts_with('-')).map(String::as_str)
     }
 
-    fn shares_by_default(&self) -> bool {
-        self.command().is_some_and(|command| SHARING.contains(&command))
+    /// Returns true if it would share a node, and its user wants another one.
+    fn wants_own_node(&self) -> bool {
+        let shares = self.command().is_some_and(|command| SHARING.contains(&command));
+        let is_wish = |word: &String| {
+            let option = word.split('=').next().unwrap_or_default();
+            option == "--own-node" || option == "--as"
+        };
+        shares && (self.words.iter().any(is_wish) || self.has_variable("PEERSOCK_OWN_NODE"))
+    }
+
+    fn has_variable(&self, name: &str) -> bool {
+        let Some(process) = self.process else { return false };
+        let variables = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+        let value =
+            |variable: &[u8]| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::len);
+        variables.split(|byte| *byte == 0).filter_map(value).any(|len| len > 0)
+    }
+
+    /// Returns true if it would share a node, and its limits keep it from starting one for others.
+    fn is_limited(&self) -> bool {
+        let shares = self.command().is_none_or(|command| SHARING.contains(&command));
+        shares && self.process.is_some_and(has_low_limits)
     }
 
     /// Returns true for a node in the background, which ends after its last program.
@@ -68,9 +88,15 @@ pub(crate) fn by_unshared(path: &Path, holder: Option<u32>, networks: &[Network]
     let found = Holder::of(holder);
     let end = found.end();
     let advice = match found.command() {
-        Some(_) if found.shares_by_default() => {
+        _ if found.wants_own_node() => {
             format!(
                 "{end} and start it again without --own-node or PEERSOCK_OWN_NODE, so that both share a node"
+            )
+        }
+        _ if found.is_limited() => {
+            format!(
+                "{end}, start `peersock node` where its limits (`ulimit -a`) are not set, and then both \
+                 again, which share that node"
             )
         }
         // Its socket was removed.
@@ -91,7 +117,7 @@ pub(crate) fn for_own_node(path: &Path, holder: Option<u32>, networks: &[Network
     });
     if !Attached::is_offered(path) {
         let advice = match own {
-            Some(own) if found.shares_by_default() => {
+            Some(own) if found.wants_own_node() => {
                 format!("{}, and {own} here and there, so that both share a node", found.end())
             }
             _ => found.end(),

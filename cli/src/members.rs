@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 
 use peersock::management::Probe;
 use peersock::overlay::NetworkId;
-use peersock::{Conflict, IdentitySource, Network, NetworkStatus, Node, PeerStatus, RootSource, Status};
+use peersock::state::StateError;
+use peersock::{
+    Conflict, IdentitySource, Network, NetworkStatus, Node, PeerStatus, RootSource, StartError, Status,
+};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::args::{NodeArgs, OptionalNetworkArgs, managed_state, parse_seconds};
+use crate::args::{OptionalNetworkArgs, SharedNodeArgs, managed_state, parse_seconds};
+use crate::asked_node::AskedNode;
 use crate::failure::{Failure, Outcome};
 use crate::output::{note, print};
 use crate::path::Path;
@@ -22,7 +26,7 @@ use crate::session::interfaces;
 use crate::standing::{self, Counts, Standing};
 use crate::status::{self, conflict, counted};
 use crate::style::{BOLD, ERROR, paint};
-use crate::{managed, signals, waiting};
+use crate::{in_use, managed, signals, waiting};
 
 /// Time for which a sign of a member still proves that it is there, seconds: the node does not ask it again.
 const RECENT_S: f64 = 3.0;
@@ -33,13 +37,14 @@ const GOODBYE: Duration = Duration::from_millis(300);
 /// List the members of a network, and who of them is online
 ///
 /// If a node runs with the state directory, it is asked for the members of its networks. All members of a
-/// static network are asked, by the running node or else by a node of this command: they are online if they
-/// answer within --wait. Roots and the DHT find them, too. Of a managed network, these are the members that
-/// this machine has met: its controller lists all (`peersock network members`). The members of an ad-hoc
-/// network are the ones that the running node has heard of within two minutes, even if no session with them
-/// exists. Without a running node, or with --ephemeral, a beacon on the local networks asks for members of an
-/// ad-hoc network; those that answer do not learn who asked. Roots and the DHT list nobody there. The exit
-/// status is 0 even without an answer: then the list is empty, and lines on stderr name the things to check.
+/// static network are asked by the node that programs share, which this command starts if none runs: they are
+/// online if they answer within --wait. Roots and the DHT find them, too. Of a managed network, these are the
+/// members that this machine has met: its controller lists all (`peersock network members`). The members of
+/// an ad-hoc network are the ones that the running node has heard of within two minutes, even if no session
+/// with them exists. Without a running node, or with --ephemeral, a beacon on the local networks asks for
+/// members of an ad-hoc network; those that answer do not learn who asked. Roots and the DHT list nobody
+/// there. The exit status is 0 even without an answer: then the list is empty, and lines on stderr name the
+/// things to check.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -52,7 +57,7 @@ pub(crate) struct Args {
     network: OptionalNetworkArgs,
 
     #[command(flatten)]
-    node: NodeArgs,
+    node: SharedNodeArgs,
 
     /// Wait up to SECONDS for answers of members
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "3")]
@@ -74,17 +79,7 @@ const HINT: &str = "hint: start a node in this network, for example with `peerso
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let network = args.network.resolve()?;
-    let mut list = match (list_of_running_node(args, network.as_ref())?, &network) {
-        (Some(list), _) => list,
-        (None, Some(network)) if network.summary().closed => ask_by_own_node(args, network)?,
-        (None, Some(network)) => ask_around(args, network)?,
-        (None, None) => {
-            return Err(Failure::usage(
-                "no node is running with this state directory, and no network is named",
-                "give -n NETWORK to ask in that network, or the --state DIR of a node that runs",
-            ));
-        }
-    };
+    let mut list = list(args, network.as_ref())?;
     if !args.all {
         list.networks.iter_mut().for_each(Members::leave_out_the_gone);
     }
@@ -102,12 +97,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
         false if nobody => note(HINT),
         false => {}
     }
+    let names_place = args.node.names_meeting_place();
     match list.source {
-        Source::Beacons if args.node.names_meeting_place() => note(
+        Source::Beacons if names_place => note(
             "roots and the DHT were not asked, because they find members only by address; `peersock ping` \
              finds a member there, and a running node lists the members that it knows",
         ),
-        Source::OwnNode if nobody && list.is_static() && !args.node.names_meeting_place() => note(
+        Source::OwnNode if nobody && list.is_static() && !list.asks_elsewhere && !names_place => note(
             "only the local networks and endpoints in the network's file were tried; --root or --dht finds \
              members elsewhere",
         ),
@@ -116,21 +112,49 @@ pub(crate) fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// Queries the node that runs with the state directory. Returns `None` if none runs, or if it cannot answer
-/// and other sources can.
-fn list_of_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<List>> {
-    let running = RunningNode::find(&args.node.state)?.filter(|running| !running.has_left());
-    let Some(mut running) = running else { return Ok(None) };
-    if let Some(network) = network {
-        // In a closed network only a member's identity can ask, and the running node holds it.
-        let is_closed = network.summary().closed;
-        match running.network(Some(network)) {
-            Err(_) if !is_closed => return Ok(None),
-            Err(failure) => return Err(failure),
-            Ok(_) => running.status.networks.retain(|joined| joined.id == network.id()),
-        }
+/// Lists the members by the node that can ask them.
+fn list(args: &Args, network: Option<&Network>) -> Outcome<List> {
+    let had_it = network.is_some_and(|network| is_joined(args, network.id()));
+    // Only a member's identity can ask in a closed network. In an open one, nobody has to learn who asks.
+    let closed = network.filter(|network| network.summary().closed);
+    match network {
+        Some(network) if closed.is_none() && !had_it => return ask_around(args, network),
+        _ => {}
     }
-    ask_members(&running, network, args.wait, Source::Node).map(Some)
+    match (AskedNode::is_there(&args.node, closed)?, closed) {
+        (true, _) => list_of_node(args, network, closed, had_it),
+        (false, Some(network)) => ask_by_own_node(args, network),
+        (false, None) => Err(Failure::usage(
+            "no node is running with this state directory, and no network is named",
+            "give -n NETWORK to ask in that network, or the --state DIR of a node that runs",
+        )),
+    }
+}
+
+/// Returns true if the node that runs with the state directory has a network.
+fn is_joined(args: &Args, network: NetworkId) -> bool {
+    let running = RunningNode::find_quietly(&args.node.state);
+    running.is_some_and(|running| running.status.networks.iter().any(|joined| joined.id == network))
+}
+
+/// Asks the node that programs share. For this command, it joins the closed network if it has not yet.
+fn list_of_node(
+    args: &Args,
+    network: Option<&Network>,
+    closed: Option<&Network>,
+    had_it: bool,
+) -> Outcome<List> {
+    signals::end_after(|| ())?;
+    let mut asked = AskedNode::open("members", &args.node, closed, Duration::MAX)?;
+    let Some(network) = network else { return ask_members(&asked.running, None, args.wait, Source::Node) };
+    if !had_it && network.id().is_managed() {
+        // Nobody has a list of its members to ask. Those that are near say themselves who they are.
+        thread::sleep(args.wait);
+    }
+    asked.running.network(Some(network))?;
+    asked.running.status.networks.retain(|joined| joined.id == network.id());
+    let source = if had_it { Source::Node } else { Source::OwnNode };
+    ask_members(&asked.running, Some(network), args.wait, source)
 }
 
 /// Lets a running node ask the members of its static networks; lists the members of all its networks.
@@ -182,9 +206,15 @@ fn ask_by_own_node(args: &Args, network: &Network) -> Outcome<List> {
         true => IdentitySource::Ephemeral,
         false => IdentitySource::StateDir(args.node.state.path()?),
     };
+    let networks = std::slice::from_ref(network);
     let node = Node::builder().identity(identity).interfaces(interfaces(&args.node.interfaces));
-    let node = node.port(args.node.overlay_port).introduce(false).beside(network.id().is_managed());
-    let node = args.node.with_roots(node)?.start()?;
+    let node = args.node.beside(node.port(args.node.overlay_port).introduce(false), networks)?;
+    let node = args.node.with_roots(node)?.start().map_err(|error| match error {
+        StartError::State(StateError::InUse { path, holder }) => {
+            in_use::for_own_node(&path, holder, networks)
+        }
+        error => error.into(),
+    })?;
     let interrupted = node.clone();
     signals::end_after(move || {
         interrupted.shutdown(Duration::ZERO);
@@ -231,7 +261,7 @@ fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
 enum Source {
     /// A running node.
     Node,
-    /// A node of this command, which has asked each member.
+    /// A node that has joined the network for this command, and has asked each member.
     OwnNode,
     /// Answers to this program's beacons.
     Beacons,
@@ -241,6 +271,9 @@ enum Source {
 #[derive(Serialize)]
 struct List {
     source: Source,
+    /// True if the node asks roots or a DHT, too.
+    #[serde(skip)]
+    asks_elsewhere: bool,
     networks: Vec<Members>,
 }
 
@@ -292,7 +325,8 @@ impl List {
     fn new(answer: &Status, source: Source, asked_s: Option<f64>) -> List {
         let members =
             |network: &NetworkStatus| Members::new(answer, network, asked_s.filter(|_| network.closed));
-        List { source, networks: answer.networks.iter().map(members).collect() }
+        let asks_elsewhere = !answer.roots.is_empty() || answer.dht.is_some();
+        List { source, asks_elsewhere, networks: answer.networks.iter().map(members).collect() }
     }
 
     fn is_static(&self) -> bool {

@@ -291,10 +291,9 @@ fn root_to_check(root: &RootStatus) -> Option<String> {
         _ => {
             let streams = match &root.stream_error {
                 Some(error) => format!("by a stream it cannot be reached either ({error})"),
-                None => {
-                    "if this network lets no UDP out, start the root with --stream 443 and give its new line"
-                        .to_owned()
-                }
+                // A root takes streams by default, and an older line may lack them.
+                None => "if this network lets no UDP out, give a line of the root that has tcp: or wss:"
+                    .to_owned(),
             };
             format!(
                 "{name} does not answer, check that it runs and has the key that --root names; {streams}; "

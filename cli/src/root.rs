@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use peersock::overlay::Identity;
 use peersock::overlay::wire::DISCOVERY_PORT;
-use peersock::overlay::{Identity, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
 use peersock::{RootAddress, RootEndpoint, RootTransport};
 use peersock_root::server::{
@@ -24,16 +24,13 @@ use crate::failure::{Failure, Outcome};
 use crate::in_use;
 use crate::nickname_limits::NicknameLimits;
 use crate::output::{note, print};
-use crate::reach::are_private;
 use crate::root_controller::{AtEnd, WithController};
+use crate::root_line::{self, Chosen, private_of_families};
 use crate::servers::{STRONG_TOKEN, new_token, read_token};
 use crate::signals;
 
 /// Port for streams that networks without UDP let through.
 const HTTPS: u16 = 443;
-
-/// Length of the first line up to which ways of streams are added to it by default, in bytes.
-const SHORT_LINE: usize = 200;
 
 /// Default name of the state directory. It differs from a node's, because a node on the same machine has
 /// another identity.
@@ -285,12 +282,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         // Names may lead to any address.
         let addresses: Option<Vec<_>> = announcement.endpoints().iter().map(RootEndpoint::address).collect();
         print(&announcement)?;
-        if addresses.is_some_and(|addresses| are_private(&addresses)) {
-            note(
-                "warning: only machines of the same private network reach these addresses; start with \
-                 --advertise HOST:7420 for others, a public address or name that leads here",
-            );
-        }
+        tell_private(&private_of_families(&addresses.unwrap_or_default()));
         for address in server.udp_addresses() {
             note(format_args!("listening on {address}"));
         }
@@ -486,21 +478,20 @@ impl Args {
                     None => format!("{}:{}:{}", RootTransport::WebSocket, udp.host(), port?).parse().ok(),
                 };
                 let ways: Vec<_> = endpoints.iter().filter_map(of_host).collect();
-                add_while_short(&identity, &mut endpoints, ways);
+                root_line::add_while_short(&identity, &mut endpoints, ways);
             }
             return Ok(RootAddress::new(identity, endpoints));
         }
         let own = interface_addresses().unwrap_or_default();
         let udp = advertised(&server.udp_addresses(), &own);
-        let mut endpoints: Vec<_> =
-            udp.into_iter().map(|address| RootEndpoint::at(RootTransport::Udp, address)).collect();
         let streams = advertised(server.stream_addresses(), &own);
         if self.stream.is_empty() {
-            let way = |address| RootEndpoint::at(RootTransport::WebSocket, address);
-            endpoints.truncate(RootAddress::MAX_ENDPOINTS - 1);
-            add_while_short(&identity, &mut endpoints, streams.into_iter().map(way).collect());
+            let Chosen { endpoints, left_out } = root_line::choose(&identity, udp, streams);
+            tell_left_out(&left_out);
             return Ok(RootAddress::new(identity, endpoints));
         }
+        let mut endpoints: Vec<_> =
+            udp.into_iter().map(|address| RootEndpoint::at(RootTransport::Udp, address)).collect();
         // Lists each transport at all addresses before the next one, because the list is truncated.
         for way in [RootTransport::WebSocket, RootTransport::Tcp, RootTransport::Tls] {
             endpoints.extend(streams.iter().map(|address| RootEndpoint::at(way, *address)));
@@ -526,19 +517,29 @@ fn below_machines(path: PathBuf) -> Outcome<PathBuf> {
     Ok(own)
 }
 
-/// Adds the ways that streams have by default: the first one, and more as long as the line stays short.
-fn add_while_short(identity: &PublicIdentity, endpoints: &mut Vec<RootEndpoint>, ways: Vec<RootEndpoint>) {
-    let len = |endpoints: &[RootEndpoint]| RootAddress::new(*identity, endpoints.to_vec()).to_string().len();
-    for (at, way) in ways.into_iter().enumerate() {
-        if endpoints.contains(&way) {
-            continue;
-        }
-        endpoints.push(way);
-        if at > 0 && len(endpoints) > SHORT_LINE || endpoints.len() > RootAddress::MAX_ENDPOINTS {
-            endpoints.pop();
-            break;
-        }
+/// Reports addresses that only machines of the same private network reach.
+fn tell_private(addresses: &[SocketAddr]) {
+    if !addresses.is_empty() {
+        note(format_args!(
+            "warning: only machines of the same private network reach {}; start with --advertise HOST:7420 \
+             for others, a public address or name that leads here",
+            list(addresses)
+        ));
     }
+}
+
+/// Reports addresses for which the line has no room.
+fn tell_left_out(addresses: &[SocketAddr]) {
+    if !addresses.is_empty() {
+        note(format_args!(
+            "the line leaves out {}, to stay short; --advertise chooses its addresses",
+            list(addresses)
+        ));
+    }
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Reports the ports for streams that nobody has asked for and that cannot be used.

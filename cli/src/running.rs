@@ -174,7 +174,7 @@ impl RunningNode {
         match error {
             error if has_ended(&error) => Failure::new(
                 format_args!("the node has ended: no node is running with {} any more", self.path.display()),
-                "start it and this command again; without it, the command uses a node of its own",
+                "start this command again: if no node runs, it starts one",
             ),
             ManagementError::Refused { error, .. } if error == "unknown request" => Failure::new(
                 format_args!(

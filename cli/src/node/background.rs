@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use peersock::state::{StateDir, StateError};
-use peersock_attach::{Connection, Reply, Wish};
+use peersock_attach::{Connection, Reply, Setting, Wish};
 
 use super::host::{Host, check_version, refusal};
 use super::notes::Log;
@@ -47,10 +47,27 @@ fn start(args: &NodeArgs, wish: &Wish, log: Log) -> Result<Host, Reply> {
         error => refused(error.into()),
     })?;
     // The program's roots come with the program.
-    let host = Host::start(wish.settings.clone(), Vec::new(), state, Some(log)).map_err(refused)?;
+    let host = Host::start(settings(args, wish).map_err(refused)?, Vec::new(), state, Some(log));
+    let host = host.map_err(refused)?;
+    match args.roots_with_tokens() {
+        Err(failure) if wish.lacks_roots => return Err(refused(failure)),
+        // The first program has other roots, and has told what is wrong with these, if it has read them.
+        roots => host.set_roots_of_user(roots.unwrap_or_default()),
+    }
     // No program may keep a file system busy by having started the node.
     let _ = env::set_current_dir("/");
     Ok(host)
+}
+
+/// Returns the settings of the first program, and those of the user's file, which this process has read as
+/// `args`, if the program has not read it.
+fn settings(args: &NodeArgs, wish: &Wish) -> Outcome<Vec<Setting>> {
+    let mut settings = wish.settings.clone();
+    if wish.lacks_settings {
+        let is_named = |one: &Setting| wish.settings.iter().any(|named| named.option == one.option);
+        settings.extend(args.named_settings()?.into_iter().filter(|one| !is_named(one)));
+    }
+    Ok(settings)
 }
 
 /// Takes the connection at standard input, and leaves an empty file there.

@@ -58,6 +58,8 @@ struct Inner {
     named: NamedServers,
     /// The program that has started the node, and so its settings; none for a person.
     starter: OnceLock<String>,
+    /// Roots of the user's file, for programs that do not read it; none if the node uses its own for good.
+    roots_of_user: OnceLock<Vec<RootSource>>,
     networks: Mutex<Networks>,
     roots: Mutex<Roots>,
     programs: Mutex<Programs>,
@@ -129,6 +131,7 @@ impl Host {
             settings,
             named,
             starter: OnceLock::new(),
+            roots_of_user: OnceLock::new(),
             networks: Mutex::new(networks),
             roots: Mutex::new(roots),
             programs: Mutex::new(Programs::new(log.is_some())),
@@ -190,6 +193,11 @@ impl Host {
         drop(programs);
         self.shut_down();
         Ok(())
+    }
+
+    /// Sets the roots of the user's file, before programs are served.
+    pub(super) fn set_roots_of_user(&self, roots: Vec<RootSource>) {
+        let _ = self.0.roots_of_user.set(roots);
     }
 
     /// Serves one program that is connected, and others, until the last one has ended.
@@ -383,7 +391,10 @@ impl Host {
         let person = || called("peersock node", std::process::id());
         let starter = self.0.starter.get().cloned().unwrap_or_else(person);
         settings::check(&self.0.settings, &wish.settings, &starter)?;
-        let roots = load_roots(&wish.roots)?;
+        let mut roots = load_roots(&wish.roots)?;
+        if wish.lacks_roots {
+            roots.extend(self.0.roots_of_user.get().into_iter().flatten().cloned());
+        }
         let joined = lock(&self.0.networks).enter(&self.0.node, &networks, |id| self.users(id))?;
         let stay = Stay { host: self, program: Arc::new(program), roots: Mutex::default() };
         stay.use_roots(None, roots);

@@ -27,9 +27,10 @@ pub(crate) use seat::{connected, seat_failure};
 /// Keep the node that the programs of this user share
 ///
 /// Programs under `peersock run` with the same state directory use this node, and so do `dial`, `listen`,
-/// `forward`, `proxy` and `rest`: one identity, one set of addresses and names. It stays until Ctrl-C or
-/// SIGTERM; programs that run then have no network. Without it, the first program starts a node in the
-/// background, which ends 5 seconds after the last (see --persist there).
+/// `forward`, `proxy`, `rest`, `ping` and `members`, and programs in C, Python, Go and Node.js that name the
+/// directory: one identity, one set of addresses and names. It stays until Ctrl-C or SIGTERM; programs that
+/// run then have no network. Without it, the first program starts a node in the background, which ends 5
+/// seconds after the last (see --persist there).
 ///
 /// Each program has the networks that it names, and sees no others.
 #[derive(clap::Args)]

@@ -1,4 +1,4 @@
-//! The node that pings: one of this program, or the one that runs with the state directory.
+//! The node that pings: the one that programs share, or one of this program.
 
 use std::io;
 use std::net::IpAddr;
@@ -9,10 +9,11 @@ use peersock::management::{Probe, ProbeOutcome, Probed};
 use peersock::overlay::NetworkId;
 use peersock::{Network, NetworkStatus, Node, PeerStatus};
 
-use crate::args::{has_port, managed_name, parse_host};
+use crate::args::{has_port, managed_name, no_network, parse_host};
+use crate::asked_node::AskedNode;
 use crate::failure::{Failure, Outcome};
 use crate::path::peer_at;
-use crate::reach::{self, NamedServers, Sought};
+use crate::reach::{self, NamedServers};
 use crate::root_watch::{self, RootWatch};
 use crate::running::RunningNode;
 use crate::session::{self, Session};
@@ -65,16 +66,39 @@ pub(super) enum Lost {
     Error(String),
 }
 
-/// Returns the node that runs with the state directory, or else one of this program. On Ctrl-C, `farewell`
-/// gets the signal, and the node if it is this program's; it returns the exit status.
+/// Returns the node that programs share, or else one of this program. On Ctrl-C, `farewell` gets the signal,
+/// and the node if it is this program's; it returns the exit status.
 pub(super) fn means(
     args: &Args,
     farewell: impl FnOnce(i32, Option<&Node>) -> i32 + Send + 'static,
 ) -> Outcome<Box<dyn Means>> {
-    Ok(match RunningNode::find(&args.node.state)?.filter(|running| !running.has_left()) {
-        Some(running) => Box::new(Asked::new(running, args, |signal| farewell(signal, None))?),
-        None => Box::new(Own::new(args, |signal, node| farewell(signal, Some(node)))?),
+    let named = args.network.resolve_named()?;
+    Ok(match AskedNode::is_there(&args.node, named.as_ref())? {
+        true => Box::new(Asked::new(named, args, |signal| farewell(signal, None))?),
+        false => {
+            let network = named.ok_or_else(no_network)?;
+            Box::new(Own::new(network, args, |signal, node| farewell(signal, Some(node)))?)
+        }
     })
+}
+
+/// A member, as the command line names it.
+enum Sought {
+    At(IpAddr),
+    /// In a managed network, where members know each other's names.
+    Named(String),
+}
+
+impl Sought {
+    /// Reads a member of a network. A mistake starts no node, which its peers would then miss.
+    fn parse(network: &Network, text: &str) -> Outcome<Sought> {
+        if let Some(name) = managed_name(network, text) {
+            return Ok(Sought::Named(name));
+        }
+        let address = parse_host(network, text)?;
+        session::check_address(network, address)?;
+        Ok(Sought::At(address))
+    }
 }
 
 /// A node of this program.
@@ -87,23 +111,22 @@ struct Own {
 }
 
 impl Own {
-    fn new(args: &Args, farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static) -> Outcome<Own> {
-        // A mistake in the address starts no node, which its peers would then miss.
-        let (network, patience) = (args.network.resolve()?, args.node.patience());
-        let name = managed_name(&network, &args.address);
-        let address = match &name {
-            Some(_) => None,
-            None => Some(parse_host(&network, &args.address)?),
-        };
-        address.map(|address| session::check_address(&network, address)).transpose()?;
-        let session = Session::open_in(&args.node, network, Ok, farewell)?;
+    fn new(
+        network: Network,
+        args: &Args,
+        farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
+    ) -> Outcome<Own> {
+        let (sought, patience) = (Sought::parse(&network, &args.address)?, args.node.patience());
+        let networks = [network.clone()];
+        let prepare = |node| args.node.beside(node, &networks);
+        let session = Session::open_in(&args.node, network, prepare, farewell)?;
         let roots = root_watch::start(&session.node)?;
-        let address = match (address, name) {
-            (None, Some(name)) => {
+        let address = match sought {
+            Sought::Named(name) => {
                 let ask = || Ok(names::ask(&session.node, &session.network, &name));
                 names::find(&session.network, &name, args.timeout.unwrap_or(patience), ask)?[0]
             }
-            (address, _) => address.expect("an address or a name"),
+            Sought::At(address) => address,
         };
         Ok(Own { session, address, patience, ping: None, _roots: roots })
     }
@@ -154,9 +177,9 @@ impl Means for Own {
     }
 }
 
-/// The running node.
+/// The node that programs share.
 struct Asked {
-    running: RunningNode,
+    node: AskedNode,
     /// The network as this program was told of it.
     named: Option<Network>,
     joined: NetworkStatus,
@@ -165,21 +188,26 @@ struct Asked {
 
 impl Asked {
     fn new(
-        running: RunningNode,
+        named: Option<Network>,
         args: &Args,
         farewell: impl FnOnce(i32) -> i32 + Send + 'static,
     ) -> Outcome<Asked> {
-        let named = args.network.resolve_named()?;
-        let joined = running.network(named.as_ref())?.clone();
-        let address = match &named {
-            Some(network) => match managed_name(network, &args.address) {
-                Some(name) => find_named(&running, &joined, network, &name)?,
-                None => parse_host(network, &args.address)?,
-            },
-            None => host(&running, &joined, &args.address)?,
-        };
+        let sought = named.as_ref().map(|network| Sought::parse(network, &args.address)).transpose()?;
+        // Before there is a node, which others see.
         signals::end_with(farewell)?;
-        Ok(Asked { running, named, joined, address })
+        let within = args.timeout.unwrap_or_else(|| args.node.patience());
+        let node = AskedNode::open("ping", &args.node, named.as_ref(), within)?;
+        let joined = node.running.network(named.as_ref())?.clone();
+        let address = match (sought, &named) {
+            (Some(Sought::Named(name)), Some(network)) => find_named(&node.running, &joined, network, &name)?,
+            (Some(Sought::At(address)), _) => address,
+            _ => host(&node.running, &joined, &args.address)?,
+        };
+        Ok(Asked { node, named, joined, address })
+    }
+
+    fn running(&self) -> &RunningNode {
+        &self.node.running
     }
 
     fn probe(&self, timeout: Duration) -> Probe {
@@ -191,7 +219,7 @@ impl Asked {
         match &self.named {
             Some(network) => names::name_of(network, self.address).map(str::to_owned),
             None => {
-                let mut peers = self.running.status.peers.iter();
+                let mut peers = self.running().status.peers.iter();
                 peers.find(|peer| self.is_it(peer)).and_then(|peer| peer.name.clone())
             }
         }
@@ -203,9 +231,15 @@ impl Asked {
 
     fn nobody_answered(&self, within: Duration) -> Failure {
         // The node has learned more since it was found.
-        let fresh = self.running.again();
+        let fresh = self.running().again();
         session::log_silence(fresh.status.peers.iter().find(|peer| self.is_it(peer)), self.address, within);
-        let sought = Sought {
+        let advice = self.node.advice(self.address).unwrap_or_else(|| self.advice(&fresh));
+        reach::nobody_answered(self.joined.id, self.name().as_deref(), self.address, within, advice)
+    }
+
+    /// Returns advice by the node's status alone.
+    fn advice(&self, fresh: &RunningNode) -> String {
+        let sought = reach::Sought {
             status: &fresh.status,
             lists: &[],
             named: &NamedServers::default(),
@@ -218,7 +252,7 @@ impl Asked {
                 .map_or_else(Vec::new, |network| reach::endpoints(network, self.address)),
             address: self.address,
         };
-        reach::nobody_answered(self.joined.id, self.name().as_deref(), self.address, within, sought.advice())
+        sought.advice()
     }
 
     fn failure(&self, probed: &Probed) -> Failure {
@@ -226,7 +260,7 @@ impl Asked {
             ProbeOutcome::NoSuchMember => {
                 reach::no_such_member(self.joined.id, self.joined.closed, self.address)
             }
-            _ => self.running.probe_failure(probed, self.named.as_ref(), self.joined.id),
+            _ => self.running().probe_failure(probed, self.named.as_ref(), self.joined.id),
         }
     }
 }
@@ -248,14 +282,14 @@ impl Means for Asked {
     }
 
     fn find(&mut self, within: Option<Duration>, quiet: bool) -> Outcome<Option<PeerStatus>> {
-        let within = within.unwrap_or_else(|| self.running.patience());
-        let (status, whom, network) = (self.running.status.clone(), self.whom(), self.joined.id);
+        let within = within.unwrap_or_else(|| self.running().patience());
+        let (status, whom, network) = (self.running().status.clone(), self.whom(), self.joined.id);
         let text = move || session::looking_for(&status, &whom, network, within);
         let _waiting = if quiet { None } else { Some(waiting::start(text)?) };
         let begin = Instant::now();
         loop {
             let probe = self.probe(within.saturating_sub(begin.elapsed()));
-            let probed = self.running.reach(&probe)?;
+            let probed = self.running().reach(&probe)?;
             match probed.outcome {
                 ProbeOutcome::Answered => return Ok(probed.peer),
                 // One probe may be shorter than this.
@@ -268,7 +302,7 @@ impl Means for Asked {
 
     fn echo(&self, request: &Request) -> Outcome<Echo> {
         let check = if request.is_last { reach::CHECK } else { Duration::ZERO };
-        let probed = self.running.ping(&self.probe(request.wait), request.size, check)?;
+        let probed = self.running().ping(&self.probe(request.wait), request.size, check)?;
         let reply = match (probed.outcome, probed.round_trip_ms) {
             (ProbeOutcome::Answered, Some(millis)) => Ok(Pong {
                 round_trip: Duration::try_from_secs_f64(millis / 1e3).unwrap_or_default(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use peersock::PeerStatus;
 use signal_hook::consts::SIGINT;
 
-use crate::args::{NetworkArgs, NodeArgs, parse_seconds};
+use crate::args::{NetworkArgs, SharedNodeArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
 use crate::path::{Path, peer_at};
@@ -26,10 +26,10 @@ const COUNT_UNTIL_DIRECT: u64 = 30;
 
 /// Measure the round-trip time to a member of a network with ICMP echo requests
 ///
-/// Also reports the path of the packets: direct, or relayed by a root. If a node runs with the state
-/// directory, that node sends the requests, so its own path is measured; options about the node then have no
-/// effect, and its only network need not be named. The exit status is 0 if at least one reply arrived, also
-/// after Ctrl-C.
+/// Also reports the path of the packets: direct, or relayed by a root. The node that programs share sends the
+/// requests, so its own path is measured. If one runs with the state directory, its only network need not be
+/// named; otherwise this command starts one. The exit status is 0 if at least one reply arrived, also after
+/// Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     network: NetworkArgs,
 
     #[command(flatten)]
-    node: NodeArgs,
+    node: SharedNodeArgs,
 
     /// Stop as soon as the path is direct, with status 0
     ///

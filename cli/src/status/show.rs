@@ -186,14 +186,9 @@ impl fmt::Display for Line<'_> {
                 (None, Some(stream)) => write!(f, " over {stream}")?,
                 (None, None) => {}
             }
-            if let Some(root) = &peer.root {
-                write!(f, ", relayed by root {root}")?;
-            }
-            if peer.turn {
-                write!(f, " by TURN")?;
-            }
-            if peer.tcp {
-                write!(f, " by TCP")?;
+            match &peer.root {
+                Some(root) => write!(f, ", relayed by root {root}")?,
+                None => path::way(peer).iter().try_for_each(|way| write!(f, ", {way}"))?,
             }
             if let Some(size) = peer.datagram_size {
                 write!(f, ", datagrams of up to {size} bytes")?;

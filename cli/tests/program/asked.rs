@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,7 @@ fn a_node_that_runs_pings_and_its_path_is_shown() {
     let endless = Running::start(lab.node("here", &["ping", "-i", "0.01", &there]));
     endless.wait_for_stdout("seq=2 ");
     vanish(Signal::KILL, here.running.id());
-    endless.finish().failure(1, &["the node has ended", "start it and this command again"]);
+    endless.finish().failure(1, &["the node has ended", "start this command again"]);
 }
 
 #[test]
@@ -79,7 +80,9 @@ fn a_node_that_cannot_reach_a_member_says_why() {
     run(lab.command("here", &["ping", "alpha"])).failure(2, &["alpha", "network of the running node"]);
 
     let other = "ff00110011000000";
-    let elsewhere = run(lab.node_in(other, "here", &["ping", &there]));
+    run(lab.node_in(other, "here", &["ping", &there])).failure(2, &["no member of network", &there]);
+    let other_there = run(lab.command("there", &["addr", other])).success().text().trim().to_owned();
+    let elsewhere = run(lab.node_in(other, "here", &["ping", &other_there]));
     elsewhere.failure(1, &["has not joined network ff00110011000000", &lab.network, "--ephemeral"]);
     let secret = lab.dir.path().join("secret");
     write_file(&secret, "correct horse", 0o600);
@@ -294,4 +297,85 @@ fn an_older_node_lists_members_without_asking_them() {
     let listed = run(lab.command("old", &["members"])).success();
     assert_eq!(rows(&listed)["beta"], ["never", "seen"]);
     assert!(listed.stderr.contains("its members were not asked"), "{}", listed.stderr);
+}
+
+/// Makes the file of a network with these members, the first of which makes it.
+fn network_of(lab: &Lab, name: &str, members: &[&str]) -> String {
+    let file = lab.dir.path().join(name);
+    let path = file.to_str().expect("a plain path").to_owned();
+    for (number, member) in members.iter().enumerate() {
+        let words = ["network", if number == 0 { "new" } else { "add" }, &path, "--name", member];
+        run(lab.command(member, &words)).success();
+    }
+    path
+}
+
+/// Returns a command whose node other programs share.
+fn sharing(lab: &Lab, network: &str, member: &str, words: &[&str]) -> Command {
+    let mut command = lab.node_in(network, member, words);
+    command.env_remove("PEERSOCK_OWN_NODE");
+    command
+}
+
+#[test]
+fn a_ping_or_a_list_of_members_that_comes_first_keeps_no_program_out() {
+    let lab = Lab::new();
+    let office = network_of(&lab, "office.toml", &["here", "there", "absent"]);
+    let home = network_of(&lab, "home.toml", &["here", "there"]);
+    let there = Running::start(sharing(&lab, &office, "there", &["listen", "-k", "80"]));
+    there.wait_for_target();
+    let at_home = Running::start(sharing(&lab, &home, "there", &["listen", "-k", "81"]));
+    at_home.wait_for_target();
+    let firsts: [&[&str]; 2] = [&["ping", "absent", "--timeout", "1000"], &["members", "--wait", "1000"]];
+    for first in firsts {
+        let first = Running::start(sharing(&lab, &office, "here", first));
+        first.wait_for_stderr("for up to 1000 s");
+        let words = ["ping", "-c", "1", "--timeout", "90", "there"];
+        for network in [&office, &home] {
+            run(sharing(&lab, network, "here", &words)).success();
+            let listed = run(sharing(&lab, network, "here", &["members", "--wait", "1"])).success();
+            assert_eq!(rows(&listed)["there"][0], "online", "{}", listed.text());
+        }
+        let mut dial = Running::start(sharing(&lab, &home, "here", &["dial", "there:81"]));
+        dial.send(b"word\n");
+        at_home.wait_for_stdout("word\n");
+        dial.finish().success();
+        let status = run(lab.command("here", &["status", "--json"])).success();
+        let status: Value = serde_json::from_str(status.text()).unwrap();
+        assert_eq!(
+            status["networks"].as_array().map(Vec::len),
+            Some(1),
+            "its other users have gone: {status}"
+        );
+        first.interrupt().failure(130, &[]);
+    }
+}
+
+#[test]
+fn roots_of_a_ping_are_those_of_the_node_while_it_lasts() {
+    let lab = Lab::new();
+    let office = network_of(&lab, "office.toml", &["here", "there"]);
+    let here = Running::start(sharing(&lab, &office, "here", &["listen", "80"]));
+    here.wait_for_target();
+    let key = run(lab.command("there", &["id", "--json"])).success();
+    let key: Value = serde_json::from_str(key.text()).unwrap();
+    let root = format!("{}@127.0.0.1:9", key["public_key"].as_str().unwrap());
+    let roots = || {
+        let status = run(lab.command("here", &["status", "--json"])).success();
+        let status: Value = serde_json::from_str(status.text()).unwrap();
+        status["roots"].as_array().map(Vec::len).expect("a list")
+    };
+    let ping = ["ping", "there", "--timeout", "1000", "--root", &root];
+    let pinging = Running::start(sharing(&lab, &office, "here", &ping));
+    pinging.wait_for_stderr("for up to 1000 s");
+    assert_eq!(roots(), 1);
+    let mut unnamed = lab.command("here", &["members", "--root", &root, "--wait", "1"]);
+    unnamed.env_remove("PEERSOCK_OWN_NODE");
+    run(unnamed).success();
+    pinging.interrupt().failure(130, &[]);
+    let deadline = Instant::now() + PATIENCE;
+    while roots() > 0 {
+        assert!(Instant::now() < deadline, "the root stays");
+        thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -30,6 +30,9 @@ fn both_directions_carry_data_and_half_closing_keeps_the_other_open() {
     dialing.send(b"request\n");
     dialing.end_stdin();
     listening.running.wait_for_stdout("request\n");
+    let status = run(lab.command("listener", &["status"])).success();
+    assert!(status.text().contains("session over 127.0.0.1:"), "{}", status.text());
+    assert!(status.text().contains(", direct, datagrams of"), "{}", status.text());
     // The dialer finished sending long ago; the answer still arrives, in parts.
     listening.running.send(b"first ");
     dialing.wait_for_stdout("first ");
@@ -37,6 +40,7 @@ fn both_directions_carry_data_and_half_closing_keeps_the_other_open() {
     let listening = listening.running.finish().success();
     let dialed = dialing.finish().success();
     assert_eq!(dialed.text(), "first second");
+    assert!(dialed.stderr.contains("was reached: direct"), "{}", dialed.stderr);
     assert_eq!(listening.text(), "request\n");
 }
 

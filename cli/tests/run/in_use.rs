@@ -26,7 +26,7 @@ impl Lab {
         let (words, ready): (&[&str], _) = match command {
             "root" => (&["root", "--listen", "127.0.0.1", "--port", "0"], "listening on"),
             "rest" => (&["rest", "--own-node", "--no-token", "--listen", "127.0.0.1:0"], "by HTTP"),
-            "ping" => (&["ping", "beta", "--timeout", "1000"], "looking for"),
+            "ping" => (&["ping", "--own-node", "beta", "--timeout", "1000"], "looking for"),
             _ => (&["listen", "--own-node", "7000"], "connect with: "),
         };
         let holder = Running::start(match command {
@@ -76,7 +76,7 @@ fn a_command_runs_once_its_hint_about_a_directory_in_use_was_followed() {
             assert_eq!(to_kill(&said), holder.id(), "{first}, {}", said.stderr);
             let both_share =
                 said.stderr.contains("without --own-node") || said.stderr.contains("leave --own-node");
-            assert_eq!(both_share, ["rest", "listen"].contains(&first), "{first}: {}", said.stderr);
+            assert_eq!(both_share, first != "root", "{first}: {}", said.stderr);
             assert!(!said.stderr.contains("`peersock node`"), "it would not share: {}", said.stderr);
             signal(Signal::TERM, to_kill(&said));
             holder.wait_for_end();
@@ -103,6 +103,39 @@ fn a_command_runs_once_its_hint_about_a_directory_in_use_was_followed() {
     open.args(["--", "true"]);
     run(open).failure(1, &["in use", "or, to keep both, give --ephemeral"]);
     drop(holder);
+}
+
+#[test]
+fn a_holder_with_low_limits_is_told_from_one_that_wants_its_own_node() {
+    let Some(lab) = Lab::with("a_holder_with_low_limits", &["bash"]) else { return };
+    let limited = || {
+        let listen = lab.as_member("alpha", &["listen", "7000"]);
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", "ulimit -n 512; exec \"$0\" \"$@\""])
+            .arg(listen.get_program())
+            .args(listen.get_args());
+        for (name, value) in listen.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let holder = Running::start(command);
+        holder.wait_for_stderr("connect with: ");
+        holder
+    };
+    let holder = limited();
+    let said = run(lab.as_member("alpha", dial()));
+    said.failure(1, &["start `peersock node` where its limits (`ulimit -a`) are not set", "share that node"]);
+    assert!(!said.stderr.contains("OWN_NODE") && !said.stderr.contains("--own-node"), "{}", said.stderr);
+    assert_eq!(to_kill(&said), holder.id());
+    signal(Signal::TERM, holder.id());
+    holder.wait_for_end();
+    let kept = lab.keep("alpha");
+    let holder = limited();
+    run(lab.as_member("alpha", dial())).failure(1, &["has not answered"]);
+    drop((holder, kept));
 }
 
 #[test]
@@ -198,6 +231,43 @@ fn a_program_that_was_killed_keeps_no_other_out() {
         second.interrupt();
         lab.wait_for_end(last);
     }
+}
+
+/// A slow machine kills the starter earlier, which makes the test weaker, and not wrong.
+#[test]
+fn a_starter_that_is_killed_at_any_moment_keeps_no_other_out() {
+    let Some(lab) = Lab::with("a_starter_that_is_killed_at_any_moment", &[]) else { return };
+    for millis in [0, 1, 3, 10, 20, 30, 45, 60, 80, 99] {
+        let start = |port: &str| Running::start(lab.as_member("alpha", &["listen", port]));
+        let (starter, beside) = (start("7000"), start("7001"));
+        thread::sleep(Duration::from_millis(millis));
+        vanish(Signal::KILL, starter.id());
+        beside.wait_for_stderr("connect with: ");
+        let node = lab.node("alpha");
+        let later = lab.listen("alpha", &["7000"]);
+        assert_eq!(lab.node("alpha"), node, "killed after {millis} ms");
+        beside.interrupt();
+        later.interrupt();
+        lab.wait_for_end(node);
+    }
+}
+
+#[test]
+fn settings_that_cannot_both_hold_name_the_program_that_has_set_them() {
+    let Some(lab) = Lab::with("settings_that_cannot_both_hold", &[]) else { return };
+    let first = lab.listen("alpha", &["7000", "--dht=127.0.0.1:9"]);
+    let starter = format!("by `peersock listen` (process {})", first.id());
+    let network = lab.path("network.toml");
+    let refused = |settings: &[&str], own: &str, asked: &str| {
+        let words = [&["dial", "gamma:7000", "--timeout", "0.1"], settings].concat();
+        let mut dial = lab.of_alpha(&words);
+        dial.arg("--network").arg(&network);
+        run(dial).failure(1, &[own, &starter, asked, "end the programs that use the node"]);
+    };
+    refused(&["--dht=127.0.0.1:10"], "with --dht 127.0.0.1:9", "asks for --dht 127.0.0.1:10");
+    refused(&["--interface", "none0"], "with --interface lo", "asks for --interface none0");
+    refused(&["--no-portmap"], "without --no-portmap", "asks for --no-portmap");
+    first.interrupt();
 }
 
 #[test]

@@ -38,6 +38,27 @@ impl Lab {
     }
 }
 
+#[test]
+fn a_program_of_another_version_is_refused_and_told_of_both() {
+    let Some(lab) = Lab::with("a_program_of_another_version", &[]) else { return };
+    let kept = lab.keep("alpha");
+    let attach = |change: fn(&mut Wish)| {
+        let mut wish = Wish::new("other");
+        change(&mut wish);
+        Attached::open(&lab.path("alpha"), None, wish, |_| {})
+    };
+    let versions: [fn(&mut Wish); 2] =
+        [|wish| wish.package = "9.9.9".to_owned(), |wish| wish.version = u32::MAX];
+    for change in versions {
+        let said = attach(change).expect_err("it is of another version").to_string();
+        assert!(said.contains(&format!("is of peersock {}", env!("CARGO_PKG_VERSION"))), "{said}");
+    }
+    let said = attach(versions[0]).expect_err("it is of another version").to_string();
+    assert!(said.contains("this program is of 9.9.9"), "{said}");
+    assert!(attach(|_| ()).is_ok(), "the node serves on");
+    drop(kept);
+}
+
 /// An attacker at the shared node asks for everything about a network that it has not named.
 #[test]
 fn a_program_learns_nothing_of_networks_that_it_has_not_named() {

@@ -42,5 +42,5 @@ pub use place::Namespaces;
 pub use program_node::{JoinFailure, NodeError, ProgramNode};
 pub use questions::{Answer, Question, STEP};
 pub use seat::{Answered, Asked, Bytes, Reached, SeatAsk, SeatReply, SignedSet};
-pub use start::{Launch, may_start_node};
+pub use start::{Launch, has_low_limits, may_start_node};
 pub use variables::{persist, wants_own_node};

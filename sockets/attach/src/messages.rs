@@ -82,6 +82,11 @@ pub struct Wish {
     pub has_empty_roots: bool,
     /// Settings that the program's user has named. Those of the first program are the node's.
     pub settings: Vec<Setting>,
+    /// True if the program has not read its user's file of settings: a node that it starts has those of the
+    /// file that the program does not name.
+    pub lacks_settings: bool,
+    /// True if it has not read the file and names no roots: the node uses those of the file for it.
+    pub lacks_roots: bool,
     /// True if the program's user wants to see the node's whole log, and not only its warnings.
     pub is_verbose: bool,
     /// Time for which a node in the background waits for another program after this one.
@@ -102,6 +107,8 @@ impl Wish {
             roots: Vec::new(),
             has_empty_roots: false,
             settings: Vec::new(),
+            lacks_settings: false,
+            lacks_roots: false,
             is_verbose: false,
             persist: Duration::ZERO,
             namespaces: Namespaces::own(),

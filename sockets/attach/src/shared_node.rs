@@ -1,5 +1,6 @@
 //! The shared node in a process that holds its sockets itself, such as a program in C or Python.
 
+use std::env;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use peersock::attach::Linger;
 use peersock::overlay::{NodeId, PublicIdentity};
+use peersock::settings::ROOTS_VARIABLE;
 use peersock::{Event, JoinError, Network, NetworkId, Nickname, NodeBuilder, Status};
 use peersock_fd::{NodeTag, Token};
 use peersock_socket_server::{FdServer, Hosted, Resident, Unclosed};
@@ -380,8 +382,12 @@ fn can_be_started(wish: &Wish) -> bool {
 /// Returns the needs of this program, with its first networks.
 fn wish(settings: &NodeBuilder, networks: &[Network]) -> Result<Wish, NodeError> {
     let of_files = networks.iter().flat_map(|network| network.roots().to_vec());
-    let roots = settings.named_roots()?.into_iter().chain(of_files);
+    let named = settings.named_roots()?;
     let mut wish = Wish::new(program_name());
+    wish.lacks_settings = true;
+    // A variable that is set and empty names no root, in place of those of the file.
+    wish.lacks_roots = named.is_empty() && env::var_os(ROOTS_VARIABLE).is_none();
+    let roots = named.into_iter().chain(of_files);
     wish.networks = networks.iter().map(|network| network.to_portable().to_string()).collect();
     wish.roots = roots.map(|root| root.to_portable().to_string()).collect();
     wish.settings = Setting::named_by(settings)?;

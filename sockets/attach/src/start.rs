@@ -2,9 +2,10 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,9 +34,9 @@ const HANDOVER: Duration = Duration::from_secs(10);
 const FIRST_LOOK: Duration = Duration::from_micros(500);
 const LAST_LOOK: Duration = Duration::from_millis(20);
 
-/// Variables that a node does not inherit: the first program's libraries and secret, the node of an outer
-/// program, and settings, which the first message has.
-const FOREIGN: [&str; 14] = [
+/// Variables that a node does not inherit: the first program's libraries and secret, and the node of an outer
+/// program.
+const FOREIGN: [&str; 8] = [
     "LD_PRELOAD",
     "PEERSOCK_NODE",
     "PEERSOCK_RULES",
@@ -44,13 +45,12 @@ const FOREIGN: [&str; 14] = [
     "PEERSOCK_CODE",
     "PEERSOCK_SEND_CODE",
     "PEERSOCK_INVITE",
-    "PEERSOCK_INTERFACE",
-    ROOTS_VARIABLE,
-    DHT_VARIABLE,
-    TURN_VARIABLE,
-    STUN_VARIABLE,
-    BUSY_POLL_VARIABLE,
 ];
+
+/// Variables of settings. A node does not inherit their values, which the first message has, but inherits
+/// empty ones: they replace settings of the user's file by nothing.
+const OF_SETTINGS: [&str; 6] =
+    ["PEERSOCK_INTERFACE", ROOTS_VARIABLE, DHT_VARIABLE, TURN_VARIABLE, STUN_VARIABLE, BUSY_POLL_VARIABLE];
 
 /// The command that starts the node.
 #[derive(Debug, Clone)]
@@ -90,7 +90,8 @@ impl Launch {
         let (own, its) = UnixStream::pair()?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).stdin(OwnedFd::from(its)).stdout(Stdio::null()).stderr(Stdio::null());
-        for variable in FOREIGN {
+        let has_value = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
+        for variable in FOREIGN.into_iter().chain(OF_SETTINGS.into_iter().filter(has_value)) {
             command.env_remove(variable);
         }
         wait_for_handover(command.spawn()?, HANDOVER)?;
@@ -133,6 +134,30 @@ pub fn may_start_node() -> bool {
         && env::var_os(peersock_socket_server::ENVIRONMENT).is_none_or(|value| value.is_empty())
 }
 
+/// Returns true if another process starts no node for others because of its limits; see [`may_start_node`].
+pub fn has_low_limits(process: u32) -> bool {
+    let files = PathBuf::from(format!("/proc/{process}"));
+    let is_root = files.metadata().is_ok_and(|file| file.uid() == 0);
+    fs::read_to_string(files.join("limits")).is_ok_and(|limits| are_low(&limits, is_root))
+}
+
+/// Returns true if a process with these limits, as `/proc/PID/limits` lists them, starts no node.
+fn are_low(limits: &str, is_root: bool) -> bool {
+    let limit = |name: &str, column| {
+        let of_name = limits.lines().find_map(|line| line.strip_prefix(name))?;
+        of_name.split_whitespace().nth(column)?.parse::<u64>().ok()
+    };
+    let is_limited = |name: &&str| limit(name, SOFT).is_some();
+    let all = ["Max cpu time", "Max address space", "Max data size", "Max file size"];
+    all.iter().any(is_limited)
+        || limit("Max open files", HARD).is_some_and(|limit| limit < MIN_DESCRIPTORS)
+        || !is_root && limit("Max processes", SOFT).is_some_and(|limit| limit < MIN_PROCESSES)
+}
+
+/// Columns of `/proc/PID/limits` after the name.
+const SOFT: usize = 0;
+const HARD: usize = 1;
+
 /// Returns true if this process has rights that its starter lacks, or has put some of its own aside.
 fn has_more_rights() -> bool {
     peersock_socket_server::is_secure_execution() || getuid() != geteuid() || getgid() != getegid()
@@ -148,14 +173,12 @@ fn find_program(named: Option<&OsStr>, path: Option<&OsStr>) -> Option<PathBuf> 
 }
 
 fn is_program(path: &Path) -> bool {
-    let is_executable = |file: std::fs::Metadata| file.is_file() && file.permissions().mode() & 0o111 != 0;
+    let is_executable = |file: fs::Metadata| file.is_file() && file.permissions().mode() & 0o111 != 0;
     path.is_absolute() && path.metadata().is_ok_and(is_executable)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -188,6 +211,25 @@ mod tests {
         for wrong in [relative.join(NAME), plain.join(NAME), place.path().join("none"), NAME.into()] {
             assert_eq!(named(&wrong), None, "{}", wrong.display());
         }
+    }
+
+    #[test]
+    fn limits_of_another_process_are_read_as_those_of_this_one() {
+        let limits = |space: &str, files: u64, processes: u64| {
+            format!(
+                "Limit                     Soft Limit           Hard Limit           Units     \n\
+                 Max cpu time              unlimited            unlimited            seconds   \n\
+                 Max address space         {space:<20} unlimited            bytes     \n\
+                 Max open files            256                  {files:<20} files     \n\
+                 Max processes             {processes:<20} 4096                 processes \n"
+            )
+        };
+        assert!(!are_low(&limits("unlimited", 1024, 1024), false));
+        assert!(are_low(&limits("1000000", 1024, 1024), false));
+        assert!(are_low(&limits("unlimited", 1023, 1024), true));
+        assert!(are_low(&limits("unlimited", 1024, 1023), false));
+        assert!(!are_low(&limits("unlimited", 1024, 1023), true), "root has no limit of processes");
+        assert!(!has_low_limits(0), "there is no such process");
     }
 
     #[test]

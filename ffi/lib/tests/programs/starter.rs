@@ -49,6 +49,7 @@ impl Scene {
         command
             .env("PEERSOCK_PROGRAM", peersock)
             .env("PEERSOCK_PERSIST", "0.2")
+            .env("PEERSOCK_CONFIG", "")
             .env_remove("PEERSOCK_OWN_NODE");
         command
     }
@@ -193,6 +194,48 @@ fn settings_go_to_the_node_and_secrets_to_no_command_line() {
     let refused = scene.start(&[&format!("port={port}")]).line();
     assert!(refused.contains(&format!("--overlay-port {free}, by `program` (process")), "{refused}");
     program.stop();
+}
+
+#[test]
+fn a_node_that_a_program_in_c_starts_has_the_settings_of_its_user_s_file() {
+    let Some(scene) = Scene::new() else { return };
+    let free = UdpSocket::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port();
+    let id = Command::new(launcher()).args(["id", "--ephemeral"]).env("PEERSOCK_CONFIG", "").output();
+    let id = String::from_utf8(id.expect("it is built").stdout).expect("text");
+    let key = id.lines().find_map(|line| line.split_once("public key")).expect("a key").1;
+    let root = format!("{}@127.0.0.1:9", key.trim());
+    let file = scene.place.path().join("config.toml");
+    let text = format!("port = {free}\nroots = [\"{root}\"]\ninterfaces = \"lo\"\n");
+    fs::write(&file, text).expect("room");
+    let in_c = |words: &[&str]| {
+        let mut command = scene.command(launcher(), words);
+        command.env("PEERSOCK_CONFIG", &file);
+        Running::new(command)
+    };
+    let mut program = in_c(&[]);
+    program.shared();
+    let mut second = in_c(&[]);
+    second.shared();
+    program.stop();
+    let status = second.ask("status");
+    assert!(status.contains(&format!(":{free}\"")) && status.contains("127.0.0.1:9"), "{status}");
+    let refused = in_c(&["port=1"]).line();
+    assert!(refused.contains(&format!("--overlay-port {free}, by `program` (process")), "{refused}");
+    // The command line has the same settings.
+    let mut run = Command::new(launcher());
+    run.args(["run", "--quiet", "-n", &scene.network, "--state"]).arg(scene.state()).args(["--", "true"]);
+    let said =
+        run.env("PEERSOCK_CONFIG", &file).env_remove("PEERSOCK_OWN_NODE").output().expect("it is built");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    second.stop();
+    // An empty variable replaces a setting of the file by nothing.
+    let mut command = scene.command(launcher(), &[]);
+    command.env("PEERSOCK_CONFIG", &file).env("PEERSOCK_ROOTS", "");
+    let mut without = Running::new(command);
+    without.shared();
+    let status = without.ask("status");
+    assert!(status.contains(&format!(":{free}\"")) && !status.contains("127.0.0.1:9"), "{status}");
+    without.stop();
 }
 
 #[test]
