@@ -39,7 +39,8 @@ pub(crate) struct Args {
     /// Their names on this machine stay. No node may run.
     ///
     /// Networks whose controller is here give the new key the place of the former one, whose certificates
-    /// count until they end. For a network with its key on paper, this reads the 12 recovery words from stdin.
+    /// count until they end. For a network with its key on paper, this reads the 12 recovery words from
+    /// stdin.
     #[arg(long, conflicts_with = "ephemeral")]
     rekey: bool,
 

@@ -16,8 +16,8 @@ impl Retries {
         Retries { within, moved: 0, since: None }
     }
 
-    /// Notes that a connection broke. `moved` counts the bytes of all attempts. Returns true if data has moved
-    /// since the break before.
+    /// Notes that a connection broke. `moved` counts the bytes of all attempts. Returns true if data has
+    /// moved since the break before.
     pub(crate) fn note_break(&mut self, moved: u64, now: Instant) -> bool {
         let has_moved = self.since.is_none() || moved != self.moved;
         if has_moved {

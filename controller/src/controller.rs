@@ -240,8 +240,8 @@ impl Controller {
         Ok(Self::open(store, seed)?)
     }
 
-    /// Opens the network of a store, with the seed of the identity of the controller's node. Takes that key up
-    /// if it was [prepared](Self::prepare_node_key).
+    /// Opens the network of a store, with the seed of the identity of the controller's node. Takes that key
+    /// up if it was [prepared](Self::prepare_node_key).
     ///
     /// # Errors
     /// Returns [`StoreError::Empty`] if the store holds no network, and other [`StoreError`]s.

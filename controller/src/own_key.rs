@@ -1,11 +1,12 @@
 //! Change of the controller's own node key in place.
 //!
-//! [`Controller::prepare_node_key`] writes what the next key needs into the store. Then the caller replaces the
-//! machine's identity by one rename, which alone decides: [`Controller::open`] with the next key takes it up in
-//! one transaction, and [`Controller::open`] with the former key goes on as if nothing was prepared. So a crash
-//! at any point leaves a controller whose right is for the key that the machine has.
+//! [`Controller::prepare_node_key`] writes what the next key needs into the store. Then the caller replaces
+//! the machine's identity by one rename, which alone decides: [`Controller::open`] with the next key takes it
+//! up in one transaction, and [`Controller::open`] with the former key goes on as if nothing was prepared. So
+//! a crash at any point leaves a controller whose right is for the key that the machine has.
 //!
-//! The former key is an issuer until the last certificate that it has signed has ended, or is revoked at once.
+//! The former key is an issuer until the last certificate that it has signed has ended, or is revoked at
+//! once.
 
 use std::time::Duration;
 
@@ -21,13 +22,13 @@ use crate::member::{Member, millis, number, read_identity};
 use crate::store::{Store, StoreError, Write};
 
 impl Controller {
-    /// Prepares another node key for this controller, in place of one that was prepared before. It counts once
-    /// [`Self::open`] gets its seed, as the machine's identity. Until then nothing else has changed, and
+    /// Prepares another node key for this controller, in place of one that was prepared before. It counts
+    /// once [`Self::open`] gets its seed, as the machine's identity. Until then nothing else has changed, and
     /// [`Self::start`] with the present key drops it.
     ///
     /// `words` are those of the network's key; without them it is the one in the store. With `is_now`, all
-    /// former keys of this controller are revoked when the next one counts. Otherwise the present one stays an
-    /// issuer until the time that is returned, because members have certificates that it has signed.
+    /// former keys of this controller are revoked when the next one counts. Otherwise the present one stays
+    /// an issuer until the time that is returned, because members have certificates that it has signed.
     ///
     /// No process may serve the network meanwhile, because it would sign by the present key.
     ///
@@ -153,8 +154,8 @@ impl Prepared {
     }
 }
 
-/// Drops a key that was prepared. It follows from each other change of the right to issue certificates, because
-/// the key's own right and its sealed copy of the network's key are former ones then.
+/// Drops a key that was prepared. It follows from each other change of the right to issue certificates,
+/// because the key's own right and its sealed copy of the network's key are former ones then.
 pub(crate) fn drop_prepared(write: &Write<'_>) -> Result<(), StoreError> {
     write.run("DELETE FROM next_key", []).map(|_| ())
 }

@@ -955,7 +955,8 @@ impl Joined {
     }
 
     /// Begins sessions with members to which the network's controller at this node may be unknown, because it
-    /// has another key now. Looks for the first [`MAX_VISITS`](peersock_overlay::Endpoint::MAX_VISITS) of them.
+    /// has another key now. Looks for the first [`MAX_VISITS`](peersock_overlay::Endpoint::MAX_VISITS) of
+    /// them.
     pub fn visit_members(&self, members: &[PublicIdentity]) {
         let (now, mut batch) = (Instant::now(), Batch::default());
         let inner = &self.node().inner;

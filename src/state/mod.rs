@@ -236,14 +236,14 @@ impl StateDir {
     }
 
     /// Puts the identity of a seed in place of the one here, whose seed is not kept. One rename decides.
-    /// Managed networks forget the node's credentials first, which are for the earlier keys; their names, keys
-    /// and roots stay. After a crash at any point there is one whole identity, and no credentials of another
-    /// one.
+    /// Managed networks forget the node's credentials first, which are for the earlier keys; their names,
+    /// keys and roots stay. After a crash at any point there is one whole identity, and no credentials of
+    /// another one.
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`StateDir::membership`], and [`StateError::Io`]. After an error, either identity
-    /// may be there.
+    /// Returns the errors of [`StateDir::membership`], and [`StateError::Io`]. After an error, either
+    /// identity may be there.
     pub fn rekey_to(&self, seed: &Seed) -> Result<Identity, StateError> {
         for record in Self::memberships(&self.path)? {
             self.keep_membership(&MembershipRecord { credentials: None, denied: None, ..record })?;

@@ -1,4 +1,5 @@
-//! `peersock id --rekey`: another identity for a machine that is a member or the controller of managed networks.
+//! `peersock id --rekey`: another identity for a machine that is a member or the controller of managed
+//! networks.
 
 use std::fs::File;
 use std::path::Path;

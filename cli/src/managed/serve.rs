@@ -176,8 +176,8 @@ pub(crate) fn serve_until(
     }
 }
 
-/// Waits until members would accept what the controller signs by the machine's clock. A machine without a clock
-/// of its own starts in 1970, and another one may be ahead.
+/// Waits until members would accept what the controller signs by the machine's clock. A machine without a
+/// clock of its own starts in 1970, and another one may be ahead.
 fn wait_for_clock(controller: &mut Controller) {
     let mut clock = ClockWatch::default();
     while !clock.is_right(controller) {

@@ -1,5 +1,5 @@
-//! Machines that only a root leads to each other: network namespaces, each with a cable to the one of the root,
-//! which forwards nothing. They are removed with the test. This needs root and `ip`.
+//! Machines that only a root leads to each other: network namespaces, each with a cable to the one of the
+//! root, which forwards nothing. They are removed with the test. This needs root and `ip`.
 
 use std::ffi::OsStr;
 use std::process::Command;

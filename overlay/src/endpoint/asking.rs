@@ -464,9 +464,9 @@ impl Endpoint {
         }
     }
 
-    /// Begins sessions with members to which this node may be unknown, so that they learn that it is a controller
-    /// now. Its roots and the local networks are searched for them. Returns those that have no session yet, of
-    /// the first [`MAX_VISITS`](Self::MAX_VISITS); none if this node is no controller.
+    /// Begins sessions with members to which this node may be unknown, so that they learn that it is a
+    /// controller now. Its roots and the local networks are searched for them. Returns those that have no
+    /// session yet, of the first [`MAX_VISITS`](Self::MAX_VISITS); none if this node is no controller.
     pub fn visit_members(
         &mut self,
         now: Instant,

@@ -26,8 +26,8 @@ fn public(identity: u8) -> PublicIdentity {
     *Identity::from_seed(&[identity; 32]).public()
 }
 
-/// Ends the node with the former key, and starts one with the next key in its place. With `is_now`, it revokes
-/// the former one.
+/// Ends the node with the former key, and starts one with the next key in its place. With `is_now`, it
+/// revokes the former one.
 fn rekey(net: &mut Net, next: &mut Authority, is_now: bool) -> usize {
     rekey_apart(net, next, is_now, &[])
 }
