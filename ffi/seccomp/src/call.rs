@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_ulong, sockaddr, socklen_t};
 use peersock_bsd::ephemeral::cookie_of_any_port;
-use peersock_bsd::{self as bsd, Errno, Result, Sides, Socket};
+use peersock_bsd::{self as bsd, Errno, Result, Sides, Socket, TimeLimit};
 use peersock_fd::{Kind, SocketFlags, option_table};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -42,6 +42,8 @@ pub(crate) struct Call {
     pub(crate) replaced: u64,
     /// The number of messages it has received, which it returns if no more come.
     pub(crate) received: i64,
+    /// Its time limit, which only recvmmsg(2) has.
+    pub(crate) limit: Option<TimeLimit>,
 }
 
 /// Result of a try.
@@ -115,7 +117,7 @@ impl Local {
 
 impl Call {
     pub(crate) fn new(target: Target) -> Self {
-        Self { target, connects: false, replaced: 0, received: 0 }
+        Self { target, connects: false, replaced: 0, received: 0, limit: None }
     }
 
     /// Tries to make the call. A failure here that is not the program's appears to it as EIO, because it must
