@@ -225,6 +225,10 @@ impl Call {
             return Ok(Step::GoOn);
         }
         let Some(socket) = self.by_remote(context, &local, &address)? else { return Ok(Step::GoOn) };
+        // The peer may have reset the connection meanwhile. As in Linux the next call says so.
+        if self.connects && socket.has_connected()? {
+            return Ok(Step::Value(0));
+        }
         // SAFETY: the address is as long as the given length.
         let remote = unsafe { bsd::read_remote(&socket, address.pointer(), address.length()) }?;
         let at_once = match remote {
@@ -251,7 +255,6 @@ impl Call {
                 self.connects = true;
                 local.wait(EventFlags::OUT, Timeout::Send, overdue)
             }
-            Err(Errno::ISCONN) if self.connects => Ok(Step::Value(0)),
             Err(error) => {
                 // Unlike an AF_UNIX socket, a TCP socket may try again.
                 if self.connects || bsd::ends_attempt(&socket, error) {

@@ -86,9 +86,9 @@ impl ServerState {
                 Ok(None)
             }
             Some(Phase::Connected(_)) => {
-                let stream = self.stream_mut(Which::Opened(socket)).ok_or(Errno::NOTCONN)?;
+                let stream = self.stream_mut(Which::Opened(socket)).ok_or(Errno::CONNABORTED)?;
                 match stream.broken() {
-                    Some(_) => Err(Errno::NOTCONN),
+                    Some(_) => Err(Errno::CONNABORTED),
                     None if stream.take_untold() => Ok(Some(Reply::Stands)),
                     None => Err(Errno::ISCONN),
                 }
