@@ -35,6 +35,7 @@ mod options;
 mod peek;
 mod privilege;
 pub mod replaced;
+mod room;
 mod rules;
 mod sent_ancillary;
 mod sides;
