@@ -1,5 +1,6 @@
 /* Included before a program's own headers: has it make its socket calls by the C library, on the nodes that it
- * starts. The program gets 4 or 6 in place of an address, and a folder that it does not know of. */
+ * starts. Two words come before the program's own: 4 or 6, and a folder. An own address of that family takes the
+ * place of the word ADDRESS. */
 #define _GNU_SOURCE
 #include "../../../ffi/lib/tests/c/common.h"
 #include <arpa/inet.h>
@@ -16,7 +17,7 @@ static int program(int count, char **words);
 
 /* Starts the default node, a member of a network, and passes the program one of its addresses. */
 int main(int count, char **words) {
-    CHECK(count == 3);
+    CHECK(count > 3);
     uint8_t seeds[2][PEERSOCK_SEED_SIZE];
     uint64_t network;
     struct in6_addr address;
@@ -29,8 +30,10 @@ int main(int count, char **words) {
     CHECK(peersock_join_file(PEERSOCK_DEFAULT, path, &network) == PEERSOCK_OK);
     CHECK(peersock_address(PEERSOCK_DEFAULT, network, &address) == PEERSOCK_OK);
     if (words[1][0] == '6') CHECK(inet_ntop(AF_INET6, &address, text, sizeof text) != NULL);
-    char *passed[] = {words[0], text, NULL};
-    return program(2, passed);
+    words[2] = words[0];
+    for (int at = 3; at < count; at++)
+        if (strcmp(words[at], "ADDRESS") == 0) words[at] = text;
+    return program(count - 2, words + 2);
 }
 
 #undef CHECK

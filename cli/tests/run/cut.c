@@ -1,5 +1,5 @@
 /* Calls that a signal or another thread cuts in two, and what arrives all the same:
- * cut serve ADDRESS PORT, and cut HOW ADDRESS PORT of the server, or of an own listener. */
+ * cut serve ADDRESS PORT, and cut HOW ADDRESS PORT of the server, or an own address and port 0. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -48,14 +48,31 @@ static void *echo(void *fd) {
     return NULL;
 }
 
-static void serve(void) {
-    int listener = listening();
-    puts("serving"), fflush(stdout);
+static void *echo_all(void *listener) {
     for (pthread_t id;; pthread_detach(id)) {
-        int fd = accept(listener, NULL, NULL);
+        int fd = accept((long)listener, NULL, NULL);
+        /* At the end of the process. */
+        if (fd < 0 && errno == ENETDOWN) return NULL;
         CHECK(fd >= 0);
         thread(&id, echo, fd);
     }
+}
+
+static void serve(void) {
+    int listener = listening();
+    puts("serving"), fflush(stdout);
+    echo_all((void *)(long)listener);
+}
+
+/* Serves itself, by threads that no signal comes to, if there is no other server. */
+static void have_server(void) {
+    pthread_t id;
+    sigset_t all, usual;
+    if (server.sin_port) return;
+    sigfillset(&all);
+    CHECK(pthread_sigmask(SIG_SETMASK, &all, &usual) == 0);
+    thread(&id, echo_all, listening());
+    CHECK(pthread_sigmask(SIG_SETMASK, &usual, NULL) == 0);
 }
 
 /* Ends this direction, and returns what came back. */
@@ -101,6 +118,7 @@ static int outcome(int fd) {
  * calls, one that says EINTR may not have begun: then poll(2) finds no connection, and it is made again. */
 static void signals(void) {
     struct sigaction action = {.sa_handler = ignored};
+    have_server();
     CHECK(sigaction(SIGALRM, &action, NULL) == 0);
     for (int round = 0; round < 600; round++) {
         int fd = opened(), tries = 0, polls = round % 2;
@@ -130,6 +148,7 @@ static void *write_early(void *fd) {
 }
 
 static void writer(void) {
+    have_server();
     for (int round = 0; round < 300; round++) {
         int fd = opened();
         pthread_t id;
