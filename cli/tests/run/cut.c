@@ -239,7 +239,11 @@ static void crowded(void) {
     CHECK(sendto(sender, "x", 1, 0, (void *)&server, sizeof server) == 1);
     CHECK(accept(listener, NULL, NULL) == -1 && errno == EMFILE);
     CHECK(socket(AF_INET, SOCK_STREAM, 0) == -1 && errno == EMFILE);
-    CHECK(getrlimit(RLIMIT_NOFILE, &usual) == 0 && usual.rlim_cur == 40);
+    CHECK(getrlimit(RLIMIT_NOFILE, &few) == 0 && few.rlim_cur == 40);
+    CHECK(setrlimit(RLIMIT_NOFILE, &usual) == 0);
+    int accepted = accept(listener, NULL, NULL);
+    char byte;
+    CHECK(accepted >= 0 && read(accepted, &byte, 1) == 1 && byte == 'x');
 }
 
 int main(int count, char **words) {

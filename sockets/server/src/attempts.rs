@@ -94,7 +94,11 @@ impl ServerState {
                 }
             }
             Some(Phase::Listening(_)) => Err(Errno::ISCONN),
-            Some(Phase::Fresh | Phase::Datagrams(_)) | None => Err(Errno::NOTCONN),
+            // The connection may have broken, and be forgotten, before any call has looked.
+            Some(Phase::Fresh | Phase::Datagrams(_)) | None => match self.endings.get(socket.id) {
+                Some(ending) if ending.is_own_attempt => Err(Errno::CONNABORTED),
+                _ => Err(Errno::NOTCONN),
+            },
         }
     }
 
