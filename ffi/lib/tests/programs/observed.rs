@@ -1,5 +1,5 @@
-//! A program that observes the library's sockets and the kernel's, and the places where they differ. `peersock
-//! run` is observed by the same program.
+//! A program that observes the library's sockets and the kernel's, and the places where they differ.
+//! `peersock run` is observed by the same program.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
