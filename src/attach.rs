@@ -38,17 +38,19 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use peersock_datapath::{Datapath, JoinedNetwork};
 use peersock_overlay::{Lookup, NetworkId, NodeId, PeerDescription};
 use peersock_stack::{Error, Flow, InterfaceId, Scope, TcpOptions, Visible};
 
+use crate::config::Network;
 pub use crate::driver::Attached;
-use crate::node::{Closing, Inner, Node};
+use crate::node::{Closing, Inner, LocalNames, Node};
 pub use crate::node::{Linger, Patience, Remaining, loss_text, say_loss};
 pub use crate::socket::{Acceptor, Connection, Place, TaskUser, Waited, port_refusal_text};
+use crate::sync;
 pub use crate::sys::poll::Wakeup;
 pub use crate::sys::poller::Poller;
 /// Types of rustix, as epoll(7) returns them.
@@ -79,6 +81,8 @@ struct Part {
     visible: Visible,
     /// Its closed connections.
     closing: Arc<Closing>,
+    /// Names that it gives to its networks.
+    names: Arc<Mutex<LocalNames>>,
 }
 
 impl NodeHandle {
@@ -111,7 +115,7 @@ impl NodeHandle {
     #[must_use]
     pub fn within(&self, networks: &[NetworkId]) -> NodeHandle {
         let visible = Visible::new(&self.interfaces_of(networks));
-        let part = Part { visible, closing: Arc::default() };
+        let part = Part { visible, closing: Arc::default(), names: Arc::default() };
         NodeHandle { inner: Arc::clone(&self.inner), part: Some(part) }
     }
 
@@ -134,6 +138,30 @@ impl NodeHandle {
     pub fn set_networks(&self, networks: &[NetworkId]) {
         if let Some(part) = &self.part {
             part.visible.set(&self.interfaces_of(networks));
+        }
+    }
+
+    /// Replaces the names that the program of a handle [`within`](Self::within) some networks gives to them,
+    /// as [`Network::with_local_name`] does for a node. Its clones follow. Does nothing for a handle of all
+    /// networks.
+    ///
+    /// [`Network::with_local_name`]: crate::Network::with_local_name
+    pub fn set_local_names<'a>(&self, networks: impl IntoIterator<Item = &'a Network>) {
+        let Some(part) = &self.part else { return };
+        let named = networks.into_iter().filter(|network| network.id().admits_programs());
+        let mut names = LocalNames::new();
+        for network in named {
+            if let Some(name) = network.local_name() {
+                names.entry(name.clone()).or_insert(network.id());
+            }
+        }
+        *sync::lock(&part.names) = names;
+    }
+
+    fn local_names(&self) -> LocalNames {
+        match &self.part {
+            Some(part) => sync::lock(&part.names).clone(),
+            None => self.inner.local_names(),
         }
     }
 
@@ -173,7 +201,7 @@ impl NodeHandle {
 
     /// Returns the addresses of the members with this name, in the networks that exist for the handle.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
-        crate::node::known_addresses(&self.inner, name, &self.networks())
+        crate::node::known_addresses(&self.inner, name, (&self.networks(), &self.local_names()))
     }
 
     /// Returns the addresses of the members with this name; none if no member has it, and the name may be
@@ -184,7 +212,7 @@ impl NodeHandle {
     /// member has it: no other resolver must be asked.
     pub fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let networks = self.networks();
-        let found = crate::node::addresses_named(&self.inner, name, &networks);
+        let found = crate::node::addresses_named(&self.inner, name, (&networks, &self.local_names()));
         match found.is_empty() && self.is_of_network(name) {
             true => Err(io::Error::new(
                 io::ErrorKind::NotFound,
@@ -197,19 +225,19 @@ impl NodeHandle {
     /// Asks the controllers of managed networks for the member with a name, if one may have it. Returns false
     /// once they have said that none has it. The answer shows in [`Self::addresses_named`].
     pub fn search_name(&self, name: &str) -> bool {
-        crate::node::search_name(&self.inner, name, &self.networks())
+        crate::node::search_name(&self.inner, name, (&self.networks(), &self.local_names()))
     }
 
     /// Returns true if a controller has just said that no member or program has this name, which ends with
     /// the local name or the ID of a managed network.
     pub fn is_name_absent(&self, name: &str) -> bool {
-        crate::node::is_name_absent(&self.inner, name, &self.networks())
+        crate::node::is_name_absent(&self.inner, name, (&self.networks(), &self.local_names()))
     }
 
     /// Returns true if a name ends with the local name or the ID of a network that exists for the handle, as
     /// `alpha.team` does. No other resolver knows it: a host that has the name elsewhere is another one.
     pub fn is_of_network(&self, name: &str) -> bool {
-        crate::node::of_network(&self.inner, name, &self.networks()).is_some()
+        crate::node::of_network(&self.inner, name, (&self.networks(), &self.local_names())).is_some()
     }
 
     /// Returns the name of the member that has an address in a network that exists for the handle.

@@ -101,7 +101,12 @@ fn serve(args: &Args, folder: Folder, from: Vec<From>, asks: bool, member: &Memb
             None => event.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match next.map_err(|_| broken.take()) {
-            Ok(Event::Begun) => (deadline, broken) = (None, None),
+            Ok(Event::Begun { is_new }) => {
+                (deadline, broken) = (None, None);
+                if is_new {
+                    retries = Retries::new(args.retry);
+                }
+            }
             Ok(Event::Broke { failure, moved }) => {
                 let now = Instant::now();
                 retries.note_break(moved, now);
@@ -218,8 +223,10 @@ struct Desk {
 
 /// An event from a thread of the server.
 enum Event {
-    /// Files are being received.
-    Begun,
+    /// Files are being received, in the first attempt if `is_new`.
+    Begun {
+        is_new: bool,
+    },
     /// A transfer has broken off, and its sender is waited for. `moved` counts the bytes of all attempts.
     Broke {
         failure: Failure,
@@ -315,9 +322,9 @@ impl Server {
             return offered.put_off();
         };
         let event = self.receive(&mut desk, offered, sender, events);
-        // The sender may come back at once.
-        drop((desk, watched));
+        // Before the place is free: the sender may come back at once.
         event.into_iter().for_each(|event| drop(events.send(event)));
+        drop((desk, watched));
     }
 
     /// Returns the reason why a member's files are not wanted; `None` if they may be.
@@ -358,7 +365,8 @@ impl Server {
     ) -> Option<Event> {
         // A transfer goes on without a question if it is the same.
         let is_same = |agreed: &Agreed| agreed.who == sender.who && agreed.manifest == *offered.manifest();
-        if !desk.agreed.as_ref().is_some_and(is_same) {
+        let is_new = !desk.agreed.as_ref().is_some_and(is_same);
+        if is_new {
             if self.asks && !self.agrees(sender, &mut offered)? {
                 self.declined.lock().expect("no panic under this lock").insert(sender.who.client());
                 offered.decline(DECLINED);
@@ -370,7 +378,7 @@ impl Server {
             desk.agreed = Some(Agreed { who: sender.who, manifest: offered.manifest().clone(), account });
         }
         let agreed = desk.agreed.as_ref().expect("it is set above");
-        let _ = events.send(Event::Begun);
+        let _ = events.send(Event::Begun { is_new });
         let received = offered.receive(&self.folder, self.options, &agreed.account);
         agreed.account.meter.clear();
         let failure = match received {

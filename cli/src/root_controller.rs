@@ -64,11 +64,12 @@ impl WithController {
     ) -> Outcome<Option<oneshot::Receiver<Failure>>> {
         let Some(network) = &self.controller else { return Ok(None) };
         let mut words: Vec<OsString> = ["-n", network, "--own-node"].map(Into::into).into();
-        if !root.endpoints().is_empty() {
+        let has_endpoints = !root.endpoints().is_empty();
+        if has_endpoints {
             words.extend(["--root".into(), root.to_string().into()]);
         }
         // The root has read its file, which may be a pipe.
-        let token = token.map(in_memory).transpose()?;
+        let token = token.filter(|_| has_endpoints).map(in_memory).transpose()?;
         if let Some(token) = &token {
             let path = format!("/proc/self/fd/{}", token.as_raw_fd());
             words.extend(["--root-token-file".into(), path.into()]);
@@ -99,7 +100,7 @@ impl WithController {
     }
 }
 
-/// Returns a file with these bytes that no other program can open by a name.
+/// Returns a file with these bytes that has no name in a folder.
 fn in_memory(bytes: &[u8]) -> Outcome<File> {
     let mut file = File::from(memfd_create("token", MemfdFlags::CLOEXEC)?);
     file.set_permissions(Permissions::from_mode(0o600))?;

@@ -298,13 +298,21 @@ impl Controller {
         let token = Token::from_bytes(bytes);
         let hash = token.hash();
         self.write(|write, _| {
+            // After all removals and denials, also where their time was ahead of this one.
+            let decided = write.one(
+                "SELECT max(coalesce((SELECT max(max(removed, copied)) FROM members), 0),
+                    coalesce((SELECT max(at) FROM refused), 0))",
+                [],
+                |row| row.get::<_, i64>(0),
+            )?;
+            let made = millis(now).max(decided.unwrap_or(0).saturating_add(1));
             write.run(
                 "INSERT INTO tokens (hash, uses, made, made_by, ends, name, role, tags, is_ephemeral, outlive, replaces,
                     claims) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     hash,
                     options.uses,
-                    millis(now),
+                    made,
                     who,
                     millis(now.plus(options.lifetime)),
                     options.name.as_ref().map(|name| name.as_str()),
@@ -329,8 +337,9 @@ impl Controller {
     pub fn end_invite(&mut self, now: UnixTime, who: &str, invite: &str) -> Result<(), ChangeError> {
         let now = self.time(now);
         self.write(|write, _| {
-            let sql =
-                "UPDATE tokens SET ends = min(ends, ?2) WHERE lower(hex(substr(hash, 1, 4))) = lower(?1)";
+            // The process that serves may count from an earlier time, and never from before the store's.
+            let sql = "UPDATE tokens SET ends = min(ends, ?2, (SELECT served FROM network))
+                WHERE lower(hex(substr(hash, 1, 4))) = lower(?1)";
             if write.run(sql, (invite, millis(now)))? == 0 {
                 return Err(ChangeError::NotFound(invite.to_owned()));
             }
@@ -847,7 +856,7 @@ fn refuse(write: &Write<'_>, now: UnixTime, who: &str, identity: &PublicIdentity
     crate::pending::remove(write, &node)?;
     write.run(
         "INSERT OR REPLACE INTO refused (node, identity, at) VALUES (?, ?, ?)",
-        (node.as_bytes(), identity.to_bytes(), millis(now)),
+        (node.as_bytes(), identity.to_bytes(), admission::decided_at(write, now)?),
     )?;
     write.run(
         "DELETE FROM refused WHERE node IN (SELECT node FROM refused ORDER BY at DESC LIMIT -1 OFFSET ?)",

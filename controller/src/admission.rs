@@ -532,7 +532,7 @@ pub(crate) fn remove(
     revoke(write, now, member, lifetime)?;
     write.run(
         "UPDATE members SET state = 2, removed = ?2, copied = 0, changed = ?3 WHERE node = ?1",
-        (node.as_bytes(), millis(now), write.change),
+        (node.as_bytes(), decided_at(write, now)?, write.change),
     )?;
     // A member that no revocation reaches may use the address until its certificate ends.
     let rest = 2 * if member.grant.is_ephemeral { EPHEMERAL_LIFETIME } else { lifetime };
@@ -544,6 +544,13 @@ pub(crate) fn remove(
     // Invites that the member itself has made. A person of the same name keeps theirs.
     write.run("DELETE FROM tokens WHERE made_by = ?", [node.to_string()])?;
     Ok(())
+}
+
+/// Returns the time of a removal or denial that is decided now: at least that of each invite that was made
+/// before, also where the time then was ahead of this one.
+pub(crate) fn decided_at(write: &Write<'_>, now: UnixTime) -> Result<i64, StoreError> {
+    let made = write.one("SELECT coalesce(max(made), 0) FROM tokens", [], |row| row.get::<_, i64>(0))?;
+    Ok(millis(now).max(made.unwrap_or(0)))
 }
 
 /// Makes all certificates of a member void that have been issued. [`bump_epoch`] has to follow.

@@ -72,7 +72,8 @@ impl Clock {
     }
 
     fn leaps(&self, now: UnixTime) -> bool {
-        self.is_watched && now > self.written.plus(MAX_LEAP)
+        // A store that fails has an old time, and the clock of this process runs on.
+        self.is_watched && now > self.written.max(self.seen).plus(MAX_LEAP)
     }
 
     /// Returns the time in which nothing is signed yet, for the first reading.
@@ -102,6 +103,12 @@ impl Clock {
     /// Returns the time of the last reading.
     pub(crate) fn last(&self) -> UnixTime {
         self.time
+    }
+
+    /// Returns a time that members do not take for one ahead of their clocks: the system's clock, where the
+    /// time is ahead of that.
+    pub(crate) fn for_members(&self, now: UnixTime) -> UnixTime {
+        if self.seen == UnixTime::default() { now } else { now.min(self.seen) }
     }
 
     /// Returns true if the system's clock was not set back since the last reading.

@@ -656,7 +656,8 @@ impl Controller {
         let (has_settled, has_pools_again) = {
             let memory = self.memory();
             let is_restored = memory.restored != UnixTime::default();
-            let has_settled = self.is_serving && is_restored && memory.renewals_rest_until <= now;
+            let rests = !is_serving || has_leapt || memory.renewals_rest_until > now;
+            let has_settled = is_restored && !rests;
             (has_settled, memory.pools_rest() && memory.pools_rest_until <= now)
         };
         self.write(|write, hints| {
@@ -920,7 +921,8 @@ impl Controller {
 
     fn sign_delegation(&self, now: UnixTime, words: &RecoveryWords, is_offline: bool) -> Renewal {
         let memory = self.memory();
-        let last = Some(memory.delegation.serial());
+        // Members would take the time of a delegation for the right one.
+        let (now, last) = (memory.clock.for_members(now), Some(memory.delegation.serial()));
         let (own, network) = (*memory.identity.public(), memory.network);
         let next = delegation::sign(&words.secret(), network, own, now, last, is_offline);
         let head = Head::sign(&memory.identity, next.clone(), network, 0, now, &Revocations::default());

@@ -147,7 +147,8 @@ impl Controller {
             // whom that one has removed, because a serial of that time would count. By the system's clock,
             // because members take none of this controller's heads whose serials are further ahead.
             let signed = head.time().max(head.delegation().serial().time());
-            let at = now.max(signed.min(system.plus(MAX_LEAP)));
+            let last = if memory.clock.has_leapt() { now } else { system.plus(MAX_LEAP) };
+            let at = now.max(signed.min(last));
             head.verify(&memory.keys, memory.network, at, &memory.revoked)?;
             let heard = head.read_set(set).ok_or(Refusal::Malformed)?;
             let own = memory.identity.node_id();
@@ -158,7 +159,8 @@ impl Controller {
             (new, other, memory.epoch)
         };
         // A stolen key of another issuer must not lead this one's epochs, which may not exceed the time.
-        let is_ahead = other.is_none() && head.epoch() > epoch;
+        let is_timely = head.epoch() <= system.as_millis();
+        let is_ahead = other.is_none() && head.epoch() > epoch && is_timely;
         let is_new = is_ahead || !new.is_empty();
         let known = stored.issuers.get(&issuer);
         if is_new || known.is_none_or(|ends| *ends < end_of(head.delegation())) {

@@ -15,6 +15,7 @@ use peersock_overlay::{Identity, NodeId, PublicIdentity};
 use rand::CryptoRng;
 use rusqlite::Connection;
 
+use crate::clock::MAX_LEAP;
 use crate::controller::{Controller, RecoverError, bump_epoch, note_issuer, raise_floor};
 use crate::delegation;
 use crate::keys::{Keys, RecoveryWords};
@@ -64,8 +65,9 @@ impl Controller {
             (own.node_id(), memory.longest_lifetime(), memory.delegation.serial(), memory.network)
         };
         let known = self.network_keys();
+        let at = self.memory().clock.for_members(now);
         let signed =
-            delegation::sign(&words.secret(), network, *next.public(), now, Some(before), !has_secret);
+            delegation::sign(&words.secret(), network, *next.public(), at, Some(before), !has_secret);
         let head = Head::sign(&next, signed.clone(), network, 0, now, &Revocations::default());
         let sealed = has_secret.then(|| keys.seal(&words, rng));
         let retires = if is_now { now } else { now.plus(lasts + CLOCK_TOLERANCE) };
@@ -189,8 +191,8 @@ impl Prepared {
         self.retire_former(write, &before)?;
         write.run(
             "UPDATE network SET delegation = ?1, sealed = ?2, links = ?3,
-                rekeyed = max(?4, (SELECT max(serial) FROM members))",
-            (&self.delegation, &self.sealed, self.links, millis(self.at)),
+                rekeyed = max(?4, coalesce((SELECT max(serial) FROM members WHERE serial <= ?5), 0))",
+            (&self.delegation, &self.sealed, self.links, millis(self.at), millis(self.at.plus(MAX_LEAP))),
         )?;
         // The next head has another issuer, whose first one is new for all members.
         bump_epoch(write)?;

@@ -66,7 +66,7 @@ impl Selector {
         bytes.map(Selector::Node).ok_or_else(|| {
             Complaint::new(
                 format!("`{}` is no node ID", shown(digits)),
-                "an ID has 64 hexadecimal digits; `peersock network members` lists them",
+                "an ID has 64 hexadecimal digits; `peersock network members --json` lists them",
             )
         })
     }

@@ -1,7 +1,7 @@
 //! Managed networks of a node: this thread checks network keys, keeps what is learned in the state directory,
 //! tells those who wait for an admission, and passes questions to a controller.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -718,16 +718,27 @@ const NAME_WAIT: Duration = Duration::from_millis(800);
 /// Interval of the checks for that answer.
 const NAME_POLL: Duration = Duration::from_millis(5);
 
+/// Networks by the names that this machine, or one of its programs, gives them.
+pub(crate) type LocalNames = BTreeMap<MemberName, NetworkId>;
+
+/// Networks in which a name is looked up, and local names beside those of managed networks.
+pub(crate) type Among<'a> = (&'a [JoinedNetwork], &'a LocalNames);
+
+/// Returns a name without the dot at its end, which stands for the root of the DNS.
+fn without_root(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
 /// Returns the network that a name ends with, by its local name or ID, and the name before it: `alpha.team`
 /// is the member `alpha` of `team`, whichever other member has a program with the label `alpha`.
 pub(crate) fn of_network<'a, 'b>(
     node: &Inner,
     name: &'a str,
-    networks: &'b [JoinedNetwork],
+    (networks, names): Among<'b>,
 ) -> Option<(&'a str, &'b JoinedNetwork)> {
-    let (member, end) = name.strip_suffix('.').unwrap_or(name).rsplit_once('.')?;
+    let (member, end) = without_root(name).rsplit_once('.')?;
     let id = end.parse().ok();
-    let (managed, names) = (sync::lock(&node.managed), sync::lock(&node.local_names));
+    let managed = sync::lock(&node.managed);
     let named = end.to_ascii_lowercase().parse::<MemberName>().ok().and_then(|end| names.get(&end).copied());
     let is_called = |network: &&JoinedNetwork| {
         let has_name = |shared: &Arc<Shared>| {
@@ -740,24 +751,24 @@ pub(crate) fn of_network<'a, 'b>(
 }
 
 /// Returns the addresses of the members with a name in these networks, as far as this node knows them.
-pub(crate) fn known_addresses(node: &Inner, name: &str, networks: &[JoinedNetwork]) -> Vec<IpAddr> {
+pub(crate) fn known_addresses(node: &Inner, name: &str, among: Among<'_>) -> Vec<IpAddr> {
     let found = |name, networks: &[JoinedNetwork]| {
         let is_meant = |id| networks.iter().any(|network| network.id == id);
         node.driver.datapath.addresses_named(Instant::now(), name, is_meant)
     };
-    match of_network(node, name, networks) {
+    match of_network(node, name, among) {
         Some((member, network)) => found(member, slice::from_ref(network)),
-        None => found(name, networks),
+        None => found(without_root(name), among.0),
     }
 }
 
 /// Does the same. Of a managed network, asks the controller for a member that this node has not met, and
 /// waits for its answer.
-pub(crate) fn addresses_named(node: &Inner, name: &str, networks: &[JoinedNetwork]) -> Vec<IpAddr> {
+pub(crate) fn addresses_named(node: &Inner, name: &str, among: Among<'_>) -> Vec<IpAddr> {
     let begun = Instant::now();
     loop {
-        let found = known_addresses(node, name, networks);
-        if !found.is_empty() || begun.elapsed() >= NAME_WAIT || !search_name(node, name, networks) {
+        let found = known_addresses(node, name, among);
+        if !found.is_empty() || begun.elapsed() >= NAME_WAIT || !search_name(node, name, among) {
             return found;
         }
         thread::sleep(NAME_POLL);
@@ -766,37 +777,29 @@ pub(crate) fn addresses_named(node: &Inner, name: &str, networks: &[JoinedNetwor
 
 /// Asks the controllers of managed networks for the member or program with a name, if one may have it.
 /// Returns false once they have said that none has it.
-pub(crate) fn search_name(node: &Inner, name: &str, networks: &[JoinedNetwork]) -> bool {
+pub(crate) fn search_name(node: &Inner, name: &str, among: Among<'_>) -> bool {
     // This name is every machine's.
-    if name.eq_ignore_ascii_case("localhost") {
+    if without_root(name).eq_ignore_ascii_case("localhost") {
         return false;
     }
     let (now, mut batch) = (Instant::now(), Batch::default());
     let mut ask =
         |name, network: &JoinedNetwork| node.driver.datapath.find_name(now, network.index, name, &mut batch);
-    match of_network(node, name, networks) {
+    match of_network(node, name, among) {
         Some((member, network)) => ask(member, network),
         // All are asked.
-        None => networks.iter().filter(|network| ask(name, network)).count() > 0,
+        None => among.0.iter().filter(|network| ask(without_root(name), network)).count() > 0,
     }
 }
 
 /// Returns true if a controller has just said that nobody has this name in the network with which it ends.
-pub(crate) fn is_name_absent(node: &Inner, name: &str, networks: &[JoinedNetwork]) -> bool {
-    of_network(node, name, networks).is_some_and(|(member, network)| {
+pub(crate) fn is_name_absent(node: &Inner, name: &str, among: Among<'_>) -> bool {
+    of_network(node, name, among).is_some_and(|(member, network)| {
         node.driver.datapath.is_name_absent(Instant::now(), network.index, member)
     })
 }
 
 impl Joined {
-    /// Gives a static network one more name on this machine, as [`Network::with_local_name`] does, unless
-    /// another one has it that the node is in.
-    ///
-    /// [`Network::with_local_name`]: crate::Network::with_local_name
-    pub fn add_local_name(&self, name: &MemberName) {
-        self.node().name_network(self.id(), name);
-    }
-
     pub(super) fn shared(&self) -> Option<Arc<Shared>> {
         sync::lock(&self.node().inner.managed).get(&self.id()).cloned()
     }

@@ -33,7 +33,6 @@ use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use peersock_datapath::{Device, Unanswered};
-use peersock_overlay::membership::MemberName;
 use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
 use peersock_stack::{Batch, Error, Flow, Scope};
 
@@ -42,8 +41,10 @@ pub use closing::{Undelivered, loss_text, say_loss};
 pub use device::DeviceSender;
 pub use events::{Event, Events, RootChanges};
 pub use joined::Joined;
+pub(crate) use managed::{
+    LocalNames, addresses_named, is_name_absent, known_addresses, of_network, search_name,
+};
 pub use managed::{MembershipStatus, Standing};
-pub(crate) use managed::{addresses_named, is_name_absent, known_addresses, of_network, search_name};
 pub use patience::{Linger, Patience, Remaining};
 pub use peer_identity::PeerIdentity;
 pub(crate) use root_list::ask_lists;
@@ -109,7 +110,7 @@ pub(crate) struct Inner {
     /// Knowledge about each joined network that probes need.
     joined: Mutex<BTreeMap<NetworkId, probe::Known>>,
     /// Networks by the names that this machine gives them, beside those of `managed`.
-    local_names: Mutex<BTreeMap<MemberName, NetworkId>>,
+    local_names: Mutex<LocalNames>,
     /// Networks that other programs of this user ask for; locked after `membership`.
     visits: Mutex<visit::Visits>,
     down: AtomicBool,
@@ -139,6 +140,13 @@ pub(crate) struct Inner {
 
 /// List of the programs that use a node.
 type Programs = Arc<dyn Fn() -> Vec<ProgramStatus> + Send + Sync>;
+
+impl Inner {
+    /// Returns the local names of networks that were joined with one.
+    pub(crate) fn local_names(&self) -> LocalNames {
+        sync::lock(&self.local_names).clone()
+    }
+}
 
 impl Node {
     /// Returns settings for a node.
@@ -203,7 +211,10 @@ impl Node {
         };
         sync::lock(&self.inner.joined).insert(id, known);
         if let Some(name) = &local_name {
-            self.name_network(id, name);
+            // Members of an ad-hoc network have no names, so that names of hosts may end as it is called.
+            if id.admits_programs() {
+                sync::lock(&self.inner.local_names).entry(name.clone()).or_insert(id);
+            }
         }
         if is_visit {
             sync::lock(&self.inner.visits).note_joined(id);
@@ -242,14 +253,6 @@ impl Node {
             managed.close(&self.inner);
         }
         datapath.leave(Instant::now(), id, &mut Batch::default())
-    }
-
-    /// Gives a network a local name; see [`Joined::add_local_name`].
-    fn name_network(&self, id: NetworkId, name: &MemberName) {
-        // Members of an ad-hoc network have no names, and `join` names the managed ones.
-        if id.admits_programs() && !id.is_managed() {
-            sync::lock(&self.inner.local_names).entry(name.clone()).or_insert(id);
-        }
     }
 
     /// Returns the joined networks, in the order of joining.

@@ -140,12 +140,13 @@ impl Task<'_> {
             };
             let node = &joined.node().inner;
             let networks: Vec<_> = node.driver.datapath.network(joined.id()).into_iter().collect();
-            let found = addresses_named(node, name.as_str(), &networks);
+            let local = node.local_names();
+            let found = addresses_named(node, name.as_str(), (&networks, &local));
             let has_it = |peer: &PeerStatus| found.iter().any(|address| peer.addresses.contains(address));
             if let Some(peer) = joined.peers().into_iter().find(has_it) {
                 return Ok(Probed { peer: Some(peer), ..ProbeOutcome::Answered.into() });
             }
-            let is_absent = !search_name(node, name.as_str(), &networks);
+            let is_absent = !search_name(node, name.as_str(), (&networks, &local));
             drop(joined);
             if is_absent || begin.elapsed() >= self.probe.timeout || (self.is_over)() {
                 return Ok(ProbeOutcome::NoSuchMember.into());

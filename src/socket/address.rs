@@ -62,7 +62,8 @@ pub(crate) fn resolve(node: &Inner, address: &impl ToSocketAddrs) -> io::Result<
         Spelled::Addresses(addresses) => addresses,
         Spelled::Name(name, port) => {
             let datapath = &node.driver.datapath;
-            let found = crate::node::addresses_named(node, &name, &datapath.networks());
+            let found =
+                crate::node::addresses_named(node, &name, (&datapath.networks(), &node.local_names()));
             if found.is_empty() {
                 let message = format!("no member of the joined networks is named `{name}`");
                 return Err(io::Error::new(io::ErrorKind::NotFound, message));

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use peersock::overlay::membership::UnixTime;
 use peersock_controller::{ClockState, Controller};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::admin::OfNetwork;
 use super::{duration, now, who};
@@ -91,6 +93,26 @@ pub(super) struct ClockWatch {
     said: Option<Instant>,
     /// Moment of the first doubt.
     since: Option<Instant>,
+    /// Time since the machine's start, its sleep included, and the clock, when that was last right.
+    right: Option<(Duration, UnixTime)>,
+}
+
+/// Difference of the clock from the time that has passed, up to which it runs on.
+const DRIFT: Duration = Duration::from_secs(600);
+
+impl ClockWatch {
+    /// Returns true if the clock has gone on with the time that has passed since it was last right, as after the
+    /// sleep of a laptop, and false if it was set; `None` without a time when it was right.
+    fn has_run_on(&self) -> Option<bool> {
+        let (then, clock) = self.right?;
+        let (passed, leapt) = (since_boot().saturating_sub(then), now().since(clock));
+        Some(passed.abs_diff(leapt) <= DRIFT)
+    }
+}
+
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
 impl ClockWatch {
@@ -107,8 +129,11 @@ impl ClockWatch {
             ),
             ClockState::Leapt(by) => {
                 let since = *self.since.get_or_insert_with(Instant::now);
-                let is_short = by <= LONGEST_REST;
-                if is_synchronised() || is_short && since.elapsed() >= UNKNOWN_FOR {
+                let has_run_on = self.has_run_on();
+                // A clock that this process saw being set has no rest to explain it.
+                let is_short = by <= LONGEST_REST && has_run_on.is_none();
+                let is_known = has_run_on == Some(true) || is_synchronised();
+                if is_known || is_short && since.elapsed() >= UNKNOWN_FOR {
                     return self.confirm(controller, by);
                 }
                 let until = if is_short { ", or 10 minutes have passed" } else { "" };
@@ -120,7 +145,7 @@ impl ClockWatch {
                 )
             }
             _ => {
-                *self = Self::default();
+                *self = Self { right: Some((since_boot(), now())), ..Self::default() };
                 return true;
             }
         };
@@ -135,7 +160,7 @@ impl ClockWatch {
         match controller.accept_clock(now(), "controller") {
             Ok(()) => {
                 stdio::note(format_args!("going on {} after the last time", duration::shown(by)));
-                *self = Self::default();
+                *self = Self { right: Some((since_boot(), now())), ..Self::default() };
                 true
             }
             Err(error) => {

@@ -178,6 +178,30 @@ fn kept_to_json(path: &Path, kept: &Kept, network: &Network) -> Outcome<serde_js
     }))
 }
 
+/// Ends of names of hosts. A network that is called so would have these names, so a person has to choose it.
+const DOMAINS: [&str; 20] = [
+    "app",
+    "arpa",
+    "biz",
+    "cloud",
+    "com",
+    "corp",
+    "dev",
+    "edu",
+    "gov",
+    "home",
+    "info",
+    "internal",
+    "io",
+    "lan",
+    "local",
+    "localdomain",
+    "localhost",
+    "net",
+    "onion",
+    "org",
+];
+
 /// Claims the name that an invite suggests, or the next one with a number if another network has it here.
 /// Returns `None` if `-n` would take it for something else.
 pub(super) fn claimed(
@@ -186,7 +210,7 @@ pub(super) fn claimed(
     suggested: &MemberName,
 ) -> Outcome<Option<(MemberName, NameClaim)>> {
     const LAST: u32 = 99;
-    if super::parse_id(suggested.as_str()).is_ok() {
+    if super::parse_id(suggested.as_str()).is_ok() || DOMAINS.contains(&suggested.as_str()) {
         return Ok(None);
     }
     let numbered = (2..=LAST).map(|number| suggested.numbered(number));

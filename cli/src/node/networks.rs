@@ -74,9 +74,6 @@ impl Networks {
             if !is_joined {
                 shared.joined = node.join(network.clone())?;
             }
-            if let Some(name) = network.local_name() {
-                shared.joined.add_local_name(name);
-            }
             shared.programs += 1;
             return Ok(shared.joined.clone());
         }

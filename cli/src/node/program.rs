@@ -186,6 +186,7 @@ impl Program {
         let asking = Asked::start(self.notes.clone())?;
         let launcher: Arc<dyn Launcher> = asking.0.clone();
         let server = Arc::new(FdServer::start_within(node, &networks, self.process, Some(launcher))?);
+        server.set_local_names(self.networks().iter());
         *lock(&self.server) = Arc::downgrade(&server);
         *self.meter() = server.meter();
         let (refusals, notes) = (server.refusals(), self.notes.clone());
@@ -253,6 +254,7 @@ impl Service {
                     let joined = stay.join(&joining);
                     // Before the answer, so that the program finds its network.
                     server.set_networks(&program.network_ids());
+                    server.set_local_names(program.networks().iter());
                     connection.send(&match joined {
                         Ok(joined) => Reply::Joined(joined),
                         Err(failure) => Reply::Refused(refusal(&failure)),

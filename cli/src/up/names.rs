@@ -33,7 +33,8 @@ pub(super) fn check(networks: &[Network]) -> Outcome {
 pub(super) fn of(networks: &[Network], node: &Node) -> Names {
     let mut names = Names::default();
     for network in networks {
-        let (id, local) = (network.id(), network.local_name().map(MemberName::as_str));
+        let id = network.id();
+        let local = network.local_name().filter(|_| id.admits_programs()).map(MemberName::as_str);
         if id.is_managed() {
             names.add_asked(
                 &id.to_string(),

@@ -89,3 +89,52 @@ fn memory_that_is_refused_for_a_code_is_an_error_with_a_hint() {
         assert!(ended.stderr.contains("ulimit -v"), "{}", ended.stderr);
     }
 }
+
+/// Returns a command with an address space of so many MiB (RLIMIT_AS), which ends after a second at the latest.
+fn within(space: u64, words: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["1", "prlimit", &format!("--as={}", space << 20), env!("CARGO_BIN_EXE_peersock")]);
+    command.args(words);
+    without_variables(&mut command);
+    command
+}
+
+/// From the least space with which the program is loaded to one in which the commands run.
+#[test]
+fn an_address_space_that_ends_at_a_start_is_an_error_with_a_hint() {
+    const TEST: &str = "an_address_space_that_ends_at_a_start";
+    if lacks(TEST, &["prlimit", "timeout"]) {
+        return;
+    }
+    let is_loaded = |space: &u64| run(within(*space, &["--version"])).status.success();
+    let least = (8..4096).find(is_loaded).expect("it is loaded at last");
+    let commands =
+        COMMANDS.iter().filter(|words| ["listen", "proxy", "rest", "netcheck"].contains(&words[0]));
+    std::thread::scope(|scope| {
+        for words in commands {
+            scope.spawn(move || {
+                let mut refusals = 0;
+                for space in least..least + 14 {
+                    let mut command = within(space, words);
+                    command.args(["--interface", "lo"]);
+                    if words[0] != "netcheck" {
+                        command.args(["--network", "ff0001ffff000000", "--no-portmap"]);
+                    }
+                    let ended = run(command);
+                    let what = format!("{words:?} with {space} MiB: {}", ended.stderr);
+                    assert!(!ended.stderr.contains("panicked"), "{what}");
+                    match ended.status.code() {
+                        Some(0 | 124) => {}
+                        Some(1) => {
+                            assert!(ended.stderr.contains("ulimit"), "{what}");
+                            refusals += 1;
+                        }
+                        // Rust ends a program that gets no memory.
+                        _ => assert!(ended.stderr.contains("memory allocation of"), "{what}"),
+                    }
+                }
+                assert!(refusals > 0 || words[0] == "netcheck", "{words:?} was refused nothing");
+            });
+        }
+    });
+}

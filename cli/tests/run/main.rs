@@ -10,6 +10,7 @@ mod calls;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod common;
 mod copies;
+mod cut;
 mod data;
 mod delivery;
 mod embedded;

@@ -247,7 +247,9 @@ impl Names {
             Some(member) => self.first_named(member, true),
             // Other names with a dot are mostly of the DNS, and nobody is asked for them.
             None => match self.first_named(name, !name.contains('.')) {
-                Asked::Nobody => Asked::Others,
+                Asked::Nobody if self.networks.iter().all(|network| network.member_in(name).is_none()) => {
+                    Asked::Others
+                }
                 asked => asked,
             },
         }
@@ -466,6 +468,8 @@ pub(crate) mod tests {
         ] {
             assert_eq!(ask(name, 28).0, RCODE::NameError, "{name}");
         }
+        // No other server is asked for a name that ends with a local one.
+        assert_eq!(ask("alpha.office", 28).0, RCODE::NameError);
         assert_eq!(ask("ff0002ffff000000.peersock.internal", 28), (RCODE::NoError, vec![], true));
         assert_eq!(ask("beta.ff0003ffff000000.peersock.internal", 28).0, RCODE::Refused);
         // Each address has a name that resolves to it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_ulong, sockaddr, socklen_t};
 use peersock_bsd::ephemeral::cookie_of_any_port;
-use peersock_bsd::{self as bsd, Errno, Result, Sides, Socket};
+use peersock_bsd::{self as bsd, Errno, Result, Sides, Socket, TimeLimit};
 use peersock_fd::{Kind, SocketFlags, option_table};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -42,6 +42,8 @@ pub(crate) struct Call {
     pub(crate) replaced: u64,
     /// The number of messages it has received, which it returns if no more come.
     pub(crate) received: i64,
+    /// Its time limit, which only recvmmsg(2) has.
+    pub(crate) limit: Option<TimeLimit>,
 }
 
 /// Result of a try.
@@ -115,7 +117,7 @@ impl Local {
 
 impl Call {
     pub(crate) fn new(target: Target) -> Self {
-        Self { target, connects: false, replaced: 0, received: 0 }
+        Self { target, connects: false, replaced: 0, received: 0, limit: None }
     }
 
     /// Tries to make the call. A failure here that is not the program's appears to it as EIO, because it must
@@ -223,6 +225,10 @@ impl Call {
             return Ok(Step::GoOn);
         }
         let Some(socket) = self.by_remote(context, &local, &address)? else { return Ok(Step::GoOn) };
+        // The peer may have reset the connection meanwhile. As in Linux the next call says so.
+        if self.connects && socket.has_connected()? {
+            return Ok(Step::Value(0));
+        }
         // SAFETY: the address is as long as the given length.
         let remote = unsafe { bsd::read_remote(&socket, address.pointer(), address.length()) }?;
         let at_once = match remote {
@@ -249,7 +255,6 @@ impl Call {
                 self.connects = true;
                 local.wait(EventFlags::OUT, Timeout::Send, overdue)
             }
-            Err(Errno::ISCONN) if self.connects => Ok(Step::Value(0)),
             Err(error) => {
                 // Unlike an AF_UNIX socket, a TCP socket may try again.
                 if self.connects || bsd::ends_attempt(&socket, error) {

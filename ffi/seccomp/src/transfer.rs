@@ -2,7 +2,7 @@
 //! sockets do not support.
 
 use libc::{c_int, c_void, timespec};
-use peersock_bsd::{self as bsd, Errno, Result, Socket, netlink};
+use peersock_bsd::{self as bsd, Errno, Result, Socket, TimeLimit, netlink};
 use peersock_fd::Kind;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::Timeout;
@@ -179,15 +179,16 @@ impl Call {
         let Some(socket) = receiver(&local, &message, flags) else {
             return self.receive_first_answer(context, &local, flags);
         };
-        if self.target.word(4) != 0 {
+        let limit_at = self.target.word(4);
+        if limit_at != 0 && self.limit.is_none() {
             let mut time = [0; 16];
-            self.target.read(self.target.word(4), &mut time)?;
+            self.target.read(limit_at, &mut time)?;
             let [tv_sec, tv_nsec] = [&time[..8], &time[8..]]
                 .map(|half| i64::from_ne_bytes(half.try_into().expect("half of 16 bytes")));
-            bsd::deadline_of(&timespec { tv_sec, tv_nsec })?;
+            self.limit = Some(TimeLimit::of(&timespec { tv_sec, tv_nsec })?);
         }
         let is_patient =
-            socket.kind() != Kind::Stream && flags & libc::MSG_WAITFORONE == 0 && self.target.word(4) == 0;
+            socket.kind() != Kind::Stream && flags & libc::MSG_WAITFORONE == 0 && self.limit.is_none();
         while self.received < i64::from(count.min(MAX_MESSAGES_AT_ONCE)) {
             if self.received > 0 && !bsd::may_receive_more(&socket, libc::MSG_DONTWAIT).unwrap_or(false) {
                 break;
@@ -199,7 +200,15 @@ impl Call {
                 message.write_length(&self.target, received)
             });
             match received {
-                Ok(()) => self.received += 1,
+                Ok(()) => {
+                    self.received += 1;
+                    if let Some(limit) = &mut self.limit {
+                        limit.note_message();
+                        if limit.is_over() {
+                            break;
+                        }
+                    }
+                }
                 Err(Errno::AGAIN)
                     if (self.received == 0 || is_patient) && self.may_wait(&local, flags)? =>
                 {
@@ -211,6 +220,10 @@ impl Call {
                     break;
                 }
             }
+        }
+        if let Some(limit) = &self.limit {
+            let left = limit.left();
+            self.target.write(limit_at, &[left.tv_sec, left.tv_nsec].map(i64::to_ne_bytes).concat())?;
         }
         Ok(Step::Value(self.received))
     }

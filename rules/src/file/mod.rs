@@ -74,8 +74,9 @@ fn check_text(file: &[u8]) -> Result<&str, Vec<Problem>> {
         let text = format!("the file has {len} bytes; {max} are allowed");
         return problem(1, 1, text, "tags take less room than names of members");
     }
-    let lines = file.iter().filter(|byte| **byte == b'\n').count();
-    if lines >= RuleFile::MAX_LINES {
+    let ends = file.iter().filter(|byte| **byte == b'\n').count();
+    let lines = ends + usize::from(file.last().is_some_and(|byte| *byte != b'\n'));
+    if lines > RuleFile::MAX_LINES {
         let text = format!("the file has {lines} lines; {} are allowed", RuleFile::MAX_LINES);
         return problem(RuleFile::MAX_LINES, 1, text, "remove empty lines");
     }

@@ -11,6 +11,7 @@ use rustix::io::{DupFlags, FdFlags};
 
 use crate::kernel::{borrow, int_option};
 use crate::replaced::Kept;
+use crate::room::with_room;
 use crate::{EpollSets, copies, options};
 
 /// Maximum length of a copied option value of known length, bytes.
@@ -30,10 +31,13 @@ pub fn convert(client: &Client, fd: RawFd, sets: impl Fn(RawFd) -> EpollSets) ->
 pub fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name).ok_or(Errno::NOTSOCK);
     let kind = (option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?, option(libc::SO_PROTOCOL)?);
-    let unused = unused_socket(kind);
-    let unused = unused.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-    let of_unused = |_: &Socket<'_>, level, name, value: &mut [u8]| get_kernels(unused, level, name, value);
-    open_like(client, fd, kind, of_unused, |level, name, value| get_kernels(fd, level, name, value))
+    with_room(|| {
+        let unused = unused_socket(kind);
+        let unused = unused.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let of_unused =
+            |_: &Socket<'_>, level, name, value: &mut [u8]| get_kernels(unused, level, name, value);
+        open_like(client, fd, kind, of_unused, |level, name, value| get_kernels(fd, level, name, value))
+    })
 }
 
 fn get_kernels(fd: RawFd, level: c_int, name: c_int, value: &mut [u8]) -> Result<usize, Errno> {
@@ -191,7 +195,7 @@ pub fn reset_on_close(socket: &Socket<'_>) -> Result<(), Errno> {
 /// connect, under the same descriptor, see [`Socket::private`].
 /// Fails with the errors of socket(2) and dup3(2), ENETDOWN.
 pub fn make_private(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
-    match socket.private()? {
+    match with_room(|| socket.private())? {
         Some(new) => replace(socket.fd().as_raw_fd(), &new, sets),
         None => Ok(()),
     }
@@ -205,7 +209,7 @@ fn open_again(socket: &Socket<'_>) -> Result<OwnedFd, Errno> {
         get(libc::SOL_SOCKET, name, &mut value).map(|_| c_int::from_ne_bytes(value))
     };
     let kind = (int(libc::SO_DOMAIN)?, int(libc::SO_TYPE)?, int(libc::SO_PROTOCOL)?);
-    open_like(&socket.client(), socket.fd().as_raw_fd(), kind, get_overlays, get)
+    with_room(|| open_like(&socket.client(), socket.fd().as_raw_fd(), kind, get_overlays, get))
 }
 
 /// Opens an overlay socket with the flags of `fd`, and the options that `get` returns. `of_new` returns the

@@ -35,10 +35,12 @@ mod options;
 mod peek;
 mod privilege;
 pub mod replaced;
+mod room;
 mod rules;
 mod sent_ancillary;
 mod sides;
 mod sockaddr;
+mod time_limit;
 mod wait_all;
 
 pub use calls::{
@@ -51,7 +53,7 @@ pub use convert::{
 };
 pub use epoll_sets::EpollSets;
 pub use many_messages::{keep_for_next_call, may_receive_more};
-pub use messages::{deadline_of, recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
+pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use option_hints::{lingers, may_be_too_long};
 pub use options::{getsockopt, is_refused_early, setsockopt};
 pub use peek::is_patient_peek;
@@ -59,6 +61,7 @@ pub use peersock_fd::{Client, Errno, Socket};
 pub use rules::{Rules, Side};
 pub use sides::{Chosen, Sides, bound, is_any, is_candidate, overlay};
 pub use sockaddr::{read as read_address, write as write_address};
+pub use time_limit::TimeLimit;
 pub use wait_all::{await_readable, receive_all, takes_all, waits};
 
 /// Result of a call: its return value, or the `errno` that it fails with.

@@ -3,7 +3,6 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
 use std::{ptr, slice};
 
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
@@ -17,6 +16,7 @@ use crate::message_pieces::{MAX_BYTES, many, pieces_mut, scatter, skip, vectors}
 use crate::peek::await_bytes;
 use crate::sent_ancillary::{self, SentAncillary};
 use crate::sockaddr::{read, write, write_to};
+use crate::time_limit::TimeLimit;
 use crate::wait_all::{await_readable, receive_all, takes_all};
 
 /// Maximum number of bytes of a stream that one call with MSG_TRUNC discards.
@@ -309,15 +309,32 @@ pub unsafe fn recvmmsg(
     messages: *mut mmsghdr,
     count: c_uint,
     flags: c_int,
-    timeout: *const timespec,
+    timeout: *mut timespec,
+) -> Result<c_int> {
+    // SAFETY: the caller says that it is null or a time.
+    let timeout = unsafe { timeout.as_mut() };
+    let mut limit = timeout.as_ref().map(|time| TimeLimit::of(time)).transpose()?;
+    // SAFETY: the caller's.
+    let received = unsafe { receive_many(socket, messages, count, flags, limit.as_mut()) }?;
+    if received > 0
+        && let (Some(timeout), Some(limit)) = (timeout, limit)
+    {
+        *timeout = limit.left();
+    }
+    Ok(received)
+}
+
+/// # Safety
+/// See the crate.
+unsafe fn receive_many(
+    socket: &Socket<'_>,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    mut limit: Option<&mut TimeLimit>,
 ) -> Result<c_int> {
     // SAFETY: the caller guarantees `count` messages.
     let messages = unsafe { many(messages, count) }?;
-    // SAFETY: the caller says that it is null or a time.
-    let deadline = match unsafe { timeout.as_ref() } {
-        Some(timeout) => deadline_of(timeout)?,
-        None => None,
-    };
     let mut flags = flags;
     for (at, message) in messages.iter_mut().enumerate() {
         if at > 0 && !may_receive_more(socket, flags).unwrap_or(false) {
@@ -327,6 +344,9 @@ pub unsafe fn recvmmsg(
         match unsafe { recvmsg(socket, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) } {
             Ok(received) => {
                 message.msg_len = received as c_uint;
+                if let Some(limit) = &mut limit {
+                    limit.note_message();
+                }
                 // The message had room for more, and a signal, the end or its timeout has ended the wait.
                 if socket.kind() == Kind::Stream && takes_all(flags) {
                     // SAFETY: the caller's.
@@ -347,19 +367,11 @@ pub unsafe fn recvmmsg(
             flags |= libc::MSG_DONTWAIT;
         }
         // As Linux: the time is checked only after each datagram.
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if limit.as_ref().is_some_and(|limit| limit.is_over()) {
             return Ok(at as c_int + 1);
         }
     }
     Ok(messages.len() as c_int)
-}
-
-/// Returns the deadline of a timeout that begins now, or `None` for never.
-/// Errors: EINVAL for a negative time, or a billion nanoseconds and more.
-pub fn deadline_of(time: &timespec) -> Result<Option<Instant>> {
-    let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::INVAL)?;
-    let nanos = u32::try_from(time.tv_nsec).ok().filter(|nanos| *nanos < 1_000_000_000);
-    Ok(Instant::now().checked_add(Duration::new(seconds, nanos.ok_or(Errno::INVAL)?)))
 }
 
 /// Returns the destination of a datagram. As in Linux, an IPv4 socket takes an address without a family for

@@ -47,6 +47,22 @@ impl Socket<'_> {
         self.connect_with(remote, || Ok(false))
     }
 
+    /// Returns true if a stream's attempt that began with [`begin_connect`](Self::begin_connect) has led to a
+    /// connection, which may have been broken since. The caller tells the program so.
+    ///
+    /// # Errors
+    /// ENETDOWN.
+    pub fn has_connected(&self) -> Result<bool, Errno> {
+        if self.kind() != Kind::Stream {
+            return Ok(false);
+        }
+        match self.ask(Request::ConnectAgain { socket: self.opened(), wait: false, timeout: None }) {
+            Ok(Reply::Stands) | Err(Errno::ISCONN | Errno::CONNABORTED) => Ok(true),
+            Err(Errno::NETDOWN) => Err(Errno::NETDOWN),
+            _ => Ok(false),
+        }
+    }
+
     fn connect_with(
         &self,
         remote: Option<SocketAddr>,
@@ -128,7 +144,7 @@ impl Socket<'_> {
             Err(error) => {
                 // This call returns the error, and SO_ERROR would report it again, as a reset.
                 let kernels = sockopt::socket_error(self.fd())?.err();
-                if error != Errno::NOTCONN {
+                if !matches!(error, Errno::CONNABORTED | Errno::NOTCONN) {
                     return Err(error);
                 }
                 // It was established, and has broken before any call looked, as can happen to TCP sockets.

@@ -77,7 +77,7 @@ pub enum Request {
     ///
     /// The reply is [`Reply::Stands`] if no call has reported yet that the connection is established, EISCONN
     /// afterwards. It is EALREADY while the attempt goes on (for a waiting client, once the time is over),
-    /// and ENOTCONN if there is neither.
+    /// ECONNABORTED if the connection is broken, and ENOTCONN if there is neither.
     ConnectAgain {
         /// The socket.
         socket: Opened,

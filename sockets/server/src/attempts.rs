@@ -86,15 +86,19 @@ impl ServerState {
                 Ok(None)
             }
             Some(Phase::Connected(_)) => {
-                let stream = self.stream_mut(Which::Opened(socket)).ok_or(Errno::NOTCONN)?;
+                let stream = self.stream_mut(Which::Opened(socket)).ok_or(Errno::CONNABORTED)?;
                 match stream.broken() {
-                    Some(_) => Err(Errno::NOTCONN),
+                    Some(_) => Err(Errno::CONNABORTED),
                     None if stream.take_untold() => Ok(Some(Reply::Stands)),
                     None => Err(Errno::ISCONN),
                 }
             }
             Some(Phase::Listening(_)) => Err(Errno::ISCONN),
-            Some(Phase::Fresh | Phase::Datagrams(_)) | None => Err(Errno::NOTCONN),
+            // The connection may have broken, and be forgotten, before any call has looked.
+            Some(Phase::Fresh | Phase::Datagrams(_)) | None => match self.endings.get(socket.id) {
+                Some(ending) if ending.is_own_attempt => Err(Errno::CONNABORTED),
+                _ => Err(Errno::NOTCONN),
+            },
         }
     }
 

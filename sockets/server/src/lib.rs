@@ -62,9 +62,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use peersock::Node;
 use peersock::attach::{Attached, Linger, NodeHandle, Patience, TaskUser};
 use peersock::overlay::NetworkId;
+use peersock::{Network, Node};
 use peersock_fd::{NodeTag, SocketId, Token};
 use serde::{Deserialize, Serialize};
 
@@ -235,6 +235,12 @@ impl FdServer {
     pub fn begin_drain_with(&self, unclosed: Unclosed) {
         self.server.begin_drain(unclosed);
         self.handle.kick();
+    }
+
+    /// Replaces the names that the programs of a server that [serves some](FdServer::start_within) networks
+    /// give to them.
+    pub fn set_local_names<'a>(&self, networks: impl IntoIterator<Item = &'a Network>) {
+        self.handle.set_local_names(networks);
     }
 
     /// Replaces the networks of a server that [serves some](FdServer::start_within). Its open sockets follow.

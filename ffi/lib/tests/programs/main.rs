@@ -6,6 +6,7 @@ mod build;
 mod delivery;
 mod libzt_header;
 mod managed;
+mod observed;
 mod restarted;
 mod router;
 mod run;
