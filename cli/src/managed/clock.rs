@@ -101,8 +101,8 @@ pub(super) struct ClockWatch {
 const DRIFT: Duration = Duration::from_secs(600);
 
 impl ClockWatch {
-    /// Returns true if the clock has gone on with the time that has passed since it was last right, as after the
-    /// sleep of a laptop, and false if it was set; `None` without a time when it was right.
+    /// Returns true if the clock has gone on with the time that has passed since it was last right, as after
+    /// the sleep of a laptop, and false if it was set; `None` without a time when it was right.
     fn has_run_on(&self) -> Option<bool> {
         let (then, clock) = self.right?;
         let (passed, leapt) = (since_boot().saturating_sub(then), now().since(clock));

@@ -140,6 +140,14 @@ fn names_end_with_the_local_name_of_a_static_network() {
     assert_eq!(found["nobody.office"][0], NO_NAME, "{found}");
     assert_eq!(found["outside.example"][0][0], "192.0.2.9", "{found}");
 
+    // The name is this program's, and not one of the others that share the node.
+    let other = Running::start(machines.command("beta", &["run", "-n", "office", "--", "sleep", "60"]));
+    other.wait_for_stderr("this node");
+    let apart = machines.look_up(hosts, &[&office], &["alpha.office", "alpha."]);
+    assert_eq!(apart["alpha.office"][0][0], "192.0.2.9", "{apart}");
+    assert_eq!(apart["alpha."][0].as_array().map(Vec::len), Some(2), "{apart}");
+    drop(other);
+
     machines.ok("alpha", &["join", &office, "--as", "work"]);
     let listening = Running::start(machines.command("alpha", &["listen", "-k", "-n", "work", "7000"]));
     listening.wait_for_stderr("listening on ");

@@ -4,6 +4,7 @@ use peersock_overlay::membership::CLOCK_TOLERANCE;
 use rand::{Rng, RngExt};
 
 use super::*;
+use crate::admission::hex;
 use crate::{Approval, Change, ClockState, MAX_LEAP};
 
 /// Time by which members accept statements that are ahead of their clocks.
@@ -484,4 +485,43 @@ fn no_order_of_clocks_and_crashes_brings_a_removed_member_back() {
 fn pick(rng: &mut impl Rng) -> Duration {
     let hours = [0, 0, 0, 1, 2, 5, 17, 40 * 24, 7300 * 24][rng.random_range(0..9)];
     hours * HOUR
+}
+
+#[test]
+fn removals_and_invites_count_in_their_order_where_the_time_was_ahead() {
+    let mut world = World::new(3);
+    world.restart(2 * HOUR);
+    world.restart(Duration::ZERO);
+    // A command counts from an hour after the store's time, until the clock has reached that.
+    let mut command = world.command();
+    let early = command.open_invite();
+    drop(command);
+    world.pass(DAY);
+    world.remove(1, true);
+    let mut late = world.command();
+    assert_eq!(denial(&world.lab().ask(1, Some(&early))), Some(Denial::Removed));
+    let again = late.open_invite();
+    drop(late);
+    assert!(matches!(world.lab().ask(1, Some(&again)), Answer::Certified { .. }));
+
+    // The other way round: a removal by a time that is ahead, and an invite after it.
+    world.restart(2 * HOUR);
+    world.restart(Duration::ZERO);
+    world.remove(2, true);
+    world.pass(DAY);
+    let wanted = world.command().open_invite();
+    assert!(matches!(world.lab().ask(2, Some(&wanted)), Answer::Certified { .. }));
+}
+
+#[test]
+fn an_invite_ends_at_once_where_the_time_is_ahead() {
+    let mut world = World::new(1);
+    world.restart(2 * HOUR);
+    world.restart(Duration::ZERO);
+    let token = world.command().open_invite();
+    let label = hex(&token.hash()[..4]);
+    let mut command = world.command();
+    command.controller.end_invite(command.now, "alice", &label).expect("an invite");
+    drop(command);
+    assert_eq!(denial(&world.lab().ask(7, Some(&token))), Some(Denial::ExpiredInvite));
 }
