@@ -239,9 +239,9 @@ fn limits_are_errors_with_places() {
     assert!(
         RuleFile::parse(comment.as_bytes()).expect_err("too long")[0].text.contains("262144 are allowed")
     );
-    let lines = format!("default = \"deny\"{}", "\n".repeat(RuleFile::MAX_LINES));
+    let lines = format!("default = \"deny\"{}", "\n".repeat(RuleFile::MAX_LINES + 1));
     assert!(RuleFile::parse(lines.as_bytes()).expect_err("too long")[0].text.contains("65535 are allowed"));
-    let lines = format!("default = \"deny\"{}", "\n".repeat(RuleFile::MAX_LINES - 1));
+    let lines = format!("default = \"deny\"{}", "\n".repeat(RuleFile::MAX_LINES));
     assert!(RuleFile::parse(lines.as_bytes()).is_ok());
     let list = vec!["\"tag:a\""; 65].join(", ");
     let problems = RuleFile::parse(RULE.replace("\"tag:web\"", &format!("[{list}]")).as_bytes());

@@ -68,23 +68,33 @@ fn not_accepted(error: &peersock_controller::StoreError) -> Failure {
 /// Returns an error if the controller would sign by a clock that nobody has confirmed.
 pub(super) fn check(controller: &mut Controller) -> Outcome {
     let ClockState::Leapt(by) = controller.clock(now()) else { return Ok(()) };
-    Err(Failure::new(doubt(controller, by), hint(controller)))
+    Err(Failure::new(
+        format_args!(
+            "this machine's clock is {} after the last time of {}'s controller, and may be ahead",
+            duration::shown(by),
+            controller.name()
+        ),
+        format_args!(
+            "check the clock, and run `peersock network accept-clock -n {}` if it is right",
+            controller.name()
+        ),
+    ))
 }
 
 /// Says that a command counts from the last time of the controller.
 pub(super) fn tell(controller: &mut Controller) {
     if let ClockState::Leapt(by) = controller.clock(now()) {
-        stdio::note(format_args!("{}: {}", doubt(controller, by), hint(controller)));
+        stdio::note(format_args!(
+            "{}: check it, and run `peersock network accept-clock -n {}`",
+            doubt(controller, by),
+            controller.name()
+        ));
     }
 }
 
 fn doubt(controller: &Controller, by: Duration) -> String {
     let (by, name) = (duration::shown(by), controller.name());
     format!("this machine's clock is {by} after the last time of {name}'s controller, and may be ahead")
-}
-
-fn hint(controller: &Controller) -> String {
-    format!("check it, and run `peersock network accept-clock -n {}`", controller.name())
 }
 
 /// Judgement of the machine's clock by a controller that serves.

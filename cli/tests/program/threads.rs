@@ -90,7 +90,8 @@ fn memory_that_is_refused_for_a_code_is_an_error_with_a_hint() {
     }
 }
 
-/// Returns a command with an address space of `space` MiB (RLIMIT_AS), which ends after a second at the latest.
+/// Returns a command with an address space of `space` MiB (RLIMIT_AS), which ends after a second at the
+/// latest.
 fn within(space: u64, words: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     command.args(["1", "prlimit", &format!("--as={}", space << 20), env!("CARGO_BIN_EXE_peersock")]);

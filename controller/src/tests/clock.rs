@@ -487,28 +487,29 @@ fn pick(rng: &mut impl Rng) -> Duration {
     hours * HOUR
 }
 
+/// Leaves a controller 5 minutes ahead, where commands still count from an hour after the store's time. They
+/// count from the clock again 10 minutes later.
+fn nearly_caught_up(world: &mut World) {
+    world.restart(2 * HOUR);
+    world.restart(Duration::ZERO);
+    (0..35).for_each(|_| world.pass(10 * MINUTE));
+}
+
 #[test]
 fn removals_and_invites_count_in_their_order_where_the_time_was_ahead() {
     let mut world = World::new(3);
-    world.restart(2 * HOUR);
-    world.restart(Duration::ZERO);
-    // A command counts from an hour after the store's time, until the clock has reached that.
-    let mut command = world.command();
-    let early = command.open_invite();
-    drop(command);
-    world.pass(DAY);
+    nearly_caught_up(&mut world);
+    let early = world.command().open_invite();
+    world.pass(20 * MINUTE);
     world.remove(1, true);
-    let mut late = world.command();
     assert_eq!(denial(&world.lab().ask(1, Some(&early))), Some(Denial::Removed));
-    let again = late.open_invite();
-    drop(late);
+    let again = world.command().open_invite();
     assert!(matches!(world.lab().ask(1, Some(&again)), Answer::Certified { .. }));
 
     // The other way round: a removal by a time that is ahead, and an invite after it.
-    world.restart(2 * HOUR);
-    world.restart(Duration::ZERO);
+    nearly_caught_up(&mut world);
     world.remove(2, true);
-    world.pass(DAY);
+    world.pass(20 * MINUTE);
     let wanted = world.command().open_invite();
     assert!(matches!(world.lab().ask(2, Some(&wanted)), Answer::Certified { .. }));
 }
