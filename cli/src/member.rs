@@ -18,7 +18,7 @@ use crate::session::{self, Session};
 use crate::shared::Shared;
 use crate::silence::Heard;
 use crate::sockets::{Datagrams, Listener, Stream};
-use crate::{managed, names, path, reach, waiting};
+use crate::{managed, names, path, reach, signals, waiting};
 
 /// Time for which a shared node searches a name for one request.
 const SEARCH: Duration = Duration::from_secs(1);
@@ -351,6 +351,7 @@ impl Member {
         match self {
             Member::Own(session, _roots) => session.close(),
             Member::Shared(shared) => {
+                signals::leave_to_cleanup();
                 shared.end(session::DELIVERY_TIMEOUT);
                 Ok(())
             }

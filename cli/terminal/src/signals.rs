@@ -16,6 +16,10 @@ const ENDS: [i32; 2] = [SIGINT, SIGTERM];
 /// Set once a signal has arrived, or the process ends for another reason.
 static ENDING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
+/// Set by the handler of such a signal. The thread that ends the process comes later, and the main thread may
+/// be at its end by then.
+static ARRIVED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
 /// Ends the process on the first SIGINT or SIGTERM, after calling `cleanup` on a separate thread. The status
 /// is 128 + signal (130 for Ctrl-C), unless the process ends earlier. A second signal ends it at once.
 pub fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -41,6 +45,7 @@ pub fn end_always_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io:
 fn end_by(heeded: Vec<i32>, cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
     for signal in &heeded {
         signal_hook::flag::register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&ENDING))?;
+        signal_hook::flag::register(*signal, Arc::clone(&ARRIVED))?;
     }
     let mut signals = Signals::new(heeded)?;
     thread::Builder::new().name("signals".into()).spawn(move || {
@@ -97,7 +102,7 @@ fn ignores(signal: Signal, process: &str) -> bool {
 
 /// Blocks forever after a signal, because failures due to the cleanup must not decide the exit status.
 pub fn leave_to_cleanup() {
-    while ENDING.load(Ordering::SeqCst) {
+    while ENDING.load(Ordering::SeqCst) || ARRIVED.load(Ordering::SeqCst) {
         thread::park();
     }
 }
