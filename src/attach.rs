@@ -47,7 +47,7 @@ use peersock_stack::{Error, Flow, InterfaceId, Scope, TcpOptions, Visible};
 
 use crate::config::Network;
 pub use crate::driver::Attached;
-use crate::node::{Closing, Inner, LocalNames, Node};
+use crate::node::{Among, Closing, Inner, LocalNames, Node};
 pub use crate::node::{Linger, Patience, Remaining, loss_text, say_loss};
 pub use crate::socket::{Acceptor, Connection, Place, TaskUser, Waited, port_refusal_text};
 use crate::sync;
@@ -158,11 +158,13 @@ impl NodeHandle {
         *sync::lock(&part.names) = names;
     }
 
-    fn local_names(&self) -> LocalNames {
-        match &self.part {
+    /// Looks a name up in the networks that exist for the handle, by their names for its program.
+    fn among<T>(&self, look: impl FnOnce(&Inner, Among<'_>) -> T) -> T {
+        let names = match &self.part {
             Some(part) => sync::lock(&part.names).clone(),
             None => self.inner.local_names(),
-        }
+        };
+        look(&self.inner, (&self.networks(), &names))
     }
 
     fn interfaces_of(&self, networks: &[NetworkId]) -> Vec<InterfaceId> {
@@ -201,7 +203,7 @@ impl NodeHandle {
 
     /// Returns the addresses of the members with this name, in the networks that exist for the handle.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
-        crate::node::known_addresses(&self.inner, name, (&self.networks(), &self.local_names()))
+        self.among(|node, among| crate::node::known_addresses(node, name, among))
     }
 
     /// Returns the addresses of the members with this name; none if no member has it, and the name may be
@@ -211,8 +213,7 @@ impl NodeHandle {
     /// `NotFound` if the name ends with the local name or the ID of a network, as `alpha.team` does, and no
     /// member has it: no other resolver must be asked.
     pub fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let networks = self.networks();
-        let found = crate::node::addresses_named(&self.inner, name, (&networks, &self.local_names()));
+        let found = self.among(|node, among| crate::node::addresses_named(node, name, among));
         match found.is_empty() && self.is_of_network(name) {
             true => Err(io::Error::new(
                 io::ErrorKind::NotFound,
@@ -225,19 +226,19 @@ impl NodeHandle {
     /// Asks the controllers of managed networks for the member with a name, if one may have it. Returns false
     /// once they have said that none has it. The answer shows in [`Self::addresses_named`].
     pub fn search_name(&self, name: &str) -> bool {
-        crate::node::search_name(&self.inner, name, (&self.networks(), &self.local_names()))
+        self.among(|node, among| crate::node::search_name(node, name, among))
     }
 
     /// Returns true if a controller has just said that no member or program has this name, which ends with
     /// the local name or the ID of a managed network.
     pub fn is_name_absent(&self, name: &str) -> bool {
-        crate::node::is_name_absent(&self.inner, name, (&self.networks(), &self.local_names()))
+        self.among(|node, among| crate::node::is_name_absent(node, name, among))
     }
 
     /// Returns true if a name ends with the local name or the ID of a network that exists for the handle, as
     /// `alpha.team` does. No other resolver knows it: a host that has the name elsewhere is another one.
     pub fn is_of_network(&self, name: &str) -> bool {
-        crate::node::of_network(&self.inner, name, (&self.networks(), &self.local_names())).is_some()
+        self.among(|node, among| crate::node::of_network(node, name, among).is_some())
     }
 
     /// Returns the name of the member that has an address in a network that exists for the handle.

@@ -298,21 +298,13 @@ impl Controller {
         let token = Token::from_bytes(bytes);
         let hash = token.hash();
         self.write(|write, _| {
-            // After all removals and denials, also where their time was ahead of this one.
-            let decided = write.one(
-                "SELECT max(coalesce((SELECT max(max(removed, copied)) FROM members), 0),
-                    coalesce((SELECT max(at) FROM refused), 0))",
-                [],
-                |row| row.get::<_, i64>(0),
-            )?;
-            let made = millis(now).max(decided.unwrap_or(0).saturating_add(1));
             write.run(
                 "INSERT INTO tokens (hash, uses, made, made_by, ends, name, role, tags, is_ephemeral, outlive, replaces,
                     claims) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     hash,
                     options.uses,
-                    made,
+                    admission::made_at(write, now)?,
                     who,
                     millis(now.plus(options.lifetime)),
                     options.name.as_ref().map(|name| name.as_str()),

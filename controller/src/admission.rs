@@ -546,8 +546,17 @@ pub(crate) fn remove(
     Ok(())
 }
 
+/// Returns the time of an invite that is made now: after all removals and denials that were decided before,
+/// also where the time then was ahead of this one.
+pub(crate) fn made_at(write: &Write<'_>, now: UnixTime) -> Result<i64, StoreError> {
+    let sql = "SELECT max(coalesce((SELECT max(max(removed, copied)) FROM members), 0),
+        coalesce((SELECT max(at) FROM refused), 0))";
+    let decided = write.one(sql, [], |row| row.get::<_, i64>(0))?;
+    Ok(millis(now).max(decided.unwrap_or(0).saturating_add(1)))
+}
+
 /// Returns the time of a removal or denial that is decided now: at least that of each invite that was made
-/// before, also where the time then was ahead of this one.
+/// before.
 pub(crate) fn decided_at(write: &Write<'_>, now: UnixTime) -> Result<i64, StoreError> {
     let made = write.one("SELECT coalesce(max(made), 0) FROM tokens", [], |row| row.get::<_, i64>(0))?;
     Ok(millis(now).max(made.unwrap_or(0)))

@@ -640,8 +640,8 @@ impl Controller {
             let holds: Vec<_> = memory.unwritten_holds.iter().filter_map(copied).collect();
             (dirty, waiting, memory.unlogged_runs.clone(), holds)
         };
-        let has_leapt = now < self.flushed || now.since(self.flushed) >= FORGET_INTERVAL;
-        if has_leapt {
+        let has_jumped = now < self.flushed || now.since(self.flushed) >= FORGET_INTERVAL;
+        if has_jumped {
             self.steady_from = now.plus(STEADY_FOR);
         }
         self.flushed = now;

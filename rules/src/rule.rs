@@ -277,10 +277,11 @@ impl fmt::Display for Rule {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn rule() -> Rule {
+    /// Returns a rule that allows TCP to one port, from one tag to another.
+    pub(crate) fn rule() -> Rule {
         let tag = |text| Scope::Only(vec![Selector::tag(text).expect("a tag")]);
         Rule {
             action: Action::Allow,

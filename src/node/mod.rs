@@ -42,7 +42,7 @@ pub use device::DeviceSender;
 pub use events::{Event, Events, RootChanges};
 pub use joined::Joined;
 pub(crate) use managed::{
-    LocalNames, addresses_named, is_name_absent, known_addresses, of_network, search_name,
+    Among, LocalNames, addresses_named, is_name_absent, known_addresses, of_network, search_name,
 };
 pub use managed::{MembershipStatus, Standing};
 pub use patience::{Linger, Patience, Remaining};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use peersock_overlay::membership::{
     Answer, Credentials, NetworkKey, Question, Refusal, Revocations, UnixTime,
@@ -200,10 +200,6 @@ impl Joined {
         // By the system's clock, as the controller. Removals by others do not count against its own node. A
         // clock that was ahead before may have signed a little later, and members accept that.
         let now = UnixTime::from(std::time::UNIX_EPOCH.elapsed().unwrap_or_default());
-        let at = now.max(admission.signed_time().min(now.plus(MAX_AHEAD)));
-        admission.check(at, &Revocations::default())
+        admission.check(now.for_statement(admission.signed_time()), &Revocations::default())
     }
 }
-
-/// Time by which a controller's credentials may be ahead of the system's clock, as for members.
-const MAX_AHEAD: Duration = Duration::from_secs(86_400);

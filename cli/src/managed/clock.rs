@@ -23,6 +23,9 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(600);
 /// Longest time for which a controller was off that goes on by a clock which nobody has confirmed.
 const LONGEST_REST: Duration = Duration::from_secs(30 * 86_400);
 
+/// Difference of the clock from the time that has passed, up to which it runs on.
+const DRIFT: Duration = Duration::from_secs(600);
+
 /// Confirm the clock of a controller's machine
 ///
 /// A controller that was off for more than 18 hours serves by the machine's clock as soon as the system says
@@ -107,24 +110,6 @@ pub(super) struct ClockWatch {
     right: Option<(Duration, UnixTime)>,
 }
 
-/// Difference of the clock from the time that has passed, up to which it runs on.
-const DRIFT: Duration = Duration::from_secs(600);
-
-impl ClockWatch {
-    /// Returns true if the clock has gone on with the time that has passed since it was last right, as after
-    /// the sleep of a laptop, and false if it was set; `None` without a time when it was right.
-    fn has_run_on(&self) -> Option<bool> {
-        let (then, clock) = self.right?;
-        let (passed, leapt) = (since_boot().saturating_sub(then), now().since(clock));
-        Some(passed.abs_diff(leapt) <= DRIFT)
-    }
-}
-
-fn since_boot() -> Duration {
-    let time = clock_gettime(ClockId::Boottime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
-}
-
 impl ClockWatch {
     /// Returns true if the controller can serve by the clock. Otherwise says why not, and confirms the clock
     /// if the system says that it is right, or nothing speaks against it for long.
@@ -155,7 +140,7 @@ impl ClockWatch {
                 )
             }
             _ => {
-                *self = Self { right: Some((since_boot(), now())), ..Self::default() };
+                self.note_right();
                 return true;
             }
         };
@@ -170,7 +155,7 @@ impl ClockWatch {
         match controller.accept_clock(now(), "controller") {
             Ok(()) => {
                 stdio::note(format_args!("going on {} after the last time", duration::shown(by)));
-                *self = Self { right: Some((since_boot(), now())), ..Self::default() };
+                self.note_right();
                 true
             }
             Err(error) => {
@@ -179,6 +164,24 @@ impl ClockWatch {
             }
         }
     }
+
+    /// Ends all doubts.
+    fn note_right(&mut self) {
+        *self = Self { right: Some((since_boot(), now())), ..Self::default() };
+    }
+
+    /// Returns true if the clock has gone on with the time that has passed since it was last right, as after
+    /// the sleep of a laptop, and false if it was set; `None` without a time when it was right.
+    fn has_run_on(&self) -> Option<bool> {
+        let (then, clock) = self.right?;
+        let (passed, leapt) = (since_boot().saturating_sub(then), now().since(clock));
+        Some(passed.abs_diff(leapt) <= DRIFT)
+    }
+}
+
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
 /// Difference in seconds by which the kernel's clock may differ from this program's.

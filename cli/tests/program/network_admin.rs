@@ -75,30 +75,14 @@ fn without_times(value: &Value) -> Value {
     }
 }
 
-#[test]
-fn a_controller_waits_until_its_clock_is_set() {
-    if lacks("a_controller_waits_until_its_clock_is_set", &["cc"]) {
-        return;
-    }
+/// Returns machines whose network `team` exists, and a clock for programs of `alpha`.
+fn with_clock() -> (Machines, Clock) {
     let machines = Machines::new();
     machines.create(&[]);
     let folder = machines.directory("clocks");
     fs::create_dir(&folder).expect("room for a folder");
     let clock = Clock::new(&folder, &build_library(&folder), "alpha");
-    let seconds = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs().cast_signed();
-    // As a machine without a clock starts, and then twenty hours behind.
-    clock.set(60 - seconds);
-    let mut command = clock.given_to(machines.command("alpha", &["controller", "-n", "team"]));
-    command.env("PEERSOCK_OWN_NODE", "1");
-    let serving = Running::start(command);
-    serving.wait_for_stderr("behind what this controller has signed");
-    clock.set(-72_000);
-    // Three looks at the clock.
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert!(!serving.said().contains("serving team"), "{}", serving.said());
-    clock.set(-300);
-    serving.wait_for_stderr("serving team");
-    machines.admit("beta");
+    (machines, clock)
 }
 
 /// Starts the controller of `alpha` in one process with its node, by a clock.
@@ -109,15 +93,31 @@ fn serve_by(clock: &Clock, machines: &Machines) -> Running {
 }
 
 #[test]
+fn a_controller_waits_until_its_clock_is_set() {
+    if lacks("a_controller_waits_until_its_clock_is_set", &["cc"]) {
+        return;
+    }
+    let (machines, clock) = with_clock();
+    let seconds = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs().cast_signed();
+    // As a machine without a clock starts, and then twenty hours behind.
+    clock.set(60 - seconds);
+    let serving = serve_by(&clock, &machines);
+    serving.wait_for_stderr("behind what this controller has signed");
+    clock.set(-72_000);
+    // Three looks at the clock.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!serving.said().contains("serving team"), "{}", serving.said());
+    clock.set(-300);
+    serving.wait_for_stderr("serving team");
+    machines.admit("beta");
+}
+
+#[test]
 fn a_controller_whose_clock_was_two_hours_ahead_serves_at_once_when_it_is_right() {
     if lacks("a_controller_whose_clock_was_two_hours_ahead_serves_at_once_when_it_is_right", &["cc"]) {
         return;
     }
-    let machines = Machines::new();
-    machines.create(&[]);
-    let folder = machines.directory("clocks");
-    fs::create_dir(&folder).expect("room for a folder");
-    let clock = Clock::new(&folder, &build_library(&folder), "alpha");
+    let (machines, clock) = with_clock();
     let serving = serve_by(&clock, &machines);
     serving.wait_for_stderr("serving team");
     machines.admit("beta");
@@ -152,11 +152,7 @@ fn a_controller_whose_clock_is_far_ahead_signs_nothing_until_it_is_right_or_conf
     if lacks("a_controller_whose_clock_is_far_ahead_signs_nothing_until_it_is_right_or_confirmed", &["cc"]) {
         return;
     }
-    let machines = Machines::new();
-    machines.create(&[]);
-    let folder = machines.directory("clocks");
-    fs::create_dir(&folder).expect("room for a folder");
-    let clock = Clock::new(&folder, &build_library(&folder), "alpha");
+    let (machines, clock) = with_clock();
     for days in [40, 7300] {
         clock.set(days * 86_400);
         let serving = serve_by(&clock, &machines);

@@ -50,3 +50,8 @@ pub use time::{Serial, UnixTime};
 
 /// Time by which clocks may differ: a statement counts from this long before its serial on.
 pub const CLOCK_TOLERANCE: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// Time by which a statement may be ahead of a clock that is not certainly wrong, and counts all the same;
+/// see [`UnixTime::for_statement`]. A node that is further behind has no certificate that counts for others,
+/// and needs a controller's answer anyway.
+pub const CATCH_UP: std::time::Duration = std::time::Duration::from_secs(86_400);

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::CLOCK_TOLERANCE;
+use super::{CATCH_UP, CLOCK_TOLERANCE};
 
 /// Wall-clock time in milliseconds since the Unix epoch, without leap seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -28,6 +28,14 @@ impl UnixTime {
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(millis(by)))
+    }
+
+    /// Returns the time by which a statement is judged that was signed at `signed`. A clock that is a little
+    /// behind must not refuse what others have just signed: it counts as up to [`CATCH_UP`] later for this
+    /// statement.
+    #[must_use]
+    pub fn for_statement(self, signed: Self) -> Self {
+        self.max(signed.min(self.plus(CATCH_UP)))
     }
 
     /// Returns the time from `earlier` to this one; zero if `earlier` is later.

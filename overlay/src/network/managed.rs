@@ -11,8 +11,9 @@ use super::{NetworkConfig, NetworkSummary, Policy, Prefix, StaticMember};
 use crate::crypto::hash;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::membership::{
-    Admission, Answer, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Grant, Head, MemberName,
-    NetworkKey, NetworkKeys, ProcessCertificate, Refusal, Revocations, Serial, Succession, Token, UnixTime,
+    Admission, Answer, CATCH_UP, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Grant, Head,
+    MemberName, NetworkKey, NetworkKeys, ProcessCertificate, Refusal, Revocations, Serial, Succession, Token,
+    UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -889,10 +890,6 @@ impl Membership {
         own.into_iter().chain(self.admitted.values()).chain(self.found.values().map(|one| &**one))
     }
 }
-
-/// Time by which a statement may be ahead of this node's clock, unless the clock is certainly wrong. Whoever
-/// is further behind has no certificate that counts for others, and needs a controller's answer anyway.
-const CATCH_UP: Duration = Duration::from_secs(86_400);
 
 /// Difference of two clocks in milliseconds that counts as none.
 const CLOCKS_AGREE: i64 = 30_000;

@@ -8,10 +8,6 @@ use std::time::Duration;
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::membership::{ProcessCertificate, Refusal, UnixTime};
 
-/// Time by which a certificate may be ahead of this node's clock. No controller tells the members of a listed
-/// network the time.
-const CATCH_UP: Duration = Duration::from_secs(86_400);
-
 /// Programs that a node knows in a network whose description lists the members.
 ///
 /// A program shows its certificate in each handshake that it begins. So a node knows the programs that have
@@ -86,7 +82,8 @@ impl Programs {
         }
         let now = UnixTime::from(unix_time);
         // A clock that is behind must not refuse what the machine has just signed.
-        certificate.check_time(now.max(certificate.serial().time().min(now.plus(CATCH_UP))))?;
+        // No controller tells the members of a listed network the time.
+        certificate.check_time(now.for_statement(certificate.serial().time()))?;
         if known == Some(&certificate) {
             return Ok(());
         }

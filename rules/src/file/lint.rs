@@ -95,20 +95,7 @@ fn is_in_block(list: &[Selector], one: &Selector, budget: &mut usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn rule() -> Rule {
-        let tag = |text| Scope::Only(vec![Selector::tag(text).expect("a tag")]);
-        Rule {
-            action: Action::Allow,
-            line: 3,
-            from: tag("web"),
-            to: tag("db"),
-            via: Scope::All,
-            protocols: Scope::Only(vec![6]),
-            ports: Scope::Only(vec![PortRange::new(5432, 5432).expect("a port")]),
-            note: None,
-        }
-    }
+    use crate::rule::tests::rule;
 
     #[test]
     fn a_wider_rule_covers_a_narrower_one() {

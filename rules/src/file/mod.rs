@@ -26,7 +26,8 @@ pub struct RuleFile {
     pub rules: RuleSet,
     /// Tests of the rules, in the order of the file.
     pub tests: Vec<Test>,
-    /// What is permitted and probably not meant, such as a rule without effect; at most 20.
+    /// Warnings about rules that are permitted and probably not meant, such as one without effect; at most
+    /// 20.
     pub warnings: Vec<Problem>,
 }
 
