@@ -9,9 +9,13 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use self::scenario::{Outcome, Scenario, Step, content, judge, table};
+use self::scenario::{Amount, Outcome, Scenario, Step, content, judge, table};
 use crate::common::{Running, vanish};
 use crate::lab::{ALPHA, Lab, OWN};
+
+/// Scripts that run a receiver: one goes on when the receiver is killed, the other ends.
+const KEPT: &str = r#"python3 -c "$0" "$1"; exec cat"#;
+const ALONE: &str = r#"exec python3 -c "$0" "$1""#;
 
 /// Time without an answer after which a stopped receiver is given up, in milliseconds.
 const SILENCE: &str = "1000";
@@ -94,16 +98,33 @@ fn play_ends_of_nodes(test: &str, faces: [Face; 2], last: Step, how: Signal) {
     }
 }
 
-/// The connections of a killed program end as with the kernel, because its node lives.
+/// The connections of a killed program end as with the kernel, where another program keeps its node.
 #[test]
 fn programs_are_told_that_the_receiver_was_killed_as_by_the_kernel() {
     let test = "programs_are_told_that_the_receiver_was_killed_as_by_the_kernel";
+    play_killed_programs(test, KEPT, |_| true);
+}
+
+/// The node ends with the program. A sender that has not ended its direction by then learns that, even if
+/// everything was read.
+#[test]
+fn programs_are_told_that_the_receiver_was_killed_though_its_node_ends_too() {
+    let test = "programs_are_told_that_the_receiver_was_killed_though_its_node_ends_too";
+    let is_read = |step: &Step| matches!(step, Step::End | Step::Read(Amount::All));
+    play_killed_programs(test, ALONE, |scenario| !scenario.steps.iter().any(is_read));
+}
+
+/// Plays the scenarios in which the receiver's program is killed. `shell` is a script that runs the program.
+fn play_killed_programs(test: &str, shell: &str, is_played: impl Fn(&Scenario) -> bool) {
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
     let (scenarios, sizes) = table();
-    for scenario in scenarios.iter().filter(|scenario| scenario.steps.last() == Some(&Step::Killed)) {
+    let is_killed = |scenario: &&Scenario| scenario.steps.last() == Some(&Step::Killed);
+    for scenario in scenarios.iter().filter(is_killed).filter(|scenario| is_played(scenario)) {
         for &size in &sizes {
             let told = [Face::Kernel, Face::Overlay, Face::Filter].map(|face| {
-                let ends = Ends::start(&lab, [face; 2]);
+                let words = ["sh", "-c", shell, RECEIVER, lab.folder()];
+                let receiver = lab.words_with("alpha", &words, face, &[]);
+                let ends = Ends::new(lab.python("beta", SENDER, face), receiver, face);
                 let kill = |_: &Running, program| vanish(Signal::KILL, program);
                 // Its node answers, however busy the machine is.
                 ends.play_to_the_end(scenario, size, "0", kill).0
@@ -134,9 +155,12 @@ struct Ends {
 
 impl Ends {
     fn start(lab: &Lab, [sender, receiver]: [Face; 2]) -> Ends {
-        let host = if receiver == Face::Kernel { "127.0.0.1" } else { ALPHA };
-        let (sender, receiver) =
-            (lab.python("beta", SENDER, sender), lab.python("alpha", RECEIVER, receiver));
+        Ends::new(lab.python("beta", SENDER, sender), lab.python("alpha", RECEIVER, receiver), receiver)
+    }
+
+    /// `face` is of the receiver.
+    fn new(sender: Running, receiver: Running, face: Face) -> Ends {
+        let host = if face == Face::Kernel { "127.0.0.1" } else { ALPHA };
         Ends { sender, receiver, host, number: String::new() }
     }
 
@@ -191,15 +215,18 @@ impl Lab {
     }
 
     fn python_with(&self, member: &str, program: &str, face: Face, options: &[&str]) -> Running {
+        self.words_with(member, &["python3", "-c", program, self.folder()], face, options)
+    }
+
+    fn words_with(&self, member: &str, words: &[&str], face: Face, options: &[&str]) -> Running {
         for size in table().1 {
             fs::write(self.path(&format!("content-{size}")), content(size)).expect("room for a file");
         }
-        let words = ["python3", "-c", program, self.folder()];
         match face {
-            Face::Overlay => Running::start(self.command(member, options, &words)),
+            Face::Overlay => Running::start(self.command(member, options, words)),
             Face::Filter => {
                 let options = [&["--mode", "seccomp"], options].concat();
-                Running::start(self.command(member, &options, &words))
+                Running::start(self.command(member, &options, words))
             }
             Face::Kernel => {
                 let mut command = Command::new(words[0]);

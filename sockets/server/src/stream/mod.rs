@@ -543,18 +543,17 @@ impl Stream {
     /// part that cannot be reported that way, if the connection broke.
     pub(super) fn finish(&mut self, drain: bool, resets: &Resets) -> Option<Ending> {
         let Some(mut broken) = self.ending() else {
+            // Asked in this order, because the kernel tells of the closing before it discards unread data.
+            let is_unread = self.has_unread_by_application() || self.left_unread();
             let is_closed = self.is_closed();
-            if is_closed && self.options.resets_on_close() {
+            // A node ends with its programs, and what they have not read is lost with them.
+            if is_closed && self.options.resets_on_close() || is_unread && (is_closed || drain) {
                 self.connection.flow().set_reset_on_close(true);
-            } else if is_closed {
-                self.reset_if_unread();
             }
             // An application that still has it open while the node ends must see the connection break, unless
             // the peer has sent everything.
             if !drain || is_closed || self.is_complete() {
                 self.unix.end_in_order();
-            } else if self.has_unread_by_application() {
-                self.connection.flow().set_reset_on_close(true);
             }
             return None;
         };

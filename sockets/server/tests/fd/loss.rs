@@ -394,6 +394,25 @@ fn what_a_program_has_not_read_when_it_ends_is_lost_though_its_node_ends_too() {
     }
 }
 
+/// A copy of the descriptor, for example the launcher's, may outlive the program for a moment.
+#[test]
+fn what_is_unread_when_a_node_ends_is_not_delivered_though_a_descriptor_is_still_open() {
+    for resets in [false, true] {
+        let (a, b) = Served::pair();
+        let (mut sender, receiver) = a.connect(&b);
+        sender.write_all(&[7; 4000]).expect("room");
+        Side::Overlay.shutdown(&sender).expect("it is connected");
+        // Data and end are there.
+        assert!(poll(&receiver, PollFlags::RDHUP).contains(PollFlags::RDHUP));
+        match resets {
+            false => b.server.drain(Duration::from_secs(20)),
+            true => b.server.drain_and_reset(Duration::from_secs(20)),
+        };
+        let error = sender.read_to_end(&mut Vec::new()).expect_err("it was not read");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "reset {resets}");
+    }
+}
+
 /// Losses on a connection that was closed before concern only the node, as with the kernel.
 #[test]
 fn losses_of_what_was_closed_before_are_said_by_the_end_alone() {
