@@ -75,14 +75,13 @@ const REASONS_PERCENT: usize = 3;
 const COLUMNS: usize = 110;
 
 /// The documents, from the workspace's root.
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 7] = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "README.md",
     "bindings/go/README.md",
     "bindings/node/README.md",
     "bindings/python/README.md",
-    "changes",
     "docs",
 ];
 
