@@ -76,7 +76,7 @@ fn a_good_file_is_read_and_passes_its_tests() {
 
 #[test]
 fn the_reference_page_shows_a_file_and_an_error_as_they_are() {
-    let page = include_str!("../../docs/reference/RULES.md");
+    let page = include_str!("../../../docs/reference/RULES.md");
     let block = |kind: &str| {
         let (_, rest) = page.split_once(&format!("```{kind}\n")).expect("a block");
         rest.split("```").next().expect("its end")
