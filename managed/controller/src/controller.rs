@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Denial, Head, MemberName, NetworkKey,
-    NetworkKeys, Question, Refusal, Revocations, Role, Serial, Succession, UnixTime,
+    NetworkKeys, Question, Refusal, Revocations, Role, Serial, UnixTime,
 };
 use peersock_overlay::{NetworkId, NodeId, PublicIdentity};
 use rand::CryptoRng;
@@ -13,27 +13,19 @@ use thiserror::Error;
 
 use crate::addresses::Hints;
 use crate::admission::{self, Admission, Fail, Known, Outcome, Round};
+use crate::flush::Flushes;
 use crate::keys::{Keys, RecoveryWords};
-use crate::member::{FORGOTTEN, Member, millis, number, span, to_mapped};
+use crate::member::{Member, millis, number, span};
 use crate::memory::{MARGIN, Memory, News, unsettled_until};
+use crate::network_key::to_bytes;
 use crate::pending::SourceLimits;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, Write};
-use crate::{delegation, heard, log, own_key};
+use crate::{delegation, heard, own_key};
 
 /// Time for which a store that was restored from a backup waits for heads of members before it renews their
 /// certificates: a quarter of the shortest time for which they go on without a controller.
 const RESTORED_PATIENCE: Duration = Duration::from_secs(900);
-
-/// Interval in which revocations are forgotten. Each time, all members fetch the set again.
-const FORGET_INTERVAL: Duration = Duration::from_secs(600);
-
-/// Time for which the clock runs on evenly before anything is forgotten by it. After a start or a leap it may
-/// be wrong, until the machine hears the right time.
-const STEADY_FOR: Duration = Duration::from_secs(3600);
-
-/// Time for which removed members and ended invites stay in the store.
-const KEEP_ENDED: Duration = Duration::from_secs(30 * 86_400);
 
 /// Number of network keys that [`Controller::create`] tries before it gives up.
 const MAX_DRAWS: u32 = 100;
@@ -71,11 +63,7 @@ pub struct Controller {
     pub(crate) hints: Hints,
     limits: SourceLimits,
     data_version: i64,
-    /// Time of the last [`Controller::flush`], the one from which on flushes take the clock for right, and
-    /// the one from which on the next flush forgets what has ended.
-    flushed: UnixTime,
-    steady_from: UnixTime,
-    forget_at: UnixTime,
+    pub(crate) flushes: Flushes,
     /// False in a command, whose memory lacks the notes of the process that serves.
     pub(crate) is_serving: bool,
     pub(crate) fault: Option<StoreError>,
@@ -258,9 +246,7 @@ impl Controller {
             hints: Hints::default(),
             limits: SourceLimits::default(),
             data_version,
-            flushed: UnixTime::default(),
-            steady_from: UnixTime::default(),
-            forget_at: UnixTime::default(),
+            flushes: Flushes::default(),
             is_serving: false,
             fault: None,
         })
@@ -524,20 +510,6 @@ impl Controller {
         done
     }
 
-    /// Runs a transaction that was prepared with these keys of the network, unless another process has
-    /// changed them since.
-    pub(crate) fn write_if(
-        &mut self,
-        keys: &NetworkKeys,
-        steps: impl FnOnce(&Write<'_>, &mut Hints) -> Result<(), StoreError>,
-    ) -> Result<(), RecoverError> {
-        self.write(|write, hints| {
-            let is_same = "SELECT 1 FROM network WHERE successions = ?";
-            write.one(is_same, [to_bytes(keys.successions())], |_| Ok(()))?.ok_or(RecoverError::Changed)?;
-            Ok(steps(write, hints)?)
-        })
-    }
-
     /// Takes over what other processes have committed. It costs a read of shared memory if there is nothing.
     pub(crate) fn notice(&mut self) -> Result<(), StoreError> {
         let version = self.store.data_version()?;
@@ -588,126 +560,6 @@ impl Controller {
         }
     }
 
-    /// Notes that a session with a member is alive. Signs of life decide which of two runs of one identity is
-    /// kept, and when the name of an ephemeral member is free.
-    pub fn note_heard(&mut self, now: UnixTime, node: &NodeId, source: IpAddr) {
-        let now = self.time(now);
-        let mut memory = self.memory();
-        let Some(member) = memory.members.get_mut(node) else { return };
-        if member.note_sign(now, source) {
-            memory.dirty.insert(*node);
-        }
-    }
-
-    /// Notes that sessions have shown two runs of a member at the same time: of two nodes with its keys, each
-    /// has come back after the other one. `places` are their addresses, which may be the same.
-    ///
-    /// Only who has the member's keys can bring that about. With [`OnClone::RefuseBoth`](crate::OnClone), the
-    /// member is held from now on, and the next [`Self::flush`] writes that.
-    pub fn note_both(&mut self, now: UnixTime, node: &NodeId, places: [IpAddr; 2]) {
-        let now = self.time(now);
-        self.memory().note_both(now, node, places);
-    }
-
-    /// Writes what renewals have changed, and forgets what has ended if this process serves. Call this every
-    /// 30 s or so.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`]; what was to be written is kept for the next call.
-    pub fn flush(&mut self, now: UnixTime) -> Result<(), StoreError> {
-        let done = self.flush_all(now);
-        self.note_fault(done.clone());
-        done
-    }
-
-    /// `now` is the system's clock, which is never ahead of the time by which this controller signs.
-    fn flush_all(&mut self, now: UnixTime) -> Result<(), StoreError> {
-        self.notice()?;
-        // The next answer notices a clock that was set back.
-        if self.memory().clock.runs_on(now) {
-            self.time(now);
-        }
-        let (dirty, waiting, second_runs, holds) = {
-            let memory = self.memory();
-            let dirty: Vec<(NodeId, Member)> = memory
-                .dirty
-                .iter()
-                .filter_map(|node| Some((*node, memory.members.get(node)?.clone())))
-                .collect();
-            let waiting: Vec<_> =
-                memory.pending.iter().map(|(node, waiting)| (*node, waiting.last)).collect();
-            let copied = |node: &NodeId| Some((*node, memory.members.get(node)?.copied));
-            let holds: Vec<_> = memory.unwritten_holds.iter().filter_map(copied).collect();
-            (dirty, waiting, memory.unlogged_runs.clone(), holds)
-        };
-        let has_jumped = now < self.flushed || now.since(self.flushed) >= FORGET_INTERVAL;
-        if has_jumped {
-            self.steady_from = now.plus(STEADY_FOR);
-        }
-        self.flushed = now;
-        let is_serving = self.is_serving;
-        let (signed, has_leapt) = {
-            let clock = &self.memory().clock;
-            (clock.last(), clock.has_leapt())
-        };
-        let is_steady = is_serving && now >= self.steady_from && !has_leapt;
-        let forgets = is_steady && now >= self.forget_at;
-        let over = if forgets { over(&self.memory(), now) } else { Vec::new() };
-        let (has_settled, has_pools_again) = {
-            let memory = self.memory();
-            let is_restored = memory.restored != UnixTime::default();
-            let rests = !is_serving || has_leapt || memory.renewals_rest_until > now;
-            let has_settled = is_restored && !rests;
-            (has_settled, memory.pools_rest() && memory.pools_rest_until <= now)
-        };
-        self.write(|write, hints| {
-            write_notes(write, &dirty)?;
-            for (node, run) in &second_runs {
-                log::write_second_run(write, node, run)?;
-            }
-            for (node, copied) in &holds {
-                write.run(
-                    "UPDATE members SET state = 1, copied = ?2, changed = ?3 WHERE node = ?1 AND state = 0",
-                    (node.as_bytes(), millis(*copied), write.change),
-                )?;
-            }
-            for (node, last) in &waiting {
-                write.run(
-                    "UPDATE pending SET last = ?2 WHERE node = ?1 AND last < ?2",
-                    (node.as_bytes(), millis(*last)),
-                )?;
-            }
-            if is_steady {
-                end_rests(write, hints, now)?;
-                if has_pools_again {
-                    write.run("UPDATE network SET pools_rest_until = 0", [])?;
-                }
-            }
-            if is_serving && !has_leapt {
-                own_key::retire(write, now, signed)?;
-            }
-            if forgets {
-                forget(write, &over, now)?;
-            }
-            if has_settled {
-                write.run("UPDATE network SET restored = 0", [])?;
-            }
-            Ok::<_, StoreError>(())
-        })?;
-        if forgets {
-            self.forget_at = now.plus(FORGET_INTERVAL);
-        }
-        let mut memory = self.memory();
-        for (node, written) in dirty {
-            let is_same = |member: &Member| (member.serial, member.seen) == (written.serial, written.seen);
-            if memory.members.get(&node).is_none_or(is_same) {
-                memory.dirty.remove(&node);
-            }
-        }
-        memory.unlogged_runs.retain(|node, run| second_runs.get(node) != Some(run));
-        Ok(())
-    }
-
     /// Returns the signed head of all revocations, and these.
     pub fn head(&mut self, now: UnixTime) -> (Head, Revocations) {
         let now = self.time(now);
@@ -716,218 +568,9 @@ impl Controller {
         self.memory().head(now)
     }
 
-    /// Renews the delegation if a third of its lifetime has passed and the network key is stored. Returns
-    /// true if it did. Call this once an hour or so.
-    ///
-    /// # Errors
-    /// Returns a [`RecoverError`]; the delegation is as before.
-    pub fn delegate(&mut self, now: UnixTime) -> Result<bool, RecoverError> {
-        let now = self.time(now);
-        self.notice()?;
-        let (is_due, is_own) = {
-            let memory = self.memory();
-            // Members would take the time of a delegation for the right one.
-            if memory.clock.has_leapt() {
-                return Ok(false);
-            }
-            // Another controller may have changed the key, and then the words are needed.
-            if !memory.has_last_key() {
-                return Ok(false);
-            }
-            let is_own = memory.delegation.issuer() == memory.identity.public();
-            (delegation::is_due(&memory.delegation, now), is_own)
-        };
-        if !is_due && is_own {
-            return Ok(false);
-        }
-        let words = self.recovery_words()?.ok_or(RecoverError::OtherIdentity)?;
-        let (known, renewal) = (self.network_keys(), self.sign_delegation(now, &words, false));
-        match self.write_if(&known, |write, _| renewal.write(write, now, "controller")) {
-            Ok(()) => Ok(true),
-            // The delegation is renewed by the new key, then.
-            Err(RecoverError::Changed) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Renews the delegation by the recovery words. Makes the controller's own node an administrator if it is
-    /// no member, because its identity is a new one; it gets the name `wish` or a similar one. With
-    /// `is_offline`, the network key is removed from the store and from its write-ahead log. Returns false if
-    /// another process uses the log, which may keep the key then.
-    ///
-    /// # Errors
-    /// Returns [`RecoverError::OtherNetwork`] for the words of another network, or of a key that is not known
-    /// here ([`Self::note_keys`]), and [`RecoverError::Followed`] for those of a former key; the store is as
-    /// before.
-    pub fn recover(
-        &mut self,
-        now: UnixTime,
-        rng: &mut dyn CryptoRng,
-        who: &str,
-        words: &RecoveryWords,
-        wish: Option<MemberName>,
-        is_offline: bool,
-    ) -> Result<bool, RecoverError> {
-        let now = self.time(now);
-        self.check_words(words)?;
-        let sealed = (!is_offline).then(|| self.keys.seal(words, rng));
-        let own = *self.memory().identity.public();
-        let is_member = self.memory().members.get(&own.node_id()).is_some_and(Member::is_member);
-        let (keys, known) = (self.keys.clone(), self.network_keys());
-        let links = known.successions().len();
-        let rest = millis(now.plus(longest_certificate(&self.settings())));
-        let renewal = self.sign_delegation(now, words, is_offline);
-        self.write_if(&known, |write, hints| {
-            if write.run("UPDATE network SET links = ?1 WHERE links <> ?1", [links])? > 0 {
-                bump_epoch(write)?;
-            }
-            write.run("UPDATE network SET sealed = ?", [sealed])?;
-            if !is_member {
-                // The store may be an old copy, and members have addresses that were given later.
-                write.run("UPDATE network SET pools_rest_until = max(pools_rest_until, ?)", [rest])?;
-                // The controller runs elsewhere now, with another identity. Addresses follow at its renewal.
-                let admission =
-                    Admission { wish, role: Role::Admin, admitted_by: who, ..Admission::of(&own) };
-                let known = Known::New(&Settings::default());
-                let mut round = Round { write, hints, now, known, keys: &keys, rng: &mut *rng };
-                if let Err(Fail::Store(error)) = round.admit(&admission) {
-                    return Err(error);
-                }
-            }
-            renewal.write(write, now, who)
-        })?;
-        Ok(!is_offline || self.store.end_log().is_ok())
-    }
-
-    /// Checks that words are those of the network's last key.
-    pub(crate) fn check_words(&self, words: &RecoveryWords) -> Result<(), RecoverError> {
-        let (keys, key) = (self.network_keys(), words.secret().public());
-        match keys.contains(&key) {
-            _ if key == *keys.last() => Ok(()),
-            true => Err(RecoverError::Followed),
-            false => Err(RecoverError::OtherNetwork),
-        }
-    }
-
-    /// Learns successions of the network's key, which this machine has learned as a member or another
-    /// controller has signed. Returns true if one was new.
-    ///
-    /// The right to issue certificates stays that of the former key until [`Self::recover`] renews it.
-    ///
-    /// # Errors
-    /// Returns a [`NoteError`] if one does not count, or the store fails.
-    pub fn note_keys(&mut self, now: UnixTime, successions: &[Succession]) -> Result<bool, NoteError> {
-        let now = self.time(now);
-        self.notice()?;
-        let known = self.network_keys();
-        let keys = known.extended(self.network(), successions)?;
-        if keys == known {
-            return Ok(false);
-        }
-        let noted = self.write_if(&known, |write, _| {
-            write.run("UPDATE network SET successions = ?", [to_bytes(keys.successions())])?;
-            write.log(millis(now), "controller", "learn key", &keys.last().to_string())
-        });
-        match noted {
-            Ok(()) => Ok(true),
-            Err(RecoverError::Store(error)) => Err(error.into()),
-            Err(_) => Err(StoreError::Busy.into()),
-        }
-    }
-
-    /// Draws the next key of the network. `words` are those of the present one; without them it is the one in
-    /// the store. Nothing changes before [`Self::rekey`], so that its words can be shown first.
-    ///
-    /// # Errors
-    /// Returns a [`RecoverError`].
-    pub fn draw_next_key(
-        &mut self,
-        rng: &mut dyn CryptoRng,
-        words: Option<&RecoveryWords>,
-    ) -> Result<NextKey, RecoverError> {
-        self.notice()?;
-        let present = match words {
-            Some(words) => words.clone(),
-            None if !self.memory().has_secret => return Err(RecoverError::Offline),
-            None => self.recovery_words()?.ok_or(RecoverError::OtherIdentity)?,
-        };
-        self.check_words(&present)?;
-        if self.network_keys().successions().len() >= NetworkKeys::MAX_SUCCESSIONS {
-            return Err(RecoverError::TooManyKeys);
-        }
-        Ok(NextKey { present, next: RecoveryWords::draw(rng) })
-    }
-
-    /// Replaces the network's key by the next one, and renews the delegation by it. Delegations by the former
-    /// key count until `end`; other controllers have to renew theirs by the new words until then.
-    ///
-    /// With `is_offline`, the key is not stored, and the former one is removed as by [`Self::recover`].
-    /// Returns false if another process reads the log, which keeps the former key then.
-    ///
-    /// # Errors
-    /// Returns a [`RecoverError`], for example if another command has replaced the key meanwhile; the store
-    /// is as before.
-    pub fn rekey(
-        &mut self,
-        now: UnixTime,
-        rng: &mut dyn CryptoRng,
-        who: &str,
-        next: &NextKey,
-        end: UnixTime,
-        is_offline: bool,
-    ) -> Result<bool, RecoverError> {
-        let now = self.time(now);
-        self.notice()?;
-        self.check_words(&next.present)?;
-        let is_own = {
-            let memory = self.memory();
-            memory.delegation.issuer() == memory.identity.public()
-        };
-        if !is_own {
-            return Err(RecoverError::OtherIdentity);
-        }
-        let known = self.network_keys();
-        let mut successions = known.successions().to_vec();
-        if successions.len() >= NetworkKeys::MAX_SUCCESSIONS {
-            return Err(RecoverError::TooManyKeys);
-        }
-        let key = next.next.secret().public();
-        successions.push(Succession::sign(&next.present.secret(), self.network(), key, end));
-        let sealed = (!is_offline).then(|| self.keys.seal(&next.next, rng));
-        let renewal = self.sign_delegation(now, &next.next, is_offline);
-        self.write_if(&known, |write, _| {
-            write.run(
-                "UPDATE network SET sealed = ?, successions = ?, links = ?",
-                (sealed, to_bytes(&successions), successions.len()),
-            )?;
-            // Members keep the head that they have unless the next one is newer, and that needs the new key.
-            bump_epoch(write)?;
-            write.log(millis(now), who, "rekey", &key.to_string())?;
-            renewal.write(write, now, who)
-        })?;
-        // The new key counts from now on, whatever becomes of the log.
-        Ok(!is_offline || self.store.end_log().is_ok())
-    }
-
-    /// Returns true if a network key is stored here, which may be a former one.
-    pub fn has_key(&self) -> bool {
-        self.memory().has_secret
-    }
-
     /// Returns the longest time for which a certificate that is issued now can last.
     pub fn longest_lifetime(&self) -> Duration {
         self.memory().longest_lifetime()
-    }
-
-    fn sign_delegation(&self, now: UnixTime, words: &RecoveryWords, is_offline: bool) -> Renewal {
-        let memory = self.memory();
-        // Members would take the time of a delegation for the right one.
-        let (now, last) = (memory.clock.for_members(now), Some(memory.delegation.serial()));
-        let (own, network) = (*memory.identity.public(), memory.network);
-        let next = delegation::sign(&words.secret(), network, own, now, last, is_offline);
-        let head = Head::sign(&memory.identity, next.clone(), network, 0, now, &Revocations::default());
-        let bytes = delegation::to_bytes(&next, &head);
-        Renewal { before: memory.delegation.clone(), next, bytes }
     }
 
     /// Copies the store into a new file while it is in use.
@@ -936,43 +579,6 @@ impl Controller {
     /// Returns a [`StoreError`]. The file must not exist.
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
         self.store.backup(to)
-    }
-}
-
-/// Words of a network's present key, and of the one that is to follow it. They are erased on drop.
-#[derive(Debug)]
-pub struct NextKey {
-    present: RecoveryWords,
-    next: RecoveryWords,
-}
-
-impl NextKey {
-    /// Returns the words of the next key, which restore the network once it has followed.
-    pub fn words(&self) -> &RecoveryWords {
-        &self.next
-    }
-}
-
-/// Returns the bytes of successions.
-fn to_bytes(successions: &[Succession]) -> Vec<u8> {
-    successions.iter().flat_map(Succession::to_bytes).collect()
-}
-
-/// Delegation that replaces another one.
-struct Renewal {
-    before: Delegation,
-    next: Delegation,
-    bytes: Vec<u8>,
-}
-
-impl Renewal {
-    fn write(&self, write: &Write<'_>, now: UnixTime, who: &str) -> Result<(), StoreError> {
-        // Another node may have the one before, which is not void because there is a later one.
-        note_issuer(write, &self.before)?;
-        note_issuer(write, &self.next)?;
-        own_key::drop_prepared(write)?;
-        write.run("UPDATE network SET delegation = ?", [&self.bytes])?;
-        write.log(millis(now), who, "delegate", "")
     }
 }
 
@@ -992,33 +598,6 @@ pub enum CreateError {
     /// A setting is out of its range, or a pool has no address.
     #[error("a setting of the network is out of its range")]
     Settings,
-    /// The store fails.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Reason why a delegation cannot be renewed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum RecoverError {
-    /// The words are those of another network.
-    #[error("the recovery words belong to another network")]
-    OtherNetwork,
-    /// The network key was sealed for another identity, so only the recovery words help.
-    #[error("the network key is sealed for another identity of the controller")]
-    OtherIdentity,
-    /// Another key has followed the one of the words.
-    #[error("another key of the network has replaced the one of these words")]
-    Followed,
-    /// Another process has changed the network's key meanwhile.
-    #[error("another command has just changed the network's key")]
-    Changed,
-    /// The network key is not in the store, so its words are needed.
-    #[error("the network key is not stored here")]
-    Offline,
-    /// The network has had as many keys as credentials can show.
-    #[error("the network's key was changed {max} times, and cannot change again", max = NetworkKeys::MAX_SUCCESSIONS)]
-    TooManyKeys,
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -1077,68 +656,5 @@ pub(crate) fn note_issuer(write: &Write<'_>, delegation: &Delegation) -> Result<
 /// Makes the next head a new one.
 pub(crate) fn bump_epoch(write: &Write<'_>) -> Result<(), StoreError> {
     write.run("UPDATE network SET epoch = epoch + 1", [])?;
-    Ok(())
-}
-
-/// Writes what renewals have changed. Other processes need not hear of it.
-fn write_notes(write: &Write<'_>, members: &[(NodeId, Member)]) -> Result<(), StoreError> {
-    let mut statement = write.db().prepare(
-        "UPDATE members SET serial = max(serial, ?2), ends = max(ends, ?3), seen = ?4, source = ?5, run = ?6,
-            starts = ?7 WHERE node = ?1",
-    )?;
-    for (node, member) in members {
-        statement.execute((
-            node.as_bytes(),
-            number(member.serial),
-            millis(member.ends),
-            millis(member.seen),
-            member.source.map(to_mapped),
-            member.run.cast_signed(),
-            member.starts.cast_signed(),
-        ))?;
-    }
-    Ok(())
-}
-
-/// Returns the removed members after 30 days, and the ephemeral members that are gone.
-fn over(memory: &Memory, now: UnixTime) -> Vec<NodeId> {
-    let is_over = |member: &Member| match member.is_member() {
-        // A certificate may still be valid for its lifetime after the last sign of life.
-        true => {
-            let rest = 2 * crate::memory::EPHEMERAL_LIFETIME;
-            member.grant.is_ephemeral && member.ends.max(member.seen).max(member.joined).plus(rest) <= now
-        }
-        false => member.removed != UnixTime::default() && member.removed.plus(KEEP_ENDED) <= now,
-    };
-    memory.members.iter().filter(|(_, member)| is_over(member)).map(|(node, _)| *node).collect()
-}
-
-/// Ends the rest of addresses whose time has come.
-fn end_rests(write: &Write<'_>, hints: &mut Hints, now: UnixTime) -> Result<(), StoreError> {
-    if write.run("DELETE FROM addresses WHERE until <= ?", [millis(now)])? > 0 {
-        *hints = Hints::default();
-    }
-    Ok(())
-}
-
-/// Forgets what has ended: members, old invites, and revocations that no certificate carries.
-fn forget(write: &Write<'_>, over: &[NodeId], now: UnixTime) -> Result<(), StoreError> {
-    let own = write.run("DELETE FROM revocations WHERE until <= ?", [millis(now)])?;
-    if own + write.run("DELETE FROM heard WHERE until <= ?", [millis(now)])? > 0 {
-        bump_epoch(write)?;
-    }
-    write.run("DELETE FROM issuers WHERE ends <= ?", [millis(now)])?;
-    let members = write.run("DELETE FROM members WHERE state = ?", [FORGOTTEN])?;
-    if members + write.run("DELETE FROM pending WHERE is_gone = 1", [])? > 0 {
-        write.run("UPDATE network SET purged = change", [])?;
-    }
-    write.run("DELETE FROM tokens WHERE ends < ?", [millis(now.minus(KEEP_ENDED))])?;
-    for node in over {
-        write.run("DELETE FROM addresses WHERE node = ?", [node.as_bytes()])?;
-        write.run(
-            "UPDATE members SET state = ?2, changed = ?3 WHERE node = ?1",
-            (node.as_bytes(), FORGOTTEN, write.change),
-        )?;
-    }
     Ok(())
 }

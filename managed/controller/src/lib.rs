@@ -83,11 +83,13 @@ mod admission;
 mod clock;
 mod controller;
 mod delegation;
+mod flush;
 mod heard;
 mod keys;
 mod log;
 mod member;
 mod memory;
+mod network_key;
 mod own_key;
 mod pending;
 mod program;
@@ -100,14 +102,13 @@ mod tests;
 
 pub use admin::{Approval, Change, ChangeError, Holder, Invite, InviteOptions, MIN_NODE_DIGITS};
 pub use clock::{ClockState, MAX_LEAP};
-pub use controller::{
-    Asked, Controller, CreateError, NewNetwork, NextKey, NoteError, RecoverError, Renewals,
-};
+pub use controller::{Asked, Controller, CreateError, NewNetwork, NoteError, Renewals};
 pub use delegation::{DELEGATION_LIFETIME, OFFLINE_DELEGATION_LIFETIME};
 pub use keys::{ParseWordsError, RecoveryWords};
 pub use log::LogLine;
 pub use member::{Member, SecondRun, Standing};
 pub use memory::{EPHEMERAL_LIFETIME, MARGIN, RETRY_AFTER, Waiting};
+pub use network_key::{NextKey, RecoverError};
 pub use program::{Additions, Decision, Inquiry, MAX_RUNNING, ShownInvite};
 pub use runs::CLONE_WINDOW;
 pub use settings::{OUTLIVE, OnClone, Settings};

@@ -16,10 +16,11 @@ use rand::CryptoRng;
 use rusqlite::Connection;
 
 use crate::clock::MAX_LEAP;
-use crate::controller::{Controller, RecoverError, bump_epoch, note_issuer, raise_floor};
+use crate::controller::{Controller, bump_epoch, note_issuer, raise_floor};
 use crate::delegation;
 use crate::keys::{Keys, RecoveryWords};
 use crate::member::{Member, millis, number, read_identity};
+use crate::network_key::RecoverError;
 use crate::store::{Store, StoreError, Write};
 
 impl Controller {
