@@ -4,8 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use peersock_proxy::Ticket;
-
 use crate::args::{NetworkArgs, PeerTimeoutArgs, SharedNodeArgs, parse_seconds};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
@@ -17,7 +15,7 @@ use crate::silence;
 use crate::sockets::Stream;
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
-use crate::tickets::{self, TICKET_VARIABLE};
+use crate::tickets::{self, Lead, TICKET_VARIABLE};
 
 /// Default time that `--udp` waits for an answer after the end of stdin.
 const UDP_IDLE: Duration = Duration::from_secs(1);
@@ -35,12 +33,14 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 Examples:
   peersock dial -n ff0001ffff000000 '[fd12:3456:789a:…]:7000'
   peersock dial 'peersock://TEXT THAT listen --ticket PRINTED'
+  peersock dial 0R64E-5YRY4-JQV4Q    # the code that listen --code has printed
   tar c . | peersock dial -n ff0001ffff000000 '[fd12:3456:789a:…]:7000'
   echo status | peersock dial --udp -n office.toml alpha:7000")]
 pub(crate) struct Args {
     #[arg(
         help = "Target: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static or managed network; or a ticket of \
-                  `share` or `listen --ticket`, @FILE with one, or - for a line of stdin before the data"
+                  `share` or `listen --ticket`, a code of `listen --code`, @FILE with one, or - for a line of \
+                  stdin before the data"
     )]
     // A ticket in the variable is not in the process list.
     #[arg(env = TICKET_VARIABLE, hide_env_values = true)]
@@ -79,15 +79,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let ticket = tickets::named(&args.target)?;
+    let lead = tickets::named(&args.target)?;
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
     let begin = Instant::now();
-    let patience = |ticket: &Ticket| tickets::patience(&args.node, ticket);
-    let patience = ticket.as_ref().map_or_else(|| args.node.patience(), patience);
+    let patience = |lead: &Lead| tickets::patience(&args.node, lead);
+    let patience = lead.as_ref().map_or_else(|| args.node.patience(), patience);
     let timeout = args.timeout.unwrap_or(patience);
-    let (member, targets) = match &ticket {
-        Some(ticket) => by_ticket(args, ticket, timeout)?,
+    let (member, targets) = match &lead {
+        Some(lead) => by_lead(args, lead, timeout)?,
         None => by_address(args, timeout)?,
     };
     let target = targets[0];
@@ -125,16 +125,16 @@ fn by_address(args: &Args, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr
     Member::open_to("dial", &args.node, network, &args.target, (timeout, args.quiet), || {})
 }
 
-/// Finds the program of a ticket.
-fn by_ticket(args: &Args, ticket: &Ticket, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr>)> {
+/// Finds the program of a ticket or a code.
+fn by_lead(args: &Args, lead: &Lead, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr>)> {
     if args.network.is_given() {
         return Err(Failure::usage(
-            "a ticket has a network of its own, and another one is named",
+            format_args!("a {} has a network of its own, and another one is named", lead.kind()),
             "leave -n and --secret-file out",
         ));
     }
-    let member = tickets::find(&args.node, ticket, Some(timeout), args.quiet, || {})?;
-    Ok((member, vec![ticket.address()]))
+    let member = tickets::find(&args.node, lead, Some(timeout), args.quiet, || {})?;
+    Ok((member, vec![lead.ticket.address()]))
 }
 
 /// Connects to the first of a member's addresses that accepts.

@@ -86,7 +86,7 @@ pub(crate) fn parse_code(text: &str) -> Outcome<Code> {
     text.parse().map_err(|error| {
         Failure::usage(
             format_args!("{error}"),
-            "give it as `peersock send` has printed it: three groups of five; case and hyphens do not matter",
+            "give it as the other end has printed it: three groups of five; case and hyphens do not matter",
         )
     })
 }

@@ -25,7 +25,7 @@ use crate::silence;
 use crate::sockets::{Listener, Stream};
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
-use crate::tickets;
+use crate::tickets::{self, Lead};
 
 /// Accept a connection from a network: received data goes to stdout, stdin is sent back
 ///
@@ -58,12 +58,13 @@ use crate::tickets;
 Examples:
   peersock listen -n ff0001ffff000000 7000
   peersock listen --ticket --dht     # prints the `dial` for the other end
+  peersock listen --code             # the same, short enough to be read out
   peersock listen -n ff0001ffff000000 7000 | tar x
   peersock listen -k --receive-only -n office.toml 7000 >> log
   peersock listen -k -n office.toml 7000 --exec /usr/sbin/sshd -i")]
 pub(crate) struct Args {
     /// Port to listen on; 0 picks a free one
-    #[arg(value_parser = parse_port, required_unless_present = "ticket")]
+    #[arg(value_parser = parse_port, required_unless_present_any = ["ticket", "code"])]
     port: Option<u16>,
 
     /// Print a ticket, with which `peersock dial TICKET` connects from anywhere
@@ -73,6 +74,13 @@ pub(crate) struct Args {
     /// that the options name.
     #[arg(long, conflicts_with_all = ["port", "bind", "state"])]
     ticket: bool,
+
+    /// Print a code of 15 letters and digits, with which `peersock dial CODE` connects
+    ///
+    /// As --ticket, but short enough to be typed. It holds neither roots nor the use of the DHT, so both
+    /// commands need the same --root or --dht, except on one LAN.
+    #[arg(long, conflicts_with_all = ["port", "bind", "state", "ticket"])]
+    code: bool,
 
     #[command(flatten)]
     network: NetworkArgs,
@@ -125,15 +133,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
-    let (ticket, member) = open(args, || {})?;
-    let ticket = ticket.as_ref();
+    let (lead, member) = open(args, || {})?;
+    let lead = lead.as_ref();
     let result = match (args.udp, args.keep) {
-        (true, _) => datagrams(args, &member, ticket, stdin.as_ref(), &stdout),
-        (false, true) => listeners(args, &member, ticket).and_then(|listeners| {
+        (true, _) => datagrams(args, &member, lead, stdin.as_ref(), &stdout),
+        (false, true) => listeners(args, &member, lead).and_then(|listeners| {
             let service = Service::Streams(Streams::new(stdin, stdout));
             clients::serve(&member, listeners, service, args.silence.peer_timeout)
         }),
-        (false, false) => one_connection(args, &member, ticket, stdin.as_ref(), &stdout),
+        (false, false) => one_connection(args, &member, lead, stdin.as_ref(), &stdout),
     };
     // Closes the session in any case, because earlier clients may have data in flight.
     result.and(member.close())
@@ -143,8 +151,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn execute(args: &Args) -> Outcome {
     let program = Arc::new(Program::find(&args.exec)?);
     let ending = Arc::clone(&program);
-    let (ticket, member) = open(args, move || ending.end())?;
-    let listeners = listeners(args, &member, ticket.as_ref());
+    let (lead, member) = open(args, move || ending.end())?;
+    let listeners = listeners(args, &member, lead.as_ref());
     let result = listeners.and_then(|listeners| {
         if args.keep {
             let service = Service::Program(program);
@@ -160,10 +168,10 @@ fn execute(args: &Args) -> Outcome {
     result.and(member.close())
 }
 
-/// Becomes a member, by a ticket if one is asked for. On Ctrl-C, `farewell` runs first.
-fn open(args: &Args, farewell: impl FnOnce() + Send + 'static) -> Outcome<(Option<Ticket>, Member)> {
-    if args.ticket {
-        return with_ticket(args, farewell);
+/// Becomes a member, by a ticket or a code if one is asked for. On Ctrl-C, `farewell` runs first.
+fn open(args: &Args, farewell: impl FnOnce() + Send + 'static) -> Outcome<(Option<Lead>, Member)> {
+    if args.ticket || args.code {
+        return with_lead(args, farewell);
     }
     let network = args.network.resolve_for(&args.node, &args.node.state)?;
     // A mistake in the port starts no node. Binding a UDP socket would succeed, because a client may use any
@@ -176,26 +184,30 @@ fn open(args: &Args, farewell: impl FnOnce() + Send + 'static) -> Outcome<(Optio
     Ok((None, member))
 }
 
-/// Issues a ticket, and becomes the member that it leads to.
-fn with_ticket(args: &Args, farewell: impl FnOnce() + Send + 'static) -> Outcome<(Option<Ticket>, Member)> {
+/// Issues a ticket or a code, and becomes the member that it leads to.
+fn with_lead(args: &Args, farewell: impl FnOnce() + Send + 'static) -> Outcome<(Option<Lead>, Member)> {
+    let option = if args.code { "--code" } else { "--ticket" };
     if args.network.is_given() {
         return Err(Failure::usage(
-            "--ticket makes a network of its own, and another one is named",
-            "leave -n and --secret-file out, or leave --ticket out",
+            format_args!("{option} makes a network of its own, and another one is named"),
+            format_args!("leave -n and --secret-file out, or leave {option} out"),
         ));
     }
-    let (ticket, member) = tickets::issue(&args.node, farewell)?;
-    Ok((Some(ticket), member))
+    let (lead, member) = match args.code {
+        true => tickets::issue_code(&args.node, farewell)?,
+        false => tickets::issue(&args.node, farewell)?,
+    };
+    Ok((Some(lead), member))
 }
 
 fn one_connection(
     args: &Args,
     member: &Member,
-    ticket: Option<&Ticket>,
+    lead: Option<&Lead>,
     stdin: Option<&Stdin>,
     stdout: &File,
 ) -> Outcome {
-    let (stream, client) = accept_one(member, listeners(args, member, ticket)?)?;
+    let (stream, client) = accept_one(member, listeners(args, member, lead)?)?;
     tracing::info!(%client, "connected");
     let watch = silence::Watch::start(member.heard(), args.silence.peer_timeout, true)?;
     let _watched = watch.add(&stream, client.ip())?;
@@ -206,7 +218,7 @@ fn one_connection(
 }
 
 /// Opens one listener for the given address, or one for each of this node's addresses.
-fn listeners(args: &Args, member: &Member, ticket: Option<&Ticket>) -> Outcome<Vec<Listener>> {
+fn listeners(args: &Args, member: &Member, lead: Option<&Lead>) -> Outcome<Vec<Listener>> {
     let addresses = args.bind.map_or_else(|| member.addresses(), |address| vec![address]);
     let mut port = args.port();
     let mut listeners = Vec::with_capacity(addresses.len());
@@ -222,7 +234,7 @@ fn listeners(args: &Args, member: &Member, ticket: Option<&Ticket>) -> Outcome<V
         announce(member, listener.local_addr()?);
     }
     if let Some(listener) = listeners.first() {
-        announce_command(args, member, listener.local_addr()?, ticket);
+        announce_command(args, member, listener.local_addr()?, lead);
     }
     Ok(listeners)
 }
@@ -265,7 +277,7 @@ fn accept_one(member: &Member, listeners: Vec<Listener>) -> Outcome<(Stream, Soc
 fn datagrams(
     args: &Args,
     member: &Member,
-    ticket: Option<&Ticket>,
+    lead: Option<&Lead>,
     stdin: Option<&Stdin>,
     stdout: &File,
 ) -> Outcome {
@@ -274,7 +286,7 @@ fn datagrams(
     let socket = member.datagrams(local).map_err(|error| explain(member, local, error))?;
     managed::on_removal(member.network().id(), |failure| stdio::note(managed::told(&failure)))?;
     announce(member, socket.local_addr()?);
-    announce_command(args, member, socket.local_addr()?, ticket);
+    announce_command(args, member, socket.local_addr()?, lead);
     let partner = if args.keep { Partner::Latest } else { Partner::First };
     datagrams::run(&socket, stdin, stdout, partner, args.idle).map(drop)
 }
@@ -286,11 +298,11 @@ fn announce(member: &Member, local: SocketAddr) {
 }
 
 /// Prints the command for the other end.
-fn announce_command(args: &Args, member: &Member, local: SocketAddr, ticket: Option<&Ticket>) {
+fn announce_command(args: &Args, member: &Member, local: SocketAddr, lead: Option<&Lead>) {
     let udp = if args.udp { "--udp " } else { "" };
-    if let Some(ticket) = ticket {
-        stdio::note(format_args!("connect with: peersock dial {udp}{}", ticket.to_text().as_str()));
-        return tickets::announce(&args.node, ticket);
+    if let Some(lead) = lead {
+        stdio::note(format_args!("connect with: peersock dial {udp}{}", lead.words(&args.node).as_str()));
+        return tickets::announce(&args.node, lead);
     }
     // An open network needs no lasting identity; with --ephemeral the command also works here.
     let identity = if member.network().summary().closed { "" } else { "--ephemeral " };

@@ -48,22 +48,22 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let of_environment = env::var(TICKET_VARIABLE).ok().filter(|text| !text.is_empty()).map(Zeroizing::new);
-    let (ticket, local) = match (tickets::named(&args.ticket)?, &args.local, of_environment) {
-        (Some(ticket), local, _) => (ticket, local.as_ref()),
+    let (lead, local) = match (tickets::named(&args.ticket)?, &args.local, of_environment) {
+        (Some(lead), local, _) => (lead, local.as_ref()),
         // With the variable, the first argument is LOCAL.
         (None, None, Some(text)) => (tickets::parse(&text)?, Some(&args.ticket)),
         // Says how tickets begin.
         (None, local, _) => (tickets::parse(&args.ticket)?, local.as_ref()),
     };
-    let forward = forward(local.map_or("0", |local| local), ticket.address())?;
+    let forward = forward(local.map_or("0", |local| local), lead.ticket.address())?;
     output::check_open()?;
     let timeout = args.serving.given_timeout();
     let mut serving = Serving::open_with(&args.serving, |farewell| {
-        tickets::find(&args.underlay, &ticket, timeout, args.quiet, farewell)
+        tickets::find(&args.underlay, &lead, timeout, args.quiet, farewell)
     })?;
     let settings = ForwardSettings {
         introduction: None,
-        timeout: timeout.unwrap_or_else(|| tickets::patience(&args.underlay, &ticket)),
+        timeout: timeout.unwrap_or_else(|| tickets::patience(&args.underlay, &lead)),
         udp_idle: Duration::ZERO,
         most: args.serving.most(),
     };
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Forwards::listen(overlay, &[forward], settings, activated, tell()).await
     });
     let listening = listening.map_err(|error| listen_failure(error, Said::Local))?;
-    let lines: Vec<_> = listening.lines().iter().map(|line| place(line, ticket.address())).collect();
+    let lines: Vec<_> = listening.lines().iter().map(|line| place(line, lead.ticket.address())).collect();
     let stopper = listening.stopper();
     serving.run(&lines, stopper, listening.run())
 }

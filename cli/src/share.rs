@@ -45,10 +45,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let forward = forward(&args.service)?;
     output::check_open()?;
-    let mut ticket = None;
+    let mut lead = None;
     let mut serving = Serving::open_with(&args.serving, |farewell| {
         let (issued, member) = tickets::issue(&args.underlay, farewell)?;
-        ticket = Some(issued);
+        lead = Some(issued);
         Ok(member)
     })?;
     let settings = ForwardSettings {
@@ -61,14 +61,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Forwards::listen(overlay, &[forward], settings, activated, tell()).await
     });
     let listening = listening.map_err(|error| listen_failure(error, Said::Local))?;
-    let ticket = ticket.expect("it was issued with the node");
-    let text = ticket.to_text();
+    let lead = lead.expect("it was issued with the node");
+    let text = lead.ticket.to_text();
     stdio::print(text.as_str())?;
     stdio::note(format_args!("{} is shared until Ctrl-C", args.service));
     // Journals and logs, which others may read, do not get the ticket.
     let shown = if io::stderr().is_terminal() { text.as_str() } else { "TICKET" };
     stdio::note(format_args!("open it with: peersock open {shown}"));
-    tickets::announce(&args.underlay, &ticket);
+    tickets::announce(&args.underlay, &lead);
     let stopper = listening.stopper();
     serving.run(&[], stopper, listening.run())
 }

@@ -139,6 +139,82 @@ fn listen_prints_a_ticket() {
     run(on_loopback(&["listen", "-n", network])).failure(2, &["<PORT>"]);
 }
 
+/// Starts `listen --code` with further words. Returns the words for the other end, too, of which the last is
+/// the code.
+fn listen_by_code(words: &[&str]) -> (Running, Vec<String>) {
+    let mut command = on_loopback(&["listen", "--code"]);
+    command.args(words).env("PEERSOCK_NETWORK", "ff0001ffff000000");
+    let listening = Running::start(command);
+    let words = listening.wait_for_stderr("connect with: peersock ").replace('\'', "");
+    (listening, words.split(' ').map(str::to_owned).collect())
+}
+
+#[test]
+fn a_code_leads_to_the_pipe_that_has_printed_it() {
+    let lab = Lab::new();
+    let file = lab.dir.path().join("code");
+    for udp in [&[][..], &["--udp"]] {
+        let (mut listening, words) = listen_by_code(udp);
+        let code = words.last().unwrap();
+        assert_eq!(code.len(), 17);
+        listening.wait_for_stderr("on this LAN only");
+        // Typed by a person, or where other users do not see it.
+        let typed = code.to_lowercase().replace('-', "");
+        write_file(&file, &format!("{code}\n"), 0o600);
+        let at_file = format!("@{}", file.display());
+        let target = if udp.is_empty() { typed } else { at_file };
+        let mut dialing = Running::start(on_loopback(&[&["dial", &target], udp].concat()));
+        dialing.send(b"hello\n");
+        listening.wait_for_stdout("hello\n");
+        listening.send(b"answer\n");
+        dialing.wait_for_stdout("answer\n");
+        listening.end_stdin();
+        let said = dialing.finish().success();
+        assert!(!said.stderr.contains(code), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_code_holds_no_roots_so_both_ends_name_the_same() {
+    let root = Root::start(&[]);
+    let (mut listening, words) = listen_by_code(&["--root", &root.text()]);
+    assert_eq!(words[..3], ["dial", "--root", &root.text()]);
+    let mut dialing = Running::start(on_loopback(&words.iter().map(String::as_str).collect::<Vec<_>>()));
+    dialing.send(b"hello\n");
+    listening.wait_for_stdout("hello\n");
+    assert!(!listening.said().contains("on this LAN only"), "{}", listening.said());
+    listening.end_stdin();
+    dialing.finish().success();
+}
+
+#[test]
+fn a_code_with_a_typing_error_or_of_another_command_is_explained() {
+    let (_listening, words) = listen_by_code(&[]);
+    let code = words.last().unwrap();
+    let mut swapped: Vec<_> = code.chars().collect();
+    let at = (1..4).find(|at| swapped[*at] != swapped[at + 1]).unwrap_or(0);
+    swapped.swap(at, at + 1);
+    let wrong = if at == 0 { code.replace(&code[..1], "@") } else { swapped.iter().collect() };
+    for command in ["dial", "open"] {
+        let said = run(on_loopback(&[command, &wrong]));
+        said.failure(2, &["a typing error", "hint: give it as the other end has printed it"]);
+    }
+    let network = ["-n", "ff0001ffff000000"];
+    run(on_loopback(&[&["dial", code], &network[..]].concat()))
+        .failure(2, &["a code has a network of its own"]);
+    run(on_loopback(&[&["listen", "--code"], &network[..]].concat()))
+        .failure(2, &["--code makes a network of its own"]);
+    run(on_loopback(&["listen", "--code", "--ticket"])).failure(2, &["cannot be used with"]);
+
+    let lab = Lab::new();
+    let path = lab.dir.path().join("file");
+    write_file(&path, "content", 0o600);
+    let sending = Running::start(on_loopback(&["send", path.to_str().unwrap()]));
+    let of_send = sending.wait_for_stdout("\n").trim().to_owned();
+    run(on_loopback(&["dial", &of_send, "--timeout", "1"]))
+        .failure(1, &["the program that made this code has not answered", "for `peersock receive`"]);
+}
+
 #[test]
 fn what_is_no_ticket_is_refused_without_a_search() {
     let (_sharing, ticket) = share(echo(), &[]);

@@ -17,9 +17,10 @@ pub const PORT: u16 = 7421;
 /// Number of characters between two hyphens.
 const GROUP: usize = 5;
 
-/// Salt that separates this use of Argon2id from others. It is the same for all codes, because the receiver
-/// knows nothing but the code.
+/// Salts that separate these uses of Argon2id from others. They are the same for all codes, because the other
+/// end knows nothing but the code.
 const SALT: &[u8] = b"peersock files v1";
+const PIPE_SALT: &[u8] = b"peersock pipe v1";
 
 /// KiB of memory per guess, and passes over it. They are part of the protocol: both ends must agree.
 const MEMORY: u32 = 64 * 1024;
@@ -53,6 +54,14 @@ pub struct Meeting {
     pub seed: Seed,
     /// The sender's address in the network, where it listens on [`PORT`].
     pub address: Ipv6Addr,
+}
+
+/// Secrets of a pipe, derived from a code.
+pub struct PipeKeys {
+    /// Secret of the two ends' network.
+    pub secret: Zeroizing<[u8; 16]>,
+    /// Identity of the end that listens.
+    pub seed: Seed,
 }
 
 impl Code {
@@ -96,20 +105,7 @@ impl Code {
     /// # Errors
     /// The system refuses the memory.
     pub fn meeting(&self) -> io::Result<Meeting> {
-        let params = Params::new(MEMORY, PASSES, 1, Some(64)).expect("within RFC 9106's limits");
-        let mut characters = Zeroizing::new([0; ALL]);
-        for (character, symbol) in characters.iter_mut().zip(self.symbols) {
-            *character = symbols::character(symbol) as u8;
-        }
-        let mut keys = Zeroizing::new([0; 64]);
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(characters.as_slice(), SALT, keys.as_mut_slice())
-            .map_err(|error| match error {
-                Argon2Error::OutOfMemory => {
-                    io::Error::new(io::ErrorKind::OutOfMemory, "there is no memory to stretch a code: 64 MiB")
-                }
-                error => unreachable!("salt and output have lengths that RFC 9106 allows: {error}"),
-            })?;
+        let keys = self.stretch::<64>(SALT)?;
         let (mut key, mut seed) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
         key.copy_from_slice(&keys[..32]);
         seed.copy_from_slice(&keys[32..]);
@@ -120,6 +116,38 @@ impl Code {
             address: id.address_of(&seed.public_identity().node_id()),
             seed,
         })
+    }
+
+    /// Stretches the code for a pipe as [`meeting`](Self::meeting) does, with the salt `"peersock pipe v1"`
+    /// and 48 bytes out: 16 bytes for the network's secret, and 32 for the seed of the node that listens. So
+    /// a code leads to no pipe where its files are.
+    ///
+    /// # Errors
+    /// The system refuses the memory.
+    pub fn pipe(&self) -> io::Result<PipeKeys> {
+        let keys = self.stretch::<48>(PIPE_SALT)?;
+        let (mut secret, mut seed) = (Zeroizing::new([0; 16]), Zeroizing::new([0; 32]));
+        secret.copy_from_slice(&keys[..16]);
+        seed.copy_from_slice(&keys[16..]);
+        Ok(PipeKeys { secret, seed: Seed(*seed) })
+    }
+
+    fn stretch<const N: usize>(&self, salt: &[u8]) -> io::Result<Zeroizing<[u8; N]>> {
+        let params = Params::new(MEMORY, PASSES, 1, Some(N)).expect("within RFC 9106's limits");
+        let mut characters = Zeroizing::new([0; ALL]);
+        for (character, symbol) in characters.iter_mut().zip(self.symbols) {
+            *character = symbols::character(symbol) as u8;
+        }
+        let mut keys = Zeroizing::new([0; N]);
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into(characters.as_slice(), salt, keys.as_mut_slice())
+            .map_err(|error| match error {
+                Argon2Error::OutOfMemory => {
+                    io::Error::new(io::ErrorKind::OutOfMemory, "there is no memory to stretch a code: 64 MiB")
+                }
+                error => unreachable!("salt and output have lengths that RFC 9106 allows: {error}"),
+            })?;
+        Ok(keys)
     }
 }
 
@@ -211,6 +239,22 @@ mod tests {
         let other = Code::generate().unwrap().meeting().unwrap();
         assert_ne!(zero.address, other.address);
         assert_eq!(zero.network.id(), other.network.id());
+    }
+
+    #[test]
+    fn a_code_leads_to_one_pipe_which_is_not_where_its_files_are() {
+        let code = |text: &str| text.parse::<Code>().unwrap();
+        let (zero, again) =
+            (code("00000-00000-00000").pipe().unwrap(), code("ooooo ooooo ooooo").pipe().unwrap());
+        assert_eq!((&zero.secret, &zero.seed.0), (&again.secret, &again.seed.0));
+        // Pinned: other versions of the program must derive the same pipe.
+        assert_eq!(hex(zero.secret.as_slice()), "c1abe07ffabf37e2a0729523ff206489");
+        assert_ne!(zero.seed.0, code("00000-00000-00000").meeting().unwrap().seed.0);
+        assert_ne!(zero.secret, Code::generate().unwrap().pipe().unwrap().secret);
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[test]

@@ -39,7 +39,7 @@ mod stream;
 mod symbols;
 mod wire;
 
-pub use code::{Code, CodeError, Meeting, PORT};
+pub use code::{Code, CodeError, Meeting, PORT, PipeKeys};
 pub use error::{ReceiveError, SendError};
 pub use folder::Folder;
 pub use greeting::{Greeted, greet, refuse};

@@ -92,9 +92,7 @@ impl Ticket {
         let mut secret = Zeroizing::new([0; SECRET]);
         getrandom::fill(secret.as_mut_slice()).map_err(io::Error::other)?;
         let seed = Seed::generate()?;
-        let address = network_id().address_of(&seed.public_identity().node_id());
-        let mut node = [0; NODE];
-        node.copy_from_slice(&address.octets()[16 - NODE..]);
+        let node = node_of(&seed);
         let mut seen = HashSet::new();
         roots.retain(|root| seen.insert(root.clone()));
         let ticket = Ticket { secret, node, dht, roots };
@@ -106,6 +104,12 @@ impl Ticket {
                 "the roots and the nodes of the DHT do not fit into a ticket",
             )),
         }
+    }
+
+    /// Returns the ticket that both ends derive from something else than its text. It has no roots and no
+    /// DHT, so each end names those itself. `seed` is of the node that the ticket leads to.
+    pub fn derived(secret: Zeroizing<[u8; SECRET]>, seed: &Seed) -> Ticket {
+        Ticket { secret, node: node_of(seed), dht: Dht::Off, roots: Vec::new() }
     }
 
     /// Returns true if a text claims to be a ticket.
@@ -190,6 +194,14 @@ impl Ticket {
 
 fn network_id() -> NetworkId {
     NetworkId::ad_hoc(Ticket::PORT..=Ticket::PORT).expect("a range of one port")
+}
+
+/// Returns the end of a node's address.
+fn node_of(seed: &Seed) -> [u8; NODE] {
+    let address = network_id().address_of(&seed.public_identity().node_id());
+    let mut node = [0; NODE];
+    node.copy_from_slice(&address.octets()[16 - NODE..]);
+    node
 }
 
 fn sum(bytes: &[u8]) -> [u8; SUM] {
