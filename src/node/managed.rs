@@ -40,8 +40,11 @@ const EARLY_SEEKS: u32 = 20;
 /// Longest interval at which the controller of an invite is looked for.
 const MAX_SEEK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Minimum interval of writes because of newer revocations or times alone.
+/// Minimum interval of writes because of newer times alone.
 const WRITE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Minimum interval of writes because of newer revocations. An issuer's stolen key may sign many.
+const REVOCATIONS_WRITE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Number of wrong keys that are remembered, so that a stranger cannot make this node stretch one again.
 const MAX_REFUTED: usize = 64;
@@ -185,6 +188,8 @@ struct Kept {
     is_wanted: bool,
     /// True if the record on disk lacks something.
     is_stale: bool,
+    /// True if it lacks revocations that no write was tried for.
+    lacks_revocations: bool,
     /// True if the last write has failed.
     has_failed: bool,
     /// True after the last write.
@@ -240,11 +245,25 @@ impl Kept {
         (self.is_stale, self.written) = (true, None);
     }
 
+    /// Notes that the overlay has newer revocations.
+    fn note_revocations(&mut self) {
+        (self.is_stale, self.lacks_revocations) = (true, true);
+    }
+
+    /// Returns the time until a write of revocations is due, if they lack on disk.
+    fn revocations_due_in(&self) -> Option<Duration> {
+        let since = self.written.map_or(Duration::MAX, |at| at.elapsed());
+        (self.lacks_revocations && !self.is_closed).then(|| REVOCATIONS_WRITE_INTERVAL.saturating_sub(since))
+    }
+
     fn write_if_due(&mut self, node: &Inner) {
-        let is_soon = self.written.is_some_and(|at| at.elapsed() < WRITE_INTERVAL);
+        let pause = if self.lacks_revocations { REVOCATIONS_WRITE_INTERVAL } else { WRITE_INTERVAL };
+        let is_soon = self.written.is_some_and(|at| at.elapsed() < pause);
         if !self.is_stale || is_soon || self.is_closed {
             return;
         }
+        // Once only, because a full disk would be written to again and again.
+        self.lacks_revocations = false;
         self.is_wanted |= self.update(node);
         let (Some(state), Some(record), true) = (&node.state, &self.record, self.is_wanted) else { return };
         self.written = Some(Instant::now());
@@ -454,6 +473,7 @@ pub(super) fn start(
         written: None,
         is_wanted: node.state.as_ref().is_some_and(|state| state.has_membership(network.id)),
         is_stale: true,
+        lacks_revocations: false,
         has_failed: false,
         is_closed: false,
     };
@@ -476,7 +496,7 @@ pub(super) fn start(
     let started = thread::Builder::new().name("peersock-member".into()).spawn(move || {
         let _ending = ending;
         while !events.is_over() {
-            let heard = events.next_or_change(follower.seek_controller());
+            let heard = events.next_or_change(follower.next_look());
             if !follower.is_joined() {
                 return;
             }
@@ -525,6 +545,12 @@ fn pause_after(seeks: u32) -> Duration {
 }
 
 impl Follower {
+    /// Does what is due, and returns the time until the next call.
+    fn next_look(&mut self) -> Duration {
+        let due = sync::lock(&self.shared.kept).revocations_due_in();
+        due.unwrap_or(Duration::MAX).min(self.seek_controller())
+    }
+
     /// Looks for the controller that the invite names. Its session shows it to be one, and roots and the DHT
     /// know the way to it. Returns the time until the next call.
     fn seek_controller(&mut self) -> Duration {
@@ -556,7 +582,7 @@ impl Follower {
         match event {
             Event::KeyClaimed(_, key) => self.check_key(*key),
             Event::Answered(_, answer) => self.on_answer(answer),
-            Event::RevocationsChanged(_) => sync::lock(&self.shared.kept).is_stale = true,
+            Event::RevocationsChanged(_) => sync::lock(&self.shared.kept).note_revocations(),
             // At once, because a second successor is refused by what is on the disk.
             Event::KeyChanged(_) => sync::lock(&self.shared.kept).hurry(),
             Event::RefusedBy(_, refusal) => {

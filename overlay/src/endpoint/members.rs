@@ -376,6 +376,7 @@ impl Endpoint {
         }
         if self.nodes.get(node).is_none() {
             self.core.timers.clear(Timer::Punch(node));
+            self.roots.look_ups.forget_node(handle.id());
         }
         if let Some(network) = self.networks.get_mut(&handle.network()) {
             network.by_node.remove(handle.id());

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::bucket::{Bucket, Rate};
+use crate::id::NodeId;
 use crate::link::PeerKey;
 use crate::network::NetworkIndex;
 use crate::wire::LookUpKey;
@@ -173,6 +174,11 @@ impl LookUps {
         {
             (one.round, one.next) = (1, now + ROUND_WAITS[0]);
         }
+    }
+
+    /// Ends the look-ups of a node that is forgotten with all ways to it. Whoever wants it later asks anew.
+    pub(crate) fn forget_node(&mut self, node: &NodeId) {
+        self.list.retain(|key, _| !key.matches(node));
     }
 
     /// Forgets a root that this node no longer uses.

@@ -84,6 +84,26 @@ fn a_look_up_waits_for_a_node_that_registers_a_moment_later() {
     net.wait(4 * SECOND, |net| !net.received(1).is_empty());
 }
 
+/// A shared node leaves a network with its last program, and joins it again with the next one.
+#[test]
+fn a_node_that_joins_again_finds_its_peer_at_once() {
+    let mut net = apart(1);
+    net.run(SECOND);
+    for round in 0..3 {
+        let begin = net.now;
+        net.send(0, 1, b"word");
+        net.wait(SECOND, |net| !net.received(1).is_empty());
+        assert!(net.now - begin < SECOND / 2, "round {round}");
+        net.nodes[1].inbox.clear();
+        let network = net.peer(0, 1).network();
+        net.nodes[0].endpoint.leave(net.now, network);
+        net.pump();
+        // For so long the root is not asked again for a node that it has found.
+        net.run(2 * SECOND);
+        net.join(0, &open_network());
+    }
+}
+
 #[test]
 fn the_search_for_the_size_of_datagrams_leaves_room_for_the_header() {
     for (mtu, expected) in
