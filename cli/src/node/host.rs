@@ -484,12 +484,12 @@ impl Stay<'_> {
     /// Leaves a network that the program does not have any more.
     pub(super) fn leave(&self, network: &Network) {
         let host = &self.host.0;
-        lock(&host.networks).leave(&host.node, &[network.id()]);
+        lock(&host.networks).leave(&host.node, &[network.id()], false);
         let mut roots = lock(&self.roots);
         let of_network = roots.extract_if(.., |(id, _)| *id == Some(network.id()));
         let unused: Vec<_> = of_network.map(|(_, root)| root).collect();
         drop(roots);
-        lock(&host.roots).leave(&host.node, &unused);
+        lock(&host.roots).leave(&host.node, &unused, false);
     }
 
     /// Returns the program that serves a network, or did last.
@@ -519,15 +519,17 @@ impl Stay<'_> {
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
         let host = &self.host.0;
-        {
+        let waits = {
             let mut programs = lock(&host.programs);
             programs.remove(&self.program);
-            host.node.set_waiting_until(programs.waiting_until());
-        }
+            let until = programs.waiting_until();
+            host.node.set_waiting_until(until);
+            until.is_some_and(|until| until > Instant::now())
+        };
         let ids: Vec<_> = self.program.networks().iter().map(Network::id).collect();
-        lock(&host.networks).leave(&host.node, &ids);
+        lock(&host.networks).leave(&host.node, &ids, waits);
         let roots: Vec<_> = lock(&self.roots).drain(..).map(|(_, root)| root).collect();
-        lock(&host.roots).leave(&host.node, &roots);
+        lock(&host.roots).leave(&host.node, &roots, waits);
     }
 }
 

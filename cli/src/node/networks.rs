@@ -1,4 +1,5 @@
-//! Networks of a shared node: each is joined while a program has it.
+//! Networks of a shared node: each is joined while a program has it. A node that waits for another program
+//! keeps the ones of the last, so that the paths in them stay open.
 
 use std::collections::BTreeMap;
 
@@ -41,11 +42,12 @@ impl Networks {
                 Ok(joined) => entered.push(joined),
                 Err(failure) => {
                     let ids: Vec<_> = entered.iter().map(Joined::id).collect();
-                    self.leave(node, &ids);
+                    self.leave(node, &ids, false);
                     return Err(failure);
                 }
             }
         }
+        self.leave_unused(node);
         Ok(entered)
     }
 
@@ -59,6 +61,12 @@ impl Networks {
         let id = network.id();
         // Its user may have left the network for good, and joined it again since.
         let is_joined = node.network(id).is_some();
+        // Nobody has the description of a network that is kept for the next program.
+        let is_kept = |shared: &mut Shared| shared.programs == 0 && shared.network != *network;
+        if self.0.get_mut(&id).is_some_and(is_kept) {
+            self.0.remove(&id);
+            node.leave(id);
+        }
         if let Some(shared) = self.0.get_mut(&id) {
             if shared.network != *network {
                 return Err(Failure::new(
@@ -82,15 +90,22 @@ impl Networks {
         Ok(joined)
     }
 
-    /// Leaves the networks of a program that no other program has.
-    pub(super) fn leave(&mut self, node: &Node, networks: &[NetworkId]) {
+    /// Leaves the networks of a program that no other program has, unless they are kept for the next one.
+    pub(super) fn leave(&mut self, node: &Node, networks: &[NetworkId], are_kept: bool) {
         for id in networks {
-            let Some(shared) = self.0.get_mut(id) else { continue };
-            shared.programs -= 1;
-            if shared.programs == 0 {
-                node.leave(*id);
-                self.0.remove(id);
+            if let Some(shared) = self.0.get_mut(id) {
+                shared.programs -= 1;
             }
+        }
+        if !are_kept {
+            self.leave_unused(node);
+        }
+    }
+
+    /// Leaves the networks that no program has.
+    fn leave_unused(&mut self, node: &Node) {
+        for (id, _) in self.0.extract_if(.., |_, shared| shared.programs == 0) {
+            node.leave(id);
         }
     }
 }

@@ -195,8 +195,8 @@ pub enum ChangeError {
         "nothing in the network is called \"{0}\", and a node ID needs {MIN_NODE_DIGITS} digits at least"
     )]
     FewDigits(String),
-    /// Several keys begin with these digits.
-    #[error("several keys begin with \"{0}\"")]
+    /// Several keys begin with these digits, or one does and another member has them as its name.
+    #[error("\"{0}\" can mean several nodes")]
     Ambiguous(String),
     /// The change concerns more than a quarter of all members, and was not confirmed.
     #[error("this would remove {count} of {of} members")]
@@ -409,7 +409,8 @@ impl Controller {
     }
 
     /// Returns the member that has this name or address, or whose node ID begins with these digits (at least
-    /// six). Removed nodes are found by their IDs.
+    /// six). Removed nodes are found by their IDs. A text that is the name of one member and the beginning of
+    /// another one's ID leads to neither.
     ///
     /// # Errors
     /// Returns [`ChangeError::NotFound`] or [`ChangeError::Ambiguous`].
@@ -417,9 +418,15 @@ impl Controller {
         let memory = self.memory();
         let by_name = subject.parse::<MemberName>().ok().and_then(|name| memory.names.get(&name));
         let by_address = || memory.addresses.get(&subject.parse().ok()?);
-        let node = match by_name.or_else(by_address) {
-            Some(node) => *node,
-            None => find_key(memory.members.keys(), subject)?,
+        let by_digits = find_key(memory.members.keys(), subject);
+        let node = match (by_name.or_else(by_address), by_digits) {
+            // Members choose their names, and one may be the beginning of another member's ID.
+            (Some(node), Ok(other)) if *node != other => {
+                return Err(ChangeError::Ambiguous(subject.to_owned()));
+            }
+            (Some(_), Err(error @ ChangeError::Ambiguous(_))) => return Err(error),
+            (Some(node), _) => *node,
+            (None, found) => found?,
         };
         memory.members.get(&node).cloned().ok_or_else(|| ChangeError::NotFound(subject.to_owned()))
     }

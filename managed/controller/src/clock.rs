@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use peersock_overlay::membership::{Serial, UnixTime};
+use peersock_overlay::membership::{CLOCK_TOLERANCE, Serial, UnixTime};
 
 use crate::controller::Controller;
 use crate::member::millis;
@@ -28,6 +28,9 @@ pub(crate) const UNWRITTEN: Duration = Duration::from_secs(3600);
 
 /// Interval in which the store's time is written at least while it is ahead of the clock.
 const SLOW_WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest step of a clock between two readings that counts as time that has passed.
+const MAX_STEP: Duration = CLOCK_TOLERANCE;
 
 /// Number of serials above a member's floor that may be signed where the floor is ahead of the time. Only the
 /// store's floor tells of them after a crash.
@@ -91,7 +94,8 @@ impl Clock {
         if self.has_leapt {
             return self.time;
         }
-        if is_first || now < self.seen {
+        // A clock that is set forward again must not lead the time, of which half a step would count.
+        if is_first || now < self.seen || now > self.seen.plus(MAX_STEP) {
             self.slow_from = (self.time, now);
         }
         self.seen = now;

@@ -130,7 +130,7 @@ pub(super) fn refused(error: impl Into<ChangeError>) -> Failure {
     let error = error.into();
     let hint = match &error {
         ChangeError::NotFound(_) => "list names, codes and addresses with `peersock network members`",
-        ChangeError::Ambiguous { .. } => "give more digits of the node ID",
+        ChangeError::Ambiguous { .. } => "give more digits of the node ID, or all 64",
         ChangeError::Mass { .. } => "give --yes-all-of-them if that is meant",
         ChangeError::Restored(_) => {
             "wait until `peersock network members` shows that a member was heard; if that machine's key may be \

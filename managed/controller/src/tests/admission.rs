@@ -328,3 +328,22 @@ fn claims_of_an_invite_or_an_approval_are_in_the_certificate() {
         assert_eq!(changed.is_ok(), length <= Grant::MAX_CLAIMS_LEN, "{length}");
     }
 }
+
+/// Who joins by an invite chooses a name, and must not take over what is meant for another member.
+#[test]
+fn a_name_that_begins_another_member_s_id_leads_to_neither() {
+    let mut lab = Lab::new();
+    let open = lab.open_invite();
+    lab.join(1, Some(&open));
+    let digits = id(1).to_string()[..12].to_owned();
+    let wish = CertifyRequest { name: digits.parse().ok(), ..request(2, Some(&open)) };
+    let answer = lab.ask_from(2, "10.1.1.2", Question::Certify(wish));
+    assert!(matches!(answer, Answer::Certified { .. }), "{answer:?}");
+    let found = |subject: &str| lab.controller.find(subject).map(|member| member.grant.node);
+    assert_eq!(found(&digits), Err(ChangeError::Ambiguous(digits.clone())));
+    assert_eq!(found(&id(1).to_string()[..13]), Ok(id(1)));
+    assert_eq!(found(&id(1).to_string()), Ok(id(1)));
+    assert_eq!(found(&id(2).to_string()), Ok(id(2)));
+    let now = lab.now;
+    assert!(lab.controller.revoke(now, "alice", &[&digits], false).is_err());
+}

@@ -225,6 +225,29 @@ fn after_two_hours_ahead_a_controller_serves_at_once_and_removals_reach_all_that
     assert_eq!(renewed.certificate().serial().time(), world.right);
 }
 
+/// Time that passes at half speed is time that has passed, and no jump of the clock.
+#[test]
+fn a_clock_that_falls_back_for_a_moment_leads_the_time_nowhere() {
+    for back in [10 * HOUR, 40 * DAY, 19_000 * DAY] {
+        let mut world = World::new(2);
+        let right = world.clock();
+        let fallen = right.minus(back);
+        for (passed, now) in [(1, fallen), (2, fallen), (3, right), (4, right)] {
+            let now = now.plus(Duration::from_secs(passed));
+            world.lab().controller.flush(now).expect("writable");
+            let lab = world.lab();
+            lab.now = now;
+            let Answer::Certified { credentials, .. } = lab.ask(1, None) else { panic!("a member") };
+            let ahead = credentials.certificate().serial().time().since(right);
+            assert!(ahead <= Duration::from_secs(passed), "{back:?}: {ahead:?}");
+        }
+        world.right = right.plus(Duration::from_secs(5));
+        assert_eq!(world.restart(Duration::ZERO), ClockState::Right, "{back:?}");
+        let renewed = world.certified(1).expect("a member");
+        assert_eq!(renewed.certificate().serial().time(), world.right);
+    }
+}
+
 #[test]
 fn a_leap_of_a_day_and_more_needs_a_word_and_signs_nothing() {
     for ahead in [19 * HOUR, 40 * DAY, 7300 * DAY] {
