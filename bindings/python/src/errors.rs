@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyOSError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
 /// Text of ENETDOWN; the text of the system leads people to their cables. The exception has no subclass of
-/// `OSError`, because asyncio ignores `ConnectionAbortedError` in `accept()`, and its server would end unseen.
+/// `OSError`: asyncio ignores `ConnectionAbortedError` in `accept()`, and its server would end unseen.
 const NETWORK_DOWN: &str =
     "Network is down: the peersock node has ended, or it has left the network, so this session is over";
 
