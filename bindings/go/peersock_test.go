@@ -29,6 +29,9 @@ const network = "ff0001ffff000000"
 var alice, bob *Node
 
 func TestMain(m *testing.M) {
+	if os.Getenv("PEERSOCK_TEST_ECHO") != "" {
+		echo()
+	}
 	// Who wants it as nodes do may share it; nobody else gets it.
 	shared := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(func(fd uintptr) {
@@ -49,6 +52,21 @@ func TestMain(m *testing.M) {
 	alice.Close()
 	bob.Close()
 	os.Exit(code)
+}
+
+// echo is another program, which knows nothing of this package: it sends back what it gets, until it is ended.
+func echo() {
+	listener, err := net.Listen("tcp", "[::]:7000")
+	must(err)
+	fmt.Println("ready")
+	for {
+		conn, err := listener.Accept()
+		must(err)
+		go func() {
+			_, _ = io.Copy(conn, conn)
+			conn.Close()
+		}()
+	}
 }
 
 func must(err error) {
@@ -658,4 +676,63 @@ func TestReadme(t *testing.T) {
 	if said, err := command.CombinedOutput(); err != nil || string(said) != "hello\n" {
 		t.Error(string(said), err)
 	}
+}
+
+// A program with this package and one under `peersock run` share the node of their state directory.
+func TestSharedNode(t *testing.T) {
+	program := os.Getenv("PEERSOCK_TEST_PROGRAM")
+	if program == "" {
+		t.Skip("PEERSOCK_TEST_PROGRAM names no program that runs others")
+	}
+	const open = "ff1b58ffff000000" // without a secret, from port 7000 on
+	state := filepath.Join(t.TempDir(), "state")
+	run := exec.Command(program, "run", "--interface", "lo", "--state", state, "--network", open, "--",
+		os.Args[0])
+	run.Env = append(os.Environ(), "PEERSOCK_TEST_ECHO=1", "PEERSOCK_PERSIST=0", "PEERSOCK_OWN_NODE=",
+		"PEERSOCK_ROOTS=")
+	said, err := run.StdoutPipe()
+	must(err)
+	must(run.Start())
+	defer func() {
+		_ = run.Process.Signal(os.Interrupt)
+		_ = run.Wait()
+	}()
+	if line, err := bufio.NewReader(said).ReadString('\n'); line != "ready\n" {
+		t.Fatal(line, err)
+	}
+	node, err := Open(Config{Network: open, State: state, Interfaces: "loopback", Roots: " "})
+	must(err)
+	own := node.Addresses()[0]
+	conn, err := node.Dial("tcp", net.JoinHostPort(own.String(), "7000"))
+	must(err)
+	_, err = conn.Write([]byte("hello"))
+	must(err)
+	must(conn.(*Conn).CloseWrite())
+	if echoed, err := io.ReadAll(conn); string(echoed) != "hello" || err != nil {
+		t.Error(string(echoed), err)
+	}
+	must(conn.Close())
+	// The port is the other program's.
+	_, err = node.Listen("tcp", ":7000")
+	wants(t, err, syscall.EADDRINUSE)
+	status := func() []byte {
+		told, err := exec.Command(program, "status", "--json", "--state", state).Output()
+		must(err)
+		return told
+	}
+	told := status()
+	var shared struct {
+		Programs []struct{ Process int }
+	}
+	must(json.Unmarshal(told, &shared))
+	has := false
+	for _, one := range shared.Programs {
+		has = has || one.Process == os.Getpid()
+	}
+	if len(shared.Programs) != 2 || !has {
+		t.Error(string(told))
+	}
+	// The other program keeps its node.
+	must(node.Close())
+	status()
 }

@@ -31,12 +31,12 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "NETWORK")]
     network: Option<String>,
 
-    #[command(flatten)]
-    state: StateArgs,
-
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {

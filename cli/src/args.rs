@@ -126,10 +126,11 @@ impl StateArgs {
 /// Location of the node's identity, and its use of the underlying network.
 #[derive(clap::Args)]
 pub(crate) struct NodeArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = NODE_HEADING)]
     pub(crate) state: StateArgs,
 
-    #[command(flatten)]
+    // Clap would put all options that follow under the heading.
+    #[command(flatten, next_help_heading = None::<&'static str>)]
     underlay: UnderlayArgs,
 }
 

@@ -22,9 +22,6 @@ Examples:
   peersock id --rekey                                 # then `peersock network invite --replace NAME`
   peersock id --rekey --now                           # the key of a controller is stolen")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    state: StateArgs,
-
     /// Print only the public key
     #[arg(long, conflicts_with = "json")]
     key: bool,
@@ -47,6 +44,9 @@ pub(crate) struct Args {
     /// Revoke the former key of a controller at once: connections end until members have new certificates
     #[arg(long, requires = "rekey")]
     now: bool,
+
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {

@@ -280,12 +280,50 @@ mod tests {
             assert!(own.contains("\nOptions:\n"), "{name}: {help}");
             let options = of_node.lines().map(str::trim_start).filter(|line| line.starts_with("--"));
             let options: Vec<_> = options.filter_map(|line| line.split([' ', '[']).next()).collect();
-            // Those of a shared node come last.
+            // Its identity comes first, which commands for tickets lack, and those of a shared node last.
+            let has_state = options.starts_with(&["--state", "--ephemeral"]);
             let is_shared = options.ends_with(&["--own-node", "--as", "--persist"]);
-            assert_eq!(options.len(), if is_shared { 14 } else { 11 }, "{name}: {options:?}");
-            assert!(!own.contains("--no-portmap"), "{name}");
+            let count = 11 + if has_state { 2 } else { 0 } + if is_shared { 3 } else { 0 };
+            assert_eq!(options.len(), count, "{name}: {options:?}");
+            assert!(has_state || matches!(name, "share" | "open"), "{name}: {options:?}");
+            for option in ["--state <", "--ephemeral\n", "--no-portmap"] {
+                assert!(!own.contains(option), "{name}: {option}");
+            }
         }
         assert!(seen >= 9, "{seen}");
+    }
+
+    /// The top of a help says which network is used, and then what the command does there.
+    #[test]
+    fn the_options_of_a_command_precede_those_that_all_commands_have() {
+        for mut command in commands() {
+            let help = command.render_long_help().to_string();
+            let names = |heading: &str| {
+                let (_, options) = help.split_once(&format!("\n{heading}:\n"))?;
+                let lines = options.lines().take_while(|line| line.is_empty() || line.starts_with(' '));
+                let names = lines.filter_map(|line| {
+                    let option = line.trim_start().split(", ").find(|part| part.starts_with("--"))?;
+                    line.trim_start().starts_with('-').then(|| option.split([' ', '[', '.']).next())?
+                });
+                Some(names.map(str::to_owned).collect::<Vec<_>>())
+            };
+            let name = command.get_name();
+            let own = names("Options").unwrap_or_default();
+            assert!(own.ends_with(&["--help".to_owned()]), "{name}: {own:?}");
+            let headings = help.lines().filter(|line| line.starts_with("Options")).count();
+            assert!(
+                headings <= 2 && (headings == 1) == names(args::NODE_HEADING).is_none(),
+                "{name}: {help}"
+            );
+            // A command that asks or changes a node by its directory has that after its own options.
+            let place = |option: &str| own.iter().position(|one| one == option);
+            let last_own = own
+                .iter()
+                .rposition(|one| !matches!(&one[..], "--state" | "--ephemeral" | "--verbose" | "--help"));
+            if let (Some(state), Some(last_own)) = (place("--state"), last_own) {
+                assert!(state > last_own, "{name}: {own:?}");
+            }
+        }
     }
 
     #[test]

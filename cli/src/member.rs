@@ -13,7 +13,7 @@ use peersock_proxy::serving::Owner;
 use crate::args::{NetworkArgs, SharedNodeArgs, managed_state, managed_target, parse_targets};
 use crate::failure::{Failure, Outcome};
 use crate::names::Named;
-use crate::root_watch::{self, RootWatch};
+use crate::root_watch::RootWatch;
 use crate::session::{self, Session};
 use crate::shared::Shared;
 use crate::silence::Heard;
@@ -106,7 +106,7 @@ impl Member {
             farewell();
             128 + signal
         })?;
-        let roots = root_watch::start(&session.node)?;
+        let roots = session.watch_roots()?;
         Ok(Member::Own(session, roots))
     }
 

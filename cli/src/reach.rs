@@ -16,23 +16,35 @@ use rustix::io::Errno;
 use crate::args::UnderlayArgs;
 use crate::failure::Failure;
 use crate::root_look::{self, Found};
+use crate::root_watch::ToldRoots;
 use crate::{names, root_watch, standing, stdio};
 
-/// Settings of servers, from options and the environment, that the node's status lacks.
+/// Settings of servers, from options and the environment, that the node's status lacks, and what the user has
+/// been told of roots.
 #[derive(Clone, Default)]
 pub(crate) struct NamedServers {
     turn: bool,
     has_empty_roots: bool,
+    told: ToldRoots,
 }
 
 impl NamedServers {
     pub(crate) fn of(args: &UnderlayArgs) -> NamedServers {
-        NamedServers { turn: args.names_turn(), has_empty_roots: args.has_empty_roots() }
+        NamedServers {
+            turn: args.names_turn(),
+            has_empty_roots: args.has_empty_roots(),
+            told: ToldRoots::default(),
+        }
     }
 
     /// Returns the settings of a shared node for a program, whose own variable may be empty.
     pub(crate) fn for_program(&self, has_empty_roots: bool) -> NamedServers {
-        NamedServers { has_empty_roots, ..self.clone() }
+        NamedServers { turn: self.turn, has_empty_roots, told: ToldRoots::default() }
+    }
+
+    /// Returns the roots that a watch on them shares with the advice.
+    pub(crate) fn told(&self) -> ToldRoots {
+        self.told.clone()
     }
 
     /// Returns clauses about root lists and TURN servers that may explain why no peer is found, each with a
@@ -225,7 +237,7 @@ fn servers(status: &Status, lists: &[RootListStatus], named: &NamedServers) -> (
     // Skips roots that other roots have named, because the user cannot change them.
     let roots: Vec<_> = status.roots.iter().filter(|root| !root.guest).collect();
     let reached = roots.iter().find(|root| is_reached(root)).map(|root| root_watch::name(root));
-    let faults: String = roots.iter().filter_map(|root| root_to_check(root)).collect();
+    let faults: String = roots.iter().filter_map(|root| root_to_check(root, &named.told)).collect();
     (faults + &named.to_check(status, lists), reached)
 }
 
@@ -260,18 +272,23 @@ pub(crate) fn are_private(addresses: &[SocketAddr]) -> bool {
     !addresses.is_empty() && addresses.iter().all(is_private)
 }
 
-/// Returns a clause about a root's part in the failure, if it has one.
-fn root_to_check(root: &RootStatus) -> Option<String> {
+/// Returns a clause about a root's part in the failure, if it has one. The cause is in it unless the user has
+/// been told.
+fn root_to_check(root: &RootStatus, told: &ToldRoots) -> Option<String> {
     if is_reached(root) {
         return None;
     }
     let name = root_watch::name(root);
+    let is_registered = matches!(root.state, RootState::Registered | RootState::Draining);
+    if !is_registered && told.has(root.id) {
+        return Some(format!("{name} cannot be used, as said above; "));
+    }
     // Earlier than that, the root may still answer.
     let found = match root.state {
         RootState::Unreachable if root.stream.is_none() => root_look::look(&root.endpoints),
         _ => Found::Nothing,
     };
-    Some(match root.state {
+    let clause = match root.state {
         RootState::Refused => format!("{name} refuses this node, it may require a token; "),
         RootState::Registered | RootState::Draining if root.directory_away => format!(
             "{name} was reached, and its directory does not answer: nodes at other roots are not found until \
@@ -299,7 +316,11 @@ fn root_to_check(root: &RootStatus) -> Option<String> {
                 "{name} does not answer, check that it runs and has the key that --root names; {streams}; "
             )
         }
-    })
+    };
+    if !is_registered {
+        told.add(root.id);
+    }
+    Some(clause)
 }
 
 /// Returns a clause about a list's shortcomings and a remedy.

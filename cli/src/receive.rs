@@ -18,7 +18,6 @@ use crate::path;
 use crate::receipt::{self, Account};
 use crate::receive_members;
 use crate::retries::Retries;
-use crate::root_watch;
 use crate::session::Session;
 use crate::signals;
 use crate::silence;
@@ -119,7 +118,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         stdio::note("stopped; received data is kept, and the same command continues with it");
         128 + signal
     })?;
-    let _roots = root_watch::start(&session.node)?;
+    let _roots = session.watch_roots()?;
     let receiver = Receiver {
         args,
         session: &session,

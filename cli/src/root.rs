@@ -129,15 +129,6 @@ pub(crate) struct Args {
     #[arg(default_missing_value = DISCOVERY_PORT_TEXT)]
     announce: Option<u16>,
 
-    /// Directory that holds this root's identity [env: PEERSOCK_STATE] [default: peersock-root under
-    /// $XDG_STATE_HOME or ~/.local/state]
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-
-    /// Use a new identity and forget it on exit
-    #[arg(long, conflicts_with = "state")]
-    ephemeral: bool,
-
     /// File (mode 0600) with a text that nodes must show to register, at most 255 bytes [default: every node
     /// may register]
     #[arg(long, value_name = "FILE")]
@@ -206,6 +197,15 @@ pub(crate) struct Args {
     /// Give nodes SECONDS to move to another root before the end
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10")]
     drain: Duration,
+
+    /// Directory that holds this root's identity [env: PEERSOCK_STATE] [default: peersock-root under
+    /// $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+
+    /// Use a new identity and forget it on exit
+    #[arg(long, conflicts_with = "state")]
+    ephemeral: bool,
 }
 
 /// An address to listen on; without a port, --port applies.

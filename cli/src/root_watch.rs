@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use peersock::overlay::NodeId;
@@ -18,6 +18,31 @@ use crate::stdio;
 /// Delay after a root's change before the roots are checked; changes that end sooner are not reported.
 const CHECK_DELAY: Duration = Duration::from_millis(500);
 
+/// The roots whose trouble a user has read of, with its cause. Notes and the advice of failures share it, so
+/// that a cause is said once.
+#[derive(Clone, Default)]
+pub(crate) struct ToldRoots(Arc<Mutex<BTreeSet<NodeId>>>);
+
+impl ToldRoots {
+    pub(crate) fn has(&self, root: NodeId) -> bool {
+        self.roots().contains(&root)
+    }
+
+    /// Remembers a root. Called after its cause is printed: two threads may then say it at the same time,
+    /// and neither relies on a line that the other has yet to print.
+    pub(crate) fn add(&self, root: NodeId) {
+        self.roots().insert(root);
+    }
+
+    fn forget(&self, root: NodeId) {
+        self.roots().remove(&root);
+    }
+
+    fn roots(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A watch on roots; it ends when dropped.
 pub(crate) struct RootWatch {
     changes: Arc<RootChanges>,
@@ -26,12 +51,16 @@ pub(crate) struct RootWatch {
 
 /// Watches the roots of a node until the result is dropped. Skips roots that other roots have named, because
 /// the user has not asked for them.
-pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
-    start_for(node, stdio::note)
+pub(crate) fn start(node: &Node, told: ToldRoots) -> io::Result<RootWatch> {
+    start_for(node, told, stdio::note)
 }
 
 /// Watches the roots as [`start`] does, and passes each line to `tell`.
-pub(crate) fn start_for(node: &Node, tell: impl Fn(String) + Send + 'static) -> io::Result<RootWatch> {
+pub(crate) fn start_for(
+    node: &Node,
+    told: ToldRoots,
+    tell: impl Fn(String) + Send + 'static,
+) -> io::Result<RootWatch> {
     let node = node.clone();
     let changes = Arc::new(node.root_changes());
     let seen = Arc::clone(&changes);
@@ -41,10 +70,19 @@ pub(crate) fn start_for(node: &Node, tell: impl Fn(String) + Send + 'static) -> 
         let mut goes_on = true;
         while goes_on && is_over.recv_timeout(CHECK_DELAY) == Err(RecvTimeoutError::Timeout) {
             for root in node.roots().iter().filter(|root| !root.guest) {
-                let told = messages.tell(root.id, root.state, || Trouble::of(root), || name(root));
-                told.into_iter().for_each(&tell);
-                let told = messages.tell_directory(root.id, root.directory_away, || name(root));
-                told.into_iter().for_each(&tell);
+                match messages.tell(root.id, root.state, || Trouble::of(root), || name(root)) {
+                    Some(Message::Change(line)) => tell(line),
+                    Some(Message::Cause(line)) if !told.has(root.id) => {
+                        tell(line);
+                        told.add(root.id);
+                    }
+                    Some(Message::Cause(_)) | None => {}
+                }
+                if let RootState::Registered | RootState::Draining = root.state {
+                    told.forget(root.id);
+                }
+                let line = messages.tell_directory(root.id, root.directory_away, || name(root));
+                line.into_iter().for_each(&tell);
             }
             goes_on = seen.wait();
         }
@@ -77,6 +115,13 @@ pub(crate) fn name(root: &RootStatus) -> String {
 struct RootMessages {
     known: BTreeMap<NodeId, Known>,
     without_directory: BTreeSet<NodeId>,
+}
+
+/// A line about a root.
+enum Message {
+    Change(String),
+    /// It says why the node is not registered there, as far as that is known.
+    Cause(String),
 }
 
 /// The likeliest reason why a root does not answer.
@@ -125,8 +170,8 @@ impl RootMessages {
         root: NodeId,
         state: RootState,
         trouble: impl FnOnce() -> Trouble,
-        name: impl FnOnce() -> String,
-    ) -> Option<String> {
+        name: impl Fn() -> String,
+    ) -> Option<Message> {
         let now = match state {
             RootState::Registered | RootState::Draining => Known::Registered,
             RootState::Unreachable => Known::Unreachable,
@@ -138,27 +183,33 @@ impl RootMessages {
         if before == Some(now) {
             return None;
         }
+        let cause = |text: &str| Some(Message::Cause(format!("{} {text}", name())));
+        let change = |text| Some(Message::Change(format!("{} {text}", name())));
         let text = match (before, now) {
             (None, Known::Registered) => return None,
-            (Some(_), Known::Registered) => "takes this node again: it can be found there".to_owned(),
+            (Some(_), Known::Registered) => return change("takes this node again: it can be found there"),
             (Some(Known::Registered), Known::Unreachable) => {
-                "is lost: it does not answer any more, and no peer finds this node there; it is tried again \
-                 until it answers"
-                    .to_owned()
+                return change(
+                    "is lost: it does not answer any more, and no peer finds this node there; it is tried \
+                     again until it answers",
+                );
             }
             (_, Known::Unreachable) => {
                 let check =
                     "check that it runs, has the key that --root names, and that firewalls let it pass";
                 let check = match trouble() {
+                    Trouble::OtherKey => {
+                        return cause(
+                            "answers, but not with the key that --root names: give the line that `peersock \
+                             root` prints there; it is tried again",
+                        );
+                    }
                     Trouble::PrivateAddresses => {
                         "its address is private, so if it is not in this network, start it with --advertise \
                          and the public address of its machine"
                             .to_owned()
                     }
                     Trouble::NoRoute => "this machine has no route to it".to_owned(),
-                    Trouble::OtherKey => {
-                        "something answers there, but not with the key that --root names".to_owned()
-                    }
                     Trouble::Unknown => check.to_owned(),
                     Trouble::UdpAlone => format!(
                         "{check}; it is tried by UDP alone: where that is blocked, --root has to name tcp: \
@@ -172,7 +223,7 @@ impl RootMessages {
                     .to_owned()
             }
         };
-        Some(format!("{} {text}", name()))
+        cause(&text)
     }
 
     /// Returns the message about a root's directory. `is_away`: the shared directory does not answer.
@@ -203,12 +254,19 @@ mod tests {
 
     use super::*;
 
+    fn text(message: Message) -> String {
+        match message {
+            Message::Change(text) | Message::Cause(text) => text,
+        }
+    }
+
     #[test]
     fn each_change_of_a_root_is_told_once() {
         let [one, other] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]).node_id());
         let mut messages = RootMessages::default();
         let mut tell = |root, state| {
-            messages.tell(root, state, || Trouble::Unknown, || "the root".to_owned()).unwrap_or_default()
+            let message = messages.tell(root, state, || Trouble::Unknown, || "the root".to_owned());
+            message.map(text).unwrap_or_default()
         };
         assert_eq!(tell(one, RootState::Connecting), "");
         assert_eq!(tell(one, RootState::Registered), "", "all is as it should be");
@@ -250,7 +308,7 @@ mod tests {
         ] {
             let name = || "the root".to_owned();
             let told = RootMessages::default().tell(root, RootState::Unreachable, || trouble, name);
-            let told = told.expect("a text");
+            let told = text(told.expect("a text"));
             assert!(
                 told.contains(words) && told.contains("wss:") == (trouble == Trouble::UdpAlone),
                 "{told}"

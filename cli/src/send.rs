@@ -20,7 +20,6 @@ use crate::failure::{Failure, Outcome};
 use crate::files::{Meter, SEND_CODE_VARIABLE, count, moved, parse_code, summary};
 use crate::line_limit::LineLimit;
 use crate::path;
-use crate::root_watch;
 use crate::send_member;
 use crate::session::Session;
 use crate::silence;
@@ -166,7 +165,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     })?;
     let local = SocketAddr::new(meeting.address.into(), PORT);
     let listener = TcpListener::bind_on(&session.node, local)?;
-    let _roots = root_watch::start(&session.node)?;
+    let _roots = session.watch_roots()?;
     announce(args, &source, &code)?;
     let watch =
         silence::Watch::start(silence::Heard::Own(session.joined.clone()), args.silence.peer_timeout, false)?;

@@ -16,6 +16,7 @@ use peersock_proxy::Ticket;
 
 use crate::args::{NodeArgs, UnderlayArgs, managed_state};
 use crate::failure::{Failure, Outcome};
+use crate::root_watch::RootWatch;
 use crate::waiting;
 use crate::{arrivals, in_use, managed, names, reach, root_watch, signals, stdio};
 
@@ -178,6 +179,11 @@ impl Session {
     /// Also the name of a root that was reached.
     pub(crate) fn servers_to_check(&self) -> (String, Option<String>) {
         reach::servers_to_check(&self.node, &self.named)
+    }
+
+    /// Prints messages about the roots until the result is dropped.
+    pub(crate) fn watch_roots(&self) -> io::Result<RootWatch> {
+        root_watch::start(&self.node, self.named.told())
     }
 
     /// Logs with -v at which addresses a silent peer was tried.

@@ -130,7 +130,7 @@ fn start(
         farewell();
         128 + signal
     })?;
-    let roots = root_watch::start(&session.node)?;
+    let roots = session.watch_roots()?;
     Ok((session, roots))
 }
 

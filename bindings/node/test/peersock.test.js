@@ -245,6 +245,48 @@ test('a program joins a managed network by an invite', async (t) => {
   }
 });
 
+test('a program under `peersock run` and this one share the node of their state directory', async (t) => {
+  const program = process.env.PEERSOCK_TEST_PROGRAM;
+  if (!program) return t.skip('PEERSOCK_TEST_PROGRAM names no program that runs others');
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'peersock-'));
+  const state = path.join(folder, 'state');
+  // Without a secret, from port 7000 on.
+  const network = 'ff1b58ffff000000';
+  // It knows nothing of this package.
+  const echo = `require('node:net').createServer({ allowHalfOpen: true }, (socket) => socket.pipe(socket))
+    .listen(7000, '::', () => console.log('ready'))`;
+  const words = ['run', '--interface', 'lo', '--state', state, '--network', network, '--', 'node', '-e', echo];
+  const env = { ...process.env, PEERSOCK_PERSIST: '0', PEERSOCK_OWN_NODE: '', PEERSOCK_ROOTS: '' };
+  const run = spawn(program, words, { env, stdio: ['ignore', 'pipe', 'inherit'] });
+  const status = () => {
+    const { stdout, stderr } = spawnSync(program, ['status', '--json', '--state', state], { encoding: 'utf8' });
+    assert.notStrictEqual(stdout, '', stderr);
+    return JSON.parse(stdout);
+  };
+  try {
+    assert.strictEqual(String((await once(run.stdout, 'data'))[0]), 'ready\n');
+    const node = await open({ network, state, interfaces: 'loopback', roots: '' });
+    const [host] = node.addresses;
+    const connection = await node.connect({ host, port: 7000, allowHalfOpen: true });
+    connection.end('hello');
+    assert.strictEqual(String(await read(connection)), 'hello');
+    connection.destroy();
+    // The port is the other program's.
+    const server = node.createServer();
+    await assert.rejects(server.listen({ port: 7000 }), { code: 'EADDRINUSE' });
+    const processes = status().programs.map((one) => one.process);
+    assert.strictEqual(processes.length, 2);
+    assert.ok(processes.includes(process.pid), processes);
+    await node.close();
+    // The other program keeps its node.
+    assert.strictEqual(status().programs.length, 1);
+  } finally {
+    run.kill('SIGINT');
+    if (run.exitCode === null && run.signalCode === null) await once(run, 'exit');
+    fs.rmSync(folder, { recursive: true });
+  }
+});
+
 test('bad arguments are refused', async () => {
   for (const config of [
     { network: 5 }, { network: 'x\0' }, { seed: 'short' }, { seed: new Uint8Array(32), state: 'x' },

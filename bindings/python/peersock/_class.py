@@ -189,7 +189,7 @@ class socket(_std.socket):
         if number == errno.EACCES:
             raise _refused(PermissionError(number, os.strerror(number)), target[1])
         if number:
-            raise OSError(number, os.strerror(number))
+            raise OSError(number, _peersock.strerror(number))
         return None
 
     def connect_ex(self, address: Any, /) -> int:
@@ -541,7 +541,7 @@ def _translate(sock: _std.socket, error: OSError, sending: bool = False) -> None
     if error.errno in _BROKEN:
         number = _peersock.stream_error(sock.fileno(), error.errno)
     if number != error.errno:
-        raise OSError(number, os.strerror(number)) from None
+        raise OSError(number, _peersock.strerror(number)) from None
 
 
 def _document() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import ssl as _std
 from typing import Any
 
@@ -59,7 +58,7 @@ class SSLSocket(_std.SSLSocket, socket):  # type: ignore[misc]
         if isinstance(error, _std.SSLEOFError):
             # Some versions of Python take every error of the descriptor for this.
             if _ours(self) and _peersock.stream_error(self.fileno(), errno.ECONNRESET) == errno.ENETDOWN:
-                raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN)) from error
+                raise OSError(errno.ENETDOWN, _peersock.strerror(errno.ENETDOWN)) from error
         elif not isinstance(error, _std.SSLError):
             _translate(self, error, sending)
 

@@ -8,20 +8,30 @@ use peersock_bsd::Errno;
 use pyo3::exceptions::{PyOSError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
+/// Text of ENETDOWN; the text of the system leads people to their cables. The exception has no subclass of
+/// `OSError`: asyncio ignores `ConnectionAbortedError` in `accept()`, and its server would end unseen.
+const NETWORK_DOWN: &str =
+    "Network is down: the peersock node has ended, or it has left the network, so this session is over";
+
 /// Makes the exception of an `errno`: Python's subclass of `OSError`, such as `ConnectionRefusedError`.
 pub(crate) fn os_error(py: Python<'_>, errno: i32) -> PyErr {
+    described(py, errno, text(errno))
+}
+
+/// Returns the text of an `errno`, as `os.strerror` does for errors that mean the same here.
+#[pyfunction]
+#[pyo3(name = "strerror")]
+pub(crate) fn text(errno: i32) -> String {
+    if errno == libc::ENETDOWN {
+        return NETWORK_DOWN.to_owned();
+    }
     let mut text = [0 as libc::c_char; 128];
     // SAFETY: the buffer has the given length; the function ends what it writes with a zero.
     let failed = unsafe { libc::strerror_r(errno, text.as_mut_ptr(), text.len()) };
-    let text = match failed {
+    match failed {
         // SAFETY: as above.
-        0 => unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy(),
-        _ => "".into(),
-    };
-    // With both arguments the class returns an object of the right subclass.
-    match py.get_type::<PyOSError>().call1((errno, text)) {
-        Ok(error) => PyErr::from_value(error),
-        Err(error) => error,
+        0 => unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned(),
+        _ => String::new(),
     }
 }
 
@@ -50,6 +60,7 @@ pub(crate) fn io_error(py: Python<'_>, error: io::Error) -> PyErr {
 
 /// Makes an exception of the number's class, with a more specific text.
 pub(crate) fn described(py: Python<'_>, number: i32, error: impl std::fmt::Display) -> PyErr {
+    // With both arguments the class returns an object of the right subclass.
     match py.get_type::<PyOSError>().call1((number, error.to_string())) {
         Ok(error) => PyErr::from_value(error),
         Err(error) => error,

@@ -44,6 +44,8 @@ mod _peersock {
     #[pymodule_export]
     use crate::datagrams::{recv, recvfrom, send, sender_of, sendto};
     #[pymodule_export]
+    use crate::errors::text;
+    #[pymodule_export]
     use crate::interfaces::{interface_names, load_interface, load_nat};
     #[pymodule_export]
     use crate::messages::{recvmsg, sendmsg};

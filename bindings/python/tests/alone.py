@@ -31,7 +31,9 @@ def pair(timeout=None):
 def down(call, *arguments):
     """A call that fails because the session has ended."""
     try: got = call(*arguments)
-    except OSError as error: assert error.errno == errno.ENETDOWN, (call, error)
+    except OSError as error:
+        assert error.errno == errno.ENETDOWN, (call, error)
+        assert "node has ended" in error.strerror, (call, error)
     else: raise AssertionError((call, got))
 
 def spun(seconds, clock=time.thread_time):

@@ -135,10 +135,43 @@ def test_an_asyncio_server_is_told_once_and_rests() -> None:
         "    used = time.process_time(); await asyncio.sleep(0.5); used = time.process_time() - used\n"
         "    assert used < spun(0.5) / 20, used\n"
         "    assert len(logged) <= 2, logged\n"
+        "    assert any('node has ended' in str(context.get('exception')) for context in logged), logged\n"
         "    print(sorted(map(str, told)) == sorted(['lost', str(errno.ENETDOWN)]) or told)\n"
         "run(main)\n"
     )
     assert run_python(code) == "True\n"
+
+
+def test_a_thread_in_accept_is_told_in_words_and_a_socketserver_rests() -> None:
+    code = ALONE + (
+        "import socketserver\n"
+        "class Server(socketserver.TCPServer):\n"
+        "    address_family = socket.AF_INET6\n"
+        "    failed = 0\n"
+        "    def get_request(self):\n"
+        "        try: return super().get_request()\n"
+        "        except OSError as error: Server.failed += 1; Server.error = error; raise\n"
+        "with peersock.patched(): server = Server((me, 0), socketserver.BaseRequestHandler)\n"
+        "serving = threading.Thread(target=server.serve_forever, daemon=True); serving.start()\n"
+        "listener = socket.create_server((me, 0), family=socket.AF_INET6)\n"
+        "errors = []\n"
+        "def accept():\n"
+        "    try: listener.accept()\n"
+        "    except OSError as error: errors.append(error)\n"
+        "accepting = threading.Thread(target=accept); accepting.start(); time.sleep(0.5); session.close()\n"
+        "accepting.join(60)\n"
+        "while not Server.failed: time.sleep(0.01)\n"
+        "for error in (*errors, Server.error):\n"
+        "    assert type(error) is OSError and error.errno == errno.ENETDOWN, repr(error)\n"
+        "    assert 'node has ended' in str(error), str(error)\n"
+        # The standard library's loop goes on after an error of accept(): it ends as its user ends it.
+        "before, used = Server.failed, time.process_time(); time.sleep(1)\n"
+        "used, failed = time.process_time() - used, Server.failed - before\n"
+        "assert used < spun(1) / 10 and failed <= 20, (used, failed)\n"
+        "server.shutdown(); serving.join(60); assert not serving.is_alive()\n"
+        "print('ended', len(errors))\n"
+    )
+    assert run_python(code) == "ended 1\n"
 
 
 @pytest.fixture

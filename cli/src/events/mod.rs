@@ -31,9 +31,6 @@ Examples:
   peersock events --json | jq -r 'select(.event == \"path-changed\") | .peer.address'
   peersock events --interval 0.2")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    state: StateArgs,
-
     /// Ask the node every SECONDS
     #[arg(short, long, value_name = "SECONDS", value_parser = parse_interval, default_value = "1")]
     interval: Duration,
@@ -41,6 +38,9 @@ pub(crate) struct Args {
     /// Print one JSON object per line; docs/use/STATUS.md explains the fields
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 /// An event with its time.

@@ -26,12 +26,12 @@ pub(super) struct Show {
     #[arg(env = NETWORK_VARIABLE, hide_env_values = true)]
     file: PathBuf,
 
-    #[command(flatten)]
-    state: StateArgs,
-
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 pub(super) fn run(args: &Show) -> Outcome {

@@ -193,7 +193,7 @@ impl Program {
         let tell = move || refusals.iter().for_each(|refusal| notes.tell(refusal));
         thread::Builder::new().name("refusals".into()).spawn(tell)?;
         let notes = self.notes.clone();
-        let roots = root_watch::start_for(node, move |note| notes.tell(note))?;
+        let roots = root_watch::start_for(node, self.named.told(), move |note| notes.tell(note))?;
         let about = About::new(node, &self.named);
         let is_cut_off = Arc::clone(&self.is_cut_off);
         Ok(Service { server, asking, about, is_cut_off, _roots: roots })

@@ -14,7 +14,7 @@ use crate::asked_node::AskedNode;
 use crate::failure::{Failure, Outcome};
 use crate::path::peer_at;
 use crate::reach::{self, NamedServers};
-use crate::root_watch::{self, RootWatch};
+use crate::root_watch::RootWatch;
 use crate::running::RunningNode;
 use crate::session::{self, Session};
 use crate::{names, signals, waiting};
@@ -120,7 +120,7 @@ impl Own {
         let networks = [network.clone()];
         let prepare = |node| args.node.beside(node, &networks);
         let session = Session::open_in(&args.node, network, prepare, farewell)?;
-        let roots = root_watch::start(&session.node)?;
+        let roots = session.watch_roots()?;
         let address = match sought {
             Sought::Named(name) => {
                 let ask = || Ok(names::ask(&session.node, &session.network, &name));

@@ -234,7 +234,8 @@ impl OwnNode {
             }
         }
         let ids = networks.iter().map(|network| network.id().to_string()).collect();
-        let roots = root_watch::start(&node)?;
+        let named = NamedServers::of(&args.node);
+        let roots = root_watch::start(&node, named.told())?;
         let server =
             FdServer::start(&node).map_err(|error| refused("socket and socketpair of AF_UNIX", error))?;
         let program = ProgramStatus::new(program_name(args), std::process::id(), ids);
@@ -243,7 +244,7 @@ impl OwnNode {
         let refusals = server.refusals();
         let saying = thread::Builder::new().name("refusals".into());
         let refusals = saying.spawn(move || refusals.iter().for_each(stdio::note))?;
-        let unanswered = unanswered::start(&node, networks, NamedServers::of(&args.node))?;
+        let unanswered = unanswered::start(&node, networks, named)?;
         Ok(OwnNode { node, server, roots, refusals, unanswered })
     }
 

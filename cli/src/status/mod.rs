@@ -40,9 +40,6 @@ Examples:
   peersock status --prometheus > node.prom.new && mv node.prom.new /var/lib/node_exporter/node.prom
   peersock status --json | jq '.peers[] | {name, id, state, last_seen_s, rtt_ms}'")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    state: StateArgs,
-
     /// List all peers, including those of ad-hoc networks that are offline
     ///
     /// Without this option, the list has the first 50 of the others.
@@ -70,6 +67,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = parse_interval, num_args = 0..=1)]
     #[arg(default_missing_value = "2")]
     watch: Option<Duration>,
+
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {

@@ -34,9 +34,6 @@ Examples:
   peersock top --once
   peersock top -c 10 > log")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    state: StateArgs,
-
     /// Ask the node every SECONDS
     #[arg(short, long, value_name = "SECONDS", value_parser = parse_interval, default_value = "1")]
     interval: Duration,
@@ -56,6 +53,9 @@ pub(crate) struct Args {
     /// Print COUNT tables as plain text and exit
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {

@@ -25,7 +25,6 @@ use crate::args::{NetworksArgs, NodeArgs, StateArgs};
 use crate::failure::{Failure, Outcome};
 use crate::node::{Beside, Host};
 use crate::open_network;
-use crate::root_watch;
 use crate::session::Session;
 use crate::signals;
 use crate::stdio::{self, print};
@@ -173,7 +172,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let others: Vec<_> =
         wanted.map(|(network, tun)| session.join_device(network, tun.clone())).collect::<Outcome<_>>()?;
-    let _roots = root_watch::start(&session.node)?;
+    let _roots = session.watch_roots()?;
     let joined = || std::iter::once(&session.joined).chain(&others);
     for (joined, tun) in joined().zip(&tuns) {
         stdio::note(format_args!("{} is up in network {}", tun.name(), joined.id()));

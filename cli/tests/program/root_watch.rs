@@ -108,3 +108,39 @@ fn a_listener_says_that_a_root_refuses_it_or_does_not_answer() {
     listening.wait_for_stderr(&format!("the root at {} does not answer", silent.local_addr().unwrap()));
     listening.interrupt();
 }
+
+#[test]
+fn the_cause_of_a_silent_root_is_said_once() {
+    let lab = Lab::new();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let root = format!("{}@{}", Identity::from_seed(&[78; 32]).public(), silent.local_addr().unwrap());
+    let printed = run(lab.command("other", &["addr", "-n", &lab.network]));
+    let target = printed.text().trim();
+    let end = format!("[{target}]:{PORT}");
+    let silence = format!("the root at {} ", silent.local_addr().unwrap());
+    // A note comes first if the timeout is long. The node may be the program's own or shared.
+    let cases = ["dial", "ping"].into_iter().flat_map(|command| {
+        [("10", false), ("10", true), ("0.5", false)]
+            .map(|(timeout, is_shared)| (command, timeout, is_shared))
+    });
+    let start = |(command, timeout, is_shared)| {
+        let whom = if command == "dial" { &end[..] } else { target };
+        let case = format!("{command}-{timeout}-{is_shared}");
+        let mut command = lab.node(&case, &[command, whom]);
+        command.args(["--root", &root, "--timeout", timeout]);
+        if is_shared {
+            command.env_remove("PEERSOCK_OWN_NODE");
+        }
+        (case, Running::start(command))
+    };
+    for (case, running) in cases.map(start).collect::<Vec<_>>() {
+        let said = running.finish().stderr;
+        for cause in ["check that it runs", "wss:"] {
+            assert_eq!(said.matches(cause).count(), 1, "{case}: {said}");
+        }
+        let (before, hint) = said.split_once("hint: ").expect("advice");
+        assert!(hint.starts_with(&silence), "{case}: {said}");
+        let is_noted = before.contains("check that it runs");
+        assert_eq!(hint.contains("as said above"), is_noted, "{case}: {said}");
+    }
+}

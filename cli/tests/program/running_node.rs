@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::{Running, run, wait_until};
+use crate::common::{Finished, Running, run, wait_until};
 use crate::managed::Machines;
 
 /// A network that needs no membership.
@@ -315,24 +315,69 @@ fn a_machine_whose_disk_was_full_joins_when_it_has_room_again() {
         \"$0\" join \"$2\" && exit 9
         rm \"$PEERSOCK_STATE/large\"
         \"$0\" join \"$2\"";
+    let said = machines.directory("said");
+    let Some(finished) =
+        in_a_namespace(&machines, script, &[&id, &invite, OPEN, said.to_str().expect("text")])
+    else {
+        eprintln!("SKIP a_machine_whose_disk_was_full: no mount namespace here");
+        return;
+    };
+    assert!(finished.status.success(), "{}{}", finished.text(), finished.stderr);
+    assert!(finished.stderr.contains("the membership is not kept"), "{}", finished.stderr);
+    assert!(finished.text().starts_with("joined team as beta"), "{}", finished.text());
+}
+
+#[test]
+fn programs_share_a_node_whose_disk_is_full_and_a_change_that_cannot_be_kept_is_refused() {
+    let machines = Machines::new();
+    let state = machines.directory("beta");
+    std::fs::create_dir(&state).expect("room");
+    let script = "set -e; mount -t tmpfs -o size=8m,mode=700 tmpfs \"$PEERSOCK_STATE\"
+        said() { until grep -q \"$1\" \"$2\"; do sleep 0.05; done; }
+        \"$0\" listen -k -n \"$1\" 9000 2> \"$2/first\" > \"$2/got-first\" & first=$!
+        trap 'kill $first $second; wait' EXIT
+        said listening \"$2/first\"
+        cat /dev/zero > \"$PEERSOCK_STATE/large\" 2> /dev/null || true
+        \"$0\" listen -k -n \"$1\" 9001 2> \"$2/second\" > \"$2/got-second\" & second=$!
+        said listening \"$2/second\"
+        place=$(sed -n 's/.*listening on \\(.*\\):9001 .*/\\1/p' \"$2/second\")
+        # By a third program of the node, and from elsewhere.
+        echo within | \"$0\" dial -n \"$1\" \"$place:9001\"
+        echo from elsewhere | \"$0\" dial -n \"$1\" --state \"$2/gamma\" \"$place:9000\"
+        said within \"$2/got-second\"; said elsewhere \"$2/got-first\"
+        \"$0\" network create team --pool 10.77.0.0/24 && exit 9
+        \"$0\" status --json
+        rm \"$PEERSOCK_STATE/large\"
+        \"$0\" network create team --pool 10.77.0.0/24 > \"$2/made\"";
+    let folder = machines.directory("gamma").parent().expect("a folder").to_owned();
+    let Some(finished) = in_a_namespace(&machines, script, &[OPEN, folder.to_str().expect("text")]) else {
+        eprintln!("SKIP programs_share_a_node_whose_disk_is_full: no mount namespace here");
+        return;
+    };
+    assert!(finished.status.success(), "{}{}", finished.text(), finished.stderr);
+    assert!(finished.stderr.contains("no space is left for the store"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("hint: check the disk"), "{}", finished.stderr);
+    let status: Value = serde_json::from_str(finished.text()).expect("JSON");
+    assert_eq!(status["programs"].as_array().expect("a list").len(), 2, "{status}");
+}
+
+/// Runs a script as the machine `beta`, with the program as `$0`, in a namespace in which it may mount file
+/// systems. Returns `None` where there is none.
+fn in_a_namespace(machines: &Machines, script: &str, arguments: &[&str]) -> Option<Finished> {
+    if !may_mount() {
+        return None;
+    }
     let mut command = Command::new("unshare");
     let own = machines.command("beta", &[]);
     command.args(["--user", "--map-root-user", "--mount", "bash", "-c", script]);
-    command.arg(own.get_program()).args([&id, &invite, OPEN]).arg(machines.directory("said"));
+    command.arg(own.get_program()).args(arguments);
     for (name, value) in own.get_envs() {
         match value {
             Some(value) => command.env(name, value),
             None => command.env_remove(name),
         };
     }
-    if !may_mount() {
-        eprintln!("SKIP a_machine_whose_disk_was_full: no mount namespace here");
-        return;
-    }
-    let finished = Running::start(command).finish();
-    assert!(finished.status.success(), "{}{}", finished.text(), finished.stderr);
-    assert!(finished.stderr.contains("the membership is not kept"), "{}", finished.stderr);
-    assert!(finished.text().starts_with("joined team as beta"), "{}", finished.text());
+    Some(run(command))
 }
 
 /// Returns true if a test may mount a file system in a namespace.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::common::run;
+use crate::common::{peersock, run};
 use crate::lab::{Lab, sha256};
 
 #[test]
@@ -39,6 +39,36 @@ fn go_serves_and_fetches_linked_statically_and_dynamically() {
     let got = lab.bash("beta", "up 8080; curl -sSf http://alpha:8080/file | sha256sum");
     assert_eq!(got.text(), format!("{sum}  -\n"));
     run(lab.command("beta", &[], &[alone, "exit"])).failure(7, &[]);
+}
+
+#[test]
+fn programs_in_go_and_node_js_share_one_node() {
+    let Some(lab) = Lab::with("programs_in_go_and_node_js_share_one_node", &["go", "node"]) else { return };
+    let alone = build(&lab, "alone", false);
+    let alone = alone.to_str().unwrap();
+    let sum = sha256(&lab.write_random("file", 2_000_000));
+    let _go = lab.start("alpha", &[alone, "serve", "8080", lab.folder()]);
+    let server = "require('node:http').createServer((request, answer) => answer.end('from Node.js\\n'))
+        .listen(8081)";
+    let _node = lab.start("alpha", &["node", "-e", server]);
+    lab.bash("alpha", "up 8080; up 8081");
+    let node = lab.node("alpha");
+    // Each fetches from the other at their own node, and a member of another node from both.
+    let fetch = "up 8080; up 8081; fetch() { GO fetch \"http://10.77.0.1:$1\"; }".replace("GO", alone);
+    let in_node = "fetch(process.argv[1]).then((answer) => answer.arrayBuffer())
+        .then((data) => process.stdout.write(Buffer.from(data)))";
+    for member in ["alpha", "beta"] {
+        let got = lab.bash(member, &format!("{fetch}; fetch 8081/; fetch 8080/file | sha256sum"));
+        assert_eq!(got.text(), format!("from Node.js\n{sum}  -\n"), "{member}: {}", got.stderr);
+        let program = ["node", "-e", in_node, "http://10.77.0.1:8080/file"];
+        let file = run(lab.command(member, &[], &program)).success();
+        assert_eq!(sha256(&file.stdout), sum, "{member}");
+    }
+    assert_eq!(lab.node("alpha"), node, "one node serves all");
+    let mut status = peersock(&["status", "--json", "--state"]);
+    status.arg(lab.path("alpha"));
+    let status: serde_json::Value = serde_json::from_slice(&run(status).stdout).expect("a status");
+    assert_eq!(status["programs"].as_array().expect("a list").len(), 2, "{status}");
 }
 
 /// Builds the program of these tests, linked to the C library or not.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket as _std
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from .. import _peersock
 from .._class import socket
 from ._addr import Addr, UnixAddr, to_system
 
@@ -118,7 +118,7 @@ def has_connected(sock: socket, is_ready: bool = False) -> bool:
     """Returns true if the socket is connected. Raises its error instead; a ready socket has one or the other."""
     number = sock.getsockopt(_std.SOL_SOCKET, _std.SO_ERROR)
     if number:
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, _peersock.strerror(number))
     try:
         sock.getpeername()
     except OSError as error:
