@@ -177,6 +177,8 @@ impl Attached {
         within: Duration,
         tell: impl Fn(Told) + Send + Sync + 'static,
     ) -> Result<Attached, AttachError> {
+        // A program has often one thread only until the attachment starts others.
+        peersock_fd::prepare_high_numbers();
         let path = StateDir::node_socket(state);
         let (begun, ask) = (Instant::now(), Ask::Attach(wish));
         let (mut in_use_since, mut retry, mut lost_starts) = (None, FIRST_RETRY, 0);

@@ -43,7 +43,7 @@ pub use datagram::Received;
 pub use encoding::{decode, encode};
 pub use filling::Filling;
 pub use headers::{AncillaryData, Header, HeaderKind};
-pub use high_fd::high_copy;
+pub use high_fd::{high_copy, prepare_high_numbers};
 pub use interface_index::{interface_index, network_of_index};
 pub use known_sizes::{ALWAYS_FITS, ALWAYS_WHOLE};
 pub use name::{
