@@ -283,17 +283,33 @@ impl StateDir {
     ///
     /// Returns the errors of [`StateDir::membership`].
     pub fn memberships(path: &Path) -> Result<Vec<MembershipRecord>, StateError> {
+        let (records, damaged) = Self::readable_memberships(path)?;
+        damaged.into_iter().next().map_or(Ok(records), Err)
+    }
+
+    /// Returns the records of managed networks as [`StateDir::memberships`] does, and why others cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StateError::Io`] if the directory itself cannot be read.
+    pub fn readable_memberships(path: &Path) -> Result<(Vec<MembershipRecord>, Vec<StateError>), StateError> {
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
             Err(error) => return Err(StateError::io("read", path)(error)),
         };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let mut ids: Vec<NetworkId> =
             names.filter_map(|name| name.strip_suffix(SUFFIX)?.parse().ok()).take(MAX_RECORDS).collect();
         ids.sort_unstable();
-        let records: Result<Vec<_>, _> = ids.iter().map(|id| StateDir::membership(path, *id)).collect();
-        Ok(records?.into_iter().flatten().collect())
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
+        for id in ids {
+            match StateDir::membership(path, id) {
+                Ok(record) => records.extend(record),
+                Err(error) => damaged.push(error),
+            }
+        }
+        Ok((records, damaged))
     }
 
     /// Stores the record of a managed network in place of the last one.

@@ -65,7 +65,8 @@ impl StateDir {
                 _ => {}
             }
         }
-        let records = Self::memberships(path)?.into_iter();
+        // A damaged record of another network keeps no other out, and its name is not known.
+        let records = Self::readable_memberships(path)?.0.into_iter();
         let mut others = records.filter(|record| Some(record.id) != network);
         if let Some(other) = others.find(|record| record.name.as_deref() == Some(name.as_str())) {
             return Err(taken(Some(other.id)));

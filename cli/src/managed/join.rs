@@ -617,10 +617,20 @@ pub(crate) struct NetworksArgs {
 
 pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
     let path = args.state.path()?;
-    let (records, kept) = (StateDir::memberships(&path)?, kept::all_kept(&path));
+    let (records, damaged) = StateDir::readable_memberships(&path)?;
+    let kept = kept::all_kept(&path);
+    let has_none = records.is_empty() && kept.is_empty();
+    if damaged.is_empty() || args.json || !has_none {
+        list(args, &path, records, &kept)?;
+    }
+    // The others are listed nevertheless.
+    damaged.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn list(args: &NetworksArgs, path: &Path, records: Vec<MembershipRecord>, kept: &[Kept]) -> Outcome {
     if args.json {
-        let managed = records.iter().map(|record| to_json(&path, record));
-        let kept = kept.iter().filter_map(|kept| Some(kept_to_json(&path, kept, &readable(kept)?)));
+        let managed = records.iter().map(|record| to_json(path, record));
+        let kept = kept.iter().filter_map(|kept| Some(kept_to_json(path, kept, &readable(kept)?)));
         let all: Vec<_> = managed.chain(kept).collect::<Outcome<_>>()?;
         return print(serde_json::Value::Array(all));
     }
@@ -650,17 +660,17 @@ pub(crate) fn networks(args: &NetworksArgs) -> Outcome {
             .map(|heard| format!("controller heard {} ago", duration::shown(time.since(heard))))
             .unwrap_or_default();
         let parts =
-            [grant.name.to_string(), addresses.join(" "), own_address(&path, record.id)?, certificate, heard];
+            [grant.name.to_string(), addresses.join(" "), own_address(path, record.id)?, certificate, heard];
         let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         print(format_args!("{name:<16} {}  {}", record.id, parts.join("  ")))?;
         if credentials.delegation().is_ending(time) {
             print(format_args!("  {}", words_of_ending(left(credentials.delegation().end()))))?;
         }
     }
-    for kept in &kept {
+    for kept in kept {
         let name = &kept.name;
         let Some(network) = readable(kept) else { continue };
-        let own = own_member(&path, &network)?.map(|own| format!("  {own}")).unwrap_or_default();
+        let own = own_member(path, &network)?.map(|own| format!("  {own}")).unwrap_or_default();
         let members = crate::files::count(network.members().len() as u64, "member");
         print(format_args!("{name:<16} {}{own}  static, {members}", network.id()))?;
     }

@@ -15,8 +15,13 @@ use crate::failure::{Failure, Outcome};
 
 /// Returns the managed network with a local name in a state directory, if one has it.
 pub(crate) fn named(state: &Path, name: &str) -> Outcome<Option<NetworkId>> {
-    let records = StateDir::memberships(state)?;
-    Ok(records.into_iter().find(|record| record.name.as_deref() == Some(name)).map(|record| record.id))
+    let (records, damaged) = StateDir::readable_memberships(state)?;
+    let found = records.into_iter().find(|record| record.name.as_deref() == Some(name));
+    match (found, damaged.into_iter().next()) {
+        // The damaged one may be meant.
+        (None, Some(error)) if super::kept::kept(state, name).is_none() => Err(error.into()),
+        (found, _) => Ok(found.map(|record| record.id)),
+    }
 }
 
 /// Returns a managed network as it was joined with a state directory; `None` for another kind. Fails if it

@@ -89,6 +89,29 @@ fn each_network_has_a_name_of_its_own() {
 }
 
 #[test]
+fn a_damaged_record_of_one_network_leaves_the_others_usable() {
+    let machines = Machines::new();
+    let (id, _) = machines.create(&[]);
+    machines.ok("alpha", &["network", "create", "other"]);
+    let office = machines.directory("alpha").join("office.toml");
+    let office = office.to_str().unwrap();
+    machines.ok("alpha", &["network", "new", office, "--name", "alpha"]);
+    machines.ok("alpha", &["join", office]);
+    fs::write(machines.directory("alpha").join(format!("{id}.network")), "").unwrap();
+    for words in [&["networks"][..], &["networks", "--json"]] {
+        let listed = run(machines.command("alpha", words));
+        listed.failure(1, &[&id, "remove the file and join the network again"]);
+        assert!(listed.text().contains("other") && listed.text().contains("office"), "{}", listed.text());
+    }
+    for name in ["other", "office"] {
+        machines.ok("alpha", &["addr", name]);
+    }
+    // It may be the one that is meant.
+    assert!(machines.refused("alpha", &["addr", "team"]).contains(&id));
+    machines.ok("alpha", &["network", "create", "third"]);
+}
+
+#[test]
 fn a_file_with_a_mistake_is_not_kept() {
     let machines = Machines::new();
     let place = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::{Finished, Running, wait_until};
+use crate::common::{Finished, Running, run, wait_until};
 use crate::managed::Machines;
 
 /// Returns the words that a change of the key has shown.
@@ -141,12 +141,14 @@ fn a_network_whose_words_nobody_can_read_is_not_made() {
         let offline = ["network", "create", "paper", "--offline"];
         assert_eq!(unread(&machines, messages, &offline), Some(1), "{messages}");
         assert_eq!(stores(), 0, "{messages}: its key is lost");
-        // The key is stored, so the network waits for a command that can show its words.
+        // With a stored key as well: nobody has its words, and no machine is a member.
         assert_eq!(unread(&machines, messages, &["network", "create", "team"]), Some(1), "{messages}");
-        assert_eq!(stores(), 1, "{messages}");
+        assert_eq!(stores(), 0, "{messages}");
+        let none = run(machines.command("alpha", &["networks"])).success();
+        assert!(none.stderr.contains("joined no network"), "{}", none.stderr);
         let shown = machines.with_words("alpha", &["network", "create", "team"], "").success();
         assert!(shown.stderr.contains("write this down"), "{}", shown.stderr);
-        assert_eq!(stores(), 1, "{messages}: it is the same network");
+        assert_eq!(stores(), 1, "{messages}");
         machines.ok("alpha", &["leave", "team", "--force"]);
         std::fs::remove_dir_all(&controllers).expect("they are there");
     }

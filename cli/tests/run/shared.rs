@@ -175,6 +175,44 @@ fn a_node_waits_for_the_next_program_and_leaves_to_whoever_cannot_share_it() {
     run(unclear).failure(2, &["PEERSOCK_PERSIST is not understood: it is not a number of seconds"]);
 }
 
+/// So the next program finds the paths open, and no program has to look for its peers again.
+#[test]
+fn a_node_that_waits_keeps_the_networks_of_its_last_program_for_the_next_one() {
+    let Some(lab) = Lab::with("a_node_that_waits_keeps_the_networks", &[]) else { return };
+    let joined = || {
+        let mut status = peersock(&["status", "--json", "--state"]);
+        status.arg(lab.path("alpha"));
+        let status: serde_json::Value = serde_json::from_slice(&run(status).stdout).expect("a status");
+        let networks = status["networks"].as_array().expect("a list").clone();
+        networks.iter().map(|one| one["id"].as_str().expect("a text").to_owned()).collect::<Vec<_>>()
+    };
+    let (open, other) = ("ff0001ffff000000", "ff0002ffff000000");
+    let in_network = |network: &str, secret: Option<&str>, persist: &str| {
+        let mut command = lab.command_in(network.as_ref(), "alpha", &["--persist", persist], &["true"]);
+        secret.iter().for_each(|secret| _ = command.env("PEERSOCK_SECRET", secret));
+        run(command).success();
+    };
+    in_network(open, None, "600");
+    let node = lab.node("alpha");
+    assert_eq!(joined(), [open]);
+    // It is nobody's any more, so another description is no conflict.
+    in_network(open, Some("correct horse"), "600");
+    assert_eq!(joined(), [open]);
+    in_network(other, None, "600");
+    assert_eq!(joined(), [other]);
+    // While a program is there, the networks of others are left with them.
+    let staying = lab.shared("alpha", &["sleep", "1000"]);
+    wait_for_program(&lab, "alpha", "sleep");
+    let own = joined();
+    assert!(own.len() == 1 && own[0] != other, "{own:?}");
+    in_network(open, None, "600");
+    assert_eq!(joined(), own);
+    assert_eq!(lab.node("alpha"), node);
+    drop(staying);
+    signal(Signal::TERM, node);
+    lab.wait_for_end(node);
+}
+
 #[test]
 fn programs_that_start_together_find_one_node() {
     let Some(lab) = Lab::with("programs_that_start_together_find_one_node", &["python3"]) else { return };

@@ -15,8 +15,9 @@ use crate::stdio;
 
 /// Give a member another name, other tags or other claims
 ///
-/// Its certificates until now end: the member gets another one at once, and others hear of the change as they
-/// hear of a removal. Connections that need a tag which it has no more end.
+/// Another name, tag or claim takes effect as a removal does: the member's certificates until now end, and its
+/// open connections with them. The member gets another certificate at once, so its programs can connect again.
+/// --outlive ends nothing.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true)
     .args(["name", "tags", "untags", "claims", "outlive"]))]
@@ -76,6 +77,12 @@ pub(crate) fn change(args: &ChangeArgs) -> Outcome {
     let node = before.grant.node.to_string();
     let after = controller.change(now(), &who(), &node, &change).map_err(refused)?;
     print(members::line(&after, false, now()))?;
+    if after.grant != before.grant {
+        stdio::note(format_args!(
+            "open connections of {} end, because its certificates until now do; it gets another one at once",
+            after.grant.name
+        ));
+    }
     let name = controller.name();
     match served(&args.of, &controller)? {
         Here::Runs(_) => {}
