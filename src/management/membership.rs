@@ -60,15 +60,19 @@ impl JoinRequest {
         })
     }
 
-    /// Notes the network's name on this machine, and the roots at which its members meet, in a record.
-    /// Returns false if the record has them.
+    /// Notes the network's name on this machine, and the roots at which its members meet, in a record. A root
+    /// that has moved replaces its former endpoints. Returns false if the record has all of it.
     pub fn note_in(&self, record: &mut MembershipRecord) -> bool {
         let name = self.local.as_ref().map(ToString::to_string).or_else(|| record.name.clone());
         let roots = self.invite.as_ref().map_or(&[][..], Invite::roots);
         let new: Vec<_> = roots.iter().filter(|root| !record.roots.contains(root)).cloned().collect();
         let is_new = name != record.name || !new.is_empty();
         record.name = name;
-        record.roots.extend(new);
+        for root in new {
+            let former = record.roots.iter().position(|known| is_same_root(known, &root));
+            let former = former.map(|at| record.roots.remove(at));
+            record.roots.push(with_token_of(root, former));
+        }
         is_new
     }
 
@@ -278,6 +282,23 @@ impl Joining {
     }
 }
 
+/// Returns true if two roots are named by one key.
+fn is_same_root(one: &RootSource, other: &RootSource) -> bool {
+    match (one, other) {
+        (RootSource::Address(one), RootSource::Address(other)) => one.identity() == other.identity(),
+        _ => false,
+    }
+}
+
+/// Returns a root with the access token of its former line, unless it has one.
+fn with_token_of(root: RootSource, former: Option<RootSource>) -> RootSource {
+    let (RootSource::Address(new), Some(RootSource::Address(former))) = (&root, &former) else { return root };
+    match (new.token(), former.token()) {
+        (None, Some(token)) => new.clone().with_token(token).map_or(root, RootSource::Address),
+        _ => root,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use peersock_overlay::NodeId;
@@ -289,6 +310,34 @@ mod tests {
         let mut words = line.split_ascii_whitespace();
         assert_eq!(words.next(), Some("join"));
         JoinRequest::parse(words)
+    }
+
+    #[test]
+    fn a_root_that_has_moved_replaces_its_former_endpoints_and_keeps_its_token() {
+        let id: NetworkId = "e18a4c0277d19b3f".parse().expect("an ID");
+        let key = NetworkSecret::from_seed(&[1; 32]).public();
+        let root = |seed: u8, place: &str| {
+            let identity = peersock_overlay::Identity::from_seed(&[seed; 32]);
+            format!("{}@{place}", identity.public()).parse::<RootSource>().expect("a root")
+        };
+        let joins = |roots: Vec<RootSource>| {
+            let invite =
+                Invite::new(id, key, Token::from_bytes([2; 12]), &NodeId::from_bytes([3; 32]), roots);
+            JoinRequest { invite: Some(invite), ..JoinRequest::new(id) }
+        };
+        let RootSource::Address(first) = root(1, "192.0.2.1:7420") else { panic!("an address") };
+        let mut record = MembershipRecord::new(id, key);
+        record.roots =
+            vec![RootSource::Address(first.with_token("secret").expect("a token")), root(2, "192.0.2.2:1")];
+        let moved = joins(vec![root(1, "192.0.2.9:7420")]);
+        assert!(moved.note_in(&mut record));
+        let RootSource::Address(now) = &record.roots[1] else { panic!("an address") };
+        assert_eq!((record.roots.len(), &record.roots[0]), (2, &root(2, "192.0.2.2:1")));
+        assert!(now.to_string().ends_with("@192.0.2.9:7420"), "{now}");
+        assert_eq!(now.token(), Some(&b"secret"[..]));
+        let before = record.roots.clone();
+        moved.note_in(&mut record);
+        assert_eq!(record.roots, before);
     }
 
     #[test]

@@ -166,7 +166,7 @@ pub(super) fn directory(path: &Path) -> Outcome<(Option<StateDir>, PublicIdentit
 fn unfinished(path: &Path, new: &NewNetwork) -> Outcome<Option<(Controller, RecoveryWords)>> {
     for id in stores::all(path)? {
         // A damaged store of another network keeps nobody from making one.
-        if StateDir::membership(path, id)?.is_some() {
+        if !matches!(StateDir::membership(path, id), Ok(None)) {
             continue;
         }
         let Ok(controller) = stores::open_one(path, id) else { continue };
