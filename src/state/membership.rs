@@ -287,7 +287,8 @@ impl StateDir {
         damaged.into_iter().next().map_or(Ok(records), Err)
     }
 
-    /// Returns the records of managed networks as [`StateDir::memberships`] does, and why others cannot be read.
+    /// Returns the records of managed networks as [`StateDir::memberships`] does, and why others cannot be
+    /// read.
     ///
     /// # Errors
     ///

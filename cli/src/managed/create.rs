@@ -112,8 +112,8 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
         "key {}: `peersock join` with the ID alone shows the same",
         super::comparable(&controller.key())
     ));
-    // Until its own record is kept, the network is unfinished. If this command is killed, the next one shows the
-    // same words.
+    // Until its own record is kept, the network is unfinished. If this command is killed, the next one shows
+    // the same words.
     words::show("write this down, it restores the network", &words).map_err(|reason| {
         // A network without words that anybody has seen is of no use. Nobody is a member of it yet.
         if !controller.has_issued() {

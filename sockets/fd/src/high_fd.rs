@@ -13,9 +13,9 @@ pub fn high_copy(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     [PREFERRED_LOWEST, 3].into_iter().find_map(|least| fcntl_dupfd_cloexec(fd, least).ok())
 }
 
-/// Lets the process have descriptors with such numbers. Call this while the process has one thread: then it takes
-/// microseconds. With more threads, the kernel waits some 10 to 30 ms for them (an RCU grace period) when the
-/// first high number makes it replace the table of descriptors.
+/// Lets the process have descriptors with such numbers. Call this while the process has one thread: then it
+/// takes microseconds. With more threads, the kernel waits some 10 to 30 ms for them (an RCU grace period)
+/// when the first high number makes it replace the table of descriptors.
 pub fn prepare_high_numbers() {
     // Without a descriptor, or without a high number, later copies are slower or low, and nothing else.
     if let Ok(any) = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC) {

@@ -15,9 +15,9 @@ use crate::stdio;
 
 /// Give a member another name, other tags or other claims
 ///
-/// Another name, tag or claim takes effect as a removal does: the member's certificates until now end, and its
-/// open connections with them. The member gets another certificate at once, so its programs can connect again.
-/// --outlive ends nothing.
+/// Another name, tag or claim takes effect as a removal does: the member's certificates until now end, and
+/// its open connections with them. The member gets another certificate at once, so its programs can connect
+/// again. --outlive ends nothing.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true)
     .args(["name", "tags", "untags", "claims", "outlive"]))]
