@@ -81,12 +81,14 @@ fn new_bar(bytes: u64) -> ProgressBar {
     bar
 }
 
-/// Parses a code; typing errors are detected here, without contacting a peer.
-pub(crate) fn parse_code(text: &str) -> Outcome<Code> {
+/// Parses a code of a command; typing errors are detected here, without contacting a peer.
+pub(crate) fn parse_code(text: &str, of: &str) -> Outcome<Code> {
     text.parse().map_err(|error| {
         Failure::usage(
             format_args!("{error}"),
-            "give it as the other end has printed it: three groups of five; case and hyphens do not matter",
+            format_args!(
+                "give it as `{of}` has printed it: three groups of five; case and hyphens do not matter"
+            ),
         )
     })
 }

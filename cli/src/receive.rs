@@ -176,7 +176,7 @@ fn folder(args: &Args) -> Outcome<Folder> {
 /// Returns the code from the command line or environment, or reads it from stdin.
 fn code(args: &Args) -> Outcome<Code> {
     if let Some(text) = args.code.as_deref().filter(|text| !text.is_empty()) {
-        return parse_code(text);
+        return parse_code(text, "peersock send");
     }
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -195,7 +195,7 @@ fn code(args: &Args) -> Outcome<Code> {
             "give the code that `peersock send` has printed, on the command line, in PEERSOCK_CODE, or as a \
              line of stdin",
         )),
-        text => parse_code(text),
+        text => parse_code(text, "peersock send"),
     }
 }
 

@@ -148,7 +148,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     args.node.refuse_for_code()?;
     let source = scan(&args.paths)?;
     let code = match args.code.as_deref().filter(|text| !text.is_empty()) {
-        Some(text) => parse_code(text)?,
+        Some(text) => parse_code(text, "peersock send")?,
         None => Code::generate().map_err(Failure::no_randomness)?,
     };
     let meeting = code.meeting()?;

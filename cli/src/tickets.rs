@@ -234,7 +234,7 @@ fn is_like_code(text: &str) -> bool {
 /// Parses a ticket or a code; typing errors are detected here, without contacting a peer.
 pub(crate) fn parse(text: &str) -> Outcome<Lead> {
     if is_like_code(text) {
-        return Ok(Lead::of_code(parse_code(text)?)?.0);
+        return Ok(Lead::of_code(parse_code(text, "peersock listen --code")?)?.0);
     }
     let parsed = match is_bare(text) {
         true => Zeroizing::new(Ticket::PREFIX.to_owned() + text.trim()).parse(),

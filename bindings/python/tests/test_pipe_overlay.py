@@ -154,7 +154,8 @@ def test_the_end_of_a_session_ends_its_pipes(network: Network) -> None:
     from .conftest import run_python
 
     text = run_python(_ENDING, str(network.path), network.spare().hex())
-    assert text == "server end\nudp end\nthe pipe has failed: [Errno 100] Network is down\nclosed\n"
+    failed = "the pipe has failed: [Errno 100] Network is down: the peersock node has ended, or it has left the network"
+    assert text == f"server end\nudp end\n{failed}, so this session is over\nclosed\n"
 
 
 _ENDING = """

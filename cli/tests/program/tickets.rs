@@ -197,7 +197,7 @@ fn a_code_with_a_typing_error_or_of_another_command_is_explained() {
     let wrong = if at == 0 { code.replace(&code[..1], "@") } else { swapped.iter().collect() };
     for command in ["dial", "open"] {
         let said = run(on_loopback(&[command, &wrong]));
-        said.failure(2, &["a typing error", "hint: give it as the other end has printed it"]);
+        said.failure(2, &["a typing error", "hint: give it as `peersock listen --code` has printed it"]);
     }
     let network = ["-n", "ff0001ffff000000"];
     run(on_loopback(&[&["dial", code], &network[..]].concat()))
