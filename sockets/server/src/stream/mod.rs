@@ -543,8 +543,9 @@ impl Stream {
     /// part that cannot be reported that way, if the connection broke.
     pub(super) fn finish(&mut self, drain: bool, resets: &Resets) -> Option<Ending> {
         let Some(mut broken) = self.ending() else {
-            // Asked in this order, because the kernel tells of the closing before it discards unread data.
-            let is_unread = self.has_unread_by_application() || self.left_unread();
+            // Asked in this order, because the kernel tells of the closing before it discards unread data. An
+            // application that has ended both directions reads on, unless its node ends.
+            let is_unread = drain && self.has_unread_by_application() || self.left_unread();
             let is_closed = self.is_closed();
             // A node ends with its programs, and what they have not read is lost with them.
             if is_closed && self.options.resets_on_close() || is_unread && (is_closed || drain) {
