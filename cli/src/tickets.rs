@@ -23,9 +23,6 @@ use crate::{root_watch, stdio, waiting};
 /// Environment variable for a ticket, because other users can see the command line.
 pub(crate) const TICKET_VARIABLE: &str = "PEERSOCK_TICKET";
 
-/// Number of groups of a code, and of characters in each.
-const CODE_GROUPS: [usize; 3] = [5, 5, 5];
-
 /// Limit of characters below which a text is no ticket without its beginning, but a mistake of another kind.
 const MIN_DIGITS: usize = 40;
 
@@ -204,7 +201,7 @@ pub(crate) fn named(argument: &str) -> Outcome<Option<Lead>> {
                 "give the ticket as an argument, as @FILE, or in PEERSOCK_TICKET",
             )
         })?,
-        text if Ticket::is_claimed_by(text) || is_bare(text) || is_like_code(text) => {
+        text if Ticket::is_claimed_by(text) || is_bare(text) || Code::is_claimed_by(text) => {
             Zeroizing::new(text.to_owned())
         }
         _ => match argument.strip_prefix('@') {
@@ -223,17 +220,9 @@ fn is_bare(text: &str) -> bool {
     text.len() >= MIN_DIGITS && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c))
 }
 
-/// Returns true for a text that may be a code, and is no address or name with a port.
-fn is_like_code(text: &str) -> bool {
-    let groups = || text.trim().split('-').map(str::len);
-    let is_grouped =
-        groups().eq(CODE_GROUPS) && text.trim().bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
-    is_grouped || text.parse::<Code>().is_ok()
-}
-
 /// Parses a ticket or a code; typing errors are detected here, without contacting a peer.
 pub(crate) fn parse(text: &str) -> Outcome<Lead> {
-    if is_like_code(text) {
+    if Code::is_claimed_by(text) {
         return Ok(Lead::of_code(parse_code(text, "peersock listen --code")?)?.0);
     }
     let parsed = match is_bare(text) {
@@ -268,12 +257,12 @@ mod tests {
     #[test]
     fn codes_are_told_from_targets_and_tickets() {
         for text in ["0R64E-5YRY4-JQV4Q", "0r64e5yry4jqv4q", "0R64E-5YRY4-JQV4R"] {
-            assert!(is_like_code(text), "{text}");
+            assert!(Code::is_claimed_by(text), "{text}");
         }
         for text in
             ["alpha:7000", "[fd12::1]:7000", "10.77.0.2:80", "peersock://x", "@code", "alpha", "a-b-c"]
         {
-            assert!(!is_like_code(text), "{text}");
+            assert!(!Code::is_claimed_by(text), "{text}");
         }
         assert_eq!(parse("0R64E-5YRY4-JQV4R").err().map(|failure| failure.status()), Some(2));
     }

@@ -83,6 +83,16 @@ impl Code {
         Ok(code)
     }
 
+    /// Returns true for a text that is a code, or one in the printed form with a typing error.
+    pub fn is_claimed_by(text: &str) -> bool {
+        let text = text.trim();
+        let is_grouped = || {
+            text.split('-').map(str::len).eq([GROUP; ALL / GROUP])
+                && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+        };
+        text.parse::<Code>().is_ok() || is_grouped()
+    }
+
     /// Returns the code for people: capital letters and digits in groups.
     pub fn to_text(&self) -> Zeroizing<String> {
         // Reserves the full capacity, because a reallocation would leave a copy behind.

@@ -329,7 +329,7 @@ fn claims_of_an_invite_or_an_approval_are_in_the_certificate() {
     }
 }
 
-/// Who joins by an invite chooses a name, and must not take over what is meant for another member.
+/// A machine that joins by an invite chooses its name, and must not take over what is meant for another member.
 #[test]
 fn a_name_that_begins_another_member_s_id_leads_to_neither() {
     let mut lab = Lab::new();
