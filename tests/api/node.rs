@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use peersock::blocking::{Ping, TcpListener, TcpStream};
 use peersock::overlay::{Identity, Psk};
 use peersock::{Event, IdentitySource, Interfaces, JoinError, Network, Node, Presence, Seed, StartError};
+use peersock_testnet::free_port;
 use serde_json::Value;
 
 use crate::common::{PATIENCE, member, network, node, pair};
@@ -259,9 +260,4 @@ fn a_member_is_found_at_an_endpoint_that_is_a_host_name() {
     let target = beta.join(network.clone()).expect("beta is a member").address();
     let home = alpha.join(network).expect("alpha is a member, whatever its names lead to");
     home.wait_peer(target.into(), PATIENCE).expect("beta is found by its host name");
-}
-
-fn free_port() -> u16 {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    socket.local_addr().expect("an address").port()
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::UdpSocket;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use peersock_testnet::free_port;
 use serde_json::Value;
 
 use crate::common::{Lab, Running, lacks, peersock, run, without_variables, write_file};
@@ -161,7 +161,7 @@ fn the_way_through_the_documentation_works() {
     write_file(&tools.join("peersock"), &program, 0o755);
     let copy = format!("#!/bin/sh\nexec cp \"$1\" '{}'/\"${{2%:}}\"/\n", lab.dir.path().display());
     write_file(&tools.join("scp"), &copy, 0o755);
-    let port = UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_port().to_string();
 
     let mut background = Vec::new();
     let mut ran = 0;

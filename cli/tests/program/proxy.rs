@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::blocking;
+use peersock_testnet::free_port;
 use rustix::process::Signal;
 
 use crate::common::{Lab, PATIENCE, Running, lacks, run, signal, write_file};
@@ -612,8 +613,7 @@ fn ssh_goes_through_the_proxy_and_by_dial() {
     }
     let scene = Scene::new();
     let dir = scene.lab.dir.path();
-    // Any free port; if another program takes it, sshd reports that.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     prepare_sshd(dir, &format!("ListenAddress 127.0.0.1:{port}\n"));
     let mut sshd = Command::new(peersock_testnet::find_in_path("sshd").unwrap());
     sshd.args(["-D", "-e", "-f"]).arg(dir.join("sshd_config"));

@@ -249,9 +249,7 @@ fn a_browser_uses_a_node_for_pages_that_may_and_for_no_others() {
     }
     let template = include_str!("rest_clients/page.html");
     // The page is served before the server knows it, because both need the other's port.
-    let reserved = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let place = format!("127.0.0.1:{}", reserved.local_addr().expect("it listens").port());
-    drop(reserved);
+    let place = format!("127.0.0.1:{}", peersock_testnet::free_port());
     let lab = Lab::new();
     let token_file = lab.dir.path().join("token");
     write_file(&token_file, "0123456789abcdef0123\n", 0o600);

@@ -1,7 +1,7 @@
 //! `root`: a real root on the loopback interface, and clients made of the overlay's messages.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -17,6 +17,7 @@ use peersock::overlay::{
     DATA_HEADER, DATA_OVERHEAD, Identity, NetworkId, Psk, PublicIdentity, SessionIndex, SuiteSet,
     default_provider,
 };
+use peersock_testnet::free_port;
 use rustix::process::Signal;
 
 use serde_json::Value;
@@ -267,7 +268,7 @@ fn a_directory_that_is_away_is_told_and_its_password_never() {
     let password = lab.dir.path().join("password");
     write_file(&password, "hush-hush\n", 0o600);
     // There is no TCP listener, because the socket is a UDP socket.
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let url = format!("redis://{free}");
     let words = ["--directory", &url, "--directory-password-file", password.to_str().unwrap()];
     let mut command = peersock(&["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral"]);
@@ -391,7 +392,7 @@ fn a_port_in_use_is_told() {
 fn a_second_port_in_use_is_an_error_only_if_it_was_asked_for() {
     let nodes = |root: &Running| root.wait_for_stdout("\n");
     // The next port of a free one may be in use by another program, which is the same to the root.
-    let place = UdpSocket::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
+    let place = SocketAddr::from(([127, 0, 0, 3], free_port()));
     let _next = UdpSocket::bind((place.ip(), place.port().wrapping_add(1)));
     let root =
         Running::start(peersock(&["root", "--ephemeral", "--drain", "0", "--listen", &place.to_string()]));
@@ -421,7 +422,7 @@ fn a_second_port_in_use_is_an_error_only_if_it_was_asked_for() {
 fn a_root_takes_streams_where_it_may() {
     // An address of this test, so that no other one has its port 443.
     let [.., a, b] = std::process::id().to_be_bytes();
-    let ip = std::net::Ipv4Addr::new(127, 113, a, b.max(1));
+    let ip = Ipv4Addr::new(127, 113, a, b.max(1));
     let place = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap();
     let state = Lab::new();
     let start = |words: &[&str], note: Option<&str>| -> String {

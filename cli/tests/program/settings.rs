@@ -6,6 +6,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use peersock_testnet::free_port;
 use serde_json::Value;
 
 use crate::common::{Lab, PATIENCE, PORT, Running, address_of, peersock, run, write_file};
@@ -215,10 +216,7 @@ fn lists_that_are_empty_are_told_and_have_the_status_of_what_they_are() {
 #[test]
 fn who_listens_elsewhere_than_its_networks_file_says_is_warned() {
     let lab = Lab::new();
-    // A listener's dual-stack socket may get the port of either family.
-    let free = UdpSocket::bind("[::]:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = free_port();
     let office = office(&lab, &format!("127.0.0.1:{port}"));
     let listen = |words: &[&str]| {
         let mut command = lab.node_in(&office, "alpha", &["listen", "7000"]);
@@ -233,10 +231,7 @@ fn who_listens_elsewhere_than_its_networks_file_says_is_warned() {
     assert!(said.contains(&warning) && said.contains(&format!("give --overlay-port {port}\n")), "{said}");
     let said = listen(&["--overlay-port", &port.to_string()]);
     assert!(!said.contains("warning"), "{said}");
-    let other = UdpSocket::bind("[::]:0").unwrap();
-    let other_port = other.local_addr().unwrap().port();
-    drop(other);
-    let said = listen(&["--overlay-port", &other_port.to_string()]);
+    let said = listen(&["--overlay-port", &free_port().to_string()]);
     assert!(said.contains("unless a router forwards that port"), "{said}");
 }
 

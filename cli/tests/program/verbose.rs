@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::UdpSocket;
 
+use peersock_testnet::free_port;
+
 use crate::common::{Lab, PORT, Running, run};
 
 #[test]
@@ -91,7 +93,7 @@ fn v_tells_once_of_each_stranger_that_its_beacons_are_of_no_common_network() {
     let (lab, other) = (Lab::new(), Lab::new());
     let listening = lab.listen(&["-v", &PORT.to_string()]).running;
     let absent = run(other.command("absent", &["addr", &other.network])).success().text().trim().to_owned();
-    let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let port = free_port();
     // Each start sends different beacons than before, from the same address.
     for _ in 0..2 {
         let words = ["--overlay-port", &port.to_string(), "--timeout", "1"];

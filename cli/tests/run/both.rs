@@ -1,15 +1,11 @@
 //! Servers that are reached from the overlay and from the machine's own network through one descriptor.
 
-use std::net::TcpListener;
 use std::process::Command;
+
+use peersock_testnet::free_port;
 
 use crate::common::{Running, run};
 use crate::lab::{ALPHA, Lab, behind, sha256};
-
-/// Returns a free port of the machine.
-fn free_port() -> u16 {
-    TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
-}
 
 /// Returns the output of a bash script outside of peersock. `try COMMAND` repeats a command until it
 /// succeeds.

@@ -98,7 +98,7 @@ for address in '10.77.0.1', '192.0.2.1', 'fd77::1':
 fn a_port_is_the_systems_if_the_rule_says_so() {
     let Some(lab) = Lab::with("a_port_is_the_systems_if_the_rule_says_so", &["python3"]) else { return };
     lab.write("file", "content");
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let free = peersock_testnet::free_port().to_string();
     let rule = format!("{free}=kernel");
     let program = ["python3", "-m", "http.server", "--bind", "0.0.0.0", &free];
     let _server = crate::common::Running::start(lab.command("alpha", &["--bind", &rule], &program));

@@ -8,6 +8,7 @@
 //! * [`TestRoot`]: the root that serves nodes ([`RealRoot`]), or one that lies to them ([`FakeRoot`]).
 //! * [`Credit`]: limit of the bytes sent to addresses whose owners have never received anything.
 //! * [`Crowd`]: one node, and any number of members of its networks.
+//! * [`free_port`]: a port for a program that must be told one.
 //! * [`Counting`]: an allocator that reports the memory in use.
 //! * `Lab`: real NATs in network namespaces; `LocalDht`: a DHT without a connection to any other.
 //!
@@ -25,6 +26,7 @@ mod crowd;
 mod driver;
 #[cfg(feature = "overlay")]
 mod fake_root;
+mod free_port;
 #[cfg(feature = "stack")]
 mod host;
 #[cfg(feature = "overlay")]
@@ -52,6 +54,7 @@ pub use crowd::Crowd;
 pub use driver::{receive, send};
 #[cfg(feature = "overlay")]
 pub use fake_root::{FakeRoot, Lies};
+pub use free_port::free_port;
 #[cfg(feature = "stack")]
 pub use host::StackHost;
 #[cfg(feature = "lab")]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use peersock_nat::stun::{AnswerFrom, TransactionId, binding_request};
 use peersock_nat::turn::{Client, Event, Failure, Sent, TurnServer};
-use peersock_testnet::find_in_path;
+use peersock_testnet::{find_in_path, free_port};
 
 /// Timeout of all waits, much longer than needed.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -146,8 +146,7 @@ impl Coturn {
             eprintln!("SKIP coturn: there is no turnserver (package coturn)");
             return None;
         };
-        let port =
-            UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+        let port = free_port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let options = "-n --lt-cred-mech --user alice:sesame --realm example.org --no-tls --no-dtls --no-tcp \
                        --no-tcp-relay --no-cli --allow-loopback-peers --listening-ip 127.0.0.1 \

@@ -13,6 +13,7 @@ use peersock_overlay::Identity;
 use peersock_overlay::wire::{Control, LookUpKey, NotFound, Referral, RootMessage};
 use peersock_root::server::{DirectoryTraffic, Listen, RedisConfig, SecondPort, Server};
 use peersock_root::{Config, Source};
+use peersock_testnet::free_port;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -292,11 +293,6 @@ impl Drop for Redis {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a socket");
-    free.local_addr().expect("an address").port()
 }
 
 /// Starts a redis-server at a port that another one has just left.

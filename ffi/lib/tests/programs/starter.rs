@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_testnet::free_port;
 use tempfile::TempDir;
 
 use crate::build::{Built, Mode, Program, launcher};
@@ -179,7 +180,7 @@ fn a_fork_after_the_start_has_no_child_but_its_own() {
 fn settings_go_to_the_node_and_secrets_to_no_command_line() {
     let Some(scene) = Scene::new() else { return };
     let port = crate::run::port();
-    let free = UdpSocket::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port();
+    let free = free_port();
     let turn = "turn=turn:anna:topsecret@127.0.0.1:3478";
     let mut program = scene.start(&[&format!("port={free}"), turn]);
     let node = program.shared();
@@ -199,7 +200,7 @@ fn settings_go_to_the_node_and_secrets_to_no_command_line() {
 #[test]
 fn a_node_that_a_program_in_c_starts_has_the_settings_of_its_user_s_file() {
     let Some(scene) = Scene::new() else { return };
-    let free = UdpSocket::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port();
+    let free = free_port();
     let id = Command::new(launcher()).args(["id", "--ephemeral"]).env("PEERSOCK_CONFIG", "").output();
     let id = String::from_utf8(id.expect("it is built").stdout).expect("text");
     let key = id.lines().find_map(|line| line.split_once("public key")).expect("a key").1;
