@@ -13,14 +13,17 @@ use crate::{
 };
 
 /// Opens a socket as socket(2) does, for AF_INET and AF_INET6.
-/// Errors: EAFNOSUPPORT, ESOCKTNOSUPPORT, EPROTONOSUPPORT, EMFILE, ENFILE, ENOBUFS.
+/// Errors: EINVAL, EAFNOSUPPORT, ESOCKTNOSUPPORT, EPROTONOSUPPORT, EMFILE, ENFILE, ENOBUFS.
 pub fn socket(client: &Client, domain: c_int, kind: c_int, protocol: c_int) -> Result<RawFd> {
+    let (flags, kind) = (socket_flags(kind & !SOCK_TYPE_MASK)?, kind & SOCK_TYPE_MASK);
     let family = match domain {
         libc::AF_INET => Family::V4,
         libc::AF_INET6 => Family::V6,
         _ => return Err(Errno::AFNOSUPPORT),
     };
-    let (flags, kind) = (kind & !SOCK_TYPE_MASK, kind & SOCK_TYPE_MASK);
+    if kind > MAX_TYPE || !(0..=MAX_PROTOCOL).contains(&protocol) {
+        return Err(Errno::INVAL);
+    }
     let icmp = if family == Family::V4 { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
     let kind = match (kind, protocol) {
         (libc::SOCK_STREAM, 0 | libc::IPPROTO_TCP) => Kind::Stream,
@@ -30,12 +33,16 @@ pub fn socket(client: &Client, domain: c_int, kind: c_int, protocol: c_int) -> R
         (libc::SOCK_STREAM | libc::SOCK_DGRAM | libc::SOCK_RAW, _) => return Err(Errno::PROTONOSUPPORT),
         _ => return Err(Errno::SOCKTNOSUPPORT),
     };
-    let fd = peersock_fd::open(client, family, kind, socket_flags(flags)?)?;
+    let fd = peersock_fd::open(client, family, kind, flags)?;
     Ok(fd.into_raw_fd())
 }
 
 /// Mask of the type in the second argument of socket(2).
 const SOCK_TYPE_MASK: c_int = 0xf;
+/// The last socket type that Linux knows: SOCK_PACKET.
+const MAX_TYPE: c_int = 10;
+/// The last protocol that Linux knows: IPPROTO_MPTCP.
+const MAX_PROTOCOL: c_int = 262;
 
 fn socket_flags(flags: c_int) -> Result<SocketFlags> {
     SocketFlags::from_bits(flags as u32)

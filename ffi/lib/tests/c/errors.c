@@ -73,6 +73,30 @@ static void misuse_node_calls(void) {
     CHECK(!peersock_is_running(4711));
 }
 
+// Raw and packet sockets are left out, because the system has them for root alone.
+static void refuse_what_the_system_refuses(void) {
+    static const int protocols[] = {0, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IGMP, 256, 263, 1000, -1};
+    static const int domains[] = {AF_INET, AF_INET6, -1, 4711};
+    static const int flags[] = {0, SOCK_CLOEXEC, 0x10, 1 << 20};
+    int refused = 0;
+    for (int type = 0; type < 16; type++) {
+        for (size_t n = 0; type != SOCK_RAW && type != SOCK_PACKET && n < 8 * 4 * 4; n++) {
+            int domain = domains[n % 4], kind = type | flags[n / 4 % 4], protocol = protocols[n / 16];
+            int system = socket(domain, kind, protocol), expected = system < 0 ? errno : 0;
+            int ours = peersock_socket(domain, kind, protocol), seen = ours < 0 ? errno : 0;
+            if (seen != expected) {
+                fprintf(stderr, "socket(%d, %#x, %d): ", domain, kind, protocol);
+                fprintf(stderr, "%d in place of %d\n", seen, expected);
+            }
+            CHECK(seen == expected);
+            refused += seen != 0;
+            CHECK(system < 0 || close(system) == 0);
+            CHECK(ours < 0 || peersock_close(ours) == 0);
+        }
+    }
+    CHECK(refused > 1000);
+}
+
 static void misuse_sockets(void) {
     struct sockaddr_in6 address = address_of(PEERSOCK_DEFAULT, 7000);
     struct sockaddr *any = (struct sockaddr *)&address;
@@ -163,6 +187,7 @@ int main(void) {
     ports_that_are_not_allowed();
     start(NULL);
     misuse_node_calls();
+    refuse_what_the_system_refuses();
     misuse_sockets();
     misuse_names();
     CHECK(peersock_stop(PEERSOCK_DEFAULT, 1000) == PEERSOCK_OK);
