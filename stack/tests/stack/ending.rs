@@ -125,6 +125,43 @@ fn a_reset_with_its_text_counts_though_the_window_is_closed() {
     assert_eq!(pair.counter(A, "tcp_resets_received"), 1);
 }
 
+/// Writes until nothing more fits, and returns the number of bytes.
+fn fill(pair: &mut Pair, host: usize, flow: &Flow) -> usize {
+    let mut queued = 0;
+    while let Ok(len) = flow.write(pair.now, &[7; 65_536]) {
+        queued += len;
+        pair.kick(host, flow);
+        pair.run_for(SECOND / 10);
+    }
+    queued
+}
+
+/// As in Linux, where the queue that nothing reads keeps the window closed.
+#[test]
+fn the_end_of_two_full_directions_delivers_what_was_written_and_refuses_what_comes_then() {
+    let mut pair = Pair::new(66);
+    let (a, b) = pair.connected();
+    let [written, _] = [(A, &a), (B, &b)].map(|(host, flow)| fill(&mut pair, host, flow));
+    pair.run_for(SECOND);
+    a.shutdown_write(pair.now).unwrap();
+    a.shutdown_read(pair.now).unwrap();
+    pair.kick(A, &a);
+    let (mut read, mut buf) = (0, vec![0; 65_536]);
+    for _ in 0..200 {
+        read += b.read(pair.now, &mut buf).unwrap_or(0);
+        pair.kick(B, &b);
+        pair.run_for(SECOND / 10);
+    }
+    assert_eq!((read, b.read(pair.now, &mut buf)), (written, Ok(0)));
+    assert_eq!((a.state(), b.take_error()), (State::FinWait2, None));
+    assert_eq!(a.read(pair.now, &mut buf), Ok(0), "its reads have ended");
+    // Unread data makes the close a reset.
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.state() == State::Closed);
+    assert_eq!(b.take_error(), Some(Error::BrokenPipe));
+}
+
 #[test]
 fn a_program_that_ends_after_it_has_closed_resets_nothing() {
     let (mut pair, [_, b]) = delivered(47);

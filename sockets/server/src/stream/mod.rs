@@ -677,7 +677,7 @@ impl Stream {
     /// Returns true if data has arrived that the application, which has closed its descriptor, will not read.
     /// As in TCP, the connection is then reset (RFC 1122 4.2.2.13). Registers for data that arrives later.
     fn has_unread(&mut self) -> bool {
-        if self.to_application == Way::Ended {
+        if self.to_application == Way::Ended && self.shut_down_with.is_none() {
             return false;
         }
         self.connection.waiters().register(Interest::Read, &self.waker);

@@ -10,6 +10,7 @@ mod common;
 mod connect;
 mod datagram;
 mod each_request;
+mod full;
 mod headers;
 mod host;
 mod icmp;

@@ -197,8 +197,11 @@ impl Flow {
     }
 
     /// Makes every read return the end, and discards arriving data: SHUT_RD. The peer learns nothing until
-    /// the connection is [closed](Self::close), which resets it if data was discarded. If sending was shut
-    /// down too, arriving data resets the connection at once, as in Linux.
+    /// the connection is [closed](Self::close), which resets it if data was discarded.
+    ///
+    /// If sending was shut down too, arriving data resets the connection once the FIN is sent, as in Linux.
+    /// Data that had arrived before keeps its place, because room for more would only bring that reset before
+    /// the peer has the queued data.
     /// Errors: [`Error::NotConnected`] during the handshake and after the end of the connection.
     pub fn shutdown_read(&self, now: Instant) -> Result<(), Error> {
         let (mut inner, time) = self.lock_at(now);
@@ -207,7 +210,10 @@ impl Flow {
         }
         inner.live().ok_or(Error::NotConnected)?;
         inner.read_shut = true;
-        inner.discard();
+        match inner.write_shut && !inner.ended {
+            true => inner.held = inner.readable(),
+            false => inner.discard(),
+        }
         self.refresh(&mut inner, time);
         Ok(())
     }
