@@ -682,11 +682,16 @@ fn no_network_beside(state: &StateArgs) -> Failure {
     }
 }
 
+/// Returns the name of the only managed network that this machine has joined.
+pub(crate) fn only_joined() -> Option<String> {
+    let joined = StateDir::memberships(&managed_state()).unwrap_or_default();
+    let [only] = &joined[..] else { return None };
+    Some(only.name.clone().unwrap_or_else(|| only.id.to_string()))
+}
+
 /// Returns the error if neither an option nor the environment names a network.
 pub(crate) fn no_network() -> Failure {
-    let joined = StateDir::memberships(&managed_state()).unwrap_or_default();
-    if let [only] = &joined[..] {
-        let name = only.name.clone().unwrap_or_else(|| only.id.to_string());
+    if let Some(name) = only_joined() {
         return Failure::usage(
             "no network is named",
             format_args!(

@@ -8,7 +8,7 @@ use peersock::overlay::NetworkId;
 use peersock::state::{StateDir, StateError};
 use peersock::{Network, NetworkStatus, PeerStatus, Status};
 
-use crate::args::{PATIENCE, PATIENCE_WITH_DHT, StateArgs};
+use crate::args::{PATIENCE, PATIENCE_WITH_DHT, StateArgs, no_network, only_joined};
 use crate::failure::{Failure, Outcome, has_ended};
 use crate::output::note;
 use crate::status::{difference, parse};
@@ -76,6 +76,9 @@ impl RunningNode {
 
     /// Returns the error if no network is named and one has to be.
     pub(crate) fn no_network_named(&self) -> Failure {
+        if only_joined().is_some() {
+            return no_network();
+        }
         Failure::usage(
             format_args!("no network is named, and {}", self.its_networks()),
             match self.status.networks.iter().any(|network| network.closed) {

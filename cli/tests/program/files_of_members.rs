@@ -327,6 +327,10 @@ fn what_cannot_be_sent_or_received_is_said_with_the_next_step() {
     }
     // The machine of beta runs programs, and none receives.
     let (_listening, _) = office.machines.listen("beta", "7000");
+    // The next step is the same beside a node that runs.
+    for words in [&["send", file, "gamma:"][..], &["dial", "gamma:7000"], &["listen", "7001"]] {
+        run(office.machines.command("beta", words)).failure(2, &["no network is named", "give `-n team`"]);
+    }
     let refused = office.send("gamma", &[], &["notes.txt"]).finish();
     refused.failure(1, &["beta receives no files now", "run `peersock receive -n team` there"]);
     let receiving = office.receive(&["--yes"]);
