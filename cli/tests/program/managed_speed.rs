@@ -101,6 +101,28 @@ fn two_hundred_machines_join_within_a_minute() {
     assert!(took <= Duration::from_secs(60));
 }
 
+/// The machine's node and its path are there, because another program and an earlier connection have them.
+#[test]
+#[ignore = "cargo xtask test --only slow: it measures"]
+fn a_second_program_has_its_first_byte_within_twenty_milliseconds() {
+    let service = Service::start();
+    service.machines.admit("gamma");
+    let (_first, _) = service.machines.listen("gamma", "7001");
+    service.dial("gamma", &[], "the path").finish().success();
+    let mut times: Vec<_> = (0..50)
+        .map(|program| {
+            let begun = Instant::now();
+            let dialing = service.dial("gamma", &[], &format!("program {program}"));
+            let took = begun.elapsed();
+            dialing.finish().success();
+            took
+        })
+        .collect();
+    let (text, median, _) = summary("second program", &mut times);
+    eprintln!("{text}");
+    assert!(median <= Duration::from_millis(20));
+}
+
 /// The median has a limit, because other work of the machine delays some. The test
 /// `programs::a_member_is_found_by_name_at_once_without_any_controller` of the overlay has one for each.
 #[test]

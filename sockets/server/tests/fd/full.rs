@@ -107,8 +107,8 @@ fn a_writer_is_told_all_that_was_taken_arrives_and_the_other_direction_is_reset(
         let (len, end) = read_all(&mut other);
         assert!(end.is_ok() && len >= taken, "{name}: {len} of {taken}, {end:?}");
         assert!(len < taken + 65_536, "{name}: {len} of {taken}");
-        // Data that had arrived is still read; the rest is refused. The kernel says so after its next probe of
-        // the closed window, which is minutes apart.
+        // Data that had arrived is still read; the rest is refused. The kernel says so after its next probe
+        // of the closed window, which is minutes apart.
         let (len, _) = read_all(&mut near);
         assert!(len > 0, "{name}");
         drop(near);
