@@ -166,7 +166,8 @@ pub enum Request {
     HasSecret(u64),
     /// A call has met this `errno` after it had received data, so the next call must return it.
     KeepError(Which, i32),
-    /// Makes this socket's connection attempt fail: shutdown(2). ENOTCONN if there is none.
+    /// Makes this socket's connection attempt fail: shutdown(2). ENOTCONN if there is none. EINPROGRESS if
+    /// the descriptor has taken data, or may have: then the attempt goes on, and ends with the descriptor.
     AbortConnecting(Opened),
     /// Ends a socket, whose descriptor comes along. The socket is a listener that is shut down, a stream
     /// whose attempt to connect has failed, or a datagram socket shut down for reading.

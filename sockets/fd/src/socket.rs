@@ -206,12 +206,13 @@ impl<'fd> Socket<'fd> {
             // It fails, as in Linux, but wakes the threads that wait for datagrams.
             let _ = rustix::net::shutdown(self.fd, how);
         }
-        if is_stream
-            && !is_listener
-            && (!is_connected || self.may_be_pending()?)
-            && self.ask(Request::AbortConnecting(self.opened)).is_ok()
-        {
-            return Ok(());
+        if is_stream && !is_listener && (!is_connected || self.may_be_pending()?) {
+            match self.ask(Request::AbortConnecting(self.opened)) {
+                Ok(_) => return Ok(()),
+                // The connection, once it is established, sends what the descriptor has taken, and the end.
+                Err(Errno::INPROGRESS) => return rustix::net::shutdown(self.fd, how),
+                Err(_) => {}
+            }
         }
         if !(is_connected || is_listener) || self.is_broken() {
             return Err(if self.is_down() { Errno::NETDOWN } else { Errno::NOTCONN });

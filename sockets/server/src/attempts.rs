@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_fd::{Credentials, Errno, Filling, Name, Reply, SocketId, Which, name_of, peer_credentials};
+use peersock_fd::{
+    Credentials, Errno, Filling, Name, Reply, SocketId, Which, events_of, name_of, peer_credentials,
+};
+use rustix::event::PollFlags;
 use rustix::net::SocketFlags;
 
 use crate::addresses::errno;
@@ -140,12 +144,32 @@ impl ServerState {
         }
     }
 
-    /// Handles shutdown(2) of a socket that is connecting: the attempt fails.
+    /// Handles shutdown(2) of a socket that is connecting: the attempt fails, or the error is EINPROGRESS.
     pub(crate) fn abort_connecting(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
+        if self.attempt_of(socket).is_some_and(|(_, attempt)| !attempt.has_descriptor()) {
+            self.accept_waiting_data();
+        }
         let (key, attempt) = self.attempt_of(socket).ok_or(Errno::NOTCONN)?;
-        attempt.abort();
+        if !attempt.shut_down() {
+            return Err(Errno::INPROGRESS);
+        }
         self.advance(key);
         Ok(())
+    }
+
+    /// Accepts the descriptors that applications have connected by now, and may have written to.
+    fn accept_waiting_data(&mut self) {
+        let find = |entry: &Entry| match entry {
+            Entry::DataListener(listener) => Some(Arc::clone(listener)),
+            _ => None,
+        };
+        let Some(listener) = self.entries.values().find_map(find).filter(|_| !self.is_ending) else { return };
+        for _ in 0..ACCEPTS_PER_TURN {
+            match events_of(listener.as_fd(), PollFlags::IN) {
+                Ok(events) if events.contains(PollFlags::IN) => self.accept_data(&listener),
+                _ => return,
+            }
+        }
     }
 
     /// Accepts a descriptor that an application has connected.

@@ -1,6 +1,8 @@
 //! Sockets that are connecting: the attempt on the overlay, and the application's descriptor, which arrives
 //! sooner or later.
 
+mod shutdown;
+
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -85,8 +87,11 @@ pub(crate) struct Connecting {
     /// The bytes that the application wrote before the library's last piece.
     written: Vec<u8>,
     outcome: Option<Result<(), Errno>>,
-    /// Set once the application has shut its socket down.
+    /// Set once the application has shut its socket down, and the attempt ends because of that.
     is_aborted: bool,
+    /// Set once the application has shut its socket down while it filled the descriptor. The filling then
+    /// shows if the descriptor has taken data.
+    is_shut_unfilled: bool,
     /// Deadline for the application to connect its descriptor.
     until: Option<Instant>,
 }
@@ -114,7 +119,7 @@ impl Connecting {
         // Trigger a first look, because connections within the node are established at once.
         waker.wake_by_ref();
         let (fills, data, filled, outcome, until) = (asker.is_none(), None, None, None, None);
-        let (joined, written, is_watched, is_aborted) = (Vec::new(), Vec::new(), false, false);
+        let (joined, written, is_watched) = (Vec::new(), Vec::new(), false);
         Self {
             id,
             owner,
@@ -133,7 +138,8 @@ impl Connecting {
             is_missed: false,
             written,
             outcome,
-            is_aborted,
+            is_aborted: false,
+            is_shut_unfilled: false,
             until,
         }
     }
@@ -189,6 +195,11 @@ impl Connecting {
         self.data.get_or_insert(data);
     }
 
+    /// Returns true if the descriptor that the application connects is here.
+    pub(crate) fn has_descriptor(&self) -> bool {
+        self.data.is_some()
+    }
+
     /// Notes that the application has filled its descriptor and waits for it to become writable.
     pub(crate) fn note_filled(
         &mut self,
@@ -199,6 +210,9 @@ impl Connecting {
     ) {
         self.filled = app_end.map(|app_end| (app_end, filling));
         self.search_later(Instant::now(), key, context);
+        if std::mem::take(&mut self.is_shut_unfilled) {
+            self.shut_down();
+        }
     }
 
     /// Returns the node's copy of the application's descriptor, and the process that has connected it, if
@@ -434,7 +448,7 @@ impl Connecting {
         buf
     }
 
-    /// Handles shutdown(2): the attempt fails.
+    /// Makes the attempt fail.
     pub(crate) fn abort(&mut self) {
         self.reset();
         self.is_aborted = true;

@@ -310,23 +310,119 @@ fn shutdown_ends_an_attempt_that_is_waited_for() {
     }
 }
 
-/// The descriptor is writable for a moment while the thread that connects fills it.
-#[test]
-fn shutdown_ends_an_attempt_whose_descriptor_is_not_full_yet() {
-    let a = Served::new("ff0001ffff000000");
+/// Begins a non-blocking connect as the library does, up to the moment at which it fills the descriptor.
+fn begin_filling(a: &Served, remote: SocketAddr) -> OwnedFd {
     let fd = a.socket(SocketFlags::NONBLOCK);
     let socket = overlay(&fd).opened();
-    let connect = Request::Connect { socket, remote: a.silent(), wait: false, timeout: None };
+    let connect = Request::Connect { socket, remote, wait: false, timeout: None };
     assert_eq!(a.client.ask(connect).expect("the node answers"), Reply::Done);
     sockopt::set_socket_send_buffer_size(&fd, 1).expect("an option");
     rustix::net::connect(&fd, &address(&Name::Data(overlay(&fd).tag()))).expect("the node accepts");
     assert!(poll(&fd, PollFlags::OUT).contains(PollFlags::OUT));
-    overlay(&fd).shutdown(Shutdown::Both).expect("an attempt");
+    fd
+}
+
+/// Fills the descriptor, unless its direction has ended, and tells the node.
+fn fill(a: &Served, fd: &OwnedFd, filling: Filling) {
+    while rustix::net::send(fd, &filling.bytes(), SendFlags::NOSIGNAL).is_ok() {}
+    let filled = Request::Filled(overlay(fd).opened(), filling);
+    a.client.tell(filled, Some(fd.as_fd())).expect("the node is there");
+}
+
+/// The descriptor is writable for a moment while the thread that connects fills it.
+#[test]
+fn shutdown_ends_an_attempt_whose_descriptor_is_not_full_yet() {
+    let a = Served::new("ff0001ffff000000");
+    for how in [Shutdown::Write, Shutdown::Both] {
+        for is_half_full in [false, true] {
+            let fd = begin_filling(&a, a.silent());
+            let filling = Filling::new().expect("random bytes");
+            if is_half_full {
+                rustix::net::send(&fd, &filling.bytes(), SendFlags::NOSIGNAL).expect("room");
+            }
+            overlay(&fd).shutdown(how).expect("an attempt");
+            fill(&a, &fd, filling);
+            assert!(poll(&fd, PollFlags::empty()).contains(PollFlags::HUP), "{how:?}, {is_half_full}");
+            assert_eq!(overlay(&fd).take_error(), Ok(Some(Errno::CONNRESET)), "{how:?}, {is_half_full}");
+        }
+    }
+}
+
+/// How a stream is ended: once or twice, and by the library or by direct system calls.
+#[derive(Debug, Clone, Copy)]
+enum Ends {
+    ByLibrary,
+    Twice,
+    DirectlyAndByLibrary,
+}
+
+/// A kernel socket would take nothing before it is connected. This one has taken something, so it sends that.
+#[test]
+fn shutdown_does_not_end_an_attempt_whose_descriptor_has_taken_data() {
+    let (a, b) = Served::pair();
+    let listener = b.listen(SocketFlags::empty());
+    for how in [Shutdown::Write, Shutdown::Both] {
+        for ends in [Ends::ByLibrary, Ends::Twice, Ends::DirectlyAndByLibrary] {
+            for pieces_before in [0, 1] {
+                // The node may learn of the filling before the end or after it.
+                for is_told_before in [false, true] {
+                    let case = format!("{how:?}, {ends:?}, {pieces_before}, {is_told_before}");
+                    arrives_although_shut_down(
+                        &a,
+                        &listener,
+                        (how, ends),
+                        pieces_before,
+                        is_told_before,
+                        &case,
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn arrives_although_shut_down(
+    a: &Served,
+    (listener, address): &(OwnedFd, SocketAddr),
+    (how, ends): (Shutdown, Ends),
+    pieces_before: usize,
+    is_told_before: bool,
+    case: &str,
+) {
+    let fd = begin_filling(a, *address);
     let filling = Filling::new().expect("random bytes");
-    while rustix::net::send(&fd, &filling.bytes(), SendFlags::NOSIGNAL).is_ok() {}
-    a.client.tell(Request::Filled(socket, filling), Some(fd.as_fd())).expect("the node is there");
-    assert!(poll(&fd, PollFlags::empty()).contains(PollFlags::HUP));
-    assert_eq!(overlay(&fd).take_error(), Ok(Some(Errno::CONNRESET)));
+    let written = [filling.bytes().repeat(pieces_before), b"bbb".to_vec()].concat();
+    assert_eq!(rustix::net::send(&fd, &written, SendFlags::NOSIGNAL), Ok(written.len()), "{case}");
+    if let Ends::DirectlyAndByLibrary = ends {
+        rustix::net::shutdown(&fd, how).expect("it is connected");
+    }
+    if is_told_before {
+        fill(a, &fd, filling);
+    }
+    // The other end closes once it has the data, and may have done so.
+    let shut = || overlay(&fd).shutdown(how);
+    let mut shuts = vec![shut()];
+    if let Ends::Twice = ends {
+        shuts.push(shut());
+    }
+    if !is_told_before {
+        assert_eq!(shuts[0], Ok(()), "{case}");
+        fill(a, &fd, filling);
+    }
+    assert!(shuts.iter().all(|shut| matches!(shut, Ok(()) | Err(Errno::NOTCONN))), "{shuts:?}, {case}");
+    let (accepted, _) = overlay(listener).accept(SocketFlags::empty()).expect("a connection");
+    let (mut came, mut accepted) = (Vec::new(), std::fs::File::from(accepted));
+    accepted.read_to_end(&mut came).unwrap_or_else(|error| panic!("{error}, {case}"));
+    assert_eq!(came, b"bbb", "{case}");
+    if how == Shutdown::Write {
+        accepted.write_all(b"echo").expect("room");
+        drop(accepted);
+        assert!(poll(&fd, PollFlags::IN).contains(PollFlags::IN), "{case}");
+        assert_eq!(rustix::io::read(&fd, &mut [0; 5]), Ok(4), "{case}");
+        assert!(poll(&fd, PollFlags::IN).contains(PollFlags::IN), "{case}");
+        assert_eq!(rustix::io::read(&fd, &mut [0; 5]), Ok(0), "{case}");
+    }
+    assert_eq!(overlay(&fd).take_error(), Ok(None), "{case}");
 }
 
 /// Threads with concurrent requests have one connection each; afterwards few are kept.
