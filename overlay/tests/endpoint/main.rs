@@ -10,6 +10,7 @@ mod floods;
 mod forgery;
 mod forgetting;
 mod handshake;
+mod heard_again;
 mod hostile;
 mod idle;
 mod issuer_clocks;
