@@ -167,7 +167,7 @@ impl<'a> Waiting<'a> {
         // Another program has joined it, perhaps after the node was killed, and does not have this invite.
         if asked.replace(joined.index()) != Some(joined.index()) {
             let network = described()?;
-            node.add_roots(network.roots().to_vec());
+            node.add_roots_of_network(network.roots().to_vec(), Vec::new());
             if let Some(CertifyRequest { token, name, .. }) = joined.pin(network).map_err(failed)? {
                 joined.ask_again(token, name);
             }

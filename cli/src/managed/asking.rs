@@ -197,9 +197,6 @@ impl Asker {
     /// Begins with a node in this process.
     fn own(args: &NodeArgs, state: StateDir, request: &JoinRequest) -> Outcome<Asker> {
         let node = start_node(args, &state)?;
-        if let Some(invite) = &request.invite {
-            node.add_roots(invite.roots().to_vec());
-        }
         let joined = node.join(request.described()?)?;
         let ended = node.clone();
         signals::end_with(move |signal| {
