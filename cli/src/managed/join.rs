@@ -75,6 +75,9 @@ pub(super) const FIRST_ANSWER: Duration = Duration::from_secs(20);
 /// The same for who asks only once: a controller that is there has answered by then, also by a root.
 const ASKED_ONCE: Duration = Duration::from_secs(10);
 
+/// Longest wait for the removals that the controller knows, once it has admitted the machine.
+const FIRST_REMOVALS: Duration = Duration::from_secs(5);
+
 /// Time after which a person who waits is told that a controller is looked for.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
 
@@ -120,6 +123,8 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let is_new = known.is_none() && request.invite.is_none();
     let admitted = wait(&mut asking, begun, args.wait, is_new);
     let is_denied = asking.is_denied();
+    // Who joins hears of removals from then on, and of those before only now.
+    let is_up_to_date = admitted.is_err() || current.is_some() || asking.wait_up_to_date(FIRST_REMOVALS);
     asking.end();
     // Without a controller's word the machine is what it was.
     if admitted.is_err() && !is_denied && current.is_some() {
@@ -128,6 +133,12 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     admitted?;
     if shown.is_some() && StateDir::membership(&path, id)?.is_some_and(|now| now.credentials == shown) {
         stdio::note("this machine is a member already, by the key that it has, and uses no invite");
+    }
+    if !is_up_to_date {
+        stdio::note(
+            "the controller has not told its removals yet: until it does, this machine may accept a member that was \
+             removed before",
+        );
     }
     if let (None, Some(local), Some(suggested)) = (&args.local, &local, &suggested)
         && local != suggested

@@ -1,8 +1,8 @@
-//! Machines that join a managed network: the roots of the network.
+//! Machines that join a managed network: the removals from before, and the roots of the network.
 
 use serde_json::Value;
 
-use crate::common::Running;
+use crate::common::{Running, run};
 use crate::managed::Machines;
 
 /// Key of a root that does not run.
@@ -23,6 +23,23 @@ impl Machines {
         let roots = status["roots"].as_array().expect("a list");
         assert_eq!(roots.len(), 1, "{status:#}");
         roots[0]["endpoints"].clone()
+    }
+}
+
+#[test]
+fn a_machine_that_has_joined_knows_the_removals_from_before() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    machines.admit("beta");
+    machines.ok("alpha", &["network", "revoke", "beta"]);
+    for (name, owns) in [("gamma", "0"), ("delta", "1"), ("epsilon", "0"), ("zeta", "1")] {
+        let mut join = machines.command(name, &["join", &machines.invite(&["--name", name]), "--json"]);
+        join.env("PEERSOCK_OWN_NODE", owns);
+        let joined = run(join).success();
+        assert!(!joined.stderr.contains("removals"), "{}", joined.stderr);
+        let told: Value = serde_json::from_str(joined.text()).expect("JSON");
+        assert!(told["revocations"].as_u64() >= Some(1), "{name}: {told:#}");
+        assert_eq!(machines.listed(name)["revocations"], told["revocations"], "{name}: it is on the disk");
     }
 }
 

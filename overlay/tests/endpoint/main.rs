@@ -6,6 +6,7 @@ mod birthday;
 mod discovery;
 mod duplicates;
 mod extra_sockets;
+mod first_heads;
 mod floods;
 mod forgery;
 mod forgetting;
