@@ -118,8 +118,8 @@ impl RootAddress {
         }
     }
 
-    /// Returns the root with the token of an earlier entry of it, unless it has one. Both have one key, so the
-    /// token reaches nobody else.
+    /// Returns the root with the token of another entry of it, unless it has one. Both have one key, so the
+    /// token reaches that root alone.
     pub(crate) fn with_token_of(self, former: &RootAddress) -> Self {
         let token = self.token.clone().or_else(|| former.token.clone());
         Self { token, ..self }
