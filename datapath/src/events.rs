@@ -15,7 +15,11 @@ impl Datapath {
     /// Requests a session at once if anything waits for the new peer.
     pub(super) fn want_if_waited_for(&self, now: Instant, endpoint: &mut Endpoint, peer: &Arc<Peer>) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        if self.lock_waiting().found(interface, |address| self.is_of(peer, address)) {
+        // An open connection does not stay in the queue, and its timers rest without a session. Its peer may
+        // have been away so long that it was forgotten.
+        if self.lock_waiting().found(interface, |address| self.is_of(peer, address))
+            || self.stack.has_waiting_flows(interface, &owned(peer))
+        {
             endpoint.want_session(now, peer);
         }
     }

@@ -118,6 +118,13 @@ impl RootAddress {
         }
     }
 
+    /// Returns the root with the token of another entry of it, unless it has one. Both have one key, so the
+    /// token reaches that root alone.
+    pub(crate) fn with_token_of(self, former: &RootAddress) -> Self {
+        let token = self.token.clone().or_else(|| former.token.clone());
+        Self { token, ..self }
+    }
+
     /// Marks the root as named by a list, which an untrusted party may have written.
     pub(crate) fn listed(self) -> Self {
         Self { is_listed: true, ..self }

@@ -140,11 +140,18 @@ pub(crate) struct Left {
 pub(crate) struct MembershipNews {
     standing: String,
     key: Option<String>,
+    /// True once the node has kept a controller's newest revocations. Older nodes do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    is_up_to_date: Option<bool>,
 }
 
 impl MembershipNews {
-    pub(crate) fn new(standing: &Standing, key: Option<NetworkKey>) -> MembershipNews {
-        MembershipNews { standing: standing.to_text(), key: key.map(|key| key.to_string()) }
+    pub(crate) fn new(standing: &Standing, is_up_to_date: bool, key: Option<NetworkKey>) -> MembershipNews {
+        MembershipNews {
+            standing: standing.to_text(),
+            key: key.map(|key| key.to_string()),
+            is_up_to_date: Some(is_up_to_date),
+        }
     }
 }
 
@@ -158,6 +165,8 @@ pub struct Joining {
     partial: Vec<u8>,
     standing: Standing,
     key: Option<NetworkKey>,
+    /// `None` if the node does not say.
+    is_up_to_date: Option<bool>,
 }
 
 /// Lets the node that uses the state directory at `state` join a managed network, or ask for its membership
@@ -177,6 +186,7 @@ pub fn join(state: &Path, request: &JoinRequest) -> Result<Joining, ManagementEr
         partial: Vec::new(),
         standing: Standing::Asking,
         key: None,
+        is_up_to_date: None,
     };
     match joining.read_line(FIRST_LINE).map_err(failed)? {
         Some(line) => joining.take(&line)?,
@@ -236,11 +246,29 @@ impl Joining {
                 return Ok(self.standing.clone());
             }
             match self.read_line(left)? {
-                Some(line) => self.take(&line).map_err(|error| match error {
-                    ManagementError::Io { source, .. } => source,
-                    error => io::Error::other(error),
-                })?,
+                Some(line) => self.take_news(&line)?,
                 None => return Ok(self.standing.clone()),
+            }
+        }
+    }
+
+    /// Waits until the node has kept the newest revocations of a controller, or until `timeout` has passed.
+    /// Returns false in that case: the node may then accept a member that was removed before. A node of an
+    /// older version does not say, and is not waited for.
+    ///
+    /// # Errors
+    /// Returns `NetworkDown` if the node has ended or left the network.
+    pub fn wait_up_to_date(&mut self, timeout: Duration) -> io::Result<bool> {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            match self.is_up_to_date {
+                Some(false) if !left.is_zero() => {}
+                is_up_to_date => return Ok(is_up_to_date.unwrap_or(true)),
+            }
+            match self.read_line(left)? {
+                Some(line) => self.take_news(&line)?,
+                None => return Ok(false),
             }
         }
     }
@@ -264,6 +292,13 @@ impl Joining {
         }
     }
 
+    fn take_news(&mut self, line: &[u8]) -> io::Result<()> {
+        self.take(line).map_err(|error| match error {
+            ManagementError::Io { source, .. } => source,
+            error => io::Error::other(error),
+        })
+    }
+
     fn take(&mut self, line: &[u8]) -> Result<(), ManagementError> {
         if let Ok(Refusal { error, version }) = serde_json::from_slice(line) {
             return Err(match error == STOPPED {
@@ -274,10 +309,10 @@ impl Joining {
         let news = serde_json::from_slice(line).ok();
         let read = news.and_then(|news: MembershipNews| {
             let key = news.key.map(|key| key.parse()).transpose().ok()?;
-            Some((Standing::from_text(&news.standing)?, key))
+            Some((Standing::from_text(&news.standing)?, key, news.is_up_to_date))
         });
-        let (standing, key) = read.ok_or_else(|| not_understood(&self.socket))?;
-        (self.standing, self.key) = (standing, key);
+        let (standing, key, is_up_to_date) = read.ok_or_else(|| not_understood(&self.socket))?;
+        (self.standing, self.key, self.is_up_to_date) = (standing, key, is_up_to_date);
         Ok(())
     }
 }

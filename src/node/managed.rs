@@ -145,6 +145,8 @@ pub struct MembershipStatus {
     pub heard: Option<Duration>,
     /// Epoch and time of the revocations that were signed last.
     pub revocations: Option<(u64, UnixTime)>,
+    /// True once a controller itself has told this run of the node its newest revocations.
+    pub is_up_to_date: bool,
 }
 
 /// State that the thread shares with callers.
@@ -165,13 +167,21 @@ struct Progress {
     /// Set while a member says that this node was revoked, and no controller has said so or renewed its
     /// credentials since.
     is_doubted: bool,
+    /// True once a controller has told its newest revocations, and they are kept.
+    is_up_to_date: bool,
     /// True once the thread has ended, which then holds no part of the node.
     has_ended: bool,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { standing: Standing::Asking, heard: None, is_doubted: false, has_ended: false }
+        Self {
+            standing: Standing::Asking,
+            heard: None,
+            is_doubted: false,
+            is_up_to_date: false,
+            has_ended: false,
+        }
     }
 }
 
@@ -192,6 +202,8 @@ struct Kept {
     lacks_revocations: bool,
     /// True if the last write has failed.
     has_failed: bool,
+    /// True once a controller has told its newest revocations.
+    is_up_to_date: bool,
     /// True after the last write.
     is_closed: bool,
 }
@@ -208,11 +220,13 @@ impl Kept {
                 known.other_revocations(),
                 (known.signed_time(), known.clock_offset()),
                 known.keys().cloned(),
+                known.is_up_to_date(),
             )
         });
-        let Some((credentials, controllers, revocations, others, times, keys)) = read else {
+        let Some((credentials, controllers, revocations, others, times, keys, is_up_to_date)) = read else {
             return false;
         };
+        self.is_up_to_date = is_up_to_date;
         let (has_credentials, (signed_time, clock_offset)) = (credentials.is_some(), times);
         let first = keys.as_ref().map(|keys| *keys.first());
         if let Some(record) = self.record.take().or_else(|| Some(self.new_record(first?))) {
@@ -245,9 +259,18 @@ impl Kept {
         (self.is_stale, self.written) = (true, None);
     }
 
-    /// Notes that the overlay has newer revocations.
+    /// Notes that the overlay has newer revocations, or that a controller has confirmed them.
     fn note_revocations(&mut self) {
         (self.is_stale, self.lacks_revocations) = (true, true);
+        // Who joins waits for the first ones.
+        if !self.is_up_to_date {
+            self.written = None;
+        }
+    }
+
+    /// Returns true once the newest revocations of a controller are kept, as far as this node keeps anything.
+    fn has_kept_revocations(&self, node: &Inner) -> bool {
+        self.is_up_to_date && (node.state.is_none() || !self.is_stale)
     }
 
     /// Returns the time until a write of revocations is due, if they lack on disk.
@@ -345,6 +368,13 @@ impl Shared {
 
     fn set_heard(&self) {
         sync::lock(&self.progress).heard = Some(Instant::now());
+    }
+
+    fn set_up_to_date(&self) {
+        let before = std::mem::replace(&mut sync::lock(&self.progress).is_up_to_date, true);
+        if !before {
+            self.changed.notify_all();
+        }
     }
 
     fn set_doubted(&self) {
@@ -475,6 +505,7 @@ pub(super) fn start(
         is_stale: true,
         lacks_revocations: false,
         has_failed: false,
+        is_up_to_date: false,
         is_closed: false,
     };
     let shared = Arc::new(Shared::new(kept));
@@ -685,7 +716,13 @@ impl Follower {
     fn write_if_due(&self) {
         // Not held for longer, because the directory has to be free once the node has ended.
         if let Some(node) = self.node.upgrade() {
-            sync::lock(&self.shared.kept).write_if_due(&node);
+            let mut kept = sync::lock(&self.shared.kept);
+            kept.write_if_due(&node);
+            let is_up_to_date = kept.has_kept_revocations(&node);
+            drop(kept);
+            if is_up_to_date {
+                self.shared.set_up_to_date();
+            }
         }
     }
 
@@ -857,6 +894,7 @@ impl Joined {
             controllers: known.controllers().to_vec(),
             heard,
             revocations: known.newest_head().map(|head| (head.epoch(), head.time())),
+            is_up_to_date: known.is_up_to_date(),
         };
         self.node().inner.driver.datapath.membership(self.index(), read)
     }
@@ -871,6 +909,19 @@ impl Joined {
         self.wait_standing(timeout, told, |standing| *standing == Standing::Member)
     }
 
+    /// Waits until a controller has told this run of the node its newest revocations, and the node has kept
+    /// them, or until `timeout` has passed. Returns false in that case: this node may then accept a member
+    /// that was removed before. Returns true at once in networks without a controller.
+    ///
+    /// # Errors
+    /// Returns `NetworkDown` if the network was left.
+    pub fn wait_up_to_date(&self, timeout: Duration) -> io::Result<bool> {
+        if self.shared().is_none() {
+            return Ok(true);
+        }
+        self.wait_word(timeout, |_| (), |_, is_up_to_date| is_up_to_date).map(|word| word.1)
+    }
+
     /// Waits until a controller has answered in this run of the node, for a time at most.
     pub(super) fn wait_heard(&self, timeout: Duration) {
         let Some(shared) = self.shared() else { return };
@@ -882,10 +933,21 @@ impl Joined {
     pub(super) fn wait_standing(
         &self,
         timeout: Duration,
-        mut told: impl FnMut(&Standing),
+        told: impl FnMut(&Standing),
         is_wanted: impl Fn(&Standing) -> bool,
     ) -> io::Result<Standing> {
-        let Some(shared) = self.shared() else { return Ok(Standing::Member) };
+        self.wait_word(timeout, told, |standing, _| is_wanted(standing)).map(|word| word.0)
+    }
+
+    /// Does the same where it also matters whether the node has kept a controller's newest revocations.
+    /// Returns that, too.
+    pub(super) fn wait_word(
+        &self,
+        timeout: Duration,
+        mut told: impl FnMut(&Standing),
+        is_wanted: impl Fn(&Standing, bool) -> bool,
+    ) -> io::Result<(Standing, bool)> {
+        let Some(shared) = self.shared() else { return Ok((Standing::Member, true)) };
         let deadline = Instant::now().checked_add(timeout);
         let mut last = Standing::Asking;
         let mut progress = sync::lock(&shared.progress);
@@ -898,14 +960,16 @@ impl Joined {
                 continue;
             }
             let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-            if is_wanted(&last) || left.is_zero() {
-                return Ok(last);
+            let is_up_to_date = progress.is_up_to_date;
+            if is_wanted(&last, is_up_to_date) || left.is_zero() {
+                return Ok((last, is_up_to_date));
             }
             drop(progress);
             self.check_joined()?;
             progress = sync::lock(&shared.progress);
             let pause = left.min(Duration::from_millis(500));
-            progress = sync::wait_timeout_while(&shared.changed, progress, pause, |now| now.standing == last);
+            let is_same = |now: &mut Progress| now.standing == last && now.is_up_to_date == is_up_to_date;
+            progress = sync::wait_timeout_while(&shared.changed, progress, pause, is_same);
         }
     }
 

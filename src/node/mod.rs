@@ -165,7 +165,8 @@ impl Node {
     }
 
     /// Joins a network. Its sockets can be opened at once; peers are found in the background. The node also
-    /// uses the [roots](Network::roots) of the network's file, even after it has left the network.
+    /// uses the [roots](Network::roots) of the network's file or invite, even after it has left the network.
+    /// If the same root was [added](Node::add_roots) with other endpoints, those count.
     ///
     /// # Errors
     /// Returns a [`JoinError`] if the network is already joined or its kind is not supported.
@@ -196,8 +197,7 @@ impl Node {
             Some(machine) => machine.complete(&mut config, &self.id())?,
             None => managed::complete(&mut config, self.inner.state.as_ref())?,
         };
-        let kept = record.iter().flat_map(|record| record.roots.clone());
-        let roots: Vec<_> = roots.into_iter().chain(kept).collect();
+        let kept: Vec<_> = record.iter().flat_map(|record| record.roots.clone()).collect();
         let (id, key) = (config.id(), config.discovery_key());
         let mut known = probe::Known::new(&key);
         let device = device.map(|device| known.listen(device));
@@ -226,9 +226,7 @@ impl Node {
         machine::start(&self.inner, &joined, Arc::clone(&events));
         managed::start(&self.inner, &joined, events, record, guide);
         resolver::start(self, &joined, hosts, Box::new(resolver::ask_system));
-        if !roots.is_empty() {
-            self.add_roots(roots);
-        }
+        self.add_roots_of_network(roots, kept);
         Ok(Joined::new(self.clone(), joined))
     }
 
@@ -288,6 +286,14 @@ impl Node {
     pub fn add_roots(&self, sources: impl IntoIterator<Item = impl Into<RootSource>>) -> bool {
         let sources = sources.into_iter().map(Into::into).collect();
         self.inner.root_sources.get().is_some_and(|lists| lists.add(&self.inner, sources))
+    }
+
+    /// Uses the roots of a network, behind those that were named for the node: those that an invite or a file
+    /// names `now`, and `kept` ones.
+    fn add_roots_of_network(&self, now: Vec<RootSource>, kept: Vec<RootSource>) {
+        if let Some(lists) = self.inner.root_sources.get().filter(|_| !now.is_empty() || !kept.is_empty()) {
+            lists.add_of_network(&self.inner, now, kept);
+        }
     }
 
     /// Sets the function that lists the programs for each [status](Node::status). It must not call the node.

@@ -167,7 +167,7 @@ impl<'a> Waiting<'a> {
         // Another program has joined it, perhaps after the node was killed, and does not have this invite.
         if asked.replace(joined.index()) != Some(joined.index()) {
             let network = described()?;
-            node.add_roots(network.roots().to_vec());
+            node.add_roots_of_network(network.roots().to_vec(), Vec::new());
             if let Some(CertifyRequest { token, name, .. }) = joined.pin(network).map_err(failed)? {
                 joined.ask_again(token, name);
             }
@@ -190,24 +190,26 @@ impl Drop for Waiting<'_> {
 pub(super) fn serve(node: &Weak<Inner>, request: &JoinRequest, client: &Client) -> Answer {
     let waiting = Waiting::begin(node, request.network)?;
     let _claim = begin(node, request)?;
-    let (mut asked, mut told) = (None, None);
+    let (mut asked, mut told) = (None, None::<(Standing, bool, _)>);
     while !client.has_left() {
         let joined = waiting.joined(request, &mut asked)?;
         if let Some(invite) = &request.invite
-            && told.as_ref().is_none_or(|(standing, _)| *standing != Standing::Member)
+            && told.as_ref().is_none_or(|(standing, ..)| *standing != Standing::Member)
         {
             // Its session shows the controller, and the roots know the way to it.
             joined.ask(invite.controller_address().into());
         }
         let key = |joined: &Joined| joined.membership().and_then(|known| known.key);
-        let is_new = |standing: &Standing| told.as_ref().is_none_or(|(last, _)| last != standing);
+        let is_new = |standing: &Standing, is_up_to_date: bool| {
+            told.as_ref().is_none_or(|(last, before, _)| (last, *before) != (standing, is_up_to_date))
+        };
         // The network may be left meanwhile, and is joined again then.
-        let Ok(standing) = joined.wait_standing(SLICE, |_| (), is_new) else { continue };
-        let news = (standing, key(&joined));
+        let Ok((standing, is_up_to_date)) = joined.wait_word(SLICE, |_| (), is_new) else { continue };
+        let news = (standing, is_up_to_date, key(&joined));
         // A program that has gone may not rename what another one has named since.
         if told.as_ref() != Some(&news) && !client.has_left() {
             joined.keep_names(request);
-            let line = serde_json::to_string(&MembershipNews::new(&news.0, news.1));
+            let line = serde_json::to_string(&MembershipNews::new(&news.0, news.1, news.2));
             let line = line.map_err(|_| "the standing cannot be written down")?;
             if client.tell(&line).is_err() {
                 break;

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use peersock::blocking::{TcpListener, TcpStream};
-use peersock::management;
+use peersock::management::{self, JoinRequest};
 use peersock::overlay::membership::{
     Answer, Certificate, Credentials, Delegation, Denial, Grant, Head, MemberName, NetworkSecret, Question,
     Revocation, Revocations, Rights, Serial, Token, UnixTime,
@@ -440,6 +440,53 @@ fn the_credentials_are_kept_before_anybody_hears_of_the_admission() {
         drop(joined);
         assert!(management::leave(place.path(), scene.id).expect("a node that answers"));
     }
+}
+
+#[test]
+fn the_removals_from_before_are_kept_before_a_newcomer_counts_as_up_to_date() {
+    let scene = Scene::new();
+    scene.revoke(node().id());
+    let place = tempfile::tempdir().expect("a directory");
+    let node = kept(place.path());
+    let is_kept = || {
+        let record = StateDir::membership(place.path(), scene.id).expect("readable");
+        record.is_some_and(|record| !record.revocations.is_empty())
+    };
+    for round in 0..6 {
+        // By a program with the node, and by one that only asks it.
+        let (mut held, mut asked) = (None, None);
+        match round % 2 {
+            0 => {
+                let joined = held.insert(node.join(scene.invite()).expect("a good invite"));
+                joined.wait_admitted(PATIENCE, |_| ()).expect("joined");
+                assert!(joined.wait_up_to_date(PATIENCE).expect("joined"), "round {round}");
+            }
+            _ => {
+                let request =
+                    JoinRequest { invite: scene.invite_text().parse().ok(), ..JoinRequest::new(scene.id) };
+                let joining = asked.insert(management::join(place.path(), &request).expect("a node"));
+                joining.wait_admitted(PATIENCE, |_, _| ()).expect("joined");
+                assert!(joining.wait_up_to_date(PATIENCE).expect("joined"), "round {round}");
+            }
+        }
+        assert!(is_kept(), "round {round}: only the program knows of it");
+        drop((held, asked));
+        assert!(management::leave(place.path(), scene.id).expect("a node that answers"));
+        assert!(!is_kept(), "round {round}");
+    }
+}
+
+#[test]
+fn without_a_controller_s_word_a_newcomer_is_not_up_to_date() {
+    // This one has signed no revocations yet.
+    let scene = Scene::new();
+    let node = node();
+    let joined = node.join(scene.invite()).expect("a good invite");
+    joined.wait_admitted(PATIENCE, |_| ()).expect("joined");
+    assert!(!joined.wait_up_to_date(Duration::from_millis(300)).expect("joined"));
+    assert!(!joined.membership().expect("a managed network").is_up_to_date);
+    scene.revoke(crate::common::node().id());
+    assert!(joined.wait_up_to_date(PATIENCE).expect("joined"));
 }
 
 #[test]

@@ -126,6 +126,17 @@ impl<'a> Asking<'a> {
         }
     }
 
+    /// Waits until the node that asks has kept the removals that a controller knows, for a time at most.
+    /// Returns false if it has not, or has ended.
+    pub(super) fn wait_up_to_date(&mut self, timeout: Duration) -> bool {
+        let waited = match &mut self.asker {
+            Asker::Running { joining, .. } => joining.wait_up_to_date(timeout),
+            Asker::Own { joined, .. } => joined.wait_up_to_date(timeout),
+        };
+        // Its membership is kept all the same, so this is no error of the command.
+        waited.unwrap_or(false)
+    }
+
     /// Returns true if a controller has said last that this machine is no member.
     pub(super) fn is_denied(&self) -> bool {
         let standing = match &self.asker {
@@ -197,9 +208,6 @@ impl Asker {
     /// Begins with a node in this process.
     fn own(args: &NodeArgs, state: StateDir, request: &JoinRequest) -> Outcome<Asker> {
         let node = start_node(args, &state)?;
-        if let Some(invite) = &request.invite {
-            node.add_roots(invite.roots().to_vec());
-        }
         let joined = node.join(request.described()?)?;
         let ended = node.clone();
         signals::end_with(move |signal| {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use peersock::management::{self, JoinRequest, ManagementError};
 use peersock::overlay::membership::{Credentials, Denial, MemberName, NetworkKey, UnixTime};
 use peersock::state::{MembershipRecord, NameClaim, StateDir, StateError};
-use peersock::{Invite, JoinError, Network, NetworkId, Standing};
+use peersock::{Invite, JoinError, Network, NetworkId, RootSource, Standing};
 use zeroize::Zeroizing;
 
 use super::asking::{Answer, Asking, Reached, ask_or_open, older};
@@ -75,6 +75,9 @@ pub(super) const FIRST_ANSWER: Duration = Duration::from_secs(20);
 /// The same for who asks only once: a controller that is there has answered by then, also by a root.
 const ASKED_ONCE: Duration = Duration::from_secs(10);
 
+/// Longest wait for the removals that the controller knows, once it has admitted the machine.
+const FIRST_REMOVALS: Duration = Duration::from_secs(5);
+
 /// Time after which a person who waits is told that a controller is looked for.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
 
@@ -120,6 +123,8 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     let is_new = known.is_none() && request.invite.is_none();
     let admitted = wait(&mut asking, begun, args.wait, is_new);
     let is_denied = asking.is_denied();
+    // Who joins hears of removals from then on, and of those before only now.
+    let is_up_to_date = admitted.is_err() || current.is_some() || asking.wait_up_to_date(FIRST_REMOVALS);
     asking.end();
     // Without a controller's word the machine is what it was.
     if admitted.is_err() && !is_denied && current.is_some() {
@@ -128,6 +133,12 @@ pub(crate) fn join(args: &JoinArgs) -> Outcome {
     admitted?;
     if shown.is_some() && StateDir::membership(&path, id)?.is_some_and(|now| now.credentials == shown) {
         stdio::note("this machine is a member already, by the key that it has, and uses no invite");
+    }
+    if !is_up_to_date {
+        stdio::note(
+            "the controller has not told its removals yet: until it does, this machine may accept a member that was \
+             removed before",
+        );
     }
     if let (None, Some(local), Some(suggested)) = (&args.local, &local, &suggested)
         && local != suggested
@@ -175,6 +186,7 @@ fn kept_to_json(path: &Path, kept: &Kept, network: &Network) -> Outcome<serde_js
         "member": own_member(path, network)?,
         "members": network.members().len(),
         "file": kept.path,
+        "roots": texts_of(network.roots()),
     }))
 }
 
@@ -511,7 +523,24 @@ fn to_json(path: &Path, record: &MembershipRecord) -> Outcome<serde_json::Value>
         "heard": record.credentials.as_ref().and_then(Credentials::heard).map(seconds),
         "revocations": newest.map(|(head, _)| head.epoch()),
         "denied": record.denial(),
+        "roots": texts_of(&roots_of(path, record)),
     }))
+}
+
+/// Returns the roots of a managed network: those of its invites, and those that its controller had last if
+/// that is on this machine.
+fn roots_of(path: &Path, record: &MembershipRecord) -> Vec<RootSource> {
+    let mut roots = record.roots.clone();
+    if super::is_controller_of(path, record.id) {
+        let further = super::stores::roots(path, record.id);
+        roots.extend(further.into_iter().filter(|root| !record.roots.contains(root)));
+    }
+    roots
+}
+
+/// Returns roots as `--root` takes them, without their tokens, which are secrets.
+fn texts_of(roots: &[RootSource]) -> Vec<String> {
+    roots.iter().map(ToString::to_string).collect()
 }
 
 /// Leave a network: this machine forgets its credentials, or its copy of a static network's file
@@ -638,34 +667,8 @@ fn list(args: &NetworksArgs, path: &Path, records: Vec<MembershipRecord>, kept: 
         stdio::note("this machine has joined no network");
     }
     for record in records {
-        let name = record.name.clone().unwrap_or_else(|| record.id.to_string());
-        if let Some(words) = words_of_denial(&record) {
-            print(format_args!(
-                "{name:<16} {}  {words}; `peersock join` with an invite asks again",
-                record.id
-            ))?;
-            continue;
-        }
-        let Some(credentials) = &record.credentials else {
-            print(format_args!("{name:<16} {}  not admitted yet", record.id))?;
-            continue;
-        };
-        let grant = credentials.certificate().grant();
-        let addresses: Vec<_> = grant.addresses().map(|one| one.to_string()).collect();
-        let time = time(&record);
-        let left = |end: UnixTime| Some(end.since(time)).filter(|left| !left.is_zero()).map(duration::shown);
-        let certificate = words_of_certificate(left(credentials.certificate().end()));
-        let heard = credentials
-            .heard()
-            .map(|heard| format!("controller heard {} ago", duration::shown(time.since(heard))))
-            .unwrap_or_default();
-        let parts =
-            [grant.name.to_string(), addresses.join(" "), own_address(path, record.id)?, certificate, heard];
-        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        print(format_args!("{name:<16} {}  {}", record.id, parts.join("  ")))?;
-        if credentials.delegation().is_ending(time) {
-            print(format_args!("  {}", words_of_ending(left(credentials.delegation().end()))))?;
-        }
+        list_managed(path, &record)?;
+        list_roots(&roots_of(path, &record))?;
     }
     for kept in kept {
         let name = &kept.name;
@@ -673,8 +676,45 @@ fn list(args: &NetworksArgs, path: &Path, records: Vec<MembershipRecord>, kept: 
         let own = own_member(path, &network)?.map(|own| format!("  {own}")).unwrap_or_default();
         let members = crate::files::count(network.members().len() as u64, "member");
         print(format_args!("{name:<16} {}{own}  static, {members}", network.id()))?;
+        list_roots(network.roots())?;
     }
     Ok(())
+}
+
+/// Lists a managed network.
+fn list_managed(path: &Path, record: &MembershipRecord) -> Outcome {
+    let name = record.name.clone().unwrap_or_else(|| record.id.to_string());
+    if let Some(words) = words_of_denial(record) {
+        return print(format_args!(
+            "{name:<16} {}  {words}; `peersock join` with an invite asks again",
+            record.id
+        ));
+    }
+    let Some(credentials) = &record.credentials else {
+        return print(format_args!("{name:<16} {}  not admitted yet", record.id));
+    };
+    let grant = credentials.certificate().grant();
+    let addresses: Vec<_> = grant.addresses().map(|one| one.to_string()).collect();
+    let time = time(record);
+    let left = |end: UnixTime| Some(end.since(time)).filter(|left| !left.is_zero()).map(duration::shown);
+    let certificate = words_of_certificate(left(credentials.certificate().end()));
+    let heard = credentials
+        .heard()
+        .map(|heard| format!("controller heard {} ago", duration::shown(time.since(heard))))
+        .unwrap_or_default();
+    let parts =
+        [grant.name.to_string(), addresses.join(" "), own_address(path, record.id)?, certificate, heard];
+    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    print(format_args!("{name:<16} {}  {}", record.id, parts.join("  ")))?;
+    match credentials.delegation().is_ending(time) {
+        true => print(format_args!("  {}", words_of_ending(left(credentials.delegation().end())))),
+        false => Ok(()),
+    }
+}
+
+/// Lists the roots of a network.
+fn list_roots(roots: &[RootSource]) -> Outcome {
+    texts_of(roots).iter().try_for_each(|root| print(format_args!("  root {root}")))
 }
 
 /// Returns a static network, or says that its file cannot be read. The others are listed nevertheless.

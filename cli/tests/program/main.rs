@@ -45,6 +45,7 @@ mod network_admin;
 mod network_key;
 mod network_names;
 mod networks;
+mod newcomers;
 mod nicknames;
 mod observe;
 mod office;

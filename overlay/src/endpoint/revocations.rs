@@ -342,7 +342,12 @@ impl Endpoint {
         self.note_known(key, network, issuer, (epoch, digest));
         let Some(membership) = self.membership(network) else { return };
         let own = membership.head_by(issuer).map(|head| (head.epoch(), head.digest()));
-        let (own, shown) = (own.unwrap_or_default(), (epoch, digest));
+        let shown = (epoch, digest);
+        // Who has signed no head is no issuer.
+        if own == Some(shown) {
+            self.note_up_to_date(key, issuer);
+        }
+        let own = own.unwrap_or_default();
         if own <= shown {
             self.note_confirmed(key, issuer);
         }
@@ -380,6 +385,8 @@ impl Endpoint {
             self.note_confirmed(key, start_of(&issuer));
         }
         if known >= Some(shown) {
+            // An issuer that shows an older one has lost the newer one, which counts all the same.
+            self.note_up_to_date(key, start_of(&issuer));
             if self.is_member(key) && self.may_judge(now, key) {
                 match known == Some(shown) {
                     true => self.tell_have(now, key, start_of(&issuer)),
@@ -435,6 +442,20 @@ impl Endpoint {
                 self.core.counters.credentials_refused.increment();
             }
             _ => {}
+        }
+    }
+
+    /// Notes that this node has the head that an admitted peer shows as its newest one, if the peer is its
+    /// issuer: who has joined has heard of all removals then.
+    fn note_up_to_date(&mut self, key: PeerKey, issuer: [u8; 8]) {
+        let Some(peer) = self.peers.get(key).map(|peer| peer.link.handle.clone()) else { return };
+        // Another member may itself not have heard of the newest one.
+        if issuer != start_of(peer.id()) || !self.is_member(key) {
+            return;
+        }
+        let membership = self.membership_mut(peer.network());
+        if membership.is_some_and(Membership::note_up_to_date) {
+            self.core.emit(Event::RevocationsChanged(peer));
         }
     }
 
@@ -614,6 +635,12 @@ impl Endpoint {
         }
         // To all at once, because each second counts in which a removed member is still accepted.
         let peers = self.members_in(network);
+        let issuer = start_of(&head.issuer());
+        match (from, self.membership_mut(network)) {
+            (Some(from), _) => self.note_up_to_date(from, issuer),
+            // This node's controller has signed it.
+            (None, membership) => _ = membership.map(Membership::note_up_to_date),
+        }
         if let Some(handle) = from
             .or(peers.first().copied())
             .and_then(|key| self.peers.get(key))
@@ -621,7 +648,6 @@ impl Endpoint {
         {
             self.core.emit(Event::RevocationsChanged(handle));
         }
-        let issuer = start_of(&head.issuer());
         let is_kept = self.membership(network).and_then(|known| known.head_by(issuer)) == Some(head);
         for key in peers.into_iter().filter(|key| is_kept && Some(*key) != from) {
             self.spread_head(now, key, issuer);

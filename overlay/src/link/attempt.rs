@@ -99,6 +99,8 @@ pub(crate) enum Reason {
     Traffic,
     /// Something unauthenticated suggests that the peer has lost the session.
     Hint,
+    /// Local discovery has heard the peer, and connections wait for it.
+    Heard,
     /// The session is old.
     Age,
     /// Packets are on their way to the peer, and nothing comes back.
@@ -134,11 +136,11 @@ impl Link {
         // Anyone can send hints, so a hint alone buys only a short attempt.
         let give_up = match reason {
             Reason::Traffic | Reason::Age | Reason::Silence => GIVE_UP_AFTER,
-            Reason::Hint => HINT_GIVE_UP_AFTER,
+            Reason::Hint | Reason::Heard => HINT_GIVE_UP_AFTER,
         };
         let renews = reason == Reason::Age;
         let ends_when_heard = reason == Reason::Silence && self.current().is_some();
-        let wanted = (reason != Reason::Hint).then_some(now);
+        let wanted = (!matches!(reason, Reason::Hint | Reason::Heard)).then_some(now);
         // Late answers to the attempt before must still complete a handshake, so its initiations move to the
         // new one.
         let late = self.attempt.take_if(|attempt| attempt.given_up).map(|attempt| attempt.pending);
@@ -157,7 +159,8 @@ impl Link {
             started: now,
             until: now + give_up,
             is_asking: false,
-            has_asked: false,
+            // A beacon that answers a beacon would make two nodes that cannot connect go on for ever.
+            has_asked: reason == Reason::Heard,
             wanted,
             rounds: 0,
             next_round: now,
@@ -318,7 +321,8 @@ impl Link {
         attempt.next_round = cx.now + interval - jitter;
         let repeated = attempt.rounds > 1;
         let is_hint = attempt.until <= attempt.started + HINT_GIVE_UP_AFTER;
-        let has_asked = std::mem::replace(&mut attempt.has_asked, repeated);
+        let has_asked = attempt.has_asked;
+        attempt.has_asked |= repeated;
         let sent = self.initiate(cx);
         if let Some(attempt) = &mut self.attempt {
             attempt.is_asking = sent;

@@ -330,6 +330,24 @@ impl Link {
         }
     }
 
+    /// Handles a beacon or a hello of the peer: begins a handshake if connections wait for a session with it.
+    ///
+    /// After a long outage nothing else would for many minutes. The last packet that wanted the peer is old
+    /// by then, and it is searched for ever more rarely.
+    pub(crate) fn heed_presence(&mut self, cx: &mut Context<'_>) {
+        // A session may have expired while the machine slept and no timer ran.
+        self.expire_sessions(cx);
+        // Peers without connections stay without a session: nodes that only hear each other cost nothing.
+        if self.current().is_some() || self.is_connecting() || !self.handle.is_watched() {
+            return;
+        }
+        // Limited, because anyone on the local network can repeat a beacon.
+        if self.hints.take(cx.now) {
+            tracing::debug!(peer = %self.handle.logged(), "a peer with connections is heard again");
+            self.attempt(cx, Reason::Heard);
+        }
+    }
+
     /// Tells the driver of the peer, once.
     pub(crate) fn announce(&mut self, cx: &mut Context<'_>) {
         if !std::mem::replace(&mut self.announced, true) {

@@ -160,6 +160,8 @@ pub struct Membership {
     /// Newest head of each issuer that is not revoked, with the bytes of its set. An issuer's epochs order
     /// its own heads alone, so that no stolen key hides what others sign.
     heads: BTreeMap<NodeId, KnownHead>,
+    /// True once an issuer itself has shown its newest head in this run, and this node has it.
+    is_up_to_date: bool,
     /// Members that have shown their credentials in a session.
     admitted: BTreeMap<NodeId, Admission>,
     /// Members and programs that others have named, by node and machine. They have to show their credentials
@@ -202,6 +204,7 @@ impl Membership {
             kept: network.signed_time,
             revoked,
             heads,
+            is_up_to_date: false,
             admitted: BTreeMap::new(),
             found: BTreeMap::new(),
         };
@@ -285,6 +288,17 @@ impl Membership {
     /// Returns the newest head of each issuer, with the bytes of its set.
     pub fn heads(&self) -> impl Iterator<Item = &(Head, Arc<[u8]>)> {
         self.heads.values().map(|known| &known.signed)
+    }
+
+    /// Returns true once an issuer itself has shown its newest head in this run, and this node has it. Until
+    /// then this node may accept a member that was removed before.
+    pub fn is_up_to_date(&self) -> bool {
+        self.is_up_to_date
+    }
+
+    /// Notes that this node has the newest head that an issuer itself has shown. Returns true the first time.
+    pub(crate) fn note_up_to_date(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_up_to_date, true)
     }
 
     /// Returns the head that was signed last.

@@ -2,8 +2,8 @@
 //! networks.
 //!
 //! Each domain has a thread, because DNS queries block; so do announcements. A new result of a source
-//! replaces its earlier one. The node uses the union: first the roots named by their keys, then the others in
-//! the order of their sources.
+//! replaces its earlier one. The node uses the union: first the roots named by their keys, then those of its
+//! networks, which invites and files have named before, then the others in the order of their sources.
 
 mod cache;
 #[cfg_attr(not(feature = "dns"), path = "no_dns.rs")]
@@ -59,10 +59,24 @@ impl RootLists {
 
     /// Makes the node use the roots of more sources. Returns false if there are too many roots or domains.
     pub(super) fn add(&self, node: &Arc<Inner>, sources: Vec<RootSource>) -> bool {
-        self.add_with(node, sources, Cache::of_user().as_ref())
+        self.add_with(node, sources, Cache::of_user().as_ref(), Parts::add_named)
     }
 
-    fn add_with(&self, node: &Arc<Inner>, sources: Vec<RootSource>, cache: Option<&Cache>) -> bool {
+    /// Does the same with the roots of a network, behind those that the user has named. Those that an invite
+    /// or a file names now come before `kept` ones of an earlier one, at which a root may be no more.
+    pub(super) fn add_of_network(&self, node: &Arc<Inner>, now: Vec<RootSource>, kept: Vec<RootSource>) {
+        let cache = Cache::of_user();
+        self.add_with(node, now, cache.as_ref(), Parts::renew_of_network);
+        self.add_with(node, kept, cache.as_ref(), Parts::add_of_network);
+    }
+
+    fn add_with(
+        &self,
+        node: &Arc<Inner>,
+        sources: Vec<RootSource>,
+        cache: Option<&Cache>,
+        add: impl Fn(&mut Parts, RootAddress),
+    ) -> bool {
         let list = &self.0;
         let (mut domains, mut lan, mut has_more_domains) = (Vec::new(), None, false);
         let has_more_roots;
@@ -75,9 +89,7 @@ impl RootLists {
             let mut parts = sync::lock(&list.parts);
             for source in sources {
                 match source {
-                    // The first entry of a key counts, up to the limit.
-                    RootSource::Address(root) if parts.named.contains(&root) => {}
-                    RootSource::Address(root) => parts.named.push(root),
+                    RootSource::Address(root) => add(&mut parts, root),
                     source if parts.followed.contains(&source) => {}
                     RootSource::Dns(_) if parts.domains() == MAX_DOMAINS => has_more_domains = true,
                     RootSource::Dns(domain) => {
@@ -138,6 +150,9 @@ struct Parts {
     /// Roots named by their keys. They come first, so that a list can neither replace one nor change its
     /// endpoints.
     named: Vec<RootAddress>,
+    /// Roots that networks have, by invites and files, one for each key. They come second: who names a root
+    /// at another place knows that it has moved.
+    of_networks: Vec<RootAddress>,
     /// Other sources.
     followed: Vec<RootSource>,
     /// The roots that each of them has found.
@@ -147,6 +162,40 @@ struct Parts {
 }
 
 impl Parts {
+    /// Adds a root that the user has named. The first entry of a key counts, up to the limit.
+    fn add_named(&mut self, root: RootAddress) {
+        if !self.named.contains(&root) {
+            self.named.push(root);
+        }
+    }
+
+    /// Adds a root of a network, unless one with its key is known.
+    fn add_of_network(&mut self, root: RootAddress) {
+        if !self.of_networks.iter().any(|known| known.identity() == root.identity()) {
+            self.of_networks.push(root);
+        }
+    }
+
+    /// Adds a root of a network, in place of one with its key.
+    fn renew_of_network(&mut self, root: RootAddress) {
+        match self.of_networks.iter_mut().find(|known| known.identity() == root.identity()) {
+            Some(known) => *known = root.with_token_of(known),
+            None => self.of_networks.push(root),
+        }
+    }
+
+    /// Returns all roots, those that count first. Of each key the first one counts, and it has the token of
+    /// another one if it has none.
+    fn all(&self) -> Vec<RootAddress> {
+        let of_network =
+            |root: &RootAddress| self.of_networks.iter().find(|known| known.identity() == root.identity());
+        let named = self.named.iter().map(|root| match of_network(root) {
+            Some(known) => root.clone().with_token_of(known),
+            None => root.clone(),
+        });
+        named.chain(self.of_networks.iter().cloned()).chain(self.found.iter().flatten().cloned()).collect()
+    }
+
     /// Adds a source; returns its number.
     fn follow(&mut self, source: RootSource) -> usize {
         self.followed.push(source);
@@ -157,7 +206,8 @@ impl Parts {
     /// Returns true if one of these roots is beyond the limit of roots.
     fn leaves_out(&self, roots: &[NodeId]) -> bool {
         let mut used = Vec::new();
-        for root in self.named.iter().map(|root| root.identity().node_id()) {
+        let roots_by_key = self.named.iter().chain(&self.of_networks);
+        for root in roots_by_key.map(|root| root.identity().node_id()) {
             if used.len() < MAX_ROOTS && !used.contains(&root) {
                 used.push(root);
             }
@@ -199,7 +249,7 @@ impl List {
     }
 
     fn publish(&self, parts: &mut Parts) {
-        let all: Vec<_> = parts.named.iter().chain(parts.found.iter().flatten()).cloned().collect();
+        let all = parts.all();
         // An empty list is only published if it replaces roots, because publishing starts the node's contact
         // search.
         if parts.is_used || !all.is_empty() {
@@ -324,7 +374,7 @@ mod tests {
             dns::tests::nameserver(move |question| vec![dns::tests::reply(question, &[&text], 60)], None);
         let alpha = node();
         let sources = vec![RootSource::Dns(domain.clone()), RootSource::Address(named.clone())];
-        RootLists::new(&alpha.inner).add_with(&alpha.inner, sources, Some(&cache));
+        RootLists::new(&alpha.inner).add_with(&alpha.inner, sources, Some(&cache), Parts::add_named);
         wait_for(&alpha, &[key(1).node_id(), key(2).node_id()]);
         wait_for_kept(&cache, &domain, &[listed.parse().expect("a root")]);
         serving.join().expect("no panic");
@@ -332,7 +382,7 @@ mod tests {
         let silent = UdpSocket::bind(domain.server().expect("it is named")).expect("nobody has it any more");
         let beta = node();
         let of_beta = vec![RootSource::Dns(domain.clone())];
-        RootLists::new(&beta.inner).add_with(&beta.inner, of_beta, Some(&cache));
+        RootLists::new(&beta.inner).add_with(&beta.inner, of_beta, Some(&cache), Parts::add_named);
         wait_for(&beta, &[key(2).node_id()]);
         let said = loop {
             if let [said] = &beta.root_lists()[..] {
@@ -346,7 +396,7 @@ mod tests {
         // Without a stored list, the roots named by their keys are used all the same.
         let gamma = node();
         let of_gamma = vec![RootSource::Dns(domain), named.into()];
-        RootLists::new(&gamma.inner).add_with(&gamma.inner, of_gamma, None);
+        RootLists::new(&gamma.inner).add_with(&gamma.inner, of_gamma, None, Parts::add_named);
         wait_for(&gamma, &[key(1).node_id()]);
         drop(silent);
     }
@@ -387,6 +437,36 @@ mod tests {
     }
 
     #[test]
+    fn a_named_root_goes_before_the_same_root_of_a_network_at_another_place() {
+        let key = *Identity::from_seed(&[1; 32]).public();
+        let root = |text: &str| -> RootSource { format!("{key}@{text}").parse().expect("a root") };
+        let node = node();
+        let lists = node.inner.root_sources.get().expect("it has started");
+        let used = || {
+            let roots = node.inner.driver.datapath.roots(Instant::now());
+            assert_eq!(roots.len(), 1, "one root, however many places");
+            roots[0].endpoints[0].port()
+        };
+        let port = |port: u16| root(&format!("127.0.0.1:{port}"));
+        lists.add_of_network(&node.inner, vec![], vec![root("127.0.0.1:1?token=x")]);
+        assert_eq!(used(), 1);
+        // An invite names it at another place, and an older record does not take that back.
+        lists.add_of_network(&node.inner, vec![port(2)], vec![port(1)]);
+        assert_eq!(used(), 2);
+        // A person does.
+        node.add_roots([port(3)]);
+        assert_eq!(used(), 3);
+        lists.add_of_network(&node.inner, vec![port(2)], vec![]);
+        assert_eq!(used(), 3);
+        let all = sync::lock(&lists.0.parts).all();
+        assert_eq!(all[0].token(), Some(&b"x"[..]), "the place is another one, and the root is the same");
+        // The network keeps its root when a program that has named the same one ends.
+        node.add_roots([port(2)]);
+        node.remove_roots(&[port(3), port(2)]);
+        assert_eq!(used(), 2);
+    }
+
+    #[test]
     fn a_list_takes_no_named_roots_place_and_does_not_say_where_it_is() {
         let key = |seed: u8| *Identity::from_seed(&[seed; 32]).public();
         let named: RootAddress = format!("{}@127.0.0.1:9?token=x", key(1)).parse().expect("a root");
@@ -401,7 +481,7 @@ mod tests {
         );
         let node = node();
         let sources = vec![RootSource::Dns(domain), RootSource::Address(named)];
-        RootLists::new(&node.inner).add_with(&node.inner, sources, None);
+        RootLists::new(&node.inner).add_with(&node.inner, sources, None, Parts::add_named);
         let since = Instant::now();
         let roots = loop {
             let roots = node.inner.driver.datapath.roots(Instant::now());

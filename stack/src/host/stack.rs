@@ -392,6 +392,11 @@ impl Stack {
         self.expedite(interface, remotes, true, batch);
     }
 
+    /// Returns true if a connection to any of these addresses waits for an acknowledgement.
+    pub fn has_waiting_flows(&self, interface: InterfaceId, remotes: &[Cidr]) -> bool {
+        self.flows_to(interface, remotes).any(|flow| flow.is_waiting())
+    }
+
     fn expedite(&self, interface: InterfaceId, remotes: &[Cidr], stalled: bool, batch: &mut Batch) {
         for flow in self.flows_to(interface, remotes) {
             if flow.expedite(stalled) {

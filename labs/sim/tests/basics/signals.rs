@@ -32,6 +32,26 @@ fn after_an_outage_bytes_flow_within_a_second() {
 }
 
 #[test]
+fn after_an_outage_of_many_minutes_bytes_flow_soon_after_the_first_beacon() {
+    // No handshake is tried any more: the session has ended, and the last packet that wanted one is old.
+    for minutes in [6, 9] {
+        for sender in [0, 1] {
+            let mut lab = Lab::new(2, &[open_network()]);
+            begin_transfer(&mut lab, sender);
+            lab.run(SECOND);
+            lab.set_cut(true);
+            lab.run(minutes * 60 * SECOND);
+            lab.set_cut(false);
+            let took = until_bytes(&mut lab, 700 * SECOND);
+            // Two nodes, so the first beacon comes within the shorter of two intervals of 20 to 30 s.
+            assert!(took <= 32 * SECOND, "{minutes} min, node {sender} sends: {took:?}");
+            let gap = longest_gap(&mut lab, 2 * SECOND);
+            assert!(gap <= SECOND / 2, "{minutes} min, node {sender} sends: a gap of {gap:?} afterwards");
+        }
+    }
+}
+
+#[test]
 fn whoever_moves_bytes_stall_for_less_than_a_second() {
     for mover in [0, 1] {
         for seed in 0..5 {

@@ -9,7 +9,7 @@ use super::Discovery;
 use super::hellos::NO_ECHO;
 use crate::crypto::hash;
 use crate::endpoint::Endpoint;
-use crate::link::Timer;
+use crate::link::{Link, Timer};
 use crate::reach::{Place, RecvMeta};
 use crate::text::List;
 use crate::wire::Beacon;
@@ -172,12 +172,15 @@ impl Endpoint {
         self.send_hello(now, network, &meta, true, NO_ECHO);
     }
 
-    /// Records that the peers met at this address are still there, because the same beacon came again.
+    /// Records that the peers met at this address are still there, because the same beacon came again. Those
+    /// whose connections have no session get one.
     fn note_beacon_of_peers(&mut self, now: Instant, remote: &SocketAddr) {
         let met = self.discovery.heard.get(remote).into_iter().flat_map(|heard| heard.met.values());
-        for &key in met {
+        // Collected first, because a handshake needs the whole endpoint. There is one peer for each network.
+        for key in met.copied().collect::<Vec<_>>() {
             if let Some(peer) = self.peers.get_mut(key) {
                 peer.note_heard(now);
+                self.link(now, key, Link::heed_presence);
             }
         }
     }

@@ -192,8 +192,8 @@ impl Endpoint {
         }
     }
 
-    /// Acts on the news of a peer's address: begins a handshake if the peer is wanted, was restarted or may
-    /// know an answer, or tries a better path.
+    /// Acts on the news of a peer's address: begins a handshake if the peer is wanted, has connections, was
+    /// restarted or may know an answer, or tries a better path.
     fn follow_up(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, instance: u64) {
         let Some(PeerState { link, .. }) = self.peers.get(key) else { return };
         let (handle, place) = (link.handle.clone(), meta.place());
@@ -217,8 +217,10 @@ impl Endpoint {
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
         } else if !connected && self.is_to_meet(now, handle.network()) {
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));
+        } else if !connected {
+            self.link(now, key, Link::heed_presence);
         // Both nodes are on one machine, where loopback always beats a way through the network.
-        } else if connected && !local && place.is_loopback() {
+        } else if !local && place.is_loopback() {
             self.link(now, key, |link, cx| link.challenge(cx, place, Why::Move));
         }
     }

@@ -549,6 +549,11 @@ impl Flow {
         }
     }
 
+    /// Returns true if something waits for an acknowledgement.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.lock().waiting.is_some()
+    }
+
     /// Ends the connection with an error and a reset if something waits for an acknowledgement. Returns false
     /// if nothing waits.
     pub(crate) fn fail_waiting(&self, now: Instant, error: Error) -> bool {
