@@ -286,6 +286,9 @@ struct Members {
     #[serde(skip)]
     closed: bool,
     members: Vec<Member>,
+    /// True if these are all members, and not the ones that this machine knows. A managed network's
+    /// controller alone lists all.
+    complete: bool,
     /// Number of members not listed, because there are too many or they are gone.
     omitted: usize,
 }
@@ -407,6 +410,7 @@ impl Members {
             kind: network.kind.to_string(),
             closed: network.closed,
             members,
+            complete: network.kind == "static" && omitted == 0,
             omitted,
         }
     }

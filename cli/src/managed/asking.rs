@@ -146,6 +146,11 @@ impl<'a> Asking<'a> {
         matches!(standing, Some(Standing::Denied(_)))
     }
 
+    /// Returns true if the machine asks with an invite.
+    pub(super) fn has_invite(&self) -> bool {
+        self.request.invite.is_some()
+    }
+
     /// Returns the network's key, once it is known.
     pub(super) fn key(&self) -> Option<NetworkKey> {
         match &self.asker {

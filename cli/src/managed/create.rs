@@ -127,6 +127,7 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     let record = own_record(&path, &own, &local, &mut controller)?;
     keep_own_record(state, &path, &record)?;
     note_next(&local, &record);
+    super::domains::warn(local.as_str());
     warn_of_clashes(&controller);
     Ok(())
 }

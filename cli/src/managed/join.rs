@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::asking::{Answer, Asking, Reached, ask_or_open, older};
 use super::invited::INVITE_VARIABLE;
 use super::kept::{self, Kept};
-use super::known::{words_of_certificate, words_of_denial, words_of_ending};
+use super::known::{words_of_certificate, words_of_clock, words_of_denial, words_of_ending};
 use super::{DirectoryArgs, duration, now};
 use crate::args::NodeArgs;
 use crate::failure::{Failure, Outcome};
@@ -159,6 +159,7 @@ fn keep_static(args: &JoinArgs, file: &Path, text: &str) -> Outcome {
     if args.json {
         return print(kept_to_json(&path, &kept, &network)?);
     }
+    super::domains::warn(&kept.name);
     let own = own_member(&path, &network)?;
     if own.is_none() {
         stdio::note(
@@ -451,6 +452,15 @@ fn unanswered(asking: &Asking<'_>, standing: &Standing) -> Failure {
             format_args!("nobody has approved the request with code {code}"),
             "run the same command again later: the request is kept",
         ),
+        Standing::Denied(Denial::Unavailable) => Failure::new(
+            format_args!("not admitted: {}", Denial::Unavailable),
+            "run the same command again later, and look at what `peersock controller` says on its machine",
+        ),
+        _ if asking.has_invite() => Failure::new(
+            "no controller of the network answers",
+            "check that `peersock controller` runs on its machine, and run the same command again, for which the \
+             invite counts once; in another local network, ask for an invite with --root",
+        ),
         _ if asking.key().is_some() => Failure::new(
             "no controller of the network answers",
             "check that `peersock controller` runs, and that --root names a root that it uses",
@@ -480,6 +490,12 @@ fn told(path: &Path, id: NetworkId, args: &JoinArgs, local: Option<&MemberName>,
         stdio::note(format_args!(
             "the network has the name {name} here, and not {local}: another command has given it meanwhile"
         ));
+    }
+    if let Some(words) = words_of_clock(record.clock_offset) {
+        stdio::note(words);
+    }
+    if local.is_some() {
+        super::domains::warn(&name);
     }
     if args.json {
         return print(to_json(path, record)?);
@@ -520,6 +536,7 @@ fn to_json(path: &Path, record: &MembershipRecord) -> Outcome<serde_json::Value>
         "certificate_ends": record.credentials.as_ref().map(|own| seconds(own.certificate().end())),
         "issuer_ends": record.credentials.as_ref().map(|own| seconds(own.delegation().end())),
         "issuer_ending": record.credentials.as_ref().is_some_and(|own| own.delegation().is_ending(time(record))),
+        "clock_behind_s": record.clock_offset as f64 / 1e3,
         "heard": record.credentials.as_ref().and_then(Credentials::heard).map(seconds),
         "revocations": newest.map(|(head, _)| head.epoch()),
         "denied": record.denial(),
@@ -558,15 +575,32 @@ pub(crate) struct LeaveArgs {
     #[arg(long)]
     force: bool,
 
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     state: DirectoryArgs,
+}
+
+/// Prints that this machine has left a network.
+fn print_left(args: &LeaveArgs, id: Option<NetworkId>, kind: &str) -> Outcome {
+    match args.json {
+        true => print(serde_json::json!({
+            "left": args.network,
+            "network": id.map(|id| id.to_string()),
+            "kind": kind,
+        })),
+        false => print(format_args!("left {}", args.network)),
+    }
 }
 
 pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
     let path = args.state.path()?;
     if let Some(kept) = kept::find_kept(&path, &args.network) {
+        let id = readable(&kept).map(|network| network.id());
         kept::remove(&kept)?;
-        return print(format_args!("left {}", args.network));
+        return print_left(args, id, "static");
     }
     let id = match super::parse_id(&args.network) {
         Ok(id) => id,
@@ -598,14 +632,14 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
                     "the controller still lists this machine until `peersock network revoke` there",
                 ),
             }
-            print(format_args!("left {}", args.network))
+            print_left(args, Some(id), "managed")
         }
         false => Err(not_here(&args.network)),
     }
 }
 
 /// Forgets a membership, or lets the node that runs leave the network. Returns false if there is none.
-fn forgotten(path: &Path, id: NetworkId) -> Outcome<bool> {
+pub(super) fn forgotten(path: &Path, id: NetworkId) -> Outcome<bool> {
     let left = ask_or_open(path, || {
         Answer::of(management::leave(path, id)).map_err(|error| match error {
             ManagementError::Refused { error, .. } if error == "unknown request" => older(path),
@@ -706,6 +740,9 @@ fn list_managed(path: &Path, record: &MembershipRecord) -> Outcome {
         [grant.name.to_string(), addresses.join(" "), own_address(path, record.id)?, certificate, heard];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     print(format_args!("{name:<16} {}  {}", record.id, parts.join("  ")))?;
+    if let Some(words) = words_of_clock(record.clock_offset) {
+        print(format_args!("  {words}"))?;
+    }
     match credentials.delegation().is_ending(time) {
         true => print(format_args!("  {}", words_of_ending(left(credentials.delegation().end())))),
         false => Ok(()),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::overlay::membership::{CertifyRequest, Denial};
+use peersock::overlay::membership::{CLOCK_TOLERANCE, CertifyRequest, Denial};
 use peersock::state::{MembershipRecord, StateDir};
 use peersock::{Network, NetworkId};
 
@@ -71,6 +71,19 @@ pub(crate) fn words_of_ending(left: Option<String>) -> String {
     format!(
         "the network's right to issue certificates {ends}: run `peersock network renew` at its controller"
     )
+}
+
+/// Says that this machine's clock differs from the controllers' by more than members tolerate. `behind` is in
+/// milliseconds.
+pub(crate) fn words_of_clock(behind: i64) -> Option<String> {
+    let by = Duration::from_millis(behind.unsigned_abs());
+    let how = if behind < 0 { "ahead of" } else { "behind" };
+    (by > CLOCK_TOLERANCE).then(|| {
+        format!(
+            "this machine's clock is {} {how} the controller's, as it has answered last: correct the one that is wrong",
+            super::duration::shown(by)
+        )
+    })
 }
 
 /// Says how long a member's certificate lasts; `None` once it has ended.
@@ -152,4 +165,19 @@ pub(crate) fn told(failure: &Failure) -> String {
 /// Returns the failure of a machine that was removed from a network, as its node has kept it.
 pub(crate) fn removal(state: &Path, network: NetworkId) -> Option<Failure> {
     StateDir::membership(state, network).ok()?.as_ref().and_then(denied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_named_that_differs_by_more_than_members_tolerate() {
+        assert_eq!(words_of_clock(0), None);
+        assert_eq!([600_000, -600_000].map(words_of_clock), [None, None]);
+        let behind = words_of_clock(7_380_000).expect("two hours");
+        assert!(behind.starts_with("this machine's clock is 2h 3m behind the controller's, "), "{behind}");
+        let ahead = words_of_clock(-86_400_000).expect("a day");
+        assert!(ahead.starts_with("this machine's clock is 1d ahead of the controller's, "), "{ahead}");
+    }
 }

@@ -5,6 +5,8 @@ mod asking;
 mod clashes;
 mod clock;
 mod create;
+mod delete;
+mod domains;
 mod duration;
 mod hook;
 mod install;
@@ -30,11 +32,13 @@ pub(crate) use admin::{
 };
 pub(crate) use clock::{AcceptClockArgs, accept_clock};
 pub(crate) use create::{CreateArgs, create};
+pub(crate) use delete::{DeleteArgs, delete};
 pub(crate) use invited::{INVITE_VARIABLE, invited, join_invited};
 pub(crate) use join::{JoinArgs, LeaveArgs, NetworksArgs, join, leave, networks};
 pub(crate) use kept::kept;
 pub(crate) use known::{
-    check_joined, explained, named, on_removal, removal, told, words_of_certificate, words_of_ending,
+    check_joined, explained, named, on_removal, removal, told, words_of_certificate, words_of_clock,
+    words_of_ending,
 };
 pub(crate) use network_key::{RekeyArgs, rekey as rekey_network};
 pub(crate) use rekey::rekey;

@@ -81,14 +81,16 @@ impl Answers {
         }
     }
 
-    /// Answers questions that the shared node has passed on. Those that cannot be read get no answer.
+    /// Answers questions that the shared node has passed on. Those that cannot be read get no answer. Those
+    /// that this process reads late, because it was stopped, use no invite any more: members ask again.
     fn answer_passed(&self, batch: Vec<Asked>) -> Vec<Answered> {
+        let batch = batch.into_iter().filter(|one| !node::has_expired(one));
         let read = |one: Asked| {
             let peer: PublicIdentity = one.asker.parse().ok()?;
             let question = Question::parse(&one.question.0).ok()?;
             Some((one.number, peersock_controller::Asked { peer, source: one.source, question }))
         };
-        let (numbers, asked): (Vec<_>, Vec<_>) = batch.into_iter().filter_map(read).unzip();
+        let (numbers, asked): (Vec<_>, Vec<_>) = batch.filter_map(read).unzip();
         let answers = self.answer_all(&asked);
         let answered =
             |(number, answer): (u64, Answer)| Answered { number, answer: Bytes(answer.to_bytes()) };
@@ -345,6 +347,7 @@ mod tests {
             asker: members[number as usize % members.len()].to_string(),
             source: [192, 0, 2, 1].into(),
             question: question.clone(),
+            since: None,
         };
         let (begun, mut count) = (Instant::now(), 0);
         while begun.elapsed() < within {

@@ -72,9 +72,11 @@ struct Own {
 
 impl Own {
     fn open(path: &Path, id: NetworkId) -> Outcome<Own> {
+        let name = stores::open_one(path, id)?.name();
+        let lock = stores::lock(path, id, &name)?;
+        // Behind the lock, because the controller may have changed the store until it ended.
         let mut controller = stores::open_one(path, id)?;
         clock::check(&mut controller)?;
-        let lock = stores::lock(path, id, &controller.name())?;
         stores::learn_keys(path, &mut controller)?;
         Ok(Own { controller, words: None, ends: UnixTime::default(), _lock: lock })
     }

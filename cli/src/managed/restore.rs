@@ -32,6 +32,10 @@ pub(crate) struct BackupArgs {
     /// File to create
     file: PathBuf,
 
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     of: OfNetwork,
 }
@@ -46,7 +50,14 @@ pub(crate) fn backup(args: &BackupArgs) -> Outcome {
         ),
         false => stores::store_failure(&args.file, &error),
     })?;
-    print(format_args!("{} is saved in {}", controller.name(), args.file.display()))
+    match args.json {
+        true => print(serde_json::json!({
+            "network": controller.network().to_string(),
+            "name": controller.name(),
+            "file": args.file.to_string_lossy(),
+        })),
+        false => print(format_args!("{} is saved in {}", controller.name(), args.file.display())),
+    }
 }
 
 /// Serve a network from this machine, after its controller's machine is lost
@@ -112,15 +123,23 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     let record = own_record(&path, &own, &local, &mut controller)?;
     keep_own_record(state, &path, &record)?;
     print(format_args!("network {local}   {}", grouped(id)))?;
+    super::domains::warn(local.as_str());
     warn_of_clashes(&controller);
     stdio::note(format_args!("key {}", super::comparable(&controller.key())));
     note_next(&local, &record);
+    if let Some(words) = addresses_rest(&mut controller)? {
+        stdio::note(words);
+    }
     stdio::note("stop the earlier controller for good: two of them do not know of each other's members");
     if args.backup.is_none() {
         stdio::note(format_args!(
             "then make an invite for each machine, which joins by it again: `peersock network invite -n {local}`"
         ));
     }
+    stdio::note(
+        "a machine that joins again gets the name of its invite, or its host name: give `--name` for the one that it \
+         had",
+    );
     if args.backup.is_none() && is_unknown {
         stdio::note(format_args!(
             "if the network has another ID, its key was changed since: leave this one with `peersock leave {local} \
@@ -128,6 +147,23 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
         ));
     }
     Ok(())
+}
+
+/// Says that addresses of the pool are not given out yet after a restore, until when, and why.
+pub(super) fn addresses_rest(controller: &mut Controller) -> Outcome<Option<String>> {
+    let now = now();
+    let status = controller.status(now).map_err(super::admin::refused)?;
+    let until = status.addresses_rest_until.map(|until| {
+        let left = duration::shown(until.since(now));
+        let at = super::admin::local_time(until, now);
+        at.map_or_else(|| format!("for {left}"), |at| format!("until {at} ({left})"))
+    });
+    Ok(until.map(|until| {
+        format!(
+            "no member gets another address of the pool {until}, because a machine may have it by a certificate from \
+             before the restore; all have their IPv6 address"
+        )
+    }))
 }
 
 /// Opens the store that an earlier command has put in its place, if that was killed before the node knew.

@@ -70,6 +70,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval at which what renewals have noted is written.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Time between two lines about the same fault, at least.
+const FAULT_INTERVAL: Duration = Duration::from_secs(600);
+
 /// Number of flushes at which the controller looks for a key of the network that its node may have learned.
 const KEY_ATTEMPTS: u32 = 12;
 
@@ -103,12 +106,16 @@ pub(crate) fn serve_until(
         ));
     }
     let path = super::lasting_path(&args.node)?;
-    let mut controller = stores::open(&path, args.network.as_deref())?;
-    let (name, id) = (controller.name(), controller.network());
+    let (name, id) = {
+        let controller = stores::open(&path, args.network.as_deref())?;
+        (controller.name(), controller.network())
+    };
     if args.install {
         return install::install(&path, &name, id, args.network.is_some());
     }
     let _lock = stores::lock(&path, id, &name)?;
+    // Opened again, because `id --rekey` may have changed it, and the identity, until the lock was free.
+    let mut controller = stores::open_one(&path, id)?;
     let store = stores::path_of(&path, id);
     if let Err(error) = stores::keep_roots(&path, id, &args.node.named_roots()) {
         stdio::note(format_args!("invites do not name this controller's roots by themselves: {error}"));
@@ -153,6 +160,9 @@ pub(crate) fn serve_until(
             "renewals wait until a member has shown the newest removals, for {} at most; machines can join",
             super::duration::shown(until.since(now()))
         ));
+    }
+    if let Ok(Some(words)) = super::restore::addresses_rest(&mut lock(&controller)) {
+        stdio::note(words);
     }
     let mut serving = Serving::new(&mut lock(&controller), path.clone(), hook, noted);
     let mut comeback = Comeback::default();
@@ -204,7 +214,8 @@ struct Serving {
     told: Option<Head>,
     flushed: Instant,
     renewed: Instant,
-    is_failing: bool,
+    /// Time at which a fault of the store was told last.
+    fault_told: Option<Instant>,
     /// Number of looks for a key of the network that heads of other issuers need.
     key_attempts: u32,
     /// Last warning of the end of the right to issue certificates.
@@ -232,7 +243,7 @@ impl Serving {
             told: None,
             flushed: Instant::now(),
             renewed: Instant::now(),
-            is_failing: false,
+            fault_told: None,
             key_attempts: 0,
             warned,
             full,
@@ -328,12 +339,13 @@ impl Serving {
             }
         }
         let done = controller.flush(now());
+        // A full disk has room now and then, and fails again.
         if let Err(error) = &done
-            && !self.is_failing
+            && is_due(self.fault_told)
         {
+            self.fault_told = Some(Instant::now());
             stdio::note(format_args!("the store fails: {error}; renewals go on, admissions wait"));
         }
-        self.is_failing = done.is_err();
         self.learn_keys(&mut controller);
     }
 
@@ -381,6 +393,11 @@ impl Serving {
             }
         }
     }
+}
+
+/// Returns true if a fault that was told at that time, if at all, is told again.
+fn is_due(told: Option<Instant>) -> bool {
+    told.is_none_or(|at| at.elapsed() >= FAULT_INTERVAL)
 }
 
 /// Warns of the end of the right to issue certificates, once on each of some days, where a person has to

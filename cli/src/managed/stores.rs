@@ -118,6 +118,25 @@ pub(super) fn served_by(state: &Path, network: NetworkId) -> Option<u32> {
     fs::read_to_string(lock_path(state, network)).ok()?.trim().parse().ok()
 }
 
+/// Removes all files of a network whose store this process has locked: with copies from before a migration,
+/// which have its key, too.
+pub(super) fn remove(state: &Path, network: NetworkId) -> Outcome {
+    let folder = state.join(FOLDER);
+    let begins = format!("{network}.");
+    let entries = fs::read_dir(&folder)?
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&begins)));
+    for entry in entries {
+        fs::remove_file(entry.path()).map_err(|error| {
+            Failure::new(
+                format_args!("{}: {error}", entry.path().display()),
+                "check that the directory belongs to you, and run the command again",
+            )
+        })?;
+    }
+    Ok(())
+}
+
 /// Keeps the roots by which a controller is found, for its invites.
 pub(super) fn keep_roots(state: &Path, network: NetworkId, roots: &[RootSource]) -> io::Result<()> {
     let path = roots_path(state, network);

@@ -57,6 +57,7 @@ enum Command {
     Renew(managed::RenewArgs),
     Rekey(managed::RekeyArgs),
     AcceptClock(managed::AcceptClockArgs),
+    Delete(managed::DeleteArgs),
 }
 
 /// Make the file of a new static network, with this node as its first member
@@ -176,6 +177,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Renew(args) => managed::renew(args),
         Command::Rekey(args) => managed::rekey_network(args),
         Command::AcceptClock(args) => managed::accept_clock(args),
+        Command::Delete(args) => managed::delete(args),
     }
 }
 

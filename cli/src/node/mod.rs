@@ -22,7 +22,7 @@ use crate::running::RunningNode;
 use crate::{in_use, log, stdio};
 pub(crate) use host::{Beside, Host, start_node};
 pub(crate) use program::used;
-pub(crate) use seat::{connected, seat_failure};
+pub(crate) use seat::{connected, has_expired, seat_failure};
 
 /// Keep the node that the programs of this user share
 ///

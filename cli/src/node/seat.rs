@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use peersock::overlay::membership::{Answer, Credentials, Head, Revocations};
 use peersock::{Joined, MemberQuestion, Node, PeerStatus, PublicIdentity, Seat, SeatError};
 use peersock_attach::{Answered, Asked, Bytes, Connection, Reached, Reply, SeatAsk, SeatReply, SignedSet};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::host::{Stay, refusal};
 use crate::failure::{Failure, Outcome};
@@ -18,6 +19,18 @@ const MAX_QUESTIONS: usize = 1024;
 
 /// Time after which a question is dropped. Members have repeated it by then.
 const EXPIRES: Duration = Duration::from_secs(5);
+
+/// Returns the machine's monotonic clock, which all its processes share, in milliseconds.
+fn monotonic() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    let of = |part: i64, unit: u64| u64::try_from(part).unwrap_or(0).saturating_mul(unit);
+    of(time.tv_sec, 1000) + of(time.tv_nsec, 1) / 1_000_000
+}
+
+/// Returns true if the node has dropped a question, because the program was stopped when it came.
+pub(crate) fn has_expired(asked: &Asked) -> bool {
+    asked.since.is_some_and(|since| Duration::from_millis(monotonic().saturating_sub(since)) >= EXPIRES)
+}
 
 /// Limit of questions in one message.
 const BATCH: usize = 64;
@@ -235,15 +248,17 @@ impl State {
     /// Takes the next questions for the program.
     fn next(&mut self, now: Instant) -> Vec<Asked> {
         drop(self.expired(now));
-        let count = self.unsent.len().min(BATCH);
+        let (count, clock) = (self.unsent.len().min(BATCH), monotonic());
         let numbers: Vec<_> = self.unsent.drain(..count).collect();
         let asked = |number: u64| {
-            let (_, question) = self.open.get(&number)?;
+            let (since, question) = self.open.get(&number)?;
+            let waited = u64::try_from(now.saturating_duration_since(*since).as_millis()).ok()?;
             Some(Asked {
                 number,
                 asker: question.asker().to_string(),
                 source: question.source()?,
                 question: Bytes(question.question().to_bytes()),
+                since: Some(clock.saturating_sub(waited)),
             })
         };
         numbers.into_iter().filter_map(asked).collect()
@@ -322,5 +337,20 @@ mod tests {
         assert!(state.add(begun + EXPIRES, 2001), "all have expired");
         let left: Vec<_> = state.open.values().map(|(_, question)| *question).collect();
         assert_eq!((left, state.unsent), (vec![2001], VecDeque::from([MAX_QUESTIONS as u64 + 1])));
+    }
+
+    #[test]
+    fn a_question_that_was_read_late_has_expired() {
+        let ago = |time: Duration| Asked {
+            number: 1,
+            asker: String::new(),
+            source: [192, 0, 2, 1].into(),
+            question: Bytes::default(),
+            since: monotonic().checked_sub(time.as_millis() as u64),
+        };
+        assert!(!has_expired(&ago(Duration::ZERO)));
+        assert!(!has_expired(&ago(EXPIRES / 2)));
+        assert!(has_expired(&ago(EXPIRES)));
+        assert!(!has_expired(&Asked { since: None, ..ago(EXPIRES) }), "of an earlier version");
     }
 }

@@ -9,7 +9,7 @@ use peersock::{
 };
 
 use super::answer::name;
-use crate::managed::{words_of_certificate, words_of_ending};
+use crate::managed::{words_of_certificate, words_of_clock, words_of_ending};
 use crate::output::escape;
 use crate::path;
 use crate::standing::{Counts, ONLINE, Standing, last_sign, words_of_refusal};
@@ -105,6 +105,9 @@ impl Report<'_> {
             let heard = network.heard_s.map(|seconds| format!("controller heard {} ago; ", age(seconds)));
             let certificate = words_of_certificate((left > 0.0).then(|| age(left)));
             write!(f, "\n  {}{certificate}", heard.unwrap_or_default())?;
+        }
+        if let Some(words) = network.clock_behind_s.and_then(|behind| words_of_clock((behind * 1e3) as i64)) {
+            write!(f, "\n  {}", paint(ERROR, words))?;
         }
         if network.issuer_ending {
             let left = network.issuer_left_s.filter(|left| *left > 0.0).map(age);

@@ -374,7 +374,7 @@ fn a_removal_says_whom_it_has_reached_and_until_when_others_may_not_know_it() {
     assert!(removed.stderr.contains("2 of 2 connected members know it ("), "{}", removed.stderr);
     assert!(removed.stderr.contains(said), "{}", removed.stderr);
     assert!(removed.stderr.contains("0 open connections of this machine ended"), "{}", removed.stderr);
-    assert!(removed.stderr.contains("(23h 59m) at most"), "{}", removed.stderr);
+    assert!(removed.stderr.contains("(1d 9m) at most"), "{}", removed.stderr);
 
     let stopped = Stopped::node_of(&machines, "gamma");
     let removed = machines.admin(&["revoke", "epsilon"]).success();
@@ -738,4 +738,174 @@ fn the_controller_tells_of_copies_and_of_full_pools() {
     for once in ["is nearly full", "was copied"] {
         assert_eq!(said.matches(once).count(), 1, "{once}: {said}");
     }
+}
+
+#[test]
+fn a_restored_network_says_until_when_and_why_no_addresses_are_given_out() {
+    let machines = Machines::new();
+    let (_, words) = machines.create(&[]);
+    let file = machines.directory("backup.db").to_str().expect("text").to_owned();
+    let saved: Value =
+        serde_json::from_str(&machines.ok("alpha", &["network", "backup", &file, "--json"])).expect("JSON");
+    assert_eq!((&saved["name"], &saved["file"]), (&"team".into(), &file.clone().into()));
+    assert_eq!(machines.admin_json(&["members"])["addresses_rest_until"], Value::Null);
+    let said = "no member gets another address of the pool until ";
+    let why = " (1d 9m), because a machine may have it by a certificate from before the restore";
+    let is_told = |text: &str| text.contains(said) && text.contains(why);
+    for (machine, restore) in [
+        ("gamma", &["network", "restore", "team", "--backup", &file][..]),
+        ("beta", &["network", "restore", "team"]),
+    ] {
+        let pool: &[&str] = if machine == "beta" { &["--pool", "10.77.0.0/24"] } else { &[] };
+        let restored = machines.with_words(machine, &[restore, pool].concat(), &words).success();
+        assert!(is_told(&restored.stderr), "{}", restored.stderr);
+        assert!(
+            restored.stderr.contains("gets the name of its invite, or its host name"),
+            "{}",
+            restored.stderr
+        );
+        let members = run(machines.command(machine, &["network", "members"])).success();
+        assert!(is_told(&members.stderr), "{}", members.stderr);
+        let members: Value =
+            serde_json::from_str(&machines.ok(machine, &["network", "members", "--json"])).expect("JSON");
+        let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+        let until = members["addresses_rest_until"].as_u64().expect("a time");
+        assert!((now + 86_400..now + 87_600).contains(&until), "{until} at {now}");
+    }
+    machines.serve("gamma").wait_for_stderr(said);
+}
+
+#[test]
+fn a_machine_whose_clock_is_wrong_is_told() {
+    if lacks("a_machine_whose_clock_is_wrong_is_told", &["cc"]) {
+        return;
+    }
+    let (machines, clock) = with_clock();
+    let id = machines.membership("alpha")["network"].as_str().expect("an ID").to_owned();
+    let _serving = machines.serve("alpha");
+    for (machine, ahead, said) in [("beta", -7400, "2h 3m behind"), ("gamma", 3740, "1h 2m ahead of")] {
+        clock.set(ahead);
+        let words =
+            format!("this machine's clock is {said} the controller's, as it has answered last: correct");
+        let by_clock = |words: &[&str]| clock.given_to(machines.command(machine, words));
+        let mut join = by_clock(&["join", &id, "--as", "team", "--name", machine]);
+        join.env("PEERSOCK_OWN_NODE", "1");
+        let joining = Running::start(join);
+        joining.wait_for_stderr("waiting for approval, code ");
+        // The controller has answered its node, which waits for a person.
+        let status = || run(by_clock(&["status"])).success().text().to_owned();
+        wait_until("the status does not tell", || status().contains(&words));
+        let status = run(by_clock(&["status", "--json"])).success();
+        let status: Value = serde_json::from_str(status.text()).expect("JSON");
+        let behind = status["networks"][0]["clock_behind_s"].as_f64().expect("a number");
+        assert!((behind + ahead as f64).abs() < 30.0, "{behind}");
+        let waiting = machines.admin_json(&["members"])["pending"][0]["code"].clone();
+        machines.admin(&["approve", waiting.as_str().expect("a code")]).success();
+        let joined = joining.finish().success();
+        assert!(joined.stderr.contains(&words), "{}", joined.stderr);
+        let listed = run(by_clock(&["networks"])).success();
+        assert!(listed.text().contains(&words), "{}", listed.text());
+    }
+    // A clock that is right enough is no word worth.
+    let right = run(machines.command("delta", &["join", &machines.invite(&[]), "--as", "team"])).success();
+    assert!(!right.stderr.contains("clock"), "{}", right.stderr);
+}
+
+#[test]
+fn a_controller_that_is_stopped_uses_no_invite() {
+    let machines = Machines::new();
+    let (_, serving) = machines.network();
+    let invite = machines.invite(&["--name", "beta"]);
+    signal(Signal::STOP, serving.id());
+    let stopped = Stopped(serving.id());
+    let refused = machines.refused("beta", &["join", &invite, "--as", "team", "--wait", "0s"]);
+    let said = "no controller of the network answers\nhint: check that `peersock controller` runs on its machine, and run \
+                the same command again, for which the invite counts once";
+    assert!(refused.contains(said), "{refused}");
+    let left = machines.admin_json(&["invites"]);
+    assert_eq!(left["invites"][0]["used"], 0, "{left}");
+    // The node has dropped the last question, which the controller still has to read.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    drop(stopped);
+    // Another machine has the invite first, as nothing was used.
+    let joined = machines.ok("gamma", &["join", &invite, "--as", "team"]);
+    assert!(joined.starts_with("joined team as beta, "), "{joined}");
+}
+
+#[test]
+fn commands_of_administrators_print_json_with_one_form_of_the_key() {
+    let machines = Machines::new();
+    let (id, _serving) = machines.network();
+    let invited = machines.admin_json(&["invite", "--name", "beta", "--tag", "db", "--uses", "2"]);
+    let text = invited["text"].as_str().expect("a text");
+    assert!(text.starts_with(&format!("peersock://{id}/")), "{invited}");
+    assert_eq!((&invited["network"], &invited["uses"]), (&id.as_str().into(), &2.into()), "{invited}");
+    assert_eq!((&invited["name"], &invited["tags"][0]), (&"beta".into(), &"db".into()), "{invited}");
+    assert_eq!(machines.admin_json(&["invites"])["invites"][0]["label"], invited["label"]);
+    machines.ok("beta", &["join", text, "--as", "team"]);
+    let key = &machines.membership("beta")["key"];
+    for shown in [&invited, &machines.admin_json(&["members"]), &machines.admin_json(&["settings"])] {
+        assert_eq!(&shown["key"], key, "{shown}");
+    }
+    // By a code, and what a machine knows of the members itself.
+    let refused = machines.refused("gamma", &["join", &id, "--name", "gamma", "--wait", "0s"]);
+    assert!(refused.contains("waits for approval, code "), "{refused}");
+    let waiting =
+        machines.admin_json(&["members"])["pending"][0]["code"].as_str().expect("a code").to_owned();
+    let approved = machines.admin_json(&["approve", &waiting.replace('-', "").to_lowercase()]);
+    assert_eq!((&approved["name"], &approved["standing"]), (&"gamma".into(), &"member".into()), "{approved}");
+    let _listening = machines.listen("beta", "7000");
+    let met: Value =
+        serde_json::from_str(&machines.ok("beta", &["members", "-n", "team", "--json"])).expect("JSON");
+    assert_eq!(met["networks"][0]["complete"], false, "{met}");
+    let left: Value = serde_json::from_str(&machines.ok("gamma", &["leave", &id, "--json"])).expect("JSON");
+    assert_eq!((&left["network"], &left["kind"]), (&id.as_str().into(), &"managed".into()), "{left}");
+    let refused = machines.refused("delta", &["join", &id, "--wait", "0s"]);
+    assert!(refused.contains("waits for approval, code "), "{refused}");
+    let waiting = machines.admin_json(&["members"])["pending"][0]["code"].clone();
+    let denied = machines.admin_json(&["deny", waiting.as_str().expect("a code")]);
+    assert_eq!(denied["refused"], waiting);
+}
+
+#[test]
+fn a_network_with_the_name_of_a_domain_is_warned_of() {
+    let machines = Machines::new();
+    let made = run(machines.command("alpha", &["network", "create", "com", "--name", "alpha"])).success();
+    assert!(made.stderr.contains("`com` is also a top-level domain: "), "{}", made.stderr);
+    let serving = Running::start(machines.command("alpha", &["controller"]));
+    serving.wait_for_stderr("serving com");
+    let invite = machines.invite(&[]);
+    let joined = run(machines.command("beta", &["join", &invite, "--as", "lan"])).success();
+    assert!(joined.stderr.contains("`lan` is also a name that local networks"), "{}", joined.stderr);
+    let joined = run(machines.command("gamma", &["join", &invite, "--as", "team"]));
+    assert!(!joined.stderr.contains("is also"), "{}", joined.stderr);
+}
+
+#[test]
+fn a_network_is_deleted_when_its_controller_has_ended_and_somebody_means_it() {
+    let machines = Machines::new();
+    let (id, serving) = machines.network();
+    machines.admit("beta");
+    let running = machines.refused("alpha", &["network", "delete", "team", "--yes"]);
+    assert!(running.contains("network team is already served by process"), "{running}");
+    drop(serving);
+    let unasked = machines.refused("alpha", &["network", "delete", "team"]);
+    assert!(
+        unasked.contains("nobody can be asked whether team is to be deleted\nhint: give --yes"),
+        "{unasked}"
+    );
+    assert!(machines.ok("alpha", &["network", "members"]).contains("beta"));
+    let unknown = machines.refused("alpha", &["network", "delete", "office", "--yes"]);
+    assert!(unknown.contains("no network `office` has its controller"), "{unknown}");
+    let deleted = machines.admin(&["delete", "team", "--yes"]).success();
+    assert_eq!(deleted.text().trim(), format!("network team ({id}) is deleted here"));
+    assert!(deleted.stderr.contains("members reach each other until "), "{}", deleted.stderr);
+    assert!(deleted.stderr.contains("(1d 9m) at most"), "{}", deleted.stderr);
+    let left: Vec<_> =
+        fs::read_dir(machines.directory("alpha").join("controllers")).expect("a folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!machines.ok("alpha", &["networks"]).contains("team"));
+    assert!(machines.refused("alpha", &["controller", "-n", "team"]).contains("team"));
+    // The name is free again.
+    machines.create(&[]);
 }

@@ -17,7 +17,7 @@ use crate::addresses::{self, Hints};
 use crate::admission::{self, Admission, Fail, Known, Round, hex};
 use crate::controller::{Controller, bump_epoch};
 use crate::member::{self, Member, Standing, join_tags, millis, span, to_mapped};
-use crate::memory::Waiting;
+use crate::memory::{Memory, Waiting};
 use crate::settings::{OUTLIVE, Settings};
 use crate::store::{StoreError, Write};
 
@@ -535,18 +535,13 @@ impl Controller {
             refused.insert(identity.node_id(), identity);
         }
         let memory = self.memory();
-        if let Ok(code) = subject.parse::<Code>()
-            && let Some(waiting) = memory.pending.values().find(|waiting| waiting.code == code)
-        {
-            return Ok(waiting.identity);
-        }
         let members = memory.members.iter().filter(|(_, member)| !member.is_member());
         let all: BTreeMap<NodeId, PublicIdentity> = members
             .map(|(node, member)| (*node, member.identity))
             .chain(memory.pending.iter().map(|(node, waiting)| (*node, waiting.identity)))
             .chain(refused)
             .collect();
-        let node = find_key(all.keys(), subject)?;
+        let node = find_waiting(&memory, all.keys(), subject)?;
         all.get(&node).copied().ok_or_else(|| ChangeError::NotFound(subject.to_owned()))
     }
 
@@ -560,18 +555,9 @@ impl Controller {
         self.notice()?;
         let identity = {
             let memory = self.memory();
-            let code = subject.parse::<Code>().ok();
-            match memory.pending.values().find(|waiting| Some(waiting.code) == code) {
-                Some(waiting) => waiting.identity,
-                None => {
-                    let node = find_key(memory.pending.keys(), subject)?;
-                    memory
-                        .pending
-                        .get(&node)
-                        .ok_or_else(|| ChangeError::NotFound(subject.to_owned()))?
-                        .identity
-                }
-            }
+            let node = find_waiting(&memory, memory.pending.keys(), subject)?;
+            let waiting = memory.pending.get(&node);
+            waiting.ok_or_else(|| ChangeError::NotFound(subject.to_owned()))?.identity
         };
         self.write(|write, _| refuse(write, now, who, &identity))
     }
@@ -916,6 +902,24 @@ fn check_revocations(write: &Write<'_>) -> Result<(), ChangeError> {
 pub(crate) fn has_room(write: &Write<'_>) -> Result<bool, StoreError> {
     let count = write.one("SELECT count(*) FROM revocations", [], |row| row.get::<_, usize>(0))?;
     Ok(count.is_none_or(|count| count <= Revocations::MAX_ENTRIES))
+}
+
+/// Returns the machine that waits with a code, typed with or without its hyphen, or the only key that begins
+/// with these digits.
+fn find_waiting<'a>(
+    memory: &Memory,
+    keys: impl Iterator<Item = &'a NodeId>,
+    subject: &str,
+) -> Result<NodeId, ChangeError> {
+    let code = subject.parse::<Code>().ok();
+    let waiting = memory.pending.iter().find(|(_, waiting)| Some(waiting.code) == code);
+    match (waiting, find_key(keys, subject.trim())) {
+        // Six digits can be a code without its hyphen, and the beginning of another machine's ID.
+        (Some((node, _)), Ok(other)) if *node != other => Err(ChangeError::Ambiguous(subject.to_owned())),
+        (Some(_), Err(error @ ChangeError::Ambiguous(_))) => Err(error),
+        (Some((node, _)), _) => Ok(*node),
+        (None, found) => found,
+    }
 }
 
 /// Returns the only key that begins with the digits.

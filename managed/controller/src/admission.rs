@@ -23,7 +23,7 @@ use crate::memory::{EPHEMERAL_LIFETIME, MARGIN, Memory};
 use crate::pending;
 use crate::program::{Additions, InviteFacts, ShownInvite, View};
 use crate::settings::Settings;
-use crate::store::{Store, StoreError, Write};
+use crate::store::{StoreError, Write};
 
 /// Time after the last sign of an ephemeral member at which another one can take its name.
 pub(crate) const SUCCESSION: Duration = Duration::from_secs(30);
@@ -176,17 +176,80 @@ pub(crate) struct Round<'a> {
     pub(crate) rng: &'a mut dyn CryptoRng,
 }
 
-/// Returns true if an invite has this token, without a transaction.
-pub(crate) fn is_known_token(store: &Store, token: &Token) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM tokens WHERE hash = ?";
-    Ok(store.db().query_row(sql, [token.hash()], |_| Ok(())).optional()?.is_some())
-}
-
 /// Returns true if the invite with this token replaces a member, and not by this node.
 pub(crate) fn is_for_new_key(db: &Connection, token: &Token, node: &NodeId) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM tokens WHERE hash = ?1 AND replaces IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM token_uses WHERE token = ?1 AND node = ?2)";
     Ok(db.query_row(sql, (token.hash(), node.as_bytes()), |_| Ok(())).optional()?.is_some())
+}
+
+/// Returns the invite of a token if a node that is no member can use it, and whether the node has used it
+/// before.
+fn usable(
+    db: &Connection,
+    known: Known<'_>,
+    now: UnixTime,
+    node: &NodeId,
+    token: &Token,
+) -> Result<(Invite, bool), Fail> {
+    let denied = |reason| Err(Fail::Denied(reason));
+    let hash = token.hash();
+    let Some(invite) = Invite::read(db, &hash)? else { return denied(Denial::UnknownInvite) };
+    let sql = "SELECT is_removed FROM token_uses WHERE token = ? AND node = ?";
+    let used = db.query_row(sql, (hash, node.as_bytes()), |row| row.get::<_, bool>(0));
+    let used = used.optional().map_err(StoreError::from)?;
+    if used == Some(true) {
+        return denied(Denial::Removed);
+    }
+    // A person who makes an invite after the decision wants the machine back, or does not know of it.
+    if let Some((at, reason)) = decided(db, known, node)?
+        && invite.made <= at
+    {
+        return denied(reason);
+    }
+    if millis(now) >= invite.ends {
+        return denied(Denial::ExpiredInvite);
+    }
+    if used.is_none() && invite.used >= invite.uses {
+        return denied(Denial::UsedInvite);
+    }
+    if invite.replaces == Some(*node) {
+        return denied(Denial::KnownKey);
+    }
+    Ok((invite, used.is_some()))
+}
+
+/// Returns the last decision against a node that is no member, and its time.
+fn decided(db: &Connection, known: Known<'_>, node: &NodeId) -> Result<Option<(i64, Denial)>, StoreError> {
+    let sql = "SELECT removed, copied FROM members WHERE node = ? AND state <> ?";
+    let row = db.query_row(sql, (node.as_bytes(), FORGOTTEN), |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+    });
+    let row = row.optional()?;
+    let sql = "SELECT at FROM refused WHERE node = ?";
+    let refused = db.query_row(sql, [node.as_bytes()], |row| row.get::<_, i64>(0)).optional()?;
+    // A store that was restored lacks the time of a removal, or the whole member.
+    let removed = row.map(|(removed, _)| removed).max(known.removed_elsewhere(node));
+    let removed = removed.map(|at| (at, Denial::Removed));
+    let copied = row.map(|(_, copied)| (copied, Denial::Cloned)).filter(|(copied, _)| *copied > 0);
+    let refused = refused.map(|at| (at, Denial::Declined));
+    Ok(removed.into_iter().chain(refused).chain(copied).max_by_key(|(at, _)| *at))
+}
+
+/// Returns why a node that is no member cannot use a token, without a transaction: others show spent ones
+/// again and again.
+pub(crate) fn refused_token(
+    db: &Connection,
+    memory: &Mutex<Memory>,
+    now: UnixTime,
+    node: &NodeId,
+    token: &Token,
+) -> Result<Option<Denial>, StoreError> {
+    match usable(db, Known::Memory(memory), now, node, token) {
+        Ok(_) => Ok(None),
+        Err(Fail::Denied(reason)) => Ok(Some(reason)),
+        Err(Fail::Store(error)) => Err(error),
+    }
 }
 
 impl Round<'_> {
@@ -205,11 +268,11 @@ impl Round<'_> {
 
     fn decide_request(&mut self, asked: &Asked, request: &CertifyRequest) -> Result<Outcome, Fail> {
         let node = asked.peer.node_id();
-        let sql = "SELECT state, removed, copied FROM members WHERE node = ? AND state <> ?";
+        let sql = "SELECT state, copied FROM members WHERE node = ? AND state <> ?";
         let row = self.write.one(sql, (node.as_bytes(), FORGOTTEN), |row| {
-            Ok((row.get::<_, u8>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+            Ok((row.get::<_, u8>(0)?, row.get::<_, i64>(1)?))
         })?;
-        if let Some((0, ..)) = row {
+        if let Some((0, _)) = row {
             if let Some(token) = &request.token
                 && is_for_new_key(self.write.db(), token, &node)?
             {
@@ -219,19 +282,15 @@ impl Round<'_> {
             complete(self.write, self.hints, self.known, &node)?;
             return Ok(Outcome::Member);
         }
-        let sql = "SELECT at FROM refused WHERE node = ?";
-        let refused = self.write.one(sql, [node.as_bytes()], |row| row.get::<_, i64>(0))?;
-        // A store that was restored lacks the time of a removal, or the whole member.
-        let removed = row.map(|(_, removed, _)| removed).max(self.known.removed_elsewhere(&node));
-        let removed = removed.map(|at| (at, Denial::Removed));
-        let copied = row.map(|(_, _, copied)| (copied, Denial::Cloned)).filter(|(copied, _)| *copied > 0);
-        let refused = refused.map(|at| (at, Denial::Declined));
-        let decided = removed.into_iter().chain(refused).chain(copied).max_by_key(|(at, _)| *at);
-        match &request.token {
-            Some(token) => self.use_token(asked, request, token, decided),
-            None if copied.is_some() => Err(Fail::Denied(Denial::Cloned)),
-            None if row.is_some() => Err(Fail::Denied(Denial::Removed)),
-            None if refused.is_some() => Err(Fail::Denied(Denial::Declined)),
+        if let Some(token) = &request.token {
+            return self.use_token(asked, request, token);
+        }
+        let sql = "SELECT 1 FROM refused WHERE node = ?";
+        let is_refused = self.write.one(sql, [node.as_bytes()], |_| Ok(()))?.is_some();
+        match row {
+            Some((_, copied)) if copied > 0 => Err(Fail::Denied(Denial::Cloned)),
+            Some(_) => Err(Fail::Denied(Denial::Removed)),
+            None if is_refused => Err(Fail::Denied(Denial::Declined)),
             None => self.wait(asked, request),
         }
     }
@@ -245,40 +304,11 @@ impl Round<'_> {
         }
     }
 
-    fn use_token(
-        &mut self,
-        asked: &Asked,
-        request: &CertifyRequest,
-        token: &Token,
-        decided: Option<(i64, Denial)>,
-    ) -> Result<Outcome, Fail> {
+    fn use_token(&mut self, asked: &Asked, request: &CertifyRequest, token: &Token) -> Result<Outcome, Fail> {
         let (write, now) = (self.write, millis(self.now));
         let (node, hash) = (asked.peer.node_id(), token.hash());
         let denied = |reason| Err(Fail::Denied(reason));
-        let Some(invite) = Invite::read(write, &hash)? else { return denied(Denial::UnknownInvite) };
-        let used = write.one(
-            "SELECT is_removed FROM token_uses WHERE token = ? AND node = ?",
-            (hash, node.as_bytes()),
-            |row| row.get::<_, bool>(0),
-        )?;
-        if used == Some(true) {
-            return denied(Denial::Removed);
-        }
-        // A person who makes an invite after the decision wants the machine back, or does not know of it.
-        if let Some((at, reason)) = decided
-            && invite.made <= at
-        {
-            return denied(reason);
-        }
-        if now >= invite.ends {
-            return denied(Denial::ExpiredInvite);
-        }
-        if used.is_none() && invite.used >= invite.uses {
-            return denied(Denial::UsedInvite);
-        }
-        if invite.replaces == Some(node) {
-            return denied(Denial::KnownKey);
-        }
+        let (invite, is_used) = usable(write.db(), self.known, self.now, &node, token)?;
         let admitted_by = format!("invite {}", label(&hash));
         let mut admission = Admission {
             wish: invite.name.clone(),
@@ -294,7 +324,7 @@ impl Round<'_> {
             ..Admission::of(&asked.peer)
         };
         // Again by the same machine: the member that it has replaced is gone.
-        let replaced = invite.replaces.filter(|_| used.is_none());
+        let replaced = invite.replaces.filter(|_| !is_used);
         // As it is now; one that is forgotten is as it was when the invite was made.
         if let Some(replaced) = replaced.and_then(|replaced| self.known.member(&replaced)) {
             admission.take_over(&replaced);
@@ -304,7 +334,7 @@ impl Round<'_> {
             View::Denied => return denied(Denial::Refused),
             View::Open { .. } | View::Left => return self.wait(asked, request),
         };
-        if used.is_none() {
+        if !is_used {
             let sql = "INSERT INTO token_uses (token, node, at) VALUES (?, ?, ?)";
             write.run(sql, (hash, node.as_bytes(), now))?;
             write.run("UPDATE tokens SET used = used + 1 WHERE hash = ?", [hash])?;
@@ -611,8 +641,8 @@ struct Invite {
 }
 
 impl Invite {
-    fn read(write: &Write<'_>, hash: &[u8; 32]) -> Result<Option<Self>, StoreError> {
-        let mut statement = write.db().prepare(
+    fn read(db: &Connection, hash: &[u8; 32]) -> Result<Option<Self>, StoreError> {
+        let mut statement = db.prepare(
             "SELECT uses, made, ends, name, role, tags, is_ephemeral, outlive, replaces, used, made_by, claims
                 FROM tokens WHERE hash = ?",
         )?;

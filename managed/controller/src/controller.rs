@@ -463,14 +463,15 @@ impl Controller {
         let Question::Certify(request) = &asked.question else { return None };
         let node = asked.peer.node_id();
         if let Some(token) = &request.token {
-            return match admission::is_known_token(&self.store, token) {
-                Ok(true) => None,
-                Ok(false) => Some(Denial::UnknownInvite),
-                Err(error) => {
+            // A member that lacks an address shows the invite again.
+            if self.memory().members.get(&node).is_some_and(Member::is_member) {
+                return None;
+            }
+            return admission::refused_token(self.store.db(), &self.memory, now, &node, token)
+                .unwrap_or_else(|error| {
                     self.fault = Some(error);
                     Some(Denial::Unavailable)
-                }
-            };
+                });
         }
         let is_new = !self.memory().members.contains_key(&node);
         (is_new && !self.limits.admits(now, asked.source)).then_some(Denial::TooMany)
@@ -521,6 +522,8 @@ impl Controller {
             memory.unsettled_until = until;
             drop(memory);
             self.data_version = version;
+            // Whoever has removed them reads there until when others accept them. The next flush tries again.
+            let _ = self.write_removed();
         }
         if self.memory().repairs.is_empty() { Ok(()) } else { self.repair() }
     }

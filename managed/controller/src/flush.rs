@@ -8,10 +8,10 @@ use peersock_overlay::membership::UnixTime;
 
 use crate::addresses::Hints;
 use crate::controller::{Controller, bump_epoch};
-use crate::member::{FORGOTTEN, Member, millis, number, to_mapped};
+use crate::member::{FORGOTTEN, Member, Standing, millis, number, to_mapped};
 use crate::memory::Memory;
 use crate::store::{StoreError, Write};
-use crate::{log, own_key};
+use crate::{log, own_key, pending};
 
 /// Interval in which revocations are forgotten. Each time, all members fetch the set again.
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
@@ -22,6 +22,9 @@ const STEADY_FOR: Duration = Duration::from_secs(3600);
 
 /// Time for which removed members and ended invites stay in the store.
 const KEEP_ENDED: Duration = Duration::from_secs(30 * 86_400);
+
+/// Time after its last question for which a machine stays on the list of those that wait.
+const KEEP_WAITING: Duration = Duration::from_secs(7 * 86_400);
 
 /// Times of [`Controller::flush`].
 #[derive(Default)]
@@ -99,6 +102,11 @@ impl Controller {
         let is_steady = is_serving && now >= self.flushes.steady_from && !has_leapt;
         let forgets = is_steady && now >= self.flushes.forget_at;
         let over = if forgets { over(&self.memory(), now) } else { Vec::new() };
+        let given_up: Vec<_> = waiting
+            .iter()
+            .filter(|(_, last)| forgets && last.plus(KEEP_WAITING) <= now)
+            .map(|(node, _)| *node)
+            .collect();
         let (has_settled, has_pools_again) = {
             let memory = self.memory();
             let is_restored = memory.restored != UnixTime::default();
@@ -134,6 +142,9 @@ impl Controller {
             }
             if forgets {
                 forget(write, &over, now)?;
+                for node in &given_up {
+                    pending::remove(write, node)?;
+                }
             }
             if has_settled {
                 write.run("UPDATE network SET restored = 0", [])?;
@@ -151,6 +162,25 @@ impl Controller {
             }
         }
         memory.unlogged_runs.retain(|node, run| second_runs.get(node) != Some(run));
+        Ok(())
+    }
+}
+
+impl Controller {
+    /// Writes what renewals have changed of members that are removed now.
+    pub(crate) fn write_removed(&mut self) -> Result<(), StoreError> {
+        let removed: Vec<(NodeId, Member)> = {
+            let memory = self.memory();
+            let member = |node: &NodeId| Some((*node, memory.members.get(node)?.clone()));
+            let is_removed = |(_, member): &(NodeId, Member)| member.standing == Standing::Removed;
+            memory.dirty.iter().filter_map(member).filter(is_removed).collect()
+        };
+        if removed.is_empty() {
+            return Ok(());
+        }
+        self.store.write(|write| write_notes(write, &removed))?;
+        let mut memory = self.memory();
+        removed.iter().for_each(|(node, _)| _ = memory.dirty.remove(node));
         Ok(())
     }
 }

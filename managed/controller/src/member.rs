@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use peersock_overlay::membership::{Grant, MemberName, Role, Serial, Tag, UnixTime};
+use peersock_overlay::membership::{CLOCK_TOLERANCE, Grant, MemberName, Role, Serial, Tag, UnixTime};
 use peersock_overlay::{NodeId, PublicIdentity};
 use rusqlite::Row;
 
@@ -155,6 +155,14 @@ impl Member {
     /// Returns true if the node is a member.
     pub fn is_member(&self) -> bool {
         self.standing == Standing::Member
+    }
+
+    /// Returns when the last certificate ends for all clocks: those of members may be behind.
+    pub fn accepted_until(&self) -> UnixTime {
+        match self.ends == UnixTime::default() {
+            true => self.ends,
+            false => self.ends.plus(CLOCK_TOLERANCE),
+        }
     }
 
     /// Returns true if no certificate was made since the admission, whose row has an upper bound of the

@@ -53,6 +53,9 @@ pub struct Status {
     pub unsettled_until: Option<UnixTime>,
     /// Time until which members of a restored store get no certificates, unless a head is heard before.
     pub renewals_rest_until: Option<UnixTime>,
+    /// Time until which, at least, no address of a pool is given out, because a member may have it from before
+    /// the network was restored. `None` without a pool.
+    pub addresses_rest_until: Option<UnixTime>,
     /// Last error of the store, if no write has succeeded since.
     pub fault: Option<StoreError>,
 }
@@ -85,6 +88,8 @@ impl Controller {
                 .collect(),
             unsettled_until: Some(memory.unsettled_until).filter(|until| now < *until),
             renewals_rest_until: Some(memory.renewals_rest_until).filter(|until| now < *until),
+            addresses_rest_until: Some(memory.pools_rest_until)
+                .filter(|_| memory.pools_rest() && (settings.ipv4.is_some() || settings.ipv6.is_some())),
             fault: self.fault.clone(),
         };
         drop(memory);

@@ -80,6 +80,10 @@ pub struct Asked {
     pub source: IpAddr,
     /// A [`Question`](peersock::overlay::membership::Question).
     pub question: Bytes,
+    /// Milliseconds of the machine's monotonic clock at which the node got it. A program that was stopped
+    /// reads it late. `None` from nodes of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
 }
 
 /// Answer to a question.
@@ -268,6 +272,7 @@ mod tests {
             asker: String::new(),
             source: IpAddr::from([127, 0, 0, 1]),
             question: Bytes::default(),
+            since: None,
         };
         questions.pass(vec![asked(0)]);
         let receiver = questions.begin();

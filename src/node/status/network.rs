@@ -46,6 +46,11 @@ pub struct NetworkStatus {
     /// after the end.
     #[serde(default)]
     pub certificate_left_s: Option<f64>,
+    /// Seconds by which this machine's clock is behind the controllers' of a managed network, by the last
+    /// answer; negative if it is ahead. 0 while they agree within 2 s, and before an answer. None in other
+    /// networks.
+    #[serde(default)]
+    pub clock_behind_s: Option<f64>,
     /// Seconds until the end of the right by which a controller has issued that certificate; 0 after the end.
     #[serde(default)]
     pub issuer_left_s: Option<f64>,
@@ -104,14 +109,20 @@ pub(super) struct ManagedState {
     heard: Option<Duration>,
     certificate_left: Option<Duration>,
     issuer_left: Option<Duration>,
+    /// Milliseconds.
+    clock_behind: Option<i64>,
     is_issuer_ending: bool,
 }
 
 impl ManagedState {
     pub(super) fn of(node: &Inner, index: NetworkIndex, shared: &Shared) -> ManagedState {
         let unix_time = UNIX_EPOCH.elapsed().unwrap_or_default();
-        let read = |known: &Membership| Some((known.time(unix_time), known.credentials()?.clone()));
-        let own = node.driver.datapath.membership(index, read).flatten();
+        let read = |known: &Membership| {
+            let own = known.credentials().cloned();
+            (known.clock_offset(), own.map(|own| (known.time(unix_time), own)))
+        };
+        let (clock_behind, own) = node.driver.datapath.membership(index, read).unzip();
+        let own = own.flatten();
         let own = own.as_ref().map(|(now, own)| (*now, own));
         // The certificate may be of an earlier run.
         let issued = own.and_then(|(now, own)| Some(now.since(own.heard()?)));
@@ -120,6 +131,7 @@ impl ManagedState {
             serves: shared.seat.is_there(),
             heard: shared.heard().into_iter().chain(issued).min(),
             certificate_left: own.map(|(now, own)| own.certificate().end().since(now)),
+            clock_behind,
             issuer_left: own.map(|(now, own)| own.delegation().end().since(now)),
             is_issuer_ending: own.is_some_and(|(now, own)| own.delegation().is_ending(now)),
         }
@@ -141,6 +153,7 @@ pub(super) fn network(info: NetworkInfo, managed: &ManagedState, peers: &[PeerSt
         serves: managed.serves,
         heard_s: managed.heard.map(|time| time.as_secs_f64()),
         certificate_left_s: managed.certificate_left.map(|time| time.as_secs_f64()),
+        clock_behind_s: managed.clock_behind.map(|millis| millis as f64 / 1e3),
         issuer_left_s: managed.issuer_left.map(|time| time.as_secs_f64()),
         issuer_ending: managed.is_issuer_ending,
         name: info.name,

@@ -38,6 +38,10 @@ pub(crate) struct ApproveArgs {
     #[arg(long, value_name = "MEMBER", conflicts_with_all = ["name", "tags", "claims"])]
     replace: Option<String>,
 
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     of: OfNetwork,
 }
@@ -55,7 +59,10 @@ pub(crate) fn approve(args: &ApproveArgs) -> Outcome {
     };
     let member =
         controller.approve(now(), &mut rand::rng(), &who(), &args.code, &approval).map_err(refused)?;
-    print(format_args!("{} is a member of {}", described(&member), controller.name()))
+    match args.json {
+        true => print(super::members::to_json(&member, None)),
+        false => print(format_args!("{} is a member of {}", described(&member), controller.name())),
+    }
 }
 
 /// Refuse a machine that waits
@@ -67,6 +74,10 @@ pub(crate) struct DenyArgs {
     /// Code that the machine shows, or the beginning of its node ID
     code: String,
 
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     of: OfNetwork,
 }
@@ -74,5 +85,8 @@ pub(crate) struct DenyArgs {
 pub(crate) fn deny(args: &DenyArgs) -> Outcome {
     let mut controller = args.of.open()?;
     controller.deny(now(), &who(), &args.code).map_err(refused)?;
-    print(format_args!("{} is refused", args.code))
+    match args.json {
+        true => print(serde_json::json!({ "refused": args.code })),
+        false => print(format_args!("{} is refused", args.code)),
+    }
 }

@@ -64,6 +64,10 @@ pub(crate) struct InviteArgs {
     #[arg(long)]
     qr: bool,
 
+    /// Print JSON: the text, which is a secret, and what it is for
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     of: OfNetwork,
 }
@@ -105,7 +109,20 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
         Err(_) => invite,
     };
     let text = invite.to_text();
-    print(text.as_str())?;
+    match args.json {
+        true => {
+            // Properties of a member that is replaced go before those here.
+            let stored = controller.invites().map_err(refused)?;
+            let stored = stored.iter().find(|one| one.label == label);
+            let mut shown = stored.map(to_json).unwrap_or_default();
+            shown["text"] = text.as_str().into();
+            shown["network"] = id.to_string().into();
+            shown["key"] = key.to_string().into();
+            shown["roots"] = invite.roots().iter().map(ToString::to_string).collect::<Vec<_>>().into();
+            print(shown)?;
+        }
+        false => print(text.as_str())?,
+    }
     if args.qr {
         qr::show(&text);
     }

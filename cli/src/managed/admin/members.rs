@@ -45,10 +45,18 @@ pub(crate) fn list(args: &ListArgs) -> Outcome {
                 })
             })
             .collect();
-        let key = comparable(&controller.key());
-        return print(serde_json::json!({ "key": key, "members": members, "pending": pending }));
+        let status = controller.status(now()).map_err(refused)?;
+        return print(serde_json::json!({
+            "key": controller.key().to_string(),
+            "members": members,
+            "pending": pending,
+            "addresses_rest_until": status.addresses_rest_until.map(|until| until.as_millis() / 1000),
+        }));
     }
     stdio::note(format_args!("network {}, key {}", controller.network(), comparable(&controller.key())));
+    if let Some(words) = super::super::restore::addresses_rest(&mut controller)? {
+        stdio::note(words);
+    }
     let own = args.of.own()?;
     for member in members.iter().filter(|member| member.standing != Standing::Removed) {
         print(line(member, own == Some(member.grant.node), now()))?;
@@ -65,7 +73,7 @@ pub(crate) fn list(args: &ListArgs) -> Outcome {
     Ok(())
 }
 
-fn to_json(member: &Member, second_run: Option<&SecondRun>) -> serde_json::Value {
+pub(super) fn to_json(member: &Member, second_run: Option<&SecondRun>) -> serde_json::Value {
     serde_json::json!({
         "name": member.grant.name.to_string(),
         "node": member.grant.node.to_string(),

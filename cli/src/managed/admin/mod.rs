@@ -14,6 +14,7 @@ mod settings;
 pub(crate) use change::{ChangeArgs, change};
 pub(crate) use decisions::{ApproveArgs, DenyArgs, approve, deny};
 pub(crate) use invites::{InviteArgs, InvitesArgs, UninviteArgs, invite, invites, uninvite};
+pub(super) use local_time::shown as local_time;
 pub(crate) use members::{ListArgs, list};
 pub(crate) use removal::{RevokeArgs, revoke};
 pub(crate) use reservations::{ReserveArgs, UnreserveArgs, reserve, unreserve};
@@ -126,11 +127,13 @@ pub(super) fn described(member: &Member) -> String {
 }
 
 /// Returns the failure of a change.
-pub(super) fn refused(error: impl Into<ChangeError>) -> Failure {
+pub(in crate::managed) fn refused(error: impl Into<ChangeError>) -> Failure {
     let error = error.into();
     let hint = match &error {
         ChangeError::NotFound(_) => "list names, codes and addresses with `peersock network members`",
-        ChangeError::Ambiguous { .. } => "give more digits of the node ID, or all 64",
+        ChangeError::Ambiguous { .. } => {
+            "give more digits of the node ID, or all 64, or a code with its hyphen"
+        }
         ChangeError::Mass { .. } => "give --yes-all-of-them if that is meant",
         ChangeError::Restored(_) => {
             "wait until `peersock network members` shows that a member was heard; if that machine's key may be \

@@ -62,19 +62,42 @@ impl Reach {
     }
 }
 
-/// Name of the node's counter of connections that a removal has ended.
+/// Names of the node's counters of connections that a removal has ended, and that a peer has reset. The
+/// former count among the latter.
 const ENDED: &str = "tcp_barred";
+const RESET: &str = "tcp_resets_received";
 
-/// Returns the number of connections that removals have ended at the node of this machine, if it serves.
-pub(super) fn ended(of: &OfNetwork, controller: &Controller) -> Outcome<Option<u64>> {
-    Ok(match served(of, controller)? {
-        Here::Runs(status) => Some(ended_in(&status)),
-        _ => None,
-    })
+/// Connections of the node of this machine that have ended since its start, or meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// By removals.
+    pub(super) by_removals: u64,
+    /// By resets of peers. A removed machine resets its connections if it hears of its removal first.
+    pub(super) by_peers: u64,
 }
 
-fn ended_in(status: &Status) -> u64 {
-    status.counters.get(ENDED).copied().unwrap_or(0)
+impl Ended {
+    fn of(status: &Status) -> Ended {
+        let count = |name| status.counters.get(name).copied().unwrap_or(0);
+        let by_removals = count(ENDED);
+        Ended { by_removals, by_peers: count(RESET).saturating_sub(by_removals) }
+    }
+
+    /// Returns what has ended after `before`.
+    pub(super) fn after(self, before: Ended) -> Ended {
+        Ended {
+            by_removals: self.by_removals.saturating_sub(before.by_removals),
+            by_peers: self.by_peers.saturating_sub(before.by_peers),
+        }
+    }
+}
+
+/// Returns the connections that have ended at the node of this machine, if it serves.
+pub(super) fn ended(of: &OfNetwork, controller: &Controller) -> Outcome<Option<Ended>> {
+    Ok(match served(of, controller)? {
+        Here::Runs(status) => Some(Ended::of(&status)),
+        _ => None,
+    })
 }
 
 /// Effect of a change on the members.
@@ -83,8 +106,8 @@ pub(super) struct Effect {
     pub(super) reach: Reach,
     /// Time until the members knew it that do, or until the end of the wait.
     pub(super) after: Duration,
-    /// Number of connections that removals have ended at the node of this machine since its start.
-    pub(super) ended: Option<u64>,
+    /// Connections that have ended at the node of this machine since its start.
+    pub(super) ended: Option<Ended>,
 }
 
 impl Effect {
@@ -121,7 +144,7 @@ pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Membe
                 Reach::Unsigned => Reach::Silent("the controller is busy".to_owned()),
                 reach => reach,
             };
-            return Ok(Effect { reach, after: begun.elapsed(), ended: Some(ended_in(&status)) });
+            return Ok(Effect { reach, after: begun.elapsed(), ended: Some(Ended::of(&status)) });
         }
         thread::sleep(pause);
         pause = (2 * pause).min(LONGEST_PAUSE);

@@ -5,7 +5,7 @@ use peersock_controller::{Controller, Member};
 use serde_json::json;
 
 use super::super::{duration, now, who};
-use super::reach::{self, Effect, Reach};
+use super::reach::{self, Effect, Ended, Reach};
 use super::{OfNetwork, described, local_time, refused};
 use crate::failure::Outcome;
 use crate::output::print;
@@ -59,7 +59,7 @@ pub(crate) fn revoke(args: &RevokeArgs) -> Outcome {
     // Opened again, because the process that serves notes what it has issued a little later.
     let reopened = args.of.open();
     let ends = ends(reopened.as_ref().unwrap_or(&controller), &removed);
-    let ended = |effect: &Effect| Some(effect.ended?.saturating_sub(before?));
+    let ended = |effect: &Effect| Some(effect.ended?.after(before?));
     if args.json {
         // The members are removed, also if nobody can say who knows it.
         let effect = waited.as_ref().ok();
@@ -69,19 +69,35 @@ pub(crate) fn revoke(args: &RevokeArgs) -> Outcome {
     let effect = waited?;
     stdio::note(told(&effect, &controller.name(), accepted(&ends, now()).as_deref()));
     if let Some(ended) = ended(&effect) {
-        stdio::note(match ended {
-            1 => "1 open connection of this machine ended".to_owned(),
-            _ => format!("{ended} open connections of this machine ended"),
-        });
+        stdio::note(ended_here(ended));
     }
     Ok(())
+}
+
+/// Says how many connections of this machine have ended.
+fn ended_here(ended: Ended) -> String {
+    let open =
+        |count| if count == 1 { "1 open connection".to_owned() } else { format!("{count} open connections") };
+    match ended {
+        Ended { by_removals, by_peers: 0 } => format!("{} of this machine ended", open(by_removals)),
+        // Not all of them are of the removed machines for sure.
+        Ended { by_removals: 0, by_peers } => {
+            format!("{} of this machine ended meanwhile, by resets from the other end", open(by_peers))
+        }
+        Ended { by_removals, by_peers } => {
+            format!(
+                "{} of this machine ended, and {by_peers} by resets from the other end meanwhile",
+                open(by_removals)
+            )
+        }
+    }
 }
 
 fn to_json(
     removed: &[Member],
     ends: &[(UnixTime, MemberName)],
     effect: Option<&Effect>,
-    ended: Option<u64>,
+    ended: Option<Ended>,
 ) -> serde_json::Value {
     let (know, connected, all) = match effect.map(|effect| &effect.reach) {
         Some(&Reach::Members { know, connected, all }) => (Some(know), Some(connected), Some(all)),
@@ -105,15 +121,18 @@ fn to_json(
         "connected": connected,
         "others": all,
         "after_ms": after,
-        "ended_here": ended,
+        "ended_here": ended.map(|ended| ended.by_removals),
+        "reset_here": ended.map(|ended| ended.by_peers),
     })
 }
 
-/// Returns when the last certificate of each removed member ends.
+/// Returns until when members that do not hear of it accept each removed member, also if their clocks are
+/// behind.
 fn ends(controller: &Controller, removed: &[Member]) -> Vec<(UnixTime, MemberName)> {
     let end = |member: &Member| {
         let known = controller.find(&member.grant.node.to_string());
-        known.map_or(member.ends, |known| known.ends.max(member.ends))
+        let earlier = member.accepted_until();
+        known.map_or(earlier, |known| known.accepted_until().max(earlier))
     };
     removed.iter().map(|member| (end(member), member.grant.name.clone())).collect()
 }
@@ -153,6 +172,23 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn connections_that_the_removed_machine_has_reset_first_are_told_as_well() {
+        let said = |by_removals, by_peers| ended_here(Ended { by_removals, by_peers });
+        assert_eq!(said(0, 0), "0 open connections of this machine ended");
+        assert_eq!(said(1, 0), "1 open connection of this machine ended");
+        assert_eq!(
+            said(0, 1),
+            "1 open connection of this machine ended meanwhile, by resets from the other end"
+        );
+        assert_eq!(
+            said(2, 1),
+            "2 open connections of this machine ended, and 1 by resets from the other end meanwhile"
+        );
+        let (before, after) = (Ended { by_removals: 1, by_peers: 7 }, Ended { by_removals: 1, by_peers: 8 });
+        assert_eq!(after.after(before), Ended { by_removals: 0, by_peers: 1 });
+    }
 
     #[test]
     fn what_is_told_depends_on_who_knows_it() {

@@ -227,7 +227,7 @@ fn to_json(controller: &Controller, pools: &[PoolUse]) -> Outcome<serde_json::Va
     Ok(serde_json::json!({
         "name": controller.name(),
         "network": controller.network().to_string(),
-        "key": comparable(&controller.key()),
+        "key": controller.key().to_string(),
         "outlive_s": settings.outlive.as_secs(),
         "tag_outlive_s": tags,
         "pools": pools,

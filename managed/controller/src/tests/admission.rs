@@ -147,6 +147,47 @@ fn a_person_approves_by_code_or_key_and_codes_stay() {
 }
 
 #[test]
+fn a_code_is_typed_with_or_without_its_hyphen_in_either_case() {
+    let mut lab = Lab::new();
+    for node in 1..=4 {
+        let code = code(&lab.ask(node, None)).to_string();
+        let typed = match node {
+            1 => code.replace('-', ""),
+            2 => code.replace('-', "").to_lowercase(),
+            3 => format!(" {} ", code.to_lowercase()),
+            _ => code,
+        };
+        let approval = Approval::default();
+        let member = lab.controller.approve(lab.now, &mut lab.rng, "alice", &typed, &approval);
+        assert_eq!(member.expect("it waits").grant.node, id(node), "{typed}");
+    }
+    let denied = code(&lab.ask(5, None)).to_string().replace('-', "").to_lowercase();
+    lab.controller.deny(lab.now, "alice", &denied).expect("it waits");
+}
+
+#[test]
+fn a_code_without_its_hyphen_that_begins_another_nodes_id_is_ambiguous() {
+    let mut lab = Lab::new();
+    let first = code(&lab.ask(1, None));
+    lab.ask(2, None);
+    // A code of hexadecimal digits, as one of 64 is.
+    let begins = id(2).to_string()[..6].to_owned();
+    let like: Code = begins.parse().expect("hexadecimal digits are digits of a code");
+    lab.controller.memory().pending.get_mut(&id(1)).expect("it waits").code = like;
+    assert_ne!(like, first);
+    let approve = |lab: &mut Lab, typed: &str| {
+        let approval = Approval::default();
+        lab.controller.approve(lab.now, &mut lab.rng, "alice", typed, &approval).map(|one| one.grant.node)
+    };
+    for typed in [begins.to_uppercase(), begins.clone()] {
+        assert_eq!(approve(&mut lab, &typed), Err(ChangeError::Ambiguous(typed.clone())));
+        assert_eq!(lab.controller.deny(lab.now, "alice", &typed), Err(ChangeError::Ambiguous(typed)));
+    }
+    assert_eq!(approve(&mut lab, &id(2).to_string()[..8]), Ok(id(2)));
+    assert_eq!(approve(&mut lab, &like.to_string()), Ok(id(1)));
+}
+
+#[test]
 fn a_refused_machine_stays_refused_until_it_is_approved_or_invited() {
     let mut lab = Lab::new();
     let old = lab.open_invite();
@@ -346,4 +387,48 @@ fn a_name_that_begins_another_member_s_id_leads_to_neither() {
     assert_eq!(found(&id(2).to_string()), Ok(id(2)));
     let now = lab.now;
     assert!(lab.controller.revoke(now, "alice", &[&digits], false).is_err());
+}
+
+#[test]
+fn a_spent_or_ended_invite_costs_no_write() {
+    let mut lab = Lab::new();
+    let spent = lab.invite(&InviteOptions::default());
+    lab.join(1, Some(&spent));
+    let ended = lab.invite(&InviteOptions { lifetime: Duration::ZERO, ..InviteOptions::default() });
+    let replaces = lab.invite(&InviteOptions { replaces: Some(id(1)), ..InviteOptions::default() });
+    lab.join(4, Some(&replaces));
+    let changes = |lab: &Lab| {
+        let db = lab.controller.store.db();
+        db.query_row("SELECT change FROM network", [], |row| row.get::<_, i64>(0)).expect("a network")
+    };
+    let before = changes(&lab);
+    for node in [2, 3, 2] {
+        assert_eq!(denial(&lab.ask(node, Some(&spent))), Some(Denial::UsedInvite));
+        assert_eq!(denial(&lab.ask(node, Some(&ended))), Some(Denial::ExpiredInvite));
+    }
+    // The removed machine, by the invite that it has used.
+    assert_eq!(denial(&lab.ask(1, Some(&spent))), Some(Denial::Removed));
+    assert_eq!(changes(&lab), before);
+}
+
+#[test]
+fn a_request_that_asks_no_more_is_forgotten_after_a_week() {
+    let mut lab = Lab::new();
+    let first = code(&lab.ask(1, None));
+    lab.ask(2, None);
+    for _ in 0..7 {
+        lab.pass(DAY);
+        lab.ask(2, None);
+        lab.flush_steadily();
+    }
+    let waiting: Vec<_> =
+        lab.controller.pending().expect("readable").iter().map(|one| one.identity.node_id()).collect();
+    assert_eq!(waiting, [id(2)]);
+    // The row goes with the next look, and the machine may ask again.
+    lab.pass(21 * MINUTE);
+    lab.flush_steadily();
+    let db = lab.controller.store.db();
+    let rows = db.query_row("SELECT count(*) FROM pending", [], |row| row.get::<_, i64>(0));
+    assert_eq!(rows.expect("a number"), 1);
+    assert_eq!(code(&lab.ask(1, None)), first);
 }

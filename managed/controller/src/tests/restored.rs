@@ -145,12 +145,16 @@ fn a_restored_controller_gets_an_address_when_those_of_the_pool_are_given_out() 
         credentials.certificate().grant().clone()
     };
     assert_eq!(grant(&mut old).ipv4, None);
+    let until = |old: &mut Lab| old.controller.status(old.now).expect("readable").addresses_rest_until;
+    // A certificate for a day, by a clock that is 10 minutes behind.
+    assert_eq!(until(&mut old), Some(old.now.plus(DAY + 10 * MINUTE)));
     old.pass(2 * DAY);
     old.controller.flush(old.now).expect("writable");
     assert_eq!(grant(&mut old).ipv4, None, "the clock may be ahead");
     old.flush_steadily();
     assert_eq!(grant(&mut old).ipv4, Some([10, 7, 0, 5].into()));
     assert_eq!(grant(&mut old).ipv4_length, 16);
+    assert_eq!(until(&mut old), None);
 }
 
 #[test]

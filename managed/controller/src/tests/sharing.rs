@@ -1,3 +1,5 @@
+use peersock_overlay::membership::CLOCK_TOLERANCE;
+
 use super::*;
 use crate::Approval;
 
@@ -60,6 +62,30 @@ fn a_removal_after_another_change_reaches_what_was_signed_in_the_same_millisecon
     command.revoke(3);
     assert_eq!(denial(&lab.ask(3, None)), Some(Denial::Removed));
     assert_eq!(lab.refusal(&renewed, 3), Some(Refusal::Revoked));
+}
+
+#[test]
+fn a_removal_by_another_process_shows_how_long_the_last_certificate_counts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut command) = two(&folder);
+    let token = lab.open_invite();
+    lab.join(3, Some(&token));
+    lab.controller.flush(lab.now).expect("writable");
+    lab.pass(30 * MINUTE);
+    let renewed = lab.join(3, None);
+    command.now = lab.now;
+    command.revoke(3);
+    // The process that serves signs the removal, before it writes what renewals have noted.
+    lab.controller.head(lab.now);
+    let reopened = Lab::open(&folder.path().join("store/controller.db"), 7);
+    let removed = reopened.controller.find(&id(3).to_string()).expect("it was removed just now");
+    assert_eq!(removed.ends, renewed.certificate().end());
+    // A member whose clock is behind accepts the certificate for longer.
+    let end = removed.accepted_until();
+    assert_eq!(end, renewed.certificate().end().plus(CLOCK_TOLERANCE));
+    let unaware = Revocations::default();
+    let behind = end.minus(CLOCK_TOLERANCE).minus(Duration::from_millis(1));
+    assert_eq!(check(&lab.controller, &renewed, 3, behind, &unaware), Ok(()));
 }
 
 #[test]
