@@ -243,6 +243,9 @@ fn what_makes_no_sense_is_answered() {
         let answer = proxy.answer(asked.as_bytes());
         let shown = asked.lines().next().unwrap_or_default();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{shown}: {answer}");
+        // A browser shows it to a person.
+        let why = "is not reached: no member of the network has that name";
+        assert!(!shown.contains("example.org") || answer.contains(why), "{shown}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{shown}: {answer}");
     }
     let name = |name: &[u8]| [&[5, 1, 0, 3, name.len() as u8], name, &[0, 80]].concat();

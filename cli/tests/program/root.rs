@@ -192,12 +192,23 @@ fn whoever_finds_nobody_is_told_what_the_roots_have_to_do_with_it() {
 fn the_command_that_listen_prints_names_the_root() {
     let lab = Lab::new();
     let root = Root::start(&[]);
-    let mut command = lab.node("listener", &["listen", &PORT.to_string()]);
+    let secret = lab.dir.path().join("the secret");
+    write_file(&secret, "words that only we know\n", 0o600);
+    let secret = secret.to_str().unwrap();
+    let mut command = lab.node("listener", &["listen", &PORT.to_string(), "--secret-file", secret]);
     command.args(["--root", &root.text()]);
-    let listening = Running::start(command);
+    let mut listening = Running::start(command);
     let command = listening.wait_for_stderr("connect with: ");
     assert!(command.contains(&format!(" --root '{}' ", root.text())), "{command}");
-    listening.interrupt();
+    // It can be pasted into a shell.
+    let program = format!("'{}'", env!("CARGO_BIN_EXE_peersock"));
+    let command = command.replacen("peersock", &program, 1);
+    let command = command.replacen("--secret-file FILE", &format!("--secret-file '{secret}'"), 1);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("echo found | {command} --interface lo")]);
+    listening.end_stdin();
+    run(shell).success();
+    assert_eq!(listening.finish().success().text(), "found\n");
 }
 
 #[test]

@@ -19,7 +19,9 @@ fn a_folder_arrives_as_it_is() {
     let scene = Scene::new();
     scene.write("tree/a/large", &content(3_000_001, 1));
     scene.write("tree/a/none", b"");
-    scene.write("tree/ü and spaces", b"name");
+    for name in ["ü and spaces", "-rf", "\"double\" and 'single'", "🚀"] {
+        scene.write(&format!("tree/{name}"), b"name");
+    }
     scene.write("tree/run.sh", b"#!/bin/sh\n");
     scene.write("tree/.ssh/key", b"secret");
     fs::create_dir(scene.from("tree/empty")).unwrap();
@@ -30,15 +32,16 @@ fn a_folder_arrives_as_it_is() {
     }
     symlink("a/large", scene.from("tree/link")).unwrap();
     symlink("../run.sh", scene.from("tree/a/up")).unwrap();
+    symlink("nowhere", scene.from("tree/a/dangling")).unwrap();
     let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_890));
     for name in ["tree/run.sh", "tree/empty", "tree/a", "tree"] {
         fs::File::open(scene.from(name)).unwrap().set_times(old).unwrap();
     }
     let receipt = scene.received(&["tree"]);
-    assert_eq!(receipt, Receipt { files: 5, bytes: 3_000_021, there: 0, left_out: 0 });
+    assert_eq!(receipt, Receipt { files: 8, bytes: 3_000_033, there: 0, left_out: 0 });
     scene.check_same();
     // The second receipt transfers nothing.
-    assert_eq!(scene.received(&["tree"]), Receipt { there: 5, ..Receipt::default() });
+    assert_eq!(scene.received(&["tree"]), Receipt { there: 8, ..Receipt::default() });
     scene.check_same();
 }
 

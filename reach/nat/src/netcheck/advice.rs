@@ -307,6 +307,17 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_without_a_network_is_told_so_first() {
+        let mut report = report();
+        report.interfaces[0].host.routers.clear();
+        let first = &advise(&report)[0];
+        assert!(first.finding.starts_with("no interface has a default route"), "{first:?}");
+        assert!(first.what_to_do.as_ref().is_some_and(|text| text.starts_with("connect it to a network")));
+        report.interfaces.clear();
+        assert_eq!(advise(&report)[0].finding, first.finding);
+    }
+
+    #[test]
     fn without_a_server_it_says_what_cannot_be_known() {
         let said = findings(&report());
         assert_eq!(
