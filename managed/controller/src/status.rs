@@ -53,8 +53,8 @@ pub struct Status {
     pub unsettled_until: Option<UnixTime>,
     /// Time until which members of a restored store get no certificates, unless a head is heard before.
     pub renewals_rest_until: Option<UnixTime>,
-    /// Time until which, at least, no address of a pool is given out, because a member may have it from before
-    /// the network was restored. `None` without a pool.
+    /// Time until which, at least, no address of a pool is given out, because a member may have it from
+    /// before the network was restored. `None` without a pool.
     pub addresses_rest_until: Option<UnixTime>,
     /// Last error of the store, if no write has succeeded since.
     pub fault: Option<StoreError>,
