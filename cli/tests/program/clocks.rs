@@ -68,7 +68,11 @@ fn a_clock_that_went_back_between_two_runs_costs_a_second_at_most() {
     assert_eq!(stale(), 0);
     // Each run is earlier than the one before.
     let back: Vec<_> = (1..=TIMES).map(dial).collect();
-    assert!(stale() >= TIMES.unsigned_abs().into(), "the clock did not go back: {} stale initiations", stale());
+    assert!(
+        stale() >= TIMES.unsigned_abs().into(),
+        "the clock did not go back: {} stale initiations",
+        stale()
+    );
     eprintln!("{usual:?} as usual, {back:?} after the clock went back");
     // One late run is allowed, because the machine may be busy.
     let late = back.iter().filter(|took| **took > usual + COST + SLACK).count();
