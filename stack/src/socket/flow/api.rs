@@ -211,7 +211,7 @@ impl Flow {
         inner.live().ok_or(Error::NotConnected)?;
         inner.read_shut = true;
         match inner.write_shut && !inner.ended {
-            true => inner.held = inner.readable(),
+            true => inner.hold(),
             false => inner.discard(),
         }
         self.refresh(&mut inner, time);

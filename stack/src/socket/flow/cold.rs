@@ -23,6 +23,8 @@ pub(super) struct Cold {
     pub(super) reports: ErrorQueue,
     /// Latest time at which the listener gets the flow, if it waits for data.
     pub(super) deferred: Option<Time>,
+    /// Unread bytes that keep their place after the end of both directions, so that the window stays closed.
+    pub(super) held: usize,
     /// Undelivered data at the end of the connection.
     pub(super) loss: Option<Loss>,
 }
@@ -37,6 +39,7 @@ impl Default for Cold {
             full_since: None,
             reports: ErrorQueue::new(),
             deferred: None,
+            held: 0,
             loss: None,
         }
     }
@@ -75,6 +78,18 @@ impl Inner {
 
     pub(super) fn has_reports(&self) -> bool {
         self.cold.as_ref().is_some_and(|cold| !cold.reports.is_empty())
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.cold.as_ref().map_or(0, |cold| cold.held)
+    }
+
+    /// Lets unread data keep its place.
+    pub(super) fn hold(&mut self) {
+        let unread = self.readable();
+        if unread > 0 {
+            self.cold().held = unread;
+        }
     }
 
     pub(super) fn deferred(&self) -> Option<Time> {

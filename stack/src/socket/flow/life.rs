@@ -182,7 +182,7 @@ impl Flow {
         if inner.connected && state != State::Closed && !inner.is_deferred(time) {
             self.hand_over(inner, batch);
         }
-        if inner.readable() > inner.held {
+        if inner.readable() > inner.held() {
             if inner.orphaned {
                 // RFC 1122 4.2.2.13: data for an application that has closed the socket.
                 self.refuse(inner);
@@ -190,8 +190,8 @@ impl Flow {
                 // As in Linux: with both directions shut down, data is refused in the same way.
                 self.refuse(inner);
                 inner.error = Some(Error::ConnectionReset);
-            } else if inner.held > 0 {
-                inner.held = inner.readable();
+            } else if inner.held() > 0 {
+                inner.hold();
             } else if inner.read_shut {
                 inner.discard();
             }

@@ -116,8 +116,6 @@ struct Inner {
     read_shut: bool,
     /// True if arrived data was discarded because reading was shut down.
     discarded: bool,
-    /// Unread bytes that stay in the queue after the end of both directions, so that the window stays closed.
-    held: usize,
     write_shut: bool,
     /// True if the application has confirmed that it has read everything taken out of the queue.
     said_read: bool,
@@ -168,7 +166,6 @@ impl Flow {
             ended: false,
             read_shut: false,
             discarded: false,
-            held: 0,
             said_read: false,
             write_shut: false,
             orphaned: false,
@@ -328,7 +325,9 @@ impl Inner {
     /// Discards arrived data, because reading was shut down.
     fn discard(&mut self) {
         self.discarded |= self.readable() > 0;
-        self.held = 0;
+        if let Some(cold) = &mut self.cold {
+            cold.held = 0;
+        }
         if let Some(connection) = &mut self.connection {
             connection.discard();
         }
