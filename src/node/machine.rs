@@ -21,7 +21,8 @@ use crate::sync;
 /// Time after which a certificate is signed anew. It lasts for three times that.
 const RENEW_AFTER: Duration = Duration::from_secs(20 * 60);
 
-/// Age of the machine's certificate from which its node seems to be away: it renews the certificate hourly.
+/// Age of the machine's certificate from which its node seems to be away: it renews the certificate within 40
+/// minutes.
 const MACHINE_IS_LATE: Duration = Duration::from_secs(2 * 3600);
 
 /// Pause between two attempts to renew the machine's certificate in its place.

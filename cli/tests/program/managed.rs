@@ -328,6 +328,15 @@ fn programs_that_serve_a_machine_which_is_removed_say_so() {
         if own_node.is_empty() {
             serving.push(start(&["listen", "-n", "team", "7001"], "listening on "));
             serving.push(start(&["proxy", "-n", "team", "--listen", "0"], "a proxy for"));
+            for words in
+                [&["forward", "-n", "team", "overlay:7002", "9"][..], &["rest", "-n", "team", "--no-token"]]
+            {
+                let mut command = machines.command("beta", words);
+                command.env("PEERSOCK_OWN_NODE", own_node);
+                let running = Running::start(command);
+                running.wait_for_stdout("\n");
+                serving.push(running);
+            }
         }
         let run = own_node.is_empty().then(|| start(&["run", "-n", "team", "--", "cat"], "network "));
         machines.ok("alpha", &["network", "revoke", "beta"]);
@@ -343,6 +352,28 @@ fn programs_that_serve_a_machine_which_is_removed_say_so() {
             let ended = run.wait_for_end().success();
             assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
         }
+    }
+}
+
+#[test]
+fn a_change_of_tags_ends_open_connections_and_the_member_connects_again() {
+    for options in [&[][..], &["--own-node"]] {
+        let machines = Machines::new();
+        let (_, _serving) = machines.network();
+        machines.admit("beta");
+        let (listening, _) = machines.listen("alpha", "7000");
+        let dial = |line: &str| {
+            let words = [&["dial", "-n", "team", "--peer-timeout", "0"], options, &["alpha:7000"]].concat();
+            let mut dialing = Running::start(machines.command("beta", &words));
+            dialing.send(format!("{line}\n").as_bytes());
+            listening.wait_for_stdout(&format!("{line}\n"));
+            dialing
+        };
+        let open = dial("before");
+        machines.ok("alpha", &["network", "change", "beta", "--tag", "db"]);
+        let finished = open.wait_for_end();
+        assert!(!finished.status.success(), "{options:?}: {}", finished.stderr);
+        dial("after").finish().success();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Stories of managed networks: few members and seeds here, more of both in `cargo xtask ci`.
+//! Stories of managed networks with few members. `peersock-sim managed` plays larger ones.
 //!
 //! `PEERSOCK_SIM_SEED=7 cargo test -p peersock-sim --test managed` plays that seed.
 

@@ -102,7 +102,7 @@ fn recovery_words_renew_an_offline_networks_delegation() {
 }
 
 #[test]
-fn a_store_holds_one_network_and_no_secret_in_clear() {
+fn a_store_holds_one_network() {
     let lab = Lab::new();
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let Controller { store, .. } = lab.controller;

@@ -27,6 +27,23 @@ fn restored_with_invite(folder: &Path) -> (Lab, Lab, Token) {
 }
 
 #[test]
+fn who_reads_a_store_or_a_backup_finds_names_and_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (lab, _old, token) = restored_with_invite(folder.path());
+    let words = lab.words.to_string();
+    drop(lab);
+    let files = std::fs::read_dir(folder.path().join("store")).expect("it is there");
+    let files: Vec<_> =
+        files.map(|file| std::fs::read(file.expect("a file").path()).expect("readable")).collect();
+    let holds =
+        |text: &[u8]| files.iter().filter(|file| file.windows(text.len()).any(|part| part == text)).count();
+    assert!(holds(b"machine-2") >= 2, "the store and its copy");
+    for secret in [&SEED[..], token.as_bytes(), words.as_bytes()] {
+        assert_eq!(holds(secret), 0);
+    }
+}
+
+#[test]
 fn an_old_copy_issues_nothing_until_it_has_heard_a_head() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut lab, mut old) = restored(folder.path());
