@@ -110,6 +110,11 @@ fn root_s_machine_is_a_member_with_names_and_keeps_what_it_learns() {
 
     // What was kept is enough without the controller.
     drop(serving);
+    // A node that is about to end could still be asked, and take the question with it.
+    let end = std::time::Instant::now() + crate::common::PATIENCE;
+    while run(scene.command("alpha", &["status"])).status.success() {
+        assert!(std::time::Instant::now() < end, "the node outlives its controller");
+    }
     let (up, address) = scene.up();
     let (is_there, text) = scene.ping(&address, "10.77.0.3");
     assert!(is_there && text.contains("2 received"), "{text}{}", up.said());
