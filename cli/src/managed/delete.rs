@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use peersock::overlay::membership::UnixTime;
 use peersock_controller::{Controller, Member};
 
-use super::{DirectoryArgs, admin, duration, join, now, stores};
+use super::{DirectoryArgs, admin, join, now, stores};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
 use crate::stdio;
@@ -49,9 +49,7 @@ pub(crate) fn delete(args: &DeleteArgs) -> Outcome {
     let members = match until.filter(|until| now < *until) {
         None => "no member has a certificate that counts".to_owned(),
         Some(until) => {
-            let left = duration::shown(until.since(now));
-            let at = admin::local_time(until, now);
-            let until = at.map_or_else(|| format!("for {left}"), |at| format!("until {at} ({left})"));
+            let until = admin::until(until, now);
             format!("members reach each other {until} at most, when the last certificate has ended")
         }
     };

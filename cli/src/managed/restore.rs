@@ -153,15 +153,11 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
 pub(super) fn addresses_rest(controller: &mut Controller) -> Outcome<Option<String>> {
     let now = now();
     let status = controller.status(now).map_err(super::admin::refused)?;
-    let until = status.addresses_rest_until.map(|until| {
-        let left = duration::shown(until.since(now));
-        let at = super::admin::local_time(until, now);
-        at.map_or_else(|| format!("for {left}"), |at| format!("until {at} ({left})"))
-    });
-    Ok(until.map(|until| {
+    Ok(status.addresses_rest_until.map(|until| {
         format!(
-            "no member gets another address of the pool {until}, because a machine may have it by a certificate from \
-             before the restore; all have their IPv6 address"
+            "no member gets another address of the pool {}, because a machine may have it by a certificate from before \
+             the restore; all have their IPv6 address",
+            super::admin::until(until, now)
         )
     }))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::{Finished, PATIENCE, Running, peersock, run, vanish};
+use crate::common::{Finished, PATIENCE, Running, peersock, run, vanish, wait_until};
 use crate::star::Star;
 
 /// Machines of one test, each with a state directory. They are on the loopback interface, or apart.
@@ -502,10 +502,9 @@ fn members_are_listed_and_named_by_commands() {
     }
     // Without a node that runs, too.
     drop(forwarding);
-    let deadline = Instant::now() + PATIENCE;
-    while run(machines.command("beta", &["status"])).status.success() {
-        assert!(Instant::now() < deadline, "the node outlives its programs");
-    }
+    wait_until("the node outlives its programs", || {
+        !run(machines.command("beta", &["status"])).status.success()
+    });
     let listed = machines.ok("beta", &["members", "-n", "team", "--wait", "5"]);
     assert!(listed.contains("alpha") && listed.contains("gamma"), "{listed}");
 }

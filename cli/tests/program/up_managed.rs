@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cable::Cable;
-use crate::common::{Running, lacks, run, without_variables};
+use crate::common::{Running, lacks, run, wait_until, without_variables};
 
 /// A controller with a member at one end of a cable, and another member at the other end.
 struct Scene {
@@ -111,10 +111,9 @@ fn root_s_machine_is_a_member_with_names_and_keeps_what_it_learns() {
     // What was kept is enough without the controller.
     drop(serving);
     // A node that is about to end could still be asked, and take the question with it.
-    let end = std::time::Instant::now() + crate::common::PATIENCE;
-    while run(scene.command("alpha", &["status"])).status.success() {
-        assert!(std::time::Instant::now() < end, "the node outlives its controller");
-    }
+    wait_until("the node outlives its controller", || {
+        !run(scene.command("alpha", &["status"])).status.success()
+    });
     let (up, address) = scene.up();
     let (is_there, text) = scene.ping(&address, "10.77.0.3");
     assert!(is_there && text.contains("2 received"), "{text}{}", up.said());

@@ -5,11 +5,20 @@ use std::time::Duration;
 
 use peersock::overlay::membership::UnixTime;
 
+use super::super::duration;
+
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Returns words for a time to come: `until 14:03 tomorrow (1d 9m)`, or `for 1d 9m` if the system has no
+/// words for it.
+pub(in crate::managed) fn until(at: UnixTime, now: UnixTime) -> String {
+    let left = duration::shown(at.since(now));
+    shown(at, now).map_or_else(|| format!("for {left}"), |at| format!("until {at} ({left})"))
+}
 
 /// Returns a time as people say it: `14:03`, `14:03 tomorrow` or `14:03 on 2026-12-05`; `None` for a time
 /// that the system has no words for.
-pub(in crate::managed) fn shown(at: UnixTime, now: UnixTime) -> Option<String> {
+fn shown(at: UnixTime, now: UnixTime) -> Option<String> {
     Some(said(&Moment::of(at)?, &Moment::of(now)?, &Moment::of(now.plus(DAY))?))
 }
 

@@ -14,7 +14,7 @@ mod settings;
 pub(crate) use change::{ChangeArgs, change};
 pub(crate) use decisions::{ApproveArgs, DenyArgs, approve, deny};
 pub(crate) use invites::{InviteArgs, InvitesArgs, UninviteArgs, invite, invites, uninvite};
-pub(super) use local_time::shown as local_time;
+pub(super) use local_time::until;
 pub(crate) use members::{ListArgs, list};
 pub(crate) use removal::{RevokeArgs, revoke};
 pub(crate) use reservations::{ReserveArgs, UnreserveArgs, reserve, unreserve};

@@ -4,9 +4,9 @@ use peersock::overlay::membership::{MemberName, UnixTime};
 use peersock_controller::{Controller, Member};
 use serde_json::json;
 
-use super::super::{duration, now, who};
+use super::super::{now, who};
 use super::reach::{self, Effect, Ended, Reach};
-use super::{OfNetwork, described, local_time, refused};
+use super::{OfNetwork, described, refused, until};
 use crate::failure::Outcome;
 use crate::output::print;
 use crate::stdio;
@@ -140,17 +140,14 @@ fn ends(controller: &Controller, removed: &[Member]) -> Vec<(UnixTime, MemberNam
 /// Returns which removed members others may still accept, and until when.
 fn accepted(ends: &[(UnixTime, MemberName)], now: UnixTime) -> Option<String> {
     let ends: Vec<_> = ends.iter().filter(|(end, _)| now < *end).collect();
-    let until = |end: UnixTime| {
-        let left = duration::shown(end.since(now));
-        local_time::shown(end, now).map_or_else(|| format!("for {left}"), |at| format!("until {at} ({left})"))
-    };
     match &ends[..] {
         [] => None,
         some if some.len() <= MOST_NAMED => {
-            let each: Vec<_> = some.iter().map(|(end, name)| format!("{name} {}", until(*end))).collect();
+            let each: Vec<_> =
+                some.iter().map(|(end, name)| format!("{name} {}", until(*end, now))).collect();
             Some(each.join(", "))
         }
-        many => many.iter().map(|(end, _)| *end).max().map(|last| format!("them {}", until(last))),
+        many => many.iter().map(|(end, _)| *end).max().map(|last| format!("them {}", until(last, now))),
     }
 }
 

@@ -14,7 +14,7 @@ impl Connecting {
     /// yet what it fills the descriptor with.
     pub(crate) fn shut_down(&mut self) -> bool {
         let is_filling = self.fills && self.filled.is_none();
-        if is_filling && self.has_pending() {
+        if is_filling && self.pending() > 0 {
             self.is_shut_unfilled = true;
             return false;
         }
@@ -25,17 +25,20 @@ impl Connecting {
         true
     }
 
-    /// Returns true if the descriptor is here and not empty.
-    fn has_pending(&self) -> bool {
-        self.data.as_ref().is_some_and(|data| rustix::io::ioctl_fionread(data).is_ok_and(|there| there > 0))
+    /// Returns the number of bytes in the descriptor, or 0 if it is not here.
+    fn pending(&self) -> usize {
+        self.data
+            .as_ref()
+            .and_then(|data| rustix::io::ioctl_fionread(data).ok())
+            .map_or(0, |there| there as usize)
     }
 
     /// Returns true if there is something in the descriptor that is not the library's filling.
     fn has_taken_data(&self) -> bool {
-        let Some(data) = self.data.as_ref().filter(|_| self.has_pending()) else { return false };
+        let mut seen = vec![0; self.pending()];
+        let Some(data) = self.data.as_ref().filter(|_| !seen.is_empty()) else { return false };
         // Without a filling the connection stands, and the application knows.
         let Some((_, filling)) = &self.filled else { return true };
-        let mut seen = vec![0; rustix::io::ioctl_fionread(data).map_or(0, |there| there as usize)];
         let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
         match retry_on_intr(|| rustix::net::recv(data, &mut seen[..], flags)) {
             // An urgent byte, which only the application sends, would hide the rest.

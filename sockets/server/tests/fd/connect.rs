@@ -348,7 +348,7 @@ fn shutdown_ends_an_attempt_whose_descriptor_is_not_full_yet() {
     }
 }
 
-/// How a stream is ended: once or twice, and by the library or by direct system calls.
+/// Ways to end a stream: once or twice, and by the library or by direct system calls.
 #[derive(Debug, Clone, Copy)]
 enum Ends {
     ByLibrary,

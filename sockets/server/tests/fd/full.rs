@@ -89,9 +89,13 @@ impl Ends {
         if matches!(self.world, World::Kernels) { "kernel" } else { "overlay" }
     }
 
-    fn shut(&self) {
+    /// Fills both directions, and ends both at the near end. Returns the number of bytes that were taken from
+    /// its writer, and the writer of the far end, which still waits.
+    fn fill_and_shut(&self) -> (usize, Writer) {
+        let [near, far] = [&self.near, &self.far].map(|end| Writer::fill(end.try_clone().expect("a copy")));
         let copy = OwnedFd::from(self.near.try_clone().expect("a copy"));
         self.world.shut(&copy, Shutdown::Both).expect("it is connected");
+        (near.refused().0, far)
     }
 }
 
@@ -99,9 +103,7 @@ impl Ends {
 fn a_writer_is_told_all_that_was_taken_arrives_and_the_other_direction_is_reset() {
     for ends in Ends::of_each_world() {
         let name = ends.name();
-        let [near, far] = [&ends.near, &ends.far].map(|end| Writer::fill(end.try_clone().expect("a copy")));
-        ends.shut();
-        let (taken, _) = near.refused();
+        let (taken, far) = ends.fill_and_shut();
         let Ends { mut near, far: mut other, world, _nodes } = ends;
         // The end of the direction follows all that the writer has handed over.
         let (len, end) = read_all(&mut other);
@@ -123,9 +125,7 @@ fn a_writer_is_told_all_that_was_taken_arrives_and_the_other_direction_is_reset(
 fn closing_after_that_resets_what_is_not_read() {
     for ends in Ends::of_each_world() {
         let name = ends.name();
-        let [near, far] = [&ends.near, &ends.far].map(|end| Writer::fill(end.try_clone().expect("a copy")));
-        ends.shut();
-        let (taken, _) = near.refused();
+        let (taken, far) = ends.fill_and_shut();
         let Ends { near, far: mut other, .. } = ends;
         drop(near);
         // The error of the reset is for the blocked writer, or for the reader.
