@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use super::command::{run, works};
+use super::command::{run, run_to_end, works};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
 use crate::{Result, root};
@@ -120,13 +120,9 @@ fn pytest(python: &Path, folder: &Path, workspace: &Workspace) -> Result<Outcome
     command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--numprocesses"]).arg(workers());
     command.args(["--dist", "worksteal", "--junitxml"]).arg(&junit);
     command.env("PEERSOCK_TEST_PROGRAM", workspace.target.join("debug/peersock"));
-    let (success, _) = run(command)?;
+    let ended = run_to_end(command)?;
     let xml = fs::read_to_string(junit).map_err(|_| "pytest did not run")?;
-    let mut outcome = Outcome::from_pytest(&xml)?;
-    if !success && outcome.failed.is_empty() {
-        outcome.add(Outcome::failed("pytest, before or after its tests"));
-    }
-    Ok(outcome)
+    Ok(ended.counted("pytest", Outcome::from_pytest(&xml)?))
 }
 
 /// Returns the number of processes that share the tests. The tests wait for most of their time.

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::thread;
 
-use super::command::{check, counted, has_component, nextest, run};
+use super::command::{check, has_component, nextest, run, run_to_end};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
 use super::{
@@ -231,8 +231,9 @@ fn tests(workspace: &Workspace, part: Part) -> Result<Outcome> {
             Part::All => &["--lib", "--bins", "--tests"],
         });
         command.args(["--", "--show-output"]);
-        let (success, output) = run(command)?;
-        return counted("the test run", success, Outcome::from_libtest(&output));
+        let ended = run_to_end(command)?;
+        let outcome = Outcome::from_libtest(&ended.output);
+        return Ok(ended.counted("tests", outcome));
     }
     // Many tests wait: three per processor use it better than one.
     let threads = thread::available_parallelism().map_or(1, |count| 3 * count.get());
@@ -243,14 +244,15 @@ fn tests(workspace: &Workspace, part: Part) -> Result<Outcome> {
         Part::Rest => &["--ignore-default-filter", "-E", "not default()"],
         Part::All => &["--ignore-default-filter"],
     });
-    nextest(command, "default", "the test run")
+    nextest(command, "default", "tests")
 }
 
 fn doctests(_: &Workspace, _: Part) -> Result<Outcome> {
     let mut command = cargo();
     command.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
-    let (success, output) = run(command)?;
-    counted("the test run", success, Outcome::from_libtest(&output))
+    let ended = run_to_end(command)?;
+    let outcome = Outcome::from_libtest(&ended.output);
+    Ok(ended.counted("doctests", outcome))
 }
 
 fn docs(_: &Workspace, _: Part) -> Result<Outcome> {
@@ -273,8 +275,9 @@ fn simulation(workspace: &Workspace, part: Part) -> Result<Outcome> {
         Part::All => (0, ALL_SEEDS),
     };
     command.args(["run", "--from", &first.to_string(), "--seeds", &count.to_string()]);
-    let (success, output) = run(command)?;
-    counted("the test run", success, Outcome::from_last_line("simulation seed", &output)?)
+    let ended = run_to_end(command)?;
+    let outcome = Outcome::from_last_line("simulation seed", &ended.output)?;
+    Ok(ended.counted("simulation", outcome))
 }
 
 fn packages(_: &Workspace, _: Part) -> Result<Outcome> {
