@@ -198,6 +198,18 @@ impl SharedNodeArgs {
 
     /// Applies the options of a node of this program alone, which joins these networks.
     pub(crate) fn beside(&self, node: NodeBuilder, networks: &[Network]) -> Outcome<NodeBuilder> {
+        let lists_members = |network: &&Network| network.id().admits_programs() && !network.id().is_managed();
+        if self.state.ephemeral
+            && let Some(network) = networks.iter().find(lists_members)
+        {
+            return Err(Failure::usage(
+                format_args!(
+                    "network {} has a file of its members, and an ephemeral identity is in none",
+                    network.id()
+                ),
+                "leave --ephemeral out; --own-node gives the program a node that no other program uses",
+            ));
+        }
         let other = networks.iter().find(|network| !network.id().admits_programs());
         // In ad-hoc networks each node is a member of its own. In static ones the machine's node has the
         // addresses of the file, so a node beside it has to be asked for by a label.

@@ -38,6 +38,9 @@ const ATTEMPTS: usize = 3;
 const BEFORE: Duration = Duration::from_millis(700);
 const AFTER: Duration = Duration::from_millis(4000);
 
+/// Duration of the flow without a root, before and after both machines have moved.
+const WITHOUT_ROOT: Duration = Duration::from_secs(3);
+
 /// Time without a byte after which the flow counts as lost.
 const LOST: Duration = Duration::from_secs(30);
 
@@ -72,6 +75,29 @@ fn data_goes_on_when_both_machines_get_another_address() {
     pair.both_ways("addresses behind both NATs", |lab| {
         lab.readdress("home1");
         lab.readdress("work1");
+    });
+}
+
+/// Both machines move while no root runs, so that they cannot find each other before it is back.
+#[test]
+fn one_connection_outlives_its_root_and_the_moves_of_both_machines_without_a_root() {
+    let Some(mut pair) = Pair::behind_nats("moves-no-root") else { return };
+    let root = pair.root.take().expect("it runs");
+    let (udp, stream) = (root.udp().to_vec(), root.stream());
+    let (_root, _) = pair.while_bytes_flow(0, |arrivals| {
+        wait_for_bytes(arrivals);
+        drop(root);
+        wait_for_bytes(arrivals);
+        thread::sleep(WITHOUT_ROOT);
+        wait_for_bytes(arrivals);
+        pair.readdress("home1");
+        pair.readdress("work1");
+        thread::sleep(WITHOUT_ROOT);
+        let root = pair.lab.within("root", || Root::listen(&udp, stream));
+        wait_for_bytes(arrivals);
+        pair.wait_direct();
+        wait_for_bytes(arrivals);
+        root
     });
 }
 
@@ -143,7 +169,7 @@ fn longest_packets_shrink(build: impl Fn() -> Option<Pair>) {
 /// Two nodes that have found each other, on a direct path.
 struct Pair {
     nodes: [(Node, Joined); 2],
-    _root: Root,
+    root: Option<Root>,
     lab: Lab,
     round_trip: Duration,
 }
@@ -191,7 +217,7 @@ impl Pair {
         });
         let [(_, home), (_, away)] = &nodes;
         home.wait_peer(away.address().into(), PATIENCE).expect("it is found");
-        let pair = Pair { nodes, _root: root, lab, round_trip: Duration::ZERO };
+        let pair = Pair { nodes, root: Some(root), lab, round_trip: Duration::ZERO };
         pair.wait_direct();
         Some(pair)
     }
@@ -250,6 +276,35 @@ impl Pair {
 
     /// Makes the change while data flows, and returns the time without arrivals after it.
     fn stalls(&self, what: &str, sender: usize, change: impl Fn(&Pair)) -> Duration {
+        let ((began, ended), arrivals) = self.while_bytes_flow(sender, |_| {
+            thread::sleep(BEFORE);
+            let began = Instant::now();
+            change(self);
+            let ended = Instant::now();
+            thread::sleep(AFTER);
+            (began, ended)
+        });
+        let gaps = arrivals.windows(2).filter(|pair| pair[1] >= began);
+        let longest = gaps.max_by_key(|pair| pair[1] - pair[0]).expect("data arrives after the change");
+        let gap = longest[1] - longest[0];
+        // Without a path no recovery is possible, so the time counts from when a path exists again.
+        let stall = longest[1].saturating_duration_since(ended.max(longest[0]));
+        let which = ["sends", "receives"][sender];
+        eprintln!(
+            "{what}, the one that changes {which}: {stall:?} after the change was complete, {gap:?} without \
+             a byte in all, of which {:?} is the change itself",
+            ended - began
+        );
+        stall
+    }
+
+    /// Sends on one connection while the function runs, and returns its result and all times of arrivals.
+    /// Panics if a byte is lost or wrong.
+    fn while_bytes_flow<T>(
+        &self,
+        sender: usize,
+        during: impl FnOnce(&Mutex<Vec<Instant>>) -> T,
+    ) -> (T, Vec<Instant>) {
         let [(from, _), (to, at)] = [&self.nodes[sender], &self.nodes[1 - sender]];
         let listener = TcpListener::bind_on(to, "[::]:1500").expect("a free port");
         let address = SocketAddr::new(at.address().into(), 1500);
@@ -259,7 +314,7 @@ impl Pair {
         let data = pattern(9, CHUNK_BYTES);
         into.set_read_timeout(Some(LOST)).expect("a time");
         out.set_write_timeout(Some(LOST)).expect("a time");
-        let (began, ended) = thread::scope(|scope| {
+        let result = thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::SeqCst) {
                     out.write_all(&data).expect("no reset");
@@ -282,27 +337,21 @@ impl Pair {
                 }
                 assert_eq!(at, 0, "the end is missing");
             });
-            thread::sleep(BEFORE);
-            let began = Instant::now();
-            change(self);
-            let ended = Instant::now();
-            thread::sleep(AFTER);
+            let result = during(&arrivals);
             stop.store(true, Ordering::SeqCst);
-            (began, ended)
+            result
         });
-        let arrivals = arrivals.into_inner().expect("no panic");
-        let gaps = arrivals.windows(2).filter(|pair| pair[1] >= began);
-        let longest = gaps.max_by_key(|pair| pair[1] - pair[0]).expect("data arrives after the change");
-        let gap = longest[1] - longest[0];
-        // Without a path no recovery is possible, so the time counts from when a path exists again.
-        let stall = longest[1].saturating_duration_since(ended.max(longest[0]));
-        let which = ["sends", "receives"][sender];
-        eprintln!(
-            "{what}, the one that changes {which}: {stall:?} after the change was complete, {gap:?} without \
-             a byte in all, of which {:?} is the change itself",
-            ended - began
-        );
-        stall
+        (result, arrivals.into_inner().expect("no panic"))
+    }
+}
+
+/// Waits until bytes have arrived after now.
+fn wait_for_bytes(arrivals: &Mutex<Vec<Instant>>) {
+    let since = Instant::now();
+    let has_arrived = || arrivals.lock().expect("no panic").last().is_some_and(|last| *last > since);
+    while !has_arrived() {
+        assert!(since.elapsed() < LOST, "nothing arrives");
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

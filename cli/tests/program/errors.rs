@@ -116,6 +116,11 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
             2,
             &["is named twice", "name each network once"],
         ),
+        (
+            peersock(&["run", "--ephemeral", "-n", &path("office.toml"), "--", "true"]),
+            2,
+            &["an ephemeral identity is in none", "leave --ephemeral out"],
+        ),
         // Control sequences are escaped.
         (lab.command("a", &["addr", "red\u{1b}[31m.toml"]), 1, &["red\\u{1b}[31m.toml"]),
         (peersock(&["addr", "--red\u{1b}[31m"]), 2, &["unexpected argument", "hint:"]),
