@@ -83,9 +83,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
     let begin = Instant::now();
-    let patience = |lead: &Lead| tickets::patience(&args.node, lead);
-    let patience = lead.as_ref().map_or_else(|| args.node.patience(), patience);
-    let timeout = args.timeout.unwrap_or(patience);
+    let reach_timeout = |lead: &Lead| tickets::reach_timeout(&args.node, lead);
+    let reach_timeout = lead.as_ref().map_or_else(|| args.node.reach_timeout(), reach_timeout);
+    let timeout = args.timeout.unwrap_or(reach_timeout);
     let (member, targets) = match &lead {
         Some(lead) => by_lead(args, lead, timeout)?,
         None => by_address(args, timeout)?,

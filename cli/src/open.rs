@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     })?;
     let settings = ForwardSettings {
         introduction: None,
-        timeout: timeout.unwrap_or_else(|| tickets::patience(&args.underlay, &lead)),
+        timeout: timeout.unwrap_or_else(|| tickets::reach_timeout(&args.underlay, &lead)),
         udp_idle: Duration::ZERO,
         most: args.serving.most(),
     };

@@ -248,7 +248,7 @@ impl Receiver<'_> {
 
     /// Looks for the sender, and connects once it is found.
     fn find(&self) -> Outcome<TcpStream> {
-        let within = self.args.timeout.unwrap_or_else(|| self.args.node.patience());
+        let within = self.args.timeout.unwrap_or_else(|| self.args.node.reach_timeout());
         let begin = Instant::now();
         let waiting = match self.args.quiet {
             true => None,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peersock_nat::stun::{Answer, AnswerFrom, TransactionId, binding_request};
 
 /// Time for an answer, enough for a root on the other side of the Earth.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest answer to a STUN request that is read; the rest is not needed.
 const ANSWER_BYTES: usize = 512;
@@ -31,7 +31,7 @@ pub(crate) fn look(addresses: &[SocketAddr]) -> Found {
     if !asked.is_empty() && !asked.iter().any(has_route) {
         return Found::NoRoute;
     }
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + ANSWER_TIMEOUT;
     match asked.iter().flatten().any(|(socket, id)| answers(socket, *id, until)) {
         true => Found::StunServer,
         false => Found::Nothing,

@@ -8,7 +8,7 @@ use peersock::overlay::NetworkId;
 use peersock::state::{StateDir, StateError};
 use peersock::{Network, NetworkStatus, PeerStatus, Status};
 
-use crate::args::{PATIENCE, PATIENCE_WITH_DHT, StateArgs, no_network, only_joined};
+use crate::args::{REACH_TIMEOUT, REACH_TIMEOUT_WITH_DHT, StateArgs, no_network, only_joined};
 use crate::failure::{Failure, Outcome, has_ended};
 use crate::output::note;
 use crate::status::{difference, parse};
@@ -129,9 +129,9 @@ impl RunningNode {
         self.status.peers.iter().find(has_it)
     }
 
-    /// Returns the timeout for reaching a peer; see [`UnderlayArgs::patience`](crate::args::UnderlayArgs).
-    pub(crate) fn patience(&self) -> Duration {
-        if self.status.dht.is_some() { PATIENCE_WITH_DHT } else { PATIENCE }
+    /// Returns the timeout for reaching a peer; see [`UnderlayArgs::reach_timeout`](crate::args::UnderlayArgs).
+    pub(crate) fn reach_timeout(&self) -> Duration {
+        if self.status.dht.is_some() { REACH_TIMEOUT_WITH_DHT } else { REACH_TIMEOUT }
     }
 
     /// Lets the node reach a member.

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args, paths: &[PathBuf], to: &str) -> Outcome {
     let target = target(to)?;
     let source = scan(paths)?;
     let network = args.network.resolve_for(&args.node, &args.node.state)?;
-    let within = args.timeout.unwrap_or_else(|| args.node.patience());
+    let within = args.timeout.unwrap_or_else(|| args.node.reach_timeout());
     let begin = Instant::now();
     let farewell = || stdio::note("stopped; the same command continues if the receiver still waits");
     let receive = format!("peersock receive {}", args.network.as_options(&network));

@@ -46,7 +46,7 @@ pub(crate) struct ServingArgs {
 
 impl ServingArgs {
     pub(crate) fn timeout(&self, node: &UnderlayArgs) -> Duration {
-        self.timeout.unwrap_or_else(|| node.patience())
+        self.timeout.unwrap_or_else(|| node.reach_timeout())
     }
 
     /// Returns the timeout if an option sets it.

@@ -13,7 +13,7 @@ use peersock_files::Code;
 use peersock_proxy::{Ticket, TicketError};
 use zeroize::Zeroizing;
 
-use crate::args::{PATIENCE_WITH_DHT, UnderlayArgs};
+use crate::args::{REACH_TIMEOUT_WITH_DHT, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
 use crate::files::parse_code;
 use crate::member::Member;
@@ -107,13 +107,13 @@ pub(crate) fn find(
     let mut roots = ticket.roots().to_vec();
     roots.extend(args.roots_with_tokens()?.into_iter().filter(|root| !ticket.roots().contains(root)));
     let (session, roots) = start(args, ticket, IdentitySource::Ephemeral, roots, farewell)?;
-    wait(&session, lead, within.unwrap_or_else(|| patience(args, lead)), quiet)?;
+    wait(&session, lead, within.unwrap_or_else(|| reach_timeout(args, lead)), quiet)?;
     Ok(Member::Own(session, roots))
 }
 
 /// Returns the timeout for reaching the program of a ticket or a code unless an option sets it.
-pub(crate) fn patience(args: &UnderlayArgs, lead: &Lead) -> Duration {
-    if lead.ticket.dht().is_on() { PATIENCE_WITH_DHT } else { args.patience() }
+pub(crate) fn reach_timeout(args: &UnderlayArgs, lead: &Lead) -> Duration {
+    if lead.ticket.dht().is_on() { REACH_TIMEOUT_WITH_DHT } else { args.reach_timeout() }
 }
 
 fn start(

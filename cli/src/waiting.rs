@@ -22,8 +22,8 @@ const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) fn start(text: impl FnOnce() -> String + Send + 'static) -> io::Result<Background> {
     Background::start("waiting", move |is_over| {
         let on_terminal = io::stderr().is_terminal();
-        let patience = if on_terminal { SHOW_AFTER } else { REPORT_DELAY };
-        if is_over.recv_timeout(patience) != Err(RecvTimeoutError::Timeout) {
+        let delay = if on_terminal { SHOW_AFTER } else { REPORT_DELAY };
+        if is_over.recv_timeout(delay) != Err(RecvTimeoutError::Timeout) {
             return;
         }
         if !on_terminal {

@@ -42,7 +42,7 @@ const MAX_ROOTS: usize = 64;
 
 /// Time for a request. A keeper that takes longer is asked no more, because its answers would be those to
 /// earlier questions.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Other process, which reads and stores records; `None` once it has failed.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ pub(super) struct Keeper(Mutex<Option<UnixStream>>);
 impl Keeper {
     /// Waits until the other process can read the directory.
     pub(super) fn new(mut stream: UnixStream) -> io::Result<Keeper> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+        stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
         stream.read_exact(&mut [0; 4])?;
         Ok(Keeper(Mutex::new(Some(stream))))
     }

@@ -31,7 +31,7 @@ use crate::{log, signals};
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time in which the programs of a node in the background end, once it was asked to.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PROGRAMS_END_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time in which the sockets of programs end before the node does.
 const ENDING: Duration = Duration::from_secs(2);
@@ -215,7 +215,7 @@ impl Host {
         if self.0.log.is_some() {
             // A service manager ends all processes together, and the programs still deliver what they have
             // sent.
-            programs = self.wait_unserved(programs, PATIENCE);
+            programs = self.wait_unserved(programs, PROGRAMS_END_TIMEOUT);
         }
         let all = programs.all();
         drop(programs);

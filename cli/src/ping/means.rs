@@ -105,7 +105,7 @@ impl Sought {
 struct Own {
     session: Session,
     address: IpAddr,
-    patience: Duration,
+    reach_timeout: Duration,
     ping: Option<Ping>,
     _roots: RootWatch,
 }
@@ -116,7 +116,7 @@ impl Own {
         args: &Args,
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Own> {
-        let (sought, patience) = (Sought::parse(&network, &args.address)?, args.node.patience());
+        let (sought, reach_timeout) = (Sought::parse(&network, &args.address)?, args.node.reach_timeout());
         let networks = [network.clone()];
         let prepare = |node| args.node.beside(node, &networks);
         let session = Session::open_in(&args.node, network, prepare, farewell)?;
@@ -124,15 +124,15 @@ impl Own {
         let address = match sought {
             Sought::Named(name) => {
                 let ask = || Ok(names::ask(&session.node, &session.network, &name));
-                names::find(&session.network, &name, args.timeout.unwrap_or(patience), ask)?[0]
+                names::find(&session.network, &name, args.timeout.unwrap_or(reach_timeout), ask)?[0]
             }
             Sought::At(address) => address,
         };
-        Ok(Own { session, address, patience, ping: None, _roots: roots })
+        Ok(Own { session, address, reach_timeout, ping: None, _roots: roots })
     }
 
-    fn carries(&self, patience: Duration) -> bool {
-        self.session.joined.check_path(self.address, patience).is_ok()
+    fn carries(&self, reach_timeout: Duration) -> bool {
+        self.session.joined.check_path(self.address, reach_timeout).is_ok()
     }
 }
 
@@ -150,7 +150,7 @@ impl Means for Own {
     }
 
     fn find(&mut self, within: Option<Duration>, quiet: bool) -> Outcome<Option<PeerStatus>> {
-        self.session.wait_peer(self.address, within.unwrap_or(self.patience), quiet)?;
+        self.session.wait_peer(self.address, within.unwrap_or(self.reach_timeout), quiet)?;
         self.ping = Some(Ping::open_on(&self.session.node, self.address)?);
         Ok(peer_at(&self.session.node, self.address))
     }
@@ -195,7 +195,7 @@ impl Asked {
         let sought = named.as_ref().map(|network| Sought::parse(network, &args.address)).transpose()?;
         // Before there is a node, which others see.
         signals::end_with(farewell)?;
-        let within = args.timeout.unwrap_or_else(|| args.node.patience());
+        let within = args.timeout.unwrap_or_else(|| args.node.reach_timeout());
         let node = AskedNode::open("ping", &args.node, named.as_ref(), within)?;
         let joined = node.running.network(named.as_ref())?.clone();
         let address = match (sought, &named) {
@@ -282,7 +282,7 @@ impl Means for Asked {
     }
 
     fn find(&mut self, within: Option<Duration>, quiet: bool) -> Outcome<Option<PeerStatus>> {
-        let within = within.unwrap_or_else(|| self.running().patience());
+        let within = within.unwrap_or_else(|| self.running().reach_timeout());
         let (status, whom, network) = (self.running().status.clone(), self.whom(), self.joined.id);
         let text = move || session::looking_for(&status, &whom, network, within);
         let _waiting = if quiet { None } else { Some(waiting::start(text)?) };

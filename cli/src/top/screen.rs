@@ -22,7 +22,7 @@ const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[2J";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
 /// Time that a signal waits for drawing to finish. A terminal that was stopped (Ctrl-S) accepts nothing.
-const PATIENCE: Duration = Duration::from_millis(500);
+const DRAWING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An event of the terminal.
 pub(super) enum Event {
@@ -127,7 +127,7 @@ fn leave() {
     if let Some(modes) = locked(&MODES).take() {
         let _ = rustix::termios::tcsetattr(io::stdin(), OptionalActions::Now, &modes);
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DRAWING_TIMEOUT;
     let mut is_shown = loop {
         match SHOWN.try_lock() {
             Ok(is_shown) => break is_shown,
@@ -146,10 +146,10 @@ fn leave() {
 fn takes_text(deadline: Instant) -> bool {
     let stdout = io::stdout();
     let mut waits = [PollFd::new(&stdout, PollFlags::OUT)];
-    let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(50));
-    let patience = Timespec::try_from(patience).ok();
+    let time_left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(50));
+    let time_left = Timespec::try_from(time_left).ok();
     // A signal in between counts as false; then a second signal ends the program.
-    rustix::event::poll(&mut waits, patience.as_ref()).is_ok_and(|count| count > 0)
+    rustix::event::poll(&mut waits, time_left.as_ref()).is_ok_and(|count| count > 0)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,11 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Finished, Running, peersock, run, signal, vanish};
+use crate::common::{Finished, PATIENCE, Running, peersock, run, signal, vanish};
 use crate::lab::Lab;
-
-/// Timeout of anything; tests do not depend on speed.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Lab {
     /// Returns a command with the state directory of alpha alone.

@@ -11,11 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Running, peersock, run, signal, vanish};
+use crate::common::{PATIENCE, Running, peersock, run, signal, vanish};
 use crate::lab::{ALPHA, Lab, OWN, behind, is_root};
-
-/// Timeout of anything; tests do not depend on speed.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Server that sends back what it gets, on a port.
 const ECHO: &str = "

@@ -9,11 +9,8 @@ use peersock::{Event, Network};
 use peersock_attach::{Attached, Wish};
 use serde_json::Value;
 
-use crate::common::{peersock, run};
+use crate::common::{PATIENCE, peersock, run};
 use crate::lab::{ALPHA, Lab};
-
-/// Timeout of anything; tests do not depend on speed.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Client of a server, which says how its attempts end.
 const TRIES: &str = "

@@ -8,11 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
-use crate::common::{Running, peersock, run, signal, vanish};
+use crate::common::{PATIENCE, Running, peersock, run, signal, vanish};
 use crate::lab::{Lab, behind};
-
-/// Timeout of anything; tests do not depend on speed.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// UDP server that sends back what it gets, on port 7000.
 const UDP_ECHO: &str = "

@@ -8,11 +8,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::common::{Running, run, vanish};
+use crate::common::{PATIENCE, Running, run, vanish};
 use crate::lab::Lab;
-
-/// Timeout of a call on a socket; tests do not depend on speed.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connections that pass a forward at once.
 const CONNECTIONS: usize = 100;

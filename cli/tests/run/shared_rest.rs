@@ -4,16 +4,13 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::{Running, run, signal, vanish};
+use crate::common::{PATIENCE, Running, run, signal, vanish};
 use crate::lab::Lab;
-
-/// Timeout of anything; tests do not depend on speed.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server, and the way to ask it.
 struct Rest {

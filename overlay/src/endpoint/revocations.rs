@@ -43,8 +43,8 @@ const MAX_STALLS_OF_MANY: u32 = 2;
 
 /// Time in which a peer has to deliver a set if others have offered it too. It doubles with each change of
 /// the peer, because all of them may be slow.
-const PATIENCE: Duration = Duration::from_secs(3);
-const MAX_PATIENCE_DOUBLINGS: u32 = 5;
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(3);
+const MAX_DELIVERY_DOUBLINGS: u32 = 5;
 
 /// Time for which no set of an issuer is fetched from a peer that did not deliver one. It doubles with each
 /// failure.
@@ -53,8 +53,8 @@ const MAX_REST_DOUBLINGS: u32 = 7;
 
 /// Returns the time in which a peer has to deliver a set after some others did not. The largest set comes in
 /// the longest one at 5 kB/s, and no peer keeps a node from a set for longer.
-fn patience(changes: u32) -> Duration {
-    PATIENCE * 2_u32.pow(changes.min(MAX_PATIENCE_DOUBLINGS))
+fn delivery_timeout(changes: u32) -> Duration {
+    DELIVERY_TIMEOUT * 2_u32.pow(changes.min(MAX_DELIVERY_DOUBLINGS))
 }
 
 /// Number of peers that are remembered because they have offered the set that is being fetched.
@@ -499,8 +499,9 @@ impl Endpoint {
         let is_over = match pull.offers.is_empty() {
             true => pull.stalls > MAX_STALLS,
             false => {
-                let patience = patience(pull.changes);
-                pull.stalls > MAX_STALLS_OF_MANY || now.saturating_duration_since(pull.since) > patience
+                let delivery_timeout = delivery_timeout(pull.changes);
+                pull.stalls > MAX_STALLS_OF_MANY
+                    || now.saturating_duration_since(pull.since) > delivery_timeout
             }
         };
         if is_over || !self.peers.get(from).is_some_and(|peer| peer.link.handle.is_admitted()) {
@@ -667,7 +668,7 @@ mod tests {
 
     #[test]
     fn no_number_of_peers_makes_a_node_wait_for_longer_than_two_minutes() {
-        assert_eq!((patience(0), patience(1)), (PATIENCE, PATIENCE * 2));
-        assert!(patience(u32::MAX) <= Duration::from_secs(120));
+        assert_eq!((delivery_timeout(0), delivery_timeout(1)), (DELIVERY_TIMEOUT, DELIVERY_TIMEOUT * 2));
+        assert!(delivery_timeout(u32::MAX) <= Duration::from_secs(120));
     }
 }

@@ -13,7 +13,7 @@ use super::{Here, OfNetwork, refused, served};
 use crate::failure::Outcome;
 
 /// Longest wait for the members that are connected.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Pauses between two looks, the first and the longest. A look at a large network takes long.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -139,7 +139,7 @@ pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Membe
         };
         let reach = look(&status, controller.network(), epoch, &removed, all);
         let is_done = matches!(reach, Reach::Members { know, connected, .. } if know == connected);
-        if is_done || begun.elapsed() >= PATIENCE {
+        if is_done || begun.elapsed() >= LONGEST_WAIT {
             let reach = match reach {
                 Reach::Unsigned => Reach::Silent("the controller is busy".to_owned()),
                 reach => reach,
