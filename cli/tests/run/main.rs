@@ -24,6 +24,7 @@ mod interfaces;
 mod lab;
 mod launchers;
 mod lost;
+mod moved;
 mod observations;
 mod options;
 mod peer;
