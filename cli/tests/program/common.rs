@@ -234,9 +234,8 @@ impl Running {
     }
 
     /// Closes stdin and waits for the end.
-    pub(crate) fn finish(mut self) -> Finished {
-        self.stdin = None;
-        self.wait()
+    pub(crate) fn finish(self) -> Finished {
+        self.finish_within(PATIENCE)
     }
 
     /// Waits for the end; stdin stays open.
@@ -244,8 +243,18 @@ impl Running {
         self.wait()
     }
 
+    /// Closes stdin and waits for the end, for a test that takes minutes.
+    pub(crate) fn finish_within(mut self, limit: Duration) -> Finished {
+        self.stdin = None;
+        self.wait_within(limit)
+    }
+
     fn wait(&mut self) -> Finished {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_within(PATIENCE)
+    }
+
+    fn wait_within(&mut self, limit: Duration) -> Finished {
+        let deadline = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;

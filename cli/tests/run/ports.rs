@@ -1,8 +1,9 @@
 //! State of a socket before its network is known: a port, and options. Also ports outside a network's range.
 
 use std::path::Path;
+use std::time::Duration;
 
-use crate::common::run;
+use crate::common::{Running, run};
 use crate::lab::{ALPHA, Lab, behind};
 
 /// A server may announce its port before it listens there.
@@ -275,6 +276,9 @@ fn many_queries_with_a_new_socket_each_take_no_port_and_no_memory_by_seccomp() {
     a_new_udp_socket_for_each_query("many_queries_with_a_new_socket_each_by_seccomp", "seccomp");
 }
 
+/// Shorter than the runner's limit, so that the failed wait is reported.
+const MANY_SOCKETS_TIMEOUT: Duration = Duration::from_secs(14 * 60);
+
 /// Opens and closes sockets of five kinds, 200,000 each. Neither the program nor its node grows. A refused
 /// attempt takes some milliseconds without the library, so there are fewer.
 #[track_caller]
@@ -307,7 +311,8 @@ print('all' if max(grown) < 16 else grown)
                 let Some(lab) = Lab::with(test, &["python3"]) else { return };
                 let count = if (kind, mode) == ("refused", "seccomp") { "50000" } else { "200000" };
                 let command = lab.command("beta", &["--mode", mode], &["python3", "-c", script, kind, count]);
-                assert_eq!(run(command).success().text(), "all\n", "{kind}");
+                let finished = Running::start(command).finish_within(MANY_SOCKETS_TIMEOUT);
+                assert_eq!(finished.success().text(), "all\n", "{kind}");
             });
         }
     });
