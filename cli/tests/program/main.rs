@@ -52,6 +52,7 @@ mod office;
 mod outages;
 mod own_key;
 mod pinholes;
+mod process_certificates;
 mod proxy;
 mod proxy_clients;
 mod qr;
