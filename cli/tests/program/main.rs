@@ -24,6 +24,7 @@ mod files;
 mod files_of_members;
 mod flow;
 mod forward;
+mod full_store;
 mod goodput;
 mod guests;
 mod identity;
