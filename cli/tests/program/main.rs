@@ -37,6 +37,7 @@ mod lan;
 mod managed;
 mod managed_speed;
 mod manual;
+mod misled_joins;
 mod narrow;
 mod nat64;
 mod nats;
