@@ -20,8 +20,8 @@ impl Datapath {
         self.control().membership(network).map(read)
     }
 
-    /// Returns the wall clock by which the overlay judges statements. It does not follow steps of the system's
-    /// clock.
+    /// Returns the wall clock by which the overlay judges statements. It does not follow steps of the
+    /// system's clock.
     pub fn unix_time(&self, now: Instant) -> Duration {
         self.control().unix_time(self.clock.overlay(now))
     }

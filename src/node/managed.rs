@@ -733,8 +733,8 @@ impl Follower {
         let Some(node) = self.node.upgrade() else { return };
         let Some(machine) = &node.machine else { return };
         let (network, datapath) = (self.network.clone(), &node.driver.datapath);
-        // By the clock of this node, which the correction by controllers belongs to. Members would refuse what
-        // is signed by a clock that was set meanwhile, because the correction would count twice.
+        // By the clock of this node, to which the correction by controllers belongs. Members would refuse
+        // what is signed by a clock that was set meanwhile, because the correction would count twice.
         let unix_time = datapath.unix_time(Instant::now());
         let read = |known: &Membership| (known.time(unix_time), known.credentials().cloned());
         let Some((now, own)) = datapath.membership(network.index, read) else { return };

@@ -70,8 +70,8 @@ fn an_invite_with_the_key_of_another_network_is_refused_and_changes_nothing() {
     assert_eq!(known(&machines.ok("beta", &["networks"])), known(&before));
     machines.ok("beta", &["ping", "-n", "team", "-c", "1", "alpha"]);
 
-    // A machine that has not known the network compares the key with the ID, in this process or in a node that
-    // others use.
+    // A machine that has not known the network compares the key with the ID, in this process or in a node
+    // that others use.
     let said = format!("the key does not belong to network {id}");
     for (own_node, hint) in [
         ("1", "hint: ask who runs the network for another invite"),

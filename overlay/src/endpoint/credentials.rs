@@ -98,8 +98,8 @@ impl Endpoint {
         self.networks.get(&network)?.policy.membership()
     }
 
-    /// Returns the wall clock at `now` by which this endpoint judges statements. It does not follow steps of the
-    /// system's clock.
+    /// Returns the wall clock at `now` by which this endpoint judges statements. It does not follow steps of
+    /// the system's clock.
     pub fn unix_time(&self, now: Instant) -> Duration {
         self.core.clock.unix_time(now)
     }

@@ -122,7 +122,7 @@ fn members_reach_each_other_and_no_stranger_whatever_one_root_does() {
     }
 }
 
-/// The ally has been a member. The root keeps all frames and plays them back, to their receivers and to others.
+/// The ally has been a member. The root keeps all frames, and plays them back to their receivers and others.
 #[test]
 fn a_root_brings_no_removed_node_back_by_what_it_has_kept() {
     let mut authority = Authority::new();
