@@ -2,7 +2,7 @@
 //! follow from its credentials.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock_overlay::membership::{
     Answer, Credentials, Head, MemberName, NetworkKey, ProcessCertificate, Question, Refusal, Revocations,
@@ -18,6 +18,12 @@ impl Datapath {
     /// Reads the membership of a managed network; `None` for other networks.
     pub fn membership<T>(&self, network: NetworkIndex, read: impl FnOnce(&Membership) -> T) -> Option<T> {
         self.control().membership(network).map(read)
+    }
+
+    /// Returns the wall clock by which the overlay judges statements. It does not follow steps of the
+    /// system's clock.
+    pub fn unix_time(&self, now: Instant) -> Duration {
+        self.control().unix_time(self.clock.overlay(now))
     }
 
     /// Sets the key of a managed network that was joined by its ID alone.

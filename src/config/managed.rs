@@ -19,7 +19,7 @@ const COST: Cost = Cost { memory: 64, passes: 3 };
 /// 0x13, of the key, with 64 MiB, 3 passes, 1 lane and the salt `"peersock network id v1"`. Returns `None` if
 /// these bytes are the ID of another kind of network, which happens to one key in 128.
 ///
-/// Takes some tenths of a second.
+/// Takes some tenths of a second. A test has a second as the limit.
 ///
 /// # Errors
 /// Returns `OutOfMemory` if the system refuses the memory.
@@ -64,5 +64,22 @@ mod tests {
         // The one of the test vectors, which another implementation of Argon2 has computed.
         let of_vectors = network_id(&NetworkSecret::from_seed(&[0x31; 32]).public()).expect("memory");
         assert_eq!(of_vectors.map(|id| id.to_string()).as_deref(), Some("aacf828316ff3bec"));
+    }
+
+    #[test]
+    #[ignore = "cargo xtask test --only slow: it measures"]
+    fn a_join_stretches_the_key_within_a_second() {
+        let key = NetworkSecret::from_seed(&[1; 32]).public();
+        let mut times: Vec<_> = (0..11)
+            .map(|_| {
+                let begun = std::time::Instant::now();
+                network_id(&key).expect("memory");
+                begun.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+        eprintln!("a network's key is stretched in {:?} to {most:?}, median {median:?}", times[0]);
+        assert!(most <= std::time::Duration::from_secs(1), "{times:?}");
     }
 }

@@ -697,11 +697,12 @@ impl Follower {
 
     /// Returns true if the node's credentials have not ended.
     fn has_credentials(&self) -> bool {
-        let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let Some(node) = self.node.upgrade() else { return false };
+        let datapath = &node.driver.datapath;
+        let unix_time = datapath.unix_time(Instant::now());
         let read =
             |known: &Membership| known.credentials().is_some_and(|own| known.time(unix_time) < own.end());
-        let node = self.node.upgrade();
-        node.and_then(|node| node.driver.datapath.membership(self.network.index, read)).unwrap_or(false)
+        datapath.membership(self.network.index, read).unwrap_or(false)
     }
 
     /// Brings the record up to date with the overlay.
@@ -732,7 +733,9 @@ impl Follower {
         let Some(node) = self.node.upgrade() else { return };
         let Some(machine) = &node.machine else { return };
         let (network, datapath) = (self.network.clone(), &node.driver.datapath);
-        let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        // By the clock of this node, to which the correction by controllers belongs. Members would refuse
+        // what is signed by a clock that was set meanwhile, because the correction would count twice.
+        let unix_time = datapath.unix_time(Instant::now());
         let read = |known: &Membership| (known.time(unix_time), known.credentials().cloned());
         let Some((now, own)) = datapath.membership(network.index, read) else { return };
         if let Some(own) = &own
@@ -741,8 +744,8 @@ impl Follower {
             machine.renew_in_place(network.id, own, now);
         }
         let process = own.as_ref().and_then(Credentials::process);
-        let (written, is_due) = (machine.written(network.id), Machine::is_due(process, now));
-        if written == self.seen && !is_due {
+        let written = machine.written(network.id);
+        if written == self.seen && !Machine::is_due(process, now) {
             return;
         }
         self.seen = written;
@@ -760,7 +763,7 @@ impl Follower {
         let now = datapath.membership(network.index, |known| known.time(unix_time)).unwrap_or(now);
         let is_same = own.as_ref().map(Credentials::certificate)
             == record.credentials.as_ref().map(Credentials::certificate);
-        if is_same && !is_due {
+        if is_same && !Machine::is_due(process, now) {
             return;
         }
         let Some(credentials) = machine.credentials(&record, &node.identity.node_id(), now) else { return };

@@ -217,6 +217,45 @@ fn a_program_follows_its_machine_s_correction_of_the_clock() {
     assert_eq!(read.clock_offset, record.clock_offset);
 }
 
+/// The controller is off, and time goes on by more than the hour for which a program's certificate lasts.
+#[test]
+fn a_machine_certifies_its_programs_anew_without_a_controller() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let scene = Scene::new();
+    let place = tempfile::tempdir().expect("a directory");
+    let directories = ["alpha", "beta"].map(|name| place.path().join(name));
+    for directory in &directories {
+        assert!(machine(&scene, directory).0.shutdown(PATIENCE));
+    }
+    assert!(scene.node.shutdown(PATIENCE));
+    let begun = now();
+    let programs = directories.each_ref().map(|directory| {
+        let label = "web".parse().expect("a label");
+        settings(directory).label(label).start().expect("beside")
+    });
+    let joined = programs.each_ref().map(|program| join(&scene, program));
+    let end = |joined: &Joined| joined.membership().and_then(|known| known.end).expect("a certificate");
+    let (mut open, mut accepted) = talk(&programs[0], &programs[1], &joined[1]);
+    for minutes in [21, 90] {
+        // A program follows its machine's correction of the clock.
+        let passed = Duration::from_secs(60 * minutes);
+        for directory in &directories {
+            let mut record = StateDir::membership(directory, scene.id).expect("readable").expect("kept");
+            record.clock_offset = i64::try_from(passed.as_millis()).expect("a small number");
+            StateDir::open(directory).expect("free").keep_membership(&record).expect("room");
+        }
+        let is_new = |joined: &Joined| end(joined) >= begun.plus(passed + HOUR);
+        until("other certificates", || joined.iter().all(is_new));
+        assert!(joined.iter().all(|joined| end(joined) <= now().plus(passed + HOUR)), "after {minutes} min");
+        // New connections, and the one that is open.
+        for (from, to) in [(0, 1), (1, 0)] {
+            drop(talk(&programs[from], &programs[to], &joined[to]));
+        }
+        open.write_all(b"y").expect("it is open");
+        accepted.read_exact(&mut [0]).expect("a byte");
+    }
+}
+
 #[test]
 fn the_machine_s_removal_ends_its_programs_and_tells_them() {
     let scene = Scene::new();

@@ -415,6 +415,7 @@ fn wait(asking: &mut Asking<'_>, begun: Instant, within: Duration, mut is_new: b
             Standing::Member => return Ok(()),
             // A controller that has just started waits for the newest word of the members.
             Standing::Denied(Denial::Unavailable) if begun.elapsed() < limit => {}
+            Standing::Denied(Denial::Unavailable) => return Err(unanswered(asking, &standing)),
             Standing::Denied(reason) => {
                 let hint = match reason {
                     Denial::KnownKey => {

@@ -494,3 +494,18 @@ fn tell_of_key(controller: &Controller) {
         controller.name()
     ));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_told_once_in_ten_minutes() {
+        let now = Instant::now();
+        assert!(is_due(None) && !is_due(Some(now)));
+        // A machine that has just started has no earlier time.
+        let at = |seconds| now.checked_sub(Duration::from_secs(seconds));
+        assert!(at(590).is_none_or(|told| !is_due(Some(told))));
+        assert!(at(600).is_none_or(|told| is_due(Some(told))));
+    }
+}

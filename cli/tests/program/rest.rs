@@ -9,7 +9,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use crate::common::{Lab, PATIENCE, Running, lacks, run, write_file};
+use crate::common::{Lab, PATIENCE, Running, lacks, run, wait_until, write_file};
+use crate::managed::Machines;
 
 /// A running server.
 struct Rest {
@@ -282,4 +283,62 @@ fn a_browser_uses_a_node_for_pages_that_may_and_for_no_others() {
         assert!(shown.contains(wanted), "{wanted}: {shown}");
     }
     assert!(!pipes().contains("picture"));
+}
+
+#[test]
+fn a_pipe_to_a_member_of_a_managed_network_ends_with_its_removal() {
+    let machines = Machines::new();
+    let (_, _serving) = machines.network();
+    ["beta", "gamma"].iter().for_each(|machine| machines.admit(machine));
+    let words = ["listen", "-k", "-n", "team", "7000", "--exec", "cat"];
+    let listening = Running::start(machines.command("beta", &words));
+    listening.wait_for_stderr("listening on ");
+    let words = ["rest", "-n", "team", "--listen", "127.0.0.1:0", "--no-token"];
+    let rest = Running::start(machines.command("gamma", &words));
+    let url = rest.wait_for_stdout("\n").trim().to_owned();
+    let address = url.strip_prefix("http://").expect("a URL");
+    let open = |name: &str| {
+        let pipe = format!(r#"{{"name": "{name}", "to": "beta:7000"}}"#);
+        request(address, "POST", "/v1/pipes", &pipe)
+    };
+    let made = open("echo");
+    assert_eq!(made.0, 201, "{}", made.1);
+    assert_eq!(request(address, "POST", "/v1/pipes/echo/messages", "to a member").0, 200);
+    let got = request(address, "GET", "/v1/pipes/echo/messages?timeout=50", "");
+    assert_eq!(got, (200, "to a member".to_owned()));
+    let state = || -> serde_json::Value {
+        let (code, said) = request(address, "GET", "/v1/pipes/echo", "");
+        assert_eq!(code, 200, "{said}");
+        serde_json::from_str(&said).expect("JSON")
+    };
+    let before = state();
+    assert_eq!((&before["state"], &before["peer"]["name"]), (&"open".into(), &"beta".into()), "{before}");
+
+    machines.ok("alpha", &["network", "revoke", "beta"]);
+    wait_until("the pipe stays open", || state()["state"] == "broken");
+    let (code, said) = request(address, "POST", "/v1/pipes/echo/messages", "too late");
+    assert_eq!(code, 410, "{said}");
+    let (code, said) = open("again");
+    assert!(
+        code == 403 && said.contains("no member of the node's networks is called beta"),
+        "{code}: {said}"
+    );
+    rest.interrupt().failure(130, &[]);
+}
+
+/// Sends a request to a server that needs no token. Returns the status code and the body of the answer.
+fn request(address: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .expect("it is read");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a code");
+    (code, answer.split_once("\r\n\r\n").expect("a head").1.to_owned())
 }

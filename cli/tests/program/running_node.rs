@@ -364,12 +364,24 @@ fn programs_share_a_node_whose_disk_is_full_and_a_change_that_cannot_be_kept_is_
 /// Runs a script as the machine `beta`, with the program as `$0`, in a namespace in which it may mount file
 /// systems. Returns `None` where there is none.
 fn in_a_namespace(machines: &Machines, script: &str, arguments: &[&str]) -> Option<Finished> {
-    if !may_mount() {
+    in_namespaces(machines, "beta", &["--mount"], script, arguments)
+}
+
+/// Runs a script as a machine, with the program as `$0`, in namespaces of which it is the root user. Returns
+/// `None` where there are none.
+pub(crate) fn in_namespaces(
+    machines: &Machines,
+    machine: &str,
+    namespaces: &[&str],
+    script: &str,
+    arguments: &[&str],
+) -> Option<Finished> {
+    if namespaces.contains(&"--mount") && !may_mount() {
         return None;
     }
     let mut command = Command::new("unshare");
-    let own = machines.command("beta", &[]);
-    command.args(["--user", "--map-root-user", "--mount", "bash", "-c", script]);
+    let own = machines.command(machine, &[]);
+    command.args(["--user", "--map-root-user"]).args(namespaces).args(["bash", "-c", script]);
     command.arg(own.get_program()).args(arguments);
     for (name, value) in own.get_envs() {
         match value {
@@ -377,7 +389,8 @@ fn in_a_namespace(machines: &Machines, script: &str, arguments: &[&str]) -> Opti
             None => command.env_remove(name),
         };
     }
-    Some(run(command))
+    let finished = run(command);
+    (!finished.stderr.contains("unshare:")).then_some(finished)
 }
 
 /// Returns true if a test may mount a file system in a namespace.

@@ -98,6 +98,12 @@ impl Endpoint {
         self.networks.get(&network)?.policy.membership()
     }
 
+    /// Returns the wall clock at `now` by which this endpoint judges statements. It does not follow steps of
+    /// the system's clock.
+    pub fn unix_time(&self, now: Instant) -> Duration {
+        self.core.clock.unix_time(now)
+    }
+
     /// Sets the key of a managed network that was joined by its ID alone. The caller has checked that its
     /// stretched hash is the ID. Peers are asked for their credentials again.
     pub fn set_network_key(&mut self, now: Instant, network: NetworkIndex, key: NetworkKey) {

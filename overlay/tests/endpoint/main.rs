@@ -13,6 +13,7 @@ mod forgetting;
 mod handshake;
 mod heard_again;
 mod hostile;
+mod hostile_roots;
 mod idle;
 mod issuer_clocks;
 mod kinds;

@@ -96,31 +96,57 @@ fn a_program_of_libzt_s_kind_joins_by_the_id_once_somebody_admits_it() {
         Controller(command.stdout(Stdio::piped()).spawn().expect("it was just built"))
     };
     for (machine, decision) in [("beta", "approve"), ("gamma", "deny"), ("beta", "")] {
-        let mut running = start(machine);
-        let said = BufReader::new(running.0.stdout.take().expect("a pipe")).lines();
-        let mut said = said.map(|line| line.expect("text"));
-        let mut line = said.next().expect("a line");
-        if decision.is_empty() {
-            // A member that starts again may not wait at all.
-            line = if line == "waits" { said.next().expect("a line") } else { line };
-        } else {
-            assert_eq!(line, "waits");
-            let members = || team.administer(&["network", "members", "--json"]);
-            let until = Instant::now() + Duration::from_secs(60);
-            let code = loop {
-                let found: serde_json::Value = serde_json::from_str(&members()).expect("JSON");
-                if let Some(code) = found["pending"][0]["code"].as_str() {
-                    break code.to_owned();
-                }
-                assert!(Instant::now() < until, "the request does not arrive");
-                std::thread::sleep(Duration::from_millis(50));
-            };
-            team.administer(&["network", decision, &code]);
-            line = said.next().expect("a line");
-        }
+        let line = decided(&team, &mut start(machine), decision);
         assert_eq!(line, if decision == "deny" { "denied" } else { "10.77.0.2" });
-        assert!(running.0.wait().expect("it is a child").success());
     }
+}
+
+#[test]
+fn a_program_joins_by_the_id_with_its_own_node_or_the_one_of_its_machine() {
+    let Some(program) = Program::new("managed_by_id.c").with_launcher().build(Mode::Plain) else { return };
+    let team = Team::new();
+    let cases = [
+        ("own", "1", "approve", "own 10.77.0.2"),
+        ("own", "1", "", "own 10.77.0.2"),
+        ("shared", "", "approve", "shared 10.77.0.3"),
+        ("shared", "", "", "shared 10.77.0.3"),
+        ("refused", "1", "deny", "denied"),
+        ("refused-too", "", "deny", "denied"),
+    ];
+    for (machine, shares, decision, expected) in cases {
+        let mut command = Command::new(&program.path);
+        command.arg(team.machine(machine)).arg(&team.id).env("PEERSOCK_PROGRAM", launcher());
+        command.env("PEERSOCK_OWN_NODE", shares).env("PEERSOCK_PERSIST", "0").stdout(Stdio::piped());
+        let mut running = Controller(command.spawn().expect("it was just built"));
+        assert_eq!(decided(&team, &mut running, decision), expected, "{machine}");
+    }
+}
+
+/// Decides about a program's request once it waits, if it is to wait. Returns its last line, after its end.
+fn decided(team: &Team, running: &mut Controller, decision: &str) -> String {
+    let said = BufReader::new(running.0.stdout.take().expect("a pipe")).lines();
+    let mut said = said.map(|line| line.expect("text"));
+    let mut line = said.next().expect("a line");
+    if decision.is_empty() {
+        // A member that starts again may not wait at all.
+        line = if line == "waits" { said.next().expect("a line") } else { line };
+    } else {
+        assert_eq!(line, "waits");
+        let members = || team.administer(&["network", "members", "--json"]);
+        let until = Instant::now() + Duration::from_secs(60);
+        let code = loop {
+            let found: serde_json::Value = serde_json::from_str(&members()).expect("JSON");
+            if let Some(code) = found["pending"][0]["code"].as_str() {
+                break code.to_owned();
+            }
+            assert!(Instant::now() < until, "the request does not arrive");
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        team.administer(&["network", decision, &code]);
+        line = said.next().expect("a line");
+    }
+    assert!(running.0.wait().expect("it is a child").success());
+    line
 }
 
 #[test]
