@@ -41,13 +41,14 @@ fn play(story: &Managed) -> bool {
     let report = story.run();
     let (median, slowest) = report.removals;
     eprintln!(
-        "seed {}: {} members, {:.0} s in {:.0} s, {} datagrams, {} packets accepted, {} certificates, {} addresses, \
+        "seed {}: {} members, {:.0} s in {:.0} s, {} datagrams, {} initiations, {} packets accepted, {} certificates, {} addresses, \
          removals {:.2} s and {:.2} s (median, 99 %), everybody back after {:.0} s, hash {:016x}",
         report.seed,
         story.members,
         report.virtual_time.as_secs_f64(),
         began.elapsed().as_secs_f64(),
         report.sent,
+        report.begun,
         report.accepted,
         report.certificates,
         report.addresses,

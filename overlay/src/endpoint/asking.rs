@@ -185,8 +185,12 @@ impl Endpoint {
         if !self.membership(network).is_some_and(Membership::is_certified) {
             return;
         }
+        // A question that waits goes on at its own pace. Each peer of a removed node says so anew, and the
+        // question would begin again and again with its fast repetitions. A controller that comes back gets
+        // it at once.
         let is_asked = self.networks.get(&network).is_some_and(|joined| {
-            joined.asking.open.get(&CERTIFY).is_some_and(|open| open.next <= now + pace::FAST_PAUSE)
+            let open = joined.asking.open.get(&CERTIFY);
+            open.is_some_and(|open| open.since <= now || open.next <= now + pace::FAST_PAUSE)
         });
         if !is_asked {
             let at = now + pace::FIRST_PAUSE.mul_f64(self.draw());
@@ -213,6 +217,11 @@ impl Endpoint {
     /// Asks for other credentials soon, because a peer says that this node's are revoked. That may be so
     /// because their issuer's key is stolen, so other controllers are asked before the issuer.
     pub(super) fn replace_revoked(&mut self, now: Instant, network: NetworkIndex) {
+        // Once a controller has said so itself, each peer's word would begin another search for all controllers
+        // that are away. The request is repeated anyway, to the next controller first.
+        if self.membership(network).is_some_and(Membership::is_removed) {
+            return;
+        }
         let own = self.membership(network).and_then(Membership::own);
         let issuer = own.map(|own| own.admission.issuer().node_id());
         if let Some(joined) = self.networks.get_mut(&network) {
@@ -350,8 +359,11 @@ impl Endpoint {
         // Nobody waits for a renewal, so a controller that is away for long costs little.
         let is_patient = number == CERTIFY && waited >= pace::FAST;
         let reason = if is_patient { Reason::Hint } else { Reason::Traffic };
+        // Those before one that can be asked are tried for a moment, because that one may answer the same for
+        // hours.
+        let of_others = if connected.is_some() { Reason::Hint } else { reason };
         for &key in keys.iter().take_while(|key| Some(**key) != connected) {
-            self.link(now, key, |link, cx| link.attempt(cx, reason));
+            self.link(now, key, |link, cx| link.attempt(cx, of_others));
             self.look_up_peer(now, key);
         }
         if let Some(key) = connected {

@@ -6,13 +6,16 @@ use peersock_overlay::membership::{
     Answer, Denial, Head, Refusal, Revocation, Revocations, Serial, UnixTime,
 };
 use peersock_overlay::wire::MembershipMessage;
-use peersock_overlay::{DATA_OVERHEAD, Event, Lookup, NetworkConfig, NodeId};
+use peersock_overlay::{DATA_OVERHEAD, Event, Lookup, ManagedNetwork, NetworkConfig, NodeId};
 
 use crate::managed::{
     Authority, CONTROLLER, DAY, SECOND, certified, config, expelled, id, kept, members, network, observes,
-    say, separate, serve, set_revocations,
+    say, secret, separate, serve, set_revocations,
 };
-use crate::net::{Net, UNIX_TIME};
+use crate::net::{Net, Sent, UNIX_TIME};
+
+/// First byte of an initiation.
+const INITIATION: u8 = 0xD1;
 
 #[test]
 fn a_revocation_reaches_everybody_and_ends_what_was_open() {
@@ -368,4 +371,66 @@ fn a_removed_node_is_told_at_once_that_it_reaches_nobody_until_it_is_admitted_ag
     net.send(1, 2, b"again");
     net.run(SECOND);
     assert_eq!(net.received(2).len(), before + 1);
+}
+
+/// Each session with a peer tells a removed node anew that it is removed.
+#[test]
+fn a_removed_node_asks_a_controller_that_is_away_ever_more_rarely() {
+    let mut authority = Authority::new();
+    let mut net = members(&authority, &[CONTROLLER, 1, 2, 3, 4, 5]);
+    for member in 1..5 {
+        net.send(5, member, b"open");
+    }
+    net.run(10 * SECOND);
+    separate(&mut net, &[(0, 5)]);
+    let removal = authority.revoke(5, net.now - crate::net::instant());
+    set_revocations(&mut net, 0, &removal);
+    net.run(300 * SECOND);
+    net.sent.clear();
+    net.run(1200 * SECOND);
+    let tried = initiations(&net, 5, 0);
+    // Some in a minute for the session that every member keeps, and some for each question.
+    assert!((20..300).contains(&tried), "{tried} initiations in 20 minutes");
+}
+
+#[test]
+fn a_removed_node_that_a_controller_answers_tries_the_others_for_a_moment_only() {
+    let (mut authority, other) = (Authority::new(), Authority::with(8, 365 * DAY));
+    let mut net = members(&authority, &[CONTROLLER, 1]);
+    let away = net.add(8);
+    net.join(away, &config(Some(other.credentials(8, Duration::ZERO))));
+    let removed = net.add(2);
+    let mut known = ManagedNetwork::new(id());
+    known.key = Some(secret().public());
+    known.credentials = Some(authority.credentials(2, Duration::ZERO));
+    known.controllers = vec![*other.identity.public()];
+    net.join(removed, &NetworkConfig::Managed(Box::new(known)));
+    net.run(4 * SECOND);
+    for to in [away, 0] {
+        net.send(removed, to, b"open");
+    }
+    net.run(4 * SECOND);
+    net.nodes[away].up = false;
+    let removal = authority.revoke(2, net.now - crate::net::instant());
+    set_revocations(&mut net, 0, &removal);
+    for second in 0..1500 {
+        if second == 300 {
+            net.sent.clear();
+        }
+        serve(&mut net, 0, |_, _, at| Answer::Denied {
+            time: UnixTime::from(UNIX_TIME + at),
+            reason: Denial::Removed,
+        });
+        net.run(SECOND);
+    }
+    // Some for each question.
+    let tried = initiations(&net, removed, away);
+    assert!((20..300).contains(&tried), "{tried} initiations in 20 minutes");
+}
+
+/// Returns the number of initiations that one node has sent to another one.
+fn initiations(net: &Net, from: usize, to: usize) -> usize {
+    let [from, to] = [from, to].map(|node| net.nodes[node].socket);
+    let is_meant = |sent: &&Sent| sent.from == from && sent.to == to && sent.bytes[0] == INITIATION;
+    net.sent.iter().filter(is_meant).count()
 }

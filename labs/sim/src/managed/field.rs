@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::membership::{Answer, Denial};
+use peersock_overlay::wire::MessageType;
 use peersock_overlay::{
     Attention, Candidate, CandidateKind, Contact, DATA_OVERHEAD, Endpoint, EndpointConfig, Event, Identity,
     ManagedNetwork, Nat, NetworkConfig, NetworkIndex, NodeId, Peer, Place, RecvMeta, SocketIndex, SocketInfo,
@@ -144,6 +145,8 @@ pub(super) struct Field {
     /// Machines to which a controller has answered that they are no members any more.
     pub(super) removed: Vec<usize>,
     pub(super) sent: u64,
+    /// Number of initiations among them, each of which costs its sender three X25519 operations.
+    pub(super) begun: u64,
     pub(super) trace: Trace,
     places: BTreeMap<SocketAddr, usize>,
     queue: Queue<Time, Item>,
@@ -164,6 +167,7 @@ impl Field {
             asked: Vec::new(),
             removed: Vec::new(),
             sent: 0,
+            begun: 0,
             trace,
             places: BTreeMap::new(),
             queue: Queue::default(),
@@ -440,6 +444,7 @@ impl Field {
 
     fn transmit(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
         self.sent += 1;
+        self.begun += u64::from(bytes.first() == Some(&(MessageType::Initiation as u8)));
         self.trace.note(self.now, format_args!("{from} sends {} bytes to {to}", bytes.len()), &bytes);
         if to == GROUP {
             let site = self.machines[from].site;

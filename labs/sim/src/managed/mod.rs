@@ -56,6 +56,8 @@ pub struct ManagedReport {
     pub virtual_time: Time,
     /// Datagrams that nodes sent.
     pub sent: u64,
+    /// Initiations of handshakes among them.
+    pub begun: u64,
     /// Packets of programs that were accepted.
     pub accepted: u64,
     /// Certificates that honest controllers have signed.
@@ -66,6 +68,8 @@ pub struct ManagedReport {
     pub back: Duration,
     /// Median and 99th percentile of the times that removals took without faults.
     pub removals: (Duration, Duration),
+    /// Number of these times: one for each removal and member in reach.
+    pub reached: usize,
     /// Pings between others that were answered before, during and after these removals.
     pub pings: usize,
 }
@@ -100,11 +104,13 @@ impl Managed {
             hash: story.field.trace.hash(),
             virtual_time: story.field.now,
             sent: story.field.sent,
+            begun: story.field.begun,
             accepted: story.oracle.accepted,
             certificates: story.oracle.certificates,
             addresses: story.oracle.addresses(),
             back,
             removals: (delay(50), delay(99)),
+            reached: story.delays.len(),
             pings: story.pings,
         }
     }

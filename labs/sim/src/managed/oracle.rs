@@ -211,25 +211,28 @@ impl Oracle {
         if !self.removals.values().any(is_open) {
             return;
         }
-        let near: Vec<Vec<usize>> = honest.iter().map(|number| near(field, *number, &by_id)).collect();
+        // Only of machines that may not know of all removals yet.
+        let mut all_near = BTreeMap::new();
         for removal in self.removals.values_mut() {
             let before = std::mem::take(&mut removal.near);
-            let knew = removal.reached.clone();
-            for (&number, near) in honest.iter().zip(&near) {
-                if knew.contains_key(&number) {
-                    continue;
-                }
+            // All of them first, because a removal passes one machine in a second.
+            let open: Vec<usize> =
+                honest.iter().copied().filter(|number| !removal.reached.contains_key(number)).collect();
+            let mut reached = Vec::new();
+            for number in open {
+                let near = all_near.entry(number).or_insert_with(|| near(field, number, &by_id));
                 // The one of before, as long as it is there.
-                let is_there = |other: &usize| knew.contains_key(other) && near.contains(other);
+                let is_there = |other: &usize| removal.reached.contains_key(other) && near.contains(other);
                 let same = before.get(&number).filter(|(other, _)| is_there(other)).copied();
                 let first = || near.iter().find(|other| is_there(other)).map(|other| (*other, field.now));
                 let Some((other, since)) = same.or_else(first) else { continue };
                 if field.now - since >= hop {
-                    removal.reached.insert(number, field.now);
+                    reached.push((number, field.now));
                 } else {
                     removal.near.insert(number, (other, since));
                 }
             }
+            removal.reached.extend(reached);
         }
     }
 

@@ -406,8 +406,8 @@ impl Story {
         }
     }
 
-    /// Removes a member where there are no faults, and measures how long it takes to everybody in reach, and
-    /// whether others' packets wait meanwhile.
+    /// Removes a member where there are no faults. Measures how long it takes until everybody in reach knows
+    /// and has ended the session with it, and whether others' packets wait meanwhile.
     pub(super) fn measure_removal(&mut self) -> Result<(), Violation> {
         let number = self.pick_known(self.used);
         let node = self.field.machines[number].id();
@@ -425,7 +425,8 @@ impl Story {
         let knows = |story: &Self, number: &usize| {
             let machine = &story.field.machines[*number];
             let known = machine.endpoint.as_ref().and_then(|one| one.membership(machine.index()));
-            known.is_none_or(|known| known.revocations().covers(&node, serial))
+            let knows = known.is_none_or(|known| known.revocations().covers(&node, serial));
+            knows && !machine.is_connected(&node)
         };
         for round in 1..=300 {
             self.ping(&pairs)?;
