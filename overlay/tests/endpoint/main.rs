@@ -44,4 +44,5 @@ mod stolen_issuer;
 mod streams;
 mod tcp;
 mod third_parties;
+mod used;
 mod watched;
