@@ -493,8 +493,8 @@ pub(super) mod tests {
         let used = |seed: u8| UsedMember {
             name: format!("m{seed}").parse().expect("a name"),
             identity: *Identity::from_seed(&[seed; 32]).public(),
-            ipv4: (seed % 2 == 0).then(|| [10, 0, 0, seed].into()),
-            ipv6: (seed % 3 == 0).then(|| [0xfd00, 0, 0, 0, 0, 0, 0, seed.into()].into()),
+            ipv4: seed.is_multiple_of(2).then(|| [10, 0, 0, seed].into()),
+            ipv6: seed.is_multiple_of(3).then(|| [0xfd00, 0, 0, 0, 0, 0, 0, seed.into()].into()),
             serial,
         };
         MembershipRecord {

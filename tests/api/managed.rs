@@ -287,7 +287,7 @@ fn a_used_member_is_found_by_a_root_alone_after_a_restart_by_name_and_by_pool_ad
     drop((home, alpha));
     let record = || StateDir::membership(&place.path().join("alpha"), scene.id).expect("readable");
     let names: Vec<_> = record().expect("kept").used.iter().map(|one| one.name.clone()).collect();
-    assert_eq!(names, [grant.name.clone()]);
+    assert_eq!(names, std::slice::from_ref(&grant.name));
     assert!(scene.node.shutdown(PATIENCE));
 
     let port = listener.local_addr().expect("bound").port();
