@@ -168,6 +168,12 @@ impl Datapath {
         asked
     }
 
+    /// Notes the members of a managed network that this node has sent data to since the last call. Returns true
+    /// if they are others now, or have another name or address.
+    pub fn note_used(&self, network: NetworkIndex) -> bool {
+        self.control().note_used(network)
+    }
+
     /// Returns true if a controller has just said that no node of a managed network has this name.
     pub fn is_name_absent(&self, now: Instant, network: NetworkIndex, name: &str) -> bool {
         self.control().is_name_absent(now, network, name)

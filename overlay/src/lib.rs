@@ -86,8 +86,8 @@ pub use id::{
 pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use network::{
     Exit, ManagedNetwork, Membership, NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex,
-    NetworkSummary, PeerDescription, Policy, Prefix, Programs, StaticMember, StaticNetwork, is_endpoint,
-    is_route,
+    NetworkSummary, PeerDescription, Policy, Prefix, Programs, StaticMember, StaticNetwork, UsedMember,
+    is_endpoint, is_route,
 };
 pub use peersock_primitives::Counter;
 pub use reach::{Path, Place, RecvMeta, SizeState, SocketIndex, SocketInfo};

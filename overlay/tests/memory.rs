@@ -12,7 +12,7 @@ use peersock_overlay::membership::{
 };
 use peersock_overlay::{
     Endpoint, EndpointConfig, Event, Identity, ManagedNetwork, NetworkConfig, NetworkId, NodeId, RecvMeta,
-    SocketIndex, SocketInfo,
+    SocketIndex, SocketInfo, UsedMember,
 };
 use peersock_testnet::{Counting, Crowd};
 use tracing::span::{Attributes, Id, Record};
@@ -94,7 +94,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Pair {
+    /// Creates a pair whose member has used this number of others in earlier runs.
+    fn new(used: u32) -> Pair {
         #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
         let now = Instant::now();
         let secret = NetworkSecret::from_seed(&[77; 32]);
@@ -120,6 +121,9 @@ impl Pair {
             config.key = Some(pair.secret.public());
             config.credentials = Some(pair.credentials(place as u32));
             config.is_controller = place == CONTROLLER;
+            if place == MEMBER {
+                config.used = (1000..1000 + used).map(|number| pair.used(number)).collect();
+            }
             let joined = pair.endpoints[place].join(now, NetworkConfig::Managed(Box::new(config)));
             joined.expect("a good network");
         }
@@ -135,6 +139,13 @@ impl Pair {
         let serial = Serial::next(UnixTime::from(UNIX_TIME), None);
         let signed = Certificate::sign(&self.issuer, id(), grant, serial, DAY).expect("a good grant");
         Credentials::new(self.secret.public(), self.delegation.clone(), signed)
+    }
+
+    /// Returns the member with this number as one that was used.
+    fn used(&self, number: u32) -> UsedMember {
+        let certificate = self.credentials(number).certificate().clone();
+        let Grant { name, ipv4, ipv6, .. } = certificate.grant().clone();
+        UsedMember { name, identity: *identity(number).public(), ipv4, ipv6, serial: certificate.serial() }
     }
 
     /// Lets time pass. Datagrams take none.
@@ -245,9 +256,10 @@ fn socket(place: usize) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, place as u8 + 1], 4000))
 }
 
-/// Returns the bytes held by a member that knows of removals and has found other members a while ago.
-fn size_of_member(removals: u32, found: u32, ago: Duration) -> isize {
-    let mut pair = Pair::new();
+/// Returns the bytes held by a member that knows of removals, has found other members a while ago, and has used
+/// others in earlier runs.
+fn size_of_member(removals: u32, found: u32, used: u32, ago: Duration) -> isize {
+    let mut pair = Pair::new(used);
     pair.remove(removals);
     pair.find(found);
     pair.run(ago);
@@ -259,8 +271,8 @@ fn size_of_member(removals: u32, found: u32, ago: Duration) -> isize {
 
 #[test]
 fn removals_and_found_members_cost_little_memory() {
-    let [none, removals, found] =
-        [(0, 0), (1000, 0), (0, 64)].map(|(removals, found)| size_of_member(removals, found, Duration::ZERO));
+    let [none, removals, found] = [(0, 0), (1000, 0), (0, 64)]
+        .map(|(removals, found)| size_of_member(removals, found, 0, Duration::ZERO));
     let (removals, found) = (removals - none, found - none);
     eprintln!("1,000 removals: {removals} bytes; 64 found members: {found} bytes; {none} without any");
     assert!((1..=1000 * MAX_REMOVAL_BYTES).contains(&removals), "{removals} bytes");
@@ -270,9 +282,10 @@ fn removals_and_found_members_cost_little_memory() {
 /// Members that were found and not used are forgotten, so they take no memory for long.
 #[test]
 fn a_member_of_a_network_of_100_000_keeps_at_most_64_kib_for_it() {
-    let none = size_of_member(0, 0, FORGOTTEN_AFTER);
-    let kept = size_of_member(1000, 64, FORGOTTEN_AFTER) - none;
-    eprintln!("1,000 removals, and 64 members that were found: {kept} bytes are kept");
+    let none = size_of_member(0, 0, 0, FORGOTTEN_AFTER);
+    let used = UsedMember::MAX as u32;
+    let kept = size_of_member(1000, 64, used, FORGOTTEN_AFTER) - none;
+    eprintln!("1,000 removals, 64 members that were found, {used} that were used: {kept} bytes are kept");
     assert!((1..=MAX_KEPT_BYTES).contains(&kept), "{kept} bytes");
 }
 
@@ -305,7 +318,7 @@ impl Subscriber for Warnings {
 fn be_away(hours: u32) {
     let said = Arc::new(AtomicUsize::new(0));
     tracing::subscriber::with_default(Warnings(Arc::clone(&said)), || {
-        let mut pair = Pair::new();
+        let mut pair = Pair::new(0);
         pair.is_away = true;
         let begun = Counting::in_use();
         let mut most = 0;

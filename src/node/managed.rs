@@ -17,7 +17,7 @@ use peersock_overlay::membership::{
     Token, UnixTime,
 };
 use peersock_overlay::{
-    Event, JoinError, ManagedNetwork, Membership, NetworkConfig, NetworkId, PublicIdentity,
+    Event, JoinError, ManagedNetwork, Membership, NetworkConfig, NetworkId, PublicIdentity, UsedMember,
 };
 use peersock_stack::Batch;
 
@@ -45,6 +45,9 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Minimum interval of writes because of newer revocations. An issuer's stolen key may sign many.
 const REVOCATIONS_WRITE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Minimum interval of writes because of other used members alone, once there are as many as are kept.
+const FULL_LIST_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Number of wrong keys that are remembered, so that a stranger cannot make this node stretch one again.
 const MAX_REFUTED: usize = 64;
@@ -211,13 +214,14 @@ struct Kept {
 impl Kept {
     /// Brings the record up to date with the overlay. Returns true if the node has credentials.
     fn update(&mut self, node: &Inner) -> bool {
+        node.driver.datapath.note_used(self.network.index);
         let read = node.driver.datapath.membership(self.network.index, |known| {
             let credentials = known.credentials().cloned();
             (
                 credentials,
                 known.controllers().to_vec(),
                 known.heads().cloned().collect(),
-                known.other_revocations(),
+                (known.other_revocations(), known.used().cloned().collect()),
                 (known.signed_time(), known.clock_offset()),
                 known.keys().cloned(),
                 known.is_up_to_date(),
@@ -228,6 +232,7 @@ impl Kept {
         };
         self.is_up_to_date = is_up_to_date;
         let (has_credentials, (signed_time, clock_offset)) = (credentials.is_some(), times);
+        let (others, used) = others;
         let first = keys.as_ref().map(|keys| *keys.first());
         if let Some(record) = self.record.take().or_else(|| Some(self.new_record(first?))) {
             let credentials = credentials.or_else(|| record.credentials.clone());
@@ -238,6 +243,7 @@ impl Kept {
                 controllers,
                 revocations,
                 others,
+                used,
                 signed_time,
                 clock_offset,
                 ..record
@@ -521,6 +527,9 @@ pub(super) fn start(
         guide,
         seek_at: None,
         seeks: 0,
+        used_at: Instant::now(),
+        lacks_used: false,
+        used_kept: None,
     };
     follower.update();
     let ending = Ending(Arc::clone(&follower.shared));
@@ -535,6 +544,7 @@ pub(super) fn start(
                 follower.note(&event);
             }
             follower.renew_beside();
+            follower.note_used();
             follower.write_if_due();
         }
     });
@@ -567,6 +577,12 @@ struct Follower {
     /// Time of the next look for it, and the number of looks so far.
     seek_at: Option<Instant>,
     seeks: u32,
+    /// Time of the last look for members that are used.
+    used_at: Instant,
+    /// True if the record on disk lacks some of them.
+    lacks_used: bool,
+    /// Time at which a write was asked for because of them.
+    used_kept: Option<Instant>,
 }
 
 /// Returns the pause after a look for a controller.
@@ -711,6 +727,26 @@ impl Follower {
         let has_credentials = sync::lock(&self.shared.kept).update(&node);
         if has_credentials && sync::lock(&self.shared.progress).standing == Standing::Asking {
             self.shared.set(Standing::Member, false);
+        }
+    }
+
+    /// Keeps the members that this node uses. They are written when one is new or has another name; the order
+    /// in which they were used goes with other writes.
+    fn note_used(&mut self) {
+        // Each look takes the control lock and sees all peers, and events can be many.
+        if self.used_at.elapsed() < CHECK_INTERVAL {
+            return;
+        }
+        self.used_at = Instant::now();
+        let Some(node) = self.node.upgrade() else { return };
+        let datapath = &node.driver.datapath;
+        self.lacks_used |= datapath.note_used(self.network.index);
+        // A node that sends to more members than are kept would write with each look.
+        let count = datapath.membership(self.network.index, |known| known.used().len()).unwrap_or(0);
+        let rests = self.used_kept.is_some_and(|at| at.elapsed() < FULL_LIST_INTERVAL);
+        if self.lacks_used && !(rests && count >= UsedMember::MAX) {
+            (self.lacks_used, self.used_kept) = (false, Some(Instant::now()));
+            sync::lock(&self.shared.kept).is_stale = true;
         }
     }
 

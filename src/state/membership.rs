@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
 use peersock_overlay::membership::{
-    CertifyRequest, Credentials, Denial, Head, MemberName, NetworkKey, NetworkKeys, Revocations, Succession,
-    UnixTime,
+    CertifyRequest, Credentials, Denial, Head, MemberName, NetworkKey, NetworkKeys, Revocations, Serial,
+    Succession, UnixTime,
 };
-use peersock_overlay::{ManagedNetwork, NetworkId, PublicIdentity};
+use peersock_overlay::{ManagedNetwork, NetworkId, PublicIdentity, UsedMember};
 use serde::{Deserialize, Serialize};
 
 use crate::config::RootSource;
@@ -47,6 +48,9 @@ pub struct MembershipRecord {
     pub revocations: Vec<(Head, Arc<[u8]>)>,
     /// Revocations besides these, which issuers have signed before.
     pub others: Revocations,
+    /// Members that nodes with this directory have used, the last one at the end. They lead to members by name
+    /// while no controller answers, and prove nothing.
+    pub used: Vec<UsedMember>,
     /// Newest time that a controller has signed and this machine's clock had reached.
     pub signed_time: UnixTime,
     /// Milliseconds by which this machine's clock is behind the controllers'; negative if it is ahead.
@@ -80,6 +84,9 @@ struct Stored {
     /// In parts, since several sets together may be larger than one may be.
     #[serde(default)]
     others: Vec<String>,
+    /// Read one by one, because a mistake in one must not cost the record.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    used: serde_json::Value,
     signed_time: u64,
     #[serde(default)]
     clock_offset: i64,
@@ -88,6 +95,37 @@ struct Stored {
     wish: Option<String>,
     #[serde(default)]
     roots: Vec<String>,
+}
+
+/// Member that a node has used, on disk.
+#[derive(Serialize, Deserialize)]
+struct StoredMember {
+    name: String,
+    key: String,
+    serial: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ipv4: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ipv6: Option<Ipv6Addr>,
+}
+
+impl StoredMember {
+    fn of(member: &UsedMember) -> StoredMember {
+        StoredMember {
+            name: member.name.to_string(),
+            key: member.identity.to_string(),
+            serial: member.serial.as_u64(),
+            ipv4: member.ipv4,
+            ipv6: member.ipv6,
+        }
+    }
+
+    fn parse(value: serde_json::Value) -> Option<UsedMember> {
+        let stored: StoredMember = serde_json::from_value(value).ok()?;
+        let (name, identity) = (stored.name.parse().ok()?, stored.key.parse().ok()?);
+        let serial = Serial::from_u64(stored.serial);
+        Some(UsedMember { name, identity, ipv4: stored.ipv4, ipv6: stored.ipv6, serial })
+    }
 }
 
 /// Set of revocations that an issuer has signed, on disk.
@@ -121,6 +159,7 @@ impl MembershipRecord {
             controllers: Vec::new(),
             revocations: Vec::new(),
             others: Revocations::default(),
+            used: Vec::new(),
             signed_time: UnixTime::default(),
             clock_offset: 0,
             starts: 0,
@@ -155,6 +194,7 @@ impl MembershipRecord {
             controllers: self.controllers.clone(),
             revocations: self.revocations.clone(),
             others: self.others.clone(),
+            used: self.used.clone(),
             signed_time: self.signed_time,
             clock_offset: self.clock_offset,
             ..ManagedNetwork::new(self.id)
@@ -188,6 +228,11 @@ impl MembershipRecord {
                 .map(|(head, set)| StoredSet { head: encode(&head.to_bytes()), set: encode(set) })
                 .collect(),
             others: self.others.to_bytes().chunks(LARGEST_SET).map(encode).collect(),
+            used: match newest(&self.used) {
+                [] => serde_json::Value::Null,
+                used => serde_json::to_value(used.iter().map(StoredMember::of).collect::<Vec<_>>())
+                    .expect("strings and numbers can be written"),
+            },
             signed_time: self.signed_time.as_millis(),
             clock_offset: self.clock_offset,
             starts: self.starts,
@@ -234,6 +279,7 @@ impl MembershipRecord {
             controllers: controllers?,
             revocations,
             others,
+            used: read_used(stored.used, id),
             signed_time: UnixTime::from_millis(stored.signed_time),
             clock_offset: stored.clock_offset,
             starts: stored.starts,
@@ -241,6 +287,30 @@ impl MembershipRecord {
             roots,
         })
     }
+}
+
+/// Returns the members of a list that count.
+fn newest<T>(used: &[T]) -> &[T] {
+    &used[used.len().saturating_sub(UsedMember::MAX)..]
+}
+
+/// Reads the members that were used. Those with a mistake are left out: they are found in other ways.
+fn read_used(stored: serde_json::Value, network: NetworkId) -> Vec<UsedMember> {
+    let list = match stored {
+        serde_json::Value::Null => return Vec::new(),
+        serde_json::Value::Array(list) => list,
+        _ => {
+            tracing::warn!(%network, "the kept members of a network are no list, and not used");
+            return Vec::new();
+        }
+    };
+    let counting = newest(&list);
+    let used: Vec<_> = counting.iter().cloned().filter_map(StoredMember::parse).collect();
+    if used.len() < list.len() {
+        let left_out = list.len() - used.len();
+        tracing::warn!(%network, left_out, "kept members of a network are damaged or too many, and not used");
+    }
+    used
 }
 
 /// Returns the word for a controller's decision that lasts; `None` for others.
@@ -389,6 +459,8 @@ pub(super) mod tests {
         Certificate, Delegation, Grant, NetworkSecret, Revocation, Rights, Serial,
     };
 
+    use serde_json::json;
+
     use super::*;
 
     /// Returns a record in which everything is set.
@@ -418,7 +490,15 @@ pub(super) mod tests {
             Head::sign(signer, delegation, id, 3, serial.time(), &set)
         });
         let next = NetworkSecret::from_seed(&[4; 32]).public();
+        let used = |seed: u8| UsedMember {
+            name: format!("m{seed}").parse().expect("a name"),
+            identity: *Identity::from_seed(&[seed; 32]).public(),
+            ipv4: seed.is_multiple_of(2).then(|| [10, 0, 0, seed].into()),
+            ipv6: seed.is_multiple_of(3).then(|| [0xfd00, 0, 0, 0, 0, 0, 0, seed.into()].into()),
+            serial,
+        };
         MembershipRecord {
+            used: (10..10 + UsedMember::MAX as u8).map(used).collect(),
             successions: vec![Succession::sign(&secret, id, next, serial.time())],
             name: Some("team".into()),
             credentials: Some(Credentials::new(secret.public(), delegation, certificate)),
@@ -478,5 +558,92 @@ pub(super) mod tests {
         }
         assert!(state.forget_membership(record.id).expect("removable"));
         assert!(!state.forget_membership(record.id).expect("nothing to do"));
+    }
+
+    /// Returns the text of a record on disk, with other used members in it.
+    fn with_used(record: &MembershipRecord, used: serde_json::Value) -> String {
+        let mut stored: serde_json::Value = serde_json::from_str(&record.to_json()).expect("its own text");
+        stored["used"] = used;
+        stored.to_string()
+    }
+
+    #[test]
+    fn used_members_that_are_damaged_or_too_many_cost_no_record() {
+        let record = MembershipRecord { revocations: Vec::new(), others: Revocations::default(), ..record() };
+        let read = |used| MembershipRecord::from_json(&with_used(&record, used)).expect("the rest is right");
+        let good =
+            serde_json::from_str::<serde_json::Value>(&record.to_json()).expect("JSON")["used"].clone();
+        assert_eq!(read(good.clone()), record);
+        // The text of earlier versions has none.
+        let bare = MembershipRecord { used: Vec::new(), ..record.clone() };
+        assert_eq!(read(serde_json::Value::Null), bare);
+        assert!(!bare.to_json().contains("used"));
+        for damaged in [json!("m1"), json!({}), json!(7), json!([]), json!([null, 1, "x", {}, [[[]]]])] {
+            assert_eq!(read(damaged), bare);
+        }
+        let one = good[0].clone();
+        for (field, value) in [
+            ("name", json!("../../etc")),
+            ("name", json!("a".repeat(64))),
+            ("name", json!(null)),
+            ("key", json!("AAAA")),
+            ("key", json!("A".repeat(86))),
+            ("serial", json!(-1)),
+            ("serial", json!("soon")),
+            ("ipv4", json!("fd00::1")),
+            ("ipv6", json!("10.0.0.1")),
+        ] {
+            let mut damaged = one.clone();
+            damaged[field] = value;
+            let read = read(json!([damaged, good[1]]));
+            assert_eq!(read.used, record.used[1..2], "{field}");
+        }
+        // A field of a later version is no damage.
+        let mut later = one.clone();
+        later["later"] = json!([1]);
+        assert_eq!(read(json!([later])).used, record.used[..1]);
+        // Of too many, the last ones count, and no more are ever written.
+        let mut many = vec![one; 20_000];
+        many.extend(good.as_array().expect("a list").clone());
+        assert_eq!(read(json!(many)), record);
+        let used = [&record.used[..], &record.used[..]].concat();
+        let text = MembershipRecord { used, ..record.clone() }.to_json();
+        assert_eq!(MembershipRecord::from_json(&text), Some(record));
+    }
+
+    #[test]
+    fn used_members_take_little_room_on_disk() {
+        let (full, longest) = (record(), "a".repeat(MemberName::MAX_LEN));
+        let used = full.used.iter().map(|one| UsedMember {
+            name: longest.parse().expect("a name"),
+            ipv4: Some([255; 4].into()),
+            ipv6: Some([0xffff; 8].into()),
+            serial: Serial::from_u64(u64::MAX),
+            ..one.clone()
+        });
+        let used = MembershipRecord { used: used.collect(), ..full.clone() }.to_json();
+        let none = MembershipRecord { used: Vec::new(), ..full }.to_json();
+        let took = used.len() - none.len();
+        assert!(took <= 12 << 10, "{took} bytes");
+    }
+
+    #[test]
+    fn a_record_that_others_can_change_is_not_read() {
+        use std::os::unix::fs::{PermissionsExt as _, chown};
+        let place = tempfile::tempdir().expect("a directory");
+        let (record, state) = (record(), StateDir::open(place.path()).expect("a state directory"));
+        state.keep_membership(&record).expect("room");
+        let file = StateDir::membership_file(state.path(), record.id);
+        let mode = || fs::metadata(&file).expect("a file").permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        let read = || StateDir::membership(state.path(), record.id);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o620)).expect("its own file");
+        assert!(matches!(read(), Err(StateError::Exposed { .. })));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its own file");
+        if chown(&file, Some(12_345), None).is_err() {
+            eprintln!("only root can give a file to another user, so that is not tried");
+            return;
+        }
+        assert!(matches!(read(), Err(StateError::ForeignOwner { .. })));
     }
 }

@@ -15,8 +15,8 @@ use peersock::overlay::membership::{
     Answer, Certificate, Credentials, Delegation, Denial, Grant, Head, MemberName, NetworkSecret, Question,
     Revocation, Revocations, Rights, Serial, Token, UnixTime,
 };
-use peersock::overlay::{Identity, ManagedNetwork};
-use peersock::state::StateDir;
+use peersock::overlay::{Identity, ManagedNetwork, UsedMember};
+use peersock::state::{MembershipRecord, StateDir};
 use peersock::{
     Dht, IdentitySource, Interfaces, Invite, JoinError, Joined, MemberQuestion, Network, NetworkId, Node,
     NodeBuilder, NodeId, PublicIdentity, RootAddress, Seat, SeatError, Seed, Standing, network_id,
@@ -24,6 +24,7 @@ use peersock::{
 use peersock_testnet::LocalDht;
 
 use crate::common::{PATIENCE, node};
+use crate::process::{self, Process};
 use crate::roots::Root;
 
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
@@ -253,6 +254,113 @@ fn members_that_know_only_the_dht_join_talk_by_name_and_hear_of_a_removal() {
         let builder = Node::builder().interfaces(Interfaces::Loopback).discovery(false);
         builder.roots(Vec::<RootAddress>::new()).dht(Dht::Nodes(swarm.entries()))
     });
+}
+
+/// Members that have met are led to each other by their names, also after a restart of one of them, and nothing
+/// else knows these.
+#[test]
+fn a_used_member_is_found_by_a_root_alone_after_a_restart_by_name_and_by_pool_address() {
+    let (_root, text) = Root::start();
+    let builder = || {
+        let roots = RootAddress::parse_list(&text).expect("a root");
+        Node::builder().interfaces(Interfaces::Loopback).discovery(false).roots(roots)
+    };
+    let scene = Scene::with(builder());
+    let place = tempfile::tempdir().expect("a directory");
+    let [first, second, third] = ["alpha", "beta", "gamma"].map(|name| {
+        let directory = place.path().join(name);
+        let start = move |builder: NodeBuilder| {
+            builder.identity(IdentitySource::StateDir(directory.clone())).start().expect("a node")
+        };
+        let node = start(builder());
+        let joined = node.join(scene.invite()).expect("a good invite");
+        joined.wait_ready(PATIENCE).expect("admitted");
+        let grant = joined.membership().and_then(|known| known.grant).expect("a grant");
+        (node, joined, grant, start)
+    });
+    let ((alpha, home, _, start), (beta, away, grant, _)) = (first, second);
+    let (_gamma, _, unused, _) = third;
+    let listener = TcpListener::bind_on(&beta, "[::]:0").expect("a free port");
+    let by_ipv4 = TcpListener::bind_on(&beta, "0.0.0.0:0").expect("a free port");
+    drop(echo(&alpha, &listener, away.address().into()));
+    assert!(alpha.shutdown(PATIENCE));
+    drop((home, alpha));
+    let record = || StateDir::membership(&place.path().join("alpha"), scene.id).expect("readable");
+    let names: Vec<_> = record().expect("kept").used.iter().map(|one| one.name.clone()).collect();
+    assert_eq!(names, std::slice::from_ref(&grant.name));
+    assert!(scene.node.shutdown(PATIENCE));
+
+    let port = listener.local_addr().expect("bound").port();
+    let restarted = || {
+        let node = start(builder());
+        let joined = node.join(Network::by_id(scene.id).expect("a managed network")).expect("kept");
+        assert_eq!(joined.membership().map(|known| known.standing), Some(Standing::Member));
+        (node, joined)
+    };
+    let (alpha, home) = restarted();
+    let begun = Instant::now();
+    let mut by_name = TcpStream::connect_on(&alpha, (grant.name.as_str(), port)).expect("found");
+    listener.accept().expect("a connection").0.write_all(b"x").expect("room");
+    by_name.read_exact(&mut [0]).expect("a byte");
+    eprintln!("first byte by name after {:?}", begun.elapsed());
+    assert!(TcpStream::connect_on(&alpha, (unused.name.as_str(), port)).is_err(), "it was never used");
+    drop((by_name, home));
+    assert!(alpha.shutdown(PATIENCE));
+    drop(alpha);
+    let (alpha, _home) = restarted();
+    drop(echo(&alpha, &by_ipv4, grant.ipv4.expect("an address").into()));
+}
+
+/// Writes a record again and again until it is killed. Without an order it does nothing.
+#[test]
+fn victim_that_keeps_members() {
+    let Some(order) = process::order() else { return };
+    let (path, network) = order.split_once(' ').expect("two words");
+    let state = StateDir::open(Path::new(path)).expect("free");
+    let mut record =
+        StateDir::membership(state.path(), network.parse().expect("an ID")).expect("readable").expect("kept");
+    // Its parent waits for an address.
+    process::say("127.0.0.1:1");
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        record.used.rotate_left(1);
+        record.starts += 1;
+        state.keep_membership(&record).expect("room");
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_writes_leaves_a_whole_record() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (id, key): (NetworkId, _) =
+        ("e18a4c0277d19b3f".parse().expect("an ID"), NetworkSecret::from_seed(&[1; 32]).public());
+    let mut record = MembershipRecord::new(id, key);
+    record.used = (1..=UsedMember::MAX as u8)
+        .map(|seed| UsedMember {
+            name: format!("m-{seed}").parse().expect("a name"),
+            identity: *Identity::from_seed(&[seed; 32]).public(),
+            ipv4: Some([10, 77, 0, seed].into()),
+            ipv6: None,
+            serial: Serial::next(now(), None),
+        })
+        .collect();
+    StateDir::open(place.path()).expect("free").keep_membership(&record).expect("room");
+    let mut last = 0;
+    for round in 0..20_u64 {
+        let order = format!("{} {id}", place.path().display());
+        let mut victim = Process::start("managed::victim_that_keeps_members", &order);
+        // At another point of the write each time.
+        thread::sleep(Duration::from_micros(500 * round));
+        victim.kill();
+        let mut kept = StateDir::membership(place.path(), id).expect("whole").expect("kept");
+        assert!(kept.starts >= last, "round {round}");
+        last = kept.starts;
+        assert_eq!(kept.used.len(), record.used.len(), "round {round}");
+        kept.used.sort_by_key(|one| one.identity);
+        record.used.sort_by_key(|one| one.identity);
+        assert_eq!(kept.used, record.used, "round {round}");
+    }
+    assert!(last > 0, "it has written");
 }
 
 /// Starts a member whose certificate has ended long ago. Returns the time from the start of its node until

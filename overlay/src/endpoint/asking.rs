@@ -12,10 +12,11 @@ use rand::RngExt;
 
 use super::Endpoint;
 use super::networks::JoinedNetwork;
+use super::peers::PeerState;
 use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Event, Link, PeerKey, Reason, Timer};
 use crate::membership::{Answer, Credentials, Denial, MemberName, NetworkKeys, Question, Token, pace};
-use crate::network::{Membership, NetworkIndex};
+use crate::network::{Membership, NetworkIndex, UsedMember};
 use crate::session::Peer;
 use crate::wire::MembershipMessage;
 
@@ -271,8 +272,8 @@ impl Endpoint {
     /// Asks for the nodes with a name, as [`find_member`](Self::find_member) does: for a member, or for a
     /// program by `label.machine`.
     ///
-    /// A machine that this node has not met is only asked for if a controller can answer at once, or the node
-    /// has just joined, because most names with a dot are of the DNS.
+    /// A machine that this node has not met is only asked for if a controller can answer at once, the node has
+    /// just joined, or this node has used the machine, because most names with a dot are of the DNS.
     pub fn find_name(&mut self, now: Instant, network: NetworkIndex, name: &str) -> bool {
         let Some((label, machine)) = name.split_once('.') else {
             return name.parse().is_ok_and(|name| self.find_member(now, network, &Question::FindName(name)));
@@ -286,7 +287,9 @@ impl Endpoint {
         let question = Question::FindName(machine);
         let is_absent = joined.asking.is_absent(now, &question.to_bytes(), NO_MACHINE_FOR);
         let is_new = joined.asking.begun.is_some_and(|at| now.saturating_duration_since(at) < SETTLING);
-        !is_absent && (is_new || self.has_controller(network)) && self.find_member(now, network, &question)
+        let is_used = || self.membership(network).is_some_and(|known| !known.leads(&question).is_empty());
+        let may_be = !is_absent && (is_new || self.has_controller(network) || is_used());
+        may_be && self.find_member(now, network, &question)
     }
 
     /// Returns true if a controller has just said that no node has this name, or no machine for a program of
@@ -370,6 +373,10 @@ impl Endpoint {
             let bytes = self.question_bytes(network, number);
             self.tell(now, key, &MembershipMessage::Question { id, bytes: &bytes });
         }
+        // One that has just ended may still have a session.
+        if number != CERTIFY && (connected.is_none() || tries > 0) {
+            self.meet_used(now, network, number);
+        }
         // Peers that call its credentials revoked know an issuer that counts, and the only known one may have
         // another key now.
         let has_none = doubted.is_some() || !self.is_certified_now(now, network);
@@ -390,6 +397,52 @@ impl Endpoint {
             open.tries += u32::from(connected.is_some() || keys.is_empty());
             open.next = now + pause;
         }
+    }
+
+    /// Begins sessions with the members to which a question has led before. What they show then is the answer.
+    fn meet_used(&mut self, now: Instant, network: NetworkIndex, number: u32) {
+        let Some(joined) = self.networks.get(&network) else { return };
+        let open = joined.asking.open.get(&number).and_then(|open| open.question.as_deref());
+        let (Some(Ok(question)), Some(membership)) = (open.map(Question::parse), joined.policy.membership())
+        else {
+            return;
+        };
+        for identity in membership.leads(&question) {
+            let Some(key) = self.peer_to_ask(now, network, identity) else { continue };
+            if !self.is_connected(key) {
+                self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+                self.look_up_peer(now, key);
+            }
+        }
+    }
+
+    /// Notes the members that this node has sent data to since the last call. Returns true if these are others
+    /// than those that [`Membership::used`] returned then, or some have another name or address.
+    ///
+    /// To be called now and then, since each call looks at all peers, and before the network is left.
+    pub fn note_used(&mut self, network: NetworkIndex) -> bool {
+        let Some(joined) = self.networks.get(&network).filter(|joined| joined.policy.membership().is_some())
+        else {
+            return false;
+        };
+        let since = joined.used_until;
+        let sent = |(_, peer): (PeerKey, &PeerState)| {
+            let handle = &peer.link.handle;
+            let sent = handle.activity().last_data_sent().filter(|_| handle.is_admitted())?;
+            // Times are rounded, so those of the last call are noted again.
+            since.is_none_or(|since| sent >= since).then(|| (sent, Arc::clone(handle)))
+        };
+        let mut used: Vec<_> = self.peers.of_network(network).filter_map(sent).collect();
+        used.sort_by_key(|(sent, _)| *sent);
+        // The others would make room for these, one after the other.
+        used.drain(..used.len().saturating_sub(UsedMember::MAX));
+        let Some(joined) = self.networks.get_mut(&network) else { return false };
+        joined.used_until = used.last().map(|(sent, _)| *sent).or(since);
+        let Some(membership) = joined.policy.membership_mut() else { return false };
+        for (_, handle) in used {
+            membership.note_used(handle.id(), handle.identity());
+        }
+        membership.take_used_changed()
     }
 
     /// Returns the nodes that know the answer to a question, the preferred one first: the controllers, and
@@ -745,6 +798,11 @@ impl Endpoint {
         let Some(joined) = self.networks.get_mut(&network) else { return };
         let answered = joined.asking.open.remove(&number);
         if let (true, Some(question)) = (is_absent, answered.and_then(|open| open.question)) {
+            if let (Some(membership), Ok(asked)) =
+                (joined.policy.membership_mut(), Question::parse(&question))
+            {
+                membership.forget_used(&asked);
+            }
             // Once only, because the list is short and programs repeat their questions.
             joined.asking.absent.retain(|(absent, _)| *absent != question);
             joined.asking.absent.truncate(MAX_FINDS - 1);

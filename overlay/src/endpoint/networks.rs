@@ -100,6 +100,8 @@ pub(super) struct JoinedNetwork {
     pub(super) pulls: BTreeMap<NodeId, Pull>,
     /// Time of the next word about heads to all peers.
     pub(super) have_at: Option<Instant>,
+    /// Time up to which the members are noted that this node has sent data to.
+    pub(super) used_until: Option<Instant>,
     /// Order in which peers make room for newcomers.
     pub(super) order: EvictionOrder,
     /// Number of forgotten peers.
@@ -122,6 +124,7 @@ impl JoinedNetwork {
             asking: Asking::default(),
             pulls: BTreeMap::new(),
             have_at: None,
+            used_until: None,
             order: EvictionOrder::default(),
             forgotten: 0,
             past: SessionStats::default(),

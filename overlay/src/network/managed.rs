@@ -7,13 +7,14 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{NetworkConfig, NetworkSummary, Policy, Prefix, StaticMember};
+use super::used::UsedMembers;
+use super::{NetworkConfig, NetworkSummary, Policy, Prefix, StaticMember, UsedMember};
 use crate::crypto::hash;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::membership::{
     Admission, Answer, CATCH_UP, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Grant, Head,
-    MemberName, NetworkKey, NetworkKeys, ProcessCertificate, Refusal, Revocations, Serial, Succession, Token,
-    UnixTime,
+    MemberName, NetworkKey, NetworkKeys, ProcessCertificate, Question, Refusal, Revocations, Serial,
+    Succession, Token, UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -51,6 +52,9 @@ pub struct ManagedNetwork {
     pub revocations: Vec<(Head, Arc<[u8]>)>,
     /// Revocations besides these, which issuers have signed before.
     pub others: Revocations,
+    /// Members that this node has used, the last one at the end; [`UsedMember::MAX`] of them count. They lead
+    /// to members by name while no controller answers, and prove nothing.
+    pub used: Vec<UsedMember>,
     /// Newest time that an issuer has signed and that this node's clock has reached; see
     /// [`Membership::signed_time`].
     pub signed_time: UnixTime,
@@ -81,6 +85,7 @@ impl ManagedNetwork {
             controllers: Vec::new(),
             revocations: Vec::new(),
             others: Revocations::default(),
+            used: Vec::new(),
             signed_time: UnixTime::default(),
             is_controller: false,
             is_program: false,
@@ -167,6 +172,10 @@ pub struct Membership {
     /// Members and programs that others have named, by node and machine. They have to show their credentials
     /// themselves: any member can certify any node as its program, so no such claim replaces another one.
     found: BTreeMap<(NodeId, NodeId), Box<Admission>>,
+    /// Members that this node has used, also in earlier runs.
+    used: UsedMembers,
+    /// True if they are others than at the last call of [`Self::take_used_changed`].
+    has_used_changed: bool,
 }
 
 impl Membership {
@@ -202,6 +211,8 @@ impl Membership {
             offset: if network.is_program { network.clock_offset } else { 0 },
             delegated: UnixTime::default(),
             kept: network.signed_time,
+            used: UsedMembers::new(&network.used, &revoked),
+            has_used_changed: false,
             revoked,
             heads,
             is_up_to_date: false,
@@ -323,6 +334,35 @@ impl Membership {
             signed.merge(&set);
         }
         signed
+    }
+
+    /// Returns the members that this node has used, the last one at the end.
+    pub fn used(&self) -> impl ExactSizeIterator<Item = &UsedMember> {
+        self.used.iter()
+    }
+
+    /// Returns the nodes that a used member led to by this name or address. They have to show that they are
+    /// the member.
+    pub(crate) fn leads(&self, question: &Question) -> Vec<PublicIdentity> {
+        self.used.leads(question)
+    }
+
+    /// Notes that this node has sent data to an admitted node, or to a program beside the node of a member.
+    pub(crate) fn note_used(&mut self, node: &NodeId, identity: &PublicIdentity) {
+        let Some(admission) = self.admitted.get(node) else { return };
+        let process = admission.credentials().process();
+        let machine = *process.map_or(identity, ProcessCertificate::machine);
+        self.has_used_changed |= self.used.note(machine, admission.grant(), serial(admission));
+    }
+
+    /// Forgets the used members of a look-up, because a controller says that there is no such member.
+    pub(crate) fn forget_used(&mut self, question: &Question) {
+        self.has_used_changed |= self.used.forget(question);
+    }
+
+    /// Returns true if the used members, or their names and addresses, are others than at the last call.
+    pub(crate) fn take_used_changed(&mut self) -> bool {
+        std::mem::take(&mut self.has_used_changed)
     }
 
     /// Returns the newest time that an issuer has signed and that this node's clock had reached when it
@@ -726,6 +766,7 @@ impl Membership {
         // Of two certificates of one node, the later one says what is true now.
         let is_older = |known: &Admission| program_serial(known) > program_serial(&admission);
         if !self.admitted.get(holder).is_some_and(is_older) {
+            self.has_used_changed |= self.used.renew(admission.grant(), serial(&admission));
             self.admitted.insert(*holder, admission);
         }
         self.forget_found(holder);
@@ -746,6 +787,7 @@ impl Membership {
         if self.found.len() >= MAX_FOUND {
             self.found.pop_first();
         }
+        self.has_used_changed |= self.used.renew(admission.grant(), serial(&admission));
         if !self.admitted.contains_key(holder) {
             self.found.insert((*holder, admission.grant().node), Box::new(admission));
         }
@@ -880,6 +922,7 @@ impl Membership {
         self.forget_heads(Some(unix_time));
         let nodes: Vec<NodeId> = self.admitted.keys().copied().collect();
         self.found.retain(|_, found| found.check(found.signed_time(), &self.revoked).is_ok());
+        self.used.forget_revoked(&self.revoked);
         Some(nodes.into_iter().filter(|node| self.refusal_of(node, unix_time).is_some()).collect())
     }
 

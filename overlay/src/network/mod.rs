@@ -42,6 +42,7 @@ mod policy;
 mod prefix;
 mod programs;
 mod roots;
+mod used;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -59,6 +60,7 @@ pub use policy::{NetworkSummary, Policy};
 pub use prefix::Prefix;
 pub use programs::Programs;
 pub(crate) use roots::Roots as RootsPolicy;
+pub use used::UsedMember;
 
 use adhoc::AdHoc;
 use fixed::Static;

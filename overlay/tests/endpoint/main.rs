@@ -45,4 +45,5 @@ mod stolen_issuer;
 mod streams;
 mod tcp;
 mod third_parties;
+mod used;
 mod watched;

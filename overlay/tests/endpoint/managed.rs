@@ -88,7 +88,7 @@ impl Authority {
         self.sign(grant, at)
     }
 
-    fn sign(&self, grant: Grant, at: Duration) -> Credentials {
+    pub(super) fn sign(&self, grant: Grant, at: Duration) -> Credentials {
         let serial = Serial::next(UnixTime::from(UNIX_TIME + at), None);
         let signed = Certificate::sign(&self.identity, id(), grant, serial, self.lifetime);
         let credentials =
