@@ -168,8 +168,8 @@ impl Datapath {
         asked
     }
 
-    /// Notes the members of a managed network that this node has sent data to since the last call. Returns true
-    /// if they are others now, or have another name or address.
+    /// Notes the members of a managed network that this node has sent data to since the last call. Returns
+    /// true if they are others now, or have another name or address.
     pub fn note_used(&self, network: NetworkIndex) -> bool {
         self.control().note_used(network)
     }

@@ -256,8 +256,8 @@ fn socket(place: usize) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, place as u8 + 1], 4000))
 }
 
-/// Returns the bytes held by a member that knows of removals, has found other members a while ago, and has used
-/// others in earlier runs.
+/// Returns the bytes held by a member that knows of removals, has found other members a while ago, and has
+/// used others in earlier runs.
 fn size_of_member(removals: u32, found: u32, used: u32, ago: Duration) -> isize {
     let mut pair = Pair::new(used);
     pair.remove(removals);

@@ -48,8 +48,8 @@ pub struct MembershipRecord {
     pub revocations: Vec<(Head, Arc<[u8]>)>,
     /// Revocations besides these, which issuers have signed before.
     pub others: Revocations,
-    /// Members that nodes with this directory have used, the last one at the end. They lead to members by name
-    /// while no controller answers, and prove nothing.
+    /// Members that nodes with this directory have used, the last one at the end. They lead to members by
+    /// name while no controller answers, and prove nothing.
     pub used: Vec<UsedMember>,
     /// Newest time that a controller has signed and this machine's clock had reached.
     pub signed_time: UnixTime,
@@ -307,8 +307,7 @@ fn read_used(stored: serde_json::Value, network: NetworkId) -> Vec<UsedMember> {
     let counting = newest(&list);
     let used: Vec<_> = counting.iter().cloned().filter_map(StoredMember::parse).collect();
     if used.len() < list.len() {
-        let left_out = list.len() - used.len();
-        tracing::warn!(%network, left_out, "kept members of a network are damaged or too many, and not used");
+        tracing::warn!(%network, "kept members of a network are damaged or too many, and not used");
     }
     used
 }

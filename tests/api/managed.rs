@@ -256,8 +256,7 @@ fn members_that_know_only_the_dht_join_talk_by_name_and_hear_of_a_removal() {
     });
 }
 
-/// Members that have met are led to each other by their names, also after a restart of one of them, and nothing
-/// else knows these.
+/// Nothing but the kept record knows the name and the pool address then.
 #[test]
 fn a_used_member_is_found_by_a_root_alone_after_a_restart_by_name_and_by_pool_address() {
     let (_root, text) = Root::start();

@@ -272,8 +272,8 @@ impl Endpoint {
     /// Asks for the nodes with a name, as [`find_member`](Self::find_member) does: for a member, or for a
     /// program by `label.machine`.
     ///
-    /// A machine that this node has not met is only asked for if a controller can answer at once, the node has
-    /// just joined, or this node has used the machine, because most names with a dot are of the DNS.
+    /// A machine that this node has not met is only asked for if a controller can answer at once, the node
+    /// has just joined, or it has used the machine, because most names with a dot are of the DNS.
     pub fn find_name(&mut self, now: Instant, network: NetworkIndex, name: &str) -> bool {
         let Some((label, machine)) = name.split_once('.') else {
             return name.parse().is_ok_and(|name| self.find_member(now, network, &Question::FindName(name)));
@@ -399,7 +399,8 @@ impl Endpoint {
         }
     }
 
-    /// Begins sessions with the members to which a question has led before. What they show then is the answer.
+    /// Begins sessions with used members that had the name or address of a question. What they show then is
+    /// the answer.
     fn meet_used(&mut self, now: Instant, network: NetworkIndex, number: u32) {
         let Some(joined) = self.networks.get(&network) else { return };
         let open = joined.asking.open.get(&number).and_then(|open| open.question.as_deref());
@@ -416,10 +417,10 @@ impl Endpoint {
         }
     }
 
-    /// Notes the members that this node has sent data to since the last call. Returns true if these are others
-    /// than those that [`Membership::used`] returned then, or some have another name or address.
+    /// Notes the members that this node has sent data to since the last call. Returns true if
+    /// [`Membership::used`] has others than then, or one has another name or address.
     ///
-    /// To be called now and then, since each call looks at all peers, and before the network is left.
+    /// Call this every few seconds, because each call looks at all peers, and before the network is left.
     pub fn note_used(&mut self, network: NetworkIndex) -> bool {
         let Some(joined) = self.networks.get(&network).filter(|joined| joined.policy.membership().is_some())
         else {

@@ -1,4 +1,4 @@
-//! Members that a node has used. They lead to each other by name or address while no controller answers.
+//! Members that a node has used. Their names and addresses lead to them while no controller answers.
 //!
 //! An entry is a hint and no proof: it says which node had a name. The node begins a session with that node,
 //! and the name counts once its holder has shown credentials with it. So a wrong or old entry costs a
@@ -41,8 +41,8 @@ impl UsedMember {
     }
 }
 
-/// Members that a node has used, with their node IDs. The one that was used last is at the end, and no two have
-/// one name.
+/// Members that a node has used, with their node IDs. The one that was used last is at the end, and no two
+/// have one name.
 #[derive(Debug, Default)]
 pub(super) struct UsedMembers(Vec<(NodeId, UsedMember)>);
 
@@ -94,8 +94,8 @@ impl UsedMembers {
         has_changed
     }
 
-    /// Forgets the members that a question is about, of which a controller says that there are none. Returns
-    /// true if there was one here.
+    /// Forgets the members that a question is about, because a controller knows none. Returns true if there
+    /// was one here.
     pub(super) fn forget(&mut self, question: &Question) -> bool {
         let before = self.0.len();
         self.0.retain(|(_, one)| !one.is_meant(question));

@@ -1,5 +1,5 @@
-//! Members that a node has used: they lead to each other by name and pool address while no controller answers,
-//! through a root alone, and prove nothing.
+//! Members that a node has used: their names and pool addresses lead to them through a root alone while no
+//! controller answers, and prove nothing.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -105,8 +105,8 @@ fn serve(net: &mut Net, named: &[(&str, u8, Credentials)]) {
     net.pump();
 }
 
-/// Lets node 1 use node 2, and returns what it keeps of that. Then the controller is off, and node 2, which was
-/// restarted, knows no other.
+/// Lets node 1 use node 2, and returns what it keeps of that. Then the controller is off, and node 2, which
+/// was restarted, knows no other.
 fn use_other(net: &mut Net, authority: &Authority) -> Vec<UsedMember> {
     let at = network(net, OWN);
     assert!(!net.nodes[OWN].endpoint.note_used(at), "it has used no member");
