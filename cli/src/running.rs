@@ -129,7 +129,8 @@ impl RunningNode {
         self.status.peers.iter().find(has_it)
     }
 
-    /// Returns the timeout for reaching a peer; see [`UnderlayArgs::reach_timeout`](crate::args::UnderlayArgs).
+    /// Returns the timeout for reaching a peer, as
+    /// [`UnderlayArgs::reach_timeout`](crate::args::UnderlayArgs) does for another node.
     pub(crate) fn reach_timeout(&self) -> Duration {
         if self.status.dht.is_some() { REACH_TIMEOUT_WITH_DHT } else { REACH_TIMEOUT }
     }

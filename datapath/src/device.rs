@@ -103,8 +103,7 @@ impl Datapath {
             Resolved::Route(Route::Peer(peer)) => peer,
             Resolved::Unknown => {
                 complete(packet, offload);
-                let kept = self.lock_waiting().add_packet(now, false, interface, destination, packet);
-                return self.counters.out_waiting_dropped.add(u64::from(!kept));
+                return self.wait_for_peer(now, interface, destination, packet, batch);
             }
             // Packets to the host itself only come here if its routes are wrong.
             Resolved::Route(Route::Local) | Resolved::NoRoute => {

@@ -153,10 +153,7 @@ impl Datapath {
         let peer = match self.resolve(now, interface, socket, destination) {
             Resolved::Route(Route::Local) => return self.stack.receive(now, interface, packet, batch),
             Resolved::Route(Route::Peer(peer)) => peer,
-            Resolved::Unknown => {
-                let kept = self.lock_waiting().add_packet(now, false, interface, destination, packet);
-                return self.counters.out_waiting_dropped.add(u64::from(!kept));
-            }
+            Resolved::Unknown => return self.wait_for_peer(now, interface, destination, packet, batch),
             Resolved::NoRoute => return self.counters.out_no_route.increment(),
         };
         let Some(sender) = peer.sender() else {
@@ -168,6 +165,20 @@ impl Datapath {
             return;
         }
         self.send_cut(now, interface, &sender, packet, mtu, batch);
+    }
+
+    /// Queues a packet until the peer with its destination is found and has a session.
+    pub(super) fn wait_for_peer(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        destination: IpAddr,
+        packet: &[u8],
+        batch: &mut Batch,
+    ) {
+        let kept = self.lock_waiting().add_packet(now, false, interface, destination, packet);
+        self.counters.out_waiting_dropped.add(u64::from(!kept));
+        self.go_on_if_found(now, interface, destination, batch);
     }
 
     /// Queues a packet until its peer has a session, and requests one.
@@ -184,6 +195,7 @@ impl Datapath {
         self.counters.out_waiting_dropped.add(u64::from(!kept));
         self.tell_wanted(peer);
         self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
+        self.go_on_if_found(now, interface, destination, batch);
     }
 
     /// Sends the stack's answer to a packet (a reset, an ICMP message). The packet came through a session. If
@@ -285,7 +297,10 @@ impl Datapath {
                         self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
                     }
                 }
-                Resolved::Unknown if flow.has_output(now) => self.lock_waiting().add_flow(now, false, flow),
+                Resolved::Unknown if flow.has_output(now) => {
+                    self.lock_waiting().add_flow(now, false, flow);
+                    self.go_on_if_found(now, flow.interface(), destination, batch);
+                }
                 Resolved::Unknown => {}
                 Resolved::NoRoute => {
                     if flow.state().is_connecting() {

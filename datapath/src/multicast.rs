@@ -146,6 +146,7 @@ impl Datapath {
                 let kept = self.lock_waiting().add_packet(now, true, interface, *address, &copy);
                 self.counters.out_waiting_dropped.add(u64::from(!kept));
                 self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
+                self.go_on_if_found(now, interface, *address, batch);
             }
         }
     }

@@ -218,8 +218,8 @@ impl Endpoint {
     /// Asks for other credentials soon, because a peer says that this node's are revoked. That may be so
     /// because their issuer's key is stolen, so other controllers are asked before the issuer.
     pub(super) fn replace_revoked(&mut self, now: Instant, network: NetworkIndex) {
-        // Once a controller has said so itself, each peer's word would begin another search for all controllers
-        // that are away. The request is repeated anyway, to the next controller first.
+        // Once a controller has said so itself, each peer's word would begin another search for all
+        // controllers that are away. The request is repeated anyway, to the next controller first.
         if self.membership(network).is_some_and(Membership::is_removed) {
             return;
         }
