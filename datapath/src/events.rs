@@ -175,9 +175,9 @@ impl Datapath {
 
     /// Goes on with what waits for an address if a peer has it by now: sends it, or requests a session.
     ///
-    /// To be called after something was queued that had no peer or no session. Another thread may have handled
-    /// the event in between that the peer was found or has a session, and found nothing in the queue. A flow
-    /// whose session has ended must not come here: the peer still shows that session for a moment.
+    /// To be called after something was queued that had no peer or no session. Another thread may have
+    /// handled the event in between that the peer was found or has a session, and found nothing in the queue.
+    /// A flow whose session has ended must not come here: the peer still shows that session for a moment.
     pub(super) fn go_on_if_found(
         &self,
         now: Instant,
