@@ -677,11 +677,10 @@ impl Stream {
     /// Returns true if data has arrived that the application, which has closed its descriptor, will not read.
     /// As in TCP, the connection is then reset (RFC 1122 4.2.2.13). Registers for data that arrives later.
     fn has_unread(&mut self) -> bool {
-        if self.to_application == Way::Ended && self.shut_down_with.is_none() {
-            return false;
-        }
         self.connection.waiters().register(Interest::Read, &self.waker);
-        self.connection.flow().readable() > 0 || self.left_unread()
+        // An application that has got the peer's end may leave data unread; its answer is still sent.
+        let has_end = self.to_application == Way::Ended && self.shut_down_with.is_none();
+        self.connection.flow().readable() > 0 || !has_end && self.left_unread()
     }
 
     /// Makes the connection end with a reset if the application has closed its descriptor with unread data. A

@@ -1,7 +1,6 @@
 //! Data from the connection to the application.
 
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, SendFlags};
@@ -62,10 +61,10 @@ impl Stream {
                 Progress::Blocked
             }
             (Ok(_), Err(Errno::INTR)) => Progress::More,
-            // SHUT_RD or closed by the application: received data is discarded.
+            // SHUT_RD, or the application closes it. Received data stays unread, as in Linux: the peer waits
+            // once the window is full, and closing is a reset. Room for more would go on as long as it sends.
             (Ok(_), Err(_)) => {
                 self.to_application = Way::Ended;
-                let _ = self.connection.shutdown(Shutdown::Read);
                 Progress::Blocked
             }
             (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {

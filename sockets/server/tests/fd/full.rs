@@ -136,3 +136,20 @@ fn closing_after_that_resets_what_is_not_read() {
         assert!(len < taken, "{name}: {len} of {taken}");
     }
 }
+
+/// As in Linux, data that nothing reads keeps the window closed.
+#[test]
+fn a_peer_that_reads_no_more_takes_no_more_than_fits() {
+    for ends in Ends::of_each_world() {
+        let name = ends.name();
+        let near = OwnedFd::from(ends.near);
+        ends.world.shut(&near, Shutdown::Read).expect("it is connected");
+        let far = Writer::fill(ends.far.try_clone().expect("a copy"));
+        let taken = far.written.load(Ordering::Relaxed);
+        assert!(taken < MAX_BYTES, "{name}: it takes everything");
+        drop(near);
+        // The call that waited returns the length of what it has written so far, and the next one the error.
+        let (written, _) = far.refused();
+        assert!(written < taken + 65_536, "{name}: {written} after {taken}");
+    }
+}
