@@ -194,8 +194,7 @@ impl Datapath {
         let kept = self.lock_waiting().add_packet(now, true, interface, destination, packet);
         self.counters.out_waiting_dropped.add(u64::from(!kept));
         self.tell_wanted(peer);
-        self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
-        self.go_on_if_found(now, interface, destination, batch);
+        self.go_on(now, peer, batch);
     }
 
     /// Sends the stack's answer to a packet (a reset, an ICMP message). The packet came through a session. If

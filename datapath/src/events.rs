@@ -173,11 +173,9 @@ impl Datapath {
         }
     }
 
-    /// Goes on with what waits for an address if a peer has it by now: sends it, or requests a session.
+    /// Goes on with what has just been queued for an address, if it is a known peer's by now.
     ///
-    /// To be called after something was queued that had no peer or no session. Another thread may have
-    /// handled the event in between that the peer was found or has a session, and found nothing in the queue.
-    /// A flow whose session has ended must not come here: the peer still shows that session for a moment.
+    /// Another thread may have found the peer in between, and found nothing in the queue.
     pub(super) fn go_on_if_found(
         &self,
         now: Instant,
@@ -187,11 +185,18 @@ impl Datapath {
     ) {
         let Some(network) = self.network_by_interface(interface) else { return };
         let Some(Route::Peer(peer)) = self.routes.get(network, destination) else { return };
-        if peer.sender().is_some() {
-            return self.send_waiting(now, &peer, batch);
-        }
         if self.lock_waiting().found(interface, |address| address == destination) {
-            self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
+            self.go_on(now, &peer, batch);
+        }
+    }
+
+    /// Requests a session with a peer for which something has just been queued, or sends that if another
+    /// thread has handled the event in between that there is one. Not for a flow whose session has ended: the
+    /// peer still shows that session for a moment.
+    pub(super) fn go_on(&self, now: Instant, peer: &Arc<Peer>, batch: &mut Batch) {
+        match peer.sender() {
+            Some(_) => self.send_waiting(now, peer, batch),
+            None => self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer)),
         }
     }
 
@@ -217,131 +222,35 @@ fn cidrs(prefixes: &[Prefix]) -> Vec<Cidr> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-    use std::sync::Mutex;
-
-    use peersock_overlay::{
-        EndpointConfig, Exit, Identity, NetworkConfig, RecvMeta, SocketIndex, SocketInfo, StaticMember,
-        StaticNetwork,
-    };
-    use peersock_stack::{Config, Stack};
-
     use super::*;
-    use crate::testing::instant;
-    use crate::{Ingress, JoinedNetwork, Sink, Transmit};
-
-    /// Keeps the datagrams that were sent.
-    #[derive(Default)]
-    struct Kept(Mutex<Vec<Vec<u8>>>);
-
-    impl Sink for Kept {
-        fn send(&self, transmit: &Transmit<'_>) {
-            let stride = transmit.segment_size.unwrap_or(transmit.contents.len());
-            let mut kept = self.0.lock().expect("one thread");
-            kept.extend(transmit.contents.chunks(stride).map(<[u8]>::to_vec));
-        }
-
-        fn max_segments(&self, _: SocketIndex) -> usize {
-            1
-        }
-    }
-
-    struct Node {
-        datapath: Datapath,
-        network: JoinedNetwork,
-        sent: Arc<Kept>,
-    }
-
-    fn identity(node: u8) -> Identity {
-        Identity::from_seed(&[node; 32])
-    }
-
-    fn place(node: u8) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, node], 4000))
-    }
-
-    /// Starts one of two nodes that know each other.
-    fn start(now: Instant, node: u8) -> Node {
-        let sent = Arc::new(Kept::default());
-        let config = EndpointConfig::new(Arc::new(identity(node)));
-        let endpoint = Endpoint::new(config, [node; 32], now, Duration::from_secs(1_800_000_000));
-        let datapath = Datapath::new(endpoint, Stack::new(Config::default(), [node; 32], now), sent.clone());
-        let socket = SocketInfo {
-            index: SocketIndex(0),
-            ipv4: true,
-            loopback: false,
-            max_datagram: 1472,
-            beacon_targets: Vec::new(),
-        };
-        let mut batch = Batch::default();
-        datapath.set_sockets(now, vec![socket], &mut batch);
-        let members = [1, 2].map(|member| StaticMember {
-            identity: *identity(member).public(),
-            name: None,
-            addresses: Vec::new(),
-            endpoints: vec![place(member)],
-            routes: Vec::new(),
-            exit: Exit::default(),
-        });
-        let network = StaticNetwork {
-            id: "fe00000000000001".parse().expect("an ID"),
-            psk: None,
-            members: members.into(),
-            exit: None,
-            program: None,
-        };
-        let network = datapath.join(now, NetworkConfig::Static(network), &mut batch).expect("room");
-        Node { datapath, network, sent }
-    }
-
-    /// Delivers until no datagram is under way. Returns the number of those that the first node has sent.
-    fn deliver(now: Instant, nodes: &[Node; 2]) -> usize {
-        let mut count = 0;
-        for _ in 0..100 {
-            let mut is_over = true;
-            for (from, to) in [(0, 1), (1, 0)] {
-                let datagrams = std::mem::take(&mut *nodes[from].sent.0.lock().expect("one thread"));
-                for datagram in datagrams {
-                    is_over = false;
-                    count += usize::from(from == 0);
-                    let remote = place(from as u8 + 1);
-                    let meta = RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None };
-                    let mut ingress = Ingress::default();
-                    nodes[to].datapath.receive(now, &mut ingress, meta, &datagram, datagram.len(), false);
-                    nodes[to].datapath.finish_receive(now, &mut ingress);
-                }
-            }
-            if is_over {
-                return count;
-            }
-        }
-        panic!("it has no end");
-    }
+    use crate::net::{Net, Node};
 
     /// The sender has found no peer or no session, and another thread handles the event that there is one
     /// before the packet is in the queue.
     #[test]
     fn a_packet_that_is_queued_after_its_peer_was_found_is_sent_all_the_same() {
-        let now = instant();
-        let nodes = [1, 2].map(|node| start(now, node));
-        let Node { datapath, network, .. } = &nodes[0];
-        let (interface, other) = (network.interface, nodes[1].network.addresses[0]);
-        let is_empty = || datapath.lock_waiting().take(interface, |_| true).is_empty();
-        let packet = [0x60; 40];
+        let mut net = Net::star(2, |_| [vec![], vec![]]);
+        let (now, other, packet) = (net.now, net.address(0), [0x60; 40]);
         let mut batch = Batch::default();
+        let is_empty = |net: &Net| {
+            let Node { datapath, network, .. } = &net.nodes[1];
+            datapath.lock_waiting().take(network.interface, |_| true).is_empty()
+        };
         // The peer was found and has no session yet: it is requested, and the packet leaves with it.
-        datapath.wait_for_peer(now, interface, other, &packet, &mut batch);
+        let Node { datapath, network, .. } = &net.nodes[1];
+        datapath.wait_for_peer(now, network.interface, other, &packet, &mut batch);
         assert_eq!(datapath.lock_waiting().next_deadline(), None, "only the overlay gives it up");
-        assert!(deliver(now, &nodes) > 0, "no session was requested");
-        assert!(datapath.has_session(network.index, other) && is_empty());
+        assert!(net.under_way() > 0, "no session was requested");
+        net.deliver();
+        assert!(net.nodes[1].datapath.has_session(net.nodes[1].network.index, other) && is_empty(&net));
         // It has one.
-        deliver(now, &nodes);
-        datapath.wait_for_peer(now, interface, other, &packet, &mut batch);
-        assert!(is_empty(), "it waits for an event that is over");
-        assert_eq!(deliver(now, &nodes), 1);
+        let Node { datapath, network, .. } = &net.nodes[1];
+        datapath.wait_for_peer(now, network.interface, other, &packet, &mut batch);
+        assert!(is_empty(&net), "it waits for an event that is over");
+        assert_eq!(net.under_way(), 1);
         let Some(Route::Peer(peer)) = datapath.routes.get(network.index, other) else { panic!("a member") };
-        datapath.wait_for_session(now, interface, &peer, other, &packet, &mut batch);
-        assert!(is_empty(), "it waits for a session that is there");
-        assert_eq!(deliver(now, &nodes), 1);
+        datapath.wait_for_session(now, network.interface, &peer, other, &packet, &mut batch);
+        assert!(is_empty(&net), "it waits for a session that is there");
+        assert_eq!(net.under_way(), 2);
     }
 }

@@ -69,6 +69,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+// Names this crate as the tests of its interface do, which share their network of nodes with unit tests.
+#[cfg(test)]
+extern crate self as peersock_datapath;
+
 mod addresses;
 mod clock;
 mod control;
@@ -86,6 +90,10 @@ mod managed;
 mod membership;
 mod missing_peers;
 mod multicast;
+#[cfg(test)]
+#[path = "../tests/datapath/net.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod net;
 mod networks;
 mod nicknames;
 mod owners;

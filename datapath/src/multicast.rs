@@ -145,8 +145,7 @@ impl Datapath {
                 // The packet waits together with packets to the peer alone.
                 let kept = self.lock_waiting().add_packet(now, true, interface, *address, &copy);
                 self.counters.out_waiting_dropped.add(u64::from(!kept));
-                self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
-                self.go_on_if_found(now, interface, *address, batch);
+                self.go_on(now, peer, batch);
             }
         }
     }

@@ -131,8 +131,8 @@ impl Own {
         Ok(Own { session, address, reach_timeout, ping: None, _roots: roots })
     }
 
-    fn carries(&self, reach_timeout: Duration) -> bool {
-        self.session.joined.check_path(self.address, reach_timeout).is_ok()
+    fn carries(&self, within: Duration) -> bool {
+        self.session.joined.check_path(self.address, within).is_ok()
     }
 }
 

@@ -41,8 +41,9 @@ fn play(story: &Managed) -> bool {
     let report = story.run();
     let (median, slowest) = report.removals;
     eprintln!(
-        "seed {}: {} members, {:.0} s in {:.0} s, {} datagrams, {} initiations, {} packets accepted, {} certificates, {} addresses, \
-         removals {:.2} s and {:.2} s (median, 99 %), everybody back after {:.0} s, hash {:016x}",
+        "seed {}: {} members, {:.0} s in {:.0} s, {} datagrams, {} initiations, {} packets accepted, \
+         {} certificates, {} addresses, removals {:.2} s and {:.2} s (median, 99 %), \
+         everybody back after {:.0} s, hash {:016x}",
         report.seed,
         story.members,
         report.virtual_time.as_secs_f64(),

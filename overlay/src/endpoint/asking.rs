@@ -366,8 +366,7 @@ impl Endpoint {
         // hours.
         let of_others = if connected.is_some() { Reason::Hint } else { reason };
         for &key in keys.iter().take_while(|key| Some(**key) != connected) {
-            self.link(now, key, |link, cx| link.attempt(cx, of_others));
-            self.look_up_peer(now, key);
+            self.seek_peer(now, key, of_others);
         }
         if let Some(key) = connected {
             let bytes = self.question_bytes(network, number);
@@ -411,8 +410,7 @@ impl Endpoint {
         for identity in membership.leads(&question) {
             let Some(key) = self.peer_to_ask(now, network, identity) else { continue };
             if !self.is_connected(key) {
-                self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
-                self.look_up_peer(now, key);
+                self.seek_peer(now, key, Reason::Traffic);
             }
         }
     }
@@ -525,8 +523,7 @@ impl Endpoint {
         }
         for &identity in identities {
             let Some(key) = self.peer_to_ask(now, network, identity) else { continue };
-            self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));
-            self.look_up_peer(now, key);
+            self.seek_peer(now, key, Reason::Hint);
         }
     }
 
@@ -549,8 +546,7 @@ impl Endpoint {
                 continue;
             };
             sought.push(Arc::clone(&peer.link.handle));
-            self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));
-            self.look_up_peer(now, key);
+            self.seek_peer(now, key, Reason::Hint);
         }
         if !sought.is_empty() {
             self.solicit(now);
@@ -560,6 +556,12 @@ impl Endpoint {
 
     /// Maximum number of members that one call of [`visit_members`](Self::visit_members) looks for.
     pub const MAX_VISITS: usize = 32;
+
+    /// Begins a session with a peer, and looks up a way to it.
+    fn seek_peer(&mut self, now: Instant, key: PeerKey, reason: Reason) {
+        self.link(now, key, |link, cx| link.attempt(cx, reason));
+        self.look_up_peer(now, key);
+    }
 
     /// Returns the peer that is this controller or machine, which becomes one if it is none yet. `None` if
     /// that is this node, or its address is another's.

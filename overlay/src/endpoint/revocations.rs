@@ -499,9 +499,8 @@ impl Endpoint {
         let is_over = match pull.offers.is_empty() {
             true => pull.stalls > MAX_STALLS,
             false => {
-                let delivery_timeout = delivery_timeout(pull.changes);
-                pull.stalls > MAX_STALLS_OF_MANY
-                    || now.saturating_duration_since(pull.since) > delivery_timeout
+                let waited = now.saturating_duration_since(pull.since);
+                pull.stalls > MAX_STALLS_OF_MANY || waited > delivery_timeout(pull.changes)
             }
         };
         if is_over || !self.peers.get(from).is_some_and(|peer| peer.link.handle.is_admitted()) {

@@ -324,7 +324,7 @@ fn what_a_controller_says_goes_before_an_entry() {
     assert!(net.nodes[OWN].endpoint.note_used(at), "that is to be kept");
 }
 
-/// Who only has a session, or answers, is not used.
+/// A member that only has a session, or gets answers, is not used.
 #[test]
 fn only_members_that_this_node_sends_data_to_are_used() {
     let authority = Authority::new();
