@@ -1,7 +1,7 @@
 //! A web server that only members of the network can reach, with axum. Run it, then, for example:
 //! `(printf 'GET / HTTP/1.0\r\n\r\n'; sleep 1) | peersock dial --ephemeral -n ff1b581b62000000 '[ADDRESS]:7003'`
-//! (hyper takes a client that has finished sending for gone, so the answer must come before).
-//! Programs of their own need peersock's feature `axum`.
+//! (hyper takes a client that has finished sending for gone, so the answer must come before). Other programs
+//! need peersock's feature `axum`.
 
 use std::error::Error;
 

@@ -258,7 +258,7 @@ impl NodeHandle {
     }
 
     /// Returns the member of a joined network that has `address`, if the node knows it. For a program with
-    /// keys of its own it is the machine, which certifies any number of them.
+    /// its own keys it is the machine, which certifies any number of them.
     pub fn member_at(&self, address: IpAddr) -> Option<NodeId> {
         let (datapath, networks) = (self.datapath(), self.networks());
         let mut leading =

@@ -19,7 +19,7 @@ pub(super) struct AddressOwners {
 
 impl Owners for AddressOwners {
     /// Returns the self-certifying address of the member that has `address`, or a block that contains it. A
-    /// program with keys of its own counts as the member that has certified it, and perhaps many others.
+    /// program with its own keys counts as the member that has certified it, and perhaps many others.
     fn owner(&self, interface: InterfaceId, address: IpAddr) -> Option<IpAddr> {
         let (network, id) = self.networks.of_interface(interface)?;
         match self.routes.get(network, address)? {

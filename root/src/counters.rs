@@ -19,7 +19,7 @@ peersock_primitives::counters! {
         pub mac1_invalid,
         /// Copies of an initiation dropped before they cost anything.
         pub initiations_replayed,
-        /// Initiations dropped because too many came, or nobody else has room.
+        /// Initiations dropped because too many came, or there was no room for another node.
         pub handshakes_refused,
         /// Cookies demanded under load.
         pub cookies_sent,

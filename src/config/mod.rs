@@ -206,9 +206,9 @@ impl Network {
     /// Gives the network a name on this machine.
     ///
     /// A node that has joined it takes `alpha.office` for the member `alpha` of the network `office`, as it
-    /// takes `alpha.fe00000000000001`, and asks nobody else for such a name. Of two networks with one name,
-    /// the one that was joined first has it. The name has no effect on sockets in ad-hoc networks, which have
-    /// no names of members, and in managed ones, which `peersock join` names.
+    /// takes `alpha.fe00000000000001`, and asks no other source for such a name. Of two networks with one
+    /// name, the one that was joined first has it. The name has no effect on sockets in ad-hoc networks,
+    /// which have no names of members, and in managed ones, which `peersock join` names.
     ///
     /// ```
     /// # use peersock::{Network, overlay::Identity};

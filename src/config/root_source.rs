@@ -19,10 +19,10 @@ use crate::state::{StateError, check_secret_file, check_trusted_file, read_text_
 /// | `dns:DOMAIN@SERVER` | the same, asked of this nameserver instead of the system's |
 /// | `lan` | those that announce themselves on the local networks (`peersock root --announce`), two at most |
 ///
-/// The list of a domain is kept in the user's cache directory for when the DNS does not answer. Whoever can
-/// forge DNS answers, or is on the local network, can make a node use a root of theirs, which sees what every
-/// root sees, and can refuse its service; `docs/reference/SECURITY.md` says more. A name in the list of
-/// another source is not affected.
+/// The list of a domain is kept in the user's cache directory for when the DNS does not answer. An attacker
+/// who can forge DNS answers, or who is on the local network, can make a node use the attacker's root. That
+/// root sees what every root sees, and can refuse its service; `docs/reference/SECURITY.md` says more. A name
+/// in the list of another source is not affected.
 ///
 /// ```
 /// use peersock::RootSource;

@@ -96,7 +96,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Returns true if nobody waits for the answer any more: the client has hung up, or the server has
+    /// Returns true if no client waits for the answer any more: the client has hung up, or the server has
     /// stopped.
     pub(crate) fn has_left(&self) -> bool {
         has_hung_up(&self.stream) || self.server_ended.load(Ordering::SeqCst)
@@ -181,7 +181,7 @@ fn answer(mut stream: UnixStream, service: &Service) -> io::Result<()> {
     }
 }
 
-/// Answers a request that takes time on a thread of its own, so that it delays no other one.
+/// Answers a request that takes time on a separate thread, so that it delays no other one.
 fn probe(client: Client, request: Request, service: &Service) -> io::Result<()> {
     let Some(slot) = Slot::take(&service.probes) else { return client.send(Err(TOO_MANY.into())) };
     let respond = Arc::clone(&service.respond);

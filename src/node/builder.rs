@@ -217,10 +217,9 @@ impl NodeBuilder {
     /// one, has the state directory. Otherwise the start fails then, and a [`label`](Self::label) counts no
     /// more. Default: no.
     ///
-    /// Such a node has keys and an address of its own. It may join the managed and static networks in which
-    /// the machine is a member, and is admitted there by a certificate of the machine's keys: under the
-    /// machine's name and rights, without a controller, and no longer than the machine. It cannot join ad-hoc
-    /// networks.
+    /// Such a node has its own keys and address. It may join the managed and static networks in which the
+    /// machine is a member, and is admitted there by a certificate of the machine's keys: under the machine's
+    /// name and rights, without a controller, and no longer than the machine. It cannot join ad-hoc networks.
     ///
     /// ```no_run
     /// use peersock::{Network, Node};

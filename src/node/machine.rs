@@ -165,8 +165,8 @@ impl Machine {
         })
     }
 
-    /// Renews the machine's certificate if nobody has done so for long: its node may have ended, and then its
-    /// state directory is free. That node runs in this process for some seconds.
+    /// Renews the machine's certificate if no node has done so for long: its node may have ended, and then
+    /// its state directory is free. That node runs in this process for some seconds.
     /// A controller can be reached, because the state directory is in use meanwhile.
     pub(super) fn renew_in_place(&self, network: NetworkId, own: &Credentials, now: UnixTime) {
         if now.since(own.certificate().serial().time()) < MACHINE_IS_LATE {

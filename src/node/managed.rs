@@ -894,7 +894,7 @@ pub(crate) fn search_name(node: &Inner, name: &str, among: Among<'_>) -> bool {
     }
 }
 
-/// Returns true if a controller has just said that nobody has this name in the network with which it ends.
+/// Returns true if a controller has just said that no member has this name in the network with which it ends.
 pub(crate) fn is_name_absent(node: &Inner, name: &str, among: Among<'_>) -> bool {
     of_network(node, name, among).is_some_and(|(member, network)| {
         node.driver.datapath.is_name_absent(Instant::now(), network.index, member)

@@ -46,7 +46,7 @@ pub struct PeerIdentity {
     /// ID of the node, which is the hash of its public keys.
     #[serde(with = "text")]
     pub node: NodeId,
-    /// ID of the machine's node: another one than `node` if that is a program with keys of its own.
+    /// ID of the machine's node: another one than `node` if that is a program with its own keys.
     #[serde(with = "text")]
     pub machine: NodeId,
     /// True if the other end is a machine without peersock, for which this member forwards packets. The

@@ -272,7 +272,7 @@ impl Task<'_> {
         until: Instant,
     ) -> io::Result<Received> {
         loop {
-            // An error of the kind `BrokenPipe` cannot be seen, because nobody waits for the answer.
+            // An error of the kind `BrokenPipe` cannot be seen, because no thread waits for the answer.
             let inner = self.node.upgrade().ok_or(io::ErrorKind::BrokenPipe)?;
             let slice = until.min(Instant::now() + SLICE);
             let received = socket::block_on(&inner, asked.waiters(), Interest::Read, Some(slice), || {

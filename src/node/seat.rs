@@ -38,7 +38,7 @@ impl MemberQuestion {
         MemberQuestion { node: Weak::clone(node), peer: Arc::clone(peer), number, asker, question }
     }
 
-    /// Returns the member that asks. A program with keys of its own looks up members as its machine.
+    /// Returns the member that asks. A program with its own keys looks up members as its machine.
     pub fn asker(&self) -> &PublicIdentity {
         &self.asker
     }
@@ -69,7 +69,7 @@ impl fmt::Debug for MemberQuestion {
     }
 }
 
-/// Reason why nobody can serve a network at a node.
+/// Reason why no controller can serve a network at a node.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SeatError {
@@ -111,7 +111,7 @@ impl Drop for Seat {
     }
 }
 
-/// The answerer of whoever holds the seat.
+/// The answerer of the controller that holds the seat.
 #[derive(Default)]
 pub(super) struct Holder(Mutex<Option<Box<Answerer>>>);
 

@@ -246,7 +246,7 @@ pub(super) fn leave(node: &Weak<Inner>, network: NetworkId) -> Answer {
         let _membership = sync::lock(&node.inner.membership);
         sync::lock(&node.inner.visits).expel(network);
         node.leave_locked(network);
-        // Within the lock, so that nobody joins with what is about to be forgotten.
+        // Within the lock, so that no thread joins with what is about to be forgotten.
         state.forget_membership(network)
     };
     let had = forgotten.map_err(|error| error.to_string())?;

@@ -71,7 +71,7 @@ impl DirectorySocket {
         }
     }
 
-    /// Removes the file, after which nobody can connect.
+    /// Removes the file, after which no client can connect.
     pub fn close(&self) {
         drop(sync::lock(&self.file).take());
     }
@@ -180,7 +180,7 @@ mod tests {
             while !path.exists() {
                 thread::yield_now();
             }
-            // Nobody else may connect, as before.
+            // No other user may connect, as before.
             while fs::metadata(&path).unwrap().mode() & 0o777 != 0o600 {
                 thread::yield_now();
             }

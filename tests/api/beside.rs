@@ -267,7 +267,7 @@ fn the_machine_s_removal_ends_its_programs_and_tells_them() {
     away.wait_ready(PATIENCE).expect("admitted");
     let joined: Vec<_> = programs.iter().map(|program| join(&scene, program)).collect();
     let mut open: Vec<_> = programs.iter().map(|program| talk(program, &beta, &away)).collect();
-    // Whoever removes it is connected with this member, which tells the others.
+    // The controller that removes it is connected with this member, which tells the others.
     drop(talk(&beta, &scene.node, &scene.joined));
     scene.revoke(alpha.id());
     for (_, accepted) in &mut open {

@@ -83,7 +83,7 @@ fn a_node_that_talks_to_itself_is_its_own_member() {
     for end in [client, server] {
         assert_is_member(&end.peer().expect("connected"), &alpha, &home);
     }
-    // Nobody vouches for anybody in an ad-hoc network.
+    // No node vouches for another one in an ad-hoc network.
     let [(beta, _), (gamma, away)] = pair();
     let listener = TcpListener::bind_on(&gamma, "[::]:0").expect("a free port");
     let port = listener.local_addr().expect("bound").port();

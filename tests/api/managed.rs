@@ -471,7 +471,7 @@ fn a_member_needs_no_controller_after_a_restart() {
     assert!(record.credentials.is_some());
     let asked = scene.authority.asked.load(Ordering::Relaxed);
     assert!(scene.node.shutdown(PATIENCE));
-    // The ID alone is enough now, and nobody is asked.
+    // The ID alone is enough now, and no controller is asked.
     let (alpha, beta) = (kept(&first), kept(&second));
     let network = || Network::by_id(scene.id).expect("a managed network");
     let (home, away) = (alpha.join(network()).expect("kept"), beta.join(network()).expect("kept"));

@@ -127,7 +127,7 @@ fn an_invite_counts_in_a_network_that_was_joined_by_its_id_alone() {
 fn an_invite_is_not_forgotten_when_another_wait_joins_the_network_again() {
     let (mut scene, place) = (Scene::new(), tempfile::tempdir().expect("a directory"));
     let node = kept(place.path());
-    // Nobody answers.
+    // No controller answers.
     scene.seat = None;
     let ask = |request: &JoinRequest| management::join(place.path(), request).expect("a node that answers");
     let by_id: Vec<_> = (0..6).map(|_| ask(&JoinRequest::new(scene.id))).collect();

@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     stop.send(()).map_err(|()| Status::internal("the server has ended"))?;
     serving.await??;
     drop(greeter);
-    // All answers were taken, so what is lost from here on is a goodbye of HTTP/2 that nobody reads.
+    // All answers were taken, so what is lost from here on is a goodbye of HTTP/2 that no application reads.
     for node in [client, server] {
         node.shutdown(Duration::from_secs(5));
     }

@@ -151,7 +151,7 @@ typedef struct peersock_identity {
     uint64_t network;
     // ID of the node, which is the hash of its public keys.
     char node[PEERSOCK_ID_SIZE];
-    // ID of the machine's node: another one than `node` if that is a program with keys of its own.
+    // ID of the machine's node: another one than `node` if that is a program with its own keys.
     char machine[PEERSOCK_ID_SIZE];
     // Name of the machine; empty in networks without names.
     char name[PEERSOCK_NAME_SIZE];

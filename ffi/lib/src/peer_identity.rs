@@ -29,7 +29,7 @@ pub struct peersock_identity {
     pub network: u64,
     /// ID of the node, which is the hash of its public keys.
     pub node: [c_char; PEERSOCK_ID_SIZE],
-    /// ID of the machine's node: another one than `node` if that is a program with keys of its own.
+    /// ID of the machine's node: another one than `node` if that is a program with its own keys.
     pub machine: [c_char; PEERSOCK_ID_SIZE],
     /// Name of the machine; empty in networks without names.
     pub name: [c_char; PEERSOCK_NAME_SIZE],

@@ -35,7 +35,7 @@ const THREADS: usize = 8;
 /// let rules = Rules::new(Client::new(NodeTag(42), Token(7)), "");
 /// let mut supervisor = Supervisor::new(rules, None)?;
 /// let filter = supervisor.filter();
-/// // In a thread of its own: the filter stays with the thread.
+/// // In a separate thread: the filter stays with the thread.
 /// let child = std::thread::spawn(move || {
 ///     filter.install()?;
 ///     std::process::Command::new("/usr/bin/static-program").spawn()

@@ -434,8 +434,8 @@ impl Round<'_> {
         Ok(name)
     }
 
-    /// Returns the name that a new member shall have, and true if it gets no other. A node that was a member
-    /// keeps its name.
+    /// Returns the name for a new member, and true if it gets no other. A node that was a member keeps its
+    /// name.
     fn wish_of(&self, admission: &Admission<'_>, node: &NodeId) -> Result<(MemberName, bool), StoreError> {
         let sql = "SELECT name FROM members WHERE node = ?";
         let earlier = self.write.one(sql, [node.as_bytes()], |row| row.get::<_, String>(0))?;

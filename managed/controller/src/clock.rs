@@ -46,7 +46,7 @@ pub enum ClockState {
     /// or it was ahead before.
     Behind(Duration),
     /// The clock is this much after the last time in the store. The controller was off for as long, or the
-    /// clock is ahead. Nobody gets a certificate until [`Controller::accept_clock`].
+    /// clock is ahead. No node gets a certificate until [`Controller::accept_clock`].
     Leapt(Duration),
 }
 
@@ -120,13 +120,13 @@ impl Clock {
         self.seen <= now
     }
 
-    /// Returns true if the system's clock needs a confirmation, so that nobody gets a certificate.
+    /// Returns true if the system's clock needs a confirmation, so that no node gets a certificate.
     pub(crate) fn has_leapt(&self) -> bool {
         self.has_leapt
     }
 
     /// Returns the time for the store. A command does not know what the serving process has signed, so it
-    /// writes only a clock that is not behind. Nobody writes one that needs a confirmation.
+    /// writes only a clock that is not behind. No process writes a clock that needs a confirmation.
     fn to_write(&self) -> UnixTime {
         match (self.has_leapt, self.is_serving) {
             (true, _) => UnixTime::default(),

@@ -522,7 +522,8 @@ impl Controller {
             memory.unsettled_until = until;
             drop(memory);
             self.data_version = version;
-            // Whoever has removed them reads there until when others accept them. The next flush tries again.
+            // The command that has removed members reads in the store until when others accept them. The next
+            // flush tries again.
             let _ = self.write_removed();
         }
         if self.memory().repairs.is_empty() { Ok(()) } else { self.repair() }

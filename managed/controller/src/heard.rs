@@ -32,7 +32,7 @@ const MAX_STRANGERS: usize = Revocations::MAX_ENTRIES / 8;
 const MAX_LASTING: usize = 64;
 
 /// Returns the time at which the last certificate below a serial has ended for all clocks. Other issuers have
-/// settings of their own.
+/// other settings.
 fn end_of_certificates(below: Serial) -> UnixTime {
     below.time().plus(*OUTLIVE.end() + MARGIN + CLOCK_TOLERANCE)
 }

@@ -39,7 +39,8 @@ impl Keys {
         (keys, Identity::from_seed(seed))
     }
 
-    /// Returns the code of a node: always the same one. Without the key nobody finds node keys for a code.
+    /// Returns the code of a node: always the same one. Without the key no attacker finds node keys for a
+    /// code.
     pub(crate) fn code(&self, node: &NodeId, attempt: u32) -> Code {
         let hash = keyed(&self.code, &[node.as_bytes(), &attempt.to_be_bytes()]);
         Code::from_bits(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))

@@ -33,9 +33,9 @@
 //! # Another key of the controller's node
 //!
 //! [`Controller::prepare_node_key`] writes all that the next key needs beside what counts now. The change of
-//! the machine's identity decides: whoever opens the store with the next key takes it up, and whoever starts
-//! with the former one drops it. So no crash separates the store from the identity. Afterwards the caller
-//! goes to [`Controller::members_to_visit`], because members may know no way to the node.
+//! the machine's identity decides: a controller that opens the store with the next key takes it up, and one
+//! that starts with the former key drops it. So no crash separates the store from the identity. Afterwards
+//! the caller goes to [`Controller::members_to_visit`], because members may know no way to the node.
 //!
 //! # Duties of the caller
 //!

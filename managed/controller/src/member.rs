@@ -53,7 +53,7 @@ pub struct Member {
     pub grant: Grant,
     /// State.
     pub standing: Standing,
-    /// Time for which the member's certificates last without a controller, if it has one of its own.
+    /// Time for which the member's certificates last without a controller, if it was set for this member.
     pub outlive: Option<Duration>,
     /// Serial of the last certificate; 0 if there was none.
     pub serial: Serial,

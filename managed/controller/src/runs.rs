@@ -3,7 +3,7 @@
 //! Each run of a node draws a random number, and counts the runs of its state directory so far. A later
 //! number of a larger count is a restart. A count that is not larger may be a copy, and as well the state of
 //! a machine that was set back, or killed before it wrote the count. So such a run waits until the earlier
-//! one is silent, and accuses nobody.
+//! one is silent, and accuses no member.
 //!
 //! Two runs are there at the same time if each is heard again after the other one. Sessions show that within
 //! seconds ([`Controller::note_both`](crate::Controller::note_both)), and requests of both in the end.

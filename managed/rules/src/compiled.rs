@@ -209,7 +209,7 @@ impl Ends {
 }
 
 /// Hash table with the same hasher everywhere, because the system's randomness is not for pure code. The keys
-/// are those of signed rules, so nobody else can choose keys that collide.
+/// are those of signed rules, so no other party can choose keys that collide.
 type Table<K> = HashMap<K, Bits, BuildHasherDefault<DefaultHasher>>;
 
 /// Rules by the members that they name.

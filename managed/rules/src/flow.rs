@@ -19,7 +19,7 @@ pub mod protocol {
     }
 }
 
-/// Member of a network, as its certificate describes it. A program with keys of its own is its machine's.
+/// Member of a network, as its certificate describes it. A program with its own keys is its machine's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// Name in the network, in lower case; `None` for a member without one.

@@ -81,7 +81,7 @@ fn with_flow<T>(call: impl FnOnce(Flow<'_>) -> T) -> T {
     call(Flow { from: End::member(from), to: End::member(to), protocol: protocol::TCP, port: 1_070 })
 }
 
-/// Makes rules that are all different: each has tags and ports of its own, and names some members.
+/// Makes rules that are all different: each has its own tags and ports, and names some members.
 fn set(rules: usize, members: usize) -> RuleSet {
     let rule = |at: usize| {
         let ends = |side: &str| {

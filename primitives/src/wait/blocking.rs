@@ -1,7 +1,7 @@
 //! Blocking work of tasks, on threads whose start may fail.
 //!
 //! Tokio's `spawn_blocking` and `lookup_host` panic if the system refuses the first thread of their pool.
-//! With a runtime of several threads, they wait for ever if the runtime lacks one of its own.
+//! With a runtime of several threads, they wait for ever if the runtime lacks one of its threads.
 
 use std::collections::VecDeque;
 use std::future;

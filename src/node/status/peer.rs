@@ -32,7 +32,7 @@ pub struct PeerStatus {
     /// other networks.
     #[serde(default)]
     pub standing: Option<Cow<'static, str>>,
-    /// Member beside whose node it is, if it is a program with keys of its own.
+    /// Member beside whose node it is, if it is a program with its own keys.
     #[serde(default, with = "text::some")]
     pub machine: Option<NodeId>,
     /// Label under which such a program alone is addressed, before the name of its machine.

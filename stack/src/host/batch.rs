@@ -16,7 +16,7 @@ use crate::{Flow, IcmpSocket, InterfaceId, Listener, MembershipChange, RawSocket
 ///
 /// ```
 /// let mut batch = peersock_stack::Batch::new();
-/// // … receive packets, then for each flow: egress until `None`, wake whoever waits …
+/// // … receive packets, then for each flow: egress until `None`, wake its waiters …
 /// for flow in &batch.flows {
 ///     println!("{} can do {:?}", flow.remote(), flow.readiness());
 /// }

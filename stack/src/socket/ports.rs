@@ -34,8 +34,8 @@ impl Ephemeral {
     }
 
     /// Returns ports to try for a connection, each once unless other threads draw at the same time. The
-    /// remote endpoint itself is left out: a connection to a port where nobody listens would otherwise meet
-    /// itself by a simultaneous open (RFC 9293 3.5), and would look accepted.
+    /// remote endpoint itself is left out: a connection to a port where no socket listens would otherwise
+    /// meet itself by a simultaneous open (RFC 9293 3.5), and would look accepted.
     pub(crate) fn candidates(
         &self,
         local: IpAddr,

@@ -56,7 +56,7 @@ fn a_c_program_shares_a_node_and_is_told_when_it_is_killed() {
     let mut lines = BufReader::new(sharing.0.stdout.take().expect("a pipe")).lines();
     let address = lines.next().expect("its address").expect("text");
 
-    // A program under `run` shares the node, and has the network of its own command line.
+    // A program under `run` shares the node, and has the network that its command line names.
     let at = format!("[{address}]:7000");
     let listening = peersock(&["listen", "-n", &network, "7000"], &state).output().expect("it is built");
     let said = String::from_utf8_lossy(&listening.stderr).into_owned();

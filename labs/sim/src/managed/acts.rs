@@ -183,7 +183,7 @@ fn old_store(story: &mut Story) -> Told {
     story.oracle.forget(story.offices[0].machine, made);
     story.offices[0].restart(&mut story.field, Some(&backup));
     story.run(MINUTE)?;
-    // Nobody gets the address of the machine that the old store does not know.
+    // No new member gets the address of the machine that the old store does not know.
     story.join();
     story.join();
     story.run(10 * MINUTE)?;

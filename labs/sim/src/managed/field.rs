@@ -305,7 +305,7 @@ impl Field {
         }
     }
 
-    /// Sends packets of a program to some peers with a session, whoever refuses them.
+    /// Sends packets of a program to some peers with a session, also to peers that refuse them.
     pub(super) fn intrude(&mut self, from: usize) {
         for node in self.some_peers(from) {
             self.say(from, &node, &[PACKET, 6, 6, 6]);

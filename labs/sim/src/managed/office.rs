@@ -82,7 +82,7 @@ impl Office {
         let name = format!("controller-{number}").parse().ok();
         controller.recover(now, &mut rng, "alice", words, name, false).expect("the network's words");
         controller.note_restored(now).expect("writable");
-        // Two controllers do not know of each other's admissions, so each has a pool of its own.
+        // Two controllers do not know of each other's admissions, so each has its own pool.
         controller.set_settings(now, "alice", settings).expect("good settings");
         Self::with(field, seed, path, controller, rng)
     }

@@ -339,7 +339,7 @@ mod tests {
         oracle.remove(field.now, node, 0);
         field.now += Duration::from_secs(1);
         assert!(text(oracle.accept(&field, 0, &node)).contains("the removal"));
-        // Nobody has told the other one.
+        // The other machine has not heard of the removal.
         oracle.accept(&field, 1, &node).expect("it has not heard");
         assert!(text(oracle.issue(&field, 0, &node, &signed)).contains("which was removed"));
         // What a thief signs counts until its own removal is known.

@@ -631,7 +631,7 @@ impl Story {
     }
 }
 
-/// Returns the settings of a controller, with a pool of its own.
+/// Returns the settings of a controller, with its own pool.
 pub(super) fn settings(number: u8) -> Settings {
     let address: IpAddr = [10, 7, number * 64, 0].into();
     Settings { outlive: OUTLIVE, ipv4: Prefix::new(address, 18), ..Settings::default() }

@@ -113,7 +113,7 @@ fn reserved_addresses_wait_for_their_key_or_name() {
     let elsewhere = [10, 8, 0, 1].into();
     let no_pool = lab.controller.reserve(lab.now, "alice", elsewhere, &Holder::Node(id(1)));
     assert_eq!(no_pool, Err(ChangeError::NotInPool(elsewhere)));
-    // Pool 10.7.0.0/24: nobody has the first and the last address.
+    // Pool 10.7.0.0/24: no member has the first or the last address.
     for last in [0, 255] {
         let refused = Err(ChangeError::Unassignable([10, 7, 0, last].into()));
         assert_eq!(reserve(&mut lab, last, Holder::Node(id(8))), refused, "{last}");

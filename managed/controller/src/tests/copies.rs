@@ -197,7 +197,7 @@ fn both_are_refused_until_a_person_decides_also_after_a_restart_of_the_controlle
     assert_eq!(accused(&mut lab), 1);
     both_are_refused(&mut lab);
     assert_eq!(denial(&lab.ask(1, Some(&early))), Some(Denial::Cloned));
-    // The certificates until then count: nobody else has to hear of it.
+    // The certificates until then count: no other member has to hear of it.
     assert_eq!(lab.head_set().len(), 0);
     drop(lab.controller);
     let mut lab = Lab { now: lab.now.plus(HOUR), ..Lab::open(&path, 2) };
@@ -307,7 +307,7 @@ fn note_both_of(lab: &mut Lab, machine: u32) {
     lab.controller.note_both(lab.now, &id(machine), [ip(AWAY), ip(HOME)]);
 }
 
-/// Nobody is held whom this controller does not know as a member, and it never holds itself.
+/// A controller holds no node that it does not know as a member, and never itself.
 #[test]
 fn strangers_and_the_controllers_own_node_are_not_held() {
     let mut lab = lab(OnClone::RefuseBoth);

@@ -228,7 +228,7 @@ pub(crate) fn id(node: u32) -> NodeId {
     identity(node).node_id()
 }
 
-/// Each machine asks from a prefix of its own.
+/// Each machine asks from its own prefix.
 pub(crate) fn source_of(node: u32) -> String {
     let [_, a, b, c] = node.to_be_bytes();
     format!("2001:{a:x}:{b:x}{c:02x}::1")

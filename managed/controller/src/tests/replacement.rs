@@ -208,7 +208,7 @@ fn a_key_that_is_replaced_is_not_replaced_again() {
         assert_eq!((invited, approved.map(drop)), (replaced.clone(), replaced));
     };
     refused(&mut lab);
-    // Also after another name, which leaves the earlier one to nobody.
+    // The result is the same after a change of the name, which leaves the earlier name to no member.
     change(&mut lab, 2, &Change { name: Some(name("other")), ..Change::default() });
     assert!(blocked(&lab).is_empty());
     refused(&mut lab);

@@ -68,7 +68,7 @@ fn an_old_copy_issues_nothing_until_it_has_heard_a_head() {
     old.controller.approve(old.now, &mut old.rng, "alice", &key, &Approval::default()).expect("held");
     let grant = old.join(2, None).certificate().grant().clone();
     assert_eq!((grant.name, grant.ipv4), (name("machine-2"), Some([10, 7, 0, 3].into())));
-    // Member 5, which the copy does not know, has 10.7.0.5; nobody else gets it before its certificate ends.
+    // Member 5, which the copy does not know, has 10.7.0.5; no other one gets it before its certificate ends.
     let lost = lab.join(5, None);
     let new = old.join(4, Some(&token));
     assert_eq!(new.certificate().grant().ipv4, None);
@@ -134,7 +134,7 @@ fn a_removal_that_is_heard_after_a_renewal_from_a_backup_counts() {
     let (mut lab, mut old) = restored(folder.path());
     old.controller.start(old.now, Duration::from_secs(5)).expect("a good file");
     old.pass(Duration::from_secs(5));
-    // Nobody who knows of the removal has come.
+    // No node that knows of the removal has come.
     let renewed = old.join(1, None);
     old.pass(MINUTE);
     let (head, set) = lab.controller.head(lab.now);

@@ -234,7 +234,7 @@ fn another_issuer_s_epochs_lead_nobody_and_its_removals_count() {
     assert_eq!(one.head(now).0.epoch(), before + 1);
 }
 
-/// Returns made-up removals of nodes that nobody knows, with ends in a hundred years.
+/// Returns made-up removals of unknown nodes, with ends in a hundred years.
 fn made_up(first: u16, count: u16, time: UnixTime) -> Vec<(NodeId, UnixTime, UnixTime)> {
     let node = |number: u16| {
         let mut bytes = [0; 32];
@@ -288,7 +288,7 @@ fn another_issuer_s_removals_of_members_go_before_made_up_ones() {
     assert_eq!(lab.note(&other.head(1, lab.now, removals)), Ok(true));
     assert_eq!(lab.refusal(&credentials, 1), Some(Refusal::Revoked));
     assert_eq!(lab.controller.find("machine-1").expect("a row").standing, Standing::Held);
-    // It ended long ago, so that nobody needs it.
+    // It ended long ago, so no node needs it.
     let ended = [(id(2), lab.now.minus(40 * DAY), lab.now.plus(DAY))];
     assert_eq!(lab.note(&other.head(2, lab.now, ended)), Ok(false));
 }

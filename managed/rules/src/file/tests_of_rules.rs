@@ -1,4 +1,4 @@
-//! Tests that a file has of its own rules: reading of `[[test]]`, and running.
+//! Tests that a file has for its rules: reading of `[[test]]`, and running.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -122,7 +122,7 @@ impl TestEnd {
     }
 
     fn end<'a>(&'a self, tags: &'a [&'a str]) -> End<'a> {
-        // No node has this ID, because nobody knows keys with this hash.
+        // No node has this ID, because no keys with this hash are known.
         const NOBODY: &[u8; 32] = &[0; 32];
         let node = self.node.as_ref().unwrap_or(NOBODY);
         End { member: Subject { name: self.name.as_deref(), tags, node }, host: self.host }
