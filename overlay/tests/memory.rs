@@ -31,7 +31,7 @@ const MAX_REMOVAL_BYTES: isize = 52;
 const MAX_FOUND_BYTES: isize = MAX_MEMBER_BYTES + 400;
 /// Maximum number of bytes that a member keeps for a network of 100,000 beside its sessions.
 const MAX_KEPT_BYTES: isize = 64 << 10;
-/// Time after which a node forgets a peer that nobody has used, with the time between two looks.
+/// Time after which a node forgets an unused peer, with the time between two looks.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(720);
 /// Maximum number of bytes that a member gains while its controller is away.
 const MAX_AWAY_BYTES: isize = 16 << 10;
@@ -202,7 +202,7 @@ impl Pair {
         }
     }
 
-    /// Removes this number of members that nobody has met, and waits until the member knows of that.
+    /// Removes this number of members that no node has met, and waits until the member knows of that.
     fn remove(&mut self, entries: u32) {
         let now = UnixTime::from(UNIX_TIME);
         let entry = |number: u32| {

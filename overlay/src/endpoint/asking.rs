@@ -85,7 +85,7 @@ impl Open {
         Self { question, id, asked: None, since: next, next, tries: 0 }
     }
 
-    /// Returns true if it is due, and nobody could be asked.
+    /// Returns true if it is due, and no peer could be asked.
     fn waits(&self, now: Instant) -> bool {
         self.asked.is_none() && self.since <= now
     }
@@ -110,7 +110,8 @@ impl Endpoint {
         self.plan_asking(now, network);
     }
 
-    /// Plans the request for credentials of a node that gets them from a controller. The others ask nobody.
+    /// Plans the request for credentials of a node that gets them from a controller. The others ask no
+    /// controller.
     fn plan_asking(&mut self, now: Instant, network: NetworkIndex) {
         let Some(time) = self.network_time(now, network) else { return };
         let Some(membership) = self.membership(network).filter(|known| known.is_certified()) else {
@@ -131,7 +132,7 @@ impl Endpoint {
     /// Makes this node a controller of a managed network that it has joined, or an ordinary member again.
     /// The sessions with its peers stay.
     ///
-    /// A controller gets its own credentials by [`set_credentials`](Self::set_credentials) and asks nobody
+    /// A controller gets its own credentials by [`set_credentials`](Self::set_credentials) and does not ask
     /// for them. [`Event::Asked`] reports the questions of others only as long as this node is one. An
     /// ordinary member keeps the controller's last credentials, and renews them as any other.
     pub fn set_controller(&mut self, now: Instant, network: NetworkIndex, is_controller: bool) {
@@ -240,7 +241,7 @@ impl Endpoint {
 
     /// Asks the controllers of a managed network for a member by name or address.
     /// [`Event::Answered`] has the answer; without one in 5 s there is none. Returns false if a controller
-    /// has just said that there is no such member, too many questions are open, or nobody answers such
+    /// has just said that there is no such member, too many questions are open, or no node answers such
     /// questions in the network: in a static one, members answer for their programs alone.
     pub fn find_member(&mut self, now: Instant, network: NetworkIndex, question: &Question) -> bool {
         let id = u32::from_be_bytes(self.core.random());
@@ -299,7 +300,7 @@ impl Endpoint {
         let is_absent =
             |question: Question, within| joined.asking.is_absent(now, &question.to_bytes(), within);
         let Some((label, machine)) = name.split_once('.') else {
-            // What is no name of a member is nobody's.
+            // A text that cannot be a member's name belongs to no member.
             return name.parse().map_or(true, |name| is_absent(Question::FindName(name), ABSENT_FOR));
         };
         let (Ok(label), Ok(machine)) = (label.parse(), machine.parse::<MemberName>()) else { return true };
@@ -359,7 +360,7 @@ impl Endpoint {
         let in_turn = in_turn.filter(|one| !is_choice || !is_doubted(one));
         let keys: Vec<_> = in_turn.filter_map(|identity| self.peer_to_ask(now, network, identity)).collect();
         let connected = keys.iter().copied().find(|key| self.is_connected(*key));
-        // Nobody waits for a renewal, so a controller that is away for long costs little.
+        // No application waits for a renewal, so a controller that is away for long costs little.
         let is_patient = number == CERTIFY && waited >= pace::FAST;
         let reason = if is_patient { Reason::Hint } else { Reason::Traffic };
         // Those before one that can be asked are tried for a moment, because that one may answer the same for
@@ -382,9 +383,9 @@ impl Endpoint {
         let is_lost = waited >= LOST && number == CERTIFY && has_none;
         let is_away = connected.is_none() && (keys.is_empty() || number != CERTIFY || is_patient);
         if is_lost || is_away {
-            // All controllers may be away, or controllers no more. Members on the local networks say
-            // themselves who they are, and any member knows the controller of its own certificate, which may
-            // be a new one.
+            // All controllers may be away, or may no longer be controllers. Members on the local networks say
+            // themselves who they are, and any member knows the controller that has signed its certificate,
+            // which may be a new one.
             self.solicit(now);
             if self.needs_credentials(network) {
                 self.meet_anybody(now, network, reason);
@@ -584,7 +585,7 @@ impl Endpoint {
     }
 
     /// Begins sessions with known nodes of the network, of which some may be members. All have their turn, so
-    /// that nodes which do not answer hide nobody.
+    /// that nodes which do not answer hide no others.
     fn meet_anybody(&mut self, now: Instant, network: NetworkIndex, reason: Reason) {
         if let Some(joined) = self.networks.get_mut(&network) {
             (joined.asking.left_to_meet, joined.asking.left_to_follow) = (MEET_AT_ONCE, MEET_IN_TURN);
@@ -659,7 +660,7 @@ impl Endpoint {
             return;
         }
         match question {
-            // Whoever has a session with a program knows of it; no store does.
+            // Each node that has a session with a program knows of it; no store does.
             Question::FindProgram(label, machine) => {
                 let answer = self.program(handle.network(), &label, &machine);
                 self.answer(now, &handle, id, &answer);
@@ -674,7 +675,8 @@ impl Endpoint {
             let is_connected = |node: &NodeId| self.is_node_connected(joined, node);
             let admission = joined.policy.membership()?.program(label, machine, is_connected)?;
             let peer = self.peers.get(*joined.by_node.get(admission.holder())?)?;
-            // Whoever asks has met this node, and knows the network's keys. The largest answer would not fit.
+            // The asking node has met this node, and knows the network's keys. The largest answer would not
+            // fit.
             let credentials = Box::new(admission.credentials().with_successions(&[]));
             Some(Answer::Found { identity: *peer.link.handle.identity(), credentials })
         });

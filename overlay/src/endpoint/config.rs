@@ -161,7 +161,7 @@ pub enum JoinError {
         refusal: Refusal,
     },
     /// The network is an ad-hoc one, and this node is a program's beside its machine's node. There, each node
-    /// is a member of its own.
+    /// is a separate member.
     #[error("this program's node cannot join network {network} for its machine: {reason}")]
     Beside {
         /// Network that was not joined.
@@ -234,7 +234,7 @@ pub struct PeerInfo {
     pub listed: bool,
     /// Name of the peer, if its network lists one. A program has that of its machine.
     pub name: Option<String>,
-    /// Member beside whose node it is, if it is a program with keys of its own.
+    /// Member beside whose node it is, if it is a program with its own keys.
     pub machine: Option<NodeId>,
     /// Label under which such a program alone is addressed.
     pub label: Option<MemberName>,

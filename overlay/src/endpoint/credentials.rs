@@ -147,7 +147,7 @@ impl Endpoint {
         };
         self.routes.publish(network, &only(&after, &before), &crate::routes::Route::Local);
         self.routes.withdraw(network, &only(&before, &after));
-        // Whoever has signed them has admitted this node again.
+        // The controller that has signed them has admitted this node again.
         self.set_removed(network, false);
         if !has_same {
             for key in self.peers_in(network) {
@@ -542,7 +542,7 @@ impl Endpoint {
     }
 
     /// Reports a wanted peer as unreachable whose credentials this node refuses, or that refuses this node's,
-    /// because a session with it helps nobody.
+    /// because a session with it helps no application.
     pub(super) fn report_refused(&mut self, peer: &Arc<Peer>) {
         if peer.is_cut_off() {
             return self.core.emit(Event::PeerUnreachable(Arc::clone(peer)));

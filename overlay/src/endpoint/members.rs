@@ -325,7 +325,7 @@ impl Endpoint {
         // The address has only 80 bits of the node ID. A node whose ID collides with another's in them must
         // gain nothing.
         let is_taken = |prefix: &Prefix| self.routes.exact(network, *prefix).is_some();
-        // In a managed network a newer certificate takes the other addresses over, so they keep nobody out.
+        // In a managed network a newer certificate takes the other addresses over, so they keep no node out.
         let is_managed = members.policy.membership().is_some();
         let decisive = if is_managed { 1 } else { addresses.len() };
         if addresses.iter().take(decisive).any(|&address| is_taken(&address.into())) {

@@ -1,4 +1,4 @@
-//! Programs of the members that a network's description lists: nodes with keys of their own, certified by a
+//! Programs of the members that a network's description lists: nodes with their own keys, certified by a
 //! member's key. A program shows its certificate in each handshake that it begins.
 
 use std::time::{Duration, Instant};

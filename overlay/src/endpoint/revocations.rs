@@ -1,9 +1,9 @@
 //! Revocations of a managed network: how they spread from peer to peer.
 //!
 //! A node has the newest head of each issuer. It shows its peers each one that has changed, again and again
-//! until they show that they have it, and now and then tells them in short which it has. Whoever learns of a
-//! newer one asks that peer for the head and its whole set, and says when it has taken it over. A set takes
-//! effect at once: peers that it names lose their admission, and issuers that it names their heads.
+//! until they show that they have it, and now and then tells them in short which it has. A node that learns
+//! of a newer one asks that peer for the head and its whole set, and says when it has taken it over. A set
+//! takes effect at once: peers that it names lose their admission, and issuers that it names their heads.
 //!
 //! Heads are compared with those of the same issuer only, and each is fetched apart from the others. So a
 //! stolen key delays nothing that another issuer has signed, whatever epochs it signs.
@@ -328,8 +328,8 @@ impl Endpoint {
 
     /// Handles a peer's word about its newest head of an issuer.
     ///
-    /// The side with the older one answers in short, and the other one then by its head, which nobody answers
-    /// in this way. So two nodes that refuse each other's heads do not go on for ever.
+    /// The side with the older one answers in short, and the other one then by its head, which gets no such
+    /// answer. So two nodes that refuse each other's heads do not go on for ever.
     pub(super) fn on_have(
         &mut self,
         now: Instant,
@@ -526,7 +526,7 @@ impl Endpoint {
             .offers
             .retain(|&key| self.is_connected(key) && self.is_member(key) && !self.rests(now, key, &issuer));
         if failed.offers.is_empty() {
-            // Whoever has a newer head answers by showing it.
+            // A member that has a newer head answers by showing it.
             for key in self.members_in(network).into_iter().filter(|key| *key != failed.from) {
                 self.tell_have(now, key, start_of(&issuer));
             }
@@ -541,8 +541,8 @@ impl Endpoint {
         self.ask_for_parts(now, network, issuer, false);
     }
 
-    /// Returns true while no set of an issuer is fetched from a peer, because it did not deliver one. It can
-    /// have others: a thief's set that nobody can deliver must not keep a node from those.
+    /// Returns true while no set of an issuer is fetched from a peer, because it did not deliver one. The
+    /// peer can have sets of others: a thief's set that no peer can deliver must not keep a node from them.
     fn rests(&self, now: Instant, key: PeerKey, issuer: &NodeId) -> bool {
         let shown = self.peers.get(key).and_then(|peer| peer.shown.as_ref());
         shown.and_then(|shown| shown.rests.get(issuer)).is_some_and(|rest| now < rest.until)
@@ -652,7 +652,7 @@ impl Endpoint {
         for key in peers.into_iter().filter(|key| is_kept && Some(*key) != from) {
             self.spread_head(now, key, issuer);
         }
-        // Whoever has signed it shows people whom it has reached.
+        // The controller that has signed it shows people which members it has reached.
         if let Some(from) = from.filter(|_| is_kept) {
             self.tell_have(now, from, issuer);
         }

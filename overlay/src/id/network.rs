@@ -74,7 +74,7 @@ impl NetworkId {
         }
     }
 
-    /// Returns true if programs of a member may have nodes of their own, beside the member's: in static and
+    /// Returns true if programs of a member may have their own nodes, beside the member's: in static and
     /// managed networks.
     pub fn admits_programs(&self) -> bool {
         *self != Self::ROOTS && !matches!(self.kind(), NetworkKind::AdHoc { .. })

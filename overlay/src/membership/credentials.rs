@@ -264,7 +264,7 @@ impl Admission {
         self.credentials.certificate.grant()
     }
 
-    /// Returns true if the node is a program with keys of its own, and not the member's shared node.
+    /// Returns true if the node is a program with its own keys, and not the member's shared node.
     pub fn is_process(&self) -> bool {
         self.credentials.process.is_some()
     }
@@ -274,7 +274,7 @@ impl Admission {
         self.credentials.process.as_ref()?.label()
     }
 
-    /// Returns true if the node may issue certificates: it is the issuer of its own.
+    /// Returns true if the node may issue certificates: it is its own issuer.
     pub fn is_issuer(&self) -> bool {
         self.credentials.delegation.issuer().node_id() == self.holder
     }

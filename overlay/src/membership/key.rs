@@ -83,8 +83,8 @@ pub enum ParseNetworkKeyError {
 
 /// Secret half of a network key. It is erased on drop and never printed.
 ///
-/// Whoever holds it can make issuers of the network. It is needed when an issuer is added or renewed, and can
-/// be offline otherwise.
+/// Its holder can make issuers of the network. It is needed when an issuer is added or renewed, and can be
+/// offline otherwise.
 pub struct NetworkSecret(SigningKey);
 
 impl NetworkSecret {

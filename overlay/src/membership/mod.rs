@@ -3,7 +3,7 @@
 //!
 //! A managed network has a *network key* (Ed25519), whose stretched hash is the network's ID. With it the
 //! network delegates to *issuers*, which are nodes that run a controller. An issuer signs a [`Certificate`]
-//! for each member. A member may sign a [`ProcessCertificate`] for a program that has keys of its own. All
+//! for each member. A member may sign a [`ProcessCertificate`] for a program that has its own keys. All
 //! statements that lead from the network key to one node are its [`Credentials`]; nodes show them to each
 //! other in their session. Another key can follow the network key; the ID stays the first one's.
 //!

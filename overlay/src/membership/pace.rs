@@ -34,7 +34,7 @@ const SLOW_PAUSE: Duration = Duration::from_secs(30);
 const RENEW_AFTER_LEAST: Duration = Duration::from_secs(1);
 
 /// Returns the time from a certificate to its renewal. `renew_by` is what the controller has said. It counts
-/// from 1 s to [`RENEW_BY`], because whoever has an issuer's key can say anything.
+/// from 1 s to [`RENEW_BY`], because a thief of an issuer's key can say anything.
 pub fn renewal(renew_by: Duration, draw: f64) -> Duration {
     let renew_by = renew_by.clamp(RENEW_AFTER_LEAST, RENEW_BY);
     renew_by / 2 + (renew_by / 2).mul_f64(draw)

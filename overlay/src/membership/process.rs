@@ -9,7 +9,7 @@ use crate::wire::{ParseError, Reader};
 const LABEL: &[u8] = b"peersock process certificate v1";
 
 /// Statement of a member that a node is a program of its machine. The program has the member's rights, and
-/// keys and a self-certifying address of its own.
+/// its own keys and self-certifying address.
 ///
 /// ```text
 /// the member's identity 64 | serial 8 | end 8 | length 1, label, if any | signature 64

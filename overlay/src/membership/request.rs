@@ -78,7 +78,7 @@ impl Token {
         &self.0
     }
 
-    /// Returns the hash under which a controller stores the token, so that a stolen store admits nobody.
+    /// Returns the hash under which a controller stores the token, so that a stolen store admits no node.
     /// The token is random, so no salt is needed.
     pub fn hash(&self) -> [u8; 32] {
         crate::crypto::hash::hash(&[b"peersock invite token v1", &self.0])
@@ -116,7 +116,7 @@ pub enum Answer {
     Certified {
         /// Clock of the controller.
         time: UnixTime,
-        /// Number of seconds after which the node shall ask again.
+        /// Number of seconds after which the node should ask again.
         renew_after: u32,
         /// Credentials of the node.
         credentials: Box<Credentials>,
@@ -125,7 +125,7 @@ pub enum Answer {
     Pending {
         /// Clock of the controller.
         time: UnixTime,
-        /// Number of seconds after which the node shall ask again.
+        /// Number of seconds after which the node should ask again.
         retry_after: u32,
         /// Code that the node and the person who decides both see.
         code: Code,
@@ -137,14 +137,14 @@ pub enum Answer {
         /// Reason.
         reason: Denial,
     },
-    /// This member was asked for. Whoever asked checks the credentials as in a session.
+    /// This member was asked for. The asking node checks the credentials as in a session.
     Found {
         /// Keys of the node that holds the credentials.
         identity: PublicIdentity,
         /// Its credentials.
         credentials: Box<Credentials>,
     },
-    /// This program of a listed member was asked for. Whoever asked checks the certificate.
+    /// This program of a listed member was asked for. The asking node checks the certificate.
     Program {
         /// Keys of the program's node.
         identity: PublicIdentity,

@@ -18,7 +18,7 @@ const HEAD_LABEL: &[u8] = b"peersock revocations v1";
 pub struct Revocation {
     /// Lowest serial that counts. A node that is admitted again gets a certificate with a larger one.
     pub min_serial: Serial,
-    /// Time at which the last certificate with a lower serial ends, so that nobody needs the statement any
+    /// Time at which the last certificate with a lower serial ends, so that no node needs the statement any
     /// more.
     pub until: UnixTime,
 }
@@ -98,7 +98,7 @@ impl Revocations {
         self.entries().len()
     }
 
-    /// Returns true if nobody is revoked.
+    /// Returns true if no node is revoked.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -157,7 +157,7 @@ impl Revocations {
     pub(crate) fn keep(&mut self, node: &NodeId, statements: &[(Serial, UnixTime)]) {
         let Some(at) = self.place_of(node) else { return };
         let (_, entry) = read_entry(&self.entries()[at]);
-        // Who is removed may sign for any later time, and nobody accepts these ends.
+        // A removed node may sign for any later time, and no node accepts these ends.
         let covered = statements.iter().filter(|(serial, _)| *serial < entry.min_serial);
         let Some(until) = covered.map(|(_, end)| end.plus(CLOCK_TOLERANCE)).max() else { return };
         if entry.until < until {
@@ -166,7 +166,7 @@ impl Revocations {
         }
     }
 
-    /// Forgets the entries that nobody needs any more.
+    /// Forgets the entries that no node needs any more.
     pub fn forget(&mut self, now: UnixTime) {
         if self.iter().any(|(_, revocation)| revocation.until <= now) {
             *self = Self::of(self.iter().filter(|(_, revocation)| now < revocation.until));

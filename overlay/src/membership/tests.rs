@@ -333,7 +333,7 @@ fn revocations_count_for_members_issuers_and_programs_until_a_later_serial() {
         assert_eq!(process.check(NOW, &set), Ok(()), "the serial itself counts");
         set.add(node, Revocation { min_serial: later, until });
         assert_eq!(process.check(NOW, &set), Err(Refusal::Revoked));
-        // Also after the end, so that nobody thinks that a renewal would help.
+        // The reason is the same after the end, so that no person thinks that a renewal would help.
         assert_eq!(process.check(NOW.plus(DAY), &set), Err(Refusal::Revoked));
         set.add(node, Revocation { min_serial: serial(), until: NOW });
         assert_eq!(process.check(NOW, &set), Err(Refusal::Revoked), "nothing takes a revocation back");

@@ -8,7 +8,7 @@ use crate::membership::{MemberName, Tag};
 ///
 /// The session has proved the keys of `node`. In a managed network a controller has signed the rest, apart
 /// from the label, which the machine has signed for its program. A static network's file gives names. In an
-/// ad-hoc network nobody vouches for anybody, so only the keys are known.
+/// ad-hoc network no node vouches for another one, so only the keys are known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PeerDescription {
@@ -16,7 +16,7 @@ pub struct PeerDescription {
     pub network: NetworkId,
     /// ID of the node, which is the hash of its keys.
     pub node: NodeId,
-    /// ID of the member's node: another one than `node` if that is a program with keys of its own.
+    /// ID of the member's node: another one than `node` if that is a program with its own keys.
     pub machine: NodeId,
     /// True if the other end is a machine without peersock, for which the member forwards packets. The
     /// network knows the member alone.

@@ -37,7 +37,7 @@ const MAX_FOUND: usize = 64;
 pub struct ManagedNetwork {
     /// ID of kind [`NetworkKind::Managed`](crate::NetworkKind::Managed).
     pub id: NetworkId,
-    /// First key, whose stretched hash is the ID. Without it nobody is admitted; see
+    /// First key, whose stretched hash is the ID. Without it no node is admitted; see
     /// [`Endpoint::set_network_key`](crate::Endpoint::set_network_key).
     pub key: Option<NetworkKey>,
     /// Successions of that key that this node has learned. They are ignored if one is not signed right.
@@ -66,7 +66,7 @@ pub struct ManagedNetwork {
     /// so it asks no controller for any.
     pub is_program: bool,
     /// Milliseconds by which this node's clock is behind the controllers', as the node of its machine has
-    /// learned; negative if it is ahead. A program asks no controller, so nobody else tells it.
+    /// learned; negative if it is ahead. A program asks no controller, so no other node tells it.
     pub clock_offset: i64,
     /// Pre-shared key, with which the network is refused: credentials protect it, and somebody who gives a
     /// secret expects another network.
@@ -688,7 +688,8 @@ impl Membership {
             let rank = keys.as_ref().zip(signer).and_then(|(keys, signer)| keys.rank(&signer));
             (rank, delegation.serial())
         };
-        // Only the network key makes issuers, so nobody can push the others out at will.
+        // Only the network key makes issuers, so a thief of an issuer's key cannot push the others out at
+        // will.
         if !self.issuers.contains_key(&node) && self.issuers.len() >= MAX_CONTROLLERS {
             let oldest = self.issuers.iter().min_by_key(|(_, one)| age(one.signer, &one.delegation));
             if let Some(oldest) = oldest.map(|(node, _)| *node) {
@@ -896,7 +897,7 @@ impl Membership {
             displaced.and_then(|node| self.heads.remove(&node));
             self.heads.insert(head.issuer(), KnownHead { signed: (head.clone(), set), signer });
         }
-        // A stolen key can sign any number of sets. What is in nobody's newest one gives way then.
+        // A stolen key can sign any number of sets. Entries that are in no issuer's newest set give way then.
         if self.revoked.len() > MAX_OBSERVED {
             self.revoked = self.signed();
         }

@@ -87,7 +87,7 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// Returns the description of the network for people and scripts.
     fn summary(&self) -> NetworkSummary;
 
-    /// Returns the member beside whose node a node is, if it is a program's with keys of its own.
+    /// Returns the member beside whose node a node is, if that is the node of a program with its own keys.
     fn machine_of(&self, _: &NodeId) -> Option<&PublicIdentity> {
         None
     }

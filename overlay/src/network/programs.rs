@@ -1,4 +1,4 @@
-//! Programs of listed members: nodes with keys of their own, which a member's key has certified.
+//! Programs of listed members: nodes with their own keys, which a member's key has certified.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -258,7 +258,8 @@ mod look_ups {
             known.hear(&node(by), &node(5), &answer, NOW)
         };
         assert_eq!(said(1, program(1)), Ok(()));
-        // Its own member, another machine's program; and a program of whoever is not admitted.
+        // A member answers neither for a member nor for another machine's program, and before its admission
+        // for no program.
         assert_eq!(said(1, credentials(3)), Err(Refusal::Issuer));
         assert_eq!(said(1, program(2)), Err(Refusal::Issuer));
         assert_eq!(said(2, program(2)), Err(Refusal::Issuer));

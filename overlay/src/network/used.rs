@@ -197,7 +197,7 @@ mod tests {
     fn a_name_and_an_address_lead_to_the_newest_certificate_s_holder() {
         let mut used = UsedMembers::default();
         assert!(note(&mut used, 1, "alpha", 1, 5) && note(&mut used, 2, "beta", 2, 5));
-        // An older certificate changes nothing, whoever shows it.
+        // An older certificate changes nothing, whichever node shows it.
         assert!(!note(&mut used, 1, "beta", 2, 4) && !note(&mut used, 3, "beta", 3, 4));
         assert_eq!(names(&used), ["beta", "alpha"]);
         // Another member gets the name, and a third one the address.

@@ -176,7 +176,7 @@ impl LookUps {
         }
     }
 
-    /// Ends the look-ups of a node that is forgotten with all ways to it. Whoever wants it later asks anew.
+    /// Ends the look-ups of a node that is forgotten with all ways to it. A later use of the node asks anew.
     pub(crate) fn forget_node(&mut self, node: &NodeId) {
         self.list.retain(|key, _| !key.matches(node));
     }

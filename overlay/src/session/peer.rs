@@ -186,8 +186,8 @@ impl Peer {
         sync::read(&self.prefixes).iter().any(|prefix| prefix.contains(source))
     }
 
-    /// Returns the member beside whose node the peer is; `None` if the peer is no program's node with keys of
-    /// its own.
+    /// Returns the member beside whose node the peer is; `None` if the peer is not the node of a program with
+    /// its own keys.
     pub fn machine(&self) -> Option<PublicIdentity> {
         sync::read(&self.known).machine.as_deref().copied()
     }

@@ -93,8 +93,8 @@ fn a_controller_soon_has_proof_of_a_members_copy() {
             let elsewhere = net.nodes[node].endpoint.elsewhere().map(|elsewhere| elsewhere.remote);
             assert_eq!(elsewhere, Some(net.nodes[other].socket), "{node}");
         }
-        // Afterwards nobody is asked: they take turns as each of the three has something to say, which it has
-        // each minute, so at most some ten times a minute.
+        // Afterwards no node is asked: they take turns as each of the three has something to say, which it
+        // has each minute, so at most some ten times a minute.
         let before = net.counter(0, "peers_at_two_places");
         net.run(Duration::from_secs(600));
         let turns = net.counter(0, "peers_at_two_places") - before;

@@ -57,7 +57,7 @@ fn an_issuer_knows_at_once_who_has_taken_its_head_over() {
         (removed.admitted, removed.refusal, removed.known_epoch),
         (false, Some(Refusal::Revoked), None)
     );
-    // Members have signed nothing, so nobody tells them who knows it.
+    // Members have signed nothing, so no node tells them which nodes know it.
     assert_eq!(net.nodes[1].endpoint.networks()[0].signed_epoch, None);
     assert_eq!(info(&net, 1, CONTROLLER).known_epoch, None);
     assert!(info(&net, 0, 1).admitted && info(&net, 0, 1).refusal.is_none());
@@ -135,7 +135,7 @@ fn words_of_strangers_and_of_other_heads_count_nothing() {
     }
     net.run(SECOND);
     assert_eq!(known(&net, 2), None, "a stranger is no member");
-    // Of a member only the newest head counts, not one that nobody has signed.
+    // Of a member only the newest head counts, not one that no controller has signed.
     for other in [have(head.epoch(), [7; 8]), have(head.epoch() + 1, head.digest()), have(0, [0; 8])] {
         let before = known(&net, 1);
         say(&mut net, 1, 0, &other);
@@ -147,7 +147,7 @@ fn words_of_strangers_and_of_other_heads_count_nothing() {
     assert_eq!(known(&net, 1), Some(head.epoch()));
 }
 
-/// Each member says it once to the one from which it has the head. Nobody answers, or repeats anything.
+/// Each member says it once to the one from which it has the head. No node answers, or repeats anything.
 #[test]
 fn one_word_follows_each_head_that_is_taken_over() {
     let mut authority = Authority::new();

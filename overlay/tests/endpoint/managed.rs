@@ -232,7 +232,7 @@ fn nothing_passes_from_or_to_a_node_without_credentials() {
     net.run(SECOND);
     assert!(net.received(0).is_empty());
     assert_eq!(net.counter(0, "data_not_admitted"), dropped + 1);
-    // Whoever waits for the stranger hears that it cannot be reached.
+    // A program that waits for the stranger hears that it cannot be reached.
     assert!(net.peer(0, stranger).sender().is_none());
 }
 
@@ -443,7 +443,7 @@ fn a_member_that_its_only_known_controller_removes_finds_another_one() {
     assert!(!net.nodes[new].endpoint.membership(at).expect("managed").is_removed());
 }
 
-/// Whoever has a controller's key can certify a member again and again. Others have removed that controller,
+/// A thief of a controller's key can certify a member again and again. Others have removed that controller,
 /// and tell the member nothing but that they refuse its credentials.
 #[test]
 fn a_member_whose_credentials_are_refused_asks_another_controller_than_their_issuer() {
@@ -669,7 +669,7 @@ fn an_address_follows_the_newest_member_that_a_controller_has_named() {
     let mut authority = Authority::new();
     let mut net = members(&authority, &[CONTROLLER, 1]);
     let (at, address) = (network(&net, 1), std::net::IpAddr::from([10, 7, 0, 77]));
-    // Nobody of them is there, so none shows its credentials.
+    // None of these members is there, so none shows its credentials.
     for (round, identity) in [(1, 5), (2, 6), (3, 7)] {
         let signed = Duration::from_secs(10 * round);
         net.run(10 * SECOND);

@@ -1,4 +1,4 @@
-//! Programs of a machine in a managed network: nodes of their own with credentials of the member beside them.
+//! Programs of a machine in a managed network: separate nodes with credentials of the member beside them.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ fn a_label_is_found_at_the_machine_without_any_controller() {
     let authority = Authority::new();
     let mut net = members(&authority, &[1, 2]);
     let web = add(&mut net, &authority, 1, 11, Some("web"));
-    // The machine learns of it at once, although nobody has sent anything.
+    // The machine learns of it at once, although no program has sent anything.
     net.wait(SECOND, |net| !named(net, 0, "web.node-1").is_empty());
     net.send(1, 0, b"hello");
     net.run(SECOND);
@@ -135,7 +135,7 @@ fn a_name_that_nobody_has_leads_to_few_handshakes_at_a_time() {
     let mut net = members(&authority, &identities);
     let own = add(&mut net, &authority, 20, 11, None);
     let at = network(&net, own);
-    // The members' answers are lost, so nobody knows their names.
+    // The members' answers are lost, so the program does not know their names.
     let socket = net.nodes[own].socket;
     net.filter = Box::new(move |sent| sent.to != socket || sent.bytes.first() != Some(&RESPONSE));
     assert!(net.nodes[own].endpoint.find_name(net.now, at, "nobody"));

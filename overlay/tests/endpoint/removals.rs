@@ -57,7 +57,7 @@ fn a_revocation_reaches_everybody_and_ends_what_was_open() {
     assert_eq!(net.received(1).last(), Some(&b"again".to_vec()));
 }
 
-/// Members that talk to nobody hear of a removal, because each keeps a session with a controller.
+/// Members that talk to no other member hear of a removal, because each keeps a session with a controller.
 #[test]
 fn a_revocation_reaches_members_that_were_never_asked_for_anything() {
     let mut authority = Authority::new();
@@ -77,7 +77,7 @@ fn a_revocation_reaches_members_that_were_never_asked_for_anything() {
     assert!(took < SECOND, "{took:?}");
 }
 
-/// Words that were told while the path was cut are lost, and nobody waits for the next minute.
+/// Messages that were sent while the path was cut are lost, and no node waits for the next minute.
 #[test]
 fn a_revocation_during_an_outage_is_heard_soon_after_it() {
     for outage in [1, 5, 15, 25, 40, 100] {

@@ -152,7 +152,7 @@ fn what_a_former_key_has_made_ends_in_open_sessions() {
         let at = since_start(&net);
         authority.rekey(78, at, at + lasts);
         certify(&mut net, 0, CONTROLLER, &authority);
-        // Nobody answers, so the members have what the former key has made.
+        // No controller answers, so the members have what the former key has made.
         if !lasts.is_zero() {
             net.run(lasts - 60 * SECOND);
             assert_reach(&mut net, 1, 2);
@@ -199,7 +199,7 @@ fn a_thief_of_a_former_key_gets_nowhere_where_the_next_one_is_known() {
     certify(&mut net, 0, CONTROLLER, &authority);
     run_served(&mut net, &authority, 60 * SECOND);
     assert_reach(&mut net, 1, 2);
-    // By that key alone, and by a successor of his own.
+    // By that key alone, and by a successor that the thief has made.
     let mut thief = Authority::with(50, 365 * DAY);
     for (identity, refusal) in [(3, Refusal::KeyEnded), (4, Refusal::OtherSuccession)] {
         if identity == 4 {
@@ -215,14 +215,14 @@ fn a_thief_of_a_former_key_gets_nowhere_where_the_next_one_is_known() {
         assert!(net.received(node).is_empty(), "{identity}");
         let shown = info(&net, 1, identity);
         assert_eq!((shown.admitted, shown.refusal), (false, Some(refusal)));
-        // His removals count nowhere either, whoever shows them.
+        // The thief's removals count nowhere either, whichever node shows them.
         let (head, _) = thief.revoke(2, since_start(&net));
         say(&mut net, 2, 1, &MembershipMessage::Head(&head.to_bytes()).to_bytes());
         net.run(2 * SECOND);
         assert_eq!(known(&net, 1), 1);
         assert_reach(&mut net, 1, 2);
     }
-    // Whoever runs the network can see it.
+    // The network's administrator can see it.
     assert!(is_contested(&net, 1));
     let refused = net.counter(1, "credentials_refused");
     assert!(refused >= 2, "{refused}");

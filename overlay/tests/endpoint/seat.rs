@@ -106,7 +106,7 @@ fn a_controller_that_becomes_an_ordinary_member_stays_one_and_renews_as_any_othe
     assert_reach(&mut net, 2, 0);
     assert_reach(&mut net, 0, 2);
     assert_eq!(own_questions(&net), 0, "its certificate is new");
-    // It renews by the other controller before the certificate ends, and nobody is asked in vain.
+    // It renews by the other controller before the certificate ends, and no controller is asked in vain.
     let before = serial(&net, 0);
     let mut waited = 0;
     while serial(&net, 0) == before {

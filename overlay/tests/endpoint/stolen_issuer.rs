@@ -46,7 +46,7 @@ fn a_stolen_key_does_not_hide_its_own_revocation() {
     separate(&mut net, &[(0, 2)]);
     let took = net.wait(Duration::from_secs(200), |net| knows(net, 1, &stolen) && knows(net, 2, &stolen));
     assert!(took < Duration::from_secs(62), "{took:?}");
-    // A change reaches everybody at once, whoever has met the thief's next head before.
+    // A change reaches all members at once, whichever of them have met the thief's next head before.
     let stolen = &mut Authority::with(10, 365 * DAY);
     for node in [0, 2] {
         let evil = thief_s_head(stolen, 78 + node as u8, net.now - crate::net::instant());
@@ -212,7 +212,7 @@ fn a_set_that_comes_slowly_delays_no_other_issuer() {
     net.run(SECOND);
     stolen.revoked = many(0, 10_000, 2 * DAY);
     let (head, set) = thief_s_head(&mut stolen, 77, Duration::from_secs(5));
-    // The last entry does not fit any more: nobody asks for this set.
+    // The last entry does not fit any more: no node asks for this set.
     assert_eq!(set.len(), 10_001);
     say(&mut net, 1, 0, &MembershipMessage::Head(&head.to_bytes()).to_bytes());
     stolen.revoked = Revocations::default();
