@@ -8,7 +8,7 @@
 //!  both      greeting (magic, version)
 //!  sender    the manifest: each entry with its path, kind, size, permissions and time
 //!  receiver  which files it has, or has begun, and how many bytes of each
-//!  sender    the hashes of as many bytes of its own (only if there are any)
+//!  sender    the hashes of as many bytes of its files (only if there are any)
 //!  receiver  which files it wants, and from where on
 //!  sender    for each of them: where it begins, the bytes, the hash of the whole file
 //!  receiver  that everything is verified and written

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  greeting  "psfiles" (7 bytes), version (1 byte)
-//!  frame     kind (1 byte: 0 a message, 1 content), length (3 bytes, network order), so many bytes
+//!  frame     kind (1 byte: 0 a message, 1 content), length (3 bytes, network order), the bytes
 //! ```
 //!
 //! A message is [`FromSender`] or [`FromReceiver`] in postcard encoding, at most 16 KiB. Content is 1 to 256

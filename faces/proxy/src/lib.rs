@@ -3,7 +3,7 @@
 //! A [`Proxy`] speaks SOCKS 5 (CONNECT, BIND, UDP ASSOCIATE) and HTTP (CONNECT and plain requests) on one
 //! port. [`Forwards`] listen on the system's network and lead to an address of the overlay, or the other way
 //! round, for TCP, UDP and Unix domain sockets. Both use the node that they are given, and implement none of
-//! the overlay. A [`Ticket`] is a text that leads to one service in a network of its own.
+//! the overlay. A [`Ticket`] is a text that leads to one service in a separate network.
 //!
 //! Every relayed connection keeps TCP's semantics. The end of one direction is passed on and leaves the other
 //! direction open. A reset on one side resets the other side, and a slow reader slows the sender down. A

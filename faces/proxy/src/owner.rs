@@ -10,7 +10,7 @@ use crate::overlay::Overlay;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
     /// A member of a network, at any of its addresses: it may have two, and a whole block if it is a gateway.
-    /// Its programs with nodes of their own are this member, too.
+    /// Its programs with their own nodes are this member, too.
     Member(NodeId),
     /// A client on the system's network, for IPv6 the whole /64, or a member that the node no longer knows.
     Address(IpAddr),

@@ -1,6 +1,6 @@
 //! Tickets: short texts that lead to one service of one program.
 //!
-//! A ticket has a secret network of its own, which allows one port, and in it the program that issued the
+//! A ticket has its own secret network, which allows one port and contains the program that issued the
 //! ticket. So the holders of a ticket reach this service, and nothing else of its user.
 //!
 //! ```text

@@ -71,7 +71,7 @@ impl NameServer {
     /// # Errors
     /// If no thread can be created.
     pub fn serve(self, names: Names) -> io::Result<()> {
-        // A name that nobody knows must not hold up the others.
+        // A look-up of an unknown name must not hold up the others.
         let threads = if names.may_wait() { THREADS_THAT_WAIT } else { 1 };
         let serving = Arc::new(Serving { server: self, names, connections: Admission::new(PLACES) });
         for _ in 0..threads {

@@ -62,7 +62,7 @@ pub enum Found {
     Member(Vec<IpAddr>),
     /// No member has the name.
     Nobody,
-    /// Nobody who would know it can be reached now.
+    /// No node that would know it can be reached now.
     Unanswered,
 }
 
@@ -245,7 +245,7 @@ impl Names {
             // Another server knows the members of that network.
             Some(member) if member.rsplit('.').next().is_some_and(is_network) => Asked::Others,
             Some(member) => self.first_named(member, true),
-            // Other names with a dot are mostly of the DNS, and nobody is asked for them.
+            // Other names with a dot are mostly of the DNS, and no node is asked for them.
             None => match self.first_named(name, !name.contains('.')) {
                 Asked::Nobody if self.networks.iter().all(|network| network.member_in(name).is_none()) => {
                     Asked::Others
@@ -293,7 +293,7 @@ enum Asked {
     Domain,
     /// A name in a domain of this server, which no member has.
     Nobody,
-    /// A name of which nobody can say now whether a member has it.
+    /// A name of which no node can say now if a member has it.
     Unanswered,
     Others,
 }
@@ -516,7 +516,7 @@ pub(crate) mod tests {
             assert_eq!(ask(name, 28), (RCODE::NoError, vec!["fd99::3".to_owned()], false), "{name}");
             assert_eq!(ask(name, 1), (RCODE::NoError, vec![], true), "{name}");
         }
-        // Who cannot be asked now may have the name, so nobody may keep that there is none.
+        // A member that cannot be asked now may have the name, so no resolver may keep that there is none.
         for name in ["unknown", "unknown.peersock.internal", "u.8056c2e21c000001.peersock.internal"] {
             assert_eq!(ask(name, 28), (RCODE::ServerFailure, vec![], false), "{name}");
         }

@@ -262,7 +262,7 @@ impl Attached {
         let reader = move || {
             while let Ok(Some(reply)) = frame::read(&mut reading) {
                 match reply {
-                    // Dropped while nobody reads them, so that answers do not wait for people.
+                    // Dropped while no thread reads them, so that answers do not wait for people.
                     Reply::Note(note) => drop(events.try_send(Told::Note(note))),
                     Reply::Log(line) => drop(events.try_send(Told::Log(line))),
                     Reply::Event(event) => readers.pass(&event),
@@ -274,7 +274,7 @@ impl Attached {
             ended.store(true, Ordering::SeqCst);
             readers.end();
             asked.end();
-            // Before the event, so that nobody waits for an answer once it is known.
+            // Before the event, so that no thread waits for an answer once the end is known.
             drop(answer);
             // In this thread, because a line may wait for a reader of standard error.
             if !ending.is_closed.load(Ordering::SeqCst) {
@@ -439,7 +439,7 @@ impl Attached {
                 // The limit of any answer.
                 _ => false,
             };
-            // Without a node nothing more arrives, and nobody knows what has.
+            // Without a node nothing more arrives, and it is unknown what has arrived.
             let Some(left) = self.outstanding(is_over) else { return Some(0) };
             if patience.is_over(Instant::now(), &left.remaining()) {
                 return left.loss();

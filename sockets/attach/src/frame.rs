@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 /// Limit of a message in bytes: a static network of 10,000 members takes 2 MB.
 const MAX_MESSAGE: usize = 16 << 20;
 
-/// Bytes read at once, so that a length alone makes nobody reserve memory.
+/// Bytes read at once, so that a length alone makes no process reserve memory.
 const PIECE: usize = 64 << 10;
 
 /// Writes one message.

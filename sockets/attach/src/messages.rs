@@ -23,7 +23,7 @@ pub enum Ask {
     /// First message: asks for a server. The answer is [`Reply::Attached`], [`Reply::Refused`],
     /// [`Reply::InUse`] or [`Reply::Ending`].
     Attach(Wish),
-    /// First message of whoever needs the state directory for a node of its own: asks a node in the
+    /// First message of a program that needs the state directory for its own node: asks a node in the
     /// background that no program uses to end. The end of the connection comes afterwards; see
     /// [`peersock::state::StateDir::open`].
     Yield,

@@ -74,7 +74,7 @@ pub struct Reached {
 pub struct Asked {
     /// Number, which the answer repeats.
     pub number: u64,
-    /// Public key of the member that asks. A program with keys of its own looks up members as its machine.
+    /// Public key of the member that asks. A program with its own keys looks up members as its machine.
     pub asker: String,
     /// Address where the asking node is reached.
     pub source: IpAddr,

@@ -355,7 +355,7 @@ impl Resident for Attachment {
         let attached = &self.attached;
         if attached.has_ended() {
             wait();
-            // Nobody knows what has arrived.
+            // It is unknown what has arrived.
             return Some(0);
         }
         self.is_ending.store(true, Ordering::SeqCst);

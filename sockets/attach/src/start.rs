@@ -73,7 +73,7 @@ impl Launch {
     /// first `peersock` in `PATH`. Relative paths do not count. Returns `None` if there is no such program,
     /// or this process may start no node.
     pub fn installed(state: &Path) -> Option<Launch> {
-        // Whoever has started a program with more rights than theirs has chosen the variables.
+        // A program with more rights than its starter must not follow variables that the starter has chosen.
         if has_more_rights() || !may_start_node() {
             return None;
         }
@@ -158,7 +158,7 @@ fn are_low(limits: &str, is_root: bool) -> bool {
 const SOFT: usize = 0;
 const HARD: usize = 1;
 
-/// Returns true if this process has rights that its starter lacks, or has put some of its own aside.
+/// Returns true if this process has rights that its starter lacks, or has put aside some that it had.
 fn has_more_rights() -> bool {
     peersock_socket_server::is_secure_execution() || getuid() != geteuid() || getgid() != getegid()
 }

@@ -14,8 +14,8 @@ const PERSIST: &str = "PEERSOCK_PERSIST";
 /// Default of that time.
 const DEFAULT_PERSIST: Duration = Duration::from_secs(5);
 
-/// Returns true if the environment gives this program a node of its own: `PEERSOCK_OWN_NODE`, unless it is
-/// empty, 0, no, off or false, or a label in `PEERSOCK_AS`.
+/// Returns true if the environment gives this program its own node: `PEERSOCK_OWN_NODE`, unless it is empty,
+/// 0, no, off or false, or a label in `PEERSOCK_AS`.
 pub fn wants_own_node() -> bool {
     let has_label = !env::var_os(LABEL_VARIABLE).unwrap_or_default().to_string_lossy().trim().is_empty();
     has_label || is_on(&env::var_os(OWN_NODE).unwrap_or_default().to_string_lossy())

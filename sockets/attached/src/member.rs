@@ -70,7 +70,7 @@ impl Member {
     /// host's.
     ///
     /// # Errors
-    /// `NotFound` if no member has it, and it ends with a network's name, so that it is nobody else's;
+    /// `NotFound` if no member has it, and it ends with a network's name, so that no other host has it;
     /// `NetworkDown` if the node has ended; errors of the request, after which nothing is known of the name.
     pub fn addresses_named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         self.client.resolve(name).map_err(|error| match error {

@@ -169,7 +169,7 @@ impl UdpSocket {
     /// # Errors
     /// Like that; `WouldBlock` if the node takes no datagram for 50 ms.
     pub async fn send(&self, data: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
-        // The kernel tells nobody that another socket has room again (unix(7)).
+        // The kernel does not report that another socket has room again (unix(7)).
         for _ in 0..MAX_TRIES {
             let sent = match to {
                 Some(to) => self.0.get_ref().send_to_with(data, to, SendFlags::DONTWAIT),
@@ -219,7 +219,7 @@ pub fn in_place<T>(call: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Does a call that may wait for the node, in a thread of its own. Who waits may give up.
+/// Does a call that may wait for the node, in a separate thread. The caller may give up.
 async fn apart<T: Send + 'static>(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     blocking(call).await?
 }

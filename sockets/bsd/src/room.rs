@@ -1,7 +1,7 @@
 //! Room for the library's own descriptors in a process that has no free number left.
 //!
 //! In Linux connect(2), bind(2), listen(2) and sendto(2) need no descriptor. Here they may put another socket
-//! under the program's number, and that socket has a number of its own for a moment.
+//! under the program's number, and that socket has its own number for a moment.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

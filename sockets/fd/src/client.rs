@@ -149,8 +149,8 @@ impl Client {
     /// another host's. Waits up to a second for the controllers of managed networks.
     ///
     /// # Errors
-    /// ENOENT if no member has the name, which ends with a network's, such as `alpha.team`: it is nobody
-    /// else's. EAGAIN if no controller has said who has such a name. And those of [`ask`](Self::ask).
+    /// ENOENT if no member has the name, which ends with a network's, such as `alpha.team`: no other host has
+    /// it. EAGAIN if no controller has said who has such a name. And those of [`ask`](Self::ask).
     pub fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Errno> {
         let begun = Instant::now();
         loop {
@@ -661,7 +661,7 @@ mod tests {
         }
     }
 
-    /// Listens as a node does. Nobody accepts connections, as while a node is stopped.
+    /// Listens as a node does. No thread accepts connections, as while a node is stopped.
     fn stopped_node(tag: NodeTag, backlog: i32) -> OwnedFd {
         let kind = SocketType::SEQPACKET;
         let fd = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);

@@ -45,8 +45,8 @@ fn a_folder_arrives_as_it_is() {
     scene.check_same();
 }
 
-/// A folder of the receiver stays as private as it is. Where a private folder comes for the first time,
-/// nobody else can look into it while it is received.
+/// A folder of the receiver stays as private as it is. Where a private folder comes for the first time, no
+/// other user can look into it while it is received.
 #[test]
 fn a_folder_that_is_there_keeps_its_permissions() {
     let scene = Scene::new();
@@ -58,8 +58,8 @@ fn a_folder_that_is_there_keeps_its_permissions() {
     assert_eq!(fs::metadata(scene.to("documents")).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
-/// The group of a shared folder is inherited, and a folder that nobody may write to at the sender takes what
-/// comes later.
+/// The group of a shared folder is inherited, and a folder that is read-only at the sender takes what comes
+/// later.
 #[test]
 fn a_new_folder_keeps_what_the_receiver_needs() {
     let scene = Scene::new();

@@ -50,7 +50,7 @@ pub struct ForwardSettings {
     /// on another machine, gets half of them. Default: 512.
     pub most: usize,
     /// Form in which services of the system learn which member has connected; `None` for not at all. A
-    /// connection of nobody known is refused then. Default: `None`.
+    /// connection from an unknown member is refused then. Default: `None`.
     pub introduction: Option<Introduction>,
 }
 

@@ -21,7 +21,7 @@ const MAX_ANSWERS: usize = 256;
 /// use peersock_bsd::netlink::{PendingAnswers, note};
 ///
 /// let pending = Mutex::new(PendingAnswers::new());
-/// // What is no question for interfaces is not noted, and nobody asks which there are.
+/// // A message that asks for no interfaces is not noted, and the closure is not called.
 /// note(0, &pending, b"text", || unreachable!());
 /// ```
 #[derive(Debug, Default)]

@@ -42,7 +42,7 @@ impl Outer {
 /// use peersock::Network;
 /// use peersock_socket_server::Outer;
 ///
-/// // Nobody has started this program with a node.
+/// // This program was not started with a node.
 /// let outer = Outer::of_environment();
 /// let network = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("horse")?;
 /// assert_eq!(outer.check(&network), Ok(()));

@@ -37,8 +37,8 @@ const FIRST_ACCEPT_CHECK: Duration = Duration::from_secs(2);
 const LAST_ACCEPT_CHECK: Duration = Duration::from_secs(60);
 
 /// Time for which an application can ask for the delivery of what it has written, after both directions have
-/// ended. Later it gets an error, and the peer is left to the connection, which gives up by itself once
-/// nobody has it open.
+/// ended. Later it gets an error, and the peer is left to the connection, which gives up by itself once no
+/// program has it open.
 const MAX_DELIVERY_TIME: Duration = Duration::from_secs(60);
 
 /// Time for which a connection still counts as waiting after the application has accepted it unnoticed,

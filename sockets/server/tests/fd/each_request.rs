@@ -131,8 +131,8 @@ fn next(world: &World, fd: &OwnedFd) -> Result<(String, Option<SocketAddr>), Err
     }
 }
 
-/// Returns an address where nobody is: that of a service which no machine has any more. The port of a socket
-/// that was closed would do, but forked children keep copies of such a socket.
+/// Returns an address where no program listens: that of a service which no machine has any more. The port of
+/// a socket that was closed would do, but forked children keep copies of such a socket.
 fn nobody(ip: Ipv6Addr) -> SocketAddr {
     SocketAddr::new(ip.into(), 9)
 }

@@ -104,7 +104,7 @@ fn a_connected_datagram_socket_tells_who_has_the_address_now() {
     send_to(&client, b"x", address).expect("it is sent");
     receive(&server);
     assert_eq!(peer(&client).expect("a session").node, b.node().id());
-    // Nobody is there.
+    // No node is there.
     let absent = SocketAddr::new(a.silent().ip(), 9);
     overlay(&client).connect(Some(absent)).expect("it is known where");
     assert_eq!(errno(peer(&client)), Errno::NOTCONN);

@@ -178,7 +178,7 @@ fn a_network_that_is_joined_later_takes_no_port_and_one_that_is_left_ends_quiet_
     let mut quiet_end = accept(&listener);
     exchange(&quiet, &quiet_end, b"before");
 
-    // Nobody sends anything, and the neighbour keeps the network.
+    // Neither end sends anything, and the neighbour keeps the network.
     later.server.set_networks(&[]);
     for end in [&mut quiet, &mut quiet_end] {
         let ended = end.read(&mut [0]).expect_err("the program has left the network");
@@ -188,7 +188,7 @@ fn a_network_that_is_joined_later_takes_no_port_and_one_that_is_left_ends_quiet_
     exchange(&connection, &accept(&mine), b"it goes on");
 }
 
-/// Nobody answers the attempts, so nothing else ends them.
+/// No peer answers the attempts, so nothing else ends them.
 #[test]
 fn an_attempt_in_a_network_that_is_left_fails_and_one_in_another_network_goes_on() {
     let base = Served::new("ff0001ffff000000");
