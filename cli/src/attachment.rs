@@ -42,7 +42,7 @@ pub(crate) fn open_to_join(node: &NodeArgs, name: String) -> Outcome<Option<Atta
 pub(crate) fn show(told: Told) -> Option<NodeTag> {
     match told {
         Told::Note(note) => stdio::note(note),
-        // If stderr is closed, nobody reads the log.
+        // If stderr is closed, no reader misses the log.
         Told::Log(line) => drop(writeln!(io::stderr(), "{line}")),
         Told::Lost(tag) => return Some(tag),
     }

@@ -158,8 +158,8 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.arg0(&self.words[0]).args(&self.words[1..]);
         command.stdin(OwnedFd::from(stdin)).stdout(OwnedFd::from(stdout));
-        // A group of its own, so that Ctrl-C leaves it time to finish, and SIGTERM reaches what it has
-        // started.
+        // The program has its own process group, so that Ctrl-C leaves it time to finish, and SIGTERM reaches
+        // what it has started.
         command.process_group(0);
         for name in VARIABLES.into_iter().chain([INVITE_VARIABLE]) {
             command.env_remove(name);
@@ -238,7 +238,7 @@ impl Program {
         if let Some(entry) = self.lock().entries.get_mut(&number) {
             entry.has_ended = true;
             if waited.is_err() {
-                // Whoever started this command has left SIGCHLD ignored, so there is no zombie.
+                // The process that started this command has left SIGCHLD ignored, so there is no zombie.
                 entry.process = None;
             }
         }
@@ -247,7 +247,8 @@ impl Program {
 
     /// Returns the failure of a program that says that it has failed.
     fn check(&self, status: Option<ExitStatus>) -> Outcome {
-        // Whoever started this command may have left SIGCHLD ignored; then the system tells no status.
+        // The process that started this command may have left SIGCHLD ignored; then the system tells no
+        // status.
         let Some(status) = status.filter(|status| !status.success()) else { return Ok(()) };
         let name = self.words[0].display();
         Err(match (status.code(), status.signal()) {

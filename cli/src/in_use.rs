@@ -108,7 +108,7 @@ pub(crate) fn by_unshared(path: &Path, holder: Option<u32>, networks: &[Network]
     failure(path, &found, UNSHARED, &advice, networks)
 }
 
-/// Returns the failure of a command that needs a node of its own.
+/// Returns the failure of a command that needs its own node.
 pub(crate) fn for_own_node(path: &Path, holder: Option<u32>, networks: &[Network]) -> Failure {
     let found = Holder::of(holder);
     let own = config::name_used(OWN_NODE.0).map(|name| match name.starts_with('-') {
@@ -149,7 +149,7 @@ pub(crate) fn open(path: &Path) -> Outcome<StateDir> {
 
 /// Returns the failure of a command in these networks. `what` says how the holder uses the directory.
 fn failure(path: &Path, holder: &Holder, what: &str, advice: &str, networks: &[Network]) -> Failure {
-    // Nobody else may be the member that a network's file lists.
+    // Only an identity that a network's file lists is a member there.
     let identity = match networks.iter().any(|network| network.summary().closed) {
         true => "another member's --state DIR",
         false => "--ephemeral or another --state DIR",

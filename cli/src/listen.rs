@@ -48,7 +48,7 @@ use crate::tickets::{self, Lead};
 /// then to the next. With -k and --udp, the datagrams of all peers are shown, and stdin goes to the latest
 /// sender.
 ///
-/// With --exec, each connection is the stdin and stdout of a program of its own, as inetd does it; stderr is
+/// With --exec, each connection is the stdin and stdout of a separate program, as inetd does it; stderr is
 /// this command's. The variables PEERSOCK_PEER_NETWORK, _NODE, _MACHINE, _NAME, _LABEL, _TAGS (with commas),
 /// _CLAIMS (hexadecimal), _GATEWAY (1, or unset), _ADDRESS and _PORT tell it who has connected. A variable
 /// without a value is unset. The connection ends when the program has ended. If the connection breaks, the
@@ -69,9 +69,9 @@ pub(crate) struct Args {
 
     /// Print a ticket, with which `peersock dial TICKET` connects from anywhere
     ///
-    /// Listens in a secret network of its own instead of -n, with an identity of its own. The ticket ends
-    /// with the command. It is a secret: who has it can connect. It holds the roots and the use of the DHT
-    /// that the options name.
+    /// Listens in a separate secret network instead of -n, with a separate identity. The ticket ends with the
+    /// command. It is a secret: who has it can connect. It holds the roots and the use of the DHT that the
+    /// options name.
     #[arg(long, conflicts_with_all = ["port", "bind", "state"])]
     ticket: bool,
 

@@ -42,7 +42,7 @@ const GOODBYE: Duration = Duration::from_millis(300);
 /// members that this machine has met: its controller lists all (`peersock network members`). The members of
 /// an ad-hoc network are the ones that the running node has heard of within two minutes, even if no session
 /// with them exists. Without a running node, or with --ephemeral, a beacon on the local networks asks for
-/// members of an ad-hoc network; those that answer do not learn who asked. Roots and the DHT list nobody
+/// members of an ad-hoc network; those that answer do not learn who asked. Roots and the DHT list no members
 /// there. The exit status is 0 even without an answer: then the list is empty, and lines on stderr name the
 /// things to check.
 #[derive(clap::Args)]
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 /// Lists the members by the node that can ask them.
 fn list(args: &Args, network: Option<&Network>) -> Outcome<List> {
     let had_it = network.is_some_and(|network| is_joined(args, network.id()));
-    // Only a member's identity can ask in a closed network. In an open one, nobody has to learn who asks.
+    // Only a member's identity can ask in a closed network. In an open one, no member has to learn who asks.
     let closed = network.filter(|network| network.summary().closed);
     match network {
         Some(network) if closed.is_none() && !had_it => return ask_around(args, network),
@@ -148,7 +148,7 @@ fn list_of_node(
     let mut asked = AskedNode::open("members", &args.node, closed, Duration::MAX)?;
     let Some(network) = network else { return ask_members(&asked.running, None, args.wait, Source::Node) };
     if !had_it && network.id().is_managed() {
-        // Nobody has a list of its members to ask. Those that are near say themselves who they are.
+        // This node has no list of its members to ask. Members that are near say themselves who they are.
         thread::sleep(args.wait);
     }
     asked.running.network(Some(network))?;
@@ -221,7 +221,7 @@ fn ask_by_own_node(args: &Args, network: &Network) -> Outcome<List> {
     })?;
     node.join(network.clone())?;
     if network.id().is_managed() {
-        // Nobody has a list of its members to ask. Those that are near say themselves who they are.
+        // This node has no list of its members to ask. Members that are near say themselves who they are.
         thread::sleep(args.wait);
     }
     let asked = RunningNode::of(args.node.state.path()?, node.status());
@@ -300,7 +300,7 @@ struct Member {
     addresses: Vec<IpAddr>,
     name: Option<String>,
     id: String,
-    /// Node ID of its machine, if it is a program with keys of its own.
+    /// Node ID of its machine, if it is a program with its own keys.
     machine: Option<String>,
     /// Label of such a program.
     label: Option<String>,

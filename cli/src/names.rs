@@ -42,7 +42,7 @@ pub(crate) fn ask(node: &Node, network: &Network, name: &str) -> Named {
     match handle.addresses_named(name) {
         found if !found.is_empty() => Named::Found(found),
         _ if handle.search_name(name) => Named::Unknown,
-        // Nobody is asked for a name while too many others are asked for.
+        // The node does not ask for a name while it asks for too many others.
         _ if handle.is_name_absent(&format!("{name}.{}", network.id())) => Named::Absent,
         _ => Named::Unknown,
     }

@@ -198,7 +198,7 @@ impl Sought<'_> {
     }
 }
 
-/// Returns the failure if nobody with an address has answered.
+/// Returns the failure if no node with an address has answered.
 pub(crate) fn nobody_answered(
     network: NetworkId,
     name: Option<&str>,

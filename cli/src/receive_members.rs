@@ -410,7 +410,7 @@ impl Server {
     /// Asks the person at the terminal. Returns `None` if the sender has gone away.
     fn agrees(&self, sender: &Peer, offered: &mut Offered<'_, Stream>) -> Option<bool> {
         hidden(offered.manifest()).into_iter().for_each(stdio::note);
-        // Nobody has agreed by what was typed before the question.
+        // Input that was typed before the question is no consent.
         let _ = tcflush(io::stdin(), QueueSelector::IFlush);
         let summary = summary(offered.manifest());
         stdio::note(format_args!(

@@ -542,7 +542,7 @@ fn list(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Reports the ports for streams that nobody has asked for and that cannot be used.
+/// Reports the ports for streams that the user has not asked for and that cannot be used.
 fn tell_stream_errors(server: &Server) {
     let (addresses, errors) = (server.stream_addresses(), server.stream_errors());
     match (addresses, errors) {

@@ -131,7 +131,7 @@ enum Trouble {
     Unknown,
     /// Nothing is known, and only UDP is tried.
     UdpAlone,
-    /// Only machines of its own network reach its addresses.
+    /// Only machines of the root's network reach its addresses.
     PrivateAddresses,
     /// This machine has no route to it.
     NoRoute,

@@ -13,8 +13,8 @@ use crate::{output, stdio, tickets};
 /// Share a local service: the printed ticket leads to it, and to nothing else
 ///
 /// `peersock open TICKET` on another machine gives a local port that leads to the service, and `peersock dial
-/// TICKET` connects stdin and stdout to it. Both need nothing but the ticket. Each run makes a secret network
-/// of its own, in which only this service is. So holders of the ticket reach no other program of this
+/// TICKET` connects stdin and stdout to it. Both need nothing but the ticket. Each run makes a separate
+/// secret network, in which only this service is. So holders of the ticket reach no other program of this
 /// machine, and none of its other networks.
 ///
 /// The ticket is a secret, like a password: everyone who has it reaches the service, as often as they like.

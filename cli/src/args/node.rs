@@ -127,7 +127,7 @@ impl SharedNodeArgs {
             ));
         }
         let other = networks.iter().find(|network| !network.id().admits_programs());
-        // In ad-hoc networks each node is a member of its own. In static ones the machine's node has the
+        // In ad-hoc networks each node is a separate member. In static ones the machine's node has the
         // addresses of the file, so a node beside it has to be asked for by a label.
         let node = node.beside(networks.iter().all(|network| network.id().is_managed()));
         let label = match &self.label {
@@ -257,7 +257,7 @@ impl UnderlayArgs {
     }
 
     /// Returns the DHT from the options, or else from the environment. A malformed variable counts as none;
-    /// whoever starts a node asks [`named_dht`](Self::named_dht).
+    /// code that starts a node asks [`named_dht`](Self::named_dht).
     fn dht(&self) -> Dht {
         self.dht.clone().unwrap_or_else(|| dht_of_environment().unwrap_or_default())
     }

@@ -227,7 +227,7 @@ fn key(joined: &Joined) -> Option<NetworkKey> {
     joined.membership().and_then(|known| known.key)
 }
 
-/// Returns true if a node runs with the state directory, whoever has started it.
+/// Returns true if a node runs with the state directory, whichever program has started it.
 fn is_running(path: &Path) -> bool {
     management::status(path, 0).is_ok()
 }

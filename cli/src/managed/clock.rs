@@ -20,7 +20,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(600);
 /// [`LONGEST_REST`] at most.
 const UNKNOWN_FOR: Duration = Duration::from_secs(600);
 
-/// Longest time for which a controller was off that goes on by a clock which nobody has confirmed.
+/// Longest time off after which a controller goes on by a clock that no person has confirmed.
 const LONGEST_REST: Duration = Duration::from_secs(30 * 86_400);
 
 /// Difference of the clock from the time that has passed, up to which it runs on.
@@ -68,7 +68,7 @@ fn not_accepted(error: &peersock_controller::StoreError) -> Failure {
     Failure::new(format_args!("the clock is not confirmed: {error}"), "try again")
 }
 
-/// Returns an error if the controller would sign by a clock that nobody has confirmed.
+/// Returns an error if the controller would sign by a clock that no person has confirmed.
 pub(super) fn check(controller: &mut Controller) -> Outcome {
     let ClockState::Leapt(by) = controller.clock(now()) else { return Ok(()) };
     Err(Failure::new(

@@ -115,7 +115,7 @@ pub(crate) fn create(args: &CreateArgs) -> Outcome {
     // Until its own record is kept, the network is unfinished. If this command is killed, the next one shows
     // the same words.
     words::show("write this down, it restores the network", &words).map_err(|reason| {
-        // A network without words that anybody has seen is of no use. Nobody is a member of it yet.
+        // A network is useless if no person has seen its words. It has no member yet.
         if !controller.has_issued() {
             Store::remove(&stores::path_of(&path, controller.network()));
         }
@@ -166,7 +166,7 @@ pub(super) fn directory(path: &Path) -> Outcome<(Option<StateDir>, PublicIdentit
 /// has shown the words.
 fn unfinished(path: &Path, new: &NewNetwork) -> Outcome<Option<(Controller, RecoveryWords)>> {
     for id in stores::all(path)? {
-        // A damaged store of another network keeps nobody from making one.
+        // A damaged store of another network does not prevent a new one.
         if !matches!(StateDir::membership(path, id), Ok(None)) {
             continue;
         }

@@ -42,7 +42,7 @@ pub(crate) fn delete(args: &DeleteArgs) -> Outcome {
         let controller = stores::open(&path, Some(&args.network))?;
         (controller.network(), controller.name())
     };
-    // Nobody serves it from here on.
+    // No process serves it from here on.
     let _lock = stores::lock(&path, id, &name)?;
     let until = last_end(&mut stores::open_one(&path, id)?)?;
     let now = now();

@@ -59,7 +59,7 @@ pub(super) fn install(state: &Path, name: &str, id: NetworkId, is_named: bool) -
     }
     let text = text(state, name, id, is_named, is_system)?;
     fs::create_dir_all(&folder).map_err(failed)?;
-    // What runs here is nobody else's business.
+    // Other users must not see what runs here.
     let mut file = NamedTempFile::new_in(&folder).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;

@@ -58,7 +58,7 @@ pub(crate) fn join_invited(network: NetworkId, node: &UnderlayArgs, state: &Stat
     let mut command = Command::new("/proc/self/exe");
     command.arg0("peersock").args(["join", "--wait", WAIT]).arg(named).args(node.as_arguments());
     command.args((0..log::verbosity()).map(|_| "-v"));
-    // A node of its own ends with it, unless one runs here already.
+    // The command's own node ends with it, unless one runs here already.
     command.env(OWN_NODE.1, "1").env_remove(LABEL_VARIABLE);
     if let Some(turn) = node.turn_as_variable() {
         command.env(TURN_VARIABLE, turn.as_str());

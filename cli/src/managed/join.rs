@@ -377,7 +377,7 @@ fn limit(wait: Duration, is_answered: bool) -> Duration {
 
 /// Waits for the decision of a controller, for a time from `begun` on, and tells what it waits for.
 ///
-/// `is_new` is true if nobody has told this machine the network's key before.
+/// `is_new` is true if this machine has not learned the network's key before.
 fn wait(asking: &mut Asking<'_>, begun: Instant, within: Duration, mut is_new: bool) -> Outcome {
     let (mut is_answered, mut is_told) = (false, false);
     let mut told = None;

@@ -104,7 +104,7 @@ pub(super) fn keep(state: &Path, given: &Path, text: &str, local: Option<&Member
     }
     let earlier = all_kept(state).into_iter().find(|one| one.id() == Some(id));
     let stem = given.file_stem().and_then(|stem| stem.to_str()).map(str::to_ascii_lowercase);
-    // Whoever makes a file chooses the ID, so the ID alone replaces nothing.
+    // The author of a file chooses the ID, so the ID alone replaces nothing.
     if let Some(earlier) = &earlier
         && local.map(MemberName::as_str).or(stem.as_deref()) != Some(&*earlier.name)
     {

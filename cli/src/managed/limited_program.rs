@@ -83,9 +83,9 @@ fn kill(group: Pid) {
 /// Runs a program with `input` on its standard input, and returns what it prints, if its status is 0. `input`
 /// has at most 4096 bytes, which every pipe takes at once.
 ///
-/// The program has a process group of its own, few variables, and no descriptor that this process has opened.
-/// When it has ended or a limit is reached, all processes of the group are killed. Its output counts as far
-/// as it was written when it ended, so that a process that it leaves behind delays nothing.
+/// The program has its own process group, few variables, and no descriptor that this process has opened. When
+/// it has ended or a limit is reached, all processes of the group are killed. Its output counts as far as it
+/// was written when it ended, so that a process that it leaves behind delays nothing.
 pub(super) fn run(program: &Path, input: &[u8], limit: Duration, groups: &Groups) -> Result<Vec<u8>, Failed> {
     let deadline = Instant::now() + limit;
     let (reader, mut writer) = io::pipe().map_err(Failed::Start)?;

@@ -88,8 +88,8 @@ fn lasting_path(args: &NodeArgs) -> Outcome<PathBuf> {
     }
 }
 
-/// Returns a network's key in the form that two people compare: its first 80 bits. Whoever wants another key
-/// with the same ID and form has to search longer than anybody can.
+/// Returns a network's key in the form that two people compare: its first 80 bits. A search for another key
+/// with the same ID and form takes longer than any attacker has.
 fn comparable(key: &NetworkKey) -> String {
     let pairs = key.as_bytes()[..10].chunks(2).map(|pair| format!("{:02x}{:02x}", pair[0], pair[1]));
     pairs.collect::<Vec<_>>().join("-")

@@ -51,7 +51,7 @@ pub(crate) fn rekey(args: &RekeyArgs) -> Outcome {
     let next = controller.draw_next_key(&mut rng, words.as_ref()).map_err(not_replaced)?;
     let begun = now();
     let end = if args.now { begun } else { begun.plus(LASTS.max(controller.longest_lifetime())) };
-    // Before it counts, because words that nobody has seen could not be told again.
+    // The words are shown before the key counts, because they could not be shown again.
     words::show("write this down, it restores the network from now on", next.words()).map_err(|reason| {
         Failure::new(
             format_args!("the network's key is not replaced: the new words cannot be shown: {reason}"),

@@ -55,7 +55,7 @@ pub(super) enum Place {
     Shared(Attached),
 }
 
-/// Parts of the controller that answer members' questions, on a thread of their own.
+/// Parts of the controller that answer members' questions, on a separate thread.
 #[derive(Clone)]
 pub(super) struct Answers {
     controller: Arc<Mutex<Controller>>,

@@ -52,8 +52,8 @@ pub(crate) struct ControllerArgs {
 
     /// Write a systemd unit that runs this controller with these options, and end
     ///
-    /// It is a user unit, or a system unit if root writes it. The controller has a node of its own then,
-    /// which other programs of the same state directory share.
+    /// It is a user unit, or a system unit if root writes it. The controller has its own node then, which
+    /// other programs of the same state directory share.
     #[arg(long)]
     install: bool,
 
@@ -187,7 +187,7 @@ pub(crate) fn serve_until(
 }
 
 /// Waits until members would accept what the controller signs by the machine's clock. A machine without a
-/// clock of its own starts in 1970, and another one may be ahead.
+/// hardware clock starts in 1970, and another one may be ahead.
 fn wait_for_clock(controller: &mut Controller) {
     let mut clock = ClockWatch::default();
     while !clock.is_right(controller) {
@@ -257,7 +257,7 @@ impl Serving {
 
     /// Does what is due. The node is asked without the controller's lock, because it may be slow.
     fn step(&mut self, controller: &Mutex<Controller>, place: &Place) {
-        // Nobody gets a certificate while it is not; all else goes on.
+        // No node gets a certificate while the clock is wrong; all else goes on.
         self.clock.is_right(&mut lock(controller));
         // By another command.
         let is_delegated = *lock(controller).head(now()).0.delegation() != self.delegation;

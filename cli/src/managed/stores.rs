@@ -68,7 +68,7 @@ pub(super) fn open(state: &Path, named: Option<&str>) -> Outcome<Controller> {
     for id in all(state)? {
         let controller = match open_one(state, id) {
             Ok(controller) => controller,
-            // A damaged store of another network keeps nobody from this one.
+            // A damaged store of another network does not prevent the use of this one.
             Err(failure) if named.is_some() => {
                 failed = Some(failure);
                 continue;

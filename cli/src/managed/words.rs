@@ -24,7 +24,7 @@ pub(super) const GIVE_A_PLACE: &str = "give the command a terminal, or a file fo
 /// Shows words on stderr, after `lead`.
 ///
 /// # Errors
-/// Returns the reason if nobody can read them.
+/// Returns the reason if no person can read them.
 pub(super) fn show(lead: &str, words: &RecoveryWords) -> Result<(), String> {
     let told = || -> io::Result<bool> {
         let (stderr, null) = (rustix::fs::fstat(io::stderr())?, rustix::fs::stat("/dev/null")?);

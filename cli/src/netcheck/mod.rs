@@ -25,7 +25,7 @@ use crate::status::parse;
 /// Roots must also prove the keys that name them, for which this machine registers there for a moment under a
 /// new identity. Routers are asked whether they open ports, nameservers whether they answer, and TURN servers
 /// for an address, which is given back at once. Only named servers are asked; without any, the kind of NAT
-/// stays unknown. The check has UDP ports of its own, also while a node runs. The command ends within six
+/// stays unknown. The check has its own UDP ports, also while a node runs. The command ends within six
 /// seconds in any network, with status 0 even if everything is blocked. Lists of roots take extra time first:
 /// up to four seconds for dns:DOMAIN, and six for lan.
 #[derive(clap::Args)]

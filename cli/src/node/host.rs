@@ -332,7 +332,7 @@ impl Host {
         };
         let Admitted { stay, joined, unsent, service } = match admitted {
             Ok(admitted) => admitted,
-            // Nobody needs the settings of a node without programs.
+            // No program needs the settings of a node without programs, so the node ends.
             Err(_) if self.has_left(connection) => return connection.send(&Reply::Ending),
             Err(failure) => return connection.send(&Reply::Refused(refusal(&failure))),
         };

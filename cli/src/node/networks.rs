@@ -61,7 +61,7 @@ impl Networks {
         let id = network.id();
         // Its user may have left the network for good, and joined it again since.
         let is_joined = node.network(id).is_some();
-        // Nobody has the description of a network that is kept for the next program.
+        // No program uses the description of a network that is kept for the next program.
         let is_kept = |shared: &Shared| shared.programs == 0 && shared.network != *network;
         if self.0.get(&id).is_some_and(is_kept) {
             self.0.remove(&id);

@@ -208,7 +208,7 @@ impl Service {
     /// Serves the program until it detaches, or is gone. Then its sockets end.
     pub(super) fn serve(self, connection: &Connection, stay: &Stay<'_>) -> io::Result<()> {
         let detached = self.answer(connection, stay);
-        // Nobody reads answers any more.
+        // The program no longer reads answers.
         self.asking.0.end();
         if !matches!(detached, Ok(true)) {
             self.server.end_everywhere();

@@ -305,7 +305,7 @@ struct Opened {
 fn described(args: &Args, own: &OwnState, user: &GoesOnAs) -> Outcome<Opened> {
     user.acting(|| {
         own.check_free()?;
-        // Nobody joins here: a child would be root in part.
+        // No network is joined here: a child would be root in part.
         let read = args.networks.resolve().and_then(|networks| opened(args, networks, &own.state, user));
         read.map_err(|failure| args.exit.explain(failure))
     })

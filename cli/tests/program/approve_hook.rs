@@ -127,7 +127,7 @@ fn renewals_are_refused_or_wait_while_those_of_others_go_on() {
     assert!(finished.stderr.contains("does not answer"), "{}", finished.stderr);
 }
 
-/// In each of these ways a program admits nobody, and a person can.
+/// In each of these ways a program admits no machine, and a person can.
 #[test]
 fn a_program_that_fails_admits_nobody_and_a_person_can() {
     let machines = Machines::new();

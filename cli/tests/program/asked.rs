@@ -100,7 +100,7 @@ fn a_node_that_cannot_reach_a_member_says_why() {
     assert!(lost.text().contains("no reply to seq=1 within 0.3 s"), "{}", lost.text());
     signal(Signal::CONT, there_node.running.id());
     here.running.interrupt().failure(130, &[]);
-    // Without a running node, the program has one of its own again.
+    // Without a running node, the program has its own node again.
     ping(&lab, &["-c", "1", &there]).success();
 }
 

@@ -83,7 +83,7 @@ impl Cable {
         command.args(["netns", "exec", &self.ends[end], env!("CARGO_BIN_EXE_peersock")]).args(words);
         command.arg("--state").arg(lab.state(node)).args(["--network", &lab.network]);
         crate::common::without_variables(&mut command);
-        // To these tests a process is a machine: whoever ends it does so to its node.
+        // To these tests a process is a machine: a test that ends it does so to its node.
         if std::env::var_os("PEERSOCK_TEST_SHARED").is_none() {
             command.env("PEERSOCK_OWN_NODE", "1");
         }

@@ -48,8 +48,8 @@ impl Lab {
     pub(crate) fn command(&self, node: &str, words: &[&str]) -> Command {
         let mut command = peersock(words);
         command.arg("--state").arg(self.state(node));
-        // To these tests a process is a machine: whoever ends or stops it does so to its node. Commands that
-        // share a node are tested under `run`, and by these tests with the variable.
+        // To these tests a process is a machine: a test that ends or stops it does so to its node. Commands
+        // that share a node are tested under `run`, and by these tests with the variable.
         if env::var_os("PEERSOCK_TEST_SHARED").is_none() {
             command.env("PEERSOCK_OWN_NODE", "1");
         }

@@ -165,7 +165,7 @@ fn a_program_that_goes_on_after_ctrl_c_gets_sigterm() {
     dialing.wait_for_end().failure(1, &["the peer has reset it"]);
 }
 
-/// Waits until a process has ended. Whoever inherits it may be slow to wait for it.
+/// Waits until a process has ended. The process that inherits it may be slow to wait for it.
 fn wait_gone(process: &str) {
     let stat = Path::new("/proc").join(process).join("stat");
     wait_until("it does not end", || {

@@ -192,7 +192,7 @@ fn asked(office: &Office, answers: &[&str], senders: &[(&str, &str)]) -> (Finish
     ];
     let mut receiving = Running::start(on_terminal(&line, &variables));
     receiving.wait_for_stdout("waiting for files");
-    // Nobody agrees by what is typed before the question.
+    // Input that is typed before the question is no consent.
     receiving.send(b"y\n");
     let mut sent = Vec::new();
     for ((sender, name), answer) in senders.iter().zip(answers) {

@@ -244,7 +244,7 @@ fn nginx_decides_by_the_tags_that_the_controller_gives() {
     let (_proxied, proxied) = places("proxy-v2", "proxied");
     let request = |member: &str, place: &str| {
         let mut dialing = Running::start(machines.command(member, &["dial", "-n", "team", place]));
-        // Nobody's tags are what the client says.
+        // The client's word about its tags does not count.
         dialing.send(b"GET / HTTP/1.1\r\nHost: a\r\nPeersock-Tags: admin\r\nConnection: close\r\n\r\n");
         String::from_utf8_lossy(&dialing.finish().stdout).into_owned()
     };

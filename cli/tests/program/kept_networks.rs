@@ -64,7 +64,7 @@ fn each_network_has_a_name_of_its_own() {
     // The managed network has the name already.
     assert!(machines.ok("alpha", &["join", &first]).starts_with("joined team-2 as alpha"));
     assert!(machines.ok("alpha", &["join", &second]).starts_with("joined team-3 as alpha"));
-    // The same network keeps its name, and another one does not get it. Whoever makes a file chooses its ID,
+    // The same network keeps its name, and another one does not get it. The author of a file chooses its ID,
     // so it replaces the file of that name alone.
     for words in [&[&*first][..], &[&first, "--as", "lab"], &[&second, "--as", "team-2"]] {
         let refused = machines.refused("alpha", &[&["join"], words].concat());

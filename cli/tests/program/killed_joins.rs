@@ -215,7 +215,7 @@ impl Scene {
         self.machines.directory(machine)
     }
 
-    /// Returns how long a machine takes to join that nobody kills.
+    /// Returns how long a machine takes to join if the test does not kill it.
     fn usual_time(&mut self) -> Duration {
         let begun = Instant::now();
         run(self.joining("first")).success();
@@ -272,7 +272,7 @@ impl Scene {
         self.joined.push(machine.to_owned());
     }
 
-    /// Checks that there is nobody else, and no address twice.
+    /// Checks that there is no other member, and no address twice.
     fn check_all(&mut self) {
         let members = self.controller.members().expect("readable");
         assert_eq!(members.len(), self.joined.len() + 1);

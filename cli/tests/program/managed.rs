@@ -121,7 +121,7 @@ fn a_machine_joins_by_an_invite_and_talks_and_a_removal_ends_it() {
     let joined = machines.ok("beta", &["join", &invite, "--as", "team"]);
     assert!(joined.starts_with("joined team as beta, 10.77.0.2, fd"), "{joined}");
     assert!(joined.contains("tags db"), "{joined}");
-    // Again is no error, and a used invite admits nobody else.
+    // Again is no error, and a used invite admits no other machine.
     assert!(machines.ok("beta", &["join", &invite]).contains("team as beta"));
     assert!(machines.ok("beta", &["join", &id]).contains("is a member already"));
     let used = machines.refused("gamma", &["join", &invite]);
@@ -516,7 +516,7 @@ fn a_person_at_the_controller_sees_what_happens_and_both_sides_compare_the_key()
     let key = made.stderr.split("key ").nth(1).expect("the key").split(':').next().expect("the key");
     assert_eq!(key.len(), 24, "{key}");
     let id: String = String::from_utf8_lossy(&made.stdout)[15..].trim().replace('-', "");
-    // An invite that nobody can use yet.
+    // No machine can use this invite yet.
     let invited = run(machines.command("alpha", &["network", "invite", "--name", "beta"]));
     assert!(invited.stderr.contains("run `peersock controller -n team`"), "{}", invited.stderr);
     let serving = machines.serve("alpha");

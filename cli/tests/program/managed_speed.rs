@@ -70,7 +70,7 @@ fn from_an_invite_to_the_first_byte_of_a_service() {
 #[ignore = "cargo xtask test --only slow: it measures"]
 fn two_hundred_machines_join_within_a_minute() {
     const MACHINES: usize = 200;
-    // Each stretches the network's key, which is work for a machine of its own.
+    // Each stretches the network's key, which is work for a separate machine.
     const AT_ONCE: usize = 8;
     let machines = Machines::new();
     let (_, _serving) = machines.network();

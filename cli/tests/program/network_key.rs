@@ -74,7 +74,7 @@ fn a_network_goes_on_with_another_key() {
     second.wait_for_stderr("the right to issue certificates is renewed");
     drop(second);
 
-    // Nobody needs the controller, also after a restart.
+    // No member needs the controller, also after a restart.
     drop(serving);
     drop(listening);
     let (_listening, _) = machines.listen("beta", "7000");
@@ -113,7 +113,7 @@ fn a_key_on_paper_is_replaced_by_its_words() {
     machines.admit("beta");
 }
 
-/// Runs a command whose messages nobody can read, through a shell. Returns its exit code.
+/// Runs a command whose messages no person can read, through a shell. Returns its exit code.
 fn unread(machines: &Machines, messages: &str, arguments: &[&str]) -> Option<i32> {
     let script = format!("exec \"$0\" \"$@\" 2>{messages}");
     let command = machines.command("alpha", arguments);
@@ -141,7 +141,7 @@ fn a_network_whose_words_nobody_can_read_is_not_made() {
         let offline = ["network", "create", "paper", "--offline"];
         assert_eq!(unread(&machines, messages, &offline), Some(1), "{messages}");
         assert_eq!(stores(), 0, "{messages}: its key is lost");
-        // With a stored key as well: nobody has its words, and no machine is a member.
+        // With a stored key as well: no person has its words, and no machine is a member.
         assert_eq!(unread(&machines, messages, &["network", "create", "team"]), Some(1), "{messages}");
         assert_eq!(stores(), 0, "{messages}");
         let none = run(machines.command("alpha", &["networks"])).success();

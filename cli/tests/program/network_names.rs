@@ -1,4 +1,4 @@
-//! Names that end with a network's: `alpha.team` is the member `alpha` of `team`, and nobody outside.
+//! Names that end with a network's: `alpha.team` is the member `alpha` of `team`, and no host outside.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -65,7 +65,7 @@ fn the_roots_of_a_network_are_listed_and_a_root_that_is_named_goes_before_them()
     let before = listening(&[]);
     assert_eq!(machines.root_used("beta"), serde_json::json!(["127.0.0.1:1"]));
     before.interrupt();
-    // Whoever names it now knows where it is. The network's own entry stays for the next command.
+    // A command that names the root takes its new place. The network's own entry stays for the next command.
     let named = listening(&["--root", &moved]);
     assert_eq!(machines.root_used("beta"), serde_json::json!(["127.0.0.1:2"]));
     named.interrupt();

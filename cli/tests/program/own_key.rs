@@ -146,7 +146,7 @@ fn a_controller_s_key_changes_and_its_network_goes_on() {
     assert!(joined.starts_with("joined team as delta"), "{joined}");
     machines.admit("epsilon");
     assert!(machines.dial("delta", "beta:7000").status.success());
-    // Nobody was out.
+    // No member was out.
     talk.go_on();
     assert_eq!(kept(&machines, "delta", &id).0, second);
     drop((_own, serving));

@@ -50,7 +50,7 @@ fn a_machine_makes_joins_names_and_leaves_networks_while_its_programs_run() {
     let listed = machines.ok("beta", &["networks"]);
     assert!(listed.contains("team") && listed.contains("own"), "{listed}");
 
-    // Nobody uses the network now, and the next program does so by the same node.
+    // No program uses the network now, and the next program uses it by the same node.
     wait_until("the node stays in the network", || !machines.has_joined("beta", &id));
     let (listening, address) = machines.listen("beta", "7000");
     machines.admit("gamma");
@@ -168,7 +168,7 @@ fn one_of_two_networks_that_are_joined_at_once_gets_a_name() {
         join.env("PEERSOCK_OWN_NODE", own);
         let joining = Running::start(join);
         joining.wait_for_stderr("looking for a controller");
-        // Nothing has the name yet, and nobody else gets it.
+        // No network has the name yet, and no other network gets it.
         let said = format!("network {id} has the name `office` on this machine");
         for words in [&["join", &second, "--as", "office"][..], &["network", "create", "office"]] {
             run(machines.command(machine, words)).failure(1, &[&said, "hint: choose another name"]);

@@ -21,7 +21,7 @@ impl Machines {
         Running::start(self.command(machine, &["dial", "-n", "team", to]))
     }
 
-    /// Returns true if `network invite` warns that nobody serves the network.
+    /// Returns true if `network invite` warns that no controller serves the network.
     fn is_unserved(&self) -> bool {
         let said = run(self.command("alpha", &["network", "invite", "--name", "nobody"])).success();
         said.stderr.contains("nobody serves team now")
@@ -58,7 +58,7 @@ fn a_controller_shares_the_node_of_a_program_that_goes_on_without_it() {
     let both = ["peersock controller", "peersock listen", "a controller serves it"];
     assert!(both.iter().all(|name| status.contains(name)), "{status}");
 
-    // Another one is refused, with a node of its own and at the node, too.
+    // Another one is refused, with its own node and at the node, too.
     let process = format!("already served by process {}", serving.id());
     for own in [&[][..], &["--own-node"]] {
         let words = [&["controller", "-n", "team"], own].concat();

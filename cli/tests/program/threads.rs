@@ -22,7 +22,7 @@ const COMMANDS: [&[&str]; 11] = [
     &["receive", "--timeout", "1", "--to", "/proc/self", CODE],
 ];
 
-/// A code that nobody sends under.
+/// A code that no sender uses.
 const CODE: &str = "00000-00000-00000";
 
 /// The limit counts all threads of a user (RLIMIT_NPROC), so each is refused in turn; root has no limit.

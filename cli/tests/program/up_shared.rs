@@ -98,7 +98,7 @@ fn programs_share_the_node_of_an_interface_beside_the_kernel_s_programs() {
     drop(office.listen(0, "7000"));
     dial.send(b"still\n");
     dial.wait_for_stdout("still\n");
-    // A second interface is refused, and so is a program with a node of its own.
+    // A second interface is refused, and so is a program with its own node.
     run(office.up_command(0))
         .failure(1, &["a node runs with", "used by peersock dial (process ", "end these programs"]);
     run(office.member(0, &["dial", "--own-node", "two:7001"]))

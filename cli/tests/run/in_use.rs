@@ -18,7 +18,7 @@ impl Lab {
         command
     }
 
-    /// Starts a command that has a node of its own in the directory of alpha.
+    /// Starts a command that has its own node in the directory of alpha.
     fn holder(&self, command: &str) -> Running {
         let (words, ready): (&[&str], _) = match command {
             "root" => (&["root", "--listen", "127.0.0.1", "--port", "0"], "listening on"),

@@ -35,8 +35,9 @@ pub(crate) fn behind(words: &[&str], command: &Command) -> Command {
     whole
 }
 
-/// Script that echoes all input on port 7000. Whoever reaches it over TCP also does over UDP. Datagrams are
-/// not socat's, which now and then waits for ever if several come together, also with the kernel's sockets.
+/// Script that echoes all input on port 7000. A program that reaches it over TCP also does over UDP. socat
+/// does not echo the datagrams: it now and then waits for ever if several come together, also with kernel
+/// sockets.
 pub(crate) const ECHO: &str = "exec python3 -c '
 import os, socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -192,7 +192,7 @@ fn a_node_that_waits_keeps_the_networks_of_its_last_program_for_the_next_one() {
     in_network(open, None, "600");
     let node = lab.node("alpha");
     assert_eq!(joined(), [open]);
-    // It is nobody's any more, so another description is no conflict.
+    // No program uses it any more, so another description is no conflict.
     in_network(open, Some("correct horse"), "600");
     assert_eq!(joined(), [open]);
     in_network(other, None, "600");
@@ -298,7 +298,7 @@ def ask():
 ask()
 for line in sys.stdin: ask()";
 
-/// Names may be those of members, which nobody outside must learn, and which may be other hosts there.
+/// Names may be those of members, which no nameserver outside must learn, and which may be other hosts there.
 #[test]
 fn the_system_is_asked_for_no_name_once_the_node_has_ended() {
     let test = "the_system_is_asked_for_no_name_once_the_node_has_ended";
@@ -514,7 +514,7 @@ fn a_directory_whose_node_is_not_shared_is_in_use_and_a_stale_socket_is_replaced
     serving.wait_for_stderr("has ended");
     drop(serving);
     assert!(lab.socket("alpha").exists());
-    // Also by a program with a node of its own, which does not mind it.
+    // Also by a program with its own node, which does not mind it.
     run(lab.command("alpha", OWN, &["true"])).success();
     run(lab.command("alpha", &[], &["true"])).success();
     assert!(!lab.socket("alpha").exists());

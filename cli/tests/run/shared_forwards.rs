@@ -128,7 +128,7 @@ while True:
     (&stream).read_exact(&mut [0; 7]).expect("an answer");
     let end = (&stream).read(&mut [0; 1]).expect_err("a reset");
     assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
-    // Where nobody listens, the client is not told of an end.
+    // Where no program listens, the client is not told of an end.
     let (nobody, ports) = lab.forward("beta", &["0", "alpha:7009"]);
     let refused = connect(ports[0]);
     let end = (&refused).read(&mut [0; 1]).expect_err("a reset");

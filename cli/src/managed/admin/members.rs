@@ -105,9 +105,9 @@ pub(super) fn line(member: &Member, is_own: bool, now: UnixTime) -> String {
     let addresses: Vec<_> = member.grant.addresses().map(|one| one.to_string()).collect();
     let tags: Vec<_> = member.grant.tags.iter().map(Tag::as_str).collect();
     let seen = match member.seen.as_millis() {
-        // It asks nobody, so nobody has heard it.
+        // It asks no controller, so no controller has heard it.
         _ if is_own => "this machine".to_owned(),
-        // Who joins has asked the controller; that it is there is noted every few seconds.
+        // A new member has asked the controller, which notes every few seconds that it is there.
         0 => format!("joined {} ago", duration::shown(now.since(member.joined))),
         _ => format!("heard {} ago", duration::shown(now.since(member.seen))),
     };

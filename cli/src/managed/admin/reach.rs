@@ -163,7 +163,7 @@ fn look(status: &Status, network: NetworkId, epoch: u64, removed: &BTreeSet<Node
         let member = peer.machine.unwrap_or(peer.id);
         let counts = peer.network == network && peer.connected && is_member(&peer.standing);
         if counts && !removed.contains(&member) {
-            // A member knows it when its programs with keys of their own do, too.
+            // A member knows it when its programs with their own keys do, too.
             *members.entry(member).or_insert(true) &= peer.known_epoch.is_some_and(|known| known >= epoch);
         }
     }

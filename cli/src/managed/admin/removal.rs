@@ -61,7 +61,7 @@ pub(crate) fn revoke(args: &RevokeArgs) -> Outcome {
     let ends = ends(reopened.as_ref().unwrap_or(&controller), &removed);
     let ended = |effect: &Effect| Some(effect.ended?.after(before?));
     if args.json {
-        // The members are removed, also if nobody can say who knows it.
+        // The members are removed, also if no node can say which members know it.
         let effect = waited.as_ref().ok();
         print(to_json(&removed, &ends, effect, effect.and_then(ended)))?;
         return waited.map(drop);
