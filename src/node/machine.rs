@@ -48,7 +48,7 @@ pub(super) struct Machine {
     label: Option<MemberName>,
     /// Reason why the program's node is not the machine's.
     reason: String,
-    /// Settings of a node that renews the machine's certificate in place of its own node.
+    /// Settings of a node that renews the machine's certificate in place of the machine's node.
     settings: NodeBuilder,
     /// Last attempt of that.
     tried: Mutex<Option<Instant>>,
