@@ -384,8 +384,8 @@ impl Endpoint {
         let is_away = connected.is_none() && (keys.is_empty() || number != CERTIFY || is_patient);
         if is_lost || is_away {
             // All controllers may be away, or may no longer be controllers. Members on the local networks say
-            // themselves who they are, and any member knows the controller that has signed its certificate,
-            // which may be a new one.
+            // themselves who they are. Any member knows the controller that has signed its certificate, which
+            // may be a new one.
             self.solicit(now);
             if self.needs_credentials(network) {
                 self.meet_anybody(now, network, reason);

@@ -2,8 +2,9 @@
 //!
 //! A node has the newest head of each issuer. It shows its peers each one that has changed, again and again
 //! until they show that they have it, and now and then tells them in short which it has. A node that learns
-//! of a newer one asks that peer for the head and its whole set, and says when it has taken it over. A set
-//! takes effect at once: peers that it names lose their admission, and issuers that it names their heads.
+//! of a newer one asks that peer for the head and its whole set. It tells the peer when it has taken the head
+//! over. A set takes effect at once: peers that it names lose their admission, and issuers that it names
+//! their heads.
 //!
 //! Heads are compared with those of the same issuer only, and each is fetched apart from the others. So a
 //! stolen key delays nothing that another issuer has signed, whatever epochs it signs.
