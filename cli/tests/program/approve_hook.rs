@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::common::{PATIENCE, Running, lacks, run};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 /// A program, and files that it writes.
 struct Program(tempfile::TempDir);

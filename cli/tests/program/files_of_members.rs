@@ -8,7 +8,7 @@ use peersock_files::{Entry, EntryPath, FromSender, Kind, Permissions, Time};
 use rustix::process::Signal;
 
 use crate::common::{Finished, Lab, Running, run, signal, vanish, wait_until};
-use crate::managed::Machines;
+use crate::machines::Machines;
 use crate::terminal::{has_terminals, on_terminal};
 
 /// Size of a file that takes a while to arrive.

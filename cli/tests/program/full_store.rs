@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::clock_jumps::{Clock, build_library};
 use crate::common::lacks;
-use crate::managed::Machines;
+use crate::machines::Machines;
 use crate::running_node::in_namespaces;
 
 /// Runs as `alpha`, whose state directory is a small file system. The folder of all machines, and what makes

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::common::{Lab, Running, lacks, peersock, run, wait_until};
 use crate::exec::network_of;
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 /// Starts `forward` to a port of this machine as alpha. Returns the place for members.
 fn forward(lab: &Lab, network: &str, form: &str, port: &str) -> (Running, String) {

@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::common::{Finished, Running, run, signal, wait_until};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 fn invited(machines: &Machines, machine: &str, invite: &str, words: &[&str]) -> Command {
     let mut command = machines.command(machine, words);

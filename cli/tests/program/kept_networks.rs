@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::Value;
 
 use crate::common::{Running, run};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 #[test]
 fn a_static_network_that_was_joined_is_used_by_its_name() {

@@ -18,7 +18,7 @@ use peersock_controller::{Controller, InviteOptions, Standing, Store};
 use rustix::process::Signal;
 
 use crate::common::{Running, run, vanish};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 /// Number of machines that join at the same time.
 const JOINERS: u32 = 3;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{Running, run};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 /// Service of the member `beta` that prints what it gets.
 struct Service {

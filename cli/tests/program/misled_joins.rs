@@ -2,7 +2,7 @@
 //! what is wrong and what to do, and changes nothing.
 
 use crate::common::{Running, lacks, run};
-use crate::managed::Machines;
+use crate::machines::Machines;
 use crate::running_node::in_namespaces;
 
 impl Machines {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::{Finished, Running, run, wait_until};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 /// Returns the words that a change of the key has shown.
 fn new_words(replaced: &Finished) -> String {

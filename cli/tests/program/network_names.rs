@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::common::{Running, lacks, run};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 /// Prints, for each name, the addresses that getaddrinfo(3) gives, or its error, and the error of
 /// gethostbyname(3).

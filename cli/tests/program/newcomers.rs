@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::{Running, run};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 /// Key of a root that does not run.
 fn root_at(place: &str) -> String {

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::common::{Finished, Running, run, signal, wait_until};
-use crate::managed::Machines;
+use crate::machines::Machines;
 use crate::star::Star;
 
 /// Returns the key of a machine.

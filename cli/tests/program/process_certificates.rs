@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock_jumps::{Clock, build_library};
 use crate::common::{Running, lacks, wait_until};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 const MINUTE: i64 = 60;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::common::{lacks, run};
-use crate::managed::Machines;
+use crate::machines::Machines;
 use crate::terminal::{has_terminals, on_terminal};
 
 /// Pixels of a module, so that the decoder finds edges.

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use crate::common::{Lab, PATIENCE, Running, lacks, run, wait_until, write_file};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 /// A running server.
 struct Rest {

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::common::{Running, run, signal, wait_until};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 /// Command of a root that is a controller, too.
 const ROOT: [&str; 8] = ["root", "--listen", "127.0.0.1", "--port", "0", "--drain", "0", "--controller"];

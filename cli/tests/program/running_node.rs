@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::common::{Finished, Running, run, wait_until};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 /// A network that needs no membership.
 const OPEN: &str = "ff0001ffff000000";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::common::{PATIENCE, Running, run, signal, vanish};
-use crate::managed::Machines;
+use crate::machines::Machines;
 
 impl Machines {
     /// Returns the process that has the state directory of a machine.

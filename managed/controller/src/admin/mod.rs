@@ -1,24 +1,28 @@
 //! Changes that people make.
 
+mod error;
+mod invites;
+mod reservations;
+mod settings;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
-use peersock_overlay::membership::{
-    Code, Denial, InvalidGrant, MemberName, Revocations, Role, Tag, Token, UnixTime,
-};
+use peersock_overlay::membership::{Code, Denial, MemberName, Revocations, Role, Tag, UnixTime};
 use peersock_overlay::{NodeId, PublicIdentity};
 use rand::CryptoRng;
 use rusqlite::Connection;
-use thiserror::Error;
 
-use crate::addresses::{self, Hints};
-use crate::admission::{self, Admission, Fail, Known, Round, hex};
+pub use self::error::ChangeError;
+pub(crate) use self::invites::label;
+pub use self::invites::{Invite, InviteOptions};
+pub use self::reservations::Holder;
+use self::settings::check_outlive;
+use crate::addresses::Hints;
+use crate::admission::{self, Admission, Fail, Known, Round};
 use crate::controller::{Controller, bump_epoch};
-use crate::member::{self, Member, Standing, join_tags, millis, span, to_mapped};
+use crate::member::{self, Member, Standing, join_tags, millis, span};
 use crate::memory::{Memory, Waiting};
-use crate::settings::{OUTLIVE, Settings};
 use crate::store::{StoreError, Write};
 
 /// Number of hexadecimal digits that name a node, at least.
@@ -29,106 +33,6 @@ const MAX_REFUSED: i64 = 1_000;
 
 /// Number of members that one removal may concern without a word that confirms it.
 const FREE_REMOVALS: usize = 3;
-
-/// Properties of an invite.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InviteOptions {
-    /// Number of machines that it admits. Default: 1.
-    pub uses: u32,
-    /// Time for which it admits them. Default: 1 h.
-    pub lifetime: Duration,
-    /// Name that the machine gets; without it, the machine wishes one.
-    pub name: Option<MemberName>,
-    /// Right to administer the network.
-    pub role: Role,
-    /// Tags.
-    pub tags: Vec<Tag>,
-    /// Bytes for programs.
-    pub claims: Vec<u8>,
-    /// True if the members are forgotten soon after they were last heard.
-    pub is_ephemeral: bool,
-    /// Time for which the members go on without a controller, in [`OUTLIVE`](crate::OUTLIVE).
-    pub outlive: Option<Duration>,
-    /// Member that the machine replaces, which is removed then. The machine takes over its addresses, and its
-    /// name, role, tags, claims and times instead of those here. Such an invite has one use.
-    pub replaces: Option<NodeId>,
-}
-
-impl Default for InviteOptions {
-    fn default() -> Self {
-        Self {
-            uses: 1,
-            lifetime: Duration::from_secs(3600),
-            name: None,
-            role: Role::Member,
-            tags: Vec::new(),
-            claims: Vec::new(),
-            is_ephemeral: false,
-            outlive: None,
-            replaces: None,
-        }
-    }
-}
-
-impl InviteOptions {
-    /// Returns these options with the properties of a member, for the machine that replaces it.
-    fn like(&self, member: &Member) -> Self {
-        let grant = &member.grant;
-        Self {
-            name: Some(grant.name.clone()),
-            role: grant.role,
-            tags: grant.tags.clone(),
-            claims: grant.claims.clone(),
-            is_ephemeral: grant.is_ephemeral,
-            outlive: member.outlive,
-            ..self.clone()
-        }
-    }
-}
-
-/// Invite in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invite {
-    /// First eight digits of its token's hash, which name it.
-    pub label: String,
-    /// Person who has made it.
-    pub made_by: String,
-    /// Number of machines that it admits.
-    pub uses: u32,
-    /// Number of machines that it has admitted.
-    pub used: u32,
-    /// Time at which it ends.
-    pub ends: UnixTime,
-    /// Name that the machine gets.
-    pub name: Option<MemberName>,
-    /// Tags.
-    pub tags: Vec<Tag>,
-    /// Bytes for programs.
-    pub claims: Vec<u8>,
-    /// True if the members are forgotten soon after they were last heard.
-    pub is_ephemeral: bool,
-    /// Member that the machine replaces.
-    pub replaces: Option<NodeId>,
-    /// True if that one is removed, and another member has its name, so that no machine can take it over.
-    pub is_blocked: bool,
-}
-
-impl Invite {
-    /// Returns the label of the invite with a token.
-    pub fn label_of(token: &Token) -> String {
-        label(&token.hash())
-    }
-
-    /// Returns the number of machines that it still admits, if it has not ended.
-    pub fn left(&self) -> u32 {
-        self.uses.saturating_sub(self.used)
-    }
-}
-
-/// Returns the label of an invite by its token's hash.
-pub(crate) fn label(hash: &[u8; 32]) -> String {
-    hex(&hash[..4])
-}
 
 /// Properties that a person gives a machine with the approval.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -165,229 +69,7 @@ pub struct Change {
     pub outlive: Option<Option<Duration>>,
 }
 
-/// Member for which an address is reserved.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Holder {
-    /// A node.
-    Node(NodeId),
-    /// The member with a name. The reservation follows the member when its name changes.
-    Name(MemberName),
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Node(node) => write!(f, "node {node:.12}"),
-            Self::Name(name) => name.fmt(f),
-        }
-    }
-}
-
-/// Reason why a change is not made. Nothing has changed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum ChangeError {
-    /// No member or request has this name, code, address or key.
-    #[error("nothing in the network is called \"{0}\"")]
-    NotFound(String),
-    /// No member or request has this name, and it has too few digits for a node ID.
-    #[error(
-        "nothing in the network is called \"{0}\", and a node ID needs {MIN_NODE_DIGITS} digits at least"
-    )]
-    FewDigits(String),
-    /// Several keys begin with these digits, or one does and another member has them as its name.
-    #[error("\"{0}\" can mean several nodes")]
-    Ambiguous(String),
-    /// The change concerns more than a quarter of all members, and was not confirmed.
-    #[error("this would remove {count} of {of} members")]
-    Mass {
-        /// Number of members that would be removed.
-        count: usize,
-        /// Number of all members.
-        of: usize,
-    },
-    /// The store was restored, and renews no certificates yet; those that the member has issued would be
-    /// void. It was not confirmed.
-    #[error("members would be out until renewals begin, because {0} has issued their certificates")]
-    Restored(MemberName),
-    /// Without this member, no one could administer the network.
-    #[error("this is the network's last administrator")]
-    LastAdmin,
-    /// The controller's own node stays a member.
-    #[error("this is the controller's own node")]
-    OwnNode,
-    /// The removal of a member that may issue certificates, or has issued some, would make these void.
-    #[error("{0} is a controller, or was one")]
-    Issuer(MemberName),
-    /// Another member has the name.
-    #[error("another member has the name {0}")]
-    NameTaken(MemberName),
-    /// Another machine has replaced the removed member, or has its name.
-    #[error("that key is removed, and another machine has taken over {0}")]
-    Replaced(MemberName),
-    /// The pool has no free address.
-    #[error("the network has no free address")]
-    NoAddress,
-    /// The address belongs to no pool.
-    #[error("the address {0} is in no pool of the network")]
-    NotInPool(IpAddr),
-    /// No member can have the address: the network's own one, or the broadcast address.
-    #[error("the address {0} is the first or the last one of its pool, which nobody has")]
-    Unassignable(IpAddr),
-    /// Another member has the address.
-    #[error("the address {0} belongs to member {1}")]
-    AddressTaken(IpAddr, MemberName),
-    /// There is a reservation of the address.
-    #[error("the address {0} is reserved for {1} already")]
-    Reserved(IpAddr, Holder),
-    /// There is no reservation of the address.
-    #[error("the address {0} is not reserved")]
-    NotReserved(IpAddr),
-    /// The content does not fit into a certificate.
-    #[error(transparent)]
-    Grant(#[from] InvalidGrant),
-    /// A number is out of its range.
-    #[error("the value of {0} is out of its range")]
-    Range(&'static str),
-    /// More revocations than members accept would be in force.
-    #[error("more than {max} revocations would be in force", max = Revocations::MAX_ENTRIES)]
-    TooManyRevocations,
-    /// The store may be an old copy, and no member has shown the newest revocations yet.
-    #[error("the controller has not heard from members yet whether its store is the newest")]
-    Unsettled,
-    /// The store fails.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<Fail> for ChangeError {
-    fn from(fail: Fail) -> Self {
-        match fail {
-            Fail::Store(error) => Self::Store(error),
-            Fail::Denied(Denial::NoAddress) => Self::NoAddress,
-            Fail::Denied(Denial::Unavailable) => Self::Unsettled,
-            Fail::Denied(_) => Self::Range("the approval"),
-        }
-    }
-}
-
 impl Controller {
-    /// Makes an invite. The token is in the store as a hash only, so it is shown once.
-    ///
-    /// # Errors
-    /// Returns a [`ChangeError`] for values that are out of range, and if the store fails.
-    pub fn invite(
-        &mut self,
-        now: UnixTime,
-        rng: &mut dyn CryptoRng,
-        who: &str,
-        options: &InviteOptions,
-    ) -> Result<Token, ChangeError> {
-        let now = self.time(now);
-        if options.uses == 0 || options.uses > 1 && options.replaces.is_some() {
-            return Err(ChangeError::Range("the number of uses"));
-        }
-        check_outlive(options.outlive)?;
-        self.notice()?;
-        let replaced = self.find_replaced(options.replaces)?;
-        let options = &replaced.map_or_else(|| options.clone(), |replaced| options.like(&replaced));
-        let tags = member::sorted(options.tags.clone());
-        check_texts(&tags, &options.claims)?;
-        let mut bytes = [0; Token::LEN];
-        rng.fill_bytes(&mut bytes);
-        let token = Token::from_bytes(bytes);
-        let hash = token.hash();
-        self.write(|write, _| {
-            write.run(
-                "INSERT INTO tokens (hash, uses, made, made_by, ends, name, role, tags, is_ephemeral, outlive, replaces,
-                    claims) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    hash,
-                    options.uses,
-                    admission::made_at(write, now)?,
-                    who,
-                    millis(now.plus(options.lifetime)),
-                    options.name.as_ref().map(|name| name.as_str()),
-                    options.role as u8,
-                    join_tags(&tags),
-                    options.is_ephemeral,
-                    options.outlive.map(span),
-                    options.replaces.as_ref().map(|node| *node.as_bytes()),
-                    &options.claims,
-                ),
-            )?;
-            write.log(millis(now), who, "invite", &label(&hash))?;
-            Ok::<_, ChangeError>(())
-        })?;
-        Ok(token)
-    }
-
-    /// Ends an invite, by the first eight digits of its token's hash, which the log and members show.
-    ///
-    /// # Errors
-    /// Returns [`ChangeError::NotFound`] if there is none.
-    pub fn end_invite(&mut self, now: UnixTime, who: &str, invite: &str) -> Result<(), ChangeError> {
-        let now = self.time(now);
-        self.write(|write, _| {
-            // The process that serves may count from an earlier time, and never from before the store's.
-            let sql = "UPDATE tokens SET ends = min(ends, ?2, (SELECT served FROM network))
-                WHERE lower(hex(substr(hash, 1, 4))) = lower(?1)";
-            if write.run(sql, (invite, millis(now)))? == 0 {
-                return Err(ChangeError::NotFound(invite.to_owned()));
-            }
-            write.log(millis(now), who, "end invite", invite)?;
-            Ok(())
-        })
-    }
-
-    /// Returns the invites, those that end first first. An invite that has ended stays for 30 days.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`].
-    pub fn invites(&self) -> Result<Vec<Invite>, StoreError> {
-        let mut statement = self.store.db().prepare(
-            "SELECT lower(hex(substr(hash, 1, 4))), made_by, uses, tokens.ends,
-                coalesce(old.name, tokens.name), tokens.tags, tokens.is_ephemeral, used, replaces, tokens.claims,
-                coalesce(old.state, 2) = 2 AND EXISTS (SELECT 1 FROM members other
-                    WHERE other.name = coalesce(old.name, tokens.name) AND other.state < 2 AND replaces IS NOT NULL)
-                FROM tokens LEFT JOIN members old ON old.node = replaces ORDER BY tokens.ends",
-        )?;
-        let mut rows = statement.query([])?;
-        let mut invites = Vec::new();
-        while let Some(row) = rows.next()? {
-            let name = row.get::<_, Option<String>>(4)?;
-            invites.push(Invite {
-                label: row.get(0)?,
-                made_by: row.get(1)?,
-                uses: row.get(2)?,
-                ends: UnixTime::from_millis(row.get(3)?),
-                name: name.map(|name| member::read_name(&name)).transpose()?,
-                tags: member::read_tags(&row.get::<_, String>(5)?)?,
-                is_ephemeral: row.get(6)?,
-                used: row.get(7)?,
-                replaces: row.get::<_, Option<[u8; 32]>>(8)?.map(NodeId::from_bytes),
-                claims: row.get(9)?,
-                is_blocked: row.get(10)?,
-            });
-        }
-        Ok(invites)
-    }
-
-    /// Returns the reserved addresses and for whom they are.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`].
-    pub fn reservations(&self) -> Result<Vec<(IpAddr, Holder)>, StoreError> {
-        let mut statement =
-            self.store.db().prepare("SELECT address, node, name FROM reservations ORDER BY address")?;
-        let mut rows = statement.query([])?;
-        let mut reservations = Vec::new();
-        while let Some(row) = rows.next()? {
-            reservations.push((member::from_mapped(row.get(0)?), read_holder(row.get(1)?, row.get(2)?)?));
-        }
-        Ok(reservations)
-    }
-
     /// Returns all members, held nodes and removed nodes, in the order of their node IDs.
     ///
     /// # Errors
@@ -701,138 +383,6 @@ impl Controller {
         })?;
         self.find(&node.to_string())
     }
-
-    /// Returns the times for which members with certain tags go on without a controller.
-    pub fn tag_outlive(&self) -> BTreeMap<Tag, Duration> {
-        self.memory().tag_outlive.clone()
-    }
-
-    /// Changes the settings of the network. Members get addresses of new pools at their next renewal, and
-    /// keep those of former pools.
-    ///
-    /// # Errors
-    /// Returns [`ChangeError::Range`] for values that are out of range.
-    pub fn set_settings(&mut self, now: UnixTime, who: &str, settings: &Settings) -> Result<(), ChangeError> {
-        let now = self.time(now);
-        if !settings.is_valid_in(self.network()) {
-            return Err(ChangeError::Range("the settings"));
-        }
-        self.write(|write, hints| {
-            write.run(
-                "UPDATE network SET outlive = ?, pool4 = ?, pool6 = ?, ephemeral_ipv4 = ?, on_clone = ?",
-                (
-                    span(settings.outlive),
-                    settings.ipv4.map(|pool| pool.to_string()),
-                    settings.ipv6.map(|pool| pool.to_string()),
-                    settings.ephemeral_ipv4,
-                    settings.on_clone as u8,
-                ),
-            )?;
-            *hints = Hints::default();
-            write.log(
-                millis(now),
-                who,
-                "settings",
-                &format!("{} s without a controller", settings.outlive.as_secs()),
-            )?;
-            Ok(())
-        })
-    }
-
-    /// Sets the time for which members with a tag go on without a controller; `None` for the network's.
-    /// With several tags, the shortest time counts.
-    ///
-    /// # Errors
-    /// Returns [`ChangeError::Range`] for a time out of range.
-    pub fn set_tag_outlive(
-        &mut self,
-        now: UnixTime,
-        who: &str,
-        tag: &Tag,
-        outlive: Option<Duration>,
-    ) -> Result<(), ChangeError> {
-        let now = self.time(now);
-        check_outlive(outlive)?;
-        self.write(|write, _| {
-            match outlive {
-                Some(outlive) => write.run(
-                    "INSERT INTO tag_settings (tag, outlive) VALUES (?1, ?2) ON CONFLICT (tag) DO UPDATE SET outlive = ?2",
-                    (tag.as_str(), span(outlive)),
-                ),
-                None => write.run("DELETE FROM tag_settings WHERE tag = ?", [tag.as_str()]),
-            }?;
-            write.log(millis(now), who, "settings", tag.as_str())?;
-            Ok(())
-        })
-    }
-
-    /// Reserves an address for a node or a name. It must be free, or be that node's.
-    ///
-    /// # Errors
-    /// Returns [`ChangeError::NotInPool`], [`ChangeError::Unassignable`], [`ChangeError::AddressTaken`] or
-    /// [`ChangeError::Reserved`].
-    pub fn reserve(
-        &mut self,
-        now: UnixTime,
-        who: &str,
-        address: IpAddr,
-        holder: &Holder,
-    ) -> Result<(), ChangeError> {
-        let now = self.time(now);
-        let settings = self.settings();
-        let pool = if address.is_ipv4() { settings.ipv4 } else { settings.ipv6 };
-        let pool = pool.filter(|pool| pool.contains(address)).ok_or(ChangeError::NotInPool(address))?;
-        let bytes = to_mapped(address);
-        let (first, last) = addresses::range(&pool);
-        if !(first..=last).contains(&u128::from_be_bytes(bytes)) {
-            return Err(ChangeError::Unassignable(address));
-        }
-        self.write(|write, _| {
-            let sql = "SELECT node, name FROM reservations WHERE address = ?";
-            if let Some((node, name)) = write.one(sql, [bytes], |row| Ok((row.get(0)?, row.get(1)?)))? {
-                return Err(ChangeError::Reserved(address, read_holder(node, name)?));
-            }
-            let taken = write.one(
-                "SELECT m.node, m.name FROM addresses a JOIN members m ON m.node = a.node
-                    WHERE a.address = ? AND a.until IS NULL",
-                [bytes],
-                |row| Ok((NodeId::from_bytes(row.get(0)?), row.get::<_, String>(1)?)),
-            )?;
-            if let Some((node, name)) = taken {
-                let (node, name) = (Holder::Node(node), member::read_name(&name)?);
-                if *holder != node && *holder != Holder::Name(name.clone()) {
-                    return Err(ChangeError::AddressTaken(address, name));
-                }
-            }
-            let (node, name) = match holder {
-                Holder::Node(node) => (Some(*node.as_bytes()), None),
-                Holder::Name(name) => (None, Some(name.as_str())),
-            };
-            let family = if address.is_ipv4() { 4 } else { 6 };
-            write.run(
-                "INSERT INTO reservations (address, family, node, name) VALUES (?, ?, ?, ?)",
-                (bytes, family, node, name),
-            )?;
-            write.log(millis(now), who, "reserve", &address.to_string())?;
-            Ok(())
-        })
-    }
-
-    /// Ends a reservation. A member that has the address keeps it.
-    ///
-    /// # Errors
-    /// Returns [`ChangeError::NotReserved`] if there is none.
-    pub fn end_reservation(&mut self, now: UnixTime, who: &str, address: IpAddr) -> Result<(), ChangeError> {
-        let now = self.time(now);
-        self.write(|write, hints| {
-            if write.run("DELETE FROM reservations WHERE address = ?", [to_mapped(address)])? == 0 {
-                return Err(ChangeError::NotReserved(address));
-            }
-            *hints = Hints::default();
-            write.log(millis(now), who, "end reservation", &address.to_string())?;
-            Ok(())
-        })
-    }
 }
 
 /// Puts a machine on the list of refused ones.
@@ -850,20 +400,6 @@ fn refuse(write: &Write<'_>, now: UnixTime, who: &str, identity: &PublicIdentity
     write.run("UPDATE network SET refused_change = change", [])?;
     write.log(millis(now), who, "deny", &node.to_string())?;
     Ok(())
-}
-
-/// Returns for whom an address is reserved, from the columns of a reservation.
-fn read_holder(node: Option<[u8; 32]>, name: Option<String>) -> Result<Holder, StoreError> {
-    match (node, name) {
-        (Some(node), _) => Ok(Holder::Node(NodeId::from_bytes(node))),
-        (None, Some(name)) => Ok(Holder::Name(member::read_name(&name)?)),
-        (None, None) => Err(StoreError::value("reservation")),
-    }
-}
-
-fn check_outlive(outlive: Option<Duration>) -> Result<(), ChangeError> {
-    let is_valid = outlive.is_none_or(|outlive| OUTLIVE.contains(&outlive));
-    if is_valid { Ok(()) } else { Err(ChangeError::Range("the time without a controller")) }
 }
 
 /// Checks that certificates have room for tags and claims.

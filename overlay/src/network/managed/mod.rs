@@ -1,20 +1,24 @@
 //! Managed networks: controllers admit the members, and members show each other what controllers have signed.
 
-use std::cmp::Reverse;
+mod clock;
+mod description;
+mod heads;
+mod policy;
+
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::description::ManagedNetwork;
+use self::heads::KnownHead;
+pub(super) use self::policy::Managed;
+use super::UsedMember;
 use super::used::UsedMembers;
-use super::{NetworkConfig, NetworkSummary, Policy, Prefix, StaticMember, UsedMember};
 use crate::crypto::hash;
-use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
+use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::membership::{
-    Admission, Answer, CATCH_UP, CLOCK_TOLERANCE, CertifyRequest, Credentials, Delegation, Grant, Head,
-    MemberName, NetworkKey, NetworkKeys, ProcessCertificate, Question, Refusal, Revocations, Serial,
-    Succession, Token, UnixTime,
+    Admission, Answer, CertifyRequest, Credentials, Delegation, Grant, MemberName, NetworkKey, NetworkKeys,
+    ProcessCertificate, Question, Refusal, Revocations, Serial, Token, UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -25,81 +29,8 @@ pub(crate) const MAX_CONTROLLERS: usize = 8;
 /// Maximum number of revocations that a node observes. It is what the newest sets of all issuers can have.
 const MAX_OBSERVED: usize = MAX_CONTROLLERS * Revocations::MAX_ENTRIES;
 
-/// Maximum number of nodes to which one name leads.
-const MAX_NAMED: usize = 8;
-
 /// Maximum number of members that a node remembers because a controller named them.
 const MAX_FOUND: usize = 64;
-
-/// Network whose controllers admit the members, as one node knows it. Two descriptions are equal if they can
-/// be of the same network, however much each knows of it.
-#[derive(Debug, Clone)]
-pub struct ManagedNetwork {
-    /// ID of kind [`NetworkKind::Managed`](crate::NetworkKind::Managed).
-    pub id: NetworkId,
-    /// First key, whose stretched hash is the ID. Without it no node is admitted; see
-    /// [`Endpoint::set_network_key`](crate::Endpoint::set_network_key).
-    pub key: Option<NetworkKey>,
-    /// Successions of that key that this node has learned. They are ignored if one is not signed right.
-    pub successions: Vec<Succession>,
-    /// Credentials of this node; `None` until a controller has admitted it.
-    pub credentials: Option<Credentials>,
-    /// Request for credentials, repeated until a controller has decided, and for each renewal.
-    pub request: CertifyRequest,
-    /// Nodes that are known to be controllers, the preferred one first. More become known by credentials.
-    pub controllers: Vec<PublicIdentity>,
-    /// Newest known head of each issuer, with the bytes of its set as they were signed.
-    pub revocations: Vec<(Head, Arc<[u8]>)>,
-    /// Revocations besides these, which issuers have signed before.
-    pub others: Revocations,
-    /// Members that this node has used, the last one at the end; [`UsedMember::MAX`] of them count. They lead
-    /// to members by name while no controller answers, and prove nothing.
-    pub used: Vec<UsedMember>,
-    /// Newest time that an issuer has signed and that this node's clock has reached; see
-    /// [`Membership::signed_time`].
-    pub signed_time: UnixTime,
-    /// True if this node answers requests for credentials:
-    /// [`Event::Asked`](crate::Event::Asked) reports them. It can change later:
-    /// [`Endpoint::set_controller`](crate::Endpoint::set_controller).
-    pub is_controller: bool,
-    /// True if this node is a program's, beside the node of a member. Its credentials come from the member,
-    /// so it asks no controller for any.
-    pub is_program: bool,
-    /// Milliseconds by which this node's clock is behind the controllers', as the node of its machine has
-    /// learned; negative if it is ahead. A program asks no controller, so no other node tells it.
-    pub clock_offset: i64,
-    /// Pre-shared key, with which the network is refused: credentials protect it, and somebody who gives a
-    /// secret expects another network.
-    pub psk: Option<Psk>,
-}
-
-impl ManagedNetwork {
-    /// Returns the network of which nothing but the ID is known.
-    pub fn new(id: NetworkId) -> Self {
-        Self {
-            id,
-            key: None,
-            successions: Vec::new(),
-            credentials: None,
-            request: CertifyRequest::default(),
-            controllers: Vec::new(),
-            revocations: Vec::new(),
-            others: Revocations::default(),
-            used: Vec::new(),
-            signed_time: UnixTime::default(),
-            is_controller: false,
-            is_program: false,
-            clock_offset: 0,
-            psk: None,
-        }
-    }
-}
-
-impl PartialEq for ManagedNetwork {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id && (self.key == other.key || self.key.is_none() || other.key.is_none())
-    }
-}
 
 /// Credentials of this node, in the form in which it shows them.
 #[derive(Debug, Clone)]
@@ -122,15 +53,6 @@ struct Issuer {
     confirmed: UnixTime,
     /// Milliseconds by which this node's clock is behind the issuer's, by its last answer.
     offset: Option<i64>,
-}
-
-/// Newest head of an issuer.
-#[derive(Debug)]
-struct KnownHead {
-    /// The head, with the bytes of its set.
-    signed: (Head, Arc<[u8]>),
-    /// Network key that has made the issuer; `None` if that is not known since a restart.
-    signer: Option<NetworkKey>,
 }
 
 /// Everything that changes in a managed network, as one node knows it.
@@ -296,46 +218,6 @@ impl Membership {
         self.request.starts
     }
 
-    /// Returns the newest head of each issuer, with the bytes of its set.
-    pub fn heads(&self) -> impl Iterator<Item = &(Head, Arc<[u8]>)> {
-        self.heads.values().map(|known| &known.signed)
-    }
-
-    /// Returns true once an issuer itself has shown its newest head in this run, and this node has it. Until
-    /// then this node may accept a member that was removed before.
-    pub fn is_up_to_date(&self) -> bool {
-        self.is_up_to_date
-    }
-
-    /// Notes that this node has the newest head that an issuer itself has shown. Returns true the first time.
-    pub(crate) fn note_up_to_date(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_up_to_date, true)
-    }
-
-    /// Returns the head that was signed last.
-    pub fn newest_head(&self) -> Option<&Head> {
-        self.heads().map(|(head, _)| head).max_by_key(|head| head.time())
-    }
-
-    /// Returns the revocations that this node observes: those of all heads that it has seen.
-    pub fn revocations(&self) -> &Revocations {
-        &self.revoked
-    }
-
-    /// Returns the observed revocations besides those of [`Self::heads`].
-    pub fn other_revocations(&self) -> Revocations {
-        self.revoked.beyond(&self.signed())
-    }
-
-    /// Returns the revocations of all heads that this node has.
-    fn signed(&self) -> Revocations {
-        let mut signed = Revocations::default();
-        for set in self.heads().filter_map(|(head, set)| head.read_shared(Arc::clone(set))) {
-            signed.merge(&set);
-        }
-        signed
-    }
-
     /// Returns the members that this node has used, the last one at the end.
     pub fn used(&self) -> impl ExactSizeIterator<Item = &UsedMember> {
         self.used.iter()
@@ -365,17 +247,6 @@ impl Membership {
         std::mem::take(&mut self.has_used_changed)
     }
 
-    /// Returns the newest time that an issuer has signed and that this node's clock had reached when it
-    /// learned of it. No issuer alone can lead it, so it counts even if the clock jumps back.
-    pub fn signed_time(&self) -> UnixTime {
-        self.issuers.values().map(|issuer| issuer.confirmed).fold(self.kept, UnixTime::max)
-    }
-
-    /// Returns the milliseconds by which controllers' clocks are ahead of this node's, negative if behind.
-    pub fn clock_offset(&self) -> i64 {
-        self.offset
-    }
-
     /// Returns the admission of a member that has shown its credentials to this node.
     pub fn admission(&self, node: &NodeId) -> Option<&Admission> {
         self.admitted.get(node)
@@ -385,52 +256,6 @@ impl Membership {
     pub(crate) fn grant_of(&self, node: &NodeId) -> Option<&Grant> {
         let own = self.own.as_ref().map(|own| &own.admission).filter(|own| own.holder() == node);
         own.or_else(|| self.admitted.get(node)).map(Admission::grant)
-    }
-
-    /// Returns the time by which statements end. `unix_time` is the system's clock.
-    ///
-    /// It is this node's clock, corrected by controllers that have answered, and never before
-    /// [`Self::signed_time`]. Only a clock that is behind what the network key has signed is certainly wrong;
-    /// then it is the time that two issuers agree on, or that of the only issuer.
-    pub fn time(&self, unix_time: Duration) -> UnixTime {
-        let own = self.own_clock(unix_time);
-        let least = self.signed_time();
-        match self.is_behind(own) {
-            true => own.max(least).max(self.delegated).max(self.agreed()),
-            false => own.max(least),
-        }
-    }
-
-    /// Returns this node's clock, corrected by controllers'.
-    fn own_clock(&self, unix_time: Duration) -> UnixTime {
-        UnixTime::from_millis(UnixTime::from(unix_time).as_millis().saturating_add_signed(self.offset))
-    }
-
-    /// Returns true if a clock is certainly wrong, because the network key has signed at a later time.
-    fn is_behind(&self, clock: UnixTime) -> bool {
-        clock.plus(CLOCK_TOLERANCE) < self.delegated
-    }
-
-    /// Returns the newest time that two issuers have signed, or the only issuer.
-    fn agreed(&self) -> UnixTime {
-        let counts = |issuer: &&Issuer| {
-            let is_key = self.check_key(issuer.signer.as_ref(), self.delegated).is_ok();
-            is_key && self.delegated < issuer.delegation.end()
-        };
-        let counting = self.issuers.values().filter(counts);
-        let mut claimed: Vec<UnixTime> = counting.map(|issuer| issuer.claimed).collect();
-        // The newest one alone may be a liar's.
-        claimed.sort_unstable();
-        claimed.iter().rev().take(2).next_back().copied().unwrap_or_default()
-    }
-
-    /// Returns the time by which one statement is judged that was signed at `signed`. A clock that is a
-    /// little behind must not refuse what others have just signed. That moves the time for this statement
-    /// alone.
-    fn time_for(&self, signed: UnixTime, unix_time: Duration) -> UnixTime {
-        let own = self.own_clock(unix_time);
-        let latest = if self.is_behind(own) { signed } else { signed.min(own.plus(CATCH_UP)) };
-        self.time(unix_time).max(latest)
     }
 
     /// Judges statements whose signatures are right.
@@ -509,54 +334,6 @@ impl Membership {
         meant.max_by_key(|one| (is_connected(one.holder()), program_serial(one)))
     }
 
-    /// Returns the newest head of the issuer whose node ID begins with these bytes.
-    pub(crate) fn head_by(&self, issuer: [u8; 8]) -> Option<&Head> {
-        let is_meant = |node: &NodeId| node.as_bytes().starts_with(&issuer);
-        self.heads.iter().find(|(node, _)| is_meant(node)).map(|(_, known)| &known.signed.0)
-    }
-
-    /// Returns the bytes of the set that a head is about, if another issuer has signed the same.
-    pub(crate) fn set_of(&self, head: &Head) -> Option<Arc<[u8]>> {
-        self.heads().find(|(known, _)| known.has_set_of(head)).map(|(_, set)| Arc::clone(set))
-    }
-
-    /// Returns true if a head is newer than the known one of its issuer, which is not revoked.
-    pub(crate) fn misses(&self, head: &Head) -> bool {
-        self.lacks(&head.issuer(), head.epoch(), head.digest()) && !self.is_void(head)
-    }
-
-    /// Returns true if the issuer of a head is revoked.
-    fn is_void(&self, head: &Head) -> bool {
-        self.revoked.covers(&head.issuer(), head.delegation().serial())
-    }
-
-    /// Returns the time up to which this node forgets revocations and heads that have ended.
-    ///
-    /// A wrong clock of this machine forgets nothing, which it would lack when the clock is set right.
-    /// Neither does one of several issuers that signs a later time. As long as no issuer signs, nothing is
-    /// forgotten.
-    fn settled(&self, unix_time: Duration) -> UnixTime {
-        self.signed_time().min(self.agreed()).min(unix_time.into())
-    }
-
-    /// Forgets the heads that count no longer. `unix_time` is the system's clock, if it matters.
-    pub(crate) fn forget_heads(&mut self, unix_time: Option<Duration>) {
-        // Former keys by both clocks, because a controller may be wrong about the time. They give way at
-        // once: a thief of one can fill all places, and this node goes on observing the revocations.
-        let times = unix_time.map(|own| (self.settled(own), self.time(own).min(own.into())));
-        let mut heads = std::mem::take(&mut self.heads);
-        heads.retain(|_, KnownHead { signed: (head, _), signer }| {
-            let lasts = |(settled, now)| {
-                settled < head.delegation().end() && self.check_key(signer.as_ref(), now).is_ok()
-            };
-            !self.is_void(head) && times.is_none_or(lasts)
-        });
-        self.heads = heads;
-        if let Some((_, now)) = times {
-            self.forget_former_keys(now);
-        }
-    }
-
     /// Forgets the issuers of former network keys, and what those keys have said about the time.
     fn forget_former_keys(&mut self, now: UnixTime) {
         let before = self.issuers.len();
@@ -570,50 +347,8 @@ impl Membership {
         }
     }
 
-    /// Returns the issuer whose head gives way to another one's: that with the oldest delegation, so that all
-    /// nodes have the same. Returns an error if that is the other one itself.
-    fn displaced(&self, head: &Head) -> Result<Option<NodeId>, Refusal> {
-        if self.heads.len() < MAX_CONTROLLERS || self.heads.contains_key(&head.issuer()) {
-            return Ok(None);
-        }
-        let serial = |head: &Head| head.delegation().serial();
-        let oldest = self.heads.iter().min_by_key(|(_, known)| serial(&known.signed.0));
-        match oldest.filter(|(_, known)| serial(&known.signed.0) < serial(head)) {
-            Some((node, _)) => Ok(Some(*node)),
-            None => Err(Refusal::Issuer),
-        }
-    }
-
     pub(crate) fn set_key(&mut self, key: NetworkKey) {
         self.keys = Some(NetworkKeys::new(key));
-    }
-
-    /// Corrects this node's clock by a controller's that has answered. Returns true if that changes the time.
-    ///
-    /// Of several controllers the one counts that is nearest to this node's clock, so one alone moves
-    /// nothing. No answer ends the admission of a member, unless the clock is certainly behind: an issuer
-    /// that lies would separate everybody.
-    pub(crate) fn set_clock(&mut self, unix_time: Duration, node: &NodeId, controller: UnixTime) -> bool {
-        let own = UnixTime::from(unix_time);
-        let offset = i64::try_from(i128::from(controller.as_millis()) - i128::from(own.as_millis()));
-        // A second or two are the path's, and no reason to leave the system's clock.
-        let matters = |millis: i64| millis.unsigned_abs() > CLOCKS_AGREE.unsigned_abs();
-        let offset = offset.ok().filter(|&offset| matters(offset)).unwrap_or(0);
-        let ends_members = || {
-            let ends = |known: &Admission| {
-                self.end_of(known) <= controller && self.verdict(known, unix_time).is_ok()
-            };
-            self.admitted.values().any(ends)
-        };
-        if offset > self.offset.max(0) && !self.is_behind(own) && ends_members() {
-            tracing::warn!("a controller's clock is ahead of this node's and of the members' certificates");
-            return false;
-        }
-        let Some(issuer) = self.issuers.get_mut(node) else { return false };
-        issuer.offset = Some(offset);
-        let before = self.offset;
-        self.choose_offset();
-        matters(self.offset.saturating_sub(before))
     }
 
     /// Checks that an answer comes from an issuer whose delegation counts at the time of the answer, and that
@@ -650,22 +385,6 @@ impl Membership {
         let Answer::Found { credentials, .. } = answer else { return false };
         self.admitted.contains_key(node)
             && credentials.process().is_some_and(|process| process.machine().node_id() == *node)
-    }
-
-    /// Takes over the correction of the clock that the node of this program's machine has learned.
-    pub(crate) fn set_clock_offset(&mut self, millis: i64) {
-        if self.is_program {
-            self.offset = millis;
-        }
-    }
-
-    fn choose_offset(&mut self) {
-        // A program asks no controller.
-        if self.is_program {
-            return;
-        }
-        let said = self.issuers.values().filter_map(|issuer| issuer.offset);
-        self.offset = said.min_by_key(|offset| offset.unsigned_abs()).unwrap_or(0);
     }
 
     /// Learns an issuer, and the time of what it has signed, from a statement whose signatures are right.
@@ -863,70 +582,6 @@ impl Membership {
         self.verdict(admission, unix_time).err()
     }
 
-    /// Checks a head that a peer has shown. Returns true if it is newer than the known one of its issuer.
-    pub(crate) fn wants_set(&self, head: &Head, unix_time: Duration) -> Result<bool, Refusal> {
-        if !self.lacks(&head.issuer(), head.epoch(), head.digest()) {
-            return Ok(false);
-        }
-        self.displaced(head)?;
-        let keys = self.keys.as_ref().ok_or(Refusal::OtherNetwork)?;
-        let time = self.time_for(head.time().max(head.delegation().serial().time()), unix_time);
-        head.verify(keys, self.id, time, &self.revoked).map(|_| true)
-    }
-
-    /// Returns true if a head with this epoch and digest is newer than the known one of its issuer.
-    fn lacks(&self, issuer: &NodeId, epoch: u64, digest: [u8; 8]) -> bool {
-        self.heads.get(issuer).is_none_or(|known| known.signed.0.is_older_than(epoch, digest))
-    }
-
-    /// Takes over a head whose signatures are right, with its set. Returns the nodes that are admitted no
-    /// longer; `None` if the bytes are not the head's set.
-    pub(crate) fn take_head(
-        &mut self,
-        head: &Head,
-        set: Arc<[u8]>,
-        unix_time: Duration,
-    ) -> Option<Vec<NodeId>> {
-        let revocations = head.read_shared(Arc::clone(&set))?;
-        let signer = self.keys.as_ref().and_then(|keys| signer_of(keys, head.delegation(), self.id));
-        // Merged and not replaced, because no head may take a revocation back.
-        self.revoked.merge(&revocations);
-        if self.lacks(&head.issuer(), head.epoch(), head.digest())
-            && let Ok(displaced) = self.displaced(head)
-        {
-            displaced.and_then(|node| self.heads.remove(&node));
-            self.heads.insert(head.issuer(), KnownHead { signed: (head.clone(), set), signer });
-        }
-        // A stolen key can sign any number of sets. Entries that are in no issuer's newest set give way then.
-        if self.revoked.len() > MAX_OBSERVED {
-            self.revoked = self.signed();
-        }
-        // Who has revoked an issuer may not know how long its delegation lasts.
-        for (node, issuer) in &self.issuers {
-            let Issuer { delegation, .. } = issuer;
-            self.revoked.keep(node, &[(delegation.serial(), delegation.end())]);
-        }
-        self.learn(head.delegation(), signer, head.time(), Some(unix_time));
-        // It may have taken the place of the only known one, which the head revokes.
-        self.note_controller(head.delegation());
-        // Its answers count no more than its certificates.
-        let revoked = &self.revoked;
-        let issuers = &self.issuers;
-        self.controllers.retain(|one| {
-            let node = one.node_id();
-            let serial = issuers.get(&node).map_or(Serial::default(), |known| known.delegation.serial());
-            !revoked.covers(&node, serial)
-        });
-        self.forget_issuers();
-        // Behind them, because what a revoked issuer has said about the time counts no longer.
-        self.revoked.forget(self.settled(unix_time));
-        self.forget_heads(Some(unix_time));
-        let nodes: Vec<NodeId> = self.admitted.keys().copied().collect();
-        self.found.retain(|_, found| found.check(found.signed_time(), &self.revoked).is_ok());
-        self.used.forget_revoked(&self.revoked);
-        Some(nodes.into_iter().filter(|node| self.refusal_of(node, unix_time).is_some()).collect())
-    }
-
     /// Returns the serial of a member's certificate that this node knows.
     pub(crate) fn serial_of(&self, node: &NodeId) -> Option<Serial> {
         self.known(node).map(serial)
@@ -949,9 +604,6 @@ impl Membership {
     }
 }
 
-/// Difference of two clocks in milliseconds that counts as none.
-const CLOCKS_AGREE: i64 = 30_000;
-
 /// Returns the key that has signed a delegation whose signature was checked before.
 fn signer_of(keys: &NetworkKeys, delegation: &Delegation, network: NetworkId) -> Option<NetworkKey> {
     // Without a check, because there is no other key.
@@ -971,140 +623,4 @@ fn program_serial(admission: &Admission) -> (Serial, Option<Serial>) {
 /// Returns the short name of credentials by which their receiver acknowledges them.
 pub(crate) fn digest(credentials: &[u8]) -> [u8; 8] {
     *hash::hash(&[DIGEST_LABEL, credentials]).first_chunk().expect("a hash has 32 bytes")
-}
-
-#[derive(Debug)]
-pub(super) struct Managed {
-    membership: Membership,
-}
-
-impl Managed {
-    pub(super) fn new(network: &ManagedNetwork) -> Self {
-        let mut membership = Membership::new(network);
-        // The certificate's own node, for questions about a network that is not joined. A node that joins it
-        // begins anew, and cannot take another node's certificate.
-        if let Some(credentials) = network.credentials.as_ref().filter(|one| one.process().is_none()) {
-            let holder = credentials.certificate().grant().node;
-            if membership.set_own(credentials, &holder, None).is_ok() {
-                membership.request = network.request.clone();
-            }
-        }
-        Self { membership }
-    }
-}
-
-impl Policy for Managed {
-    fn id(&self) -> NetworkId {
-        self.membership.id
-    }
-
-    fn psk(&self) -> Option<&Psk> {
-        None
-    }
-
-    fn discovery_key(&self) -> DiscoveryKey {
-        DiscoveryKey::new(self.membership.id, None, None)
-    }
-
-    fn ports(&self) -> RangeInclusive<u16> {
-        0..=u16::MAX
-    }
-
-    fn admits_anyone(&self) -> bool {
-        false
-    }
-
-    /// Returns true for every node: a session is needed to show credentials. Nothing but that passes before.
-    fn admits(&self, _: &NodeId) -> bool {
-        true
-    }
-
-    fn members(&self) -> Vec<&StaticMember> {
-        Vec::new()
-    }
-
-    fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr> {
-        // A program shares the name of its machine, but not the machine's addresses.
-        let machine = self.membership.known(node).filter(|admission| !admission.is_process());
-        let granted = machine.map(Admission::grant).into_iter().flat_map(|grant| grant.addresses());
-        std::iter::once(self.membership.id.address_of(node).into()).chain(granted).collect()
-    }
-
-    fn set_addresses(&mut self, _: &NodeId, _: &[IpAddr]) {
-        // Addresses follow from credentials alone.
-    }
-
-    fn prefixes(&self) -> Vec<Prefix> {
-        let certified = self.membership.id.certified_prefix();
-        let own = self.membership.own.as_ref().map(|own| own.admission.grant());
-        std::iter::once(certified).chain(own.into_iter().flat_map(Grant::prefixes)).collect()
-    }
-
-    /// Returns true for self-certifying addresses, and for those that a controller may have granted.
-    fn may_exist(&self, address: IpAddr) -> bool {
-        self.prefixes().iter().any(|prefix| prefix.contains(address))
-    }
-
-    fn machine_of(&self, node: &NodeId) -> Option<&PublicIdentity> {
-        let admission = self.membership.known(node)?;
-        admission.credentials().process().map(ProcessCertificate::machine)
-    }
-
-    fn label_of(&self, node: &NodeId) -> Option<&MemberName> {
-        self.membership.known(node)?.label()
-    }
-
-    fn name_of(&self, node: &NodeId) -> Option<&str> {
-        self.membership.known(node).map(|admission| admission.grant().name.as_str())
-    }
-
-    /// Returns the machine's own node before its programs, or the programs with a label: `label.machine`.
-    fn nodes_named(&self, name: &str) -> Vec<NodeId> {
-        let lower = name.to_ascii_lowercase();
-        let (label, machine) = match lower.split_once('.') {
-            Some((label, machine)) => (Some(label), machine),
-            None => (None, lower.as_str()),
-        };
-        let is_meant = |admission: &&Admission| {
-            let has_label = || admission.label().map(MemberName::as_str) == label;
-            admission.grant().name.as_str() == machine && (label.is_none() || has_label())
-        };
-        let mut meant: Vec<&Admission> = self.membership.all().filter(is_meant).collect();
-        // A name that was given on may still be in an older certificate, of another member.
-        let newest = meant.iter().max_by_key(|one| serial(one)).map(|one| one.grant().node);
-        meant.retain(|one| Some(one.grant().node) == newest);
-        // The newest program first: a label may still be that of one that has ended.
-        meant.sort_by_key(|one| (one.is_process(), Reverse(program_serial(one))));
-        meant.into_iter().take(MAX_NAMED).map(|one| *one.holder()).collect()
-    }
-
-    fn keeps(&self, _: &NodeId) -> bool {
-        false
-    }
-
-    fn is_described_by(&self, config: &NetworkConfig) -> bool {
-        let NetworkConfig::Managed(network) = config else { return false };
-        // One that is not known yet may be any.
-        let (named, known) = (network.key, self.membership.key().copied());
-        network.id == self.membership.id && named.zip(known).is_none_or(|(named, known)| named == known)
-    }
-
-    fn summary(&self) -> NetworkSummary {
-        NetworkSummary {
-            kind: "managed",
-            secret: false,
-            closed: true,
-            by_file: false,
-            ports: self.ports(),
-            prefixes: self.prefixes(),
-        }
-    }
-
-    fn membership(&self) -> Option<&Membership> {
-        Some(&self.membership)
-    }
-
-    fn membership_mut(&mut self) -> Option<&mut Membership> {
-        Some(&mut self.membership)
-    }
 }
