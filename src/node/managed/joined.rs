@@ -37,7 +37,8 @@ impl Joined {
         let shared = self.shared()?;
         let standing = sync::lock(&shared.progress).standing.clone();
         let heard = shared.heard();
-        let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let datapath = &self.node().inner.driver.datapath;
+        let unix_time = datapath.unix_time(Instant::now());
         let read = |known: &Membership| MembershipStatus {
             standing,
             key: known.key().copied(),
@@ -49,7 +50,7 @@ impl Joined {
             revocations: known.newest_head().map(|head| (head.epoch(), head.time())),
             is_up_to_date: known.is_up_to_date(),
         };
-        self.node().inner.driver.datapath.membership(self.index(), read)
+        datapath.membership(self.index(), read)
     }
 
     /// Waits until this node is a member of the managed network, and returns its standing then, or when

@@ -9,7 +9,7 @@ mod standing;
 
 use std::sync::{Condvar, Mutex};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use peersock_overlay::membership::{Denial, MemberName, NetworkKey};
 use peersock_overlay::{JoinError, ManagedNetwork, NetworkConfig, NetworkId};
@@ -29,6 +29,9 @@ use crate::sync;
 
 /// Longest wait of the end of a node for a write of the thread.
 const ENDING: Duration = Duration::from_secs(5);
+
+/// Difference of two clocks in milliseconds that two looks may show.
+const CLOCK_NOISE: u64 = 1_000;
 
 /// State that the thread shares with callers.
 pub(super) struct Shared {
@@ -205,7 +208,7 @@ pub(super) fn complete(
     let mut request = network.request.clone();
     request.run = random();
     // After a machine has left the network and joined it again, the number is larger than before, too.
-    let unix_time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let unix_time = UNIX_EPOCH.elapsed().unwrap_or_default();
     // In milliseconds, because that may happen within a second.
     let first = u64::try_from(unix_time.as_millis()).unwrap_or_default();
     request.starts = kept.as_ref().map_or(first, |kept| kept.starts + 1);
@@ -243,6 +246,15 @@ pub(super) fn check_key(key: &NetworkKey, id: NetworkId) -> Result<(), JoinError
             Err(JoinError::WrongKey(id))
         }
     }
+}
+
+/// Returns the milliseconds by which the system's clock was set forward since the node began. The overlay does
+/// not follow such steps, but the next program begins with them.
+fn clock_step(node: &Inner) -> i64 {
+    let own = node.driver.datapath.unix_time(Instant::now());
+    let system = UNIX_EPOCH.elapsed().unwrap_or_default();
+    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    millis(system) - millis(own)
 }
 
 fn random() -> u64 {

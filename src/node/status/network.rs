@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use peersock_overlay::{Membership, NetworkId, NetworkIndex, NetworkInfo, NetworkSummary};
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,7 @@ pub(super) struct ManagedState {
 
 impl ManagedState {
     pub(super) fn of(node: &Inner, index: NetworkIndex, shared: &Shared) -> ManagedState {
-        let unix_time = UNIX_EPOCH.elapsed().unwrap_or_default();
+        let unix_time = node.driver.datapath.unix_time(Instant::now());
         let read = |known: &Membership| {
             let own = known.credentials().cloned();
             (known.clock_offset(), own.map(|own| (known.time(unix_time), own)))
