@@ -272,11 +272,14 @@ impl Datapath {
         if is_over(ready) {
             socket.unwatch();
         }
+        if ready.contains(Ready::ERROR) {
+            return socket.waiters().notify_all();
+        }
         socket.waiters().notify(
-            ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR),
+            ready.intersects(Ready::READABLE | Ready::READ_CLOSED),
             // A connection just established is writable. A full queue must not wake a writer on each
             // acknowledgement; it waits for WRITABLE.
-            ready.intersects(Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR),
+            ready.intersects(Ready::WRITABLE | Ready::WRITE_CLOSED),
         );
     }
 

@@ -165,7 +165,7 @@ impl Shared {
             connection.check_up()?;
             match interest {
                 Interest::Read => connection.check_readable(),
-                Interest::Write => connection.is_ready(interest),
+                Interest::Write | Interest::Error => connection.is_ready(interest),
             }
         };
         poll_fn(|cx| self.poll(cx, interest, ready)).await

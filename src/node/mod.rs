@@ -471,9 +471,9 @@ impl Inner {
         // Waiters must not wait as long as the node lingers. No lock is held here, because a woken task may
         // run at once.
         let sockets: Vec<_> = sync::lock(&self.sockets).iter().filter_map(Weak::upgrade).collect();
-        sockets.iter().for_each(|socket| socket.waiters().notify(true, true));
+        sockets.iter().for_each(|socket| socket.waiters().notify_all());
         for flow in self.driver.datapath.stack().all_flows() {
-            Waited::waiters(&*flow).notify(true, true);
+            Waited::waiters(&*flow).notify_all();
         }
         let drained = self.drain(patience);
         self.closing.give_up(self.driver.datapath.stack());
@@ -498,7 +498,7 @@ impl Inner {
         self.driver.stop_streams();
         let sockets = std::mem::take(&mut *sync::lock(&self.sockets));
         for socket in sockets.iter().filter_map(Weak::upgrade) {
-            socket.waiters().notify(true, true);
+            socket.waiters().notify_all();
         }
         self.driver.datapath.end_subscriptions();
         drained && self.closing.lost().is_empty()

@@ -236,6 +236,7 @@ impl Connection {
         let wanted = match interest {
             Interest::Read => Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR,
             Interest::Write => Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR,
+            Interest::Error => Ready::ERROR,
         };
         match self.flow.readiness().intersects(wanted) {
             true => Ok(()),
@@ -261,7 +262,7 @@ impl Connection {
         }
         self.send();
         // Another thread that waits for this socket must see the end.
-        self.waiters().notify(true, true);
+        self.waiters().notify_all();
         Ok(())
     }
 
@@ -271,7 +272,7 @@ impl Connection {
         let is_complete = self.flow.stop_receiving(Instant::now());
         self.send();
         // Another thread that waits for this socket must see the end.
-        self.waiters().notify(true, true);
+        self.waiters().notify_all();
         is_complete
     }
 

@@ -37,7 +37,11 @@ pub enum Interest {
     Read,
     /// Room to write, an established connection, or an error.
     Write,
+    /// An error alone, for tasks that cannot take data now.
+    Error,
 }
+
+const ALL: [Interest; 3] = [Interest::Read, Interest::Write, Interest::Error];
 
 impl Interest {
     fn bit(self) -> u8 {
@@ -56,10 +60,10 @@ pub struct Waiters {
 
 #[derive(Debug, Default)]
 struct WaiterList {
-    wakers: [Vec<Waker>; 2],
-    threads: [u32; 2],
+    wakers: [Vec<Waker>; 3],
+    threads: [u32; 3],
     /// Number of notifications, per interest.
-    generation: [u64; 2],
+    generation: [u64; 3],
     /// Number of threads asleep on the condition variable.
     asleep: u32,
     /// Threads that wait for something else instead, each with the waker that ends that wait.
@@ -69,7 +73,15 @@ struct WaiterList {
 impl Waiters {
     /// Wakes the waiters for `read` or `write`.
     pub fn notify(&self, read: bool, write: bool) {
-        let mask = (u8::from(read) * Interest::Read.bit()) | (u8::from(write) * Interest::Write.bit());
+        self.notify_by((u8::from(read) * Interest::Read.bit()) | (u8::from(write) * Interest::Write.bit()));
+    }
+
+    /// Wakes all waiters: there is an error, or the end.
+    pub fn notify_all(&self) {
+        self.notify_by(ALL.iter().fold(0, |mask, interest| mask | interest.bit()));
+    }
+
+    fn notify_by(&self, mask: u8) {
         // SeqCst pairs with `publish`: either this load sees the waiter, or the waiter's check sees the
         // changed socket.
         if self.interested.load(Ordering::SeqCst) & mask == 0 {
@@ -77,7 +89,7 @@ impl Waiters {
         }
         let mut woken = Vec::new();
         let mut state = self.lock();
-        for interest in [Interest::Read, Interest::Write] {
+        for interest in ALL {
             if mask & interest.bit() != 0 {
                 state.generation[interest as usize] += 1;
                 woken.append(&mut state.wakers[interest as usize]);
@@ -121,7 +133,7 @@ impl Waiters {
 
     fn publish(&self, state: &WaiterList) {
         let mut mask = 0;
-        for interest in [Interest::Read, Interest::Write] {
+        for interest in ALL {
             let i = interest as usize;
             if state.threads[i] > 0 || !state.wakers[i].is_empty() {
                 mask |= interest.bit();

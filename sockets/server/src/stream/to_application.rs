@@ -53,13 +53,9 @@ impl Stream {
             (Ok(_), Ok(sent)) => {
                 self.is_untouched &= sent == 0;
                 self.moved.received += sent as u64;
-                self.writable = sent == shown;
-                if self.writable { Progress::More } else { Progress::Blocked }
+                if sent == shown { Progress::More } else { self.wait_for_room() }
             }
-            (Ok(_), Err(Errno::AGAIN)) => {
-                self.writable = false;
-                Progress::Blocked
-            }
+            (Ok(_), Err(Errno::AGAIN)) => self.wait_for_room(),
             (Ok(_), Err(Errno::INTR)) => Progress::More,
             // SHUT_RD, or the application closes it. Received data stays unread, as in Linux: the peer waits
             // once the window is full, and closing is a reset. Room for more would go on as long as it sends.
@@ -71,6 +67,20 @@ impl Stream {
                 self.blocked(Interest::Read, error)
             }
             (Err(error), _) => self.break_by(&error),
+        }
+    }
+
+    /// Notes that the application's descriptor is full. The application may not read for long, and learns of a
+    /// reset all the same.
+    fn wait_for_room(&mut self) -> Progress {
+        self.writable = false;
+        if self.broken.is_some() {
+            return Progress::Blocked;
+        }
+        self.connection.waiters().register(Interest::Error, &self.waker);
+        match self.connection.is_ready(Interest::Error) {
+            Ok(()) => Progress::More,
+            Err(_) => Progress::Blocked,
         }
     }
 

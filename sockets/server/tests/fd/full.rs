@@ -7,11 +7,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use peersock_fd::Errno;
 use rustix::net::Shutdown;
 
-use crate::common::Served;
+use crate::common::{Served, overlay};
 use crate::world::World;
 
 /// Bytes that fill all buffers of a stream.
@@ -151,5 +152,45 @@ fn a_peer_that_reads_no_more_takes_no_more_than_fits() {
         // The call that waited returns the length of what it has written so far, and the next one the error.
         let (written, _) = far.refused();
         assert!(written < taken + 65_536, "{name}: {written} after {taken}");
+    }
+}
+
+/// Returns the pending error of an end.
+fn pending_error(world: &World, fd: &OwnedFd) -> Option<Errno> {
+    match world {
+        World::Overlays(_) => overlay(fd).take_error().expect("a socket"),
+        World::Kernels => rustix::net::sockopt::socket_error(fd).expect("a socket").err(),
+    }
+}
+
+#[test]
+fn a_reset_is_told_to_a_program_that_reads_nothing() {
+    for ends in Ends::of_each_world() {
+        let name = ends.name();
+        let Ends { world, mut near, mut far, _nodes } = ends;
+        near.write_all(b"unread").expect("room");
+        rustix::fs::fcntl_setfl(&far, rustix::fs::OFlags::NONBLOCK).expect("a socket");
+        let (mut taken, mut full) = (0, 0);
+        while full < 20 {
+            match far.write(&[7; 65_536]) {
+                Ok(len) => (taken, full) = (taken + len, 0),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    full += 1;
+                    thread::sleep(Duration::from_millis(25));
+                }
+            }
+        }
+        drop(far);
+        let near = OwnedFd::from(near);
+        let until = Instant::now() + Duration::from_secs(20);
+        while pending_error(&world, &near) != Some(Errno::CONNRESET) {
+            assert!(Instant::now() < until, "{name}: nothing is told");
+            thread::sleep(Duration::from_millis(10));
+        }
+        let mut near = File::from(near);
+        assert!(near.write(&[0; 1000]).is_err(), "{name}: it is taken and lost");
+        // What has arrived can still be read.
+        assert!(read_all(&mut near).0 > 0, "{name}: of {taken}");
     }
 }
