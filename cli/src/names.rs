@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::attach::NodeHandle;
-use peersock::overlay::StaticMember;
+use peersock::overlay::{NetworkId, StaticMember};
 use peersock::{Network, Node};
 
 use crate::failure::{Failure, Outcome};
@@ -61,14 +61,19 @@ pub(crate) fn find(
             Named::Found(addresses) => return Ok(addresses),
             Named::Absent => return Err(no_member_named(network, name)),
             Named::Unknown if begun.elapsed() >= within.min(FIND_FOR) => {
-                return Err(Failure::new(
-                    format_args!("no controller of network {} has said who is called `{name}`", network.id()),
-                    "check that its controller runs, or give the member's address",
-                ));
+                return Err(no_controller_said(network.id(), name));
             }
             Named::Unknown => thread::sleep(FIND_POLL),
         }
     }
+}
+
+/// Returns the failure for a name about which no controller of a managed network has answered.
+pub(crate) fn no_controller_said(network: NetworkId, name: &str) -> Failure {
+    Failure::new(
+        format_args!("no controller of network {network} has said who is called `{name}`"),
+        "check that its controller runs, or give the member's address",
+    )
 }
 
 /// Returns the failure for a name that no member of a managed network has.

@@ -10,6 +10,7 @@ use peersock::{Network, NetworkStatus, PeerStatus, Status};
 
 use crate::args::{REACH_TIMEOUT, REACH_TIMEOUT_WITH_DHT, StateArgs, no_network, only_joined};
 use crate::failure::{Failure, Outcome, has_ended};
+use crate::names;
 use crate::output::note;
 use crate::status::{difference, parse};
 
@@ -93,8 +94,17 @@ impl RunningNode {
     /// Returns true if this was a shared node in the background that no program uses any more. It has ended,
     /// for the command that asks.
     pub(crate) fn has_left(&self) -> bool {
-        self.status.networks.is_empty()
-            && !matches!(StateDir::open(&self.path), Err(StateError::InUse { .. }))
+        self.status.networks.is_empty() && self.leaves_directory()
+    }
+
+    /// Returns true if this was a shared node in the background that only waited for programs, in networks or
+    /// not. It has ended, for a command that has to start the node itself.
+    pub(crate) fn gives_way(&self) -> bool {
+        self.status.waits_s.is_some() && self.leaves_directory()
+    }
+
+    fn leaves_directory(&self) -> bool {
+        !matches!(StateDir::open(&self.path), Err(StateError::InUse { .. }))
     }
 
     fn not_joined(&self, network: NetworkId, closed: bool) -> Failure {
@@ -154,6 +164,7 @@ impl RunningNode {
             management::find_named(&self.path, &probe, &name).map_err(|error| self.failure(error))?;
         match probed.outcome {
             ProbeOutcome::Answered | ProbeOutcome::NoSuchMember => Ok(probed.peer),
+            ProbeOutcome::Silent => Err(names::no_controller_said(network, name.as_str())),
             _ => Err(self.probe_failure(&probed, named, network)),
         }
     }

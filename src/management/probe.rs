@@ -253,8 +253,9 @@ pub fn ask_members(state: &Path, probe: &Probe) -> Result<Probed, ManagementErro
 }
 
 /// Lets the node that uses the state directory at `state` find the member with a name, in a managed network
-/// by asking its controller if need be. The outcome is [`ProbeOutcome::Answered`] with the member's state, or
-/// [`ProbeOutcome::NoSuchMember`] if the probe's time has passed or no member has the name.
+/// by asking its controller if need be. The outcome is [`ProbeOutcome::Answered`] with the member's state,
+/// [`ProbeOutcome::NoSuchMember`] if no member has the name, or [`ProbeOutcome::Silent`] if the probe's time has
+/// passed.
 ///
 /// # Errors
 ///

@@ -148,8 +148,11 @@ impl Task<'_> {
             }
             let is_absent = !search_name(node, name.as_str(), (&networks, &local));
             drop(joined);
-            if is_absent || begin.elapsed() >= self.probe.timeout || (self.is_over)() {
+            if is_absent {
                 return Ok(ProbeOutcome::NoSuchMember.into());
+            }
+            if begin.elapsed() >= self.probe.timeout || (self.is_over)() {
+                return Ok(ProbeOutcome::Silent.into());
             }
         }
     }

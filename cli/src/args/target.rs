@@ -37,7 +37,7 @@ fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
                 "`{text}` is neither an IP address nor the name of a member of network {}",
                 network.id()
             ),
-            "list its members with `peersock network show`",
+            "list its members with `peersock network show FILE`",
         )),
     }
 }

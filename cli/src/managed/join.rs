@@ -38,7 +38,7 @@ Examples:
   peersock join 'peersock://e18a4c0277d19b3f/EX…'
   peersock join invite.txt
   peersock join office.toml
-  peersock join e18a4c0277d19b3f --root \"$(cat root.txt)\"
+  peersock join e18a4c0277d19b3f            # a member is on this local network
   PEERSOCK_INVITE=\"$(cat invite.txt)\" peersock join --wait 0")]
 pub(crate) struct JoinArgs {
     /// Invite, file that contains one (- for stdin), ID of the network (16 hexadecimal digits), or TOML file
@@ -468,7 +468,8 @@ fn unanswered(asking: &Asking<'_>, standing: &Standing) -> Failure {
         ),
         _ => Failure::new(
             "no member of the network was found",
-            "check the ID, and that --root names a root that its controller uses",
+            "check the ID, and ask for an invite with --root: by the ID alone, a machine finds only members of \
+             its local network",
         ),
     }
 }
@@ -607,7 +608,9 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
         Ok(id) => id,
         Err(_) => super::named(&path, &args.network)?.ok_or_else(|| not_here(&args.network))?,
     };
-    let was_member = StateDir::membership(&path, id)?.is_some_and(|record| record.credentials.is_some());
+    let record = StateDir::membership(&path, id)?;
+    let was_member = record.as_ref().is_some_and(|record| record.credentials.is_some());
+    let was_removed = record.is_some_and(|record| record.denied == Some(Denial::Removed));
     let is_controller = super::is_controller_of(&path, id);
     if is_controller && !args.force {
         return Err(Failure::usage(
@@ -626,6 +629,7 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
                     "the controller's store stays: {}; `peersock controller -n {id}` serves it",
                     super::stores::path_of(&path, id).display()
                 )),
+                false if was_removed => {}
                 false if !was_member => stdio::note(
                     "a request that waits at the controller stays there until `peersock network deny`",
                 ),

@@ -48,8 +48,8 @@ pub(super) fn check(of_node: &[Setting], wanted: &[Setting], starter: &str) -> O
             "the node that programs share was started {has}, by {starter}, and this program asks for {}",
             shown(other)
         ),
-        "end the programs that use the node, leave the setting out, or give this program a node of its own \
-         (--own-node or PEERSOCK_OWN_NODE=1) with another state directory",
+        "leave the setting out, end the node and its programs with `peersock node --end`, or give this program \
+         a separate node: --own-node --as NAME, or --ephemeral in an ad-hoc network",
     ))
 }
 

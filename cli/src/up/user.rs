@@ -79,7 +79,7 @@ impl OwnState {
     pub(super) fn check_free(&self) -> Outcome {
         let Some(running) = RunningNode::find_quietly(&self.state) else { return Ok(()) };
         // A shared node that only waits for another program leaves the directory to this one.
-        if running.has_left() {
+        if running.has_left() || running.gives_way() {
             return Ok(());
         }
         Err(held(&running))
@@ -94,7 +94,7 @@ fn held(running: &RunningNode) -> Failure {
         programs => format!(", used by {}", programs.join(", ")),
     };
     let what = match programs.is_empty() {
-        true => "it (`peersock status` shows it)",
+        true => "it with `peersock node --end`",
         false => "these programs",
     };
     Failure::new(

@@ -97,7 +97,7 @@ fn a_machine_without_an_invite_waits_for_its_code() {
 #[test]
 fn names_that_lead_nowhere_are_explained() {
     let machines = Machines::new();
-    let (_, _serving) = machines.network();
+    let (_, serving) = machines.network();
     machines.admit("beta");
     let unknown = machines.refused("beta", &["dial", "-n", "office", "alpha:1"]);
     assert!(
@@ -120,6 +120,14 @@ fn names_that_lead_nowhere_are_explained() {
         assert!(alone.contains(&looking), "{alone}");
         assert!(alone.contains("no member of the network was found"), "{alone}");
     }
+    // A node that runs asks for the program.
+    let (_node, _) = machines.listen("beta", "7000");
+    let absent = machines.refused("beta", &["ping", "-n", "team", "-c", "1", "gamma"]);
+    assert!(absent.contains("no member of network") && absent.contains("is called `gamma`"), "{absent}");
+    drop(serving);
+    machines.wait_for_end_of_node("alpha");
+    let unanswered = machines.refused("beta", &["ping", "-n", "team", "-c", "1", "delta"]);
+    assert!(unanswered.contains("has said who is called `delta`"), "{unanswered}");
 }
 
 #[test]
