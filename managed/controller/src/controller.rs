@@ -491,14 +491,20 @@ impl Controller {
         })
     }
 
-    /// Runs a transaction on what all processes have committed, and takes over what it has changed.
+    /// Runs a transaction on what all processes have committed, and takes over what it has changed. The memory
+    /// is that of the last commit while the steps run, so they decide by it.
     pub(crate) fn write<T, E: From<StoreError>>(
         &mut self,
         steps: impl FnOnce(&Write<'_>, &mut Hints) -> Result<T, E>,
     ) -> Result<T, E> {
         self.notice()?;
         let (mut hints, served) = (self.hints, self.time_to_write());
-        let done = self.store.write(|write| {
+        // Another process may commit while this one waits for the store.
+        let prepare = || Ok(self.catch_up()?);
+        let done = self.store.write_after(prepare, |write, has_news| {
+            if has_news {
+                hints = Hints::default();
+            }
             write.run("UPDATE network SET served = max(served, ?1) WHERE served < ?1", [served])?;
             steps(write, &mut hints)
         });
@@ -527,6 +533,21 @@ impl Controller {
             let _ = self.write_removed();
         }
         if self.memory().repairs.is_empty() { Ok(()) } else { self.repair() }
+    }
+
+    /// Takes over what was committed since the last look, in a transaction that has changed nothing yet.
+    /// Returns false if there is nothing.
+    fn catch_up(&self) -> Result<bool, StoreError> {
+        let known = self.memory().known();
+        let has_news = !known.is_last(self.store.db())?;
+        if has_news {
+            let news = News::read_rows(self.store.db(), known)?;
+            let until = unsettled_until(self.store.db())?;
+            let mut memory = self.memory();
+            memory.apply(news);
+            memory.unsettled_until = until;
+        }
+        Ok(has_news)
     }
 
     fn refresh(&self) -> Result<(), StoreError> {

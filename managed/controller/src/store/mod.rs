@@ -43,6 +43,20 @@ pub struct Store {
     _lock: Option<File>,
     #[cfg(test)]
     pub(crate) faults: std::cell::Cell<Option<u32>>,
+    #[cfg(test)]
+    pub(crate) meanwhile: Meanwhile,
+}
+
+/// Steps of another process, which run just before the next transaction begins.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Meanwhile(pub(crate) std::cell::Cell<Option<Box<dyn FnOnce() + Send>>>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 impl Store {
@@ -86,6 +100,8 @@ impl Store {
             _lock: lock,
             #[cfg(test)]
             faults: std::cell::Cell::new(None),
+            #[cfg(test)]
+            meanwhile: Meanwhile::default(),
         })
     }
 
@@ -132,16 +148,31 @@ impl Store {
         &self,
         steps: impl FnOnce(&Write<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.write_after(|| Ok(()), |write, ()| steps(write))
+    }
+
+    /// Does the same with what `prepare` returns. `prepare` reads what was committed before the transaction;
+    /// no other process commits between it and the end of the transaction.
+    pub(crate) fn write_after<P, T, E: From<StoreError>>(
+        &self,
+        prepare: impl FnOnce() -> Result<P, E>,
+        steps: impl FnOnce(&Write<'_>, P) -> Result<T, E>,
+    ) -> Result<T, E> {
+        #[cfg(test)]
+        if let Some(steps) = self.meanwhile.0.take() {
+            steps();
+        }
         // Immediate, because a transaction that begins by reading could not wait for another writer later.
         self.db.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from)?;
         let done = (|| {
+            let prepared = prepare()?;
             let change = self
                 .db
                 .query_row("UPDATE network SET change = change + 1 RETURNING change", [], |row| row.get(0))
                 .optional()
                 .map_err(StoreError::from)?;
             let write = Write { store: self, change: change.unwrap_or(1) };
-            let value = steps(&write)?;
+            let value = steps(&write, prepared)?;
             write.fault()?;
             self.db.execute_batch("COMMIT").map_err(StoreError::from)?;
             Ok(value)
