@@ -26,8 +26,8 @@ impl Controller {
         self.change_settings(now, who, |present| present.clone_from(settings)).map(|_| ())
     }
 
-    /// Does the same with what `change` makes of the settings in the store. What it leaves stays as it is, also
-    /// if another process has just changed it. Returns the settings after the change.
+    /// Does the same with what `change` makes of the settings in the store. What it leaves stays as it is,
+    /// also if another process has just changed it. Returns the settings after the change.
     ///
     /// # Errors
     /// Returns [`ChangeError::Range`] for values that are out of range.

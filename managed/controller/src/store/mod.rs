@@ -18,6 +18,9 @@ pub use error::StoreError;
 /// Time for which a write waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Mark of a backup, in the header of the file, where schemas of all versions have room for it.
+const BACKUP: i32 = 0x7073_6b62;
+
 /// SQL that leads from each schema version to the next one; the first step begins with an empty file.
 const STEPS: &[&str] = &[
     include_str!("schema.sql"),
@@ -105,12 +108,22 @@ impl Store {
         })
     }
 
-    /// Copies the store into a new file while it is in use. The copy has mode 0600.
+    /// Copies the store into a new file while it is in use. The copy has mode 0600, and the mark of a backup.
     ///
     /// # Errors
     /// Returns a [`StoreError`]. The file must not exist.
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        copy_with_mark(&self.db, to)
+    }
+
+    /// Does the same without the mark, for a store that takes the place of this one.
+    pub(crate) fn copy(&self, to: &Path) -> Result<(), StoreError> {
         copy(&self.db, to)
+    }
+
+    /// Returns true if the store is a backup that was put in its place, and may lack what came later.
+    pub(crate) fn is_backup(&self) -> Result<bool, StoreError> {
+        Ok(self.db.query_row("PRAGMA application_id", [], |row| row.get::<_, i32>(0))? == BACKUP)
     }
 
     /// Checks the structure of the whole file, at about 1 s for 100 MB.
@@ -240,6 +253,15 @@ impl Write<'_> {
         done
     }
 
+    /// Ends the mark of a backup. Returns false if there is none.
+    pub(crate) fn end_mark(&self) -> Result<bool, StoreError> {
+        let is_backup = self.store.is_backup()?;
+        if is_backup {
+            self.store.db.pragma_update(None, "application_id", 0)?;
+        }
+        Ok(is_backup)
+    }
+
     /// Adds a line to the log of administrative changes.
     pub(crate) fn log(&self, at: i64, who: &str, action: &str, what: &str) -> Result<(), StoreError> {
         self.run("INSERT INTO log (at, who, action, what) VALUES (?, ?, ?, ?)", (at, who, action, what))?;
@@ -311,6 +333,17 @@ fn copy(db: &Connection, to: &Path) -> Result<(), StoreError> {
         copied.and_then(|_| File::open(to).and_then(|file| file.sync_all()).map_err(StoreError::at(to)));
     // A part of a copy would look like one.
     copied.inspect_err(|_| drop(std::fs::remove_file(to)))
+}
+
+/// Does the same, and marks the copy as a backup: somebody may put it in the place of the store by hand.
+fn copy_with_mark(db: &Connection, to: &Path) -> Result<(), StoreError> {
+    copy(db, to)?;
+    let marked = (|| {
+        // Absolute, as for the copy.
+        let absolute = std::path::absolute(to).map_err(StoreError::at(to))?;
+        Ok(Connection::open(absolute)?.pragma_update(None, "application_id", BACKUP)?)
+    })();
+    marked.inspect_err(|_: &StoreError| drop(std::fs::remove_file(to)))
 }
 
 /// Returns the path with a suffix: `controller.db` becomes `controller.db.lock`.
