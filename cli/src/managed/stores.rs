@@ -224,7 +224,7 @@ pub(super) fn store_failure(path: &Path, error: &StoreError) -> Failure {
     };
     Failure::new(
         format_args!("{}: {reason}", path.display()),
-        "check the disk and the file's owner; if a controller's store is damaged, move its file away, and run \
-         `peersock network restore NAME --backup FILE` with the last backup",
+        "check the disk and the file's owner; if a controller's store is damaged, move its file away, and \
+         run `peersock network restore NAME --backup FILE` with the last backup",
     )
 }
