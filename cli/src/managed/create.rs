@@ -246,7 +246,11 @@ impl Draft {
         let place = stores::path_of(state, controller.network());
         let folder = place.parent().unwrap_or(state);
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        controller.backup(&place).map_err(|error| stores::store_failure(&place, &error))
+        if !place.exists() {
+            // The log of a store that was moved away would be applied to this one.
+            Store::remove(&place);
+        }
+        controller.copy_to(&place).map_err(|error| stores::store_failure(&place, &error))
     }
 }
 

@@ -44,9 +44,14 @@ pub(crate) struct RekeyArgs {
 pub(crate) fn rekey(args: &RekeyArgs) -> Outcome {
     let mut controller = args.of.open_by_clock()?;
     args.of.learn_keys(&mut controller)?;
+    let known = controller.network_keys();
     let is_stored = renews(&mut controller)?;
     let words = if is_stored { None } else { Some(words::read()?) };
     let (mut controller, _turn) = args.of.open_in_turn()?;
+    // A command that had its turn before has changed the key, and its words are the ones that somebody wants.
+    if controller.network_keys() != known {
+        return Err(not_replaced(RecoverError::Changed));
+    }
     let mut rng = rand::rng();
     let next = controller.draw_next_key(&mut rng, words.as_ref()).map_err(not_replaced)?;
     let begun = now();

@@ -110,6 +110,8 @@ pub(super) fn open_one(state: &Path, id: NetworkId) -> Outcome<Controller> {
     let opened = Store::open(&path).and_then(|store| Controller::open(store, &seed.0));
     let mut controller = opened.map_err(|error| store_failure(&path, &error))?;
     controller.watch_clock();
+    // Somebody may have copied a backup over the store.
+    controller.note_if_backup(super::now()).map_err(|error| store_failure(&path, &error))?;
     Ok(controller)
 }
 
@@ -222,6 +224,7 @@ pub(super) fn store_failure(path: &Path, error: &StoreError) -> Failure {
     };
     Failure::new(
         format_args!("{}: {reason}", path.display()),
-        "check the disk and the file's owner; a backup can be put in its place",
+        "check the disk and the file's owner; if a controller's store is damaged, move its file away, and \
+         run `peersock network restore NAME --backup FILE` with the last backup",
     )
 }

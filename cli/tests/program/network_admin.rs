@@ -669,6 +669,38 @@ fn a_restored_network_says_until_when_and_why_no_addresses_are_given_out() {
 }
 
 #[test]
+fn a_backup_in_the_place_of_the_store_counts_as_restored() {
+    let machines = Machines::new();
+    let (id, words) = machines.create(&[]);
+    let file = machines.directory("backup.db").to_str().expect("text").to_owned();
+    machines.ok("alpha", &["network", "backup", &file]);
+    let store = machines.directory("alpha").join("controllers").join(format!("{id}.db"));
+    let removed_log =
+        || drop(["-wal", "-shm"].map(|end| fs::remove_file(format!("{}{end}", store.display()))));
+    let said = "no member gets another address of the pool until ";
+    let members = || run(machines.command("alpha", &["network", "members"]));
+    let before = members().success();
+    assert!(!before.stderr.contains(said), "{}", before.stderr);
+    removed_log();
+    fs::copy(&file, &store).expect("a backup");
+    let copied = members().success();
+    assert!(copied.stderr.contains(said), "{}", copied.stderr);
+    machines.serve("alpha").wait_for_stderr(said);
+
+    // The way that the hint for a damaged store says.
+    fs::write(&store, vec![b'x'; 8192]).expect("room");
+    let damaged = machines.refused("alpha", &["network", "members", "-n", "team"]);
+    let hint = "move its file away, and run `peersock network restore NAME --backup FILE`";
+    assert!(damaged.contains(hint), "{damaged}");
+    fs::rename(&store, machines.directory("damaged.db")).expect("one file system");
+    let restore = ["network", "restore", "team", "--backup", &file];
+    let restored = machines.with_words("alpha", &restore, &words).success();
+    assert!(restored.stderr.contains(said), "{}", restored.stderr);
+    let _serving = machines.serve("alpha");
+    machines.admit("beta");
+}
+
+#[test]
 fn a_controller_that_is_stopped_uses_no_invite() {
     let machines = Machines::new();
     let (_, serving) = machines.network();

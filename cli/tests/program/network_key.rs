@@ -113,6 +113,39 @@ fn a_key_on_paper_is_replaced_by_its_words() {
     machines.admit("beta");
 }
 
+/// Returns true if a process waits for a lock of a file.
+fn waits_for_lock(process: u32) -> bool {
+    let locks = std::fs::read_to_string("/proc/locks").expect("a list of the kernel");
+    let process = process.to_string();
+    locks.lines().any(|line| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == process))
+}
+
+#[test]
+fn of_two_changes_of_the_key_at_once_one_is_refused() {
+    let machines = Machines::new();
+    machines.create(&[]);
+    let turn = std::fs::File::open(machines.directory("alpha")).expect("a directory");
+    turn.lock().expect("no command has it");
+    let start = || Running::start(machines.command("alpha", &["network", "rekey", "-n", "team"]));
+    let commands = [(); 2].map(|()| {
+        let command = start();
+        wait_until("the command does not wait", || waits_for_lock(command.id()));
+        command
+    });
+    drop(turn);
+    let ended = commands.map(Running::finish);
+    let (done, refused): (Vec<_>, Vec<_>) = ended.into_iter().partition(|one| one.status.success());
+    assert_eq!((done.len(), refused.len()), (1, 1));
+    for refused in refused {
+        assert!(!refused.stderr.contains("write this down"), "{}", refused.stderr);
+        refused.failure(1, &["another command has just changed the network's key", "run the command again"]);
+    }
+    for done in done {
+        assert!(done.stderr.contains("the key can change 2 more times"), "{}", done.stderr);
+        machines.with_words("alpha", &["network", "renew", "-n", "team"], &new_words(&done)).success();
+    }
+}
+
 /// Runs a command whose messages no person can read, through a shell. Returns its exit code.
 fn unread(machines: &Machines, messages: &str, arguments: &[&str]) -> Option<i32> {
     let script = format!("exec \"$0\" \"$@\" 2>{messages}");

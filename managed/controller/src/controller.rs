@@ -268,6 +268,7 @@ impl Controller {
         self.drop_prepared_key()?;
         // From here on the store's time follows.
         self.memory().clock.is_serving = true;
+        self.note_if_backup(now)?;
         let now = self.time(now);
         let until = if self.memory().has_issued { now.plus(patience) } else { UnixTime::default() };
         self.settle(until)?;
@@ -288,9 +289,31 @@ impl Controller {
     pub fn note_restored(&mut self, now: UnixTime) -> Result<(), StoreError> {
         let now = self.time(now);
         // Members may have addresses that were given later.
-        let rest = millis(now.plus(longest_certificate(&self.settings())));
-        let sql = "UPDATE network SET restored = ?1, pools_rest_until = max(pools_rest_until, ?2)";
-        self.write(|write, _| write.run(sql, (millis(now), rest)).map(|_| ()))
+        let rest = now.plus(longest_certificate(&self.settings()));
+        self.write(|write, _| {
+            write.end_mark()?;
+            write_restored(write, now, rest)
+        })
+    }
+
+    /// Does the same if the store is a [backup](Self::backup) that was put in its place by hand, once. Call
+    /// this after each opening; [`Self::start`] does it, too.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`].
+    pub fn note_if_backup(&mut self, now: UnixTime) -> Result<(), StoreError> {
+        if !self.store.is_backup()? {
+            return Ok(());
+        }
+        let time = self.time(now);
+        // Addresses rest from a time that counts. Until the clock is confirmed, each opening notes it again.
+        let keeps_mark = self.memory().clock.has_leapt();
+        let rest = time.plus(longest_certificate(&self.settings()));
+        self.write(|write, _| match keeps_mark || write.end_mark()? {
+            true => write_restored(write, time, rest),
+            // Another process has noted it.
+            false => Ok(()),
+        })
     }
 
     pub(crate) fn settle(&mut self, until: UnixTime) -> Result<(), StoreError> {
@@ -491,14 +514,20 @@ impl Controller {
         })
     }
 
-    /// Runs a transaction on what all processes have committed, and takes over what it has changed.
+    /// Runs a transaction on what all processes have committed, and takes over what it has changed. The
+    /// memory is that of the last commit while the steps run, so they decide by it.
     pub(crate) fn write<T, E: From<StoreError>>(
         &mut self,
         steps: impl FnOnce(&Write<'_>, &mut Hints) -> Result<T, E>,
     ) -> Result<T, E> {
         self.notice()?;
         let (mut hints, served) = (self.hints, self.time_to_write());
-        let done = self.store.write(|write| {
+        // Another process may commit while this one waits for the store.
+        let prepare = || Ok(self.catch_up()?);
+        let done = self.store.write_after(prepare, |write, has_news| {
+            if has_news {
+                hints = Hints::default();
+            }
             write.run("UPDATE network SET served = max(served, ?1) WHERE served < ?1", [served])?;
             steps(write, &mut hints)
         });
@@ -527,6 +556,21 @@ impl Controller {
             let _ = self.write_removed();
         }
         if self.memory().repairs.is_empty() { Ok(()) } else { self.repair() }
+    }
+
+    /// Takes over what was committed since the last look, in a transaction that has changed nothing yet.
+    /// Returns false if there is nothing.
+    fn catch_up(&self) -> Result<bool, StoreError> {
+        let known = self.memory().known();
+        let has_news = !known.is_last(self.store.db())?;
+        if has_news {
+            let news = News::read_rows(self.store.db(), known)?;
+            let until = unsettled_until(self.store.db())?;
+            let mut memory = self.memory();
+            memory.apply(news);
+            memory.unsettled_until = until;
+        }
+        Ok(has_news)
     }
 
     fn refresh(&self) -> Result<(), StoreError> {
@@ -577,12 +621,21 @@ impl Controller {
         self.memory().longest_lifetime()
     }
 
-    /// Copies the store into a new file while it is in use.
+    /// Copies the store into a new file while it is in use. The copy counts as a backup, which may lack
+    /// removals, when it is in the place of the store ([`Self::note_if_backup`]).
     ///
     /// # Errors
     /// Returns a [`StoreError`]. The file must not exist.
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
         self.store.backup(to)
+    }
+
+    /// Copies the store into a new file that takes its place, for example from a folder for drafts.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`]. The file must not exist.
+    pub fn copy_to(&self, place: &Path) -> Result<(), StoreError> {
+        self.store.copy(place)
     }
 }
 
@@ -622,6 +675,12 @@ pub enum NoteError {
 /// Returns the time after which no earlier certificate counts for any clock.
 pub(crate) fn longest_certificate(settings: &Settings) -> Duration {
     settings.outlive + MARGIN + CLOCK_TOLERANCE
+}
+
+/// Notes the time of a restore, and the one until which no addresses are given out.
+fn write_restored(write: &Write<'_>, at: UnixTime, rest: UnixTime) -> Result<(), StoreError> {
+    let sql = "UPDATE network SET restored = ?1, pools_rest_until = max(pools_rest_until, ?2)";
+    write.run(sql, (millis(at), millis(rest))).map(|_| ())
 }
 
 /// Sets the lowest serial that counts for a node, and publishes it until the last certificate below ends, and

@@ -649,6 +649,14 @@ pub(crate) struct LastKnown {
     epoch: u64,
 }
 
+impl LastKnown {
+    /// Returns true if no later commit has changed the network.
+    pub(crate) fn is_last(&self, db: &Connection) -> Result<bool, StoreError> {
+        let sql = "SELECT change FROM network";
+        Ok(db.query_row(sql, [], |row| row.get::<_, i64>(0))? == self.change)
+    }
+}
+
 impl News {
     /// Reads it in one transaction, so that it is the state after one commit.
     pub(crate) fn read(store: &Store, known: LastKnown) -> Result<Self, StoreError> {
@@ -659,7 +667,8 @@ impl News {
         news
     }
 
-    fn read_rows(db: &Connection, known: LastKnown) -> Result<Self, StoreError> {
+    /// Reads it in the transaction of the connection.
+    pub(crate) fn read_rows(db: &Connection, known: LastKnown) -> Result<Self, StoreError> {
         let network = NetworkRow::read(db)?.ok_or(StoreError::Empty)?;
         // What the commit before had marked as gone is known then.
         let is_all = known.change < network.purged - 1;

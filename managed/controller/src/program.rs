@@ -454,9 +454,12 @@ impl Controller {
                 Decision::Deny => Ok(Some(State::Denied { until: now.plus(DENY_LIFETIME) })),
                 Decision::Ask => Ok(allowed(Additions::default())),
                 Decision::Allow(additions) => {
-                    let tags = additions.apply(&member.grant.tags);
-                    if tags != member.grant.tags {
-                        let change = Change { tags: Some(tags), ..Change::default() };
+                    if additions.apply(&member.grant.tags) != member.grant.tags {
+                        let change = Change {
+                            added_tags: additions.apply(&[]),
+                            removed_tags: additions.removed_tags,
+                            ..Change::default()
+                        };
                         self.change_at(now, WHO, &node.to_string(), &change)?;
                     }
                     Ok(allowed(Additions::default()))
@@ -490,7 +493,8 @@ impl Controller {
                         admitted_by: WHO,
                         ..Admission::of(&waiting.identity)
                     };
-                    self.admit(now, rng, &admission)?;
+                    // If a person has decided meanwhile, that counts.
+                    self.admit_waiting(now, rng, &admission)?;
                     Ok(None)
                 }
             },

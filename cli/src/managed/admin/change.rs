@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peersock::overlay::membership::{MemberName, Tag};
-use peersock_controller::{Change, ChangeError, Member};
+use peersock_controller::{Change, ChangeError};
 
 use super::super::{now, who};
 use super::claims::Claims;
@@ -69,7 +69,8 @@ pub(crate) fn change(args: &ChangeArgs) -> Outcome {
     }
     let change = Change {
         name: args.name.clone(),
-        tags: Some(tags(&before, &args.tags, &args.untags)),
+        added_tags: args.tags.clone(),
+        removed_tags: args.untags.clone(),
         claims: args.claims.clone().map(|claims| claims.0),
         outlive: args.outlive,
         ..Change::default()
@@ -92,10 +93,4 @@ pub(crate) fn change(args: &ChangeArgs) -> Outcome {
         )),
     }
     Ok(())
-}
-
-/// Returns the tags of a member after a change.
-fn tags(member: &Member, added: &[Tag], removed: &[Tag]) -> Vec<Tag> {
-    let kept = member.grant.tags.iter().filter(|tag| !removed.contains(tag));
-    kept.chain(added).cloned().collect()
 }

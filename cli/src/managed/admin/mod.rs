@@ -162,6 +162,9 @@ pub(in crate::managed) fn refused(error: impl Into<ChangeError>) -> Failure {
         ChangeError::Reserved(..) => {
             "choose another address, or end the reservation with `peersock network unreserve`"
         }
+        ChangeError::Decided(_) => {
+            "look with `peersock network members` which decision that was, and decide again if it was wrong"
+        }
         ChangeError::NotReserved(_) => "list the reserved addresses with `peersock network settings`",
         _ => "list the members with `peersock network members`",
     };

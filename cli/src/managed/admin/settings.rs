@@ -69,10 +69,15 @@ pub(crate) fn settings(args: &SettingsArgs) -> Outcome {
     check_once(args)?;
     let mut controller = args.of.open()?;
     let before = controller.settings();
-    let after = changed(&before, args);
-    if after != before {
-        controller.set_settings(now(), &who(), &after).map_err(|error| not_set(error, &after))?;
-    }
+    let mut expected = before.clone();
+    apply(args, &mut expected);
+    let after = if expected == before {
+        before.clone()
+    } else {
+        // Another command may have changed other settings meanwhile.
+        let changed = controller.change_settings(now(), &who(), |settings| apply(args, settings));
+        changed.map_err(|error| not_set(error, args))?
+    };
     for (tag, outlive) in &args.tags {
         controller.set_tag_outlive(now(), &who(), tag, *outlive).map_err(refused)?;
     }
@@ -116,19 +121,18 @@ fn warn(controller: &mut Controller, args: &SettingsArgs) -> Outcome {
     Ok(())
 }
 
-fn changed(before: &Settings, args: &SettingsArgs) -> Settings {
-    let mut after = before.clone();
-    after.outlive = args.outlive.unwrap_or(after.outlive);
-    after.ephemeral_ipv4 = args.ephemeral_ipv4.unwrap_or(after.ephemeral_ipv4);
-    after.on_clone = args.on_clone.unwrap_or(after.on_clone);
+/// Changes the settings that are named, and no others.
+fn apply(args: &SettingsArgs, settings: &mut Settings) {
+    settings.outlive = args.outlive.unwrap_or(settings.outlive);
+    settings.ephemeral_ipv4 = args.ephemeral_ipv4.unwrap_or(settings.ephemeral_ipv4);
+    settings.on_clone = args.on_clone.unwrap_or(settings.on_clone);
     if args.pools.contains(&None) {
-        (after.ipv4, after.ipv6) = (None, None);
+        (settings.ipv4, settings.ipv6) = (None, None);
     }
     for pool in args.pools.iter().flatten() {
-        let kind = if pool.address().is_ipv4() { &mut after.ipv4 } else { &mut after.ipv6 };
+        let kind = if pool.address().is_ipv4() { &mut settings.ipv4 } else { &mut settings.ipv6 };
         *kind = Some(*pool);
     }
-    after
 }
 
 /// Fails if one thing is to have two values.
@@ -146,8 +150,8 @@ fn check_once(args: &SettingsArgs) -> Outcome {
 }
 
 /// Returns the failure of a change of settings. Times were checked before, so it is about pools.
-fn not_set(error: ChangeError, after: &Settings) -> Failure {
-    let pools: Vec<_> = after.ipv4.into_iter().chain(after.ipv6).map(|pool| pool.to_string()).collect();
+fn not_set(error: ChangeError, args: &SettingsArgs) -> Failure {
+    let pools: Vec<_> = args.pools.iter().flatten().map(ToString::to_string).collect();
     match error {
         ChangeError::Range(_) => Failure::new(
             format_args!("nothing is changed: members cannot have addresses of {}", pools.join(" and ")),

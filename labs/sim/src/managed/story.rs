@@ -574,11 +574,11 @@ impl Story {
             && self.offices.iter().any(|office| office.is_up() && reaches(office.machine))
     }
 
-    /// Copies the store of a controller.
+    /// Copies the store of a controller, as a snapshot of its machine does.
     pub(super) fn backup(&mut self, at: usize, name: &str) -> PathBuf {
         let path = self.folder.path().join("store").join(name);
         let controller = self.offices[at].controller.as_mut().expect("it serves");
-        controller.backup(&path).expect("a new file");
+        controller.copy_to(&path).expect("a new file");
         path
     }
 

@@ -81,6 +81,9 @@ pub enum ChangeError {
     /// The store may be an old copy, and no member has shown the newest revocations yet.
     #[error("the controller has not heard from members yet whether its store is the newest")]
     Unsettled,
+    /// Another process has decided about the machine meanwhile.
+    #[error("somebody else has just decided about \"{0}\"")]
+    Decided(String),
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -7,7 +7,7 @@ use peersock_overlay::membership::{MemberName, Role, Tag, Token, UnixTime};
 use rand::CryptoRng;
 
 use super::settings::check_outlive;
-use super::{ChangeError, check_texts};
+use super::{ChangeError, check_texts, find_replaced};
 use crate::admission::{self, hex};
 use crate::controller::Controller;
 use crate::member::{self, Member, join_tags, millis, span};
@@ -131,7 +131,7 @@ impl Controller {
         }
         check_outlive(options.outlive)?;
         self.notice()?;
-        let replaced = self.find_replaced(options.replaces)?;
+        let replaced = find_replaced(&self.memory(), self.store.db(), options.replaces)?;
         let options = &replaced.map_or_else(|| options.clone(), |replaced| options.like(&replaced));
         let tags = member::sorted(options.tags.clone());
         check_texts(&tags, &options.claims)?;

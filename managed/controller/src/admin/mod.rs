@@ -20,7 +20,7 @@ pub use self::reservations::Holder;
 use self::settings::check_outlive;
 use crate::addresses::Hints;
 use crate::admission::{self, Admission, Fail, Known, Round};
-use crate::controller::{Controller, bump_epoch};
+use crate::controller::{Controller, bump_epoch, lock};
 use crate::member::{self, Member, Standing, join_tags, millis, span};
 use crate::memory::{Memory, Waiting};
 use crate::store::{StoreError, Write};
@@ -54,19 +54,32 @@ pub struct Approval {
     pub replaces: Option<NodeId>,
 }
 
-/// Change of a member. Each `None` leaves a property as it is.
+/// Change of a member. Each `None` leaves a property as it is, also if another process has just changed it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Change {
     /// Name. It is refused if it is taken.
     pub name: Option<MemberName>,
     /// Right to administer the network.
     pub role: Option<Role>,
-    /// All tags.
+    /// All tags, before those that follow are removed and added.
     pub tags: Option<Vec<Tag>>,
+    /// Tags that the member loses, if it has them.
+    pub removed_tags: Vec<Tag>,
+    /// Tags that the member gets besides those that it has.
+    pub added_tags: Vec<Tag>,
     /// Bytes for programs.
     pub claims: Option<Vec<u8>>,
     /// Time for which the member goes on without a controller; the inner `None` is the tags' or network's.
     pub outlive: Option<Option<Duration>>,
+}
+
+impl Change {
+    /// Returns all tags of a member that has `tags` before.
+    fn tags_from(&self, tags: &[Tag]) -> Vec<Tag> {
+        let kept = self.tags.as_deref().unwrap_or(tags).iter();
+        let kept = kept.filter(|tag| !self.removed_tags.contains(tag));
+        member::sorted(kept.chain(&self.added_tags).cloned().collect())
+    }
 }
 
 impl Controller {
@@ -97,20 +110,7 @@ impl Controller {
     /// # Errors
     /// Returns [`ChangeError::NotFound`] or [`ChangeError::Ambiguous`].
     pub fn find(&self, subject: &str) -> Result<Member, ChangeError> {
-        let memory = self.memory();
-        let by_name = subject.parse::<MemberName>().ok().and_then(|name| memory.names.get(&name));
-        let by_address = || memory.addresses.get(&subject.parse().ok()?);
-        let by_digits = find_key(memory.members.keys(), subject);
-        let node = match (by_name.or_else(by_address), by_digits) {
-            // Members choose their names, and one may be the beginning of another member's ID.
-            (Some(node), Ok(other)) if *node != other => {
-                return Err(ChangeError::Ambiguous(subject.to_owned()));
-            }
-            (Some(_), Err(error @ ChangeError::Ambiguous(_))) => return Err(error),
-            (Some(node), _) => *node,
-            (None, found) => found?,
-        };
-        memory.members.get(&node).cloned().ok_or_else(|| ChangeError::NotFound(subject.to_owned()))
+        find(&self.memory(), subject)
     }
 
     /// Makes a machine a member: one that waits, by its code or the beginning of its node ID, or one that was
@@ -129,81 +129,68 @@ impl Controller {
         let now = self.time(now);
         check_outlive(approval.outlive)?;
         self.notice()?;
-        let replaced = self.find_replaced(approval.replaces)?;
         if now < self.memory().unsettled_until {
             return Err(ChangeError::Unsettled);
         }
-        let mut admission = Admission { admitted_by: who, ..Admission::of(&self.find_candidate(subject)?) };
-        let node = admission.identity.node_id();
-        let waiting = self.memory().pending.get(&node).cloned();
-        let held = self.memory().members.get(&node).cloned();
-        if let Some(waiting) = &waiting {
-            admission.wish.clone_from(&waiting.name);
-            (admission.description, admission.source) = (&waiting.description, Some(waiting.source));
-        }
-        if let Some(name) = &approval.name {
-            (admission.wish, admission.is_name_fixed) = (Some(name.clone()), true);
-        }
-        (admission.role, admission.tags) = (approval.role, member::sorted(approval.tags.clone()));
-        (admission.claims, admission.is_ephemeral) = (approval.claims.clone(), approval.is_ephemeral);
-        admission.outlive = approval.outlive;
-        if let Some(held) = held.as_ref().filter(|held| held.standing == Standing::Held) {
-            // It was a member all the time, as far as this store knows.
-            admission.description = &held.description;
-            (admission.is_ephemeral, admission.outlive) = (held.grant.is_ephemeral, held.outlive);
-            if *approval == Approval::default() {
-                (admission.role, admission.tags) = (held.grant.role, held.grant.tags.clone());
-                admission.claims.clone_from(&held.grant.claims);
+        let identity = self.find_candidate(subject)?;
+        let node = identity.node_id();
+        let (memory, keys, found) = (self.shared(), self.keys.clone(), Decided::of(&self.memory(), &node));
+        self.write(|write, hints| {
+            let (replaced, waiting, held) = {
+                let memory = lock(&memory);
+                // Another command may have decided while this one waited for the store.
+                if Decided::of(&memory, &node) != found {
+                    return Err(ChangeError::Decided(subject.to_owned()));
+                }
+                let replaced = find_replaced(&memory, write.db(), approval.replaces)?;
+                (replaced, memory.pending.get(&node).cloned(), memory.members.get(&node).cloned())
+            };
+            let mut admission = Admission { admitted_by: who, ..Admission::of(&identity) };
+            if let Some(waiting) = &waiting {
+                admission.wish.clone_from(&waiting.name);
+                (admission.description, admission.source) = (&waiting.description, Some(waiting.source));
             }
-        }
-        if let Some(replaced) = &replaced {
-            admission.take_over(replaced);
-        }
-        check_texts(&admission.tags, &admission.claims)?;
-        self.admit(now, rng, &admission)?;
+            if let Some(name) = &approval.name {
+                (admission.wish, admission.is_name_fixed) = (Some(name.clone()), true);
+            }
+            (admission.role, admission.tags) = (approval.role, member::sorted(approval.tags.clone()));
+            (admission.claims, admission.is_ephemeral) = (approval.claims.clone(), approval.is_ephemeral);
+            admission.outlive = approval.outlive;
+            if let Some(held) = held.as_ref().filter(|held| held.standing == Standing::Held) {
+                // It was a member all the time, as far as this store knows.
+                admission.description = &held.description;
+                (admission.is_ephemeral, admission.outlive) = (held.grant.is_ephemeral, held.outlive);
+                if *approval == Approval::default() {
+                    (admission.role, admission.tags) = (held.grant.role, held.grant.tags.clone());
+                    admission.claims.clone_from(&held.grant.claims);
+                }
+            }
+            if let Some(replaced) = &replaced {
+                admission.take_over(replaced);
+            }
+            check_texts(&admission.tags, &admission.claims)?;
+            let known = Known::Memory(&memory);
+            admit(Round { write, hints, now, known, keys: &keys, rng: &mut *rng }, &admission)
+        })?;
         self.find(&node.to_string())
     }
 
-    pub(crate) fn admit(
+    /// Makes a machine a member that still waits. Returns false if it does not, because somebody has decided.
+    pub(crate) fn admit_waiting(
         &mut self,
         now: UnixTime,
         rng: &mut dyn CryptoRng,
         admission: &Admission<'_>,
-    ) -> Result<(), ChangeError> {
+    ) -> Result<bool, ChangeError> {
         let (memory, keys) = (self.shared(), self.keys.clone());
         self.write(|write, hints| {
-            let known = Known::Memory(&memory);
-            let mut round = Round { write, hints, now, known, keys: &keys, rng: &mut *rng };
-            match round.admit(admission) {
-                Ok(_) => Ok(()),
-                Err(Fail::Denied(Denial::NameTaken)) => {
-                    let name = admission.wish.clone();
-                    Err(name.map_or(ChangeError::Range("the name"), ChangeError::NameTaken))
-                }
-                Err(fail) => Err(fail.into()),
-            }?;
-            check_revocations(write)
-        })
-    }
-
-    /// Returns the member that a machine is to replace, which is no controller.
-    fn find_replaced(&self, replaced: Option<NodeId>) -> Result<Option<Member>, ChangeError> {
-        let Some(node) = replaced else { return Ok(None) };
-        let member = self.find(&node.to_string())?;
-        if self.memory().identity.node_id() == node {
-            return Err(ChangeError::OwnNode);
-        }
-        if is_issuer(self.store.db(), &node)? {
-            return Err(ChangeError::Issuer(member.grant.name));
-        }
-        if member.standing == Standing::Removed {
-            let name = &member.grant.name;
-            let has_name = self.memory().names.contains_key(name);
-            if has_name || was_replaced(self.store.db(), &node)? {
-                return Err(ChangeError::Replaced(name.clone()));
+            if !lock(&memory).pending.contains_key(&admission.identity.node_id()) {
+                return Ok(false);
             }
-        }
-        Ok(Some(member))
+            let known = Known::Memory(&memory);
+            admit(Round { write, hints, now, known, keys: &keys, rng: &mut *rng }, admission)?;
+            Ok(true)
+        })
     }
 
     /// Returns the keys of a machine that can be approved.
@@ -235,13 +222,16 @@ impl Controller {
     pub fn deny(&mut self, now: UnixTime, who: &str, subject: &str) -> Result<(), ChangeError> {
         let now = self.time(now);
         self.notice()?;
-        let identity = {
+        let node = {
             let memory = self.memory();
-            let node = find_waiting(&memory, memory.pending.keys(), subject)?;
-            let waiting = memory.pending.get(&node);
-            waiting.ok_or_else(|| ChangeError::NotFound(subject.to_owned()))?.identity
+            find_waiting(&memory, memory.pending.keys(), subject)?
         };
-        self.write(|write, _| refuse(write, now, who, &identity))
+        let memory = self.shared();
+        self.write(|write, _| {
+            // Another command may have decided while this one waited for the store.
+            let identity = lock(&memory).pending.get(&node).map(|waiting| waiting.identity);
+            refuse(write, now, who, &identity.ok_or_else(|| ChangeError::Decided(subject.to_owned()))?)
+        })
     }
 
     /// Removes members, in one transaction. From the next head on, their certificates do not count. Returns
@@ -260,28 +250,28 @@ impl Controller {
         is_confirmed: bool,
     ) -> Result<Vec<Member>, ChangeError> {
         let now = self.time(now);
-        self.notice()?;
-        let mut found = Vec::new();
-        for subject in subjects {
-            let member = self.find(subject)?;
-            let is_new = found.iter().all(|other: &Member| other.grant.node != member.grant.node);
-            if is_new && member.standing != Standing::Removed {
-                found.push(member);
-            }
-        }
-        let (of, own, is_restored) = {
-            let memory = self.memory();
-            let of = memory.members.values().filter(|member| member.standing != Standing::Removed).count();
-            (of, memory.identity.node_id(), memory.restored != UnixTime::default())
-        };
-        if found.len() > FREE_REMOVALS && found.len() * 4 > of && !is_confirmed {
-            return Err(ChangeError::Mass { count: found.len(), of });
-        }
-        if found.iter().any(|member| member.grant.node == own) {
-            return Err(ChangeError::OwnNode);
-        }
-        let lifetimes: Vec<_> = found.iter().map(|member| self.memory().lifetime(member)).collect();
+        let memory = self.shared();
         self.write(|write, hints| {
+            let mut found = Vec::new();
+            let memory = lock(&memory);
+            for subject in subjects {
+                let member = find(&memory, subject)?;
+                let is_new = found.iter().all(|other: &Member| other.grant.node != member.grant.node);
+                if is_new && member.standing != Standing::Removed {
+                    found.push(member);
+                }
+            }
+            let of = memory.members.values().filter(|member| member.standing != Standing::Removed).count();
+            let (own, is_restored) = (memory.identity.node_id(), memory.restored != UnixTime::default());
+            let lifetimes: Vec<_> = found.iter().map(|member| memory.lifetime(member)).collect();
+            // Renewals go on while this writes.
+            drop(memory);
+            if found.len() > FREE_REMOVALS && found.len() * 4 > of && !is_confirmed {
+                return Err(ChangeError::Mass { count: found.len(), of });
+            }
+            if found.iter().any(|member| member.grant.node == own) {
+                return Err(ChangeError::OwnNode);
+            }
             for (member, lifetime) in found.iter().zip(lifetimes) {
                 if is_restored && !is_confirmed && is_issuer(write.db(), &member.grant.node)? {
                     return Err(ChangeError::Restored(member.grant.name.clone()));
@@ -296,9 +286,8 @@ impl Controller {
                 check_revocations(write)?;
             }
             *hints = Hints::default();
-            Ok::<_, ChangeError>(())
-        })?;
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// Changes a member. Its earlier certificates do not count any more if their content changes, so open
@@ -327,22 +316,25 @@ impl Controller {
         if let Some(outlive) = change.outlive {
             check_outlive(outlive)?;
         }
-        self.notice()?;
-        let before = self.find(subject)?;
-        if !before.is_member() {
-            return Err(ChangeError::NotFound(subject.to_owned()));
-        }
-        let mut after = before.clone();
-        let grant = &mut after.grant;
-        grant.name = change.name.clone().unwrap_or_else(|| grant.name.clone());
-        grant.claims = change.claims.clone().unwrap_or_else(|| grant.claims.clone());
-        grant.role = change.role.unwrap_or(grant.role);
-        grant.tags = member::sorted(change.tags.clone().unwrap_or_else(|| grant.tags.clone()));
-        after.outlive = change.outlive.unwrap_or(after.outlive);
-        grant.validate()?;
-        let (node, lifetime) = (before.grant.node, self.memory().lifetime(&before));
-        let own = self.memory().identity.node_id();
-        self.write(|write, _| {
+        let memory = self.shared();
+        let node = self.write(|write, _| {
+            let (before, lifetime, own) = {
+                let memory = lock(&memory);
+                let before = find(&memory, subject)?;
+                let lifetime = memory.lifetime(&before);
+                (before, lifetime, memory.identity.node_id())
+            };
+            if !before.is_member() {
+                return Err(ChangeError::NotFound(subject.to_owned()));
+            }
+            let (node, mut after) = (before.grant.node, before.clone());
+            let grant = &mut after.grant;
+            grant.name = change.name.clone().unwrap_or_else(|| grant.name.clone());
+            grant.claims = change.claims.clone().unwrap_or_else(|| grant.claims.clone());
+            grant.role = change.role.unwrap_or(grant.role);
+            grant.tags = change.tags_from(&grant.tags);
+            after.outlive = change.outlive.unwrap_or(after.outlive);
+            grant.validate()?;
             if admission::holder_of(write, &after.grant.name, &node)?.is_some() {
                 return Err(ChangeError::NameTaken(after.grant.name.clone()));
             }
@@ -379,10 +371,81 @@ impl Controller {
             let tags = join_tags(&after.grant.tags);
             let what = format!("{} to {}, {role}, tags: {tags}", before.grant.name, after.grant.name);
             write.log(millis(now), who, "change", &what)?;
-            Ok(())
+            Ok(node)
         })?;
         self.find(&node.to_string())
     }
+}
+
+/// What is decided about a machine that somebody may approve.
+#[derive(PartialEq, Eq)]
+struct Decided {
+    is_waiting: bool,
+    is_refused: bool,
+    /// State as a member, and the time of the last admission.
+    member: Option<(Standing, UnixTime)>,
+}
+
+impl Decided {
+    fn of(memory: &Memory, node: &NodeId) -> Self {
+        Self {
+            is_waiting: memory.pending.contains_key(node),
+            is_refused: memory.refused.contains(node),
+            member: memory.members.get(node).map(|member| (member.standing, member.joined)),
+        }
+    }
+}
+
+/// Makes a machine a member, as a person or a program has decided.
+fn admit(mut round: Round<'_>, admission: &Admission<'_>) -> Result<(), ChangeError> {
+    match round.admit(admission) {
+        Ok(_) => check_revocations(round.write),
+        Err(Fail::Denied(Denial::NameTaken)) => {
+            let name = admission.wish.clone();
+            Err(name.map_or(ChangeError::Range("the name"), ChangeError::NameTaken))
+        }
+        Err(fail) => Err(fail.into()),
+    }
+}
+
+/// Returns the member that [`Controller::find`] means.
+fn find(memory: &Memory, subject: &str) -> Result<Member, ChangeError> {
+    let by_name = subject.parse::<MemberName>().ok().and_then(|name| memory.names.get(&name));
+    let by_address = || memory.addresses.get(&subject.parse().ok()?);
+    let by_digits = find_key(memory.members.keys(), subject);
+    let node = match (by_name.or_else(by_address), by_digits) {
+        // Members choose their names, and one may be the beginning of another member's ID.
+        (Some(node), Ok(other)) if *node != other => {
+            return Err(ChangeError::Ambiguous(subject.to_owned()));
+        }
+        (Some(_), Err(error @ ChangeError::Ambiguous(_))) => return Err(error),
+        (Some(node), _) => *node,
+        (None, found) => found?,
+    };
+    memory.members.get(&node).cloned().ok_or_else(|| ChangeError::NotFound(subject.to_owned()))
+}
+
+/// Returns the member that a machine is to replace, which is no controller.
+fn find_replaced(
+    memory: &Memory,
+    db: &Connection,
+    replaced: Option<NodeId>,
+) -> Result<Option<Member>, ChangeError> {
+    let Some(node) = replaced else { return Ok(None) };
+    let member = find(memory, &node.to_string())?;
+    if memory.identity.node_id() == node {
+        return Err(ChangeError::OwnNode);
+    }
+    if is_issuer(db, &node)? {
+        return Err(ChangeError::Issuer(member.grant.name));
+    }
+    if member.standing == Standing::Removed {
+        let name = &member.grant.name;
+        if memory.names.contains_key(name) || was_replaced(db, &node)? {
+            return Err(ChangeError::Replaced(name.clone()));
+        }
+    }
+    Ok(Some(member))
 }
 
 /// Puts a machine on the list of refused ones.

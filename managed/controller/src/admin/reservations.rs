@@ -8,7 +8,7 @@ use peersock_overlay::membership::{MemberName, UnixTime};
 
 use super::ChangeError;
 use crate::addresses::{self, Hints};
-use crate::controller::Controller;
+use crate::controller::{Controller, lock};
 use crate::member::{self, millis, to_mapped};
 use crate::store::StoreError;
 
@@ -58,16 +58,15 @@ impl Controller {
         address: IpAddr,
         holder: &Holder,
     ) -> Result<(), ChangeError> {
-        let now = self.time(now);
-        let settings = self.settings();
-        let pool = if address.is_ipv4() { settings.ipv4 } else { settings.ipv6 };
-        let pool = pool.filter(|pool| pool.contains(address)).ok_or(ChangeError::NotInPool(address))?;
-        let bytes = to_mapped(address);
-        let (first, last) = addresses::range(&pool);
-        if !(first..=last).contains(&u128::from_be_bytes(bytes)) {
-            return Err(ChangeError::Unassignable(address));
-        }
+        let (now, memory, bytes) = (self.time(now), self.shared(), to_mapped(address));
         self.write(|write, _| {
+            let settings = lock(&memory).settings.clone();
+            let pool = if address.is_ipv4() { settings.ipv4 } else { settings.ipv6 };
+            let pool = pool.filter(|pool| pool.contains(address)).ok_or(ChangeError::NotInPool(address))?;
+            let (first, last) = addresses::range(&pool);
+            if !(first..=last).contains(&u128::from_be_bytes(bytes)) {
+                return Err(ChangeError::Unassignable(address));
+            }
             let sql = "SELECT node, name FROM reservations WHERE address = ?";
             if let Some((node, name)) = write.one(sql, [bytes], |row| Ok((row.get(0)?, row.get(1)?)))? {
                 return Err(ChangeError::Reserved(address, read_holder(node, name)?));

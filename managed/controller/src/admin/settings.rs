@@ -7,7 +7,7 @@ use peersock_overlay::membership::{Tag, UnixTime};
 
 use super::ChangeError;
 use crate::addresses::Hints;
-use crate::controller::Controller;
+use crate::controller::{Controller, lock};
 use crate::member::{millis, span};
 use crate::settings::{OUTLIVE, Settings};
 
@@ -23,11 +23,30 @@ impl Controller {
     /// # Errors
     /// Returns [`ChangeError::Range`] for values that are out of range.
     pub fn set_settings(&mut self, now: UnixTime, who: &str, settings: &Settings) -> Result<(), ChangeError> {
-        let now = self.time(now);
-        if !settings.is_valid_in(self.network()) {
-            return Err(ChangeError::Range("the settings"));
-        }
+        self.change_settings(now, who, |present| present.clone_from(settings)).map(|_| ())
+    }
+
+    /// Does the same with what `change` makes of the settings in the store. What it leaves stays as it is,
+    /// also if another process has just changed it. Returns the settings after the change.
+    ///
+    /// # Errors
+    /// Returns [`ChangeError::Range`] for values that are out of range.
+    pub fn change_settings(
+        &mut self,
+        now: UnixTime,
+        who: &str,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<Settings, ChangeError> {
+        let (now, memory) = (self.time(now), self.shared());
         self.write(|write, hints| {
+            let (mut settings, network) = {
+                let memory = lock(&memory);
+                (memory.settings.clone(), memory.network)
+            };
+            change(&mut settings);
+            if !settings.is_valid_in(network) {
+                return Err(ChangeError::Range("the settings"));
+            }
             write.run(
                 "UPDATE network SET outlive = ?, pool4 = ?, pool6 = ?, ephemeral_ipv4 = ?, on_clone = ?",
                 (
@@ -45,7 +64,7 @@ impl Controller {
                 "settings",
                 &format!("{} s without a controller", settings.outlive.as_secs()),
             )?;
-            Ok(())
+            Ok(settings)
         })
     }
 

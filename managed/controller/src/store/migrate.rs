@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{StoreError, beside, copy};
+use super::{StoreError, beside, copy, copy_with_mark};
 
 /// Locks the store against migrations by other processes, after migrating it if it is of an earlier version.
 /// The lock lasts until the file that is returned is closed.
@@ -61,7 +61,7 @@ fn migrate(path: &Path, steps: &[&str]) -> Result<(), StoreError> {
             std::fs::remove_file(rest).map_err(StoreError::at(rest))?;
         }
     }
-    copy(&db, &backup)?;
+    copy_with_mark(&db, &backup)?;
     copy(&db, &next)?;
     run_steps(&Connection::open(&next)?, steps, from)?;
     // Without a write-ahead log beside the store, because it would be applied to the file that replaces it.

@@ -18,6 +18,9 @@ pub use error::StoreError;
 /// Time for which a write waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Mark of a backup, in the header of the file, where schemas of all versions have room for it.
+const BACKUP: i32 = 0x7073_6b62;
+
 /// SQL that leads from each schema version to the next one; the first step begins with an empty file.
 const STEPS: &[&str] = &[
     include_str!("schema.sql"),
@@ -43,6 +46,20 @@ pub struct Store {
     _lock: Option<File>,
     #[cfg(test)]
     pub(crate) faults: std::cell::Cell<Option<u32>>,
+    #[cfg(test)]
+    pub(crate) meanwhile: Meanwhile,
+}
+
+/// Steps of another process, which run just before the next transaction begins.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Meanwhile(pub(crate) std::cell::Cell<Option<Box<dyn FnOnce() + Send>>>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 impl Store {
@@ -86,15 +103,27 @@ impl Store {
             _lock: lock,
             #[cfg(test)]
             faults: std::cell::Cell::new(None),
+            #[cfg(test)]
+            meanwhile: Meanwhile::default(),
         })
     }
 
-    /// Copies the store into a new file while it is in use. The copy has mode 0600.
+    /// Copies the store into a new file while it is in use. The copy has mode 0600, and the mark of a backup.
     ///
     /// # Errors
     /// Returns a [`StoreError`]. The file must not exist.
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        copy_with_mark(&self.db, to)
+    }
+
+    /// Does the same without the mark, for a store that takes the place of this one.
+    pub(crate) fn copy(&self, to: &Path) -> Result<(), StoreError> {
         copy(&self.db, to)
+    }
+
+    /// Returns true if the store is a backup that was put in its place, and may lack what came later.
+    pub(crate) fn is_backup(&self) -> Result<bool, StoreError> {
+        Ok(self.db.query_row("PRAGMA application_id", [], |row| row.get::<_, i32>(0))? == BACKUP)
     }
 
     /// Checks the structure of the whole file, at about 1 s for 100 MB.
@@ -132,16 +161,31 @@ impl Store {
         &self,
         steps: impl FnOnce(&Write<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.write_after(|| Ok(()), |write, ()| steps(write))
+    }
+
+    /// Does the same with what `prepare` returns. `prepare` reads what was committed before the transaction;
+    /// no other process commits between it and the end of the transaction.
+    pub(crate) fn write_after<P, T, E: From<StoreError>>(
+        &self,
+        prepare: impl FnOnce() -> Result<P, E>,
+        steps: impl FnOnce(&Write<'_>, P) -> Result<T, E>,
+    ) -> Result<T, E> {
+        #[cfg(test)]
+        if let Some(steps) = self.meanwhile.0.take() {
+            steps();
+        }
         // Immediate, because a transaction that begins by reading could not wait for another writer later.
         self.db.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from)?;
         let done = (|| {
+            let prepared = prepare()?;
             let change = self
                 .db
                 .query_row("UPDATE network SET change = change + 1 RETURNING change", [], |row| row.get(0))
                 .optional()
                 .map_err(StoreError::from)?;
             let write = Write { store: self, change: change.unwrap_or(1) };
-            let value = steps(&write)?;
+            let value = steps(&write, prepared)?;
             write.fault()?;
             self.db.execute_batch("COMMIT").map_err(StoreError::from)?;
             Ok(value)
@@ -207,6 +251,15 @@ impl Write<'_> {
             self.run("RELEASE attempt", [])?;
         }
         done
+    }
+
+    /// Ends the mark of a backup. Returns false if there is none.
+    pub(crate) fn end_mark(&self) -> Result<bool, StoreError> {
+        let is_backup = self.store.is_backup()?;
+        if is_backup {
+            self.store.db.pragma_update(None, "application_id", 0)?;
+        }
+        Ok(is_backup)
     }
 
     /// Adds a line to the log of administrative changes.
@@ -280,6 +333,17 @@ fn copy(db: &Connection, to: &Path) -> Result<(), StoreError> {
         copied.and_then(|_| File::open(to).and_then(|file| file.sync_all()).map_err(StoreError::at(to)));
     // A part of a copy would look like one.
     copied.inspect_err(|_| drop(std::fs::remove_file(to)))
+}
+
+/// Does the same, and marks the copy as a backup: somebody may put it in the place of the store by hand.
+fn copy_with_mark(db: &Connection, to: &Path) -> Result<(), StoreError> {
+    copy(db, to)?;
+    let marked = (|| {
+        // Absolute, as for the copy.
+        let absolute = std::path::absolute(to).map_err(StoreError::at(to))?;
+        Ok(Connection::open(absolute)?.pragma_update(None, "application_id", BACKUP)?)
+    })();
+    marked.inspect_err(|_: &StoreError| drop(std::fs::remove_file(to)))
 }
 
 /// Returns the path with a suffix: `controller.db` becomes `controller.db.lock`.

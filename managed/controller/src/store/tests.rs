@@ -67,6 +67,7 @@ fn an_older_store_is_migrated_and_a_copy_stays() {
     assert_eq!(count(&new, "SELECT count(*) FROM log"), 1);
     assert_eq!(count(&new, "SELECT count(*) FROM tag_settings"), 1);
     assert_eq!(count(&new, "PRAGMA user_version"), 2);
+    let new_mark = new.is_backup();
     drop(new);
     assert_eq!(Store::open_with(&path, ONE).err(), Some(StoreError::Newer { found: 2, supported: 1 }));
     let text = StoreError::Newer { found: 2, supported: 1 }.to_string();
@@ -74,7 +75,11 @@ fn an_older_store_is_migrated_and_a_copy_stays() {
     let backup = beside(&path, ".before-1");
     assert_eq!(mode(&backup), 0o600);
     let back = Store::open_with(&backup, ONE).expect("the earlier store");
+    assert_eq!((back.is_backup(), new_mark), (Ok(true), Ok(false)));
     assert_eq!(count(&back, "SELECT count(*) FROM log"), 1);
+    drop(back);
+    // The mark outlives a migration.
+    assert_eq!(Store::open_with(&backup, TWO).map(|store| store.is_backup()).ok(), Some(Ok(true)));
     assert!(!beside(&path, ".migrating").exists());
     // A store of the first version gets what this version needs.
     let other = folder.path().join("store/other.db");

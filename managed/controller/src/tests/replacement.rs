@@ -47,6 +47,7 @@ fn a_machine_takes_over_all_that_the_member_has_when_it_joins() {
         tags: Some(tags(&["db"])),
         claims: Some(vec![1, 2, 3]),
         outlive: Some(Some(5 * HOUR)),
+        ..Change::default()
     };
     change(&mut lab, 1, &changed);
     let reserved: IpAddr = "10.7.0.77".parse().expect("an address");

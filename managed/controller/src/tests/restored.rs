@@ -8,7 +8,15 @@ fn restored(folder: &Path) -> (Lab, Lab) {
     (lab, old)
 }
 
-/// Does the same. Returns the invite, too, by which all have joined, and which the copy knows.
+/// Does the same with a snapshot of the machine's disk, which has no mark of a backup.
+fn set_back(folder: &Path) -> (Lab, Lab) {
+    let (lab, old) = restored(folder);
+    old.controller.store.db().pragma_update(None, "application_id", 0).expect("writable");
+    (lab, old)
+}
+
+/// Returns a network and a backup as [`restored`] does, and the invite by which all have joined, which the
+/// copy knows.
 fn restored_with_invite(folder: &Path) -> (Lab, Lab, Token) {
     let (path, copy) = (folder.join("store/controller.db"), folder.join("store/copy.db"));
     let mut lab = Lab::at(&path);
@@ -80,7 +88,7 @@ fn an_old_copy_issues_nothing_until_it_has_heard_a_head() {
 #[test]
 fn after_the_time_for_heads_the_store_is_believed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (_lab, mut old) = restored(folder.path());
+    let (_lab, mut old) = set_back(folder.path());
     old.controller.start(old.now, MINUTE).expect("a good file");
     let refused =
         old.controller.approve(old.now, &mut old.rng, "alice", &id(1).to_string(), &Approval::default());
@@ -129,9 +137,9 @@ fn forged_heads_and_other_sets_are_refused() {
 }
 
 #[test]
-fn a_removal_that_is_heard_after_a_renewal_from_a_backup_counts() {
+fn a_removal_that_is_heard_after_a_renewal_from_a_snapshot_counts() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (mut lab, mut old) = restored(folder.path());
+    let (mut lab, mut old) = set_back(folder.path());
     old.controller.start(old.now, Duration::from_secs(5)).expect("a good file");
     old.pass(Duration::from_secs(5));
     // No node that knows of the removal has come.
@@ -353,4 +361,42 @@ fn the_program_admits_no_machine_that_was_removed_after_the_backup() {
     let key = id(5).to_string();
     old.controller.approve(old.now, &mut old.rng, "alice", &key, &Approval::default()).expect("it waits");
     old.join(5, None);
+}
+
+#[test]
+fn a_backup_that_is_put_in_its_place_by_hand_counts_as_restored_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut old) = restored(folder.path());
+    let (head, set) = lab.controller.head(lab.now);
+    // A command counts, too: another member may have the address that it would give.
+    old.controller.note_if_backup(old.now).expect("writable");
+    let approved = old.invite(&InviteOptions::default());
+    let mut second = Lab::open(&folder.path().join("store/copy.db"), 6);
+    second.controller.note_if_backup(old.now.plus(DAY)).expect("writable");
+    let rest = old.controller.status(old.now).expect("readable").addresses_rest_until;
+    assert!(rest.is_some_and(|rest| rest < old.now.plus(2 * DAY)), "it was noted once: {rest:?}");
+    old.controller.start(old.now, Duration::from_secs(5)).expect("a good file");
+    old.pass(Duration::from_secs(5));
+    for node in [1, 3] {
+        assert_eq!(denial(&old.ask(node, None)), Some(Denial::Unavailable), "{node}");
+    }
+    assert_eq!(old.join(6, Some(&approved)).certificate().grant().ipv4, None, "the pool rests");
+    assert_eq!(old.note(&(head, set.to_bytes())), Ok(true));
+    old.pass(Duration::from_secs(5));
+    assert_eq!(denial(&old.ask(1, None)), Some(Denial::Removed));
+    old.join(3, None);
+}
+
+#[test]
+fn a_controller_that_starts_with_a_backup_notes_it_and_a_copy_of_the_store_is_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (lab, mut old) = restored(folder.path());
+    old.controller.start(old.now, Duration::from_secs(5)).expect("a good file");
+    assert!(old.controller.status(old.now).expect("readable").renewals_rest_until.is_some());
+    let moved = folder.path().join("store/moved.db");
+    lab.controller.copy_to(&moved).expect("a new file");
+    let mut moved = Lab::open(&moved, 7);
+    moved.controller.start(lab.now, Duration::ZERO).expect("a good file");
+    let status = moved.controller.status(lab.now).expect("readable");
+    assert_eq!((status.renewals_rest_until, status.addresses_rest_until), (None, None));
 }

@@ -139,3 +139,116 @@ fn two_processes_admit_without_a_double_address_or_name() {
     command = Lab::open(&path, 3);
     assert_eq!(dump(&command.controller), dump(&lab.controller));
 }
+
+/// Lets another process act while `lab` waits for the store.
+fn meanwhile(lab: &Lab, folder: &tempfile::TempDir, steps: impl FnOnce(&mut Lab) + Send + 'static) {
+    let mut other = Lab::open(&folder.path().join("store/controller.db"), 20);
+    lab.controller.store.meanwhile.0.set(Some(Box::new(move || steps(&mut other))));
+}
+
+#[test]
+fn two_changes_of_a_member_at_once_both_count() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut command) = two(&folder);
+    let token = lab.open_invite();
+    lab.join(1, Some(&token));
+    let node = id(1).to_string();
+    let begin = crate::Change { tags: Some(tags(&["db", "old"])), ..crate::Change::default() };
+    lab.controller.change(lab.now, "alice", &node, &begin).expect("a member");
+    let subject = node.clone();
+    meanwhile(&command, &folder, move |other| {
+        let change = crate::Change {
+            name: Some(name("renamed")),
+            added_tags: tags(&["web"]),
+            claims: Some(b"claims".to_vec()),
+            outlive: Some(Some(5 * HOUR)),
+            ..crate::Change::default()
+        };
+        other.controller.change(other.now, "bob", &subject, &change).expect("a member");
+    });
+    let change = crate::Change {
+        added_tags: tags(&["mail"]),
+        removed_tags: tags(&["old", "never"]),
+        ..crate::Change::default()
+    };
+    let after = command.controller.change(command.now, "alice", &node, &change).expect("a member");
+    assert_eq!(after.grant.tags, tags(&["db", "mail", "web"]));
+    assert_eq!((after.grant.name.as_str(), &after.grant.claims[..]), ("renamed", &b"claims"[..]));
+    assert_eq!(after.outlive, Some(5 * HOUR));
+    let renewed = lab.join(1, None);
+    assert_eq!(renewed.certificate().grant().tags, after.grant.tags);
+}
+
+#[test]
+fn two_changes_of_the_settings_at_once_both_count() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (lab, mut command) = two(&folder);
+    meanwhile(&command, &folder, |other| {
+        let changed = other.controller.change_settings(other.now, "bob", |settings| {
+            (settings.outlive, settings.ipv4) = (5 * HOUR, pool("10.8.0.0", 16));
+        });
+        changed.expect("valid");
+    });
+    let after =
+        command.controller.change_settings(command.now, "alice", |settings| settings.ephemeral_ipv4 = true);
+    let expected = Settings {
+        outlive: 5 * HOUR,
+        ipv4: pool("10.8.0.0", 16),
+        ephemeral_ipv4: true,
+        ..Settings::default()
+    };
+    assert_eq!(after, Ok(expected.clone()));
+    drop(lab);
+    assert_eq!(Lab::open(&folder.path().join("store/controller.db"), 3).controller.settings(), expected);
+    // An address of a pool that has just ended is reserved for no member.
+    meanwhile(&command, &folder, |other| {
+        let changed = other.controller.change_settings(other.now, "bob", |settings| settings.ipv4 = None);
+        changed.expect("valid");
+    });
+    let (address, holder) = ("10.8.0.9".parse().expect("an address"), crate::Holder::Name(name("beta")));
+    let reserved = command.controller.reserve(command.now, "alice", address, &holder);
+    assert_eq!(reserved, Err(crate::ChangeError::NotInPool(address)));
+}
+
+#[test]
+fn of_two_decisions_about_a_machine_at_once_one_counts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut lab, mut command) = two(&folder);
+    let decided = |code: &str| Some(crate::ChangeError::Decided(code.to_owned()));
+    let code_of = |lab: &mut Lab, node| {
+        let Answer::Pending { code, .. } = lab.ask(node, None) else { panic!("a stranger waits") };
+        code.to_string()
+    };
+    let approve = |lab: &mut Lab, code: &str| {
+        lab.controller.approve(lab.now, &mut lab.rng, "alice", code, &Approval::default())
+    };
+    // A denial, and then an approval that was begun before.
+    let (code, other_code) = (code_of(&mut lab, 1), code_of(&mut lab, 2));
+    let text = code.clone();
+    meanwhile(&command, &folder, move |other| {
+        other.controller.deny(other.now, "bob", &text).expect("it waits");
+    });
+    assert_eq!(approve(&mut command, &code).err(), decided(&code));
+    assert_eq!(denial(&lab.ask(1, None)), Some(Denial::Declined));
+    // An approval, and then a denial or another approval.
+    let text = other_code.clone();
+    meanwhile(&command, &folder, move |other| {
+        other
+            .controller
+            .approve(other.now, &mut other.rng, "bob", &text, &Approval::default())
+            .expect("it waits");
+    });
+    assert_eq!(command.controller.deny(command.now, "alice", &other_code).err(), decided(&other_code));
+    lab.join(2, None);
+    let code = code_of(&mut lab, 3);
+    let text = code.clone();
+    meanwhile(&command, &folder, move |other| {
+        let approval = Approval { tags: tags(&["db"]), ..Approval::default() };
+        other.controller.approve(other.now, &mut other.rng, "bob", &text, &approval).expect("it waits");
+    });
+    assert_eq!(approve(&mut command, &code).err(), decided(&code));
+    assert_eq!(lab.join(3, None).certificate().grant().tags, tags(&["db"]));
+    // A machine that was refused before can be approved.
+    approve(&mut command, &id(1).to_string()).expect("a decision of its own");
+    lab.join(1, None);
+}
