@@ -254,8 +254,8 @@ pub fn ask_members(state: &Path, probe: &Probe) -> Result<Probed, ManagementErro
 
 /// Lets the node that uses the state directory at `state` find the member with a name, in a managed network
 /// by asking its controller if need be. The outcome is [`ProbeOutcome::Answered`] with the member's state,
-/// [`ProbeOutcome::NoSuchMember`] if no member has the name, or [`ProbeOutcome::Silent`] if the probe's time has
-/// passed.
+/// [`ProbeOutcome::NoSuchMember`] if no member has the name, or [`ProbeOutcome::Silent`] if the probe's time
+/// has passed.
 ///
 /// # Errors
 ///

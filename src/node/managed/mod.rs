@@ -248,8 +248,8 @@ pub(super) fn check_key(key: &NetworkKey, id: NetworkId) -> Result<(), JoinError
     }
 }
 
-/// Returns the milliseconds by which the system's clock was set forward since the node began. The overlay does
-/// not follow such steps, but the next program begins with them.
+/// Returns the milliseconds by which the system's clock was set forward since the node began. The overlay
+/// does not follow such steps, but the next program begins with them.
 fn clock_step(node: &Inner) -> i64 {
     let own = node.driver.datapath.unix_time(Instant::now());
     let system = UNIX_EPOCH.elapsed().unwrap_or_default();

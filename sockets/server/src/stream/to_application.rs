@@ -70,8 +70,8 @@ impl Stream {
         }
     }
 
-    /// Notes that the application's descriptor is full. The application may not read for long, and learns of a
-    /// reset all the same.
+    /// Notes that the application's descriptor is full. The application may not read for long, and learns of
+    /// a reset all the same.
     fn wait_for_room(&mut self) -> Progress {
         self.writable = false;
         if self.broken.is_some() {
