@@ -181,7 +181,12 @@ impl Sought<'_> {
             () if peer.connected => None,
             () if peer.answer_unreadable => Some(format!(
                 "it was reached, and this node cannot read its answer, probably because it has another secret \
-                 for the network: run both programs {same}"
+                 for the network: {}run both programs {same}",
+                if self.secret || self.by_file {
+                    ""
+                } else {
+                    "give this program the passphrase of the other, or "
+                }
             )),
             () if peer.at_roots > 0 && self.by_file => Some(
                 "a root knows where it is, and it does not answer this node: check that its file of the \

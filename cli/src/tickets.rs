@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use peersock::state::read_secret_file;
-use peersock::{IdentitySource, RootSource, Seed};
+use peersock::{IdentitySource, Invite, RootSource, Seed};
 use peersock_files::Code;
 use peersock_proxy::{Ticket, TicketError};
 use zeroize::Zeroizing;
@@ -225,6 +225,12 @@ pub(crate) fn parse(text: &str) -> Outcome<Lead> {
     if Code::is_claimed_by(text) {
         return Ok(Lead::of_code(parse_code(text, "peersock listen --code")?)?.0);
     }
+    if Invite::is_claimed_by(text) {
+        return Err(Failure::usage(
+            "this is an invite to a network, and no ticket",
+            "give it to `peersock join`",
+        ));
+    }
     let parsed = match is_bare(text) {
         true => Zeroizing::new(Ticket::PREFIX.to_owned() + text.trim()).parse(),
         false => text.parse(),
@@ -256,15 +262,26 @@ mod tests {
 
     #[test]
     fn codes_are_told_from_targets_and_tickets() {
-        for text in ["0R64E-5YRY4-JQV4Q", "0r64e5yry4jqv4q", "0R64E-5YRY4-JQV4R"] {
+        let mistyped = ["0R64E-5YRY4-JQV4R", "0R64E-5YRY4-JQV4", "0R64E 5YRY4 JQV4R", "0r64e-5yry44-jqv4q"];
+        for text in ["0R64E-5YRY4-JQV4Q", "0r64e5yry4jqv4q"].into_iter().chain(mistyped) {
             assert!(Code::is_claimed_by(text), "{text}");
         }
-        for text in
-            ["alpha:7000", "[fd12::1]:7000", "10.77.0.2:80", "peersock://x", "@code", "alpha", "a-b-c"]
-        {
+        for text in [
+            "alpha:7000",
+            "[fd12::1]:7000",
+            "10.77.0.2:80",
+            "peersock://x",
+            "@code",
+            "prod-east-mail",
+            "a-b-c",
+        ] {
             assert!(!Code::is_claimed_by(text), "{text}");
         }
-        assert_eq!(parse("0R64E-5YRY4-JQV4R").err().map(|failure| failure.status()), Some(2));
+        for text in mistyped {
+            assert_eq!(parse(text).err().map(|failure| failure.status()), Some(2), "{text}");
+        }
+        let invite = parse("peersock://e18a4c0277d19b3f/EXAMPLE").err().expect("no ticket");
+        assert!(invite.message().contains("is an invite"), "{}", invite.message());
     }
 
     #[test]

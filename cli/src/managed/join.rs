@@ -9,6 +9,7 @@ use peersock::management::{self, JoinRequest, ManagementError};
 use peersock::overlay::membership::{Credentials, Denial, MemberName, NetworkKey, UnixTime};
 use peersock::state::{MembershipRecord, NameClaim, StateDir, StateError};
 use peersock::{Invite, JoinError, Network, NetworkId, RootSource, Standing};
+use peersock_proxy::Ticket;
 use zeroize::Zeroizing;
 
 use super::asking::{Answer, Asking, Reached, ask_or_open, older};
@@ -310,6 +311,12 @@ fn of_file(input: &Input<'_>) -> Outcome<(NetworkId, Option<Invite>)> {
 }
 
 fn by_id(text: &str) -> Outcome<(NetworkId, Option<Invite>)> {
+    if Ticket::is_claimed_by(text) {
+        return Err(Failure::usage(
+            "this is a ticket, which leads to one program and to no network",
+            "give it to `peersock dial` or `peersock open`",
+        ));
+    }
     let id = super::parse_id(text).map_err(|error| {
         Failure::usage(
             format_args!(

@@ -83,12 +83,18 @@ impl Code {
         Ok(code)
     }
 
-    /// Returns true for a text that is a code, or one in the printed form with a typing error.
+    /// Returns true for a text that is a code, or one in the printed form with a typing error: a character
+    /// may be wrong in each group, be missing or be twice.
     pub fn is_claimed_by(text: &str) -> bool {
         let text = text.trim();
         let is_grouped = || {
-            text.split('-').map(str::len).eq([GROUP; ALL / GROUP])
-                && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+            let groups = || text.split(['-', ' ']);
+            let is_group = |group: &str| {
+                group.len().abs_diff(GROUP) <= 1 && group.bytes().all(|c| c.is_ascii_alphanumeric())
+            };
+            // A host name may have three words, too.
+            let is_word = |c: u8| c.is_ascii_lowercase() || c == b'-';
+            groups().count() == ALL / GROUP && groups().all(is_group) && !text.bytes().all(is_word)
         };
         text.parse::<Code>().is_ok() || is_grouped()
     }
