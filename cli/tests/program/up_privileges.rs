@@ -113,7 +113,7 @@ fn by_sudo_the_command_has_the_identity_of_the_user_who_has_called_it() {
         assert_eq!(field(process, "Uid"), [NOBODY; 4].join(" "));
     }
     // The second one is told at once, before it has made anything.
-    run(command()).failure(1, &["a node runs with", "`peersock status`"]);
+    run(command()).failure(1, &["a node runs with", "`peersock node --end`"]);
     up.interrupt().failure(130, &[]);
     let files: Vec<_> =
         fs::read_dir(&state).expect("it is there").map(|file| file.expect("a file")).collect();

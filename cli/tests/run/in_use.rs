@@ -259,7 +259,7 @@ fn settings_that_cannot_both_hold_name_the_program_that_has_set_them() {
         let words = [&["dial", "gamma:7000", "--timeout", "0.1"], settings].concat();
         let mut dial = lab.of_alpha(&words);
         dial.arg("--network").arg(&network);
-        run(dial).failure(1, &[own, &starter, asked, "end the programs that use the node"]);
+        run(dial).failure(1, &[own, &starter, asked, "end the node and its programs"]);
     };
     refused(&["--dht=127.0.0.1:10"], "with --dht 127.0.0.1:9", "asks for --dht 127.0.0.1:10");
     refused(&["--interface", "none0"], "with --interface lo", "asks for --interface none0");

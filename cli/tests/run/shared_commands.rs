@@ -236,7 +236,7 @@ fn failures_say_what_to_check() {
     lab.dial("beta", &["delta:7000"]).finish().failure(2, &["`delta`"]);
     // Settings are the node's.
     let port = lab.dial("beta", &["--overlay-port", "7421", "alpha:7000"]).finish();
-    port.failure(1, &["without --overlay-port", "7421", "--own-node or PEERSOCK_OWN_NODE=1"]);
+    port.failure(1, &["without --overlay-port", "7421", "--own-node --as NAME"]);
     // An ephemeral node is no other's.
     let adhoc = lab.ad_hoc();
     let mut own = peersock(&["dial", "--ephemeral", "--interface", "lo", "--timeout", "0.5", "-n", &adhoc]);

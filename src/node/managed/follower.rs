@@ -15,7 +15,7 @@ use super::super::Inner;
 use super::super::machine::Machine;
 use super::super::seat::MemberQuestion;
 use super::kept::Kept;
-use super::{CLOCK_NOISE, Shared, Standing, clock_step};
+use super::{Shared, Standing};
 use crate::config::network_id;
 use crate::state::{MembershipRecord, denial_word};
 use crate::sync;
@@ -293,7 +293,6 @@ impl Follower {
         // Not held for longer, because the directory has to be free once the node has ended.
         if let Some(node) = self.node.upgrade() {
             let mut kept = sync::lock(&self.shared.kept);
-            kept.note_clock(&node);
             kept.write_if_due(&node);
             let is_up_to_date = kept.has_kept_revocations(&node);
             drop(kept);
@@ -335,12 +334,7 @@ impl Follower {
             return self.shared.set(Standing::Denied(reason), true);
         }
         let mut batch = Batch::default();
-        // The record's offset belongs to the system's clock, which may have been set since this node began.
-        let offset = record.clock_offset.saturating_add(clock_step(&node));
-        let known_offset = datapath.membership(network.index, Membership::clock_offset);
-        if known_offset.is_some_and(|known| known.abs_diff(offset) > CLOCK_NOISE) {
-            datapath.set_clock_offset(Instant::now(), network.index, offset, &mut batch);
-        }
+        datapath.set_clock_offset(Instant::now(), network.index, record.clock_offset, &mut batch);
         let now = datapath.membership(network.index, |known| known.time(unix_time)).unwrap_or(now);
         let is_same = own.as_ref().map(Credentials::certificate)
             == record.credentials.as_ref().map(Credentials::certificate);

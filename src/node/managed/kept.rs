@@ -6,7 +6,6 @@ use peersock_datapath::JoinedNetwork;
 use peersock_overlay::membership::NetworkKey;
 
 use super::super::Inner;
-use super::{CLOCK_NOISE, clock_step};
 use crate::state::MembershipRecord;
 
 /// Minimum interval of writes because of newer revocations. An issuer's stolen key may sign many.
@@ -34,8 +33,6 @@ pub(super) struct Kept {
     pub(super) has_failed: bool,
     /// True once a controller has told its newest revocations.
     is_up_to_date: bool,
-    /// Step of the system's clock, see [`clock_step`], to which the record's offset belongs.
-    clock_step: i64,
     /// True after the last write.
     pub(super) is_closed: bool,
 }
@@ -58,7 +55,6 @@ impl Kept {
             lacks_revocations: false,
             has_failed: false,
             is_up_to_date: false,
-            clock_step: 0,
             is_closed: false,
         }
     }
@@ -84,9 +80,6 @@ impl Kept {
         self.is_up_to_date = is_up_to_date;
         let (has_credentials, (signed_time, clock_offset)) = (credentials.is_some(), times);
         let (others, used) = others;
-        self.clock_step = clock_step(node);
-        // The next start, and programs beside this node, begin with the system's clock.
-        let clock_offset = clock_offset.saturating_sub(self.clock_step);
         let first = keys.as_ref().map(|keys| *keys.first());
         if let Some(record) = self.record.take().or_else(|| Some(self.new_record(first?))) {
             let credentials = credentials.or_else(|| record.credentials.clone());
@@ -112,11 +105,6 @@ impl Kept {
 
     pub(super) fn new_record(&self, key: NetworkKey) -> MembershipRecord {
         MembershipRecord { starts: self.starts, ..MembershipRecord::new(self.network.id, key) }
-    }
-
-    /// Makes a write due if the system's clock was set since the record was brought up to date.
-    pub(super) fn note_clock(&mut self, node: &Inner) {
-        self.is_stale |= self.clock_step.abs_diff(clock_step(node)) > CLOCK_NOISE;
     }
 
     /// Makes the next write due at once.

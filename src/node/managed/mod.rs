@@ -30,9 +30,6 @@ use crate::sync;
 /// Longest wait of the end of a node for a write of the thread.
 const ENDING: Duration = Duration::from_secs(5);
 
-/// Difference of two clocks in milliseconds that two looks may show.
-const CLOCK_NOISE: u64 = 1_000;
-
 /// State that the thread shares with callers.
 pub(super) struct Shared {
     progress: Mutex<Progress>,
@@ -246,15 +243,6 @@ pub(super) fn check_key(key: &NetworkKey, id: NetworkId) -> Result<(), JoinError
             Err(JoinError::WrongKey(id))
         }
     }
-}
-
-/// Returns the milliseconds by which the system's clock was set forward since the node began. The overlay
-/// does not follow such steps, but the next program begins with them.
-fn clock_step(node: &Inner) -> i64 {
-    let own = node.driver.datapath.unix_time(Instant::now());
-    let system = UNIX_EPOCH.elapsed().unwrap_or_default();
-    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    millis(system) - millis(own)
 }
 
 fn random() -> u64 {
