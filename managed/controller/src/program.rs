@@ -455,6 +455,7 @@ impl Controller {
                 Decision::Ask => Ok(allowed(Additions::default())),
                 Decision::Allow(additions) => {
                     if additions.apply(&member.grant.tags) != member.grant.tags {
+                        // A tag that the program both adds and removes is removed.
                         let change = Change {
                             added_tags: additions.apply(&[]),
                             removed_tags: additions.removed_tags,

@@ -69,15 +69,13 @@ pub(crate) fn settings(args: &SettingsArgs) -> Outcome {
     check_once(args)?;
     let mut controller = args.of.open()?;
     let before = controller.settings();
-    let mut expected = before.clone();
-    apply(args, &mut expected);
-    let after = if expected == before {
-        before.clone()
-    } else {
+    let mut after = before.clone();
+    apply(args, &mut after);
+    if after != before {
         // Another command may have changed other settings meanwhile.
         let changed = controller.change_settings(now(), &who(), |settings| apply(args, settings));
-        changed.map_err(|error| not_set(error, args))?
-    };
+        after = changed.map_err(|error| not_set(error, args))?;
+    }
     for (tag, outlive) in &args.tags {
         controller.set_tag_outlive(now(), &who(), tag, *outlive).map_err(refused)?;
     }

@@ -377,7 +377,7 @@ impl Controller {
     }
 }
 
-/// What is decided about a machine that somebody may approve.
+/// Decision about a machine that a person may approve, as the store has it.
 #[derive(PartialEq, Eq)]
 struct Decided {
     is_waiting: bool,

@@ -697,11 +697,16 @@ impl Stream {
         self.left_unread
     }
 
-    /// Registers for progress of a direction of the connection.
+    /// Waits for progress of a direction of the connection, unless the error is another one.
     fn blocked(&mut self, interest: Interest, error: io::Error) -> Progress {
         if error.kind() != io::ErrorKind::WouldBlock {
             return self.break_by(&error);
         }
+        self.wait_for(interest)
+    }
+
+    /// Registers for the connection's next event of a kind, unless it has come.
+    fn wait_for(&self, interest: Interest) -> Progress {
         self.connection.waiters().register(interest, &self.waker);
         // Another thread may have consumed the event before, and it is not repeated.
         match self.connection.is_ready(interest) {

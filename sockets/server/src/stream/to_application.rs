@@ -74,14 +74,7 @@ impl Stream {
     /// a reset all the same.
     fn wait_for_room(&mut self) -> Progress {
         self.writable = false;
-        if self.broken.is_some() {
-            return Progress::Blocked;
-        }
-        self.connection.waiters().register(Interest::Error, &self.waker);
-        match self.connection.is_ready(Interest::Error) {
-            Ok(()) => Progress::More,
-            Err(_) => Progress::Blocked,
-        }
+        if self.broken.is_some() { Progress::Blocked } else { self.wait_for(Interest::Error) }
     }
 
     /// Returns true while the peer's end is withheld from the application. If the peer does not read data in
