@@ -31,7 +31,7 @@ pub struct ManagedNetwork {
     /// to members by name while no controller answers, and prove nothing.
     pub used: Vec<UsedMember>,
     /// Newest time that an issuer has signed and that this node's clock has reached; see
-    /// [`Membership::signed_time`].
+    /// [`Membership::signed_time`](super::Membership::signed_time).
     pub signed_time: UnixTime,
     /// True if this node answers requests for credentials:
     /// [`Event::Asked`](crate::Event::Asked) reports them. It can change later:
