@@ -466,6 +466,7 @@ impl Endpoint {
         // Before its verdict, it would drop them.
         if shown.judged == Some((own.digest, instance)) && shown.told.replace(instance) != Some(instance) {
             self.tell_heads(now, key);
+            self.hurry_look_ups(now, network);
         }
     }
 

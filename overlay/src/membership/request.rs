@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::certificate::{counted, text};
-use super::{Credentials, MemberName, ProcessCertificate, UnixTime, label};
+use super::{Credentials, Grant, MemberName, ProcessCertificate, UnixTime, label};
 use crate::id::PublicIdentity;
 use crate::wire::{ParseError, Reader, mapped};
 
@@ -31,7 +31,7 @@ const PROGRAM: u8 = 0x86;
 pub enum Question {
     /// "Give me a certificate": a first one, or a later one. The session shows whose.
     Certify(CertifyRequest),
-    /// "Which member has this name?"
+    /// "Which member has this name?" Members answer this and the next one, too, of others that they know.
     FindName(MemberName),
     /// "Which member has this address?"
     FindAddress(IpAddr),
@@ -278,6 +278,15 @@ impl Denial {
 }
 
 impl Question {
+    /// Returns true if this looks for the member that a certificate is about.
+    pub(crate) fn is_about(&self, grant: &Grant) -> bool {
+        match self {
+            Self::FindName(name) => grant.name == *name,
+            Self::FindAddress(address) => grant.addresses().any(|one| one == *address),
+            Self::Certify(_) | Self::FindProgram(..) => false,
+        }
+    }
+
     /// Returns the bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -57,7 +57,7 @@ impl UsedMembers {
         used
     }
 
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &UsedMember> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &UsedMember> + DoubleEndedIterator {
         self.0.iter().map(|(_, one)| one)
     }
 

@@ -21,6 +21,7 @@ mod known_heads;
 mod listed_programs;
 mod lying_roots;
 mod managed;
+mod named_by_members;
 mod names;
 mod nat;
 mod net;

@@ -12,20 +12,20 @@ use crate::net::{Net, UNIX_TIME};
 use crate::roots::{add_root, through_roots, use_roots};
 
 /// Longest time that a program waits for a name.
-const NAME_WAIT: Duration = Duration::from_millis(800);
+pub(super) const NAME_WAIT: Duration = Duration::from_millis(800);
 
 /// Time after which a question is given up.
-const GIVEN_UP: Duration = Duration::from_secs(6);
+pub(super) const GIVEN_UP: Duration = Duration::from_secs(6);
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Places of the nodes in [`apart`].
-const OWN: usize = 1;
-const OTHER: usize = 2;
-const THIRD: usize = 3;
+pub(super) const OWN: usize = 1;
+pub(super) const OTHER: usize = 2;
+pub(super) const THIRD: usize = 3;
 
 /// Creates the controller and the nodes 1 to 3, which only a root leads to each other.
-fn apart(authority: &Authority) -> Net {
+pub(super) fn apart(authority: &Authority) -> Net {
     let mut net = Net::new();
     net.filter = through_roots();
     add_root(&mut net, 1);
@@ -39,7 +39,11 @@ fn apart(authority: &Authority) -> Net {
     net
 }
 
-fn description(is_controller: bool, credentials: Credentials, used: &[UsedMember]) -> NetworkConfig {
+pub(super) fn description(
+    is_controller: bool,
+    credentials: Credentials,
+    used: &[UsedMember],
+) -> NetworkConfig {
     NetworkConfig::Managed(Box::new(ManagedNetwork {
         key: Some(secret().public()),
         credentials: Some(credentials),
@@ -50,7 +54,7 @@ fn description(is_controller: bool, credentials: Credentials, used: &[UsedMember
 }
 
 /// Restarts a node with credentials that are signed now, and with members that it has used.
-fn restart(net: &mut Net, authority: &Authority, node: usize, used: &[UsedMember]) {
+pub(super) fn restart(net: &mut Net, authority: &Authority, node: usize, used: &[UsedMember]) {
     let since = net.now - crate::net::instant();
     net.restart(node, 4000, UNIX_TIME + since);
     net.join(node, &description(false, authority.credentials(node as u8, since), used));
@@ -58,7 +62,7 @@ fn restart(net: &mut Net, authority: &Authority, node: usize, used: &[UsedMember
 }
 
 /// Returns an entry that says that a node has this name.
-fn entry(name: &str, identity: u8) -> UsedMember {
+pub(super) fn entry(name: &str, identity: u8) -> UsedMember {
     UsedMember {
         name: name.parse().expect("a name"),
         identity: *Identity::from_seed(&[identity; 32]).public(),
@@ -76,12 +80,12 @@ fn names(net: &Net, node: usize) -> Vec<String> {
     used(net, node).iter().map(|one| one.name.to_string()).collect()
 }
 
-fn named(net: &Net, node: usize, name: &str) -> Vec<IpAddr> {
+pub(super) fn named(net: &Net, node: usize, name: &str) -> Vec<IpAddr> {
     net.nodes[node].endpoint.addresses_named(name, |_| true)
 }
 
 /// Looks for a name as a program does.
-fn find(net: &mut Net, node: usize, name: &str) -> bool {
+pub(super) fn find(net: &mut Net, node: usize, name: &str) -> bool {
     let at = network(net, node);
     let asked = net.nodes[node].endpoint.find_name(net.now, at, name);
     net.pump();

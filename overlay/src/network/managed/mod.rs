@@ -219,7 +219,7 @@ impl Membership {
     }
 
     /// Returns the members that this node has used, the last one at the end.
-    pub fn used(&self) -> impl ExactSizeIterator<Item = &UsedMember> {
+    pub fn used(&self) -> impl ExactSizeIterator<Item = &UsedMember> + DoubleEndedIterator {
         self.used.iter()
     }
 
@@ -332,6 +332,12 @@ impl Membership {
         let is_meant = |one: &&Admission| one.label() == Some(label) && one.grant().name == *machine;
         let meant = self.admitted.values().filter(is_meant);
         meant.max_by_key(|one| (is_connected(one.holder()), program_serial(one)))
+    }
+
+    /// Returns the known member that a look-up is about, by the newest certificate.
+    pub(crate) fn holder_of(&self, question: &Question) -> Option<&Admission> {
+        let is_meant = |one: &&Admission| !one.is_process() && question.is_about(one.grant());
+        self.all().filter(is_meant).max_by_key(|one| serial(one))
     }
 
     /// Forgets the issuers of former network keys, and what those keys have said about the time.

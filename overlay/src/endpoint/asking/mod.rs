@@ -4,6 +4,8 @@
 //! its credentials long before they end, so a controller may be away for most of their lifetime. The times
 //! are those of [`pace`].
 
+mod members;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,6 +77,8 @@ struct Open {
     id: u32,
     /// Peer that was asked last.
     asked: Option<PeerKey>,
+    /// Members that were asked besides, of a look-up.
+    members: Vec<PeerKey>,
     since: Instant,
     next: Instant,
     tries: u32,
@@ -82,7 +86,7 @@ struct Open {
 
 impl Open {
     fn new(question: Option<Vec<u8>>, id: u32, next: Instant) -> Self {
-        Self { question, id, asked: None, since: next, next, tries: 0 }
+        Self { question, id, asked: None, members: Vec::new(), since: next, next, tries: 0 }
     }
 
     /// Returns true if it is due, and no peer could be asked.
@@ -239,8 +243,8 @@ impl Endpoint {
         self.arm_asking(now, network);
     }
 
-    /// Asks the controllers of a managed network for a member by name or address.
-    /// [`Event::Answered`] has the answer; without one in 5 s there is none. Returns false if a controller
+    /// Asks the controllers of a managed network for a member by name or address, and while none answers,
+    /// members. [`Event::Answered`] has a controller's answer; without any in 5 s there is none. Returns false if a controller
     /// has just said that there is no such member, too many questions are open, or no node answers such
     /// questions in the network: in a static one, members answer for their programs alone.
     pub fn find_member(&mut self, now: Instant, network: NetworkIndex, question: &Question) -> bool {
@@ -376,6 +380,7 @@ impl Endpoint {
         // One that has just ended may still have a session.
         if number != CERTIFY && (connected.is_none() || tries > 0) {
             self.meet_used(now, network, number);
+            self.ask_members(now, network, number);
         }
         // Peers that call its credentials revoked know an issuer that counts, and the only known one may have
         // another key now.
@@ -391,7 +396,12 @@ impl Endpoint {
                 self.meet_anybody(now, network, reason);
             }
         }
-        let pause = pace::pause(waited, tries > 0 && connected.is_some(), self.draw());
+        let is_first = number != CERTIFY && tries == 0;
+        let pause = match connected {
+            // A program waits, and members may know the answer if this controller has just ended.
+            Some(_) if is_first => pace::FIRST_PAUSE / 2,
+            _ => pace::pause(waited, tries > 0 && connected.is_some(), self.draw()),
+        };
         if let Some(open) = self.open_question(network, number) {
             open.asked = connected;
             open.tries += u32::from(connected.is_some() || keys.is_empty());
@@ -471,6 +481,14 @@ impl Endpoint {
     /// Returns true if a node can be told something now.
     pub(super) fn is_node_connected(&self, joined: &JoinedNetwork, node: &NodeId) -> bool {
         joined.by_node.get(node).is_some_and(|key| self.is_connected(*key))
+    }
+
+    /// Sends look-ups at once that wait for somebody to ask, because a member has just admitted this node.
+    pub(super) fn hurry_look_ups(&mut self, now: Instant, network: NetworkIndex) {
+        let Some(joined) = self.networks.get_mut(&network) else { return };
+        let waits = |open: &&mut Open| open.question.is_some() && open.members.is_empty() && open.waits(now);
+        joined.asking.open.values_mut().filter(waits).for_each(|open| open.next = now);
+        self.arm_asking(now, network);
     }
 
     /// Sends the questions at once that wait for a session with this controller.
@@ -644,15 +662,17 @@ impl Endpoint {
         self.core.rng.random_range(0.0..1.0)
     }
 
-    /// Handles a question of a node: about a program, or any other one if this node is a controller.
+    /// Handles a question of a node: a look-up, or a request for credentials if this node is a controller.
     pub(super) fn on_question(&mut self, now: Instant, key: PeerKey, id: u32, bytes: &[u8]) {
         let Some(peer) = self.peers.get(key) else { return };
         let handle = peer.link.handle.clone();
         let is_controller = self.membership(handle.network()).is_some_and(Membership::is_controller);
         let question = match Question::parse(bytes) {
-            Ok(question @ Question::FindProgram(..)) => question,
-            Ok(question) if is_controller => question,
-            _ => return self.core.counters.control_unknown.increment(),
+            Ok(Question::Certify(_)) | Err(_) if !is_controller => {
+                return self.core.counters.control_unknown.increment();
+            }
+            Ok(question) => question,
+            Err(_) => return self.core.counters.control_unknown.increment(),
         };
         // Members' look-ups show who is there, so only members get answers to them.
         let is_public = matches!(question, Question::Certify(_));
@@ -665,7 +685,13 @@ impl Endpoint {
                 let answer = self.program(handle.network(), &label, &machine);
                 self.answer(now, &handle, id, &answer);
             }
-            question => self.core.emit(Event::Asked(handle, id, Box::new(question))),
+            question if is_controller => self.core.emit(Event::Asked(handle, id, Box::new(question))),
+            // Silence says that this member knows nothing: only a controller knows that there is no member.
+            question => {
+                if let Some(answer) = self.known_member(now, handle.network(), &question) {
+                    self.answer(now, &handle, id, &answer);
+                }
+            }
         }
     }
 
@@ -697,15 +723,17 @@ impl Endpoint {
         let handle = peer.link.handle.clone();
         let network = handle.network();
         let Some(joined) = self.networks.get_mut(&network) else { return };
-        let is_asked = |open: &Open| open.id == id && open.asked == Some(key);
-        let Some(number) =
-            joined.asking.open.iter().find(|(_, open)| is_asked(open)).map(|(number, _)| *number)
-        else {
+        let is_asked = |open: &Open| open.asked == Some(key) || open.members.contains(&key);
+        let asked = joined.asking.open.iter().find(|(_, open)| open.id == id && is_asked(open));
+        let Some((number, is_member)) = asked.map(|(number, open)| (*number, open.asked != Some(key))) else {
             return;
         };
         let Ok(answer) = Answer::parse(bytes) else {
             return self.core.counters.control_unknown.increment();
         };
+        if is_member {
+            return self.on_members_answer(now, network, number, &answer);
+        }
         let (node, unix_time) = (*handle.id(), self.core.clock.unix_time(now));
         if joined.policy.programs().is_some() {
             let is_absent = match &answer {
@@ -829,7 +857,13 @@ impl Endpoint {
         if node == self.own_id || membership.note_found(&node, credentials, unix_time).is_err() {
             return;
         }
-        let known = joined.by_node.get(&node).copied();
+        self.add_found(now, network, identity);
+    }
+
+    /// Makes a member a peer whose credentials were noted.
+    fn add_found(&mut self, now: Instant, network: NetworkIndex, identity: &PublicIdentity) {
+        let Some(joined) = self.networks.get(&network) else { return };
+        let known = joined.by_node.get(&identity.node_id()).copied();
         let Some(key) = known.or_else(|| self.add_peer(now, network, *identity, None)) else { return };
         if let Some(handle) = self.peers.get(key).map(|peer| peer.link.handle.clone()) {
             self.follow_addresses(now, &handle);
