@@ -101,7 +101,7 @@ impl Authority {
         let credentials = Box::new(self.credentials(node, *next));
         let name = credentials.certificate().grant().name.clone();
         self.named.lock().expect("no panic").insert(name, (*asker, (*credentials).clone()));
-        Some(Answer::Certified { time: now(), renew_after: 3600, credentials })
+        Some(Answer::Certified { time: now(), renew_after: 3600, credentials, spare: None })
     }
 }
 

@@ -454,7 +454,8 @@ impl Endpoint {
         if issuer != start_of(peer.id()) || !self.is_member(key) {
             return;
         }
-        let membership = self.membership_mut(peer.network());
+        // A spare removes no member.
+        let membership = self.membership_mut(peer.network()).filter(|known| !known.is_spare(peer.id()));
         if membership.is_some_and(Membership::note_up_to_date) {
             self.core.emit(Event::RevocationsChanged(peer));
         }

@@ -17,19 +17,26 @@ pub struct Rights {
     pub issues: bool,
     /// True if the issuer may sign revocations.
     pub revokes: bool,
+    /// True if the issuer only renews what members have, and does so while it reaches no other issuer. It
+    /// admits no node and answers no look-ups. Members believe that: their signatures cannot show it.
+    pub renews_only: bool,
 }
 
 impl Rights {
     /// All rights.
-    pub const ALL: Self = Self { issues: true, revokes: true };
+    pub const ALL: Self = Self { issues: true, revokes: true, renews_only: false };
+
+    /// Rights of a [`Spare`](super::Spare). It signs an empty set of revocations, so that members know it.
+    pub const RENEWALS: Self = Self { renews_only: true, ..Self::ALL };
 
     fn to_wire(self) -> u8 {
-        u8::from(self.issues) | u8::from(self.revokes) << 1
+        u8::from(self.issues) | u8::from(self.revokes) << 1 | u8::from(self.renews_only) << 2
     }
 
     fn from_wire(byte: u8) -> Option<Self> {
         // Unknown rights are refused, because a statement has exactly one form.
-        (byte <= 3).then_some(Self { issues: byte & 1 != 0, revokes: byte & 2 != 0 })
+        let rights = Self { issues: byte & 1 != 0, revokes: byte & 2 != 0, renews_only: byte & 4 != 0 };
+        (byte <= 7 && (rights.issues || !rights.renews_only)).then_some(rights)
     }
 }
 

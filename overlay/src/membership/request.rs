@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::certificate::{counted, text};
-use super::{Credentials, Grant, MemberName, ProcessCertificate, UnixTime, label};
+use super::{Credentials, Grant, MemberName, ProcessCertificate, Spare, UnixTime, label};
 use crate::id::PublicIdentity;
 use crate::wire::{ParseError, Reader, mapped};
 
@@ -18,6 +18,7 @@ const DENIED: u8 = 0x83;
 const FOUND: u8 = 0x84;
 const ABSENT: u8 = 0x85;
 const PROGRAM: u8 = 0x86;
+const CERTIFIED_SPARE: u8 = 0x87;
 
 /// Question of a node to a controller, or about a machine's program to the machine.
 ///
@@ -109,6 +110,7 @@ impl std::fmt::Debug for Token {
 /// found     84 | identity 64 | credentials
 /// absent    85
 /// program   86 | identity 64 | process certificate
+/// certified 87 | time 8 | renew after 4 (seconds) | right to renew 149 | credentials
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -120,6 +122,8 @@ pub enum Answer {
         renew_after: u32,
         /// Credentials of the node.
         credentials: Box<Credentials>,
+        /// Right of the node to renew others' certificates, if it has that.
+        spare: Option<Box<Spare>>,
     },
     /// A person has to decide first.
     Pending {
@@ -374,10 +378,13 @@ impl Answer {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
-            Self::Certified { time, renew_after, credentials } => {
-                out.push(CERTIFIED);
+            Self::Certified { time, renew_after, credentials, spare } => {
+                out.push(if spare.is_some() { CERTIFIED_SPARE } else { CERTIFIED });
                 out.extend_from_slice(&time.as_millis().to_be_bytes());
                 out.extend_from_slice(&renew_after.to_be_bytes());
+                if let Some(spare) = spare {
+                    spare.emit(&mut out);
+                }
                 out.extend_from_slice(&credentials.to_bytes());
             }
             Self::Pending { time, retry_after, code } => {
@@ -415,10 +422,12 @@ impl Answer {
         let mut reader = Reader(bytes);
         let kind = reader.u8()?;
         let answer = match kind {
-            CERTIFIED => {
+            CERTIFIED | CERTIFIED_SPARE => {
                 let (time, renew_after) = (UnixTime::from_millis(reader.u64()?), reader.u32()?);
+                let is_spare = kind == CERTIFIED_SPARE;
+                let spare = is_spare.then(|| Spare::read(&mut reader)).transpose()?.map(Box::new);
                 let credentials = Box::new(Credentials::parse(reader.0)?);
-                return Ok(Self::Certified { time, renew_after, credentials });
+                return Ok(Self::Certified { time, renew_after, credentials, spare });
             }
             PENDING => Self::Pending {
                 time: UnixTime::from_millis(reader.u64()?),

@@ -289,7 +289,7 @@ fn statements_of_other_signers_and_networks_do_not_count() {
     let by_member = Credentials::new(secret().public(), delegation(), by_member.expect("a good grant"));
     assert_eq!(refusal(&by_member, &identity(5).node_id(), NOW), Some(Refusal::Unauthentic));
     // An issuer that may only revoke issues nothing.
-    let rights = Rights { issues: false, revokes: true };
+    let rights = Rights { issues: false, ..Rights::ALL };
     let revoker = Delegation::sign(&secret(), network, *identity(2).public(), serial(), DAY, rights);
     let by_revoker = Credentials::new(secret().public(), revoker, good.certificate().clone());
     assert_eq!(refusal(&by_revoker, &holder, NOW), Some(Refusal::Issuer));
@@ -405,7 +405,7 @@ fn heads_name_one_set_and_their_issuer() {
     // Another signer, a signer without the right, a revoked one, and a head from the future.
     let forged = Head::sign(&identity(3), delegation(), network, 8, NOW, &set);
     assert_eq!(forged.verify(&key, network, NOW, &none), Err(Refusal::Unauthentic));
-    let rights = Rights { issues: true, revokes: false };
+    let rights = Rights { revokes: false, ..Rights::ALL };
     let weak = Delegation::sign(&secret(), network, *identity(2).public(), serial(), DAY, rights);
     let weak = Head::sign(&identity(2), weak, network, 8, NOW, &set);
     assert_eq!(weak.verify(&key, network, NOW, &none), Err(Refusal::Issuer));
@@ -536,7 +536,7 @@ fn questions_and_answers_are_read_as_written() {
     let credentials = Box::new(credentials());
     let code = Code::from_bits(7);
     for answer in [
-        Answer::Certified { time: NOW, renew_after: 3600, credentials: credentials.clone() },
+        Answer::Certified { time: NOW, renew_after: 3600, credentials: credentials.clone(), spare: None },
         Answer::Pending { time: NOW, retry_after: 5, code },
         Answer::Denied { time: NOW, reason: Denial::Cloned },
         Answer::Found { identity: *identity(3).public(), credentials },

@@ -226,7 +226,7 @@ fn an_issuer_s_answer_delays_the_next_question_by_a_bounded_time() {
             net.run(10 * SECOND);
             serve(&mut net, 0, |node, _, at| match certified(&authority, node, at) {
                 Answer::Certified { time, credentials, .. } => {
-                    Answer::Certified { time, renew_after, credentials }
+                    Answer::Certified { time, renew_after, credentials, spare: None }
                 }
                 _ => unreachable!(),
             });

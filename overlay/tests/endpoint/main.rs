@@ -42,6 +42,7 @@ mod rotation;
 mod scarce;
 mod seat;
 mod signals;
+mod spares;
 mod stolen_issuer;
 mod streams;
 mod tcp;

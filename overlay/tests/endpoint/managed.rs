@@ -165,6 +165,7 @@ pub(super) fn certified(authority: &Authority, node: &NodeId, at: Duration) -> A
         time: UnixTime::from(UNIX_TIME + at),
         renew_after: 2400,
         credentials: Box::new(authority.credentials(identity, at)),
+        spare: None,
     }
 }
 

@@ -100,7 +100,7 @@ fn questions(
     for (name, answer) in [
         (
             "certified, next question after 1,200 s",
-            Answer::Certified { time: NOW, renew_after: 1200, credentials: credentials() },
+            Answer::Certified { time: NOW, renew_after: 1200, credentials: credentials(), spare: None },
         ),
         (
             "pending by the code Z00-000, next question after 5 s",

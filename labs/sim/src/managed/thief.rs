@@ -118,7 +118,7 @@ impl Thief {
                 let node = *asked.peer.id();
                 let credentials = self.certify(field, node, turn);
                 oracle.forge(self.identity.node_id(), &node, &credentials);
-                Answer::Certified { time, renew_after: 3600, credentials: Box::new(credentials) }
+                Answer::Certified { time, renew_after: 3600, credentials: Box::new(credentials), spare: None }
             }
         };
         field.answer(asked, &answer);

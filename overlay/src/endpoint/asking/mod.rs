@@ -5,6 +5,8 @@
 //! are those of [`pace`].
 
 mod members;
+mod questions;
+mod spare;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -56,6 +58,9 @@ pub(super) struct Asking {
     absent: VecDeque<(Vec<u8>, Instant)>,
     /// Controller that answered last, by its place in the list.
     preferred: usize,
+    /// True from the time at which this node has renewed its certificate by itself, as a spare, until a
+    /// controller has answered.
+    is_alone: bool,
     /// Issuer of credentials of this node that a peer calls revoked, until a controller has answered.
     doubted: Option<NodeId>,
     /// Last node of the network that was met because it may be a member.
@@ -112,6 +117,7 @@ impl Endpoint {
             joined.asking.begun = Some(now);
         }
         self.plan_asking(now, network);
+        self.tell_of_spare(now, network);
     }
 
     /// Plans the request for credentials of a node that gets them from a controller. The others ask no
@@ -244,9 +250,9 @@ impl Endpoint {
     }
 
     /// Asks the controllers of a managed network for a member by name or address, and while none answers,
-    /// members. [`Event::Answered`] has a controller's answer; without any in 5 s there is none. Returns false if a controller
-    /// has just said that there is no such member, too many questions are open, or no node answers such
-    /// questions in the network: in a static one, members answer for their programs alone.
+    /// members. [`Event::Answered`] has a controller's answer; without any in 5 s there is none. Returns
+    /// false if a controller has just said that there is no such member, too many questions are open, or no
+    /// node answers such questions in the network: in a static one, members answer for their programs alone.
     pub fn find_member(&mut self, now: Instant, network: NetworkIndex, question: &Question) -> bool {
         let id = u32::from_be_bytes(self.core.random());
         // As bytes, because equal questions have equal bytes, and only these are compared and sent.
@@ -314,11 +320,11 @@ impl Endpoint {
             || is_absent(Question::FindProgram(label, machine), ABSENT_FOR)
     }
 
-    /// Returns true if this node has a session with a controller of a managed network.
+    /// Returns true if this node has a session with a controller of a managed network that decides.
     pub fn has_controller(&self, network: NetworkIndex) -> bool {
         let Some(joined) = self.networks.get(&network) else { return false };
-        let controllers = joined.policy.membership().map_or(&[][..], Membership::controllers);
-        let known = controllers.iter().filter_map(|one| joined.by_node.get(&one.node_id()));
+        let deciding = joined.policy.membership().into_iter().flat_map(Membership::deciding);
+        let known = deciding.filter_map(|one| joined.by_node.get(&one.node_id()));
         known.copied().any(|key| self.is_connected(key))
     }
 
@@ -352,6 +358,11 @@ impl Endpoint {
         let Some(joined) = self.networks.get(&network) else { return };
         let Some(open) = joined.asking.open.get(&number) else { return };
         let (tries, since, id) = (open.tries, open.since, open.id);
+        let is_unanswered = now.saturating_duration_since(since) >= pace::FAST;
+        if number == CERTIFY && is_unanswered && self.renew_own(now, network) {
+            return;
+        }
+        let Some(joined) = self.networks.get(&network) else { return };
         let doubted = joined.asking.doubted.filter(|_| number == CERTIFY);
         // Any of them may be away or silent, so each has its turn. The first one has two, so that one lost
         // packet does not lead elsewhere. Who is away is looked for, and the next one is asked.
@@ -470,7 +481,15 @@ impl Endpoint {
         let known = machine.and_then(|node| self.peers.get(*joined.by_node.get(&node)?));
         let machine = known.map(|peer| *peer.link.handle.identity());
         let (first, preferred) = controllers.split_at(joined.asking.preferred.min(controllers.len()));
-        [machine.as_slice(), preferred, first].concat()
+        let mut asked = [machine.as_slice(), preferred, first].concat();
+        // Behind those that decide. They know no more of others than any member, and admit no node.
+        let is_spare = |one: &PublicIdentity| {
+            joined.policy.membership().is_some_and(|known| known.is_spare(&one.node_id()))
+        };
+        let has_own = joined.policy.membership().is_some_and(|known| known.own().is_some());
+        asked.sort_by_key(is_spare);
+        asked.retain(|one| !is_spare(one) || number == CERTIFY && has_own);
+        asked
     }
 
     /// Returns true if a peer can be told something now.
@@ -501,10 +520,14 @@ impl Endpoint {
         if !is_controller {
             return;
         }
+        let is_spare = self.is_spare_at(network, &node);
         let Some(joined) = self.networks.get_mut(&network) else { return };
         let waiting = joined.asking.open.values_mut().filter(|open| open.waits(now));
         waiting.for_each(|open| open.next = now);
-        self.arm_asking(now, network);
+        match joined.asking.is_alone && !is_spare {
+            true => self.ask_for_credentials_at(now, network, now),
+            false => self.arm_asking(now, network),
+        }
     }
 
     fn open_question(&mut self, network: NetworkIndex, number: u32) -> Option<&mut Open> {
@@ -527,7 +550,7 @@ impl Endpoint {
             return;
         };
         let machine: Vec<_> = membership.machine().copied().into_iter().collect();
-        let controllers = membership.controllers().to_vec();
+        let controllers = membership.deciding().copied().collect();
         for identities in [machine, controllers] {
             self.keep_one(now, network, &identities);
         }
@@ -662,61 +685,6 @@ impl Endpoint {
         self.core.rng.random_range(0.0..1.0)
     }
 
-    /// Handles a question of a node: a look-up, or a request for credentials if this node is a controller.
-    pub(super) fn on_question(&mut self, now: Instant, key: PeerKey, id: u32, bytes: &[u8]) {
-        let Some(peer) = self.peers.get(key) else { return };
-        let handle = peer.link.handle.clone();
-        let is_controller = self.membership(handle.network()).is_some_and(Membership::is_controller);
-        let question = match Question::parse(bytes) {
-            Ok(Question::Certify(_)) | Err(_) if !is_controller => {
-                return self.core.counters.control_unknown.increment();
-            }
-            Ok(question) => question,
-            Err(_) => return self.core.counters.control_unknown.increment(),
-        };
-        // Members' look-ups show who is there, so only members get answers to them.
-        let is_public = matches!(question, Question::Certify(_));
-        if !self.may_judge(now, key) || !is_public && !handle.is_admitted() {
-            return;
-        }
-        match question {
-            // Each node that has a session with a program knows of it; no store does.
-            Question::FindProgram(label, machine) => {
-                let answer = self.program(handle.network(), &label, &machine);
-                self.answer(now, &handle, id, &answer);
-            }
-            question if is_controller => self.core.emit(Event::Asked(handle, id, Box::new(question))),
-            // Silence says that this member knows nothing: only a controller knows that there is no member.
-            question => {
-                if let Some(answer) = self.known_member(now, handle.network(), &question) {
-                    self.answer(now, &handle, id, &answer);
-                }
-            }
-        }
-    }
-
-    /// Returns the answer to the question for a program.
-    fn program(&self, network: NetworkIndex, label: &MemberName, machine: &MemberName) -> Answer {
-        let found = self.networks.get(&network).and_then(|joined| {
-            let is_connected = |node: &NodeId| self.is_node_connected(joined, node);
-            let admission = joined.policy.membership()?.program(label, machine, is_connected)?;
-            let peer = self.peers.get(*joined.by_node.get(admission.holder())?)?;
-            // The asking node has met this node, and knows the network's keys. The largest answer would not
-            // fit.
-            let credentials = Box::new(admission.credentials().with_successions(&[]));
-            Some(Answer::Found { identity: *peer.link.handle.identity(), credentials })
-        });
-        found.or_else(|| self.listed_program(network, label, machine)).unwrap_or(Answer::Absent)
-    }
-
-    /// Answers a question that [`Event::Asked`] has reported with this number.
-    pub fn answer(&mut self, now: Instant, peer: &Arc<Peer>, id: u32, answer: &Answer) {
-        if let Some(key) = self.key_of(peer) {
-            let bytes = answer.to_bytes();
-            self.tell(now, key, &MembershipMessage::Answer { id, bytes: &bytes });
-        }
-    }
-
     /// Handles a controller's answer.
     pub(super) fn on_answer(&mut self, now: Instant, key: PeerKey, id: u32, bytes: &[u8]) {
         let Some(peer) = self.peers.get(key) else { return };
@@ -778,19 +746,24 @@ impl Endpoint {
                 _ => false,
             };
         let place = place.map(|place| place + usize::from(refuses));
+        let is_spare = membership.is_spare(&node);
         if number == CERTIFY {
             joined.asking.doubted = None;
+            joined.asking.is_alone &= is_spare;
         }
         joined.asking.preferred = place.unwrap_or(joined.asking.preferred);
         if was_wrong {
             self.ask_to_show_again(now, network);
         }
         let next = match &answer {
-            Answer::Certified { credentials, renew_after, .. } if number == CERTIFY => {
+            Answer::Certified { credentials, renew_after, spare, .. } if number == CERTIFY => {
                 let accepted = self.set_credentials(now, network, credentials);
                 if let Err(refusal) = accepted {
                     tracing::warn!(%refusal, "a controller's answer is no certificate of this node");
                     return;
+                }
+                if !is_spare {
+                    self.set_spare(now, network, spare.as_deref());
                 }
                 Some(pace::renewal(Duration::from_secs((*renew_after).into()), self.draw()))
             }

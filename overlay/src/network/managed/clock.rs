@@ -48,8 +48,10 @@ impl Membership {
     /// Returns the newest time that two issuers have signed, or the only issuer.
     pub(super) fn agreed(&self) -> UnixTime {
         let counts = |issuer: &&Issuer| {
+            // A spare signs one head, and then no more.
+            let signs = !issuer.delegation.rights().renews_only;
             let is_key = self.check_key(issuer.signer.as_ref(), self.delegated).is_ok();
-            is_key && self.delegated < issuer.delegation.end()
+            signs && is_key && self.delegated < issuer.delegation.end()
         };
         let counting = self.issuers.values().filter(counts);
         let mut claimed: Vec<UnixTime> = counting.map(|issuer| issuer.claimed).collect();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::super::UsedMember;
 use crate::id::{NetworkId, Psk, PublicIdentity};
-use crate::membership::{CertifyRequest, Credentials, Head, NetworkKey, Revocations, Succession, UnixTime};
+use crate::membership::{
+    CertifyRequest, Credentials, Head, NetworkKey, Revocations, Spare, Succession, UnixTime,
+};
 
 /// Network whose controllers admit the members, as one node knows it. Two descriptions are equal if they can
 /// be of the same network, however much each knows of it.
@@ -37,6 +39,8 @@ pub struct ManagedNetwork {
     /// [`Event::Asked`](crate::Event::Asked) reports them. It can change later:
     /// [`Endpoint::set_controller`](crate::Endpoint::set_controller).
     pub is_controller: bool,
+    /// Right of this node to renew others' certificates while it reaches no controller.
+    pub spare: Option<Spare>,
     /// True if this node is a program's, beside the node of a member. Its credentials come from the member,
     /// so it asks no controller for any.
     pub is_program: bool,
@@ -63,6 +67,7 @@ impl ManagedNetwork {
             used: Vec::new(),
             signed_time: UnixTime::default(),
             is_controller: false,
+            spare: None,
             is_program: false,
             clock_offset: 0,
             psk: None,

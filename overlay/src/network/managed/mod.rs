@@ -15,10 +15,10 @@ pub(super) use self::policy::Managed;
 use super::UsedMember;
 use super::used::UsedMembers;
 use crate::crypto::hash;
-use crate::id::{NetworkId, NodeId, PublicIdentity};
+use crate::id::{Identity, NetworkId, NodeId, PublicIdentity};
 use crate::membership::{
     Admission, Answer, CertifyRequest, Credentials, Delegation, Grant, MemberName, NetworkKey, NetworkKeys,
-    ProcessCertificate, Question, Refusal, Revocations, Serial, Token, UnixTime,
+    ProcessCertificate, Question, Refusal, Revocations, Serial, Spare, Token, UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -72,6 +72,9 @@ pub struct Membership {
     is_refused: bool,
     controllers: Vec<PublicIdentity>,
     is_controller: bool,
+    /// Right of this node to renew others' certificates. It counts while this node is connected to no
+    /// controller.
+    spare: Option<Spare>,
     is_program: bool,
     /// True while a controller says that this node's machine is no member any more.
     is_removed: bool,
@@ -127,6 +130,7 @@ impl Membership {
             controllers: network.controllers.iter().copied().take(MAX_CONTROLLERS).collect(),
             is_refused: false,
             is_controller: network.is_controller,
+            spare: None,
             is_program: network.is_program,
             is_removed: false,
             issuers: BTreeMap::new(),
@@ -145,6 +149,7 @@ impl Membership {
             membership.learn(head.delegation(), signer, head.time(), None);
         }
         membership.forget_heads(None);
+        membership.spare = network.spare.clone();
         membership
     }
 
@@ -208,7 +213,7 @@ impl Membership {
         self.own.as_ref().map(|own| own.admission.credentials())
     }
 
-    /// Returns the known controllers, the preferred one first.
+    /// Returns the known controllers, the preferred one first, and spares among them.
     pub fn controllers(&self) -> &[PublicIdentity] {
         &self.controllers
     }
@@ -311,6 +316,57 @@ impl Membership {
         std::mem::replace(&mut self.is_removed, is_removed) != is_removed
     }
 
+    /// Returns the right of this node to renew others' certificates, if it has one that may count.
+    pub fn spare(&self) -> Option<&Spare> {
+        self.spare.as_ref()
+    }
+
+    /// Takes over the right that a controller gives this node, or takes from it. Returns false if it is
+    /// another node's, or no key of the network has signed it.
+    pub(crate) fn set_spare(&mut self, spare: Option<&Spare>, own: &NodeId) -> bool {
+        let is_right = |spare: &&Spare| {
+            let delegation = spare.delegation();
+            let keys = self.keys.as_ref();
+            delegation.issuer().node_id() == *own
+                && keys.is_some_and(|keys| keys.signer_of(delegation, self.id).is_ok())
+        };
+        let counts = spare.filter(is_right);
+        self.spare = counts.cloned();
+        counts.is_some() == spare.is_some()
+    }
+
+    /// Renews the credentials of a member that count, if this node may do that now.
+    pub(crate) fn renew_for(
+        &self,
+        identity: &Identity,
+        node: &NodeId,
+        unix_time: Duration,
+    ) -> Option<(Credentials, Duration)> {
+        let spare = self.spare.as_ref().filter(|_| !self.is_removed)?;
+        let (delegation, now) = (spare.delegation(), self.time(unix_time));
+        let keys = self.keys.as_ref()?;
+        let signer = keys.signer_of(delegation, self.id).ok()?;
+        let counts = now < delegation.end()
+            && keys.check(&signer, now).is_ok()
+            && !self.revoked.covers(&delegation.issuer().node_id(), delegation.serial());
+        let admission = self.known(node).filter(|known| counts && known.holder() == node)?;
+        self.verdict(admission, unix_time).ok()?;
+        let renewed = spare.renew(identity, self.id, admission, now)?;
+        // Those of the last key, by which the right counts. Members know it, or learn it from these.
+        let renewed = renewed.with_successions(keys.successions());
+        (signer == *keys.last()).then_some((renewed, spare.lifetime()))
+    }
+
+    /// Returns true if an issuer renews certificates and does nothing else.
+    pub(crate) fn is_spare(&self, issuer: &NodeId) -> bool {
+        self.issuers.get(issuer).is_some_and(|one| one.delegation.rights().renews_only)
+    }
+
+    /// Returns the known controllers that decide, the preferred one first.
+    pub(crate) fn deciding(&self) -> impl Iterator<Item = &PublicIdentity> {
+        self.controllers.iter().filter(|one| !self.is_spare(&one.node_id()))
+    }
+
     /// Returns true if this node's credentials come from a controller in another node.
     pub(crate) fn is_certified(&self) -> bool {
         !self.is_controller && !self.is_program
@@ -378,11 +434,21 @@ impl Membership {
             return Ok(());
         }
         let issuer = self.issuers.get(node).ok_or(Refusal::Issuer)?;
+        if issuer.delegation.rights().renews_only && !self.repeats(answer) {
+            return Err(Refusal::Issuer);
+        }
         match (issuer.delegation.rights().issues, at < issuer.delegation.end()) {
             (false, _) => Err(Refusal::Issuer),
             (_, false) => Err(Refusal::IssuerExpired),
             _ => self.check_key(issuer.signer.as_ref(), at),
         }
+    }
+
+    /// Returns true if an answer gives this node what its certificate says already.
+    fn repeats(&self, answer: &Answer) -> bool {
+        let Answer::Certified { credentials, spare: None, .. } = answer else { return false };
+        let own = self.own.as_ref().map(|own| own.admission.grant());
+        own == Some(credentials.certificate().grant())
     }
 
     /// Returns true if a node answers about a program beside it, which its own signature shows.
