@@ -171,7 +171,6 @@ impl Controller {
         let (keys, identity) = Keys::from_seed(seed);
         let secret = words.secret();
         let delegation = delegation::sign(&secret, id, *identity.public(), now, None, new.is_offline);
-        let head = Head::sign(&identity, delegation.clone(), id, 0, now, &Revocations::default());
         let sealed = (!new.is_offline).then(|| keys.seal(words, rng));
         let settings = &new.settings;
         let own = Admission {
@@ -194,7 +193,7 @@ impl Controller {
                     id.as_u64().cast_signed(),
                     keys_of_network.first().as_bytes(),
                     sealed,
-                    delegation::to_bytes(&delegation, &head),
+                    delegation.to_bytes(),
                     is_again,
                     if is_again { millis(now.plus(longest_certificate(settings))) } else { 0 },
                     span(settings.outlive),

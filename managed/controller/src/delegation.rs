@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peersock_overlay::NetworkId;
-use peersock_overlay::membership::{Delegation, Head, NetworkSecret, Rights, Serial, UnixTime};
+use peersock_overlay::membership::{Delegation, NetworkSecret, Rights, Serial, UnixTime};
 
 use crate::store::StoreError;
 
@@ -46,19 +46,9 @@ pub(crate) fn warning(end: UnixTime, now: UnixTime) -> Option<u64> {
     WARNINGS.into_iter().find(|days| left <= DAY * u32::try_from(*days).unwrap_or(u32::MAX))
 }
 
-/// Returns the bytes of a delegation.
-pub(crate) fn to_bytes(delegation: &Delegation, head: &Head) -> Vec<u8> {
-    debug_assert!(head.delegation() == delegation, "the head is the carrier of the delegation");
-    // A head begins with its issuer's delegation.
-    head.to_bytes()[..Delegation::LEN].to_vec()
-}
-
-/// Reads what [`to_bytes`] has made.
+/// Reads the bytes of a delegation in the store.
 pub(crate) fn read(bytes: &[u8]) -> Result<Delegation, StoreError> {
-    let mut head = bytes.to_vec();
-    head.resize(Head::LEN, 0);
-    let read = Head::parse(&head).ok().filter(|_| bytes.len() == Delegation::LEN);
-    read.map(|head| head.delegation().clone()).ok_or_else(|| StoreError::value("delegation"))
+    Delegation::parse(bytes).map_err(|_| StoreError::value("delegation"))
 }
 
 #[cfg(test)]

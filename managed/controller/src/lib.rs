@@ -95,6 +95,7 @@ mod pending;
 mod program;
 mod runs;
 mod settings;
+mod spares;
 mod status;
 mod store;
 #[cfg(test)]

@@ -3,10 +3,13 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use peersock_overlay::membership::{CLOCK_TOLERANCE, Grant, MemberName, Role, Serial, Tag, UnixTime};
+use peersock_overlay::membership::{
+    CLOCK_TOLERANCE, Delegation, Grant, MemberName, Role, Serial, Tag, UnixTime,
+};
 use peersock_overlay::{NodeId, PublicIdentity};
 use rusqlite::Row;
 
+use crate::delegation;
 use crate::runs::Runs;
 use crate::store::StoreError;
 
@@ -76,6 +79,8 @@ pub struct Member {
     /// Time since which the member is held because two runs of it were there at the same time; 0 if it is not
     /// held for that.
     pub copied: UnixTime,
+    /// Right to renew certificates while no controller answers, if the member has it.
+    pub spare: Option<Delegation>,
     /// Lowest serial that counts.
     pub(crate) floor: Serial,
     pub(crate) run: u64,
@@ -88,7 +93,7 @@ pub(crate) const COLUMNS: &str = "m.node, m.identity, m.state, m.name, m.role, m
     m.outlive, m.floor, m.serial, m.ends, m.seen, m.run, m.starts, m.source, m.description, m.admitted_by, m.joined,
     m.removed, m.copied,
     (SELECT address FROM addresses WHERE node = m.node AND family = 4 AND until IS NULL),
-    (SELECT address FROM addresses WHERE node = m.node AND family = 6 AND until IS NULL)";
+    (SELECT address FROM addresses WHERE node = m.node AND family = 6 AND until IS NULL), m.spare";
 
 /// State of a row that is deleted at the next flush.
 pub(crate) const FORGOTTEN: u8 = 3;
@@ -147,6 +152,7 @@ impl Member {
             removed: UnixTime::from_millis(row.get(19)?),
             copied: UnixTime::from_millis(row.get(20)?),
             second_run: None,
+            spare: row.get::<_, Option<Vec<u8>>>(23)?.map(|bytes| delegation::read(&bytes)).transpose()?,
             runs: None,
         };
         Ok((node, Some(member)))

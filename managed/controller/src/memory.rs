@@ -75,6 +75,8 @@ pub(crate) struct Memory {
     pub(crate) has_secret: bool,
     pub(crate) has_issued: bool,
     pub(crate) epoch: u64,
+    /// Members with the right to renew certificates.
+    pub(crate) spares: BTreeSet<NodeId>,
     /// Zero if pools do not rest.
     pub(crate) pools_rest_until: UnixTime,
     pub(crate) members: BTreeMap<NodeId, Member>,
@@ -131,6 +133,7 @@ impl Memory {
             members: BTreeMap::new(),
             names: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            spares: BTreeSet::new(),
             pending: BTreeMap::new(),
             refused: BTreeSet::new(),
             revoked: Revocations::default(),
@@ -219,6 +222,7 @@ impl Memory {
 
     fn apply_member(&mut self, node: NodeId, row: Option<Member>) {
         let before = self.members.remove(&node);
+        self.spares.remove(&node);
         if let Some(before) = &before {
             if self.names.get(&before.grant.name) == Some(&node) {
                 self.names.remove(&before.grant.name);
@@ -265,6 +269,9 @@ impl Memory {
         if member.standing != Standing::Removed {
             self.names.insert(member.grant.name.clone(), node);
             self.addresses.extend(member.grant.addresses().map(|address| (address, node)));
+        }
+        if member.spare.is_some() {
+            self.spares.insert(node);
         }
         self.members.insert(node, member);
     }
@@ -445,7 +452,8 @@ impl Memory {
             Some((credentials, lifetime)) => {
                 let renew_after = pace::RENEW_BY.min(lifetime / 3).as_secs();
                 let renew_after = u32::try_from(renew_after).unwrap_or(u32::MAX);
-                Answer::Certified { time: now, renew_after, credentials: Box::new(credentials) }
+                let (credentials, spare) = (Box::new(credentials), self.right_of(now, node));
+                Answer::Certified { time: now, renew_after, credentials, spare }
             }
             None => denied(Denial::Unavailable),
         }
@@ -511,14 +519,18 @@ impl Memory {
 
     /// Returns the current credentials of another member.
     fn find(&mut self, now: UnixTime, node: NodeId) -> Option<Answer> {
-        let member = self.members.get(&node).filter(|member| member.is_member() && now < member.ends)?;
-        let identity = member.identity;
-        let credentials = if member.serial < member.floor {
+        let member = self.members.get(&node).filter(|member| member.is_member())?;
+        let (identity, has_ended) = (member.identity, member.ends <= now);
+        // A spare may have renewed it.
+        if has_ended && (member.ends == UnixTime::default() || !self.has_spares()) {
+            return None;
+        }
+        let credentials = if member.serial < member.floor || has_ended {
             let is_undecided = self.program.is_set() && !self.program.has_allowed(now, &node);
             if self.rests(now, member) || is_undecided || self.clock.has_leapt() {
                 return None;
             }
-            // The last certificate no longer counts, because a tag or the name has changed.
+            // The last certificate does not count, because it has ended, or a tag or the name has changed.
             self.issue(now, &node)?.0
         } else {
             // The same signature as before: the content has not changed, and Ed25519 has no randomness.

@@ -1,8 +1,6 @@
 //! The network's key, where the controller has it: renewed delegations, and another key.
 
-use peersock_overlay::membership::{
-    Delegation, Head, MemberName, NetworkKeys, Revocations, Role, Succession, UnixTime,
-};
+use peersock_overlay::membership::{Delegation, MemberName, NetworkKeys, Role, Succession, UnixTime};
 use rand::CryptoRng;
 use thiserror::Error;
 
@@ -16,8 +14,8 @@ use crate::store::{StoreError, Write};
 use crate::{delegation, own_key};
 
 impl Controller {
-    /// Renews the delegation if a third of its lifetime has passed and the network key is stored. Returns
-    /// true if it did. Call this once an hour or so.
+    /// Renews the delegation, and those of spares, if a third of its lifetime has passed and the network key
+    /// is stored. Returns true if the controller's own one was renewed. Call this once an hour or so.
     ///
     /// # Errors
     /// Returns a [`RecoverError`]; the delegation is as before.
@@ -37,6 +35,7 @@ impl Controller {
             let is_own = memory.delegation.issuer() == memory.identity.public();
             (delegation::is_due(&memory.delegation, now), is_own)
         };
+        self.renew_spares(now)?;
         if !is_due && is_own {
             return Ok(false);
         }
@@ -234,8 +233,7 @@ impl Controller {
         let (now, last) = (memory.clock.for_members(now), Some(memory.delegation.serial()));
         let (own, network) = (*memory.identity.public(), memory.network);
         let next = delegation::sign(&words.secret(), network, own, now, last, is_offline);
-        let head = Head::sign(&memory.identity, next.clone(), network, 0, now, &Revocations::default());
-        let bytes = delegation::to_bytes(&next, &head);
+        let bytes = next.to_bytes();
         Renewal { before: memory.delegation.clone(), next, bytes }
     }
 }

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use peersock_overlay::membership::{CLOCK_TOLERANCE, Delegation, Head, Revocations, Serial, UnixTime};
+use peersock_overlay::membership::{CLOCK_TOLERANCE, Delegation, Serial, UnixTime};
 use peersock_overlay::{Identity, NodeId, PublicIdentity};
 use rand::CryptoRng;
 use rusqlite::Connection;
@@ -69,7 +69,6 @@ impl Controller {
         let at = self.memory().clock.for_members(now);
         let signed =
             delegation::sign(&words.secret(), network, *next.public(), at, Some(before), !has_secret);
-        let head = Head::sign(&next, signed.clone(), network, 0, now, &Revocations::default());
         let sealed = has_secret.then(|| keys.seal(&words, rng));
         let retires = if is_now { now } else { now.plus(lasts + CLOCK_TOLERANCE) };
         self.write_if(&known, |write, _| {
@@ -82,7 +81,7 @@ impl Controller {
                     former.as_bytes(),
                     sealed,
                     known.successions().len(),
-                    delegation::to_bytes(&signed, &head),
+                    signed.to_bytes(),
                     millis(now),
                     millis(retires),
                     is_now,

@@ -126,6 +126,24 @@ impl Delegation {
         body
     }
 
+    /// Returns the bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(Self::LEN);
+        self.emit(&mut out);
+        out
+    }
+
+    /// Parses the bytes. The signature is not checked.
+    ///
+    /// # Errors
+    /// Returns a [`ParseError`] if they are no delegation.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader(bytes);
+        let delegation = Self::read(&mut reader)?;
+        reader.end()?;
+        Ok(delegation)
+    }
+
     /// Appends the delegation to `out`.
     pub(super) fn emit(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.body());

@@ -196,7 +196,7 @@ impl NetworkKeys {
     }
 
     /// Returns the known key that has signed a delegation, at the cost of up to four Ed25519 operations.
-    pub(crate) fn signer_of(
+    pub fn signer_of(
         &self,
         delegation: &Delegation,
         network: NetworkId,

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::{Holder, MIN_NODE_DIGITS};
 use crate::admission::Fail;
+use crate::controller::Controller;
 use crate::store::StoreError;
 
 /// Reason why a change is not made. Nothing has changed.
@@ -81,6 +82,15 @@ pub enum ChangeError {
     /// The store may be an old copy, and no member has shown the newest revocations yet.
     #[error("the controller has not heard from members yet whether its store is the newest")]
     Unsettled,
+    /// The network has as many spares as it can have.
+    #[error("{max} members renew certificates already", max = Controller::MAX_SPARES)]
+    TooManySpares,
+    /// The member is forgotten soon after it was last heard.
+    #[error("{0} is ephemeral, and could not renew its own certificate")]
+    EphemeralSpare(MemberName),
+    /// The network key is not here, or another one has followed it.
+    #[error("this needs the network's key, which is not on this machine")]
+    KeyElsewhere,
     /// Another process has decided about the machine meanwhile.
     #[error("somebody else has just decided about \"{0}\"")]
     Decided(String),

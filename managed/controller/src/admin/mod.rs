@@ -23,6 +23,7 @@ use crate::admission::{self, Admission, Fail, Known, Round};
 use crate::controller::{Controller, bump_epoch, lock};
 use crate::member::{self, Member, Standing, join_tags, millis, span};
 use crate::memory::{Memory, Waiting};
+use crate::spares;
 use crate::store::{StoreError, Write};
 
 /// Number of hexadecimal digits that name a node, at least.
@@ -71,6 +72,9 @@ pub struct Change {
     pub claims: Option<Vec<u8>>,
     /// Time for which the member goes on without a controller; the inner `None` is the tags' or network's.
     pub outlive: Option<Option<Duration>>,
+    /// Right to renew certificates while no controller answers. [`Controller::MAX_SPARES`] members can have
+    /// it.
+    pub spare: Option<bool>,
 }
 
 impl Change {
@@ -316,13 +320,17 @@ impl Controller {
         if let Some(outlive) = change.outlive {
             check_outlive(outlive)?;
         }
+        let secret = match change.spare {
+            Some(true) => Some(self.secret_for_spares()?),
+            _ => None,
+        };
         let memory = self.shared();
         let node = self.write(|write, _| {
-            let (before, lifetime, own) = {
+            let (before, lifetime, own, network, others) = {
                 let memory = lock(&memory);
                 let before = find(&memory, subject)?;
-                let lifetime = memory.lifetime(&before);
-                (before, lifetime, memory.identity.node_id())
+                let (lifetime, others) = (memory.lifetime(&before), memory.spares().count());
+                (before, lifetime, memory.identity.node_id(), memory.network, others)
             };
             if !before.is_member() {
                 return Err(ChangeError::NotFound(subject.to_owned()));
@@ -356,9 +364,17 @@ impl Controller {
                 (before.grant.name.as_str(), after.grant.name.as_str()),
             )?;
             // A revocation of the controller's node would cover its delegation, and so all certificates.
-            if after.grant != before.grant && node != own {
+            let is_taken = change.spare == Some(false) && spares::take(write, &before)?;
+            if (after.grant != before.grant || is_taken) && node != own {
                 admission::revoke(write, now, &before, lifetime)?;
                 bump_epoch(write)?;
+            }
+            if change.spare == Some(true) {
+                if node == own {
+                    return Err(ChangeError::OwnNode);
+                }
+                // Above the revocation.
+                spares::give(write, secret.as_ref(), network, &before, others, now)?;
             }
             check_admins(write)?;
             check_revocations(write)?;

@@ -16,6 +16,7 @@ mod replacement;
 mod restored;
 mod revocation;
 mod sharing;
+mod spares;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

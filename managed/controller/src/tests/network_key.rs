@@ -231,7 +231,8 @@ fn a_store_from_before_is_migrated_and_its_key_can_change() {
     lab.controller.flush(NOW).expect("writable");
     let downgrade = "ALTER TABLE network DROP COLUMN successions; ALTER TABLE network DROP COLUMN links;
         ALTER TABLE tokens DROP COLUMN claims; ALTER TABLE network DROP COLUMN on_clone;
-        ALTER TABLE members DROP COLUMN copied; ALTER TABLE network DROP COLUMN served;
+        ALTER TABLE members DROP COLUMN copied; ALTER TABLE members DROP COLUMN spare;
+        ALTER TABLE network DROP COLUMN served;
         DROP TABLE next_key;
         ALTER TABLE issuers DROP COLUMN retires; ALTER TABLE issuers DROP COLUMN last_serial;
         ALTER TABLE network DROP COLUMN rekeyed;
