@@ -9,7 +9,7 @@ use std::sync::Arc;
 use data_encoding::BASE64URL_NOPAD;
 use peersock_overlay::membership::{
     CertifyRequest, Credentials, Denial, Head, MemberName, NetworkKey, NetworkKeys, Revocations, Serial,
-    Succession, UnixTime,
+    Spare, Succession, UnixTime,
 };
 use peersock_overlay::{ManagedNetwork, NetworkId, PublicIdentity, UsedMember};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,8 @@ pub struct MembershipRecord {
     pub signed_time: UnixTime,
     /// Milliseconds by which this machine's clock is behind the controllers'; negative if it is ahead.
     pub clock_offset: i64,
+    /// Right of this node to renew others' certificates while no controller answers.
+    pub spare: Option<Spare>,
     /// Number of starts of nodes with this directory in the network.
     pub starts: u64,
     /// Name that this machine wishes to have.
@@ -90,6 +92,9 @@ struct Stored {
     signed_time: u64,
     #[serde(default)]
     clock_offset: i64,
+    /// Read for itself, because a mistake in it must not cost the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spare: Option<String>,
     starts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     wish: Option<String>,
@@ -162,6 +167,7 @@ impl MembershipRecord {
             used: Vec::new(),
             signed_time: UnixTime::default(),
             clock_offset: 0,
+            spare: None,
             starts: 0,
             wish: None,
             roots: Vec::new(),
@@ -197,6 +203,7 @@ impl MembershipRecord {
             used: self.used.clone(),
             signed_time: self.signed_time,
             clock_offset: self.clock_offset,
+            spare: self.spare.clone(),
             ..ManagedNetwork::new(self.id)
         }
     }
@@ -235,6 +242,7 @@ impl MembershipRecord {
             },
             signed_time: self.signed_time.as_millis(),
             clock_offset: self.clock_offset,
+            spare: self.spare.as_ref().map(|spare| encode(&spare.to_bytes())),
             starts: self.starts,
             wish: self.wish.as_ref().map(ToString::to_string),
             roots: self.roots.iter().map(|root| root.to_portable().to_string()).collect(),
@@ -282,6 +290,7 @@ impl MembershipRecord {
             used: read_used(stored.used, id),
             signed_time: UnixTime::from_millis(stored.signed_time),
             clock_offset: stored.clock_offset,
+            spare: stored.spare.and_then(|text| Spare::parse(&decode(&text)?).ok()),
             starts: stored.starts,
             wish: stored.wish.and_then(|wish| wish.parse().ok()),
             roots,
@@ -488,6 +497,8 @@ pub(super) mod tests {
             let delegation = Delegation::sign(&secret, id, *signer.public(), serial, day, Rights::ALL);
             Head::sign(signer, delegation, id, 3, serial.time(), &set)
         });
+        let right = Delegation::sign(&secret, id, *node.public(), serial, day, Rights::RENEWALS);
+        let spare = Spare::new(right, day);
         let next = NetworkSecret::from_seed(&[4; 32]).public();
         let used = |seed: u8| UsedMember {
             name: format!("m{seed}").parse().expect("a name"),
@@ -507,6 +518,7 @@ pub(super) mod tests {
             others,
             signed_time: serial.time(),
             starts: 7,
+            spare: Some(spare),
             wish: Some("alpha".parse().expect("a name")),
             roots: vec!["dns:example.org".parse().expect("a root")],
             ..MembershipRecord::new(id, secret.public())
@@ -524,7 +536,7 @@ pub(super) mod tests {
         assert_eq!(state.identity().expect("a file").node_id(), next);
         assert_ne!(first, next);
         let kept = StateDir::membership(state.path(), record.id).expect("readable");
-        assert_eq!(kept, Some(MembershipRecord { credentials: None, denied: None, ..record }));
+        assert_eq!(kept, Some(MembershipRecord { credentials: None, denied: None, spare: None, ..record }));
         let seed = key.split_whitespace().last().expect("a seed");
         for file in fs::read_dir(state.path()).expect("a directory") {
             let path = file.expect("a file").path();

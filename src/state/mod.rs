@@ -246,7 +246,12 @@ impl StateDir {
     /// identity may be there.
     pub fn rekey_to(&self, seed: &Seed) -> Result<Identity, StateError> {
         for record in Self::memberships(&self.path)? {
-            self.keep_membership(&MembershipRecord { credentials: None, denied: None, ..record })?;
+            self.keep_membership(&MembershipRecord {
+                credentials: None,
+                denied: None,
+                spare: None,
+                ..record
+            })?;
         }
         let text = identity::emit(&zeroize::Zeroizing::new(seed.0));
         write_atomically(&self.path, IDENTITY_FILE, text.as_bytes())?;

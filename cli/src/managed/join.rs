@@ -549,6 +549,7 @@ fn to_json(path: &Path, record: &MembershipRecord) -> Outcome<serde_json::Value>
         "heard": record.credentials.as_ref().and_then(Credentials::heard).map(seconds),
         "revocations": newest.map(|(head, _)| head.epoch()),
         "denied": record.denial(),
+        "spare": record.spare.is_some(),
         "roots": texts_of(&roots_of(path, record)),
     }))
 }

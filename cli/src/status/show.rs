@@ -99,6 +99,9 @@ impl Report<'_> {
         if network.serves {
             write!(f, "\n  a controller serves it at this node")?;
         }
+        if network.spare {
+            write!(f, "\n  this node renews certificates while no controller answers")?;
+        }
         let name = network.name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
         write!(f, "\n  this node: {name}{}", list(&network.addresses))?;
         if let Some(left) = network.certificate_left_s {

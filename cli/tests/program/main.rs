@@ -74,6 +74,7 @@ mod secrets;
 mod settings;
 mod shares;
 mod signals;
+mod spares;
 mod star;
 mod status_manual;
 mod terminal;

@@ -127,7 +127,7 @@ impl World {
         let networks = [1, 2].map(|id| NetworkId::new(0x8056_c2e2_1c00_0000 | id).expect("a managed ID"));
         let nodes: Vec<_> = (0..IDENTITIES).map(|number| identity(number).node_id()).collect();
         let (issues, revokes) =
-            (Rights { issues: true, revokes: false }, Rights { issues: false, revokes: true });
+            (Rights { revokes: false, ..Rights::ALL }, Rights { issues: false, ..Rights::ALL });
         let mut statements = Vec::new();
         // Key, network, issuer, begin, end, rights.
         for (signer, network, about, begin, end, rights) in [

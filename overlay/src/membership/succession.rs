@@ -196,11 +196,7 @@ impl NetworkKeys {
     }
 
     /// Returns the known key that has signed a delegation, at the cost of up to four Ed25519 operations.
-    pub fn signer_of(
-        &self,
-        delegation: &Delegation,
-        network: NetworkId,
-    ) -> Result<NetworkKey, Refusal> {
+    pub fn signer_of(&self, delegation: &Delegation, network: NetworkId) -> Result<NetworkKey, Refusal> {
         // The newest first, because older ones sign no more.
         let newest_first = self.successions.iter().rev().map(Succession::key).chain([&self.first]);
         let mut signers = newest_first.filter(|key| delegation.verify(key, network).is_ok());

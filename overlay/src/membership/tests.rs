@@ -535,8 +535,20 @@ fn questions_and_answers_are_read_as_written() {
     }
     let credentials = Box::new(credentials());
     let code = Code::from_bits(7);
+    let spare = {
+        let rights = Rights::RENEWALS;
+        let right = Delegation::sign(&secret(), network(), *identity(3).public(), serial(), DAY, rights);
+        Spare::new(right, DAY)
+    };
+    assert_eq!(Spare::parse(&spare.to_bytes()).as_ref(), Ok(&spare));
     for answer in [
         Answer::Certified { time: NOW, renew_after: 3600, credentials: credentials.clone(), spare: None },
+        Answer::Certified {
+            time: NOW,
+            renew_after: 3600,
+            credentials: credentials.clone(),
+            spare: Some(Box::new(spare)),
+        },
         Answer::Pending { time: NOW, retry_after: 5, code },
         Answer::Denied { time: NOW, reason: Denial::Cloned },
         Answer::Found { identity: *identity(3).public(), credentials },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Grant, Head, NetworkKeys,
-    NetworkSecret, ProcessCertificate, Question, Revocation, Revocations, Rights, Serial, Succession, Token,
+    NetworkSecret, ProcessCertificate, Question, Revocation, Revocations, Rights, Serial, Spare, Succession, Token,
     UnixTime,
 };
 use peersock_overlay::{Identity, NetworkId};
@@ -71,7 +71,10 @@ pub(crate) fn sections(issuer: &Identity, member: &Identity) -> [Section; 2] {
     let head = Head::sign(issuer, delegation, network, 7, NOW, &revoked);
     section.hex("set that revokes A", revoked.to_bytes());
     section.hex("its head, epoch 7", head.to_bytes());
-    [section, questions(&plain, process, &program, member)]
+    let right = Delegation::sign(&first, network, *member.public(), serial, DAY * 90, Rights::RENEWALS);
+    let spare = Spare::new(right, DAY);
+    section.hex("right of A to renew certificates for a day each, 90 days", spare.to_bytes());
+    [section, questions(&plain, process, &program, member, &spare)]
 }
 
 fn questions(
@@ -79,6 +82,7 @@ fn questions(
     process: ProcessCertificate,
     program: &Identity,
     member: &Identity,
+    spare: &Spare,
 ) -> Section {
     let mut section = Section::new("Questions to a controller, and answers (behind the ids)");
     let request = CertifyRequest {
@@ -112,6 +116,15 @@ fn questions(
         (
             "found program: web of A",
             Answer::Program { identity: *program.public(), certificate: Box::new(process) },
+        ),
+        (
+            "certified with the right to renew, next question after 1,200 s",
+            Answer::Certified {
+                time: NOW,
+                renew_after: 1200,
+                credentials: credentials(),
+                spare: Some(Box::new(spare.clone())),
+            },
         ),
     ] {
         section.hex(name, answer.to_bytes());

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use peersock_datapath::{Heard, JoinedNetwork, Subscription};
-use peersock_overlay::membership::{Answer, Credentials, Denial, NetworkKey, Refusal};
-use peersock_overlay::{Event, Membership, UsedMember};
+use peersock_overlay::membership::{Answer, Credentials, Denial, NetworkKey, Refusal, Serial};
+use peersock_overlay::{Event, Membership, NodeId, UsedMember};
 use peersock_stack::Batch;
 
 use super::super::Inner;
@@ -69,6 +69,7 @@ pub(in super::super) fn start(
         used_at: Instant::now(),
         lacks_used: false,
         used_kept: None,
+        serial: None,
     };
     follower.update();
     let ending = Ending(Arc::clone(&follower.shared));
@@ -122,6 +123,8 @@ struct Follower {
     lacks_used: bool,
     /// Time at which a write was asked for because of them.
     used_kept: Option<Instant>,
+    /// Serial of the certificate at the last look.
+    serial: Option<Serial>,
 }
 
 /// Returns the pause after a look for a controller.
@@ -167,7 +170,7 @@ impl Follower {
         }
         match event {
             Event::KeyClaimed(_, key) => self.check_key(*key),
-            Event::Answered(_, answer) => self.on_answer(answer),
+            Event::Answered(peer, answer) => self.on_answer(peer.id(), answer),
             Event::RevocationsChanged(_) => sync::lock(&self.shared.kept).note_revocations(),
             // At once, because a second successor is refused by what is on the disk.
             Event::KeyChanged(_) => sync::lock(&self.shared.kept).hurry(),
@@ -213,11 +216,13 @@ impl Follower {
         }
     }
 
-    fn on_answer(&mut self, answer: &Answer) {
+    fn on_answer(&mut self, from: &NodeId, answer: &Answer) {
         match answer {
             Answer::Certified { .. } => {
                 if let Some(node) = self.node.upgrade() {
-                    self.shared.set_granted(&node, true);
+                    let datapath = &node.driver.datapath;
+                    let is_spare = datapath.membership(self.network.index, |known| known.is_spare(from));
+                    self.shared.set_granted(&node, is_spare != Some(true));
                 }
             }
             Answer::Pending { code, .. } => {
@@ -269,7 +274,7 @@ impl Follower {
         }
     }
 
-    /// Keeps the members that this node uses. They are written when one is new or has another name; the order
+    /// Keeps this node's certificate, and the members that it uses. They are written when one is new or has another name; the order
     /// in which they were used goes with other writes.
     fn note_used(&mut self) {
         // Each look takes the control lock and sees all peers, and events can be many.
@@ -279,6 +284,12 @@ impl Follower {
         self.used_at = Instant::now();
         let Some(node) = self.node.upgrade() else { return };
         let datapath = &node.driver.datapath;
+        // A spare renews its certificate itself, of which no answer tells.
+        let own = |known: &Membership| Some(known.credentials()?.certificate().serial());
+        let serial = datapath.membership(self.network.index, own).flatten();
+        if std::mem::replace(&mut self.serial, serial) != serial {
+            sync::lock(&self.shared.kept).is_stale = true;
+        }
         self.lacks_used |= datapath.note_used(self.network.index);
         // A node that sends to more members than are kept would write with each look.
         let count = datapath.membership(self.network.index, |known| known.used().len()).unwrap_or(0);

@@ -69,7 +69,7 @@ impl Kept {
                 known.controllers().to_vec(),
                 known.heads().cloned().collect(),
                 (known.other_revocations(), known.used().cloned().collect()),
-                (known.signed_time(), known.clock_offset()),
+                (known.signed_time(), known.clock_offset(), known.spare().cloned()),
                 known.keys().cloned(),
                 known.is_up_to_date(),
             )
@@ -78,7 +78,7 @@ impl Kept {
             return false;
         };
         self.is_up_to_date = is_up_to_date;
-        let (has_credentials, (signed_time, clock_offset)) = (credentials.is_some(), times);
+        let (has_credentials, (signed_time, clock_offset, spare)) = (credentials.is_some(), times);
         let (others, used) = others;
         let first = keys.as_ref().map(|keys| *keys.first());
         if let Some(record) = self.record.take().or_else(|| Some(self.new_record(first?))) {
@@ -93,6 +93,7 @@ impl Kept {
                 used,
                 signed_time,
                 clock_offset,
+                spare,
                 ..record
             });
         }

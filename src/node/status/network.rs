@@ -38,6 +38,9 @@ pub struct NetworkStatus {
     /// True while a controller serves a managed network at this node: members' questions are answered.
     #[serde(default)]
     pub serves: bool,
+    /// True if this node renews certificates of a managed network while no controller answers.
+    #[serde(default)]
+    pub spare: bool,
     /// Seconds since a controller of a managed network has answered this node, or has issued its certificate
     /// before the node started. None at the controller itself.
     #[serde(default)]
@@ -106,6 +109,7 @@ impl From<&RangeInclusive<u16>> for Ports {
 pub(super) struct ManagedState {
     standing: Option<&'static str>,
     serves: bool,
+    is_spare: bool,
     heard: Option<Duration>,
     certificate_left: Option<Duration>,
     issuer_left: Option<Duration>,
@@ -119,16 +123,17 @@ impl ManagedState {
         let unix_time = node.driver.datapath.unix_time(Instant::now());
         let read = |known: &Membership| {
             let own = known.credentials().cloned();
-            (known.clock_offset(), own.map(|own| (known.time(unix_time), own)))
+            (known.clock_offset(), (known.spare().is_some(), own.map(|own| (known.time(unix_time), own))))
         };
         let (clock_behind, own) = node.driver.datapath.membership(index, read).unzip();
-        let own = own.flatten();
+        let (is_spare, own) = own.unwrap_or_default();
         let own = own.as_ref().map(|(now, own)| (*now, own));
         // The certificate may be of an earlier run.
         let issued = own.and_then(|(now, own)| Some(now.since(own.heard()?)));
         ManagedState {
             standing: Some(shared.word()),
             serves: shared.seat.is_there(),
+            is_spare,
             heard: shared.heard().into_iter().chain(issued).min(),
             certificate_left: own.map(|(now, own)| own.certificate().end().since(now)),
             clock_behind,
@@ -151,6 +156,7 @@ pub(super) fn network(info: NetworkInfo, managed: &ManagedState, peers: &[PeerSt
         prefixes: prefixes.iter().map(ToString::to_string).collect(),
         standing: managed.standing.map(Cow::Borrowed),
         serves: managed.serves,
+        spare: managed.is_spare,
         heard_s: managed.heard.map(|time| time.as_secs_f64()),
         certificate_left_s: managed.certificate_left.map(|time| time.as_secs_f64()),
         clock_behind_s: managed.clock_behind.map(|millis| millis as f64 / 1e3),

@@ -1,4 +1,4 @@
-//! `peersock network change`: another name, other tags or other claims for a member.
+//! `peersock network change`: another name, other tags, claims or rights for a member.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use peersock_controller::{Change, ChangeError};
 
 use super::super::{now, who};
 use super::claims::Claims;
-use super::settings::outlive_or_default;
+use super::settings::{outlive_or_default, yes_or_no};
 use super::{Here, OfNetwork, members, refused, served};
 use crate::failure::Outcome;
 use crate::output::print;
@@ -20,12 +20,13 @@ use crate::stdio;
 /// again. --outlive ends nothing.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true)
-    .args(["name", "tags", "untags", "claims", "outlive"]))]
+    .args(["name", "tags", "untags", "claims", "outlive", "spare"]))]
 #[command(after_help = "\
 Examples:
   peersock network change beta --name database
   peersock network change beta --tag db --untag web
-  peersock network change 10.77.0.3 --outlive 2h")]
+  peersock network change 10.77.0.3 --outlive 2h
+  peersock network change beta --spare yes            # beta renews certificates if the controller is lost")]
 pub(crate) struct ChangeArgs {
     /// Name, address, or beginning of the node ID (at least six digits) of a member
     member: String,
@@ -50,6 +51,12 @@ pub(crate) struct ChangeArgs {
     #[arg(long, value_name = "TIME", value_parser = outlive_or_default)]
     outlive: Option<Outlive>,
 
+    /// Right to renew members' certificates while no controller answers: `yes` or `no`; at most 4 members
+    ///
+    /// Such a member admits no machine and removes none. Its key is as valuable as the controller's.
+    #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
+    spare: Option<bool>,
+
     #[command(flatten)]
     of: OfNetwork,
 }
@@ -73,14 +80,23 @@ pub(crate) fn change(args: &ChangeArgs) -> Outcome {
         removed_tags: args.untags.clone(),
         claims: args.claims.clone().map(|claims| claims.0),
         outlive: args.outlive,
+        spare: args.spare,
         ..Change::default()
     };
     let node = before.grant.node.to_string();
     let after = controller.change(now(), &who(), &node, &change).map_err(refused)?;
     print(members::line(&after, false, now()))?;
-    if after.grant != before.grant {
+    let is_taken = before.spare.is_some() && after.spare.is_none();
+    if after.grant != before.grant || is_taken {
         stdio::note(format_args!(
             "open connections of {} end, because its certificates until now do; it gets another one at once",
+            after.grant.name
+        ));
+    }
+    if before.spare.is_none() && after.spare.is_some() {
+        stdio::note(format_args!(
+            "{} gets the right with its next certificate, within 40 minutes, and renews others' while no \
+             controller answers",
             after.grant.name
         ));
     }

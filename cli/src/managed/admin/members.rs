@@ -87,6 +87,7 @@ pub(super) fn to_json(member: &Member, second_run: Option<&SecondRun>) -> serde_
         },
         "seen": member.seen.as_millis() / 1000,
         "outlive_s": member.outlive.map(|outlive| outlive.as_secs()),
+        "spare": member.spare.is_some(),
         "certificate_ends": member.ends.as_millis() / 1000,
         "second_run": second_run.map(|run| {
             serde_json::json!({
@@ -114,7 +115,9 @@ pub(super) fn line(member: &Member, is_own: bool, now: UnixTime) -> String {
     let state = if member.standing == Standing::Held { "held     " } else { "member   " };
     let outlive = member.outlive.map(|outlive| format!("outlive {}", duration::shown(outlive)));
     let copied = if member.copied == UnixTime::default() { "" } else { "runs on two machines" };
-    let parts = [addresses.join(" "), tags.join(","), outlive.unwrap_or_default(), seen, copied.to_owned()];
+    let spare = if member.spare.is_some() { "spare" } else { "" };
+    let [spare, copied] = [spare, copied].map(str::to_owned);
+    let parts = [addresses.join(" "), tags.join(","), outlive.unwrap_or_default(), spare, seen, copied];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     format!("{state} {:<16} {}", member.grant.name, parts.join("  "))
 }

@@ -165,6 +165,13 @@ pub(in crate::managed) fn refused(error: impl Into<ChangeError>) -> Failure {
         ChangeError::Decided(_) => {
             "look with `peersock network members` which decision that was, and decide again if it was wrong"
         }
+        ChangeError::TooManySpares => {
+            "take the right from another member first, with `--spare no`: `peersock network members` lists them"
+        }
+        ChangeError::EphemeralSpare(_) => "choose a member that lasts: `peersock network members` lists them",
+        ChangeError::KeyElsewhere => {
+            "run it where the network's key is; a network made with --offline has no such members"
+        }
         ChangeError::NotReserved(_) => "list the reserved addresses with `peersock network settings`",
         _ => "list the members with `peersock network members`",
     };

@@ -358,7 +358,7 @@ impl Membership {
     }
 
     /// Returns true if an issuer renews certificates and does nothing else.
-    pub(crate) fn is_spare(&self, issuer: &NodeId) -> bool {
+    pub fn is_spare(&self, issuer: &NodeId) -> bool {
         self.issuers.get(issuer).is_some_and(|one| one.delegation.rights().renews_only)
     }
 
@@ -540,6 +540,8 @@ impl Membership {
     /// Takes over the credentials of the network's description, for the node that joins.
     pub(crate) fn begin(&mut self, node: &NodeId) -> Result<(), Refusal> {
         self.own = None;
+        // What a machine has kept may be of an earlier key, and a program's description is its machine's.
+        self.spare = self.spare.take().filter(|spare| spare.delegation().issuer().node_id() == *node);
         match self.given.take() {
             Some(credentials) => self.set_own(&credentials, node, None),
             None => Ok(()),
