@@ -200,10 +200,9 @@ fn a_code_with_a_typing_error_or_of_another_command_is_explained() {
         said.failure(2, &["a typing error", "hint: give it as `peersock listen --code` has printed it"]);
     }
     let network = ["-n", "ff0001ffff000000"];
-    run(on_loopback(&[&["dial", code], &network[..]].concat()))
-        .failure(2, &["a code has a network of its own"]);
+    run(on_loopback(&[&["dial", code], &network[..]].concat())).failure(2, &["a code has its own network"]);
     run(on_loopback(&[&["listen", "--code"], &network[..]].concat()))
-        .failure(2, &["--code makes a network of its own"]);
+        .failure(2, &["--code makes a separate network"]);
     run(on_loopback(&["listen", "--code", "--ticket"])).failure(2, &["cannot be used with"]);
 
     let lab = Lab::new();
@@ -319,7 +318,7 @@ fn an_option_of_a_network_is_explained_where_a_ticket_makes_the_network() {
         &["open", "-n", "ff0001ffff000000", "x"],
     ] {
         let said = run(on_loopback(words));
-        said.failure(2, &["unexpected argument", "a ticket has a network and an identity of its own"]);
+        said.failure(2, &["unexpected argument", "a ticket has its own network and identity"]);
         assert!(!said.stderr.contains("`-- -n`"), "{}", said.stderr);
     }
 }

@@ -318,9 +318,13 @@ fn warn_of_no_list(error: &io::Error, kept: usize) {
     };
     match kept {
         0 => {
-            tracing::warn!("{why}, and none was kept from earlier; it is asked again (-vv names the domain)")
+            tracing::warn!(
+                "{why}, and none was kept from earlier; the node asks again (-vv names the domain)"
+            )
         }
-        kept => tracing::warn!("{why}; those listed earlier are used, {kept} in all, and it is asked again"),
+        kept => {
+            tracing::warn!("{why}; those listed earlier are used, {kept} in all, and the node asks again")
+        }
     }
 }
 

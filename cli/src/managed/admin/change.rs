@@ -89,7 +89,7 @@ pub(crate) fn change(args: &ChangeArgs) -> Outcome {
         Here::Runs(_) => {}
         Here::Silent(said) => stdio::note(format_args!("{said}: the change counts once it goes on")),
         Here::Nobody => stdio::note(format_args!(
-            "nobody serves {name} now: it counts once `peersock controller -n {name}` runs"
+            "no controller serves {name} now: it counts once `peersock controller -n {name}` runs"
         )),
     }
     Ok(())

@@ -195,7 +195,7 @@ fn obstacle(of: &OfNetwork, controller: &Controller, roots: &[RootSource]) -> Ou
         Here::Silent(said) => return Ok(Some(format!("{said}: machines are admitted once it goes on"))),
         Here::Nobody => {
             return Ok(Some(format!(
-                "nobody serves {name} now: run `peersock controller -n {name}`, which admits machines"
+                "no controller serves {name} now: run `peersock controller -n {name}`, which admits machines"
             )));
         }
     };
