@@ -125,16 +125,13 @@ fn listen_prints_a_ticket() {
         let command = listening.wait_for_stderr("connect with: peersock ");
         let words: Vec<_> = command.split(' ').collect();
         let mut dialing = Running::start(on_loopback(&words));
-        dialing.send(b"hello\n");
-        listening.wait_for_stdout("hello\n");
-        listening.send(b"answer\n");
-        dialing.wait_for_stdout("answer\n");
+        dialing.talk_to(&mut listening, "hello", "answer");
         listening.end_stdin();
         dialing.finish().success();
     }
     let network = "ff0001ffff000000";
     run(on_loopback(&["listen", "--ticket", "-n", network]))
-        .failure(2, &["a network of its own", "leave -n"]);
+        .failure(2, &["another one is named", "leave -n"]);
     run(on_loopback(&["listen", "--ticket", "7000"])).failure(2, &["cannot be used with"]);
     run(on_loopback(&["listen", "-n", network])).failure(2, &["<PORT>"]);
 }
@@ -164,10 +161,7 @@ fn a_code_leads_to_the_pipe_that_has_printed_it() {
         let at_file = format!("@{}", file.display());
         let target = if udp.is_empty() { typed } else { at_file };
         let mut dialing = Running::start(on_loopback(&[&["dial", &target], udp].concat()));
-        dialing.send(b"hello\n");
-        listening.wait_for_stdout("hello\n");
-        listening.send(b"answer\n");
-        dialing.wait_for_stdout("answer\n");
+        dialing.talk_to(&mut listening, "hello", "answer");
         listening.end_stdin();
         let said = dialing.finish().success();
         assert!(!said.stderr.contains(code), "{}", said.stderr);
@@ -232,7 +226,7 @@ fn what_is_no_ticket_is_refused_without_a_search() {
         unclear.env("PEERSOCK_DHT", "nonsense");
         run(unclear).failure(2, &["PEERSOCK_DHT"]);
     }
-    run(on_loopback(&["dial", &ticket, "-n", "ff0001ffff000000"])).failure(2, &["a network of its own"]);
+    run(on_loopback(&["dial", &ticket, "-n", "ff0001ffff000000"])).failure(2, &["another one is named"]);
 }
 
 /// The ticket's network is another one than those of the user, and allows one port. Its key is no member of
