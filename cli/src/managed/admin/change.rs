@@ -1,13 +1,11 @@
 //! `peersock network change`: another name, other tags or other claims for a member.
 
-use std::time::Duration;
-
 use peersock::overlay::membership::{MemberName, Tag};
 use peersock_controller::{Change, ChangeError};
 
 use super::super::{now, who};
 use super::claims::Claims;
-use super::settings::outlive_or_default;
+use super::outlive::{Outlive, outlive_or_default};
 use super::{Here, OfNetwork, members, refused, served};
 use crate::failure::Outcome;
 use crate::output::print;
@@ -38,7 +36,7 @@ pub(crate) struct ChangeArgs {
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<Tag>,
 
-    /// Tag that the member loses; may be repeated
+    /// Tag that the member loses, also if --tag names it; may be repeated
     #[arg(long = "untag", value_name = "TAG")]
     untags: Vec<Tag>,
 
@@ -53,9 +51,6 @@ pub(crate) struct ChangeArgs {
     #[command(flatten)]
     of: OfNetwork,
 }
-
-/// Time for which a member goes on without a controller; `None` for that of its tags or the network.
-pub(super) type Outlive = Option<Duration>;
 
 pub(crate) fn change(args: &ChangeArgs) -> Outcome {
     let mut controller = args.of.open()?;

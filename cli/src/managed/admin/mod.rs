@@ -6,6 +6,7 @@ mod decisions;
 mod invites;
 mod local_time;
 mod members;
+mod outlive;
 mod reach;
 mod removal;
 mod reservations;
