@@ -622,7 +622,7 @@ fn the_controller_tells_of_copies_and_of_full_pools() {
     for machine in ["beta", "copy"] {
         let shown = machines.ok(machine, &["status"]);
         assert!(shown.contains("two nodes have this identity: another one at 127.0.0.1:"), "{shown}");
-        assert!(shown.contains("on a copy alone, `peersock id --rekey` gives it an identity"), "{shown}");
+        assert!(shown.contains("on a copy alone, `peersock id --rekey` gives it a new identity"), "{shown}");
     }
     drop(both);
     assert_eq!(second_run()["addresses"].as_array().expect("a list").len(), 2);
