@@ -48,6 +48,9 @@ pub fn listed_in(answer: &[u8], question: Option<&[u8]>) -> Option<(Vec<RootAddr
     Some((listed.roots, listed.ttl))
 }
 
+/// Function that adds one root.
+type Add = fn(&mut Parts, RootAddress);
+
 /// Sources of a node's roots, followed until the node ends.
 pub(super) struct RootLists(Arc<List>);
 
@@ -65,8 +68,7 @@ impl RootLists {
     /// Does the same with the roots of a network, behind those that the user has named. Those that an invite
     /// or a file names now come before `kept` ones of an earlier one, at which a root may be no more.
     pub(super) fn add_of_network(&self, node: &Arc<Inner>, now: Vec<RootSource>, kept: Vec<RootSource>) {
-        let groups: [(_, fn(&mut Parts, RootAddress)); 2] =
-            [(now, Parts::renew_of_network), (kept, Parts::add_of_network)];
+        let groups: [(_, Add); 2] = [(now, Parts::renew_of_network), (kept, Parts::add_of_network)];
         self.add_with(node, groups, Cache::of_user().as_ref());
     }
 

@@ -37,8 +37,8 @@ const FREE_REMOVALS: usize = 3;
 /// Properties that a person gives a machine, by an approval or by an invite.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Approval {
-    /// Name. Without it, the machine's wish counts, or its earlier name. An approval with a name that is taken
-    /// is refused.
+    /// Name. Without it, the machine's wish counts, or its earlier name. An approval with a name that is
+    /// taken is refused.
     pub name: Option<MemberName>,
     /// Right to administer the network.
     pub role: Role,
