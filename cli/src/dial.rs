@@ -129,7 +129,7 @@ fn by_address(args: &Args, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr
 fn by_lead(args: &Args, lead: &Lead, timeout: Duration) -> Outcome<(Member, Vec<SocketAddr>)> {
     if args.network.is_given() {
         return Err(Failure::usage(
-            format_args!("a {} has a network of its own, and another one is named", lead.kind()),
+            format_args!("a {} has its own network, and another one is named", lead.kind()),
             "leave -n and --secret-file out",
         ));
     }

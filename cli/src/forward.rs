@@ -143,8 +143,8 @@ fn as_ssh(text: &str, side: &str) -> Outcome<Forward> {
         _ => {
             return Err(Failure::usage(
                 format_args!("`{text}` has not the form of ssh's -L and -R"),
-                "write PORT:HOST:PORT or ADDRESS:PORT:HOST:PORT, as in `peersock forward -L 8081:alpha:80`; an \
-                 IPv6 address stands in brackets",
+                "write PORT:HOST:PORT or ADDRESS:PORT:HOST:PORT, as in `peersock forward -L 8081:alpha:80`; \
+                 put an IPv6 address in brackets",
             ));
         }
     };

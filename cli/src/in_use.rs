@@ -16,7 +16,7 @@ const SHARING: [&str; 8] = ["run", "dial", "listen", "forward", "proxy", "rest",
 
 /// Uses of a directory, for people.
 const UNSHARED: &str = "which shares no node there";
-const SHARED: &str = "whose node other programs share, and this command needs a node of its own";
+const SHARED: &str = "whose node other programs share, and this command needs a separate node";
 
 /// Process that uses a state directory.
 struct Holder {

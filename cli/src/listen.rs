@@ -189,7 +189,7 @@ fn with_lead(args: &Args, farewell: impl FnOnce() + Send + 'static) -> Outcome<(
     let option = if args.code { "--code" } else { "--ticket" };
     if args.network.is_given() {
         return Err(Failure::usage(
-            format_args!("{option} makes a network of its own, and another one is named"),
+            format_args!("{option} makes a separate network, and another one is named"),
             format_args!("leave -n and --secret-file out, or leave {option} out"),
         ));
     }

@@ -36,7 +36,7 @@ const GOODBYE: Duration = Duration::from_millis(300);
 
 /// List the members of a network, and who of them is online
 ///
-/// If a node runs with the state directory, it is asked for the members of its networks. All members of a
+/// If a node runs with the state directory, it gives the members of its networks. All members of a
 /// static network are asked by the node that programs share, which this command starts if none runs: they are
 /// online if they answer within --wait. Roots and the DHT find them, too. Of a managed network, these are the
 /// members that this machine has met: its controller lists all (`peersock network members`). The members of

@@ -213,7 +213,7 @@ pub(crate) fn nobody_answered(
 ) -> Failure {
     let who = match name {
         Some(name) => format!("{name} ({address}) has not"),
-        None => format!("nobody with address {address}"),
+        None => format!("no member with address {address}"),
     };
     Failure::new(
         format_args!("{who} answered in network {network} within {} s", within.as_secs_f64()),
@@ -307,7 +307,7 @@ fn root_to_check(root: &RootStatus, told: &ToldRoots) -> Option<String> {
             format!("this machine has no route to {name}: check that it is connected to a network; ")
         }
         _ if root.stream.is_none() && are_private(&root.endpoints) => format!(
-            "{name} does not answer: its address is private, so outside of its own network start it with \
+            "{name} does not answer: its address is private: to serve nodes outside its local network, start it with \
              --advertise and the public address of its machine, and give its new line; "
         ),
         _ => {

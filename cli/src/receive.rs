@@ -80,7 +80,7 @@ pub(crate) struct Args {
 
     /// Receive from the member NAME of the network without asking, and from no other; may be repeated
     ///
-    /// An address stands for a member without a name.
+    /// A member without a name is given by its address.
     #[arg(long, value_name = "NAME")]
     pub(crate) from: Vec<String>,
 

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args, folder: Folder) -> Outcome {
     let asks = !args.yes && args.from.is_empty() && !args.list;
     if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Failure::usage(
-            "nobody can be asked whose files are received: stdin and stderr are no terminal",
+            "cannot ask whose files to receive: stdin or stderr is no terminal",
             "name the members with --from NAME, or give --yes to receive from every member",
         ));
     }
@@ -133,7 +133,7 @@ fn listeners(member: &Member) -> Outcome<Vec<Listener>> {
         member.listen(SocketAddr::new(address, PORT)).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => Failure::new(
                 "this machine receives already: another `peersock receive` waits in this network",
-                "use that one, or end it; --as NAME receives beside it under a name of its own",
+                "use that one, or end it; --as NAME receives beside it under another name",
             ),
             _ => error.into(),
         })

@@ -196,7 +196,7 @@ impl RunningNode {
                     "the running node (version {}) is too old to reach members for other programs",
                     self.status.version
                 ),
-                "restart it with the version of this program, or stop it to use a node of its own",
+                "restart it with the version of this program, or stop it to use a separate node",
             ),
             ManagementError::Refused { error, .. } => {
                 Failure::new(format_args!("the running node refuses: {error}"), "try again later")

@@ -76,7 +76,7 @@ fn ticket_hint(command: &Command, error: &clap::Error) -> Option<String> {
         && OF_NETWORKS.contains(&unknown.as_str());
     is_meant.then(|| {
         format!(
-            "leave {unknown} out: a ticket has a network and an identity of its own; `peersock forward` \
+            "leave {unknown} out: a ticket has its own network and identity; `peersock forward` \
              leads to services in a network"
         )
     })

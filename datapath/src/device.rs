@@ -118,10 +118,7 @@ impl Datapath {
         self.send_to_peer(now, &network, &sender, packet, offload, gso, batch);
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a packet, how it is to be cut, its way, and where more leaves"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "a packet, how to cut it, its way, and where more leaves")]
     fn send_to_peer(
         &self,
         now: Instant,

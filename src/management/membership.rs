@@ -238,18 +238,11 @@ impl Joining {
         timeout: Duration,
         mut told: impl FnMut(&Standing, Option<NetworkKey>),
     ) -> io::Result<Standing> {
-        let deadline = Instant::now().checked_add(timeout);
-        loop {
-            told(&self.standing, self.key);
-            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-            if self.standing == Standing::Member || left.is_zero() {
-                return Ok(self.standing.clone());
-            }
-            match self.read_line(left)? {
-                Some(line) => self.take_news(&line)?,
-                None => return Ok(self.standing.clone()),
-            }
-        }
+        self.wait_until(timeout, |now| {
+            told(&now.standing, now.key);
+            now.standing == Standing::Member
+        })?;
+        Ok(self.standing.clone())
     }
 
     /// Waits until the node has kept the newest revocations of a controller, or until `timeout` has passed.
@@ -259,18 +252,29 @@ impl Joining {
     /// # Errors
     /// Returns `NetworkDown` if the node has ended or left the network.
     pub fn wait_up_to_date(&mut self, timeout: Duration) -> io::Result<bool> {
+        self.wait_until(timeout, |now| now.is_up_to_date != Some(false))?;
+        Ok(self.is_up_to_date.unwrap_or(true))
+    }
+
+    /// Waits until `is_enough`, which is called at first and after each message of the node, or until
+    /// `timeout` has passed.
+    fn wait_until(
+        &mut self,
+        timeout: Duration,
+        mut is_enough: impl FnMut(&Joining) -> bool,
+    ) -> io::Result<()> {
         let deadline = Instant::now().checked_add(timeout);
-        loop {
+        while !is_enough(self) {
             let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-            match self.is_up_to_date {
-                Some(false) if !left.is_zero() => {}
-                is_up_to_date => return Ok(is_up_to_date.unwrap_or(true)),
+            if left.is_zero() {
+                break;
             }
             match self.read_line(left)? {
                 Some(line) => self.take_news(&line)?,
-                None => return Ok(false),
+                None => break,
             }
         }
+        Ok(())
     }
 
     /// Reads a line; `None` if none comes in time.

@@ -1,7 +1,7 @@
 //! Text form of an identity on disk.
 //!
 //! ```text
-//! # Whoever can read this file can act as this node. Keep it secret; keep a backup.
+//! # Anyone who can read this file can act as this node. Keep it secret; keep a backup.
 //! peersock-identity 1 4f0c…(64 hexadecimal digits)
 //! ```
 //!
@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use super::StateError;
 
-const COMMENT: &str = "# Whoever can read this file can act as this node. Keep it secret; keep a backup.\n";
+const COMMENT: &str =
+    "# Anyone who can read this file can act as this node. Keep it secret; keep a backup.\n";
 const MAGIC: &str = "peersock-identity";
 const VERSION: u32 = 1;
 

@@ -253,7 +253,7 @@ def client(socket: ModuleType, options: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Load for the benchmark of the Python package.")
-    parser.add_argument("--overlay", metavar="NETWORK", help="the overlay network; without it the kernel's loopback")
+    parser.add_argument("--overlay", metavar="NETWORK", help="the overlay network; without it the kernel loopback")
     roles = parser.add_subparsers(dest="role", required=True)
     roles.add_parser("serve", help="serve every case, until standard input ends")
     one = roles.add_parser("client", help="run one case and print its figures")

@@ -293,7 +293,7 @@ def _close(session: Session, was_asked: bool, asking: set[signal.Signals]) -> tu
             break
         if info.si_signo in asking:
             was_asked, end = True, time.monotonic() + _SHORT_LINGER
-    return (True, result[0]) if result else (False, "nobody has waited for the rest")
+    return (True, result[0]) if result else (False, "the launcher did not wait for the rest")
 
 
 def _wait(program: int, heeded: set[signal.Signals]) -> tuple[int, float | None]:

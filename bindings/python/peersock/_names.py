@@ -21,7 +21,7 @@ _if_indextoname = _std.if_indextoname
 
 #: Numbers of ``herror`` (``h_errno``).
 _HOST_NOT_FOUND, _TRY_AGAIN = 1, 2
-_UNANSWERED = "The node does not answer, and what may be a member's is asked of nobody else"
+_UNANSWERED = "The node does not answer, and no other server is asked for what may be a member's name"
 _ABSENT = "No member of the network has this name"
 
 

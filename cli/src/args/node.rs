@@ -106,7 +106,7 @@ impl SharedNodeArgs {
         match given.iter().find(|(is_given, _)| *is_given) {
             None => Ok(()),
             Some((_, option)) => Err(Failure::usage(
-                format_args!("{option} is for a member of a network, and a code has a node of its own"),
+                format_args!("{option} is for a member of a network, and a code uses a separate node"),
                 format_args!("leave {option} out, or name the network with -n"),
             )),
         }

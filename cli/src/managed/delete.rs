@@ -82,7 +82,7 @@ fn last_end(controller: &mut Controller) -> Outcome<Option<UnixTime>> {
 fn confirm(network: &str, members: &str) -> Outcome {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Failure::usage(
-            format_args!("nobody can be asked whether {network} is to be deleted"),
+            format_args!("cannot ask whether to delete {network}: stdin or stderr is no terminal"),
             "give --yes if that is meant",
         ));
     }

@@ -457,7 +457,7 @@ fn wait(asking: &mut Asking<'_>, begun: Instant, within: Duration, mut is_new: b
 fn unanswered(asking: &Asking<'_>, standing: &Standing) -> Failure {
     match standing {
         Standing::Pending(code) => Failure::new(
-            format_args!("nobody has approved the request with code {code}"),
+            format_args!("the request with code {code} is not approved yet"),
             "run the same command again later: the request is kept",
         ),
         Standing::Denied(Denial::Unavailable) => Failure::new(
@@ -623,7 +623,7 @@ pub(crate) fn leave(args: &LeaveArgs) -> Outcome {
     if is_controller && !args.force {
         return Err(Failure::usage(
             format_args!(
-                "this machine is the controller of {}: without it nobody is admitted or removed, and members lose \
+                "this machine is the controller of {}: without it no machine is admitted or removed, and members lose \
                  the network when their certificates end",
                 args.network
             ),

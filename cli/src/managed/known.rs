@@ -159,7 +159,7 @@ pub(crate) fn on_removal(network: NetworkId, then: impl FnOnce(Failure) + Send +
 /// Says the failure of a machine that was removed, for a program that goes on.
 pub(crate) fn told(failure: &Failure) -> String {
     let next = failure.hint().unwrap_or_default();
-    format!("{}: nobody reaches it there, and it reaches nobody; {next}", failure.message())
+    format!("{}: no member reaches it there, and it reaches no member; {next}", failure.message())
 }
 
 /// Returns the failure of a machine that was removed from a network, as its node has kept it.

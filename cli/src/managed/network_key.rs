@@ -92,7 +92,7 @@ fn tell(args: &RekeyArgs, controller: &Controller, begun: UnixTime, end: UnixTim
         Here::Runs(_) => {}
         Here::Silent(said) => stdio::note(format_args!("{said}: members learn the new key once it goes on")),
         Here::Nobody => stdio::note(format_args!(
-            "nobody serves {name} now: members learn the new key once `peersock controller -n {name}` runs"
+            "no controller serves {name} now: members learn the new key once `peersock controller -n {name}` runs"
         )),
     }
     Ok(())

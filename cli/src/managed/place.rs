@@ -274,7 +274,7 @@ impl Comeback {
                     return Ok(opened);
                 }
                 Err(failure) if self.failures >= MAX_FAILURES => return Err(failure),
-                Err(failure) => stdio::note(format_args!("nobody is served: {}", failure.message())),
+                Err(failure) => stdio::note(format_args!("no member is served: {}", failure.message())),
             }
         }
     }

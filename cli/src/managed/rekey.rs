@@ -94,7 +94,7 @@ impl Own {
                     "nothing is changed, because the key of {name} is on paper: {}",
                     failure.message()
                 ),
-                format_args!("give the 12 recovery words of {name} on stdin, in a line of their own"),
+                format_args!("give the 12 recovery words of {name} on stdin, alone on one line"),
             )
         });
         self.words = Some(read?);

@@ -176,7 +176,9 @@ pub(crate) fn serve_until(
             serving.step(&controller, &current);
             continue;
         }
-        stdio::note("the node that programs share has ended: nobody is served until another one has started");
+        stdio::note(
+            "the node that programs share has ended: no member is served until another one has started",
+        );
         let opened = comeback.attach(open, thread::sleep).inspect_err(|_| {
             groups.iter().for_each(Groups::end);
         })?;
@@ -467,7 +469,7 @@ fn change(controller: &Controller, line: &LogLine) -> Option<String> {
             };
             Some(format!(
                 "{} runs {places}: its state directory was copied; run `peersock id --rekey` on the copy, and let \
-                 it join by an invite of its own; for a thief's copy, see docs/use/MANAGED.md (New keys){then}",
+                 it join by a separate invite; for a thief's copy, see docs/use/MANAGED.md (New keys){then}",
                 named()
             ))
         }

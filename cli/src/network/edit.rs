@@ -16,7 +16,7 @@ use crate::output::print;
 
 /// Beginning of a new file.
 const NEW_FILE_HEAD: &str = "\
-# A static network of peersock: the members listed here, and nobody else, take part. All of them have this file.
+# A static network of peersock: only the members listed here take part. All of them have this file.
 # `peersock network add` adds members; docs/use/NETWORKS.md describes every field.
 
 ";
@@ -38,7 +38,7 @@ pub(super) fn new(args: &New) -> Outcome {
     if args.secret {
         document.insert("psk", value(hex(&random::<32>()?)));
         if let Some(mut key) = document.key_mut("psk") {
-            key.leaf_decor_mut().set_prefix("# Whoever knows this and a member's key can act as the member. Keep the file to the members.\n");
+            key.leaf_decor_mut().set_prefix("# Anyone who knows this and a member's key can act as the member. Keep the file to the members.\n");
         }
     }
     if !args.roots.is_empty() {

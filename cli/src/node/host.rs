@@ -609,7 +609,7 @@ fn check_namespaces(wish: &Wish) -> Outcome {
     let Some(namespace) = wish.namespaces.difference(&Namespaces::own()) else { return Ok(()) };
     Err(Failure::new(
         format_args!("the node of this state directory runs in another {namespace}, where its sockets are"),
-        "give programs in a container a node of their own, with another state directory (--state DIR or \
+        "give programs in a container a separate node, with another state directory (--state DIR or \
          PEERSOCK_STATE) or an identity that is not kept (--ephemeral)",
     ))
 }

@@ -75,7 +75,7 @@ impl Networks {
                         users(id),
                         different(&shared.network, network)
                     ),
-                    "end the programs that use it, or give this one a node of its own with another state \
+                    "end the programs that use it, or give this one a separate node with another state \
                      directory (--state DIR or PEERSOCK_STATE)",
                 ));
             }

@@ -64,7 +64,7 @@ impl Guard {
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // Uses a separate process group, because Ctrl-C must not reach the guard.
         let started = command.process_group(0).spawn();
-        let started = started.inspect_err(|error| tracing::debug!(%error, "nobody guards the launcher"));
+        let started = started.inspect_err(|error| tracing::debug!(%error, "no guard watches the launcher"));
         let guard = Guard(started.ok()?);
         // The guard must be distinguishable from the program's children, or the launcher would wait for it.
         if children().iter().all(|child| child.as_raw_pid() as u32 != guard.id()) {

@@ -47,7 +47,7 @@ impl Mode {
         if notified && args.no_filter {
             let why = match reach {
                 Reach::Kernel(bypass) => bypass.text(),
-                Reach::Library => "is to be run in seccomp mode",
+                Reach::Library => "runs in seccomp mode",
             };
             return Err(Failure::usage(
                 format_args!(

@@ -354,7 +354,7 @@ pub(crate) fn conflict(other: &Conflict) -> String {
 
 /// Returns the same warning for the node's own identity, with what helps.
 pub(crate) fn own_conflict(other: &Conflict) -> String {
-    format!("{}; on a copy alone, `peersock id --rekey` gives it an identity of its own", conflict(other))
+    format!("{}; on a copy alone, `peersock id --rekey` gives it a new identity", conflict(other))
 }
 
 fn both_ways(traffic: &Traffic) -> String {
@@ -608,7 +608,7 @@ mod tests {
         assert!(
             text.contains(
                 "\n  perhaps two nodes have this identity: another one at 192.0.2.9:4, unproven, 7 s ago; on a copy \
-                 alone, `peersock id --rekey` gives it an identity of its own\n"
+                 alone, `peersock id --rekey` gives it a new identity\n"
             ),
             "{text}"
         );

@@ -60,7 +60,7 @@ impl ExitArgs {
             Some(user) => {
                 if self.exit.is_some() && name == "nobody" {
                     stdio::note(
-                        "warning: other services that run as nobody bypass the exit, too: make a separate \
+                        "warning: other services that run as `nobody` bypass the exit, too: make a separate \
                          user for this (`useradd --system peersock`)",
                     );
                 }

@@ -33,7 +33,7 @@ pub(super) fn set(
     }
     if let Some((name, error)) = missing {
         stdio::note(format_args!(
-            "{name} has no filter, which takes nf_tables of Linux 5.12 or later: {error}. Whoever is on a \
+            "{name} has no filter, which takes nf_tables of Linux 5.12 or later: {error}. Any host on a \
              local network of this machine reaches its addresses in the network, and can send in the name of \
              members{}: docs/use/NETWORKS.md has rules against that",
             match leads_out {

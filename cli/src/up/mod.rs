@@ -102,7 +102,7 @@ pub(crate) struct Args {
 
 /// Advice for giving the program its capability.
 const PRIVILEGE: &str = "run it as root, or give it to a group of users: sudo chgrp GROUP PROGRAM && sudo chmod 0750 PROGRAM && sudo \
-     setcap cap_net_admin+ep PROGRAM (whoever may run it then may lead the traffic of the whole machine)";
+     setcap cap_net_admin+ep PROGRAM (every user who may run it may then lead the traffic of the whole machine)";
 
 pub(crate) fn run(args: &Args) -> Outcome {
     user::check_file()?;

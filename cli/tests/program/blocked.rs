@@ -47,10 +47,7 @@ fn nodes_whose_udp_is_blocked_reach_each_other_by_turn_over_tcp_and_tls_also_aft
     let target = listening.wait_for_target();
     lab.wait_for_status(0, |now| relayed(now).is_some());
     let mut dialing = lab.node(1, &roots.1, &by_tls, &["dial", &target]);
-    dialing.send(b"by TURN\n");
-    listening.wait_for_stdout("by TURN\n");
-    listening.send(b"and back\n");
-    dialing.wait_for_stdout("and back\n");
+    dialing.talk_to(&mut listening, "by TURN", "and back");
     for which in 0..2 {
         let now = lab.wait_for_status(which, |now| now["peers"][0]["turn"] == true);
         assert!(relayed(&now).is_some_and(|at| at.starts_with(SERVER)), "{now:#}");
@@ -69,10 +66,7 @@ fn nodes_whose_udp_is_blocked_reach_each_other_by_turn_over_tcp_and_tls_also_aft
         assert!(relayed(&now).is_none(), "{now:#}");
     }
     let _coturn = lab.start_coturn();
-    dialing.send(b"still there\n");
-    listening.wait_for_stdout("still there\n");
-    listening.send(b"of course\n");
-    dialing.wait_for_stdout("of course\n");
+    dialing.talk_to(&mut listening, "still there", "of course");
     dialing.end_stdin();
     listening.finish().success();
     dialing.finish().success();

@@ -180,6 +180,15 @@ impl Running {
         stdin.flush().unwrap();
     }
 
+    /// Sends a line to `other`, which has this program's connection, and waits for an answer.
+    pub(crate) fn talk_to(&mut self, other: &mut Running, line: &str, answer: &str) {
+        let [line, answer] = [line, answer].map(|text| format!("{text}\n"));
+        self.send(line.as_bytes());
+        other.wait_for_stdout(&line);
+        other.send(answer.as_bytes());
+        self.wait_for_stdout(&answer);
+    }
+
     pub(crate) fn end_stdin(&mut self) {
         self.stdin = None;
     }

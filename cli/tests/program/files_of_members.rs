@@ -318,7 +318,7 @@ fn what_cannot_be_sent_or_received_is_said_with_the_next_step() {
         (&["send", "--retry", "1", file], 2, &["--retry is for files to a member"]),
         (&["send", "--state", "x", file], 2, &["--state is for a member"]),
         (&["send", file, "beta:"], 2, &["no network is named", "give `-n team`"]),
-        (&["receive", "-n", "team"], 2, &["nobody can be asked", "--from NAME"]),
+        (&["receive", "-n", "team"], 2, &["cannot ask whose files", "--from NAME"]),
         (&["receive", "-n", "team", "0R64E-5YRY4-JQV4Q"], 2, &["a code is given", "leave -n out"]),
         (&["receive", "-n", "team", "--from", "a b"], 2, &["`a b`"]),
         (&["receive", "-n", "team", "--yes", "--timeout", "0.2"], 1, &["no member has sent files"]),

@@ -14,7 +14,7 @@ use peersock::blocking;
 use rustix::process::Signal;
 
 use crate::common::{Lab, PATIENCE, PORT, Running, lacks, run, signal, vanish};
-use crate::proxy_clients::Scene;
+use crate::proxy_clients::{Scene, check_resets};
 
 /// Returns the address in a TCP or UDP place.
 fn address(place: &str) -> SocketAddr {
@@ -61,14 +61,7 @@ fn a_port_here_leads_to_a_member_and_keeps_what_tcp_says() {
     });
     assert!(up == content && down == content, "{} bytes up, {} down", up.len(), down.len());
 
-    let (mut client, server) = pair();
-    server.set_linger(Some(Duration::ZERO)).unwrap();
-    drop(server);
-    assert_eq!(client.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
-    let (client, mut server) = pair();
-    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
-    drop(client);
-    assert_eq!(server.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+    check_resets(pair);
 }
 
 #[test]

@@ -44,10 +44,7 @@ fn a_root_that_another_one_has_named_is_reached_by_a_stream_where_only_port_443_
     let target = listening.wait_for_target();
     wait_for_status(&lab, "listener", |now| now["roots"][0]["state"] == "registered");
     let mut dialing = node("dialer", "office1", 0, &["dial", &target]);
-    dialing.send(b"out of the office\n");
-    listening.wait_for_stdout("out of the office\n");
-    listening.send(b"and back\n");
-    dialing.wait_for_stdout("and back\n");
+    dialing.talk_to(&mut listening, "out of the office", "and back");
     let there = nats.ip4("root2").to_string();
     let now = wait_for_status(&lab, "dialer", |now| now["roots"][1]["state"] == "registered");
     let guest = &now["roots"][1];

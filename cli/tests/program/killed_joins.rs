@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use peersock::overlay::membership::{Grant, UnixTime};
 use peersock::state::{StateDir, read_identity_file};
 use peersock::{Invite, NetworkId};
-use peersock_controller::{Controller, InviteOptions, Standing, Store};
+use peersock_controller::{Approval, Controller, InviteOptions, Standing, Store};
 use rustix::process::Signal;
 
 use crate::common::{Running, run, vanish};
@@ -229,7 +229,7 @@ impl Scene {
         let file = self.machines.directory(&format!("{machine}.invite"));
         let text = fs::read_to_string(&file).unwrap_or_else(|_| {
             let name = machine.parse().expect("a name");
-            let options = InviteOptions { name: Some(name), ..InviteOptions::default() };
+            let options = InviteOptions::from(Approval { name: Some(name), ..Approval::default() });
             let now = UnixTime::from(UNIX_EPOCH.elapsed().expect("after 1970"));
             let token = self.controller.invite(now, &mut rand::rng(), "test", &options).expect("room");
             let alpha = StateDir::peek_identity(&self.machines.directory("alpha")).expect("readable");

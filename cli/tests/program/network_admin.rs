@@ -295,8 +295,7 @@ fn a_removal_says_whom_it_has_reached_and_until_when_others_may_not_know_it() {
 
     drop((serving, online));
     let removed = machines.admin(&["revoke", "gamma"]).success();
-    let said =
-        "no controller runs here: nobody knows it until `peersock controller -n team` does; members accept";
+    let said = "no controller runs here: no member knows it until `peersock controller -n team` does; members accept";
     assert!(removed.stderr.contains(said), "{}", removed.stderr);
 }
 
@@ -309,7 +308,7 @@ fn a_node_that_is_stopped_is_named() {
     let silent = format!("the node with process {} is stopped", stopped.0);
     let removed = machines.admin(&["revoke", "beta"]).success();
     assert!(removed.text().contains("beta (10.77.0.2) is removed"), "{}", removed.text());
-    let said = format!("{silent}: nobody knows it until it goes on; members accept beta until");
+    let said = format!("{silent}: no member knows it until it goes on; members accept beta until");
     assert!(removed.stderr.contains(&said), "{}", removed.stderr);
     let invited = machines.admin(&["invite"]).success();
     assert!(
@@ -332,7 +331,7 @@ fn a_controller_that_is_stopped_is_named() {
     let invited = machines.admin(&["invite"]).success();
     assert!(invited.stderr.contains(&format!("{silent}: machines are admitted")), "{}", invited.stderr);
     let removed = machines.admin(&["revoke", "beta"]).success();
-    let said = format!("{silent}: nobody knows it until it goes on; members accept beta until");
+    let said = format!("{silent}: no member knows it until it goes on; members accept beta until");
     assert!(removed.stderr.contains(&said), "{}", removed.stderr);
     drop(stopped);
     machines.admit("gamma");
@@ -623,7 +622,7 @@ fn the_controller_tells_of_copies_and_of_full_pools() {
     for machine in ["beta", "copy"] {
         let shown = machines.ok(machine, &["status"]);
         assert!(shown.contains("two nodes have this identity: another one at 127.0.0.1:"), "{shown}");
-        assert!(shown.contains("on a copy alone, `peersock id --rekey` gives it an identity"), "{shown}");
+        assert!(shown.contains("on a copy alone, `peersock id --rekey` gives it a new identity"), "{shown}");
     }
     drop(both);
     assert_eq!(second_run()["addresses"].as_array().expect("a list").len(), 2);
@@ -780,7 +779,8 @@ fn a_network_is_deleted_when_its_controller_has_ended_and_somebody_means_it() {
     drop(serving);
     let unasked = machines.refused("alpha", &["network", "delete", "team"]);
     assert!(
-        unasked.contains("nobody can be asked whether team is to be deleted\nhint: give --yes"),
+        unasked
+            .contains("cannot ask whether to delete team: stdin or stderr is no terminal\nhint: give --yes"),
         "{unasked}"
     );
     assert!(machines.ok("alpha", &["network", "members"]).contains("beta"));

@@ -36,7 +36,7 @@ fn a_network_goes_on_with_another_key() {
     let replaced = machines.with_words("alpha", &["network", "rekey", "-n", "team"], "").success();
     let told = replaced.text();
     assert!(told.starts_with("team has another key, and the former one counts for another"), "{told}");
-    assert!(!replaced.stderr.contains("nobody serves"), "{}", replaced.stderr);
+    assert!(!replaced.stderr.contains("no controller serves"), "{}", replaced.stderr);
     for part in ["give it the new words within 1d: ", "the key can change 2 more times"] {
         assert!(replaced.stderr.contains(part), "{part} is not in {}", replaced.stderr);
     }
@@ -100,7 +100,7 @@ fn a_key_on_paper_is_replaced_by_its_words() {
     let mut last = words.clone();
     for _ in 0..3 {
         let replaced = machines.with_words("alpha", &rekey, &last).success();
-        assert!(replaced.stderr.contains("nobody serves team now"), "{}", replaced.stderr);
+        assert!(replaced.stderr.contains("no controller serves team now"), "{}", replaced.stderr);
         last = new_words(&replaced);
     }
     let fourth = machines.with_words("alpha", &rekey, &last);

@@ -56,10 +56,7 @@ fn programs_behind_squid_reach_each_other_and_survive_the_end_of_their_root() {
     drop(root);
     let (_root, again) = office.start_root();
     assert_eq!(again, text);
-    dialing.send(b"still there\n");
-    listening.wait_for_stdout("still there\n");
-    listening.send(b"of course\n");
-    dialing.wait_for_stdout("of course\n");
+    dialing.talk_to(&mut listening, "still there", "of course");
     listening.end_stdin();
     dialing.finish().success();
     listening.finish().success();
@@ -188,10 +185,7 @@ impl Office {
         let mut listening = node(0, &["listen", &PORT.to_string()]);
         let target = listening.wait_for_target();
         let mut dialing = node(1, &["dial", &target]);
-        dialing.send(b"who is there?\n");
-        listening.wait_for_stdout("who is there?\n");
-        listening.send(b"me\n");
-        dialing.wait_for_stdout("me\n");
+        dialing.talk_to(&mut listening, "who is there?", "me");
         (listening, dialing)
     }
 

@@ -78,10 +78,7 @@ impl Scene {
     /// Dials from the peer outside, and exchanges data.
     fn dial(&self, target: &str, listening: &mut Running) -> Running {
         let mut dialing = start(&self.nats, "far", self.node("dialer", &["dial", "--no-portmap", target]));
-        dialing.send(b"from outside\n");
-        listening.wait_for_stdout("from outside\n");
-        listening.send(b"from inside\n");
-        dialing.wait_for_stdout("from inside\n");
+        dialing.talk_to(listening, "from outside", "from inside");
         dialing
     }
 
@@ -119,10 +116,7 @@ fn is_reached(test: &str, family: &'static str, by: &str) {
     let now = wait_for_status(&scene.lab, "dialer", direct);
     assert_eq!(now["peers"][0]["path"], at, "{now:#}");
     wait_for_status(&scene.lab, "listener", direct);
-    dialing.send(b"by the opened port\n");
-    listening.wait_for_stdout("by the opened port\n");
-    listening.send(b"and back\n");
-    dialing.wait_for_stdout("and back\n");
+    dialing.talk_to(&mut listening, "by the opened port", "and back");
     dialing.end_stdin();
     listening.finish().success();
     dialing.finish().success();

@@ -13,7 +13,7 @@ use peersock_testnet::free_port;
 use rustix::process::Signal;
 
 use crate::common::{Lab, PATIENCE, Running, lacks, run, signal, write_file};
-use crate::proxy_clients::{Scene, read, reply, request, web_server};
+use crate::proxy_clients::{Scene, check_resets, read, reply, request, web_server};
 
 #[test]
 fn curl_fetches_by_socks_and_by_http() {
@@ -420,14 +420,7 @@ fn half_closed_connections_go_on_and_resets_are_passed_on() {
     server.read_to_string(&mut text).unwrap();
     assert_eq!(text, "early late");
 
-    let (mut client, server) = connect();
-    server.set_linger(Some(Duration::ZERO)).unwrap();
-    drop(server);
-    assert_eq!(client.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
-    let (client, mut server) = connect();
-    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
-    drop(client);
-    assert_eq!(server.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+    check_resets(connect);
 }
 
 #[test]

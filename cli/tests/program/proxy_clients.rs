@@ -1,6 +1,6 @@
 //! Shared code of tests of `proxy` and `forward`: the programs, the test's node, and a SOCKS 5 client.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -185,4 +185,17 @@ fn serve_web(mut stream: TcpStream) {
             return;
         }
     }
+}
+
+/// Checks that a reset at one end of a connection is a reset at the other, in both directions. `connect`
+/// returns the ends of a new connection.
+pub(crate) fn check_resets(connect: impl Fn() -> (TcpStream, blocking::TcpStream)) {
+    let (mut client, server) = connect();
+    server.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(server);
+    assert_eq!(client.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+    let (client, mut server) = connect();
+    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+    drop(client);
+    assert_eq!(server.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
 }

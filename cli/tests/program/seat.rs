@@ -24,7 +24,7 @@ impl Machines {
     /// Returns true if `network invite` warns that no controller serves the network.
     fn is_unserved(&self) -> bool {
         let said = run(self.command("alpha", &["network", "invite", "--name", "nobody"])).success();
-        said.stderr.contains("nobody serves team now")
+        said.stderr.contains("no controller serves team now")
     }
 
     fn wait_unserved(&self) {

@@ -56,10 +56,7 @@ fn no_secret_is_in_the_most_verbose_logs_or_in_what_nodes_tell() {
     let mut command = lab.command(1, "", &lab.by_tls(), &["dial", &target, "-vv", "--root", &text]);
     command.arg("--root-token-file").arg(&token).arg("--secret-file").arg(&passphrase);
     let mut dialing = Running::start(command);
-    dialing.send(b"there\n");
-    listening.wait_for_stdout("there\n");
-    listening.send(b"and back\n");
-    dialing.wait_for_stdout("and back\n");
+    dialing.talk_to(&mut listening, "there", "and back");
     lab.wait_for_status(1, |now| now["roots"][0]["state"] == "registered");
 
     let mut said: BTreeMap<String, Vec<u8>> = BTreeMap::new();

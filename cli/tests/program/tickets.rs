@@ -125,16 +125,13 @@ fn listen_prints_a_ticket() {
         let command = listening.wait_for_stderr("connect with: peersock ");
         let words: Vec<_> = command.split(' ').collect();
         let mut dialing = Running::start(on_loopback(&words));
-        dialing.send(b"hello\n");
-        listening.wait_for_stdout("hello\n");
-        listening.send(b"answer\n");
-        dialing.wait_for_stdout("answer\n");
+        dialing.talk_to(&mut listening, "hello", "answer");
         listening.end_stdin();
         dialing.finish().success();
     }
     let network = "ff0001ffff000000";
     run(on_loopback(&["listen", "--ticket", "-n", network]))
-        .failure(2, &["a network of its own", "leave -n"]);
+        .failure(2, &["another one is named", "leave -n"]);
     run(on_loopback(&["listen", "--ticket", "7000"])).failure(2, &["cannot be used with"]);
     run(on_loopback(&["listen", "-n", network])).failure(2, &["<PORT>"]);
 }
@@ -164,10 +161,7 @@ fn a_code_leads_to_the_pipe_that_has_printed_it() {
         let at_file = format!("@{}", file.display());
         let target = if udp.is_empty() { typed } else { at_file };
         let mut dialing = Running::start(on_loopback(&[&["dial", &target], udp].concat()));
-        dialing.send(b"hello\n");
-        listening.wait_for_stdout("hello\n");
-        listening.send(b"answer\n");
-        dialing.wait_for_stdout("answer\n");
+        dialing.talk_to(&mut listening, "hello", "answer");
         listening.end_stdin();
         let said = dialing.finish().success();
         assert!(!said.stderr.contains(code), "{}", said.stderr);
@@ -200,10 +194,9 @@ fn a_code_with_a_typing_error_or_of_another_command_is_explained() {
         said.failure(2, &["a typing error", "hint: give it as `peersock listen --code` has printed it"]);
     }
     let network = ["-n", "ff0001ffff000000"];
-    run(on_loopback(&[&["dial", code], &network[..]].concat()))
-        .failure(2, &["a code has a network of its own"]);
+    run(on_loopback(&[&["dial", code], &network[..]].concat())).failure(2, &["a code has its own network"]);
     run(on_loopback(&[&["listen", "--code"], &network[..]].concat()))
-        .failure(2, &["--code makes a network of its own"]);
+        .failure(2, &["--code makes a separate network"]);
     run(on_loopback(&["listen", "--code", "--ticket"])).failure(2, &["cannot be used with"]);
 
     let lab = Lab::new();
@@ -233,7 +226,7 @@ fn what_is_no_ticket_is_refused_without_a_search() {
         unclear.env("PEERSOCK_DHT", "nonsense");
         run(unclear).failure(2, &["PEERSOCK_DHT"]);
     }
-    run(on_loopback(&["dial", &ticket, "-n", "ff0001ffff000000"])).failure(2, &["a network of its own"]);
+    run(on_loopback(&["dial", &ticket, "-n", "ff0001ffff000000"])).failure(2, &["another one is named"]);
 }
 
 /// The ticket's network is another one than those of the user, and allows one port. Its key is no member of
@@ -319,7 +312,7 @@ fn an_option_of_a_network_is_explained_where_a_ticket_makes_the_network() {
         &["open", "-n", "ff0001ffff000000", "x"],
     ] {
         let said = run(on_loopback(words));
-        said.failure(2, &["unexpected argument", "a ticket has a network and an identity of its own"]);
+        said.failure(2, &["unexpected argument", "a ticket has its own network and identity"]);
         assert!(!said.stderr.contains("`-- -n`"), "{}", said.stderr);
     }
 }

@@ -437,10 +437,7 @@ fn a_port_belongs_to_one_program_of_a_node() {
     // Many clients; a client that vanishes is given up.
     let mut listening = lab.listen("alpha", &["-k", "--peer-timeout", "3", "7001"]);
     let mut first = lab.dial("beta", &["alpha:7001"]);
-    first.send(b"first\n");
-    listening.wait_for_stdout("first\n");
-    listening.send(b"answer\n");
-    first.wait_for_stdout("answer\n");
+    first.talk_to(&mut listening, "first", "answer");
     // Its node must not answer for it.
     let second = lab.as_member("gamma", &["dial", "--own-node", "alpha:7001"]);
     let mut second = Running::start(second);

@@ -31,8 +31,8 @@ struct Input {
 pub fn meeting(data: &[u8]) {
     let (keys, node) = (keys(80), Identity::from_seed(&[1; 32]));
     let reader = NodeTail::of(&Identity::from_seed(&[2; 32]).node_id());
-    assert!(Record::verify(&keys, data).is_err(), "nobody else has the key");
-    assert!(Knock::verify(&keys, &reader, data).is_err(), "nobody else has the key");
+    assert!(Record::verify(&keys, data).is_err(), "no other holder has the key");
+    assert!(Knock::verify(&keys, &reader, data).is_err(), "no other holder has the key");
     let _ = PingAnswer::parse(data);
     let Some(input) = one::<Input>(data) else { return };
     pinged(&input);

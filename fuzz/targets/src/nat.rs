@@ -145,7 +145,7 @@ pub fn turn(data: &[u8]) {
             }
         };
         if let Some(received) = from_server.as_ref().and_then(|datagram| client.handle(now, datagram)) {
-            assert!(known.contains(&received.peer.ip()), "nobody has sent to {}", received.peer);
+            assert!(known.contains(&received.peer.ip()), "no node has sent to {}", received.peer);
         }
         let sent: Vec<_> = std::iter::from_fn(|| client.poll_transmit()).collect();
         assert!(sent.len() <= MAX_SENT, "{} datagrams", sent.len());

@@ -32,7 +32,7 @@ pub fn wire(data: &[u8]) {
         }
     }
     assert_eq!(data_index(data), Data::parse(data).ok().map(|data| data.receiver));
-    assert!(Hello::open(&discovery_key(80), data).is_err(), "nobody else has the key");
+    assert!(Hello::open(&discovery_key(80), data).is_err(), "no other holder has the key");
 }
 
 fn initiation(data: &[u8]) -> Option<Vec<u8>> {

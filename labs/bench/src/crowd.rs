@@ -188,7 +188,7 @@ async fn peers(options: &Options) -> io::Result<()> {
 fn with_hint(error: io::Error) -> io::Error {
     match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
         Some(rustix::io::Errno::MFILE) => io::Error::other(
-            "a process may not have enough descriptors for so many nodes (9 each): take fewer --peers, or \
+            "a process may not have enough descriptors for that number of nodes (9 each): take fewer --peers, or \
              raise `ulimit -n`",
         ),
         _ => error,

@@ -25,7 +25,7 @@ mod rivals;
   cargo xtask bench tcp --only 'goodput*100mbit*' --seeds 5 --secs 20
   cargo xtask bench tcp --only 'jain/*' --congestion cubic
   cargo xtask bench tcp --only cpu
-  cargo xtask bench tcp --only 'kernel/*'                 beside the kernel's CUBIC and BBR, in real time, as root
+  cargo xtask bench tcp --only 'kernel/*'                 beside CUBIC and BBR of the kernel, in real time, as root
   cargo xtask bench tcp --only 'kernel/*completion*' --seeds 2    only short transfers; two rounds instead of five
   cargo xtask bench tcp --only 'kernel/*goodput*' --secs 6        only goodput, over shorter times
   cargo xtask bench tcp --check --json tcp.jsonl

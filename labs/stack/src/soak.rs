@@ -25,7 +25,10 @@ pub fn run(first: u64, seeds: u64, progress: impl Fn(u64) + Sync) -> Vec<String>
                 break;
             }
             if let Err(failure) = check(seed) {
-                failures.lock().expect("nobody panics with it").push(format!("soak seed {seed}: {failure}"));
+                failures
+                    .lock()
+                    .expect("no thread panics with it")
+                    .push(format!("soak seed {seed}: {failure}"));
             }
             let done = seed + 1 - first;
             if done.is_multiple_of(10_000) {
@@ -38,7 +41,7 @@ pub fn run(first: u64, seeds: u64, progress: impl Fn(u64) + Sync) -> Vec<String>
             scope.spawn(work);
         }
     });
-    let mut failures = failures.into_inner().expect("nobody panics with it");
+    let mut failures = failures.into_inner().expect("no thread panics with it");
     // Threads finish in any order; the report must not depend on it.
     failures.sort();
     failures

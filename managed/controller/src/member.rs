@@ -236,6 +236,13 @@ pub(crate) fn join_tags(tags: &[Tag]) -> String {
     tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(" ")
 }
 
+/// Returns tags after a change: the added ones come first, so a tag that is also removed is lost. Of two
+/// contradicting words the one that gives less counts.
+pub(crate) fn changed(tags: &[Tag], added: &[Tag], removed: &[Tag]) -> Vec<Tag> {
+    let all = tags.iter().chain(added).filter(|tag| !removed.contains(tag));
+    sorted(all.cloned().collect())
+}
+
 /// Returns the tags in the form of a grant: in order, each once.
 pub(crate) fn sorted(mut tags: Vec<Tag>) -> Vec<Tag> {
     tags.sort_unstable();

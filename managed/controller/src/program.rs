@@ -103,14 +103,13 @@ pub struct Additions {
     pub name: Option<MemberName>,
     /// Tags besides those of the invite or the member.
     pub tags: Vec<Tag>,
-    /// Tags that the machine does not get, or the member loses.
+    /// Tags that the machine does not get, or the member loses, also those that were just added.
     pub removed_tags: Vec<Tag>,
 }
 
 impl Additions {
     pub(crate) fn apply(&self, tags: &[Tag]) -> Vec<Tag> {
-        let all = tags.iter().chain(&self.tags).filter(|tag| !self.removed_tags.contains(tag));
-        member::sorted(all.cloned().collect())
+        member::changed(tags, &self.tags, &self.removed_tags)
     }
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn take(write: &Write<'_>, member: &Member) -> Result<bool, StoreErro
     Ok(member.spare.is_some())
 }
 
-/// Makes a member a spare. `others` is the number of spares that there are.
+/// Makes a member a spare. `others` is the number of spares before.
 pub(crate) fn give(
     write: &Write<'_>,
     secret: Option<&NetworkSecret>,

@@ -53,7 +53,7 @@ pub enum NotTried {
 impl fmt::Display for NotTried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::OtherFamily => "this node knows no address of its own of that family",
+            Self::OtherFamily => "this node knows no own address of that family",
             Self::OtherLan => "private address of another network",
             Self::Own => "this node's own address",
             Self::TooMany => "too many addresses of one host",

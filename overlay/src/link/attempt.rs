@@ -472,7 +472,7 @@ impl Link {
         if is_shared && !std::mem::replace(&mut attempt.apart, true) {
             tracing::debug!(
                 peer = %self.handle.logged(),
-                "somebody forges answers: each address of the peer gets an initiation of its own from now on"
+                "answers are forged: each address of the peer gets a separate initiation from now on"
             );
             self.next_round(cx);
         }

@@ -115,7 +115,7 @@ impl Link {
         };
         if !std::mem::replace(&mut refusal.told, true) {
             cx.core.counters.peers_refused_to_answer.increment();
-            tracing::debug!(peer = %handle.logged(), "nobody listens where the peer was");
+            tracing::debug!(peer = %handle.logged(), "no socket listens where the peer was");
             cx.core.emit(Event::PeerGone(handle, Gone::Refused));
         }
     }

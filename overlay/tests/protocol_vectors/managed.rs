@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Grant, Head, NetworkKeys,
-    NetworkSecret, ProcessCertificate, Question, Revocation, Revocations, Rights, Serial, Spare, Succession, Token,
-    UnixTime,
+    NetworkSecret, ProcessCertificate, Question, Revocation, Revocations, Rights, Serial, Spare, Succession,
+    Token, UnixTime,
 };
 use peersock_overlay::{Identity, NetworkId};
 

@@ -9,7 +9,7 @@ use crate::{Result, epoll_sets, kernel, last_error};
 
 macro_rules! calls {
     ($($call:ident($($argument:ident: $type:ty),*) -> $result:ty $(, $error:path)?;)*) => {$(
-        #[doc = concat!(stringify!($call), "(2) of `socket`, or of the kernel's `fd` if that is none.")]
+        #[doc = concat!(stringify!($call), "(2) of `socket`, or of the kernel for `fd` if that is none.")]
         /// Fails with the errors of the overlay's call, or of the kernel.
         ///
         /// # Safety

@@ -1,5 +1,18 @@
 //! Table of the socket options: which side keeps each, and the consequences of setting it. It is the only
 //! list of them; a test compares it with the table in `docs/reference/SOCKETS.md`.
+//!
+//! # To add an option
+//!
+//! 1. Add its row to [`TABLE`]. C, Python, `peersock run` and [`Socket`](crate::Socket) have it then, because
+//!    their calls take level and number, and look for the row.
+//! 2. If the node keeps its value ([`Access::Both`], [`Access::Get`]), add its two functions to the table in
+//!    `sockets/server/src/options/table.rs`, and a field with the initial value to `Options` beside it. The
+//!    other kinds of access need none.
+//! 3. Copy its line into `docs/reference/SOCKETS.md`; the test prints it.
+//!
+//! Tests fail if a row lacks its functions, or if an initial value cannot be set again. Only an option that
+//! Rust programs set by name needs more: a method in `src/socket/options.rs`, which is written once for
+//! `peersock::TcpStream` and `peersock::blocking::TcpStream`.
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
 
@@ -574,6 +587,19 @@ mod tests {
         let documented: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
         let known = lines();
         assert_eq!(documented, known, "\n{}", known.join("\n"));
+    }
+
+    #[test]
+    fn the_methods_of_rust_are_about_options_that_streams_have() {
+        let methods =
+            [include_str!("../../../src/socket/options.rs"), include_str!("../../attached/src/stream.rs")];
+        let words = |text: &'static str| text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+        let is_name = |word: &&str| word.starts_with("SO_") || word.starts_with("TCP_");
+        for name in methods.into_iter().flat_map(words).filter(is_name) {
+            let has_effect = |row: &Row| !matches!(row.access, Access::Kept(_) | Access::Refused);
+            let row = TABLE.iter().find(|row| row.name == name && row.kinds.contains('t'));
+            assert!(row.is_some_and(has_effect), "{name}");
+        }
     }
 
     #[test]

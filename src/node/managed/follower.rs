@@ -274,8 +274,8 @@ impl Follower {
         }
     }
 
-    /// Keeps this node's certificate, and the members that it uses. They are written when one is new or has another name; the order
-    /// in which they were used goes with other writes.
+    /// Keeps this node's certificate, and the members that it uses. They are written when one is new or has
+    /// another name; the order in which they were used goes with other writes.
     fn note_used(&mut self) {
         // Each look takes the control lock and sees all peers, and events can be many.
         if self.used_at.elapsed() < CHECK_INTERVAL {

@@ -48,6 +48,9 @@ pub fn listed_in(answer: &[u8], question: Option<&[u8]>) -> Option<(Vec<RootAddr
     Some((listed.roots, listed.ttl))
 }
 
+/// Function that adds one root.
+type Add = fn(&mut Parts, RootAddress);
+
 /// Sources of a node's roots, followed until the node ends.
 pub(super) struct RootLists(Arc<List>);
 
@@ -59,43 +62,43 @@ impl RootLists {
 
     /// Makes the node use the roots of more sources. Returns false if there are too many roots or domains.
     pub(super) fn add(&self, node: &Arc<Inner>, sources: Vec<RootSource>) -> bool {
-        self.add_with(node, sources, Cache::of_user().as_ref(), Parts::add_named)
+        self.add_with(node, [(sources, Parts::add_named)], Cache::of_user().as_ref())
     }
 
     /// Does the same with the roots of a network, behind those that the user has named. Those that an invite
     /// or a file names now come before `kept` ones of an earlier one, at which a root may be no more.
     pub(super) fn add_of_network(&self, node: &Arc<Inner>, now: Vec<RootSource>, kept: Vec<RootSource>) {
-        let cache = Cache::of_user();
-        self.add_with(node, now, cache.as_ref(), Parts::renew_of_network);
-        self.add_with(node, kept, cache.as_ref(), Parts::add_of_network);
+        let groups: [(_, Add); 2] = [(now, Parts::renew_of_network), (kept, Parts::add_of_network)];
+        self.add_with(node, groups, Cache::of_user().as_ref());
     }
 
+    /// Adds groups of sources, and publishes once. The function of a group adds each of its roots.
     fn add_with(
         &self,
         node: &Arc<Inner>,
-        sources: Vec<RootSource>,
+        groups: impl IntoIterator<Item = (Vec<RootSource>, impl Fn(&mut Parts, RootAddress))>,
         cache: Option<&Cache>,
-        add: impl Fn(&mut Parts, RootAddress),
     ) -> bool {
         let list = &self.0;
         let (mut domains, mut lan, mut has_more_domains) = (Vec::new(), None, false);
+        let mut given = Vec::new();
         let has_more_roots;
-        let keys = sources.iter().filter_map(|source| match source {
-            RootSource::Address(root) => Some(root.identity().node_id()),
-            _ => None,
-        });
-        let given: Vec<_> = keys.collect();
         {
             let mut parts = sync::lock(&list.parts);
-            for source in sources {
-                match source {
-                    RootSource::Address(root) => add(&mut parts, root),
-                    source if parts.followed.contains(&source) => {}
-                    RootSource::Dns(_) if parts.domains() == MAX_DOMAINS => has_more_domains = true,
-                    RootSource::Dns(domain) => {
-                        domains.push((parts.follow(RootSource::Dns(domain.clone())), domain));
+            for (sources, add) in groups {
+                for source in sources {
+                    match source {
+                        RootSource::Address(root) => {
+                            given.push(root.identity().node_id());
+                            add(&mut parts, root);
+                        }
+                        source if parts.followed.contains(&source) => {}
+                        RootSource::Dns(_) if parts.domains() == MAX_DOMAINS => has_more_domains = true,
+                        RootSource::Dns(domain) => {
+                            domains.push((parts.follow(RootSource::Dns(domain.clone())), domain));
+                        }
+                        RootSource::Lan => lan = Some(parts.follow(RootSource::Lan)),
                     }
-                    RootSource::Lan => lan = Some(parts.follow(RootSource::Lan)),
                 }
             }
             has_more_roots = parts.leaves_out(&given);
@@ -318,9 +321,13 @@ fn warn_of_no_list(error: &io::Error, kept: usize) {
     };
     match kept {
         0 => {
-            tracing::warn!("{why}, and none was kept from earlier; it is asked again (-vv names the domain)")
+            tracing::warn!(
+                "{why}, and none was kept from earlier; the node asks again (-vv names the domain)"
+            )
         }
-        kept => tracing::warn!("{why}; those listed earlier are used, {kept} in all, and it is asked again"),
+        kept => {
+            tracing::warn!("{why}; those listed earlier are used, {kept} in all, and the node asks again")
+        }
     }
 }
 
@@ -374,7 +381,7 @@ mod tests {
             dns::tests::nameserver(move |question| vec![dns::tests::reply(question, &[&text], 60)], None);
         let alpha = node();
         let sources = vec![RootSource::Dns(domain.clone()), RootSource::Address(named.clone())];
-        RootLists::new(&alpha.inner).add_with(&alpha.inner, sources, Some(&cache), Parts::add_named);
+        RootLists::new(&alpha.inner).add_with(&alpha.inner, [(sources, Parts::add_named)], Some(&cache));
         wait_for(&alpha, &[key(1).node_id(), key(2).node_id()]);
         wait_for_kept(&cache, &domain, &[listed.parse().expect("a root")]);
         serving.join().expect("no panic");
@@ -382,7 +389,7 @@ mod tests {
         let silent = UdpSocket::bind(domain.server().expect("it is named")).expect("nobody has it any more");
         let beta = node();
         let of_beta = vec![RootSource::Dns(domain.clone())];
-        RootLists::new(&beta.inner).add_with(&beta.inner, of_beta, Some(&cache), Parts::add_named);
+        RootLists::new(&beta.inner).add_with(&beta.inner, [(of_beta, Parts::add_named)], Some(&cache));
         wait_for(&beta, &[key(2).node_id()]);
         let said = loop {
             if let [said] = &beta.root_lists()[..] {
@@ -396,7 +403,7 @@ mod tests {
         // Without a stored list, the roots named by their keys are used all the same.
         let gamma = node();
         let of_gamma = vec![RootSource::Dns(domain), named.into()];
-        RootLists::new(&gamma.inner).add_with(&gamma.inner, of_gamma, None, Parts::add_named);
+        RootLists::new(&gamma.inner).add_with(&gamma.inner, [(of_gamma, Parts::add_named)], None);
         wait_for(&gamma, &[key(1).node_id()]);
         drop(silent);
     }
@@ -481,7 +488,7 @@ mod tests {
         );
         let node = node();
         let sources = vec![RootSource::Dns(domain), RootSource::Address(named)];
-        RootLists::new(&node.inner).add_with(&node.inner, sources, None, Parts::add_named);
+        RootLists::new(&node.inner).add_with(&node.inner, [(sources, Parts::add_named)], None);
         let since = Instant::now();
         let roots = loop {
             let roots = node.inner.driver.datapath.roots(Instant::now());

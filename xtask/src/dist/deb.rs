@@ -48,8 +48,8 @@ Depends: libc6 (>= {libc}), libgcc-s1
 Section: net
 Priority: optional
 Description: encrypted peer-to-peer sockets between programs
- A virtual network of programs, each with a TCP/IP stack and an encrypted
- overlay of its own: no root, no daemon and no TUN device is needed. The
+ A virtual network of programs, each with its own TCP/IP stack and encrypted
+ overlay: no root, no daemon and no TUN device is needed. The
  program peersock connects standard input and output across such networks,
  and puts unmodified programs on them.
 "

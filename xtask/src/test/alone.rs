@@ -10,7 +10,7 @@ pub(super) struct Alone;
 impl Alone {
     const COMMAND: [&str; 6] = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"];
     /// Reason for its absence.
-    pub(super) const WITHOUT: &str = "needs root and iproute2, for a network of its own";
+    pub(super) const WITHOUT: &str = "needs root and iproute2, for a separate network";
 
     /// Returns the network, or None if this user cannot make one.
     pub(super) fn new() -> Option<Alone> {

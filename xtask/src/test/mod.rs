@@ -25,6 +25,7 @@ mod folders;
 mod fuzz;
 mod links;
 mod log_fields;
+mod messages;
 mod miri;
 mod network_files;
 mod outcome;

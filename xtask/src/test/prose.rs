@@ -35,7 +35,8 @@ const BANNED: [&str; 12] = [
     "those of them",
 ];
 
-/// Phrases that no document has outside of code. Most hide who does what.
+/// Phrases that no document and no message ([`super::messages`]) has outside of code. Most hide who does
+/// what.
 const BANNED_IN_DOCUMENTS: [&str; 26] = [
     "so many",
     "so manieth",
@@ -186,8 +187,9 @@ fn long_cells(text: &str) -> impl Iterator<Item = usize> {
         .map(|(number, _)| number)
 }
 
-/// Returns the banned phrases of a document, with the number of the line, from 1, in which each begins.
-fn phrases(text: &str) -> Vec<(usize, &'static str)> {
+/// Returns the banned phrases of a document or a message, with the number of the line, from 1, in which each
+/// begins.
+pub(super) fn phrases(text: &str) -> Vec<(usize, &'static str)> {
     let words = words(text);
     let mut found = Vec::new();
     for phrase in BANNED_IN_DOCUMENTS {

@@ -4,11 +4,12 @@
 //! access rules and the state machine of the root must stay pure: no clock, socket, thread, async or system
 //! randomness. Only then does one seed of the simulation replay exactly. Decisions by the kind of a network
 //! are made in `overlay/src/network` alone. Texts for people contain no Debug forms of Rust
-//! ([`debug_forms`]), and explain the origin of network files ([`network_files`]). Log fields have the same
-//! names everywhere ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). The reason
-//! of an ignored test names what runs the test ([`slow`]). The library inside the program is never an old one
-//! ([`preload_sources`]). Comments and documents keep the rules of prose ([`prose`]), and folders have the
-//! names of their crates ([`folders`]). The list of other interfaces' features is complete ([`faces`]).
+//! ([`debug_forms`]) and no banned phrases ([`messages`]), and explain the origin of network files
+//! ([`network_files`]). Log fields have the same names everywhere ([`log_fields`]). A thread that cannot be
+//! started is an error ([`threads`]). The reason of an ignored test names what runs the test ([`slow`]). The
+//! library inside the program is never an old one ([`preload_sources`]). Comments and documents keep the
+//! rules of prose ([`prose`]), and folders have the names of their crates ([`folders`]). The list of other
+//! interfaces' features is complete ([`faces`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
 use super::{
-    debug_forms, faces, folders, links, log_fields, network_files, preload_sources, prose, slow, threads,
+    debug_forms, faces, folders, links, log_fields, messages, network_files, preload_sources, prose, slow,
+    threads,
 };
 use crate::{Result, root};
 
@@ -88,6 +90,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         note(if inherits_lints(&manifest) { Vec::new() } else { vec![complaint] });
         note(kind_complaints(package)?);
         note(debug_forms::complaints(package)?);
+        note(messages::complaints(package)?);
         note(threads::complaints(package)?);
         note(slow::complaints(package)?);
         note(prose::complaints(package)?);

@@ -118,7 +118,7 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "docs", what: "the documentation builds, warnings are errors", when: When::Ci, run: docs },
     Step {
         name: "examples",
-        what: "the example programs, each in a network of its own, and the one with tonic",
+        what: "the example programs, each in a separate network, and the one with tonic",
         when: When::Ci,
         run: |workspace, _| examples::check(workspace),
     },

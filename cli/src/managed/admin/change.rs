@@ -1,13 +1,12 @@
 //! `peersock network change`: another name, other tags, claims or rights for a member.
 
-use std::time::Duration;
-
 use peersock::overlay::membership::{MemberName, Tag};
 use peersock_controller::{Change, ChangeError};
 
 use super::super::{now, who};
 use super::claims::Claims;
-use super::settings::{outlive_or_default, yes_or_no};
+use super::outlive::{Outlive, outlive_or_default};
+use super::settings::yes_or_no;
 use super::{Here, OfNetwork, members, refused, served};
 use crate::failure::Outcome;
 use crate::output::print;
@@ -39,7 +38,7 @@ pub(crate) struct ChangeArgs {
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<Tag>,
 
-    /// Tag that the member loses; may be repeated
+    /// Tag that the member loses, also if --tag names it; may be repeated
     #[arg(long = "untag", value_name = "TAG")]
     untags: Vec<Tag>,
 
@@ -60,9 +59,6 @@ pub(crate) struct ChangeArgs {
     #[command(flatten)]
     of: OfNetwork,
 }
-
-/// Time for which a member goes on without a controller; `None` for that of its tags or the network.
-pub(super) type Outlive = Option<Duration>;
 
 pub(crate) fn change(args: &ChangeArgs) -> Outcome {
     let mut controller = args.of.open()?;
@@ -105,7 +101,7 @@ pub(crate) fn change(args: &ChangeArgs) -> Outcome {
         Here::Runs(_) => {}
         Here::Silent(said) => stdio::note(format_args!("{said}: the change counts once it goes on")),
         Here::Nobody => stdio::note(format_args!(
-            "nobody serves {name} now: it counts once `peersock controller -n {name}` runs"
+            "no controller serves {name} now: it counts once `peersock controller -n {name}` runs"
         )),
     }
     Ok(())

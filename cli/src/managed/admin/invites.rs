@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peersock::overlay::membership::{MemberName, Tag, UnixTime};
 use peersock::{Invite, NetworkId, RootSource};
-use peersock_controller::{Controller, Invite as Stored, InviteOptions, Member, Standing};
+use peersock_controller::{Approval, Controller, Invite as Stored, InviteOptions, Member, Standing};
 
 use super::super::{duration, now, right_has_ended, stores, who};
 use super::claims::{Claims, to_hex};
@@ -79,12 +79,14 @@ pub(crate) fn invite(args: &InviteArgs) -> Outcome {
     let options = InviteOptions {
         uses: args.uses,
         lifetime: args.lifetime,
-        name: args.name.clone(),
-        tags: args.tags.clone(),
-        claims: args.claims.clone().unwrap_or_default().0,
-        is_ephemeral: args.ephemeral,
-        replaces: replaced.as_ref().map(|member| member.grant.node),
-        ..InviteOptions::default()
+        approval: Approval {
+            name: args.name.clone(),
+            tags: args.tags.clone(),
+            claims: args.claims.clone().unwrap_or_default().0,
+            is_ephemeral: args.ephemeral,
+            replaces: replaced.as_ref().map(|member| member.grant.node),
+            ..Approval::default()
+        },
     };
     let roots = match roots(&args.roots)? {
         none if none.is_empty() => {
@@ -195,7 +197,7 @@ fn obstacle(of: &OfNetwork, controller: &Controller, roots: &[RootSource]) -> Ou
         Here::Silent(said) => return Ok(Some(format!("{said}: machines are admitted once it goes on"))),
         Here::Nobody => {
             return Ok(Some(format!(
-                "nobody serves {name} now: run `peersock controller -n {name}`, which admits machines"
+                "no controller serves {name} now: run `peersock controller -n {name}`, which admits machines"
             )));
         }
     };

@@ -6,6 +6,7 @@ mod decisions;
 mod invites;
 mod local_time;
 mod members;
+mod outlive;
 mod reach;
 mod removal;
 mod reservations;
@@ -157,7 +158,7 @@ pub(in crate::managed) fn refused(error: impl Into<ChangeError>) -> Failure {
         ChangeError::NotInPool(_) => "choose an address of a pool: `peersock network settings` lists them",
         ChangeError::Unassignable(_) => "choose another address of the pool",
         ChangeError::AddressTaken(..) => {
-            "choose an address that nobody has: `peersock network members` lists those in use"
+            "choose a free address: `peersock network members` lists those in use"
         }
         ChangeError::Reserved(..) => {
             "choose another address, or end the reservation with `peersock network unreserve`"

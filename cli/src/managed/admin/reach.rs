@@ -40,9 +40,11 @@ impl Reach {
     fn words(&self, name: &str, time: &str) -> String {
         match self {
             Reach::Unsigned => {
-                format!("no controller runs here: nobody knows it until `peersock controller -n {name}` does")
+                format!(
+                    "no controller runs here: no member knows it until `peersock controller -n {name}` does"
+                )
             }
-            Reach::Silent(said) => format!("{said}: nobody knows it until it goes on"),
+            Reach::Silent(said) => format!("{said}: no member knows it until it goes on"),
             Reach::Members { all: 0, .. } => "there is no other member".to_owned(),
             Reach::Members { connected: 0, .. } => {
                 "no member is connected now: they hear it from the controller or from each other".to_owned()
@@ -226,6 +228,6 @@ mod tests {
         assert!(words(0, 0, 3).starts_with("no member is connected now"));
         assert!(Reach::Unsigned.words("team", "").contains("`peersock controller -n team`"));
         let silent = Reach::Silent("the node with process 7 is stopped".to_owned()).words("team", "");
-        assert_eq!(silent, "the node with process 7 is stopped: nobody knows it until it goes on");
+        assert_eq!(silent, "the node with process 7 is stopped: no member knows it until it goes on");
     }
 }

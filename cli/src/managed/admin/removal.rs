@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(of(0, 0, 0), "there is no other member");
         assert_eq!(
             said(Reach::Unsigned, accepted),
-            "no controller runs here: nobody knows it until `peersock controller -n team` does; members accept \
+            "no controller runs here: no member knows it until `peersock controller -n team` does; members accept \
              beta until 14:03 tomorrow (23h) at most"
         );
         let ended = said(Reach::Members { know: 0, connected: 1, all: 1 }, None);

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use peersock::overlay::Prefix;
 use peersock::overlay::membership::Tag;
-use peersock_controller::{ChangeError, Controller, OUTLIVE, OnClone, PoolUse, Settings};
+use peersock_controller::{ChangeError, Controller, OnClone, PoolUse, Settings};
 
 use super::super::{clashes, comparable, duration, now, who};
-use super::change::Outlive;
+use super::outlive::{Outlive, outlive, tag_outlive};
 use super::{OfNetwork, refused, reservations};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
@@ -244,29 +244,6 @@ fn number(count: u128) -> serde_json::Value {
     u64::try_from(count).map_or_else(|_| (count as f64).into(), Into::into)
 }
 
-/// Parses a time for which members go on without a controller.
-fn outlive(text: &str) -> Result<Duration, String> {
-    let time = duration::parse(text)?;
-    match OUTLIVE.contains(&time) {
-        true => Ok(time),
-        false => Err("members go on without a controller for 1h to 30d".to_owned()),
-    }
-}
-
-/// Parses the same, or `default`.
-pub(super) fn outlive_or_default(text: &str) -> Result<Outlive, String> {
-    match text {
-        "default" => Ok(None),
-        text => outlive(text).map(Some),
-    }
-}
-
-fn tag_outlive(text: &str) -> Result<(Tag, Outlive), String> {
-    let (tag, time) = text.split_once('=').ok_or("give a tag and a time: web=2h")?;
-    let tag: Tag = tag.parse().map_err(|error| format!("the tag `{tag}` {error}"))?;
-    Ok((tag, outlive_or_default(time)?))
-}
-
 /// Parses a block of addresses.
 pub(crate) fn block(text: &str) -> Result<Prefix, String> {
     let parsed = text
@@ -297,13 +274,6 @@ mod tests {
 
     #[test]
     fn times_and_blocks_are_checked_before_anything_changes() {
-        assert_eq!(outlive_or_default("2h"), Ok(Some(Duration::from_secs(7200))));
-        assert_eq!(outlive_or_default("default"), Ok(None));
-        let (tag, time) = tag_outlive("web=default").expect("a tag and a time");
-        assert_eq!((tag.as_str(), time), ("web", None));
-        for wrong in ["web", "web=", "web=59m", "web=31d", "=2h", "two words=2h"] {
-            assert!(tag_outlive(wrong).is_err(), "{wrong}");
-        }
         for right in ["10.77.0.0/24", "fd00:1::/64"] {
             assert_eq!(block(right).map(|pool| pool.to_string()), Ok(right.to_owned()));
         }

@@ -76,7 +76,7 @@ pub(crate) async fn open(
         Protocol::Tcp => {
             let connecting = node.connect(&addresses);
             let connected_to = timeout(patience, connecting).await.map_err(|_| no_answer(patience))?;
-            let (stream, _) = connected_to.map_err(|error| Problem::of_io(&error, "nobody was reached"))?;
+            let (stream, _) = connected_to.map_err(|error| Problem::of_io(&error, "no node was reached"))?;
             let peer = stream.peer_addr().map_err(|error| Problem::of_io(&error, "it has broken at once"))?;
             connected(reserved, stream, peer)
         }

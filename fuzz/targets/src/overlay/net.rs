@@ -205,7 +205,7 @@ impl Net {
             while let Some(event) = node.endpoint.poll_event() {
                 let id = event.peer().id();
                 let known = (0..3).any(|other| other != number && identity(other).node_id() == *id);
-                assert!(known || id == self.members[number].id(), "{event:?} is about nobody");
+                assert!(known || id == self.members[number].id(), "{event:?} is about no node");
                 if let Event::SessionReady(peer) = event {
                     assert!(node.joined.values().any(|&index| index == peer.network()));
                 }

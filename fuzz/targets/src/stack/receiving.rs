@@ -207,7 +207,7 @@ pub fn packets(data: &[u8]) {
     }
     listener.close(pair.now);
     pair.wait(Duration::from_secs(300), false);
-    assert_eq!(pair.hosts[B].stack.flows(), 0, "nobody answers, so all must come to an end");
+    assert_eq!(pair.hosts[B].stack.flows(), 0, "no side answers, so all must come to an end");
 }
 
 /// Makes an IP packet from A to B.
@@ -436,7 +436,7 @@ pub fn segments(data: &[u8]) {
     pair.wait(Duration::from_secs(300), false);
     assert!(
         pair.hosts.iter().all(|host| host.stack.flows() == 0),
-        "nobody answers, so all must come to an end"
+        "no side answers, so all must come to an end"
     );
 }
 

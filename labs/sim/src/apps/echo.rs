@@ -108,7 +108,7 @@ fn make(network: NetworkId, exchange: u64, number: u64, datagram: &mut [u8], sid
 
 /// Checks a datagram made by the side opposite to `side`.
 fn check(network: NetworkId, node: usize, datagram: &[u8], side: Side) -> Result<(u64, u64), Violation> {
-    let wrong = || Violation(format!("node {node} received a UDP datagram that nobody wrote in {network}"));
+    let wrong = || Violation(format!("node {node} received a UDP datagram that no node wrote in {network}"));
     let header = datagram.get(..HEADER).ok_or_else(wrong)?;
     let number = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
     let (exchange, number) = (number(0), number(8));

@@ -89,7 +89,7 @@ impl Ledger {
         port: u16,
     ) -> Result<Arc<Plan>, Violation> {
         let Some(entry) = self.conversations.get_mut(&id) else {
-            return Err(Violation(format!("node {server} accepted a connection that nobody opened ({id})")));
+            return Err(Violation(format!("node {server} accepted a connection that no node opened ({id})")));
         };
         let plan = &entry.plan;
         if (plan.network, plan.server, plan.port) != (network, server, port) {
@@ -228,7 +228,7 @@ impl Ledger {
         node: usize,
     ) -> Result<(), Violation> {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return Err(Violation(format!("node {node} received a datagram that nobody sent ({id})")));
+            return Err(Violation(format!("node {node} received a datagram that no node sent ({id})")));
         };
         let owner = if side == Side::Client { exchange.client } else { exchange.server };
         if (exchange.network, owner) != (network, node) || number > exchange.sent {

@@ -83,7 +83,7 @@ impl World {
     pub fn pause(&mut self, number: usize, time: Duration) {
         let (now, work) = (self.now, &mut self.machines[number].work);
         work.busy_until = work.busy_until.max(now + time);
-        self.trace.note(now, format_args!("{number} stands still for {time:?}"), &[]);
+        self.trace.note(now, format_args!("{number} is paused for {time:?}"), &[]);
     }
 
     /// Other processes keep the processor of a node busy for so long: the node gets this share of it.

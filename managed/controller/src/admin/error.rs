@@ -59,7 +59,7 @@ pub enum ChangeError {
     #[error("the address {0} is in no pool of the network")]
     NotInPool(IpAddr),
     /// No member can have the address: the network's own one, or the broadcast address.
-    #[error("the address {0} is the first or the last one of its pool, which nobody has")]
+    #[error("the address {0} is the first or the last one of its pool, which no member can have")]
     Unassignable(IpAddr),
     /// Another member has the address.
     #[error("the address {0} belongs to member {1}")]

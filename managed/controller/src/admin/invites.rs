@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use peersock_overlay::NodeId;
-use peersock_overlay::membership::{MemberName, Role, Tag, Token, UnixTime};
+use peersock_overlay::membership::{MemberName, Tag, Token, UnixTime};
 use rand::CryptoRng;
 
 use super::settings::check_outlive;
-use super::{ChangeError, check_texts, find_replaced};
+use super::{Approval, ChangeError, check_texts, find_replaced};
 use crate::admission::{self, hex};
 use crate::controller::Controller;
 use crate::member::{self, Member, join_tags, millis, span};
@@ -20,51 +20,34 @@ pub struct InviteOptions {
     pub uses: u32,
     /// Time for which it admits them. Default: 1 h.
     pub lifetime: Duration,
-    /// Name that the machine gets; without it, the machine wishes one.
-    pub name: Option<MemberName>,
-    /// Right to administer the network.
-    pub role: Role,
-    /// Tags.
-    pub tags: Vec<Tag>,
-    /// Bytes for programs.
-    pub claims: Vec<u8>,
-    /// True if the members are forgotten soon after they were last heard.
-    pub is_ephemeral: bool,
-    /// Time for which the members go on without a controller, in [`OUTLIVE`](crate::OUTLIVE).
-    pub outlive: Option<Duration>,
-    /// Member that the machine replaces, which is removed then. The machine takes over its addresses, and its
-    /// name, role, tags, claims and times instead of those here. Such an invite has one use.
-    pub replaces: Option<NodeId>,
+    /// Properties of each machine that it admits.
+    pub approval: Approval,
 }
 
 impl Default for InviteOptions {
     fn default() -> Self {
-        Self {
-            uses: 1,
-            lifetime: Duration::from_secs(3600),
-            name: None,
-            role: Role::Member,
-            tags: Vec::new(),
-            claims: Vec::new(),
-            is_ephemeral: false,
-            outlive: None,
-            replaces: None,
-        }
+        Self::from(Approval::default())
     }
 }
 
-impl InviteOptions {
-    /// Returns these options with the properties of a member, for the machine that replaces it.
-    pub(super) fn like(&self, member: &Member) -> Self {
-        let grant = &member.grant;
+impl From<Approval> for InviteOptions {
+    fn from(approval: Approval) -> Self {
+        Self { uses: 1, lifetime: Duration::from_secs(3600), approval }
+    }
+}
+
+impl Approval {
+    /// Returns the properties of a member, for the machine that replaces it.
+    fn in_place_of(member: Member) -> Self {
+        let (grant, outlive) = (member.grant, member.outlive);
         Self {
-            name: Some(grant.name.clone()),
+            name: Some(grant.name),
             role: grant.role,
-            tags: grant.tags.clone(),
-            claims: grant.claims.clone(),
+            tags: grant.tags,
+            claims: grant.claims,
             is_ephemeral: grant.is_ephemeral,
-            outlive: member.outlive,
-            ..self.clone()
+            outlive,
+            replaces: Some(grant.node),
         }
     }
 }
@@ -126,15 +109,16 @@ impl Controller {
         options: &InviteOptions,
     ) -> Result<Token, ChangeError> {
         let now = self.time(now);
-        if options.uses == 0 || options.uses > 1 && options.replaces.is_some() {
+        let approval = &options.approval;
+        if options.uses == 0 || options.uses > 1 && approval.replaces.is_some() {
             return Err(ChangeError::Range("the number of uses"));
         }
-        check_outlive(options.outlive)?;
+        check_outlive(approval.outlive)?;
         self.notice()?;
-        let replaced = find_replaced(&self.memory(), self.store.db(), options.replaces)?;
-        let options = &replaced.map_or_else(|| options.clone(), |replaced| options.like(&replaced));
-        let tags = member::sorted(options.tags.clone());
-        check_texts(&tags, &options.claims)?;
+        let replaced = find_replaced(&self.memory(), self.store.db(), approval.replaces)?;
+        let approval = &replaced.map_or_else(|| approval.clone(), Approval::in_place_of);
+        let tags = member::sorted(approval.tags.clone());
+        check_texts(&tags, &approval.claims)?;
         let mut bytes = [0; Token::LEN];
         rng.fill_bytes(&mut bytes);
         let token = Token::from_bytes(bytes);
@@ -149,13 +133,13 @@ impl Controller {
                     admission::made_at(write, now)?,
                     who,
                     millis(now.plus(options.lifetime)),
-                    options.name.as_ref().map(|name| name.as_str()),
-                    options.role as u8,
+                    approval.name.as_ref().map(|name| name.as_str()),
+                    approval.role as u8,
                     join_tags(&tags),
-                    options.is_ephemeral,
-                    options.outlive.map(span),
-                    options.replaces.as_ref().map(|node| *node.as_bytes()),
-                    &options.claims,
+                    approval.is_ephemeral,
+                    approval.outlive.map(span),
+                    approval.replaces.as_ref().map(|node| *node.as_bytes()),
+                    &approval.claims,
                 ),
             )?;
             write.log(millis(now), who, "invite", &label(&hash))?;

@@ -35,10 +35,11 @@ const MAX_REFUSED: i64 = 1_000;
 /// Number of members that one removal may concern without a word that confirms it.
 const FREE_REMOVALS: usize = 3;
 
-/// Properties that a person gives a machine with the approval.
+/// Properties that a person gives a machine, by an approval or by an invite.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Approval {
-    /// Name. It is refused if it is taken. Without it, the machine's wish counts, or its earlier name.
+    /// Name. Without it, the machine's wish counts, or its earlier name. An approval with a name that is
+    /// taken is refused.
     pub name: Option<MemberName>,
     /// Right to administer the network.
     pub role: Role,
@@ -48,10 +49,10 @@ pub struct Approval {
     pub claims: Vec<u8>,
     /// True if the member is forgotten soon after it was last heard.
     pub is_ephemeral: bool,
-    /// Time for which the member goes on without a controller.
+    /// Time for which the member goes on without a controller, in [`OUTLIVE`](crate::OUTLIVE).
     pub outlive: Option<Duration>,
-    /// Member that the machine replaces, which is removed. The machine takes over its addresses, name, role,
-    /// tags, claims and times, instead of the ones here.
+    /// Member that the machine replaces, which is removed then. The machine takes over its addresses, and its
+    /// name, role, tags, claims and times instead of those here. Such an invite has one use.
     pub replaces: Option<NodeId>,
 }
 
@@ -62,12 +63,12 @@ pub struct Change {
     pub name: Option<MemberName>,
     /// Right to administer the network.
     pub role: Option<Role>,
-    /// All tags, before those that follow are removed and added.
+    /// All tags, before those that follow are added and removed.
     pub tags: Option<Vec<Tag>>,
-    /// Tags that the member loses, if it has them.
-    pub removed_tags: Vec<Tag>,
     /// Tags that the member gets besides those that it has.
     pub added_tags: Vec<Tag>,
+    /// Tags that the member loses, if it has them, also those that were just added.
+    pub removed_tags: Vec<Tag>,
     /// Bytes for programs.
     pub claims: Option<Vec<u8>>,
     /// Time for which the member goes on without a controller; the inner `None` is the tags' or network's.
@@ -80,9 +81,7 @@ pub struct Change {
 impl Change {
     /// Returns all tags of a member that has `tags` before.
     fn tags_from(&self, tags: &[Tag]) -> Vec<Tag> {
-        let kept = self.tags.as_deref().unwrap_or(tags).iter();
-        let kept = kept.filter(|tag| !self.removed_tags.contains(tag));
-        member::sorted(kept.chain(&self.added_tags).cloned().collect())
+        member::changed(self.tags.as_deref().unwrap_or(tags), &self.added_tags, &self.removed_tags)
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ChangeError, Holder};
+use crate::{Approval, ChangeError, Holder};
 
 fn ipv4(credentials: &Credentials) -> Option<u8> {
     credentials.certificate().grant().ipv4.map(|address| address.octets()[3])
@@ -78,8 +78,7 @@ fn ephemeral_addresses_rest_for_20_minutes() {
     let token = lab.invite(&InviteOptions {
         uses: 99,
         lifetime: DAY,
-        is_ephemeral: true,
-        ..InviteOptions::default()
+        approval: Approval { is_ephemeral: true, ..Approval::default() },
     });
     assert_eq!(ipv4(&lab.join(1, Some(&token))), Some(2));
     assert_eq!(denial(&lab.ask(2, Some(&token))), Some(Denial::NoAddress));

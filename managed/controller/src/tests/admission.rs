@@ -6,8 +6,11 @@ use crate::{Approval, Change, ChangeError};
 #[test]
 fn a_token_gives_a_name_tags_and_an_address_and_is_used_once() {
     let mut lab = Lab::new();
-    let options =
-        InviteOptions { tags: tags(&["web", "db"]), role: Role::Viewer, ..InviteOptions::default() };
+    let options = InviteOptions::from(Approval {
+        tags: tags(&["web", "db"]),
+        role: Role::Viewer,
+        ..Approval::default()
+    });
     let token = lab.invite(&options);
     let credentials = lab.join(1, Some(&token));
     let grant = credentials.certificate().grant();
@@ -57,7 +60,11 @@ fn tokens_end_by_the_controllers_clock_and_are_stored_as_hashes() {
 #[test]
 fn a_fixed_name_is_given_or_refused_and_a_refusal_burns_nothing() {
     let mut lab = Lab::new();
-    let options = InviteOptions { name: Some(name("beta")), uses: 2, ..InviteOptions::default() };
+    let options = InviteOptions {
+        uses: 2,
+        approval: Approval { name: Some(name("beta")), ..Approval::default() },
+        ..InviteOptions::default()
+    };
     let token = lab.invite(&options);
     assert_eq!(lab.join(1, Some(&token)).certificate().grant().name, name("beta"));
     assert_eq!(denial(&lab.ask(2, Some(&token))), Some(Denial::NameTaken));
@@ -76,15 +83,15 @@ fn times_without_a_controller_come_from_token_tag_and_network() {
     let [week, four] = [7 * DAY, 4 * HOUR];
     lab.controller.set_tag_outlive(lab.now, "alice", &tags(&["far"])[0], Some(week)).expect("in range");
     lab.controller.set_tag_outlive(lab.now, "alice", &tags(&["near"])[0], Some(four)).expect("in range");
-    let of_tag = InviteOptions { tags: tags(&["far"]), ..InviteOptions::default() };
+    let of_tag = InviteOptions::from(Approval { tags: tags(&["far"]), ..Approval::default() });
     assert_eq!(lifetime(&mut lab, 1, &of_tag), week + HOUR);
-    let of_two = InviteOptions { tags: tags(&["far", "near"]), ..InviteOptions::default() };
+    let of_two = InviteOptions::from(Approval { tags: tags(&["far", "near"]), ..Approval::default() });
     assert_eq!(lifetime(&mut lab, 2, &of_two), four + HOUR);
-    let own = InviteOptions { outlive: Some(HOUR), ..of_two };
+    let own = InviteOptions { approval: Approval { outlive: Some(HOUR), ..of_two.approval }, ..of_two };
     assert_eq!(lifetime(&mut lab, 3, &own), 2 * HOUR);
-    let short = InviteOptions { is_ephemeral: true, ..own };
+    let short = InviteOptions { approval: Approval { is_ephemeral: true, ..own.approval }, ..own };
     assert_eq!(lifetime(&mut lab, 4, &short), 10 * MINUTE);
-    let wrong = InviteOptions { outlive: Some(31 * DAY), ..InviteOptions::default() };
+    let wrong = InviteOptions::from(Approval { outlive: Some(31 * DAY), ..Approval::default() });
     assert!(matches!(
         lab.controller.invite(lab.now, &mut lab.rng, "alice", &wrong),
         Err(ChangeError::Range(_))
@@ -296,8 +303,11 @@ fn colliding_wishes_get_numbers_and_renames_are_refused() {
 #[test]
 fn an_ephemeral_successor_takes_the_name_of_a_silent_one() {
     let mut lab = Lab::new();
-    let options =
-        InviteOptions { uses: 9, name: Some(name("runner")), is_ephemeral: true, ..Default::default() };
+    let options = InviteOptions {
+        uses: 9,
+        approval: Approval { name: Some(name("runner")), is_ephemeral: true, ..Approval::default() },
+        ..InviteOptions::default()
+    };
     let token = lab.invite(&options);
     let first = lab.join(1, Some(&token));
     assert_eq!(first.certificate().grant().ipv4, None, "none for ephemeral members by default");
@@ -325,7 +335,7 @@ fn replacing_hands_over_name_and_addresses_and_removes_the_old_machine() {
     let mut lab = Lab::new();
     let open = lab.open_invite();
     let old = lab.join(1, Some(&open));
-    let token = lab.invite(&InviteOptions { replaces: Some(id(1)), ..InviteOptions::default() });
+    let token = lab.invite(&InviteOptions::from(Approval { replaces: Some(id(1)), ..Approval::default() }));
     let new = lab.join(2, Some(&token));
     let (before, after) = (old.certificate().grant(), new.certificate().grant());
     assert_eq!((&after.name, after.ipv4), (&before.name, before.ipv4));
@@ -344,14 +354,14 @@ fn replacing_hands_over_name_and_addresses_and_removes_the_old_machine() {
 fn claims_of_an_invite_or_an_approval_are_in_the_certificate() {
     let mut lab = Lab::new();
     let claims = vec![0, 255, b'='];
-    let with_claims = InviteOptions { claims: claims.clone(), ..InviteOptions::default() };
+    let with_claims = InviteOptions::from(Approval { claims: claims.clone(), ..Approval::default() });
     let token = lab.controller.invite(NOW, &mut lab.rng, "alice", &with_claims).expect("a good invite");
     assert_eq!(lab.controller.invites().expect("readable")[0].claims, claims);
     assert_eq!(lab.join(1, Some(&token)).certificate().grant().claims, claims);
     // They stay at renewals, and go over to the machine that replaces the member.
     assert_eq!(lab.join(1, None).certificate().grant().claims, claims);
     let replaces = Some(identity(1).node_id());
-    let instead = InviteOptions { replaces, ..InviteOptions::default() };
+    let instead = InviteOptions::from(Approval { replaces, ..Approval::default() });
     let token = lab.controller.invite(NOW, &mut lab.rng, "alice", &instead).expect("a good invite");
     assert_eq!(lab.join(2, Some(&token)).certificate().grant().claims, claims);
     let change = Change { claims: Some(Vec::new()), ..Change::default() };
@@ -361,7 +371,7 @@ fn claims_of_an_invite_or_an_approval_are_in_the_certificate() {
     assert_eq!(lab.join(2, None).certificate().grant().claims, [] as [u8; 0]);
     for length in [Grant::MAX_CLAIMS_LEN, Grant::MAX_CLAIMS_LEN + 1] {
         let claims = vec![1; length];
-        let long = InviteOptions { claims: claims.clone(), ..InviteOptions::default() };
+        let long = InviteOptions::from(Approval { claims: claims.clone(), ..Approval::default() });
         let made = lab.controller.invite(NOW, &mut lab.rng, "alice", &long);
         assert_eq!(made.is_ok(), length <= Grant::MAX_CLAIMS_LEN, "{length}");
         let change = Change { claims: Some(claims), ..Change::default() };
@@ -395,7 +405,8 @@ fn a_spent_or_ended_invite_costs_no_write() {
     let spent = lab.invite(&InviteOptions::default());
     lab.join(1, Some(&spent));
     let ended = lab.invite(&InviteOptions { lifetime: Duration::ZERO, ..InviteOptions::default() });
-    let replaces = lab.invite(&InviteOptions { replaces: Some(id(1)), ..InviteOptions::default() });
+    let replaces =
+        lab.invite(&InviteOptions::from(Approval { replaces: Some(id(1)), ..Approval::default() }));
     lab.join(4, Some(&replaces));
     let changes = |lab: &Lab| {
         let db = lab.controller.store.db();

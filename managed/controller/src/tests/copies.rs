@@ -230,7 +230,7 @@ fn both_are_refused_until_a_person_decides_also_after_a_restart_of_the_controlle
 
     // A new key takes over what the member has; the old one is removed.
     let replaces = lab.controller.find(&subject).expect("known").grant.node;
-    let options = InviteOptions { replaces: Some(replaces), ..InviteOptions::default() };
+    let options = InviteOptions::from(Approval { replaces: Some(replaces), ..Approval::default() });
     let token = lab.controller.invite(lab.now, &mut lab.rng, "alice", &options).expect("valid");
     let name = lab.join(2, Some(&token)).certificate().grant().name.clone();
     assert_eq!(name, lab.controller.find(&subject).expect("known").grant.name);

@@ -6,7 +6,7 @@ fn prepared() -> (Lab, Token, String) {
     let mut lab = Lab::new();
     let open = lab.open_invite();
     lab.join(1, Some(&open));
-    let token = lab.invite(&InviteOptions { replaces: Some(id(1)), ..InviteOptions::default() });
+    let token = lab.invite(&InviteOptions::from(Approval { replaces: Some(id(1)), ..Approval::default() }));
     let Answer::Pending { code, .. } = lab.ask(2, None) else { panic!("a stranger waits") };
     lab.controller.flush(lab.now).expect("writable");
     (lab, token, code.to_string())
@@ -74,7 +74,11 @@ fn a_removal_or_change_that_fails_at_any_statement_changes_nothing() {
 #[test]
 fn a_batch_with_a_refusal_admits_the_others() {
     let mut lab = Lab::new();
-    let one = lab.invite(&InviteOptions { name: Some(name("one")), uses: 2, ..InviteOptions::default() });
+    let one = lab.invite(&InviteOptions {
+        uses: 2,
+        approval: Approval { name: Some(name("one")), ..Approval::default() },
+        ..InviteOptions::default()
+    });
     let asked = |node: u32| super::super::Asked {
         peer: *identity(node).public(),
         source: source_of(node).parse().expect("an address"),

@@ -201,6 +201,7 @@ fn kill_often(rounds: u32, seed: u64) {
 /// changed and one removed, the third one waits and is denied, and the fourth one has an invite that ends.
 mod changes {
     use super::*;
+    use crate::Approval;
     use crate::{Change, OnClone, Standing};
 
     /// Number of changes of a round, and of nodes that one has for itself.
@@ -228,7 +229,7 @@ mod changes {
     }
 
     fn invite_of(first: u32) -> InviteOptions {
-        InviteOptions { name: Some(name(&format!("new-{first}"))), ..InviteOptions::default() }
+        InviteOptions::from(Approval { name: Some(name(&format!("new-{first}"))), ..Approval::default() })
     }
 
     /// Makes one change of each kind, and tells after each what it was and the epoch of the removals.
@@ -323,7 +324,7 @@ mod changes {
         let ended = written[4].then_some(Denial::ExpiredInvite);
         assert_eq!(denial(&lab.ask(first + 3, Some(&token_of(first + 3)))), ended);
         let invites = lab.controller.invites().expect("readable");
-        let wished = invite_of(first).name;
+        let wished = invite_of(first).approval.name;
         let made: Vec<_> = invites.iter().filter(|invite| invite.name == wished).collect();
         assert!(made.len() <= 1);
         let is_logged = made.first().is_none_or(|made| {
@@ -372,7 +373,7 @@ mod changes {
             assert!(found[count..].iter().all(|is_there| !is_there), "round {round}: {found:?}");
             if let Some(token) = told.get(STEPS - 1).and_then(|line| line.split(' ').nth(2)) {
                 let joined = lab.join(first + 900_000, Some(&read_token(token)));
-                assert_eq!(Some(joined.certificate().grant().name.clone()), invite_of(first).name);
+                assert_eq!(Some(joined.certificate().grant().name.clone()), invite_of(first).approval.name);
             }
         }
         eprintln!("{rounds} rounds by the number of changes that were told: {at:?}");

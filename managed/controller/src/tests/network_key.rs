@@ -3,7 +3,7 @@
 use peersock_overlay::membership::{NetworkKeys, Succession};
 
 use super::*;
-use crate::{CreateError, RecoverError, StoreError};
+use crate::{Approval, CreateError, RecoverError, StoreError};
 
 impl Lab {
     /// Changes the network's key by the one in the store, and returns the new words.
@@ -251,7 +251,7 @@ fn a_store_from_before_is_migrated_and_its_key_can_change() {
 fn the_longest_certificate_says_how_long_a_former_key_is_needed() {
     let mut lab = Lab::new();
     assert_eq!(lab.controller.longest_lifetime(), DAY);
-    let options = InviteOptions { outlive: Some(5 * DAY), ..InviteOptions::default() };
+    let options = InviteOptions::from(Approval { outlive: Some(5 * DAY), ..Approval::default() });
     let token = lab.invite(&options);
     let credentials = lab.join(1, Some(&token)).certificate().clone();
     let lasts = credentials.end().since(credentials.serial().time());

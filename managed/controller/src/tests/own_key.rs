@@ -3,7 +3,7 @@
 use peersock_overlay::membership::{NetworkKeys, Role};
 
 use super::*;
-use crate::{Holder, RecoverError, Standing, StoreError};
+use crate::{Approval, Holder, RecoverError, Standing, StoreError};
 
 /// Seed of the key that follows [`SEED`].
 const NEXT: [u8; 32] = [201; 32];
@@ -115,7 +115,7 @@ fn the_former_key_is_revoked_when_all_that_it_has_signed_has_ended() {
     let (_folder, path) = place();
     let mut lab = Lab::at(&path);
     // Longer than the network's certificates last.
-    let options = InviteOptions { outlive: Some(5 * DAY), ..InviteOptions::default() };
+    let options = InviteOptions::from(Approval { outlive: Some(5 * DAY), ..Approval::default() });
     let token = lab.invite(&options);
     let member = lab.join(1, Some(&token));
     lab.controller.flush(lab.now).expect("writable");

@@ -52,7 +52,8 @@ fn a_machine_without_an_invite_is_admitted_by_the_program() {
     assert_eq!(inquiry.source, source_of(1).parse().ok());
     assert!(take(&mut lab).is_empty(), "a question is asked once");
     assert_eq!(denial(&lab.ask(1, None)), Some(Denial::Unavailable));
-    let additions = Additions { name: Some(name("by-program")), tags: tags(&["ops"]), removed_tags: vec![] };
+    let (added, removed_tags) = (tags(&["ops", "both"]), tags(&["both"]));
+    let additions = Additions { name: Some(name("by-program")), tags: added, removed_tags };
     decide(&mut lab, &inquiry, Some(Decision::Allow(additions)));
     let grant = lab.join(1, None).certificate().grant().clone();
     assert_eq!((grant.name, grant.tags), (name("by-program"), tags(&["ops"])));
@@ -68,7 +69,7 @@ fn a_machine_without_an_invite_is_admitted_by_the_program() {
 #[test]
 fn a_refusal_by_the_program_burns_no_token_and_ends() {
     let mut lab = lab();
-    let token = lab.invite(&InviteOptions { tags: tags(&["db"]), ..InviteOptions::default() });
+    let token = lab.invite(&InviteOptions::from(Approval { tags: tags(&["db"]), ..Approval::default() }));
     assert_eq!(denial(&lab.ask(1, Some(&token))), Some(Denial::Unavailable));
     let inquiry = one(&mut lab);
     let invite = inquiry.invite.clone().expect("it shows one");
@@ -157,7 +158,7 @@ fn a_program_that_fails_leaves_machines_to_a_person_and_members_without_a_renewa
 #[test]
 fn a_member_is_asked_about_at_renewals_and_told_of_a_refusal() {
     let mut lab = lab();
-    let token = lab.invite(&InviteOptions { tags: tags(&["db"]), ..InviteOptions::default() });
+    let token = lab.invite(&InviteOptions::from(Approval { tags: tags(&["db"]), ..Approval::default() }));
     lab.ask(1, Some(&token));
     let inquiry = one(&mut lab);
     decide(&mut lab, &inquiry, allow(&["sso"], &[]));

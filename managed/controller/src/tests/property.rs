@@ -67,7 +67,7 @@ proptest! {
         labs[0].controller.set_settings(now, "alice", &settings).expect("valid");
         let options = InviteOptions { uses: 1_000, lifetime: 1000 * DAY, ..InviteOptions::default() };
         let token = labs[0].invite(&options);
-        let ephemeral = labs[0].invite(&InviteOptions { is_ephemeral: true, ..options });
+        let ephemeral = labs[0].invite(&InviteOptions { approval: Approval { is_ephemeral: true, ..options.approval }, ..options });
         let mut issued: Vec<(u32, Credentials)> = Vec::new();
         // Without replacement and reservation, also members without the newest head see one holder only.
         let mut is_gentle = true;
@@ -112,7 +112,7 @@ proptest! {
                 }
                 Step::ReplaceByInvite(old, new) => {
                     is_gentle = false;
-                    let options = InviteOptions { replaces: Some(id(old)), ..InviteOptions::default() };
+                    let options = InviteOptions::from(Approval { replaces: Some(id(old)), ..Approval::default() });
                     if let Ok(token) = lab.controller.invite(now, &mut lab.rng, "alice", &options) {
                         labs[0].now = now;
                         for node in [new, new % NODES + 1, new] {

@@ -7,7 +7,7 @@ use crate::{Approval, Asked, Change, ChangeError, Holder};
 
 /// Returns an invite that replaces a machine.
 fn replacing(lab: &mut Lab, node: u32) -> Token {
-    lab.invite(&InviteOptions { replaces: Some(id(node)), ..InviteOptions::default() })
+    lab.invite(&InviteOptions::from(Approval { replaces: Some(id(node)), ..Approval::default() }))
 }
 
 fn change(lab: &mut Lab, node: u32, change: &Change) {
@@ -202,7 +202,7 @@ fn a_key_that_is_replaced_is_not_replaced_again() {
     lab.ask(7, None);
     let approval = Approval { replaces: Some(id(1)), ..Approval::default() };
     let refused = |lab: &mut Lab| {
-        let options = InviteOptions { replaces: Some(id(1)), ..InviteOptions::default() };
+        let options = InviteOptions::from(Approval { replaces: Some(id(1)), ..Approval::default() });
         let invited = lab.controller.invite(lab.now, &mut lab.rng, "alice", &options).map(drop);
         let approved = lab.controller.approve(lab.now, &mut lab.rng, "alice", &id(7).to_string(), &approval);
         let replaced = Err(ChangeError::Replaced(name("machine-1")));
@@ -232,7 +232,8 @@ fn an_address_that_is_reserved_for_another_stays_so() {
     let grant = lab.join(2, Some(&token)).certificate().grant().clone();
     assert_eq!((&grant.name, grant.ipv6), (&before.name, before.ipv6));
     assert_ne!(grant.ipv4, before.ipv4);
-    let gamma = lab.invite(&InviteOptions { name: Some(name("gamma")), ..InviteOptions::default() });
+    let gamma =
+        lab.invite(&InviteOptions::from(Approval { name: Some(name("gamma")), ..Approval::default() }));
     assert_eq!(lab.join(3, Some(&gamma)).certificate().grant().ipv4, before.ipv4);
 }
 
@@ -241,7 +242,11 @@ fn a_member_that_is_forgotten_is_replaced_as_it_was_when_the_invite_was_made() {
     let (mut lab, _) = with_member();
     let shape = Change { tags: Some(tags(&["db"])), outlive: Some(Some(5 * HOUR)), ..Change::default() };
     change(&mut lab, 1, &shape);
-    let options = InviteOptions { replaces: Some(id(1)), lifetime: 100 * DAY, ..InviteOptions::default() };
+    let options = InviteOptions {
+        lifetime: 100 * DAY,
+        approval: Approval { replaces: Some(id(1)), ..Approval::default() },
+        ..InviteOptions::default()
+    };
     let token = lab.invite(&options);
     lab.revoke(1);
     lab.pass(31 * DAY);
@@ -259,7 +264,7 @@ fn a_member_that_is_forgotten_is_replaced_as_it_was_when_the_invite_was_made() {
 #[test]
 fn an_ephemeral_or_held_member_is_replaced_like_others() {
     let (mut lab, _) = with_member();
-    let token = lab.invite(&InviteOptions { is_ephemeral: true, ..InviteOptions::default() });
+    let token = lab.invite(&InviteOptions::from(Approval { is_ephemeral: true, ..Approval::default() }));
     let before = lab.join(2, Some(&token)).certificate().grant().clone();
     let token = replacing(&mut lab, 2);
     let after = lab.join(3, Some(&token)).certificate().grant().clone();
@@ -281,7 +286,7 @@ fn nobody_replaces_a_controller() {
     let make = |lab: &mut Lab, options: &InviteOptions| {
         lab.controller.invite(lab.now, &mut lab.rng, "alice", options).err()
     };
-    let of = |node| InviteOptions { replaces: Some(node), ..InviteOptions::default() };
+    let of = |node| InviteOptions::from(Approval { replaces: Some(node), ..Approval::default() });
     let own = Identity::from_seed(&SEED).node_id();
     assert_eq!(make(&mut lab, &of(own)), Some(ChangeError::OwnNode));
     assert_eq!(make(&mut lab, &of(id(77))), Some(ChangeError::NotFound(id(77).to_string())));

@@ -255,7 +255,11 @@ fn no_member_of_a_backup_is_replaced_before_renewals_begin() {
     let (_lab, mut old) = on_another_machine(folder.path());
     old.controller.start(old.now, Duration::from_secs(5)).expect("a good file");
     old.pass(Duration::from_secs(5));
-    let options = InviteOptions { lifetime: DAY, replaces: Some(id(3)), ..InviteOptions::default() };
+    let options = InviteOptions {
+        lifetime: DAY,
+        approval: Approval { replaces: Some(id(3)), ..Approval::default() },
+        ..InviteOptions::default()
+    };
     let token = old.invite(&options);
     assert_eq!(denial(&old.ask(6, Some(&token))), Some(Denial::Unavailable));
     let Answer::Pending { code, .. } = old.ask(7, None) else { panic!("it waits for a person") };

@@ -149,7 +149,7 @@ fn no_change_of_the_controllers_own_node_touches_what_it_has_issued() {
     );
     assert_eq!(lab.refusal(&member, 1), None);
     let own = Identity::from_seed(&SEED).node_id();
-    let options = InviteOptions { replaces: Some(own), ..InviteOptions::default() };
+    let options = InviteOptions::from(Approval { replaces: Some(own), ..Approval::default() });
     let invite = lab.controller.invite(lab.now, &mut lab.rng, "alice", &options);
     assert_eq!(invite.err(), Some(ChangeError::OwnNode));
     lab.ask(2, None);

@@ -167,8 +167,8 @@ fn two_changes_of_a_member_at_once_both_count() {
         other.controller.change(other.now, "bob", &subject, &change).expect("a member");
     });
     let change = crate::Change {
-        added_tags: tags(&["mail"]),
-        removed_tags: tags(&["old", "never"]),
+        added_tags: tags(&["mail", "both"]),
+        removed_tags: tags(&["old", "never", "both"]),
         ..crate::Change::default()
     };
     let after = command.controller.change(command.now, "alice", &node, &change).expect("a member");

@@ -3,7 +3,7 @@
 use peersock_overlay::membership::{Answer, Question, Refusal, Spare};
 
 use super::{DAY, HOUR, Lab, NOW, certify, id, name, place, source_of, tags};
-use crate::{Change, ChangeError, Controller, DELEGATION_LIFETIME, InviteOptions, Settings};
+use crate::{Approval, Change, ChangeError, Controller, DELEGATION_LIFETIME, InviteOptions, Settings};
 
 fn set(lab: &mut Lab, node: u32, is_spare: bool) -> Result<(), ChangeError> {
     let change = Change { spare: Some(is_spare), ..Change::default() };
@@ -159,7 +159,10 @@ fn few_lasting_members_can_be_spares_and_the_controller_is_none() {
     let own = own.expect("the controller").grant.node.to_string();
     let change = Change { spare: Some(true), ..Change::default() };
     assert_eq!(lab.controller.change(lab.now, "alice", &own, &change).err(), Some(ChangeError::OwnNode));
-    let ephemeral = lab.invite(&InviteOptions { is_ephemeral: true, ..InviteOptions::default() });
+    let ephemeral = lab.invite(&InviteOptions {
+        approval: Approval { is_ephemeral: true, ..Approval::default() },
+        ..InviteOptions::default()
+    });
     lab.join(50, Some(&ephemeral));
     set(&mut lab, 2, false).expect("a member");
     assert!(matches!(set(&mut lab, 50, true), Err(ChangeError::EphemeralSpare(_))));

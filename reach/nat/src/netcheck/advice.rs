@@ -170,7 +170,7 @@ fn family_nat(
     let NatReport { kind, nat } = report;
     if nat.cgn {
         say(
-            format!("{place}: the provider has a NAT of its own (addresses 100.64.0.0/10)"),
+            format!("{place}: the provider has a NAT, too (addresses 100.64.0.0/10)"),
             Some("use IPv6, or ask the provider for a public IPv4 address, where direct paths fail"),
         );
     }

@@ -255,7 +255,7 @@ impl Ask {
             return nonsense("the mapping has no port or no time");
         }
         if external.is_ipv4() != self.local.is_ipv4() || !is_of_use(external.ip()) {
-            return nonsense("nobody can be at its outer address");
+            return nonsense("no peer can reach its outer address");
         }
         let (transport, local) = (self.transport, self.local);
         Ok(PortMapping { protocol, transport, local, external, lifetime, handle })

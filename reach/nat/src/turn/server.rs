@@ -74,7 +74,7 @@ pub enum TurnServerError {
     Slashes,
     /// A `%` is not followed by two hexadecimal digits.
     #[error(
-        "a % in the text of a TURN server must have two hexadecimal digits behind it (%25 stands for % \
+        "a % in the text of a TURN server must have two hexadecimal digits behind it (%25 means % \
          itself); write turn:USER:PASSWORD@HOST:PORT"
     )]
     Escape,

@@ -72,7 +72,7 @@ impl fmt::Display for SecretMismatch {
         write!(
             f,
             "what has started this program (`peersock run`, or the process that {ENVIRONMENT} names) is in \
-             network {} {there}: {hint}; a program that shall not use that node is started with an empty \
+             network {} {there}: {hint}; a program that must not use that node is started with an empty \
              {ENVIRONMENT}",
             self.network
         )

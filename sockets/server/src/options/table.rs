@@ -1,6 +1,6 @@
 //! Table of the options that the node keeps: the function that sets each, and the one that returns it.
 //!
-//! A new option is a row of `peersock_fd::option_table`, which C, Python and the launcher read, and one here.
+//! `peersock_fd::option_table` has the steps to add an option.
 //! Three kinds are not here: options without effect have no functions, groups are in [`super::groups`],
 //! and the MTU of a path is the answer to a question.
 

@@ -436,28 +436,23 @@ fn a_refusal_is_told_once_wherever_signals_come() {
 
 #[test]
 pub(crate) fn whom_signals_interrupt_while_he_accepts_loses_nobody() {
-    let test = "whom_signals_interrupt_while_he_accepts_loses_nobody";
-    if !is_allowed(test) {
-        return;
-    }
-    let a = Served::new("ff0001ffff000000");
-    let steps = |is_overlay| match is_overlay {
-        true => Accepts(World::Overlays(Arc::clone(&a.client)), a.network.address()),
-        false => Accepts(World::Kernels, Ipv6Addr::LOCALHOST),
-    };
-    is_the_same(test, &[SIGNALS, FORKS].concat(), steps, "all came; ");
+    in_one_place("whom_signals_interrupt_while_he_accepts_loses_nobody", Accepts, "all came; ");
 }
 
 #[test]
 pub(crate) fn datagrams_come_wherever_signals_come() {
-    let test = "datagrams_come_wherever_signals_come";
+    in_one_place("datagrams_come_wherever_signals_come", Datagrams, "both came; ");
+}
+
+/// Compares a program that has both ends of its sockets.
+fn in_one_place<S: Steps>(test: &str, steps: fn(World, Ipv6Addr) -> S, wanted: &str) {
     if !is_allowed(test) {
         return;
     }
     let a = Served::new("ff0001ffff000000");
     let steps = |is_overlay| match is_overlay {
-        true => Datagrams(World::Overlays(Arc::clone(&a.client)), a.network.address()),
-        false => Datagrams(World::Kernels, Ipv6Addr::LOCALHOST),
+        true => steps(World::Overlays(Arc::clone(&a.client)), a.network.address()),
+        false => steps(World::Kernels, Ipv6Addr::LOCALHOST),
     };
-    is_the_same(test, &[SIGNALS, FORKS].concat(), steps, "both came; ");
+    is_the_same(test, &[SIGNALS, FORKS].concat(), steps, wanted);
 }

@@ -94,7 +94,7 @@ impl Status {
             "Whether another node with the same identity was seen in the last ten minutes.",
         )
         .number(&[node], self.conflict.is_some());
-        text.gauge("peersock_node_peers_omitted", "Peers that have no numbers of their own here.")
+        text.gauge("peersock_node_peers_omitted", "Peers without separate numbers here.")
             .number(&[node], self.peers.len().saturating_sub(peers));
         if let Some(dht) = &self.dht {
             let mut gauge = |name, help, value: usize| text.gauge(name, help).number(&[node], value);

@@ -21,25 +21,25 @@ pub(super) enum Rival {
     Peersock,
     /// Sockets of the overlay that are file descriptors
     PeersockFd,
-    /// The kernel's TCP over `peersock up`
+    /// TCP of the kernel over `peersock up`
     PeersockUp,
     /// QUIC streams by quinn, with its windows enlarged
     Quinn,
     /// QUIC streams by iroh
     Iroh,
-    /// The kernel's TCP over wireguard-go
+    /// TCP of the kernel over wireguard-go
     WireguardGo,
-    /// The kernel's TCP over boringtun
+    /// TCP of the kernel over boringtun
     Boringtun,
-    /// The kernel's TCP over gotatun
+    /// TCP of the kernel over gotatun
     Gotatun,
     /// onetun: a port that a program forwards into WireGuard, without an interface
     Onetun,
-    /// The kernel's TCP over EasyTier
+    /// TCP of the kernel over EasyTier
     Easytier,
-    /// The kernel's TCP over Nebula
+    /// TCP of the kernel over Nebula
     Nebula,
-    /// The kernel's TCP over tinc
+    /// TCP of the kernel over tinc
     Tinc,
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     let contenders = if options.only.is_empty() { USUAL.to_vec() } else { chosen(&USUAL, &options.only) };
     if contenders.is_empty() {
-        return Err("none of these carries one stream in a way of its own".into());
+        return Err("none of these carries one stream in its own way".into());
     }
     let (network, program, folder) =
         (Testbed::new(mode)?, build("peersock-bench", "profiling")?, Folder::new()?);

@@ -103,7 +103,7 @@ impl fmt::Display for Stage {
             Stage::Program => "the program, and what it calls",
             Stage::Send => "system calls that send",
             Stage::Receive => "system calls that receive",
-            Stage::Link => "the kernel's receiving softirq",
+            Stage::Link => "the receiving softirq of the kernel",
             Stage::Wait => "waiting and waking",
             Stage::Faults => "page faults",
             Stage::Kernel => "the kernel elsewhere",

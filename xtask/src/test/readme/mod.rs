@@ -144,7 +144,7 @@ fn unknown(found: &BTreeSet<String>) -> Outcome {
     for command in found {
         outcome.add(match known().any(|start| command.starts_with(start)) {
             true => Outcome::passed(),
-            false => Outcome::failed(format!("README: nobody knows how to try '{command}'")),
+            false => Outcome::failed(format!("README: no test knows how to try '{command}'")),
         });
     }
     for start in known().filter(|start| begin_with(found, start).is_empty()) {

@@ -34,7 +34,7 @@ set -o pipefail
 sudo() { "$@"; }
 cargo() {
   local example; example=$(printf '%s\n' "$*" | sed -n 's/^run -q .*--example \([a-z_]*\).*/\1/p')
-  [ -n "$example" ] || { echo "nobody knows how to try 'cargo $*'" >&2; return 1; }
+  [ -n "$example" ] || { echo "no test knows how to try 'cargo $*'" >&2; return 1; }
   until [ "$1" = -- ] || [ $# = 1 ]; do shift; done; shift
   "$EXAMPLES/$example" "$@"
 }

@@ -103,7 +103,7 @@ fn steps(text: &str) -> Result<Vec<Step>> {
             Some((_, name)) => {
                 steps.push(Step::File { name: name.to_owned(), text: format!("{}\n", block.text) });
             }
-            None => return Err(format!("nobody tries a block of '{}'", block.info).into()),
+            None => return Err(format!("no test runs a block of '{}'", block.info).into()),
         }
     }
     Ok(steps)
@@ -224,8 +224,8 @@ $ true
     fn what_nobody_would_try_is_an_error() {
         let refused = |text: &str| read(text).expect_err("it is refused").to_string();
         let shown = "```console one\n$ x\n```\n";
-        assert_eq!(refused(&format!("# T\n{shown}```text\nx\n```\n")), "T: nobody tries a block of 'text'");
-        assert_eq!(refused(&format!("# T\n{shown}```sh\nx\n```\n")), "T: nobody tries a block of 'sh'");
+        assert_eq!(refused(&format!("# T\n{shown}```text\nx\n```\n")), "T: no test runs a block of 'text'");
+        assert_eq!(refused(&format!("# T\n{shown}```sh\nx\n```\n")), "T: no test runs a block of 'sh'");
         assert_eq!(
             refused(&format!("# P\n\n## T\nA file:\n```c a.c\nx\n```\n{shown}")),
             "T: the line before the file a.c does not name it"
