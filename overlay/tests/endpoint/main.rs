@@ -41,6 +41,7 @@ mod rotation;
 mod scarce;
 mod seat;
 mod signals;
+mod rules;
 mod stolen_issuer;
 mod streams;
 mod tcp;
