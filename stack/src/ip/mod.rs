@@ -11,6 +11,7 @@ pub(crate) mod fragments;
 pub(crate) mod offload;
 pub(crate) mod options;
 pub(crate) mod pmtu;
+pub(crate) mod packet_ends;
 pub(crate) mod port_rules;
 pub(crate) mod reassembly;
 pub(crate) mod received_headers;
