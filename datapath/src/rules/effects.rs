@@ -134,6 +134,15 @@ impl Datapath {
         effect
     }
 
+    /// Stops to enforce the rules at this end, as a member may that keeps to nothing. For tests of the other
+    /// end.
+    #[doc(hidden)]
+    pub fn ignore_rules(&self, index: NetworkIndex) {
+        if let Some(network) = self.known_by_network(index) {
+            network.guard.set_rules(None);
+        }
+    }
+
     /// Returns true if the rules of a network have a form that this version cannot read, so that it refuses
     /// everything; `None` without rules.
     pub fn refuses_unreadable_rules(&self, index: NetworkIndex) -> Option<bool> {
