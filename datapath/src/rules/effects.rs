@@ -101,9 +101,11 @@ impl Datapath {
         self.stack.refuse_flows(now, network.interface, is_refused, batch);
     }
 
-    /// Returns which open flows of this node some rules would end.
-    pub fn effect_of(&self, now: Instant, index: NetworkIndex, rules: RuleSet) -> Effect {
-        let Some(network) = self.known_by_network(index) else { return Effect::default() };
+    /// Returns which open flows of this node some rules would end, by the encoding of the rules; `None` if it
+    /// cannot be read.
+    pub fn effect_of(&self, now: Instant, index: NetworkIndex, rules: &[u8]) -> Option<Effect> {
+        let rules = RuleSet::decode(rules).ok()?;
+        let network = self.known_by_network(index)?;
         let new = Applied { compiled: Compiled::new(rules), is_readable: true };
         let own = sync::read(&network.guard.own).clone();
         let mut effect = Effect::default();
@@ -131,7 +133,7 @@ impl Datapath {
                 table.see(now, |flow, is_ours| judge(peer, flow, is_ours));
             }
         }
-        effect
+        Some(effect)
     }
 
     /// Stops to enforce the rules at this end, as a member may that keeps to nothing. For tests of the other

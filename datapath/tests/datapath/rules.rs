@@ -228,7 +228,7 @@ fn a_change_ends_the_open_connections_that_it_refuses_and_no_other() {
     "#;
     let set = RuleFile::parse(rules.as_bytes()).expect("a valid file").rules;
     let index = net.nodes[0].network.index;
-    let effect = net.nodes[0].datapath.effect_of(net.now, index, set);
+    let effect = net.nodes[0].datapath.effect_of(net.now, index, &set.encode()).expect("its own encoding");
     assert_eq!((effect.flows, effect.ended.len()), (2, 1));
     assert_eq!(effect.ended[0].peer.name.as_deref(), Some("front"));
     assert!(!effect.ended[0].is_ours);

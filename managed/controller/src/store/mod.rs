@@ -32,6 +32,7 @@ const STEPS: &[&str] = &[
     include_str!("copies.sql"),
     include_str!("clock.sql"),
     include_str!("next_key.sql"),
+    include_str!("rules.sql"),
 ];
 
 /// File in which a controller keeps a network. It is open in several processes at a time, for example in the
