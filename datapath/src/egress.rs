@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Route, Sender, Session};
-use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply, State, fill_checksums};
+use peersock_stack::{
+    Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply, State, fill_checksums,
+};
 
 use crate::gso::{GsoBatch, MAX_BATCH};
 use crate::route::Resolved;

@@ -219,10 +219,10 @@ impl Datapath {
         };
         let changed = prefixes.filter(|_| addresses != known.addresses);
         if let Some(prefixes) = changed {
-        let routes = routes(&prefixes, &addresses);
-        let own: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
-        self.stack.set_addresses(now, known.interface, &own, batch);
-        self.networks.replace(crate::JoinedNetwork { addresses, prefixes: own, routes, ..known });
+            let routes = routes(&prefixes, &addresses);
+            let own: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
+            self.stack.set_addresses(now, known.interface, &own, batch);
+            self.networks.replace(crate::JoinedNetwork { addresses, prefixes: own, routes, ..known });
         }
         self.follow_own_identity(now, network, batch);
     }

@@ -49,8 +49,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::state::StateDir;
 
-pub use effect::{EffectOfRules, EndedFlow, effect};
 pub(crate) use effect::EffectRequest;
+pub use effect::{EffectOfRules, EndedFlow, effect};
 pub use membership::{JoinRequest, Joining, join, leave};
 pub(crate) use membership::{Left, MembershipNews};
 pub(crate) use probe::{Echo, Mark, ProbeRequest, ProbeTask};

@@ -200,7 +200,10 @@ fn split(text: &str) -> Outcome<(&str, Option<u16>)> {
     let Some((host, port)) = text.rsplit_once(':') else { return Ok((text, None)) };
     let port = port.parse().ok().filter(|port| *port > 0);
     let port = port.ok_or_else(|| {
-        Failure::usage(format_args!("{text} has no valid port"), "give a port from 1 to 65535, as `beta:5432`")
+        Failure::usage(
+            format_args!("{text} has no valid port"),
+            "give a port from 1 to 65535, as `beta:5432`",
+        )
     })?;
     Ok((host.trim_start_matches('[').trim_end_matches(']'), Some(port)))
 }
@@ -209,8 +212,9 @@ fn split(text: &str) -> Outcome<(&str, Option<u16>)> {
 fn record_of(path: &Path, named: Option<&str>) -> Outcome<MembershipRecord> {
     let records = StateDir::memberships(path)?;
     let id = named.and_then(|text| super::parse_id(text).ok());
-    let is_meant =
-        |record: &&MembershipRecord| named.is_none() || record.name.as_deref() == named || Some(record.id) == id;
+    let is_meant = |record: &&MembershipRecord| {
+        named.is_none() || record.name.as_deref() == named || Some(record.id) == id
+    };
     let mut meant = records.iter().filter(is_meant);
     match (meant.next(), meant.next()) {
         (Some(one), None) => Ok(one.clone()),
@@ -233,7 +237,8 @@ fn members(path: &Path, network: NetworkId, own: Option<Known>) -> Vec<Known> {
         known.extend(members.iter().filter(|one| one.is_member()).map(|one| Known::of(&one.grant)));
     }
     let text = management::status(path, usize::MAX).ok();
-    let peers = text.and_then(|text| status::parse(&text).ok()).map(|status| status.peers).unwrap_or_default();
+    let peers =
+        text.and_then(|text| status::parse(&text).ok()).map(|status| status.peers).unwrap_or_default();
     let of_network = peers.into_iter().filter(|peer| peer.network == network);
     known.extend(of_network.filter_map(|peer| {
         let node = *peer.machine.unwrap_or(peer.id).as_bytes();

@@ -54,6 +54,7 @@ impl Datapath {
     ) {
         let Some(network) = self.known_by_network(index) else { return };
         let is_on = network.guard.set_rules(signed.map(Applied::new));
+        // It stays set, because rules that come and go have their own switch.
         self.has_rules.fetch_or(is_on, Ordering::AcqRel);
         self.end_refused(now, &network, None, batch);
     }
@@ -93,10 +94,7 @@ impl Datapath {
             // What is not known of a peer without an admission is judged with its next session.
             only.is_none_or(|only| Arc::ptr_eq(only, &peer))
                 && peer.is_admitted()
-                && !network
-                    .guard
-                    .decide(network.id, &peer, &tcp_ends(flow), !is_accepted)
-                    .is_allowed()
+                && !network.guard.decide(network.id, &peer, &tcp_ends(flow), !is_accepted).is_allowed()
         };
         self.stack.refuse_flows(now, network.interface, is_refused, batch);
     }
@@ -107,6 +105,7 @@ impl Datapath {
         let rules = RuleSet::decode(rules).ok()?;
         let network = self.known_by_network(index)?;
         let new = Applied { compiled: Compiled::new(rules), is_readable: true };
+        // As of now for all flows, because an answer in between would count some twice.
         let own = sync::read(&network.guard.own).clone();
         let mut effect = Effect::default();
         let mut judge = |peer: &Peer, flow: &FlowEnds, is_ours: bool| {

@@ -113,6 +113,7 @@ impl Guard {
         let is_on = applied.as_ref().is_some_and(Applied::refuses_anything);
         *sync::write(&self.applied) = applied.map(Arc::new);
         self.renew();
+        // Last, so that no packet finds the switch on and no rules.
         self.is_on.store(is_on, Ordering::Release);
         is_on
     }
@@ -205,6 +206,7 @@ impl Datapath {
         self.counters.rules_refused_in.increment();
         self.log_refusal(now, network, peer, packet, "from");
         let Some(mut answer) = self.refusal(now, packet) else { return true };
+        // Without a session nobody waits for the answer any more.
         if let Some(sender) = peer.sender() {
             self.send_sealed(now, network.interface, &sender.unasked(), &mut answer, batch);
         }
@@ -282,6 +284,7 @@ impl Datapath {
         is_incoming: bool,
         is_with_device: bool,
     ) -> bool {
+        // A packet that hides its ends cannot be judged.
         let Some(ends) = packet_ends(packet) else { return false };
         let flow = self.flow_of(network, peer, &ends, is_incoming);
         let guard = &network.guard;
@@ -318,7 +321,9 @@ impl Datapath {
         let opener = match (known, part) {
             (Some(known), _) => decide(known.is_ours).then_some(known.is_ours),
             // A connection that is older than this node's run shows not who has opened it.
-            (None, PacketPart::Continues) => [!is_incoming, is_incoming].into_iter().find(|ours| decide(*ours)),
+            (None, PacketPart::Continues) => {
+                [!is_incoming, is_incoming].into_iter().find(|ours| decide(*ours))
+            }
             (None, _) => decide(!is_incoming).then_some(!is_incoming),
         };
         match opener {
@@ -345,6 +350,7 @@ impl Datapath {
     }
 
     fn log_refusal(&self, now: Instant, network: &Known, peer: &Peer, packet: &[u8], word: &'static str) {
+        // A refused program may try again and again.
         let mut logged = sync::lock(&PeerLink::of(peer).flows.logged);
         if logged.is_some_and(|at| now.saturating_duration_since(at) < LOG_INTERVAL) {
             return;

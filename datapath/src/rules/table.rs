@@ -93,6 +93,7 @@ impl FlowTable {
                 part.flows.retain(|_, known| now.saturating_duration_since(known.used) < IDLE);
             }
             if part.flows.len() >= MAX_FLOWS {
+                // Whichever it is, the flow belongs to the peer that opens too many.
                 part.flows.pop_first();
             }
         }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use peersock_datapath::{Datapath, Ingress, JoinedNetwork, Sink, Transmit};
 use peersock_overlay::{
-    Candidate, CandidateKind, Contact, Endpoint, EndpointConfig, Identity, Nat, NetworkConfig, NodeId, RecvMeta, RootConfig, SocketIndex, SocketInfo,
-    StaticMember, StaticNetwork,
+    Candidate, CandidateKind, Contact, Endpoint, EndpointConfig, Identity, Nat, NetworkConfig, NodeId,
+    RecvMeta, RootConfig, SocketIndex, SocketInfo, StaticMember, StaticNetwork,
 };
 use peersock_stack::{Batch, Config, Stack};
 use peersock_testnet::{FakeRoot, Random};

@@ -1,5 +1,5 @@
-//! Rules of a managed network at both ends of flows: what they refuse is answered at once, and what they allow
-//! goes on.
+//! Rules of a managed network at both ends of flows: what they refuse is answered at once, and what they
+//! allow goes on.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -36,8 +36,7 @@ impl Authority {
         let identity = Identity::from_seed(&[99; 32]);
         let serial = Serial::next(UnixTime::from(UNIX_TIME), None);
         let secret = NetworkSecret::from_seed(&[77; 32]);
-        let delegation =
-            Delegation::sign(&secret, id(), *identity.public(), serial, 365 * DAY, Rights::ALL);
+        let delegation = Delegation::sign(&secret, id(), *identity.public(), serial, 365 * DAY, Rights::ALL);
         Self { identity, delegation, version: RefCell::new(0) }
     }
 

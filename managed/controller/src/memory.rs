@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, CLOCK_TOLERANCE, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Head,
-    MemberName, NetworkKey, NetworkKeys, Question, Revocations, Serial, SignedRules, Succession, Tag, Token, UnixTime,
-    pace,
+    MemberName, NetworkKey, NetworkKeys, Question, Revocations, Serial, SignedRules, Succession, Tag, Token,
+    UnixTime, pace,
 };
 use peersock_overlay::{Identity, NetworkId, NodeId, PublicIdentity};
 use rusqlite::{Connection, OptionalExtension};

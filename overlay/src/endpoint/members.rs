@@ -280,7 +280,8 @@ impl Endpoint {
                 label: policy.and_then(|policy| policy.label_of(link.handle.id())).cloned(),
                 admitted: link.handle.is_admitted(),
                 refusal: shown.and_then(Shown::refusal),
-                known_rules: shown.and_then(|shown| shown.rules.known_version(link.instance.unwrap_or_default())),
+                known_rules: shown
+                    .and_then(|shown| shown.rules.known_version(link.instance.unwrap_or_default())),
                 known_epoch: shown.and_then(|shown| shown.known_epoch(link.instance.unwrap_or_default())),
                 left: link.departed,
                 last_seen: link.last_seen(),

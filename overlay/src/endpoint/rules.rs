@@ -104,6 +104,7 @@ impl Endpoint {
     ) -> Result<(), Refusal> {
         let unix_time = self.core.clock.unix_time(now);
         let Some(membership) = self.membership(network) else { return Ok(()) };
+        // A controller that starts again shows the same statement, which is no news.
         if membership.wants_rules(signed.head(), unix_time)? {
             self.take_rules(now, network, None, signed);
         }
@@ -127,6 +128,7 @@ impl Endpoint {
     /// Tells a peer in short which statements about rules this node has, again until it has shown them.
     pub(super) fn tell_rules(&mut self, now: Instant, key: PeerKey) {
         let Some(network) = self.peers.get(key).map(|peer| peer.link.handle.network()) else { return };
+        // All of them, because an earlier one of another issuer counts once the newest one's is revoked.
         let known: Vec<_> = self.membership(network).into_iter().flat_map(Membership::all_rules).collect();
         let haves: Vec<_> =
             known.iter().map(|one| (start_of(&one.head().issuer()), one.head().rank())).collect();
@@ -138,6 +140,7 @@ impl Endpoint {
     /// Begins to repeat this node's word to peers that have not shown the newest rules.
     pub(super) fn repeat_rules(&mut self, now: Instant, network: NetworkIndex) {
         let has_rules = self.membership(network).is_some_and(|known| known.rules().is_some());
+        // One time for all peers, because a change concerns all of them at once.
         if let Some(joined) = self.networks.get_mut(&network).filter(|_| has_rules) {
             (joined.rules.repeats, joined.rules.repeat_at) = (0, Some(now + REPEAT_AFTER));
             self.core.timers.set_earlier(Timer::Rules(network), now + REPEAT_AFTER);
@@ -181,13 +184,7 @@ impl Endpoint {
 
     /// Handles a peer's word about its newest statement of an issuer. The side with the newer one answers by
     /// its word, and the other one then fetches, so two nodes do not go on for ever.
-    pub(super) fn on_have_rules(
-        &mut self,
-        now: Instant,
-        key: PeerKey,
-        issuer: [u8; 8],
-        rank: RulesRank,
-    ) {
+    pub(super) fn on_have_rules(&mut self, now: Instant, key: PeerKey, issuer: [u8; 8], rank: RulesRank) {
         if !self.is_member(key) {
             return;
         }
@@ -196,6 +193,7 @@ impl Endpoint {
         let own = self.membership(network).and_then(|known| known.rules_by(issuer));
         let own = own.map_or(RulesRank::default(), |signed| signed.head().rank());
         if own > rank {
+            // The answer may make the peer ask for much, so it has the budget of other judgements.
             if self.may_judge(now, key) {
                 self.tell(now, key, &MembershipMessage::HaveRules { issuer, rank: own });
             }
@@ -212,6 +210,7 @@ impl Endpoint {
             Some(pull) if pull.from == key && pull.rank < rank => {
                 *pull = Pull { since: pull.since, ..Pull::new(key, issuer, rank, now) };
             }
+            // Its present peer has its time; the others are asked when that is over.
             Some(_) => return,
             None if is_full => return,
             None => pulls.push(Pull::new(key, issuer, rank, now)),
@@ -308,6 +307,7 @@ impl Endpoint {
         let is_missing = |pull: &Pull| pull.parts.get(at).is_some_and(Option::is_none);
         let is_meant = |pull: &&mut Pull| pull.from == key && pull.rank.digest == digest && is_missing(pull);
         let Some(pull) = joined.rules.pulls.iter_mut().find(is_meant) else { return };
+        // Parts that began elsewhere would overlap.
         if rest != 0 {
             return;
         }
@@ -332,6 +332,7 @@ impl Endpoint {
         pull.parts[at] = Some(bytes.into());
         pull.stalls = 0;
         pull.next = now + PART_TIMEOUT;
+        // After the first one, which says how many follow, and then window by window.
         let have = pull.parts.iter().filter(|part| part.is_some()).count();
         if have == pull.parts.len() {
             let bytes: Vec<u8> = pull.parts.drain(..).flatten().flat_map(Vec::from).collect();
@@ -370,11 +371,17 @@ impl Endpoint {
 
     /// Takes over a statement that counts, and tells all peers, also the one it came from: people learn so
     /// whom new rules have reached.
-    fn take_rules(&mut self, now: Instant, network: NetworkIndex, from: Option<PeerKey>, signed: SignedRules) {
+    fn take_rules(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        from: Option<PeerKey>,
+        signed: SignedRules,
+    ) {
         let (issuer, rank): (NodeId, _) = (signed.head().issuer(), signed.head().rank());
         let Some(membership) = self.membership_mut(network) else { return };
         membership.take_rules(signed);
-        tracing::info!(version = rank.version, "new access rules of the network");
+        tracing::info!("the network has other access rules");
         let peers = self.members_in(network);
         if let Some(handle) = from
             .or(peers.first().copied())

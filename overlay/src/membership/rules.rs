@@ -211,6 +211,7 @@ impl SignedRules {
     pub fn parse(bytes: Arc<[u8]>) -> Result<Self, ParseError> {
         let mut reader = Reader(&bytes);
         let head = RulesHead::read(&mut reader)?;
+        // Before the hash, which costs time for each byte.
         if reader.0.len() > RulesHead::MAX_RULES_LEN {
             return Err(ParseError::Length);
         }

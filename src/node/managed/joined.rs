@@ -210,9 +210,11 @@ impl Joined {
         let inner = &self.node().inner;
         inner.driver.datapath.set_rules(now, self.index(), rules.clone(), &mut batch)?;
         inner.driver.kick();
-        // Also if there is no peer whose event would say so.
+        // At once, because other commands of this machine read the record next.
         if let Some(shared) = self.shared() {
-            sync::lock(&shared.kept).note_revocations();
+            let mut kept = sync::lock(&shared.kept);
+            kept.hurry();
+            kept.write_if_due(inner);
         }
         Ok(())
     }

@@ -130,9 +130,10 @@ impl Stack {
         }
     }
 
-    /// Ends the connections of an interface for which `is_refused` is true, with a reset to the peer. The local
-    /// application gets [`Error::ConnectionReset`], and they are listed in `batch`. Connections in TIME-WAIT
-    /// have ended already. Visits every flow. `is_refused` gets the flow, and true if the peer has opened it.
+    /// Ends the connections of an interface for which `is_refused` is true, with a reset to the peer. The
+    /// local application gets [`Error::ConnectionReset`], and they are listed in `batch`. Connections in
+    /// TIME-WAIT have ended already. Visits every flow. `is_refused` gets the flow, and true if the peer has
+    /// opened it.
     pub fn refuse_flows(
         &self,
         now: Instant,

@@ -19,8 +19,8 @@ use crate::ip::{Fields, HOP_LIMIT, IpHeader};
 
 pub(crate) use errors::Complaint;
 pub(crate) use rate::Rates;
-pub use report::{Undelivered, tcp_reset};
 pub(crate) use report::{Problem, report};
+pub use report::{Undelivered, tcp_reset};
 pub use socket::{EchoReply, EchoRequest, IcmpSocket};
 
 /// Length of the header: type, code, checksum and four bytes that depend on the type.

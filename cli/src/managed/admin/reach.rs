@@ -240,7 +240,9 @@ mod tests {
     #[test]
     fn members_count_that_are_connected_and_know_the_epoch_with_all_their_programs() {
         let network = "ff0100ffff000000".parse().expect("an ID");
-        let look = |status: &Status, removed: &BTreeSet<NodeId>| look(status, network, Wanted::Removals(7), removed, 5);
+        let look = |status: &Status, removed: &BTreeSet<NodeId>| {
+            look(status, network, Wanted::Removals(7), removed, 5)
+        };
         let none = BTreeSet::new();
         let of = |know, connected| Reach::Members { know, connected, all: 5 };
         assert_eq!(look(&status(None, &[Some(7)]), &none), Reach::Unsigned);

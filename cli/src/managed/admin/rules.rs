@@ -154,7 +154,8 @@ fn told(effect: &EffectOfRules) -> Vec<String> {
             true => ("here".to_owned(), format!("{}, {}", one.member, one.remote)),
             false => (one.member.clone(), format!("here, {}", one.local)),
         };
-        let why = one.line.map_or_else(|| "the default".to_owned(), |line| format!("the rule in line {line}"));
+        let why =
+            one.line.map_or_else(|| "the default".to_owned(), |line| format!("the rule in line {line}"));
         format!("  from {from} to {to}: refused by {why}")
     }));
     if let Some(more) = effect.ended.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
@@ -192,8 +193,10 @@ fn put(
     let name = controller.name();
     let waited = waited?;
     stdio::note(waited.words(&name));
-    if matches!(waited.reach, Reach::Members { know, all, .. } if know < all) {
-        stdio::note("a member of an earlier version knows no rules, and the other end of its flows enforces them");
+    if matches!(waited.reach, Reach::Members { know, connected, .. } if know < connected) {
+        stdio::note(
+            "a member of an earlier version knows no rules, and the other end of its flows enforces them",
+        );
     }
     Ok(())
 }

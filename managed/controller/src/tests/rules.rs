@@ -1,6 +1,6 @@
-//! Access rules: kept with their version, and signed by whoever serves.
+//! Access rules: kept with their version, and signed by the controller that serves.
 
-use super::{DAY, HOUR, Lab, MINUTE, NOW};
+use super::{DAY, HOUR, Lab, MINUTE, NOW, place};
 
 fn apply(lab: &mut Lab, rules: &[u8], known: Option<u64>) -> u64 {
     lab.controller.apply_rules(lab.now, "a person", (b"file", rules), known).expect("stored")
@@ -8,8 +8,7 @@ fn apply(lab: &mut Lab, rules: &[u8], known: Option<u64>) -> u64 {
 
 #[test]
 fn rules_are_signed_with_a_version_that_only_grows_and_survive_a_restart() {
-    let place = tempfile::tempdir().expect("a folder");
-    let path = place.path().join("store");
+    let (_folder, path) = place();
     let mut lab = Lab::at(&path);
     assert_eq!(lab.controller.rules().expect("readable"), None, "nobody has applied any");
     let first = apply(&mut lab, b"one", None);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::super::UsedMember;
 use crate::id::{NetworkId, Psk, PublicIdentity};
-use crate::membership::{CertifyRequest, Credentials, Head, NetworkKey, Revocations, SignedRules, Succession, UnixTime};
+use crate::membership::{
+    CertifyRequest, Credentials, Head, NetworkKey, Revocations, SignedRules, Succession, UnixTime,
+};
 
 /// Network whose controllers admit the members, as one node knows it. Two descriptions are equal if they can
 /// be of the same network, however much each knows of it.

@@ -69,6 +69,7 @@ impl Membership {
         let issuer = signed.head().issuer();
         if let Ok(displaced) = self.displaced_by(&issuer, signed.head().rank()) {
             displaced.and_then(|node| self.rules.remove(&node));
+            // The signer is found now, because the key may have been learned after the peer's word.
             self.rules.insert(issuer, KnownRules::new(signed, self.keys.as_ref(), self.id));
         }
     }
