@@ -262,9 +262,16 @@ pub(crate) fn check_port(network: &Network, port: u16) -> Outcome {
     }
 }
 
-/// Returns the failure for a port that a network does not allow.
+/// Returns the failure for a port that a network does not allow: it is outside of the network's range, or the
+/// access rules refuse the flow.
 pub(crate) fn port_outside(network: &Network, port: u16) -> Failure {
     let ports = network.summary().ports;
+    if ports.contains(&port) {
+        return Failure::new(
+            format_args!("the rules of network {} do not allow it", network.id()),
+            "ask `peersock why` for the rule, with the member and the port",
+        );
+    }
     Failure::usage(
         format_args!(
             "port {port} is outside the range {}-{} that network {} allows",

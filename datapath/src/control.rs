@@ -13,6 +13,7 @@ use peersock_overlay::{
 use peersock_stack::{Batch, Cidr, InterfaceConfig};
 
 use crate::networks::{routes, within};
+use crate::rules::Guard;
 use crate::{Datapath, Device, JoinedNetwork, Transmit};
 use peersock_primitives::sync;
 
@@ -76,7 +77,12 @@ impl Datapath {
                 // The session authenticates every byte, so inner checksums are redundant.
                 checksums: false,
             });
-            let network = JoinedNetwork { id, index, interface, addresses, prefixes, routes, ports, device };
+            let guard = Arc::<Guard>::default();
+            if let Some(own) = endpoint.own_description(index) {
+                guard.set_own(own, addresses.clone());
+            }
+            let network =
+                JoinedNetwork { id, index, interface, addresses, prefixes, routes, ports, device, guard };
             self.networks.add(network.clone());
             network
         };
@@ -364,6 +370,10 @@ impl Datapath {
                     segment_size: None,
                     ecn: 0,
                 });
+            }
+            // Under the lock, so that no other thread puts earlier rules in the place of later ones.
+            for (network, rules) in endpoint.take_rules_changes() {
+                self.follow_rules(now, network, rules.as_ref(), batch);
             }
             if let Some(wanted) = endpoint.poll_streams() {
                 self.sink.want_streams(wanted);

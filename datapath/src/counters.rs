@@ -19,6 +19,10 @@ peersock_primitives::counters! {
         pub(super) device_source_not_own,
         /// Packets received with a congestion mark that cannot carry the mark further.
         pub(super) inner_congested,
+        /// Packets received that the network's rules refuse.
+        pub(super) rules_refused_in,
+        /// Packets and connections to send that the network's rules refuse.
+        pub(super) rules_refused_out,
         /// Packets to send to addresses of no member.
         pub(super) out_no_route,
         /// Packets to send that waited too long for the destination to be found.

@@ -140,11 +140,10 @@ impl Datapath {
                 // Groups need a copy per peer, and limited sockets fragments; neither fits a batch.
                 Some(gso) if !destination.is_multicast() && !state.is_limited() => {
                     let to = (state, destination);
-                    self.send_with_others(now, interface, to, packet, gso, &mut batch);
+                    self.send_with_others(now, interface, to, packet, gso, &mut batch)
                 }
                 _ => self.send_packet(now, interface, Some(state), destination, packet, &mut batch),
             }
-            Ok(())
         });
         if let (Ok(()), Some(Resolved::Route(Route::Peer(peer)))) = (&made, &resolved) {
             // Unlike TCP, no acknowledgement shows whether the path still carries the size.

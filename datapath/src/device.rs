@@ -115,6 +115,10 @@ impl Datapath {
             complete(packet, offload);
             return self.wait_for_session(now, interface, &peer, destination, packet, batch);
         };
+        if network.guard.is_on() && self.refuses_outgoing(now, &network, &peer, packet, true) {
+            complete(packet, offload);
+            return self.answer_refused(now, &network, packet);
+        }
         self.send_to_peer(now, &network, &sender, packet, offload, gso, batch);
     }
 

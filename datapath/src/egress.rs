@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Route, Sender, Session};
-use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply, fill_checksums};
+use peersock_stack::{
+    Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply, State, fill_checksums,
+};
 
 use crate::gso::{GsoBatch, MAX_BATCH};
 use crate::route::Resolved;
@@ -138,6 +140,9 @@ impl Datapath {
 
     /// Sends one whole IP packet that belongs to no flow (UDP, ICMP, resets), in fragments if it exceeds the
     /// path's size.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`] if the network's rules refuse the flow.
     pub fn send_packet(
         &self,
         now: Instant,
@@ -146,25 +151,41 @@ impl Datapath {
         destination: IpAddr,
         packet: &mut [u8],
         batch: &mut Batch,
-    ) {
+    ) -> Result<(), Error> {
         if destination.is_multicast() {
-            return self.send_to_group(now, interface, destination, packet, batch);
+            self.send_to_group(now, interface, destination, packet, batch);
+            return Ok(());
         }
         let peer = match self.resolve(now, interface, socket, destination) {
-            Resolved::Route(Route::Local) => return self.stack.receive(now, interface, packet, batch),
+            Resolved::Route(Route::Local) => {
+                self.stack.receive(now, interface, packet, batch);
+                return Ok(());
+            }
             Resolved::Route(Route::Peer(peer)) => peer,
-            Resolved::Unknown => return self.wait_for_peer(now, interface, destination, packet, batch),
-            Resolved::NoRoute => return self.counters.out_no_route.increment(),
+            Resolved::Unknown => {
+                self.wait_for_peer(now, interface, destination, packet, batch);
+                return Ok(());
+            }
+            Resolved::NoRoute => {
+                self.counters.out_no_route.increment();
+                return Ok(());
+            }
         };
         let Some(sender) = peer.sender() else {
-            return self.wait_for_session(now, interface, &peer, destination, packet, batch);
+            self.wait_for_session(now, interface, &peer, destination, packet, batch);
+            return Ok(());
         };
+        if let Some(network) = self.guarded(interface)
+            && self.refuses_outgoing(now, &network, &peer, packet, network.device.is_some())
+        {
+            return Err(Error::PermissionDenied);
+        }
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
         let mtu = socket.map_or(mtu, |socket| socket.limit(mtu));
-        if self.refuse_too_big(now, interface, packet, mtu) {
-            return;
+        if !self.refuse_too_big(now, interface, packet, mtu) {
+            self.send_cut(now, interface, &sender, packet, mtu, batch);
         }
-        self.send_cut(now, interface, &sender, packet, mtu, batch);
+        Ok(())
     }
 
     /// Queues a packet until the peer with its destination is found and has a session.
@@ -343,6 +364,15 @@ impl Datapath {
             let wanted = flow.has_output(now);
             return if wanted { Blocked::NoSession(Arc::clone(peer)) } else { Blocked::Idle };
         };
+        // Judged now, because only a peer that is admitted has a name and tags.
+        if let Some(network) = self.guarded(flow.interface())
+            && flow.state() == State::SynSent
+            && self.refuses_connection(&network, peer, flow)
+        {
+            flow.fail(now, Error::PermissionDenied);
+            self.notify_flow(flow);
+            return Blocked::Idle;
+        }
         let datagram = sender.path.datagram_size;
         let link = PeerLink::of(peer);
         let max_segments = self.most_segments(&sender, datagram);

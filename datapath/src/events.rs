@@ -86,6 +86,8 @@ impl Datapath {
             Event::SessionReady(peer) => {
                 // The session may belong to a restarted instance with other memberships.
                 PeerLink::of(peer).reported.forget();
+                // It may have come back with another name or other tags.
+                self.follow_identity(now, peer, batch);
                 // Packets to a peer that was away, or to its dead predecessor, are lost; retransmit without
                 // waiting for the timer.
                 self.expedite_flows(peer, batch);
@@ -107,6 +109,7 @@ impl Datapath {
                 }
                 self.fail_datagrams(peer, batch);
             }
+            Event::IdentityChanged(peer) => self.follow_identity(now, peer, batch),
             Event::AddressesChanged(peer, lost) => self.fail_waiting_for(now, peer, lost),
             // The overlay does not try to reach a forgotten peer, so packets would wait in vain.
             Event::PeerRemoved(peer) => self.fail_waiting_for_peer(now, peer),
@@ -168,7 +171,12 @@ impl Datapath {
             let Entry { flows, packets, .. } = entry;
             batch.flows.extend(flows);
             for mut packet in packets {
-                self.send_packet(now, interface, None, destination, &mut packet, batch);
+                let sent = self.send_packet(now, interface, None, destination, &mut packet, batch);
+                if sent.is_err()
+                    && let Some(network) = self.known_by_interface(interface)
+                {
+                    self.tell_refused(now, &network, &packet, batch);
+                }
             }
         }
     }

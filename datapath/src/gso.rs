@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{DATA_OVERHEAD, Route, Sender};
-use peersock_stack::{Batch, InterfaceId};
+use peersock_stack::{Batch, Error, InterfaceId};
 
 use crate::route::Resolved;
 use crate::socket::SocketState;
@@ -63,12 +63,13 @@ impl Datapath {
         packet: &mut [u8],
         gso: &mut GsoBatch,
         batch: &mut Batch,
-    ) {
+    ) -> Result<(), Error> {
         let resolved = self.resolve(now, interface, Some(state), destination);
-        let sender = match &resolved {
-            Resolved::Route(Route::Peer(peer)) => peer.sender(),
+        let peer = match &resolved {
+            Resolved::Route(Route::Peer(peer)) => Some(peer),
             _ => None,
         };
+        let sender = peer.and_then(|peer| peer.sender());
         let whole = packet.len() + DATA_OVERHEAD;
         // After an ICMP error of the destination a smaller size counts, to which `send_packet` cuts.
         let fits = |sender: &Sender| {
@@ -78,8 +79,14 @@ impl Datapath {
             self.send_gso(now, gso, batch);
             return self.send_packet(now, interface, Some(state), destination, packet, batch);
         };
+        if let Some((network, peer)) = self.guarded(interface).zip(peer)
+            && self.refuses_outgoing(now, &network, peer, packet, false)
+        {
+            return Err(Error::PermissionDenied);
+        }
         // Datagrams are unreliable, so a packet lost with its session is no error.
         let _ = self.join_others(now, &sender, packet, gso, batch);
+        Ok(())
     }
 
     /// Seals a packet into `gso`, after sending waiting packets that cannot leave with it. Returns false if

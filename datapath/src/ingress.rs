@@ -172,6 +172,12 @@ impl Datapath {
             }
             claim = self.stack.claim(interface, packet);
         }
+        if network.guard.is_on() {
+            let (peer, is_for_device) = (last.session.peer(), claim != Claim::Sockets);
+            if self.refuses_incoming(now, network, peer, packet, is_for_device, &mut ingress.batch) {
+                return true;
+            }
+        }
         if let Some(group) = group_of(packet) {
             self.note_group_packet(now, interface, last.session.peer(), (group, packet), &mut ingress.batch);
         }

@@ -100,6 +100,7 @@ mod owners;
 mod path_checks;
 mod route;
 mod router_errors;
+mod rules;
 mod socket;
 mod stage;
 #[cfg(test)]
@@ -111,6 +112,7 @@ mod testing;
 mod unanswered;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -127,6 +129,7 @@ pub use ingress::Ingress;
 pub use missing_peers::Want;
 pub use networks::JoinedNetwork;
 pub use route::Resolved;
+pub use rules::{Effect, EndedAt};
 pub use socket::SocketState;
 pub use subscription::{Heard, Subscription};
 pub use unanswered::Unanswered;
@@ -224,6 +227,8 @@ pub struct Datapath {
     doubts: Doubts,
     subscribers: Subscribers,
     unanswered: UnansweredListener,
+    /// True once any network has had rules.
+    has_rules: AtomicBool,
     counters: DatapathCounters,
 }
 
@@ -252,6 +257,7 @@ impl Datapath {
             doubts: Doubts::default(),
             subscribers: Subscribers::default(),
             unanswered: UnansweredListener::default(),
+            has_rules: AtomicBool::new(false),
             counters: DatapathCounters::default(),
         }
     }

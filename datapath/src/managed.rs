@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::membership::{
     Answer, Credentials, Head, MemberName, NetworkKey, ProcessCertificate, Question, Refusal, Revocations,
-    Token,
+    SignedRules, Token,
 };
 use peersock_overlay::{Membership, NetworkIndex, Peer, PublicIdentity};
 use peersock_stack::{Batch, Cidr};
@@ -129,6 +129,22 @@ impl Datapath {
         result
     }
 
+    /// Takes over access rules that a controller on this node has signed.
+    ///
+    /// # Errors
+    /// Returns the reason if they do not count.
+    pub fn set_rules(
+        &self,
+        now: Instant,
+        network: NetworkIndex,
+        rules: SignedRules,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
+        let result = self.with_control(now, batch, |endpoint, now| endpoint.set_rules(now, network, rules));
+        self.settle(now, batch);
+        result
+    }
+
     /// Answers a question that [`Event::Asked`](peersock_overlay::Event::Asked) has reported.
     pub fn answer_member(
         &self,
@@ -201,10 +217,13 @@ impl Datapath {
             let prefixes = endpoint.membership(network).map(|_| endpoint.prefixes(network));
             (endpoint.addresses(network), prefixes)
         };
-        let Some(prefixes) = prefixes.filter(|_| addresses != known.addresses) else { return };
-        let routes = routes(&prefixes, &addresses);
-        let own: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
-        self.stack.set_addresses(now, known.interface, &own, batch);
-        self.networks.replace(crate::JoinedNetwork { addresses, prefixes: own, routes, ..known });
+        let changed = prefixes.filter(|_| addresses != known.addresses);
+        if let Some(prefixes) = changed {
+            let routes = routes(&prefixes, &addresses);
+            let own: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
+            self.stack.set_addresses(now, known.interface, &own, batch);
+            self.networks.replace(crate::JoinedNetwork { addresses, prefixes: own, routes, ..known });
+        }
+        self.follow_own_identity(now, network, batch);
     }
 }

@@ -126,6 +126,7 @@ impl Datapath {
             return;
         }
         let peers = self.peers_on(interface);
+        let guarded = self.guarded(interface);
         let skipped = peers.len().saturating_sub(MAX_COPIES);
         self.counters.out_group_peers_skipped.add(skipped as u64);
         // A copy per peer, because fragments are cut in place.
@@ -133,6 +134,13 @@ impl Datapath {
         for peer in peers.iter().take(MAX_COPIES) {
             if !PeerLink::of(peer).reported.wants(now, group) {
                 self.counters.out_group_peers_left.increment();
+                continue;
+            }
+            // Nobody is told, as of a group without members.
+            if peer.sender().is_some()
+                && let Some(network) = &guarded
+                && self.refuses_outgoing(now, network, peer, packet, network.device.is_some())
+            {
                 continue;
             }
             copy.clear();

@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock};
 use peersock_overlay::{NetworkId, NetworkIndex, Prefix};
 use peersock_stack::{Cidr, InterfaceId};
 
+use crate::rules::Guard;
 use crate::{Datapath, Device};
 use peersock_primitives::sync;
 
@@ -29,6 +30,8 @@ pub struct JoinedNetwork {
     pub ports: RangeInclusive<u16>,
     /// Receiver of its packets that no socket of the stack takes.
     pub device: Option<Arc<dyn Device>>,
+    /// Access rules.
+    pub(super) guard: Arc<Guard>,
 }
 
 /// Both cores' handles of a network, and the receiver of its packets.
@@ -37,12 +40,14 @@ pub(super) struct Known {
     pub(super) interface: InterfaceId,
     pub(super) ports: RangeInclusive<u16>,
     pub(super) device: Option<Arc<dyn Device>>,
+    pub(super) id: NetworkId,
+    pub(super) guard: Arc<Guard>,
 }
 
 impl Known {
     fn of(network: &JoinedNetwork) -> Known {
-        let JoinedNetwork { index, interface, ref ports, ref device, .. } = *network;
-        Known { index, interface, ports: ports.clone(), device: device.clone() }
+        let JoinedNetwork { id, index, interface, ref ports, ref device, ref guard, .. } = *network;
+        Known { index, interface, ports: ports.clone(), device: device.clone(), id, guard: Arc::clone(guard) }
     }
 }
 

@@ -11,6 +11,7 @@ use peersock_stack::InterfaceId;
 use crate::membership::Reported;
 use crate::multicast::Asked;
 use crate::path_checks::Doubt;
+use crate::rules::PeerFlows;
 use crate::stage::Stage;
 use peersock_primitives::sync;
 use peersock_primitives::wait::Waiters;
@@ -147,6 +148,8 @@ pub(super) struct PeerLink {
     pub(super) reported: Reported,
     /// State of the path checks for datagrams.
     pub(super) doubt: Doubt,
+    /// Flows that rules have allowed.
+    pub(super) flows: PeerFlows,
 }
 
 impl PeerLink {

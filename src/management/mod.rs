@@ -29,6 +29,7 @@
 //! existing ones. A field that `Status` gets after 0.1.0 needs a default, because earlier nodes do not
 //! send it.
 
+mod effect;
 mod membership;
 mod probe;
 mod server;
@@ -48,6 +49,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::state::StateDir;
 
+pub(crate) use effect::EffectRequest;
+pub use effect::{EffectOfRules, EndedFlow, effect};
 pub use membership::{JoinRequest, Joining, join, leave};
 pub(crate) use membership::{Left, MembershipNews};
 pub(crate) use probe::{Echo, Mark, ProbeRequest, ProbeTask};
@@ -90,6 +93,8 @@ pub(crate) enum Request {
     Join(Box<JoinRequest>),
     /// End of a membership.
     Leave(NetworkId),
+    /// Effect of rules on open flows.
+    Effect(Box<EffectRequest>),
 }
 
 impl Request {
@@ -103,6 +108,7 @@ impl Request {
         match request {
             "join" => return JoinRequest::parse(words).map(|request| Request::Join(Box::new(request))),
             "leave" => return membership::parse_leave(words).map(Request::Leave),
+            "effect" => return EffectRequest::parse(words).map(|request| Request::Effect(Box::new(request))),
             _ => {}
         }
         let peers = match words.next() {

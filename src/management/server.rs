@@ -14,8 +14,8 @@ use rustix::event::{PollFd, PollFlags};
 use super::{IO_TIMEOUT, Refusal, Request, STOPPED, foreign_peer};
 use crate::state::{DirectorySocket, StateDir};
 
-/// Limit of a request line's length in bytes. An invite with its roots has 4,096 at most.
-const MAX_REQUEST: usize = 16 << 10;
+/// Limit of a request line's length in bytes. The largest rules have 87,382 as text.
+const MAX_REQUEST: usize = 96 << 10;
 
 /// Stack size of the thread, small because serving needs little and an idle node should stay small.
 const STACK: usize = 256 * 1024;

@@ -685,6 +685,7 @@ impl Node {
                 }
                 Request::Join(request) => visit::serve(&inner, &request, client),
                 Request::Leave(network) => visit::leave(&inner, network),
+                Request::Effect(request) => visit::effect(&inner, &request),
             }
         })?;
         *sync::lock(&self.inner.management) = Some(server);

@@ -4,14 +4,16 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Weak;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock_overlay::membership::CertifyRequest;
 use peersock_overlay::{JoinError, NetworkConfig, NetworkId, NetworkIndex};
 
 use super::{Inner, Joined, Node, Standing};
 use crate::config::Network;
-use crate::management::{Answer, Client, JoinRequest, Left, MembershipNews, STOPPED};
+use crate::management::{
+    Answer, Client, EffectOfRules, EffectRequest, JoinRequest, Left, MembershipNews, STOPPED,
+};
 use crate::state::{NameClaim, StateDir, StateError};
 use crate::sync;
 
@@ -251,6 +253,16 @@ pub(super) fn leave(node: &Weak<Inner>, network: NetworkId) -> Answer {
     };
     let had = forgotten.map_err(|error| error.to_string())?;
     serde_json::to_string(&Left { left: had }).map_err(|_| "the answer cannot be written down".into())
+}
+
+/// Says which open flows of the node some rules would end.
+pub(super) fn effect(node: &Weak<Inner>, request: &EffectRequest) -> Answer {
+    let node = node.upgrade().ok_or(STOPPED)?;
+    let datapath = &node.driver.datapath;
+    let network = datapath.network(request.network).ok_or("it is not in this network")?;
+    let effect = datapath.effect_of(Instant::now(), network.index, &request.rules);
+    let effect = EffectOfRules::of(&effect.ok_or("it cannot read these rules")?);
+    serde_json::to_string(&effect).map_err(|_| "the answer cannot be written down".into())
 }
 
 #[cfg(test)]

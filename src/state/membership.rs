@@ -9,7 +9,7 @@ use std::sync::Arc;
 use data_encoding::BASE64URL_NOPAD;
 use peersock_overlay::membership::{
     CertifyRequest, Credentials, Denial, Head, MemberName, NetworkKey, NetworkKeys, Revocations, Serial,
-    Spare, Succession, UnixTime,
+    SignedRules, Spare, Succession, UnixTime,
 };
 use peersock_overlay::{ManagedNetwork, NetworkId, PublicIdentity, UsedMember};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub struct MembershipRecord {
     pub revocations: Vec<(Head, Arc<[u8]>)>,
     /// Revocations besides these, which issuers have signed before.
     pub others: Revocations,
+    /// Newest known statement of each issuer about access rules.
+    pub rules: Vec<SignedRules>,
     /// Members that nodes with this directory have used, the last one at the end. They lead to members by
     /// name while no controller answers, and prove nothing.
     pub used: Vec<UsedMember>,
@@ -86,6 +88,8 @@ struct Stored {
     /// In parts, since several sets together may be larger than one may be.
     #[serde(default)]
     others: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<String>,
     /// Read one by one, because a mistake in one must not cost the record.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     used: serde_json::Value,
@@ -164,6 +168,7 @@ impl MembershipRecord {
             controllers: Vec::new(),
             revocations: Vec::new(),
             others: Revocations::default(),
+            rules: Vec::new(),
             used: Vec::new(),
             signed_time: UnixTime::default(),
             clock_offset: 0,
@@ -200,6 +205,7 @@ impl MembershipRecord {
             controllers: self.controllers.clone(),
             revocations: self.revocations.clone(),
             others: self.others.clone(),
+            rules: self.rules.clone(),
             used: self.used.clone(),
             signed_time: self.signed_time,
             clock_offset: self.clock_offset,
@@ -235,6 +241,7 @@ impl MembershipRecord {
                 .map(|(head, set)| StoredSet { head: encode(&head.to_bytes()), set: encode(set) })
                 .collect(),
             others: self.others.to_bytes().chunks(LARGEST_SET).map(encode).collect(),
+            rules: self.rules.iter().map(|signed| encode(signed.bytes())).collect(),
             used: match newest(&self.used) {
                 [] => serde_json::Value::Null,
                 used => serde_json::to_value(used.iter().map(StoredMember::of).collect::<Vec<_>>())
@@ -272,6 +279,9 @@ impl MembershipRecord {
         for part in &stored.others {
             others.merge(&Revocations::parse(&decode(part)?).ok()?);
         }
+        // A record without its rules would leave the machine open, so all have to be right.
+        let rules: Option<Vec<_>> =
+            stored.rules.iter().map(|one| SignedRules::parse(decode(one)?.into()).ok()).collect();
         let controllers: Option<Vec<_>> = stored.controllers.iter().map(|one| one.parse().ok()).collect();
         let roots: Vec<RootSource> =
             stored.roots.iter().filter_map(|root| RootSource::parse_list(root).ok()).flatten().collect();
@@ -287,6 +297,7 @@ impl MembershipRecord {
             controllers: controllers?,
             revocations,
             others,
+            rules: rules?,
             used: read_used(stored.used, id),
             signed_time: UnixTime::from_millis(stored.signed_time),
             clock_offset: stored.clock_offset,

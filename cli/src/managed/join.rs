@@ -548,10 +548,16 @@ fn to_json(path: &Path, record: &MembershipRecord) -> Outcome<serde_json::Value>
         "clock_behind_s": record.clock_offset as f64 / 1e3,
         "heard": record.credentials.as_ref().and_then(Credentials::heard).map(seconds),
         "revocations": newest.map(|(head, _)| head.epoch()),
+        "rules": version_of_rules(record),
         "denied": record.denial(),
         "spare": record.spare.is_some(),
         "roots": texts_of(&roots_of(path, record)),
     }))
+}
+
+/// Returns the version of the access rules that the machine has kept.
+fn version_of_rules(record: &MembershipRecord) -> Option<u64> {
+    record.rules.iter().map(|signed| signed.head().rank()).max().map(|rank| rank.version)
 }
 
 /// Returns the roots of a managed network: those of its invites, and those that its controller had last if
@@ -749,8 +755,10 @@ fn list_managed(path: &Path, record: &MembershipRecord) -> Outcome {
         .heard()
         .map(|heard| format!("controller heard {} ago", duration::shown(time.since(heard))))
         .unwrap_or_default();
+    let rules = version_of_rules(record).map(|version| format!("rules of {}", super::since(version, now())));
+    let own = own_address(path, record.id)?;
     let parts =
-        [grant.name.to_string(), addresses.join(" "), own_address(path, record.id)?, certificate, heard];
+        [grant.name.to_string(), addresses.join(" "), own, certificate, heard, rules.unwrap_or_default()];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     print(format_args!("{name:<16} {}  {}", record.id, parts.join("  ")))?;
     if let Some(words) = words_of_clock(record.clock_offset) {

@@ -23,6 +23,7 @@ mod rules;
 mod serve;
 mod stores;
 mod visits;
+mod why;
 mod words;
 
 pub(crate) use admin::{
@@ -43,9 +44,10 @@ pub(crate) use known::{
 pub(crate) use network_key::{RekeyArgs, rekey as rekey_network};
 pub(crate) use rekey::rekey;
 pub(crate) use restore::{BackupArgs, RenewArgs, RestoreArgs, backup, renew, restore};
-pub(crate) use rules::{RulesArgs, rules};
+pub(crate) use rules::{RulesArgs, rules, since};
 pub(crate) use serve::{ControllerArgs, serve, serve_until};
 pub(crate) use stores::is_controller_of;
+pub(crate) use why::{WhyArgs, why};
 
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use peersock::overlay::ManagedNetwork;
-use peersock::overlay::membership::{Answer, Credentials, Head, Question, Revocations};
+use peersock::overlay::membership::{Answer, Credentials, Head, Question, Revocations, SignedRules};
 use peersock::state::{StateDir, StateError};
 use peersock::{Joined, MemberQuestion, Network, Node, PublicIdentity, Seat};
 use peersock_attach::{Answered, Asked, Attached, Bytes, Reached, Refusal};
@@ -192,6 +192,14 @@ impl Place {
         match self {
             Place::Own { joined, .. } => joined.set_revocations(head, set).map_err(refused),
             Place::Shared(attached) => attached.set_revocations(head, set).map_err(seat_refused),
+        }
+    }
+
+    /// Spreads access rules.
+    pub(super) fn set_rules(&self, rules: &SignedRules) -> Outcome {
+        match self {
+            Place::Own { joined, .. } => joined.set_rules(rules).map_err(refused),
+            Place::Shared(attached) => attached.set_rules(rules).map_err(seat_refused),
         }
     }
 

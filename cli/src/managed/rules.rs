@@ -1,23 +1,29 @@
-//! `peersock network rules`: files of access rules.
+//! `peersock network rules`: files of access rules, and the rules of a network.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use peersock::overlay::membership::UnixTime;
 use peersock_rules::{Failure as TestFailure, Problem, RuleFile, RuleSet};
 use serde_json::{Value, json};
 
+use super::admin::{self, ApplyArgs, ClearArgs, ShowArgs};
+use super::duration;
 use crate::failure::{Failure, Outcome};
 use crate::output::{note, print};
 
-/// Check files of access rules
+/// Check and apply files of access rules
 ///
-/// docs/reference/RULES.md describes the file. No controller and no member of this version applies rules yet.
+/// Members enforce the rules of their network at both ends of each flow. docs/reference/RULES.md describes
+/// the file and what it means.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  peersock network rules check rules.toml")]
+  peersock network rules check rules.toml
+  peersock network rules apply rules.toml
+  peersock why alpha beta:5432")]
 pub(crate) struct RulesArgs {
     #[command(subcommand)]
     command: RulesCommand,
@@ -26,6 +32,9 @@ pub(crate) struct RulesArgs {
 #[derive(Subcommand)]
 enum RulesCommand {
     Check(Check),
+    Apply(ApplyArgs),
+    Show(ShowArgs),
+    Clear(ClearArgs),
 }
 
 /// Check a file of access rules, and run the tests in it
@@ -49,6 +58,9 @@ struct Check {
 pub(crate) fn rules(args: &RulesArgs) -> Outcome {
     match &args.command {
         RulesCommand::Check(args) => check(args),
+        RulesCommand::Apply(args) => admin::apply(args),
+        RulesCommand::Show(args) => admin::show(args),
+        RulesCommand::Clear(args) => admin::clear(args),
     }
 }
 
@@ -73,6 +85,36 @@ fn check(args: &Check) -> Outcome {
             let hint = "correct the file; docs/reference/RULES.md describes it";
             end(false, args.json, &name, "is no valid file of rules", hint)
         }
+    }
+}
+
+/// Returns a file that can be applied, and its bytes.
+pub(super) fn checked(path: &Path) -> Outcome<(Vec<u8>, RuleFile)> {
+    let (bytes, name) = (read(path)?, path.display().to_string());
+    let file = RuleFile::parse(&bytes).map_err(|problems| {
+        problems.iter().for_each(|problem| note(at_its_place(&name, problem, "")));
+        let hint = "correct the file; docs/reference/RULES.md describes it";
+        Failure::new(format_args!("{name} is no valid file of rules"), hint)
+    })?;
+    file.warnings.iter().for_each(|warning| note(at_its_place(&name, warning, "warning: ")));
+    let failures = file.failures();
+    failures.iter().for_each(|failure| note(format_args!("{name}: {failure}")));
+    match failures.is_empty() {
+        true => Ok((bytes, file)),
+        false => Err(Failure::new(
+            format_args!("{name} passes not all of its tests, so it is not applied"),
+            "correct the rules, or the tests",
+        )),
+    }
+}
+
+/// Returns the time at which rules of a version were applied, for people: `14:03 (5 min ago)`.
+pub(crate) fn since(version: u64, now: UnixTime) -> String {
+    let at = UnixTime::from_millis(version);
+    let ago = duration::shown(now.since(at));
+    match admin::shown(at, now) {
+        Some(at) => format!("{at} ({ago} ago)"),
+        None => format!("{ago} ago"),
     }
 }
 

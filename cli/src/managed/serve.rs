@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::Prefix;
-use peersock::overlay::membership::{CLOCK_TOLERANCE, Code, Delegation, Head, Refusal, UnixTime};
+use peersock::overlay::membership::{CLOCK_TOLERANCE, Code, Delegation, Head, Refusal, RulesRank, UnixTime};
 use peersock::state::StateDir;
 use peersock_attach::Reached;
 use peersock_controller::{Controller, LogLine, NoteError, Waiting};
@@ -183,7 +183,7 @@ pub(crate) fn serve_until(
             groups.iter().for_each(Groups::end);
         })?;
         *lock(&place) = opened;
-        serving.told = None;
+        (serving.told, serving.told_rules) = (None, None);
         stdio::note(format_args!("serving {name} again"));
     }
 }
@@ -214,6 +214,8 @@ struct Serving {
     noted: Vec<Head>,
     /// The controller's own head that the node has.
     told: Option<Head>,
+    /// The rules that the node has.
+    told_rules: Option<RulesRank>,
     flushed: Instant,
     renewed: Instant,
     /// Time at which a fault of the store was told last.
@@ -243,6 +245,7 @@ impl Serving {
             hook,
             noted,
             told: None,
+            told_rules: None,
             flushed: Instant::now(),
             renewed: Instant::now(),
             fault_told: None,
@@ -269,6 +272,7 @@ impl Serving {
             self.renew(controller, place, is_delegated);
         }
         self.exchange_revocations(controller, place);
+        self.spread_rules(controller, place);
         // Behind the head, which a visit shows.
         self.visits.step(controller, place);
         if self.flushed.elapsed() >= FLUSH_INTERVAL {
@@ -309,6 +313,23 @@ impl Serving {
                 tracing::warn!("the node does not take the revocations: {}", failure.message());
             }
             self.told = Some(head);
+        }
+    }
+
+    /// Spreads the access rules, if there are others than before.
+    fn spread_rules(&mut self, controller: &Mutex<Controller>, place: &Place) {
+        let rules = lock(controller).rules();
+        let rank = match &rules {
+            Ok(Some(rules)) => Some(rules.head().rank()),
+            _ => None,
+        };
+        if let Ok(Some(rules)) = rules
+            && self.told_rules != rank
+        {
+            if let Err(failure) = place.set_rules(&rules) {
+                tracing::warn!("the node does not take the rules: {}", failure.message());
+            }
+            self.told_rules = rank;
         }
     }
 
@@ -452,6 +473,7 @@ fn change(controller: &Controller, line: &LogLine) -> Option<String> {
             let old = line.what.rsplit(' ').nth(1)?;
             Some(format!("{} has joined with a new key, in place of node {old:.12}, by {who}", named()))
         }
+        "rules" => Some(format!("other access rules were applied, by {who}")),
         "revoke" => Some(format!("{} was removed, by {who}", named())),
         "deny" => Some(format!("the request of node {node:.12} was denied, by {who}")),
         _ => {

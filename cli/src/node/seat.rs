@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::overlay::membership::{Answer, Credentials, Head, Revocations};
+use peersock::overlay::membership::{Answer, Credentials, Head, Revocations, SignedRules};
 use peersock::{Joined, MemberQuestion, Node, PeerStatus, PublicIdentity, Seat, SeatError};
 use peersock_attach::{Answered, Asked, Bytes, Connection, Reached, Reply, SeatAsk, SeatReply, SignedSet};
 use rustix::time::{ClockId, clock_gettime};
@@ -79,6 +79,7 @@ pub(super) fn answer(held: &mut Option<ProgramSeat>, ask: SeatAsk, stay: &Stay<'
         }
         (SeatAsk::Credentials(own), Some(seat)) => seat.set_credentials(&own),
         (SeatAsk::Revocations(set), Some(seat)) => seat.set_revocations(&set),
+        (SeatAsk::Rules(rules), Some(seat)) => seat.set_rules(rules),
         (SeatAsk::Visit(members), Some(seat)) => seat.visit(&members),
         (_, None) => Err(Failure::usage("this program serves no network", "ask for the seat first")),
     };
@@ -148,6 +149,13 @@ impl ProgramSeat {
         let (head, set) = (read(Head::parse(&head.0))?, read(Revocations::parse(&set.0))?);
         self.joined.set_revocations(&head, &set).map_err(|refused| {
             Failure::new(format_args!("the revocations do not count: {refused}"), "check the clock")
+        })
+    }
+
+    fn set_rules(&self, rules: Bytes) -> Outcome {
+        let rules = read(SignedRules::parse(rules.0.into()))?;
+        self.joined.set_rules(&rules).map_err(|refused| {
+            Failure::new(format_args!("the rules do not count: {refused}"), "check the clock")
         })
     }
 

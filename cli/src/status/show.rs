@@ -1,15 +1,17 @@
 //! A node's status for people: a summary, then each network with its peers in groups.
 
 use std::fmt;
+use std::time::UNIX_EPOCH;
 
 use anstyle::Style;
+use peersock::overlay::membership::UnixTime;
 use peersock::{
     Conflict, ContactStatus, DhtStatus, NetworkStatus, PeerStatus, Presence, ProgramStatus, RootState,
     RootStatus, Status, Traffic, TurnStatus,
 };
 
 use super::answer::name;
-use crate::managed::{words_of_certificate, words_of_clock, words_of_ending};
+use crate::managed::{since, words_of_certificate, words_of_clock, words_of_ending};
 use crate::output::escape;
 use crate::path;
 use crate::standing::{Counts, ONLINE, Standing, last_sign, words_of_refusal};
@@ -108,6 +110,18 @@ impl Report<'_> {
             let heard = network.heard_s.map(|seconds| format!("controller heard {} ago; ", age(seconds)));
             let certificate = words_of_certificate((left > 0.0).then(|| age(left)));
             write!(f, "\n  {}{certificate}", heard.unwrap_or_default())?;
+        }
+        match (network.rules, network.rules_unreadable) {
+            (Some(_), true) => {
+                let line = "this version cannot read the network's rules, so it refuses all flows: install a newer \
+                            version";
+                write!(f, "\n  {}", paint(ERROR, line))?;
+            }
+            (Some(version), false) => {
+                let now = UnixTime::from(UNIX_EPOCH.elapsed().unwrap_or_default());
+                write!(f, "\n  rules of {}", since(version, now))?;
+            }
+            (None, _) => {}
         }
         if let Some(words) = network.clock_behind_s.and_then(|behind| words_of_clock((behind * 1e3) as i64)) {
             write!(f, "\n  {}", paint(ERROR, words))?;

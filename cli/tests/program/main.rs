@@ -17,6 +17,7 @@ mod cuts;
 mod delivery;
 mod dht;
 mod drain;
+mod enforced_rules;
 mod errors;
 mod errors_of_services;
 mod exec;

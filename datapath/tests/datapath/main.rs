@@ -4,5 +4,6 @@ mod addresses;
 mod control;
 mod narrow;
 mod net;
+mod rules;
 mod together;
 mod waiting;

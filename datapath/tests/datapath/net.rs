@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use peersock_datapath::{Datapath, Ingress, JoinedNetwork, Sink, Transmit};
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Identity, NetworkConfig, NodeId, RecvMeta, RootConfig, SocketIndex, SocketInfo,
-    StaticMember, StaticNetwork,
+    Candidate, CandidateKind, Contact, Endpoint, EndpointConfig, Identity, Nat, NetworkConfig, NodeId,
+    RecvMeta, RootConfig, SocketIndex, SocketInfo, StaticMember, StaticNetwork,
 };
 use peersock_stack::{Batch, Config, Stack};
 use peersock_testnet::{FakeRoot, Random};
@@ -117,6 +117,36 @@ impl Net {
         }
         net.run(Duration::from_secs(1), |_| false);
         net
+    }
+
+    /// Builds a net of nodes of a managed network that know where all others are.
+    pub(crate) fn managed(nodes: usize, describe: impl Fn(usize) -> NetworkConfig) -> Net {
+        #[allow(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
+        let (now, config, wire) = (Instant::now(), Config::default(), Wire::default());
+        let nodes: Vec<Node> =
+            (0..nodes).map(|node| Node::start(node, &config, now, describe(node), wire.clone())).collect();
+        let root = FakeRoot::new(identity(ROOT), UNIX_TIME, Random::from_seed(1));
+        let mut net = Net { nodes, now, root, batches_relayed: 0, apart: false, longest: usize::MAX, wire };
+        for from in 0..net.nodes.len() {
+            for to in (0..from).rev() {
+                net.meet(from, to);
+            }
+        }
+        net
+    }
+
+    /// Tells a node where another one is, and lets them meet.
+    pub(crate) fn meet(&mut self, from: usize, to: usize) {
+        let (now, mut batch) = (self.now, Batch::default());
+        for (here, there) in [(from, to), (to, from)] {
+            let Node { datapath, network, .. } = &self.nodes[here];
+            let contact = |node| Contact::new(Nat::default(), [candidate_of(node)]);
+            datapath.set_contact(now, contact(here), &mut batch);
+            datapath.meet(now, &network.id, identity(there).public(), &contact(there), now, &mut batch);
+        }
+        let (address, Node { datapath, network, .. }) = (self.address(to), &self.nodes[from]);
+        datapath.want_peer(now, network, address, &mut batch);
+        self.run(Duration::from_secs(2), |_| false);
     }
 
     pub(crate) fn id(&self, node: usize) -> NodeId {
@@ -260,11 +290,15 @@ impl Node {
     }
 }
 
-const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
+pub(crate) const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
 
 const ID: &str = "fe00000000000001";
 
-fn identity(node: usize) -> Identity {
+fn candidate_of(node: usize) -> Candidate {
+    Candidate { kind: CandidateKind::Mapped, address: place(node) }
+}
+
+pub(crate) fn identity(node: usize) -> Identity {
     Identity::from_seed(&seed(node, 0))
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, CLOCK_TOLERANCE, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Head,
-    MemberName, NetworkKey, NetworkKeys, Question, Revocations, Serial, Succession, Tag, Token, UnixTime,
-    pace,
+    MemberName, NetworkKey, NetworkKeys, Question, Revocations, Serial, SignedRules, Succession, Tag, Token,
+    UnixTime, pace,
 };
 use peersock_overlay::{Identity, NetworkId, NodeId, PublicIdentity};
 use rusqlite::{Connection, OptionalExtension};
@@ -109,6 +109,8 @@ pub(crate) struct Memory {
     /// Time until which those who were members then get no certificates, because removals may lack.
     pub(crate) renewals_rest_until: UnixTime,
     head: Option<Head>,
+    /// Access rules as they were signed last.
+    pub(crate) rules: Option<SignedRules>,
     change: i64,
     refused_change: i64,
 }
@@ -151,6 +153,7 @@ impl Memory {
             rekeyed: UnixTime::default(),
             renewals_rest_until: UnixTime::default(),
             head: None,
+            rules: None,
             change: -1,
             refused_change: -1,
         };

@@ -244,6 +244,8 @@ pub struct PeerInfo {
     pub refusal: Option<Refusal>,
     /// Epoch of the newest revocations of this node that the peer is known to have.
     pub known_epoch: Option<u64>,
+    /// Version of the newest access rules that the peer is known to have.
+    pub known_rules: Option<u64>,
     /// True if it has said goodbye and was not heard since.
     pub left: bool,
     /// Time when it last proved to be there, by an authentic packet or a completed handshake.
@@ -276,6 +278,8 @@ pub struct NetworkInfo {
     pub name: Option<String>,
     /// Epoch of the newest revocations that this node has signed, as a controller of the network.
     pub signed_epoch: Option<u64>,
+    /// Version of the access rules that count in the network, if it has any.
+    pub rules: Option<u64>,
     /// True once somebody has shown another successor of a key of the network than the known one.
     pub is_key_contested: bool,
     /// Traffic of the sessions with all peers since the network was joined, forgotten peers included.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Endpoint;
 use super::revocations::{Rest, Unconfirmed};
+use super::rules::ShownRules;
 use crate::bucket::{Bucket, Rate};
 use crate::id::NodeId;
 use crate::link::{Event, Gone, PeerKey, Timer};
@@ -53,6 +54,8 @@ pub(super) struct Shown {
     budget: Bucket,
     /// Issuers whose sets of revocations the peer did not deliver.
     pub(super) rests: BTreeMap<NodeId, Rest>,
+    /// Access rules that the peer has shown.
+    pub(super) rules: ShownRules,
 }
 
 impl Shown {
@@ -68,6 +71,7 @@ impl Shown {
             unconfirmed: Unconfirmed::default(),
             budget: Bucket::new(Rate::every(JUDGE_INTERVAL, JUDGE_BURST), now),
             rests: BTreeMap::new(),
+            rules: ShownRules::default(),
         }
     }
 
@@ -352,6 +356,13 @@ impl Endpoint {
                 }
             }
             MembershipMessage::Want { digest, offset } => self.on_want(now, key, digest, offset),
+            MembershipMessage::HaveRules { issuer, rank } => self.on_have_rules(now, key, issuer, rank),
+            MembershipMessage::WantRules { issuer, digest, offset } => {
+                self.on_want_rules(now, key, issuer, digest, offset);
+            }
+            MembershipMessage::RulesPart { digest, offset, bytes } => {
+                self.on_rules_part(now, key, digest, offset, bytes);
+            }
             MembershipMessage::Part { digest, offset, bytes } => {
                 self.on_part(now, key, digest, offset, bytes);
             }
@@ -433,7 +444,11 @@ impl Endpoint {
         let Some(peer) = self.peers.get(key) else { return };
         let handle = peer.link.handle.clone();
         if let Some(joined) = self.networks.get(&handle.network()) {
+            let before = handle.description(joined.id);
             handle.describe(&*joined.policy);
+            if handle.is_admitted() && handle.description(joined.id) != before {
+                self.core.emit(Event::IdentityChanged(handle.clone()));
+            }
         }
         self.follow_addresses(now, &handle);
         self.schedule_check(now, key);
@@ -466,6 +481,8 @@ impl Endpoint {
         // Before its verdict, it would drop them.
         if shown.judged == Some((own.digest, instance)) && shown.told.replace(instance) != Some(instance) {
             self.tell_heads(now, key);
+            self.tell_rules(now, key);
+            self.repeat_rules(now, network);
             self.hurry_look_ups(now, network);
         }
     }

@@ -91,6 +91,7 @@ impl Endpoint {
             self.routes.withdraw(network, &prefixes_of(&*left.policy, &self.own_id));
             self.core.timers.clear(Timer::Asking(network));
             self.core.timers.clear(Timer::Heads(network));
+            self.core.timers.clear(Timer::Rules(network));
             self.core.timers.clear(Timer::Programs(network));
             self.restart_beacons(now);
             self.limit_sessions();
@@ -236,6 +237,7 @@ impl Endpoint {
                 forgotten: network.forgotten,
                 name: network.policy.name_of(&self.own_id).map(str::to_owned),
                 signed_epoch: network.policy.membership().and_then(|known| Some(known.head_by(own)?.epoch())),
+                rules: network.policy.membership().and_then(|known| Some(known.rules()?.head().version())),
                 is_key_contested: network.policy.membership().is_some_and(Membership::is_contested),
                 traffic,
             }
@@ -278,6 +280,8 @@ impl Endpoint {
                 label: policy.and_then(|policy| policy.label_of(link.handle.id())).cloned(),
                 admitted: link.handle.is_admitted(),
                 refusal: shown.and_then(Shown::refusal),
+                known_rules: shown
+                    .and_then(|shown| shown.rules.known_version(link.instance.unwrap_or_default())),
                 known_epoch: shown.and_then(|shown| shown.known_epoch(link.instance.unwrap_or_default())),
                 left: link.departed,
                 last_seen: link.last_seen(),

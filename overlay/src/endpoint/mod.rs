@@ -61,6 +61,7 @@ mod revocations;
 mod root_checks;
 mod root_sessions;
 mod roots;
+mod rules;
 mod streams;
 mod tcp;
 mod views;
@@ -310,6 +311,7 @@ impl Endpoint {
                 Timer::Shown(key) => self.on_shown_timer(now, key),
                 Timer::Asking(network) => self.on_asking_timer(now, network),
                 Timer::Heads(network) => self.on_heads_timer(now, network),
+                Timer::Rules(network) => self.on_rules_timer(now, network),
                 Timer::Programs(network) => self.on_programs_timer(now, network),
             }
         }

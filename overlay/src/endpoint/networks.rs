@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::asking::Asking;
 use super::eviction::EvictionOrder;
 use super::revocations::Pull;
+use super::rules::RulesSpread;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
 use crate::link::PeerKey;
 use crate::network::{NetworkIndex, Policy, Prefix, RootsPolicy};
@@ -62,6 +63,11 @@ impl Networks {
         self.joined.values()
     }
 
+    /// Returns the same to change them.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut JoinedNetwork> {
+        self.joined.values_mut()
+    }
+
     /// Returns true if users have joined no network.
     pub(super) fn is_empty(&self) -> bool {
         self.joined.is_empty()
@@ -98,6 +104,8 @@ pub(super) struct JoinedNetwork {
     pub(super) asking: Asking,
     /// Sets of revocations that are being fetched from a peer, one of each issuer.
     pub(super) pulls: BTreeMap<NodeId, Pull>,
+    /// Access rules that are being fetched, and repetitions of this node's word about its own.
+    pub(super) rules: RulesSpread,
     /// Time of the next word about heads to all peers.
     pub(super) have_at: Option<Instant>,
     /// Time up to which the members are noted that this node has sent data to.
@@ -123,6 +131,7 @@ impl JoinedNetwork {
             wanted: BTreeMap::new(),
             asking: Asking::default(),
             pulls: BTreeMap::new(),
+            rules: RulesSpread::default(),
             have_at: None,
             used_until: None,
             order: EvictionOrder::default(),

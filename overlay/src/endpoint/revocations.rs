@@ -214,12 +214,12 @@ impl Endpoint {
         }
     }
 
-    fn is_member(&self, key: PeerKey) -> bool {
+    pub(super) fn is_member(&self, key: PeerKey) -> bool {
         self.peers.get(key).is_some_and(|peer| peer.link.handle.is_admitted())
     }
 
     /// Returns the admitted peers with a session.
-    fn members_in(&self, network: NetworkIndex) -> Vec<PeerKey> {
+    pub(super) fn members_in(&self, network: NetworkIndex) -> Vec<PeerKey> {
         self.peers_in(network).into_iter().filter(|key| self.is_member(*key)).collect()
     }
 
@@ -239,6 +239,7 @@ impl Endpoint {
         for issuer in issuers {
             self.tell_have(now, key, issuer);
         }
+        self.tell_rules(now, key);
     }
 
     /// Tells an admitted peer with a new session in short which heads this node has. An outage may have led

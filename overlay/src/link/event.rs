@@ -59,6 +59,10 @@ pub enum Event {
     KeyChanged(Arc<Peer>),
     /// The revocations that this node knows have changed, or were confirmed.
     RevocationsChanged(Arc<Peer>),
+    /// This node has learned of newer access rules of the peer's network.
+    RulesChanged(Arc<Peer>),
+    /// The name or the tags of an admitted peer are others than before.
+    IdentityChanged(Arc<Peer>),
     /// The peer has refused this node's credentials.
     RefusedBy(Arc<Peer>, Refusal),
     /// The peer's addresses have changed; the listed ones are no longer its addresses. State agreed under one
@@ -101,6 +105,8 @@ impl Event {
             | Self::KeyClaimed(peer, _)
             | Self::KeyChanged(peer)
             | Self::RevocationsChanged(peer)
+            | Self::RulesChanged(peer)
+            | Self::IdentityChanged(peer)
             | Self::RefusedBy(peer, _)
             | Self::PathConfirmed(peer) => peer,
         }

@@ -113,6 +113,8 @@ pub(crate) enum Timer {
     Asking(NetworkIndex),
     /// Peers are due to hear which revocations this node knows.
     Heads(NetworkIndex),
+    /// Peers are due to hear which access rules this node knows, or rules are being fetched.
+    Rules(NetworkIndex),
     /// A program's certificate ends, or this program's session with its machine is due for a look.
     Programs(NetworkIndex),
 }

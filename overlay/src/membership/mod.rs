@@ -31,6 +31,7 @@ mod process;
 mod refusal;
 mod request;
 mod revocation;
+mod rules;
 mod spare;
 mod succession;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use process::ProcessCertificate;
 pub use refusal::Refusal;
 pub use request::{Answer, CertifyRequest, Code, Denial, Question, Token};
 pub use revocation::{Head, Revocation, Revocations};
+pub use rules::{RulesHead, RulesRank, SignedRules};
 pub use spare::Spare;
 pub use succession::{NetworkKeys, Succession};
 pub use time::{Serial, UnixTime};

@@ -201,16 +201,21 @@ impl Peer {
     /// Returns the present description of the other end of a connection with one of the peer's addresses, or
     /// with one in a block behind the peer. `network` is the ID of its network.
     pub fn described_at(&self, network: NetworkId, address: IpAddr) -> Arc<PeerDescription> {
-        let described = match &sync::read(&self.known).described {
+        let described = self.description(network);
+        match self.has_address(address) {
+            true => described,
+            false => Arc::new(PeerDescription { is_gateway: true, ..(*described).clone() }),
+        }
+    }
+
+    /// Returns what the network says of the peer now. `network` is the ID of its network.
+    pub fn description(&self, network: NetworkId) -> Arc<PeerDescription> {
+        match &sync::read(&self.known).described {
             Described::Whole(described) => Arc::clone(described),
             Described::Named(name) => Arc::new(PeerDescription {
                 name: Some(name.to_string()).filter(|name| !name.is_empty()),
                 ..PeerDescription::unknown(network, self.id)
             }),
-        };
-        match self.has_address(address) {
-            true => described,
-            false => Arc::new(PeerDescription { is_gateway: true, ..(*described).clone() }),
         }
     }
 

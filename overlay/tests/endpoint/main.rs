@@ -39,6 +39,7 @@ mod reflection;
 mod removals;
 mod roots;
 mod rotation;
+mod rules;
 mod scarce;
 mod seat;
 mod signals;

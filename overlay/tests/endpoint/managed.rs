@@ -775,6 +775,7 @@ pub(super) fn kept(net: &Net, node: usize) -> ManagedNetwork {
     (kept.key, kept.credentials) = (Some(secret().public()), known.credentials().cloned());
     kept.revocations = known.heads().cloned().collect();
     kept.others = known.other_revocations();
+    kept.rules = known.all_rules().cloned().collect();
     kept.signed_time = known.signed_time();
     kept
 }

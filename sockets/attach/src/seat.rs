@@ -9,7 +9,7 @@ use std::thread;
 use data_encoding::BASE64URL_NOPAD;
 use peersock::PublicIdentity;
 use peersock::overlay::NetworkId;
-use peersock::overlay::membership::{Credentials, Head, Revocations};
+use peersock::overlay::membership::{Credentials, Head, Revocations, SignedRules};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::client::Attached;
@@ -38,6 +38,9 @@ pub enum SeatAsk {
     /// Spreads revocations that the controller has signed. The answer is [`Reply::Done`] or
     /// [`Reply::Refused`].
     Revocations(SignedSet),
+    /// Spreads access rules that the controller has signed: the statement and the rules. The answer is
+    /// [`Reply::Done`] or [`Reply::Refused`].
+    Rules(Bytes),
     /// Asks for the newest heads of issuers besides these. The answer is [`SeatReply::Heads`].
     Heads(Vec<Bytes>),
     /// Asks for the connected peers. The answer is [`SeatReply::Connected`].
@@ -206,6 +209,14 @@ impl Attached {
     pub fn set_revocations(&self, head: &Head, set: &Revocations) -> Result<(), Option<Refusal>> {
         let (head, set) = (Bytes(head.to_bytes()), Bytes(set.to_bytes()));
         self.ask_of_seat(SeatAsk::Revocations(SignedSet { head, set }))
+    }
+
+    /// Spreads access rules that the controller has signed.
+    ///
+    /// # Errors
+    /// The node's refusal; `None` if the node has ended.
+    pub fn set_rules(&self, rules: &SignedRules) -> Result<(), Option<Refusal>> {
+        self.ask_of_seat(SeatAsk::Rules(Bytes(rules.bytes().to_vec())))
     }
 
     /// Returns newest heads of issuers besides these, with the bytes of their sets. There may be others,

@@ -171,7 +171,9 @@ impl Follower {
         match event {
             Event::KeyClaimed(_, key) => self.check_key(*key),
             Event::Answered(peer, answer) => self.on_answer(peer.id(), answer),
-            Event::RevocationsChanged(_) => sync::lock(&self.shared.kept).note_revocations(),
+            Event::RevocationsChanged(_) | Event::RulesChanged(_) => {
+                sync::lock(&self.shared.kept).note_revocations()
+            }
             // At once, because a second successor is refused by what is on the disk.
             Event::KeyChanged(_) => sync::lock(&self.shared.kept).hurry(),
             Event::RefusedBy(_, refusal) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::membership::{
-    Credentials, Head, MemberName, NetworkKey, Question, Refusal, Revocations, Token,
+    Credentials, Head, MemberName, NetworkKey, Question, Refusal, Revocations, SignedRules, Token,
 };
 use peersock_overlay::{JoinError, Membership, PublicIdentity};
 use peersock_stack::Batch;
@@ -199,6 +199,30 @@ impl Joined {
         inner.driver.datapath.set_revocations(now, self.index(), head, set, &mut batch)?;
         inner.driver.kick();
         Ok(())
+    }
+
+    /// Spreads access rules that the network's controller at this node has signed, and enforces them here.
+    ///
+    /// # Errors
+    /// Returns the reason if they do not count.
+    pub fn set_rules(&self, rules: &SignedRules) -> Result<(), Refusal> {
+        let (now, mut batch) = (Instant::now(), Batch::default());
+        let inner = &self.node().inner;
+        inner.driver.datapath.set_rules(now, self.index(), rules.clone(), &mut batch)?;
+        inner.driver.kick();
+        // At once, because other commands of this machine read the record next.
+        if let Some(shared) = self.shared() {
+            let mut kept = sync::lock(&shared.kept);
+            kept.hurry();
+            kept.write_if_due(inner);
+        }
+        Ok(())
+    }
+
+    /// Returns the access rules that count in the network, as an issuer has signed them.
+    pub fn rules(&self) -> Option<SignedRules> {
+        let read = |known: &Membership| known.rules().cloned();
+        self.node().inner.driver.datapath.membership(self.index(), read).flatten()
     }
 
     /// Begins sessions with members to which the network's controller at this node may be unknown, because it

@@ -68,7 +68,11 @@ impl Kept {
                 credentials,
                 known.controllers().to_vec(),
                 known.heads().cloned().collect(),
-                (known.other_revocations(), known.used().cloned().collect()),
+                (
+                    known.other_revocations(),
+                    known.used().cloned().collect(),
+                    known.all_rules().cloned().collect(),
+                ),
                 (known.signed_time(), known.clock_offset(), known.spare().cloned()),
                 known.keys().cloned(),
                 known.is_up_to_date(),
@@ -79,7 +83,7 @@ impl Kept {
         };
         self.is_up_to_date = is_up_to_date;
         let (has_credentials, (signed_time, clock_offset, spare)) = (credentials.is_some(), times);
-        let (others, used) = others;
+        let (others, used, rules) = others;
         let first = keys.as_ref().map(|keys| *keys.first());
         if let Some(record) = self.record.take().or_else(|| Some(self.new_record(first?))) {
             let credentials = credentials.or_else(|| record.credentials.clone());
@@ -90,6 +94,7 @@ impl Kept {
                 controllers,
                 revocations,
                 others,
+                rules,
                 used,
                 signed_time,
                 clock_offset,

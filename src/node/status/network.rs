@@ -67,6 +67,13 @@ pub struct NetworkStatus {
     /// each.
     #[serde(default)]
     pub signed_epoch: Option<u64>,
+    /// Version of the access rules that this node enforces, if the network has any: the milliseconds of the
+    /// Unix time at which they were applied, or a little more.
+    #[serde(default)]
+    pub rules: Option<u64>,
+    /// True if those rules have a form that this version cannot read. Then it refuses all flows.
+    #[serde(default)]
+    pub rules_unreadable: bool,
     /// True once somebody has shown another successor of a key of the network than the one that this node
     /// has learned. Then somebody else has that key.
     #[serde(default)]
@@ -116,6 +123,7 @@ pub(super) struct ManagedState {
     /// Milliseconds.
     clock_behind: Option<i64>,
     is_issuer_ending: bool,
+    has_unreadable_rules: bool,
 }
 
 impl ManagedState {
@@ -138,6 +146,7 @@ impl ManagedState {
             certificate_left: own.map(|(now, own)| own.certificate().end().since(now)),
             clock_behind,
             issuer_left: own.map(|(now, own)| own.delegation().end().since(now)),
+            has_unreadable_rules: node.driver.datapath.refuses_unreadable_rules(index).unwrap_or(false),
             is_issuer_ending: own.is_some_and(|(now, own)| own.delegation().is_ending(now)),
         }
     }
@@ -164,6 +173,8 @@ pub(super) fn network(info: NetworkInfo, managed: &ManagedState, peers: &[PeerSt
         issuer_ending: managed.is_issuer_ending,
         name: info.name,
         signed_epoch: info.signed_epoch,
+        rules: info.rules,
+        rules_unreadable: managed.has_unreadable_rules,
         key_contested: info.is_key_contested,
         addresses: info.addresses,
         // Summed here, because the overlay's numbers may have changed since the peers were listed.

@@ -42,6 +42,12 @@ pub struct PeerStatus {
     /// ([`NetworkStatus::signed_epoch`](crate::NetworkStatus::signed_epoch)).
     #[serde(default)]
     pub known_epoch: Option<u64>,
+    /// Version of the newest access rules that the peer is known to have.
+    #[serde(default)]
+    pub known_rules: Option<u64>,
+    /// Tags of the peer in its certificate, in a managed network.
+    #[serde(default)]
+    pub tags: Vec<String>,
     /// Addresses of the peer in the network, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
     /// IPv4 addresses under which programs with IPv4 sockets have seen the peer, in a network without IPv4.
@@ -223,6 +229,8 @@ fn peer(now: Instant, network: NetworkId, stream: Option<String>, info: PeerInfo
         machine: info.machine,
         label: info.label.map(|label| label.to_string()),
         known_epoch: info.known_epoch,
+        known_rules: info.known_rules,
+        tags: info.peer.description(network).tags.iter().map(ToString::to_string).collect(),
         addresses: info.addresses,
         ipv4_aliases: Vec::new(),
         connected,

@@ -56,8 +56,8 @@ pub enum Error {
     /// The datagram does not fit the path.
     #[error("message too long")]
     MessageSize,
-    /// The network does not allow that port.
-    #[error("port not allowed in this network")]
+    /// The network allows not that port, or its rules refuse the flow.
+    #[error("not allowed in this network")]
     PermissionDenied,
     /// The peer does not take the protocol.
     #[error("protocol not available")]

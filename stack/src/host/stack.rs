@@ -130,6 +130,36 @@ impl Stack {
         }
     }
 
+    /// Ends the connections of an interface for which `is_refused` is true, with a reset to the peer. The
+    /// local application gets [`Error::ConnectionReset`], and they are listed in `batch`. Connections in
+    /// TIME-WAIT have ended already. Visits every flow. `is_refused` gets the flow, and true if the peer has
+    /// opened it.
+    pub fn refuse_flows(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        is_refused: impl Fn(&Flow, bool) -> bool,
+        batch: &mut Batch,
+    ) {
+        // A cookie holds a connection attempt that was allowed before.
+        self.shared.cookies.make_void();
+        for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
+            if flow.state() != State::TimeWait && is_refused(&flow, flow.is_accepted()) {
+                flow.abort_because(now, Error::ConnectionReset);
+                batch.touch_flow(&self.shared.rounds, flow);
+            }
+        }
+    }
+
+    /// Calls `see` with each open connection of an interface, and with true if the peer has opened it.
+    pub fn see_flows(&self, interface: InterfaceId, mut see: impl FnMut(&Flow, bool)) {
+        for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
+            if !matches!(flow.state(), State::TimeWait | State::Closed) {
+                see(&flow, flow.is_accepted());
+            }
+        }
+    }
+
     /// Removes an interface. Its sockets fail with [`Error::NetworkDown`] and are listed in `batch`. Nothing
     /// is sent to peers, see [`Stack::reset_flows`].
     pub fn remove_interface(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {

@@ -19,8 +19,8 @@ use crate::ip::{Fields, HOP_LIMIT, IpHeader};
 
 pub(crate) use errors::Complaint;
 pub(crate) use rate::Rates;
-pub use report::Undelivered;
 pub(crate) use report::{Problem, report};
+pub use report::{Undelivered, tcp_reset};
 pub use socket::{EchoReply, EchoRequest, IcmpSocket};
 
 /// Length of the header: type, code, checksum and four bytes that depend on the type.
@@ -58,7 +58,7 @@ const V6: Types = Types {
 };
 
 /// Returns true if a message of this type is an error, which must not be answered with another.
-fn is_error(address: IpAddr, kind: u8) -> bool {
+pub(crate) fn is_error(address: IpAddr, kind: u8) -> bool {
     match address {
         // Unreachable, source quench, redirect, time exceeded, parameter problem (RFC 1122 3.2.2).
         IpAddr::V4(_) => matches!(kind, 3 | 4 | 5 | 11 | 12),

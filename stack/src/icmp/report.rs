@@ -3,12 +3,15 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use smoltcp::wire::IpProtocol;
+
 use super::errors::TOO_BIG_V6;
 use super::{HEADER, is_error, reply_fields, types, write};
 use crate::host::clock::Time;
 use crate::host::interface::Interface;
 use crate::host::stack::Shared;
 use crate::ip::{IpHeader, extensions, is_unicast};
+use crate::tcp::TcpHeader;
 use crate::{Batch, Stack};
 
 /// Problem with a packet, to be reported to its sender.
@@ -65,6 +68,21 @@ impl Stack {
         error.truncate(length);
         Some(error)
     }
+}
+
+/// Returns the reset that answers a TCP segment, as if it came from the segment's destination, with its
+/// checksums. `None` for a reset, and for a packet that is no TCP segment to one host.
+pub fn tcp_reset(packet: &[u8]) -> Option<Vec<u8>> {
+    let ip = IpHeader::parse(packet, false).ok()?;
+    let is_whole = ip.plain && ip.protocol == IpProtocol::Tcp;
+    if !is_whole || !ip.source_is_unicast() || !is_unicast(ip.destination) {
+        return None;
+    }
+    let segment = TcpHeader::parse(packet, &ip, false).ok()?;
+    let mut reset = vec![0; smallest_mtu(ip.source)];
+    let length = segment.write_reset(&ip, true, &mut reset);
+    reset.truncate(length);
+    (length > 0).then_some(reset)
 }
 
 /// Reports a problem to the sender of `packet`, which may be a fragment, unless an answer is forbidden or the

@@ -10,6 +10,7 @@ pub(crate) mod extensions;
 pub(crate) mod fragments;
 pub(crate) mod offload;
 pub(crate) mod options;
+pub(crate) mod packet_ends;
 pub(crate) mod pmtu;
 pub(crate) mod port_rules;
 pub(crate) mod reassembly;

@@ -4,6 +4,7 @@
 //! A cookie has no room for window scale, SACK or timestamps, and its segment size comes from a table.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::host::clock::Time;
 use peersock_primitives::Key;
@@ -20,11 +21,20 @@ const PERIOD_BITS: u32 = 3;
 const MAC_BITS: u32 = 32 - SIZE_BITS - PERIOD_BITS;
 
 /// Makes and checks cookies.
-pub(crate) struct Cookies(Key);
+pub(crate) struct Cookies {
+    key: Key,
+    /// Number of times that all cookies were made void.
+    voided: AtomicU32,
+}
 
 impl Cookies {
     pub(crate) fn new(seed: &[u8; 32]) -> Self {
-        Self(Key::new(seed, "SYN cookie"))
+        Self { key: Key::new(seed, "SYN cookie"), voided: AtomicU32::new(0) }
+    }
+
+    /// Makes all cookies void: who has one may connect no more.
+    pub(crate) fn make_void(&self) {
+        self.voided.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns the initial sequence number that encodes the SYN `irs` of a peer whose largest segment is
@@ -58,7 +68,8 @@ impl Cookies {
 
     fn cookie(&self, addresses: (SocketAddr, SocketAddr), irs: u32, period: u64, size: u32) -> u32 {
         // Of all 2^32 numbers 16 are valid at a time: one for each of eight sizes in two periods.
-        let mac = self.0.digest((addresses, irs, period, size)) as u32 >> (32 - MAC_BITS);
+        let voided = self.voided.load(Ordering::Relaxed);
+        let mac = self.key.digest((addresses, irs, period, size, voided)) as u32 >> (32 - MAC_BITS);
         let period = period as u32 % (1 << PERIOD_BITS);
         period << (32 - PERIOD_BITS) | size << MAC_BITS | mac
     }

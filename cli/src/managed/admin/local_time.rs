@@ -18,7 +18,7 @@ pub(in crate::managed) fn until(at: UnixTime, now: UnixTime) -> String {
 
 /// Returns a time as people say it: `14:03`, `14:03 tomorrow` or `14:03 on 2026-12-05`; `None` for a time
 /// that the system has no words for.
-fn shown(at: UnixTime, now: UnixTime) -> Option<String> {
+pub(in crate::managed) fn shown(at: UnixTime, now: UnixTime) -> Option<String> {
     Some(said(&Moment::of(at)?, &Moment::of(now)?, &Moment::of(now.plus(DAY))?))
 }
 

@@ -10,15 +10,17 @@ mod outlive;
 mod reach;
 mod removal;
 mod reservations;
+mod rules;
 mod settings;
 
 pub(crate) use change::{ChangeArgs, change};
 pub(crate) use decisions::{ApproveArgs, DenyArgs, approve, deny};
 pub(crate) use invites::{InviteArgs, InvitesArgs, UninviteArgs, invite, invites, uninvite};
-pub(super) use local_time::until;
+pub(super) use local_time::{shown, until};
 pub(crate) use members::{ListArgs, list};
 pub(crate) use removal::{RevokeArgs, revoke};
 pub(crate) use reservations::{ReserveArgs, UnreserveArgs, reserve, unreserve};
+pub(crate) use rules::{ApplyArgs, ClearArgs, ShowArgs, apply, clear, show};
 pub(crate) use settings::{SettingsArgs, block, on_clone, settings};
 
 use std::fs::File;

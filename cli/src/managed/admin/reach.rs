@@ -123,10 +123,33 @@ impl Effect {
     }
 }
 
+/// Statement of the controller that members are to know.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    /// Removals of an epoch.
+    Removals(u64),
+    /// Access rules of a version.
+    Rules(u64),
+}
+
+/// Waits until all connected members know the rules of a version, for a while at most.
+pub(super) fn wait_rules(of: &OfNetwork, controller: &mut Controller, version: u64) -> Outcome<Effect> {
+    wait_for(of, controller, Wanted::Rules(version), &[])
+}
+
 /// Waits until all connected members know the newest removals, for a while at most. The members that were
 /// just removed do not count.
 pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Member]) -> Outcome<Effect> {
     let epoch = controller.status(now()).map_err(refused)?.epoch;
+    wait_for(of, controller, Wanted::Removals(epoch), removed)
+}
+
+fn wait_for(
+    of: &OfNetwork,
+    controller: &mut Controller,
+    wanted: Wanted,
+    removed: &[Member],
+) -> Outcome<Effect> {
     let (members, own) = (controller.members().map_err(refused)?, of.own()?);
     let is_other = |member: &&Member| member.is_member() && own != Some(member.grant.node);
     let all = members.iter().filter(is_other).count();
@@ -139,7 +162,7 @@ pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Membe
             Here::Silent(said) => return Ok(unheard(Reach::Silent(said))),
             Here::Nobody => return Ok(unheard(Reach::Unsigned)),
         };
-        let reach = look(&status, controller.network(), epoch, &removed, all);
+        let reach = look(&status, controller.network(), wanted, &removed, all);
         let is_done = matches!(reach, Reach::Members { know, connected, .. } if know == connected);
         if is_done || begun.elapsed() >= LONGEST_WAIT {
             let reach = match reach {
@@ -153,10 +176,20 @@ pub(super) fn wait(of: &OfNetwork, controller: &mut Controller, removed: &[Membe
     }
 }
 
-/// Returns which members know the removals of an epoch, by the status of the controller's node.
-fn look(status: &Status, network: NetworkId, epoch: u64, removed: &BTreeSet<NodeId>, all: usize) -> Reach {
+/// Returns which members know a statement, by the status of the controller's node.
+fn look(
+    status: &Status,
+    network: NetworkId,
+    wanted: Wanted,
+    removed: &BTreeSet<NodeId>,
+    all: usize,
+) -> Reach {
     let joined = status.networks.iter().find(|joined| joined.id == network);
-    if joined.and_then(|joined| joined.signed_epoch).is_none_or(|signed| signed < epoch) {
+    let is_signed = joined.is_some_and(|joined| match wanted {
+        Wanted::Removals(epoch) => joined.signed_epoch >= Some(epoch),
+        Wanted::Rules(version) => joined.rules >= Some(version),
+    });
+    if !is_signed {
         return Reach::Unsigned;
     }
     let mut members: BTreeMap<NodeId, bool> = BTreeMap::new();
@@ -166,7 +199,11 @@ fn look(status: &Status, network: NetworkId, epoch: u64, removed: &BTreeSet<Node
         let counts = peer.network == network && peer.connected && is_member(&peer.standing);
         if counts && !removed.contains(&member) {
             // A member knows it when its programs with their own keys do, too.
-            *members.entry(member).or_insert(true) &= peer.known_epoch.is_some_and(|known| known >= epoch);
+            let knows = match wanted {
+                Wanted::Removals(epoch) => peer.known_epoch >= Some(epoch),
+                Wanted::Rules(version) => peer.known_rules >= Some(version),
+            };
+            *members.entry(member).or_insert(true) &= knows;
         }
     }
     let know = members.values().filter(|knows| **knows).count();
@@ -205,7 +242,9 @@ mod tests {
     #[test]
     fn members_count_that_are_connected_and_know_the_epoch_with_all_their_programs() {
         let network = "ff0100ffff000000".parse().expect("an ID");
-        let look = |status: &Status, removed: &BTreeSet<NodeId>| look(status, network, 7, removed, 5);
+        let look = |status: &Status, removed: &BTreeSet<NodeId>| {
+            look(status, network, Wanted::Removals(7), removed, 5)
+        };
         let none = BTreeSet::new();
         let of = |know, connected| Reach::Members { know, connected, all: 5 };
         assert_eq!(look(&status(None, &[Some(7)]), &none), Reach::Unsigned);

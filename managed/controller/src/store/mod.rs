@@ -33,6 +33,7 @@ const STEPS: &[&str] = &[
     include_str!("clock.sql"),
     include_str!("next_key.sql"),
     include_str!("spares.sql"),
+    include_str!("rules.sql"),
 ];
 
 /// File in which a controller keeps a network. It is open in several processes at a time, for example in the

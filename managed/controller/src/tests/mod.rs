@@ -15,6 +15,7 @@ mod renewal;
 mod replacement;
 mod restored;
 mod revocation;
+mod rules;
 mod sharing;
 mod spares;
 

@@ -235,7 +235,8 @@ fn a_store_from_before_is_migrated_and_its_key_can_change() {
         ALTER TABLE network DROP COLUMN served;
         DROP TABLE next_key;
         ALTER TABLE issuers DROP COLUMN retires; ALTER TABLE issuers DROP COLUMN last_serial;
-        ALTER TABLE network DROP COLUMN rekeyed;
+        ALTER TABLE network DROP COLUMN rekeyed; ALTER TABLE network DROP COLUMN rules_file;
+        ALTER TABLE network DROP COLUMN rules; ALTER TABLE network DROP COLUMN rules_version;
         PRAGMA user_version = 4";
     lab.controller.store.db().execute_batch(downgrade).expect("nothing needs them");
     drop(lab);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::UsedMember;
 use crate::id::{NetworkId, Psk, PublicIdentity};
 use crate::membership::{
-    CertifyRequest, Credentials, Head, NetworkKey, Revocations, Spare, Succession, UnixTime,
+    CertifyRequest, Credentials, Head, NetworkKey, Revocations, SignedRules, Spare, Succession, UnixTime,
 };
 
 /// Network whose controllers admit the members, as one node knows it. Two descriptions are equal if they can
@@ -29,6 +29,8 @@ pub struct ManagedNetwork {
     pub revocations: Vec<(Head, Arc<[u8]>)>,
     /// Revocations besides these, which issuers have signed before.
     pub others: Revocations,
+    /// Newest known statement of each issuer about access rules.
+    pub rules: Vec<SignedRules>,
     /// Members that this node has used, the last one at the end; [`UsedMember::MAX`] of them count. They lead
     /// to members by name while no controller answers, and prove nothing.
     pub used: Vec<UsedMember>,
@@ -64,6 +66,7 @@ impl ManagedNetwork {
             controllers: Vec::new(),
             revocations: Vec::new(),
             others: Revocations::default(),
+            rules: Vec::new(),
             used: Vec::new(),
             signed_time: UnixTime::default(),
             is_controller: false,

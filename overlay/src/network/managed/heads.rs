@@ -94,6 +94,7 @@ impl Membership {
         if let Some((_, now)) = times {
             self.forget_former_keys(now);
         }
+        self.forget_rules(unix_time);
     }
 
     /// Returns the issuer whose head gives way to another one's: that with the oldest delegation, so that all

@@ -4,6 +4,7 @@ mod clock;
 mod description;
 mod heads;
 mod policy;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use std::time::Duration;
 pub use self::description::ManagedNetwork;
 use self::heads::KnownHead;
 pub(super) use self::policy::Managed;
+use self::rules::KnownRules;
 use super::UsedMember;
 use super::used::UsedMembers;
 use crate::crypto::hash;
 use crate::id::{Identity, NetworkId, NodeId, PublicIdentity};
 use crate::membership::{
     Admission, Answer, CertifyRequest, Credentials, Delegation, Grant, MemberName, NetworkKey, NetworkKeys,
-    ProcessCertificate, Question, Refusal, Revocations, Serial, Spare, Token, UnixTime,
+    ProcessCertificate, Question, Refusal, Revocations, RulesRank, Serial, Spare, Token, UnixTime,
 };
 
 const DIGEST_LABEL: &[u8] = b"peersock credentials digest v1";
@@ -90,6 +92,10 @@ pub struct Membership {
     /// Newest head of each issuer that is not revoked, with the bytes of its set. An issuer's epochs order
     /// its own heads alone, so that no stolen key hides what others sign.
     heads: BTreeMap<NodeId, KnownHead>,
+    /// Newest statement about access rules of each issuer that is not revoked.
+    rules: BTreeMap<NodeId, KnownRules>,
+    /// Place of the rules that the layer above follows.
+    reported_rules: Option<RulesRank>,
     /// True once an issuer itself has shown its newest head in this run, and this node has it.
     is_up_to_date: bool,
     /// Members that have shown their credentials in a session.
@@ -118,6 +124,10 @@ impl Membership {
                 heads.insert(head.issuer(), KnownHead { signed, signer });
             }
         }
+        let rules = network.rules.iter().take(MAX_CONTROLLERS).map(|signed| {
+            (signed.head().issuer(), KnownRules::new(signed.clone(), keys.as_ref(), network.id))
+        });
+        let rules = rules.collect();
         let given: Vec<_> = heads.values().map(|known| (known.signed.0.clone(), known.signer)).collect();
         let mut membership = Self {
             id: network.id,
@@ -141,6 +151,8 @@ impl Membership {
             has_used_changed: false,
             revoked,
             heads,
+            rules,
+            reported_rules: None,
             is_up_to_date: false,
             admitted: BTreeMap::new(),
             found: BTreeMap::new(),
@@ -149,6 +161,7 @@ impl Membership {
             membership.learn(head.delegation(), signer, head.time(), None);
         }
         membership.forget_heads(None);
+        membership.forget_rules(None);
         membership.spare = network.spare.clone();
         membership
     }

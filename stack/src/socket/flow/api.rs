@@ -272,7 +272,7 @@ impl Flow {
     }
 
     /// Resets the connection; `error` is the local error.
-    pub(super) fn abort_because(&self, now: Instant, error: Error) {
+    pub(crate) fn abort_because(&self, now: Instant, error: Error) {
         let (mut inner, time) = self.lock_at(now);
         self.abort_at(&mut inner, time, error);
     }
@@ -290,6 +290,11 @@ impl Flow {
             _ => self.reset(inner),
         }
         self.refresh(inner, time);
+    }
+
+    /// Returns true if the peer has opened the connection.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.lock().is_accepted
     }
 
     /// Ends the connection because of a failure below it, without sending anything to the peer.

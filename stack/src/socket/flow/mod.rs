@@ -135,6 +135,8 @@ struct Inner {
     waiting: Option<Time>,
     /// True while the flow waits for a place of its listener's backlog and does nothing.
     is_held: bool,
+    /// True if the peer has opened the connection.
+    is_accepted: bool,
     /// Listener that gets the flow after the handshake.
     listener: Option<Weak<Listener>>,
     alarm: Alarm,
@@ -176,6 +178,7 @@ impl Flow {
             latest: time,
             waiting: Some(time),
             is_held: false,
+            is_accepted: listener.is_some(),
             listener: listener.map(Arc::downgrade),
             alarm: Alarm { first: NEVER, second: NEVER },
         };

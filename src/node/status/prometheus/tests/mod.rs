@@ -133,6 +133,8 @@ fn peer(network: NetworkId, number: u8) -> PeerStatus {
         machine: None,
         label: None,
         known_epoch: None,
+        known_rules: None,
+        tags: Vec::new(),
         addresses: Vec::new(),
         ipv4_aliases: Vec::new(),
         connected,
