@@ -23,6 +23,7 @@ use crate::memory::{EPHEMERAL_LIFETIME, MARGIN, Memory};
 use crate::pending;
 use crate::program::{Additions, InviteFacts, ShownInvite, View};
 use crate::settings::Settings;
+use crate::spares;
 use crate::store::{StoreError, Write};
 
 /// Time after the last sign of an ephemeral member at which another one can take its name.
@@ -561,15 +562,14 @@ pub(crate) fn remove(
     let node = member.grant.node;
     revoke(write, now, member, lifetime)?;
     write.run(
-        "UPDATE members SET state = 2, removed = ?2, copied = 0, changed = ?3 WHERE node = ?1",
+        "UPDATE members SET state = 2, removed = ?2, copied = 0, spare = NULL, changed = ?3 WHERE node = ?1",
         (node.as_bytes(), decided_at(write, now)?, write.change),
     )?;
     // A member that no revocation reaches may use the address until its certificate ends.
     let rest = 2 * if member.grant.is_ephemeral { EPHEMERAL_LIFETIME } else { lifetime };
-    write.run(
-        "UPDATE addresses SET until = ?2 WHERE node = ?1 AND until IS NULL",
-        (node.as_bytes(), millis(now.plus(rest))),
-    )?;
+    let rest = millis(now.plus(rest)).max(spares::end(write)?);
+    write
+        .run("UPDATE addresses SET until = ?2 WHERE node = ?1 AND until IS NULL", (node.as_bytes(), rest))?;
     write.run("UPDATE token_uses SET is_removed = 1 WHERE node = ?", [node.as_bytes()])?;
     // Invites that the member itself has made. A person of the same name keeps theirs.
     write.run("DELETE FROM tokens WHERE made_by = ?", [node.to_string()])?;

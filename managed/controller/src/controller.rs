@@ -21,7 +21,7 @@ use crate::network_key::to_bytes;
 use crate::pending::SourceLimits;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, Write};
-use crate::{delegation, heard, own_key};
+use crate::{delegation, heard, own_key, spares};
 
 /// Time for which a store that was restored from a backup waits for heads of members before it renews their
 /// certificates: a quarter of the shortest time for which they go on without a controller.
@@ -697,10 +697,10 @@ pub(crate) fn raise_floor(
     )?;
     write.run(
         "INSERT INTO revocations (node, min_serial, until)
-            VALUES (?1, ?2, max(?3, coalesce((SELECT ends FROM issuers WHERE node = ?1), 0)))
+            VALUES (?1, ?2, max(?3, ?4, coalesce((SELECT ends FROM issuers WHERE node = ?1), 0)))
             ON CONFLICT (node) DO UPDATE
             SET min_serial = max(min_serial, excluded.min_serial), until = max(until, excluded.until)",
-        (node, floor, millis(until)),
+        (node, floor, millis(until), spares::end(write)?),
     )?;
     Ok(())
 }

@@ -189,7 +189,8 @@ impl Controller {
                 Ok::<_, StoreError>(())
             })?;
         }
-        if self.is_serving {
+        // A spare knows no removals.
+        if self.is_serving && !head.delegation().rights().renews_only {
             let soon = now.plus(SETTLE_AFTER_HEAD);
             let until = self.memory().unsettled_until;
             if soon < until {

@@ -525,7 +525,11 @@ impl Memory {
         let member = self.members.get(&node).filter(|member| member.is_member())?;
         let (identity, has_ended) = (member.identity, member.ends <= now);
         // A spare may have renewed it.
-        if has_ended && (member.ends == UnixTime::default() || !self.has_spares()) {
+        let may_be_renewed = member.ends != UnixTime::default()
+            && !member.grant.is_ephemeral
+            && now >= self.unsettled_until
+            && self.has_spares();
+        if has_ended && !may_be_renewed {
             return None;
         }
         let credentials = if member.serial < member.floor || has_ended {

@@ -110,6 +110,14 @@ pub(crate) fn give(
     Ok(give_right(write, secret.ok_or(ChangeError::KeyElsewhere)?, network, member, now)?)
 }
 
+/// Returns when the last right of a spare ends for all clocks. Until then a spare that hears of no removal
+/// may renew the certificate of a removed member.
+pub(crate) fn end(write: &Write<'_>) -> Result<i64, StoreError> {
+    let sql = "SELECT coalesce(max(i.ends), 0) FROM issuers i JOIN members m ON m.node = i.node
+        WHERE m.spare IS NOT NULL";
+    Ok(write.one(sql, [], |row| row.get(0))?.unwrap_or(0))
+}
+
 /// Signs the right of a member anew, above all that is revoked of it.
 fn give_right(
     write: &Write<'_>,

@@ -313,7 +313,10 @@ impl Head {
     ) -> Result<NetworkKey, Refusal> {
         // An epoch beyond the time would leave no room for later heads, so that no removal would count again.
         let is_too_late = self.epoch > self.time.as_millis();
-        if !self.delegation.rights().revokes
+        let rights = self.delegation.rights();
+        // A spare removes no member, also if its key is stolen.
+        if !rights.revokes
+            || rights.renews_only && self.entries > 0
             || self.entries as usize > Revocations::MAX_ENTRIES
             || is_too_late
         {

@@ -84,7 +84,8 @@ impl Spare {
         }
         // Not the time: a removal that a controller signs later is above it whatever the spare's clock says.
         let serial = Serial::next(UnixTime::default(), Some(known.certificate().serial()));
-        let end = now.max(serial.time()).plus(self.lifetime()).min(self.delegation.end());
+        // Never earlier than before: a member may last longer than those of which the lifetime is.
+        let end = now.plus(self.lifetime()).max(known.certificate().end()).min(self.delegation.end());
         let lifetime = end.since(serial.time());
         let certificate = Certificate::sign(identity, network, grant.clone(), serial, lifetime).ok()?;
         Some(Credentials::new(*known.key(), self.delegation.clone(), certificate))

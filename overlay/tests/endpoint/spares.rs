@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use peersock_overlay::membership::{
-    Answer, Credentials, Delegation, Grant, Question, Rights, Serial, Spare, UnixTime,
+    Answer, Credentials, Delegation, Grant, Head, Question, Refusal, Revocation, Revocations, Rights, Serial,
+    Spare, UnixTime,
 };
 use peersock_overlay::{Event, Gone, Identity, ManagedNetwork, NetworkConfig, PublicIdentity};
 
@@ -180,6 +181,8 @@ fn a_removal_covers_what_a_spare_has_renewed_also_if_its_clock_is_ahead() {
         assert!(observes(&net, THIRD, 2) && observes(&net, SPARE, 2));
         let peer = net.peer(THIRD, SECOND_MEMBER);
         assert!(!peer.is_admitted(), "{ahead:?} ahead");
+        let known = net.nodes[THIRD].endpoint.membership(network(&net, THIRD)).expect("managed");
+        assert_eq!(known.clock_offset(), 0, "a spare's clock corrects no other one");
         assert!(net.count(SECOND_MEMBER, |event| matches!(event, Event::RefusedBy(..))) > 0);
     }
 }
@@ -329,4 +332,37 @@ fn ephemeral_members_are_not_renewed() {
     net.nodes[0].up = false;
     net.run(3 * HOUR);
     assert!(is_by_spare(&net, THIRD) && !is_by_spare(&net, SECOND_MEMBER));
+}
+
+#[test]
+fn a_spare_shortens_no_certificate() {
+    let (mut net, authority) = office();
+    let given = right(1, since_start(&net), 90 * DAY, Duration::from_secs(600));
+    make_spare(&mut net, &authority, Some(given));
+    let before = own(&net, THIRD);
+    net.nodes[0].up = false;
+    net.run(TAKEN_OVER);
+    assert!(is_by_spare(&net, THIRD) && own(&net, THIRD).end() >= before.end());
+}
+
+/// The key of a spare is stolen.
+#[test]
+fn a_spares_head_removes_no_member() {
+    let (mut net, _authority) = office();
+    let spare = {
+        let known = net.nodes[SPARE].endpoint.membership(network(&net, SPARE)).expect("managed");
+        known.spare().expect("a spare").clone()
+    };
+    let now = UnixTime::from(UNIX_TIME + since_start(&net));
+    let mut set = Revocations::default();
+    set.add(node_id(3), Revocation { min_serial: Serial::next(now, None), until: now.plus(DAY) });
+    let identity = Identity::from_seed(&[1; 32]);
+    let head = Head::sign(&identity, spare.delegation().clone(), id(), now.as_millis(), now, &set);
+    for node in [SPARE, SECOND_MEMBER] {
+        let at = network(&net, node);
+        let taken = net.nodes[node].endpoint.set_revocations(net.now, at, &head, &set);
+        assert_eq!(taken, Err(Refusal::Issuer));
+    }
+    net.run(5 * SECOND);
+    assert_reach(&mut net, SECOND_MEMBER, THIRD);
 }

@@ -197,3 +197,57 @@ fn members_are_found_after_a_controller_was_away_for_longer_than_certificates_la
     assert_eq!(find(&mut lab), Answer::Absent);
     assert!(matches!(lab.ask_from(2, &source_of(2), certify(2, None)), Answer::Denied { .. }));
 }
+
+#[test]
+fn a_removal_is_published_for_as_long_as_a_spare_may_not_hear_of_it() {
+    for has_spare in [false, true] {
+        let mut lab = Lab::new();
+        let token = lab.open_invite();
+        for node in 1..=2 {
+            lab.join(node, Some(&token));
+        }
+        if has_spare {
+            set(&mut lab, 1, true).expect("the key is here");
+        }
+        lab.revoke(2);
+        let until = |lab: &mut Lab| {
+            let set = lab.head_set();
+            let entry = set.iter().find(|(node, _)| *node == id(2)).expect("a removal");
+            entry.1.until.since(NOW)
+        };
+        assert_eq!(until(&mut lab) > 89 * DAY, has_spare);
+        // Its address rests for as long.
+        let resting: i64 = {
+            let sql = "SELECT until FROM addresses WHERE until IS NOT NULL";
+            lab.controller.store.db().query_row(sql, [], |row| row.get(0)).expect("an address")
+        };
+        assert_eq!(resting as u64 > NOW.plus(89 * DAY).as_millis(), has_spare);
+    }
+}
+
+#[test]
+fn a_spare_that_was_removed_is_none_when_it_is_a_member_again() {
+    let mut lab = Lab::new();
+    let token = lab.open_invite();
+    lab.join(1, Some(&token));
+    set(&mut lab, 1, true).expect("the key is here");
+    lab.revoke(1);
+    let (node, approval) = (id(1).to_string(), Approval::default());
+    lab.controller.approve(lab.now, &mut lab.rng, "alice", &node, &approval).expect("removed");
+    lab.controller.delegate(lab.now).expect("the key is here");
+    assert_eq!(right(&mut lab, 1), None);
+}
+
+#[test]
+fn an_ephemeral_member_that_is_gone_is_not_found() {
+    let mut lab = Lab::new();
+    let token = lab.open_invite();
+    lab.join(1, Some(&token));
+    set(&mut lab, 1, true).expect("the key is here");
+    let ephemeral = lab.invite(&InviteOptions::from(Approval { is_ephemeral: true, ..Approval::default() }));
+    lab.join(2, Some(&ephemeral));
+    let find = |lab: &mut Lab| lab.ask_from(1, &source_of(1), Question::FindName(name("machine-2")));
+    assert!(matches!(find(&mut lab), Answer::Found { .. }));
+    lab.pass(HOUR);
+    assert_eq!(find(&mut lab), Answer::Absent);
+}

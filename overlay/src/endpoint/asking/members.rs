@@ -34,10 +34,11 @@ impl Endpoint {
             return;
         }
         let id = open.id;
-        let controllers = joined.policy.membership().map_or(&[][..], Membership::controllers);
+        let deciding = joined.policy.membership().into_iter().flat_map(Membership::deciding);
+        let deciding: Vec<_> = deciding.collect();
         let can_answer = |peer: &PeerState| {
             let (link, handle) = (&peer.link, &peer.link.handle);
-            let is_controller = || controllers.contains(handle.identity());
+            let is_controller = || deciding.contains(&handle.identity());
             handle.is_admitted() && link.has_confirmed_session() && !is_controller()
         };
         let connected = self.peers.of_network(network).filter(|(_, peer)| can_answer(peer));

@@ -44,6 +44,9 @@ const NO_MACHINE_FOR: Duration = Duration::from_secs(60);
 /// Time in which a node that has joined meets a controller if one can be reached.
 const SETTLING: Duration = Duration::from_secs(5);
 
+/// Time for which a spare that has just renewed its certificate asks no controller that it meets.
+const ALONE_FOR: Duration = Duration::from_secs(600);
+
 /// Maximum number of look-ups at a time.
 const MAX_FINDS: usize = 64;
 
@@ -58,9 +61,9 @@ pub(super) struct Asking {
     absent: VecDeque<(Vec<u8>, Instant)>,
     /// Controller that answered last, by its place in the list.
     preferred: usize,
-    /// True from the time at which this node has renewed its certificate by itself, as a spare, until a
-    /// controller has answered.
-    is_alone: bool,
+    /// Time at which this node has last renewed its certificate by itself, as a spare, if no controller has
+    /// answered since.
+    alone_since: Option<Instant>,
     /// Issuer of credentials of this node that a peer calls revoked, until a controller has answered.
     doubted: Option<NodeId>,
     /// Last node of the network that was met because it may be a member.
@@ -481,14 +484,15 @@ impl Endpoint {
         let known = machine.and_then(|node| self.peers.get(*joined.by_node.get(&node)?));
         let machine = known.map(|peer| *peer.link.handle.identity());
         let (first, preferred) = controllers.split_at(joined.asking.preferred.min(controllers.len()));
-        let mut asked = [machine.as_slice(), preferred, first].concat();
-        // Behind those that decide. They know no more of others than any member, and admit no node.
+        // Spares behind those that decide. They know no more of others than any member, and admit no node.
         let is_spare = |one: &PublicIdentity| {
             joined.policy.membership().is_some_and(|known| known.is_spare(&one.node_id()))
         };
         let has_own = joined.policy.membership().is_some_and(|known| known.own().is_some());
+        let mut asked = [preferred, first].concat();
         asked.sort_by_key(is_spare);
         asked.retain(|one| !is_spare(one) || number == CERTIFY && has_own);
+        asked.splice(0..0, machine);
         asked
     }
 
@@ -524,7 +528,9 @@ impl Endpoint {
         let Some(joined) = self.networks.get_mut(&network) else { return };
         let waiting = joined.asking.open.values_mut().filter(|open| open.waits(now));
         waiting.for_each(|open| open.next = now);
-        match joined.asking.is_alone && !is_spare {
+        let alone_since = joined.asking.alone_since.filter(|_| !is_spare);
+        // Not with each session, because the controller's program may have ended, and its node may not.
+        match alone_since.is_some_and(|since| now.saturating_duration_since(since) >= ALONE_FOR) {
             true => self.ask_for_credentials_at(now, network, now),
             false => self.arm_asking(now, network),
         }
@@ -700,6 +706,9 @@ impl Endpoint {
             return self.core.counters.control_unknown.increment();
         };
         if is_member {
+            if !self.may_judge(now, key) {
+                return;
+            }
             return self.on_members_answer(now, network, number, &answer);
         }
         let (node, unix_time) = (*handle.id(), self.core.clock.unix_time(now));
@@ -735,7 +744,10 @@ impl Endpoint {
             Answer::Denied { .. } if number == CERTIFY => membership.note_refused(),
             _ => {}
         }
-        let was_wrong = answer.time().is_some_and(|time| membership.set_clock(unix_time, &node, time));
+        let is_spare = membership.is_spare(&node);
+        // A spare may follow a wrong clock, and no other answer would correct it.
+        let time = answer.time().filter(|_| !is_spare);
+        let was_wrong = time.is_some_and(|time| membership.set_clock(unix_time, &node, time));
         let place = membership.controllers().iter().position(|controller| controller.node_id() == node);
         // One that does not renew this node's credentials may lack something that the next one knows. A
         // person may have taken a removal back at another one.
@@ -746,10 +758,9 @@ impl Endpoint {
                 _ => false,
             };
         let place = place.map(|place| place + usize::from(refuses));
-        let is_spare = membership.is_spare(&node);
         if number == CERTIFY {
             joined.asking.doubted = None;
-            joined.asking.is_alone &= is_spare;
+            joined.asking.alone_since = joined.asking.alone_since.filter(|_| is_spare);
         }
         joined.asking.preferred = place.unwrap_or(joined.asking.preferred);
         if was_wrong {

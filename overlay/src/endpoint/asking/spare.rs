@@ -56,7 +56,8 @@ impl Endpoint {
     /// Answers a member that asks for another certificate, as a spare. It is silent until no controller has
     /// answered its own question: a controller may know why a member gets none.
     pub(super) fn renew_for(&mut self, now: Instant, peer: &Arc<Peer>, id: u32) {
-        let is_alone = self.networks.get(&peer.network()).is_some_and(|joined| joined.asking.is_alone);
+        let joined = self.networks.get(&peer.network());
+        let is_alone = joined.is_some_and(|joined| joined.asking.alone_since.is_some());
         if !is_alone || !peer.is_admitted() {
             return;
         }
@@ -77,7 +78,7 @@ impl Endpoint {
         }
         let pause = pace::renewal(Duration::from_secs(renew_after.into()), self.draw());
         if let Some(joined) = self.networks.get_mut(&network)
-            && !std::mem::replace(&mut joined.asking.is_alone, true)
+            && joined.asking.alone_since.replace(now).is_none()
         {
             tracing::info!(network = %joined.id, "no controller answers: this node renews certificates");
         }
