@@ -19,8 +19,8 @@ use crate::status;
 /// Say whether a managed network's rules allow a flow, and why
 ///
 /// Both ends decide by the network's rules, which this machine has kept: it needs no node and no controller.
-/// Tags of other members are known from the node here while they are connected, and at the controller's
-/// machine. The exit status is 0 if the flow is allowed, and 1 if it is refused.
+/// Tags of other members are known from the node here while it knows them, and at the controller's machine;
+/// --to-tag says others. The exit status is 0 if the flow is allowed, and 1 if it is refused.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,6 +42,10 @@ pub(crate) struct WhyArgs {
     /// Member that is the gateway of the address in TO
     #[arg(long, value_name = "GATEWAY")]
     via: Option<String>,
+
+    /// Tag of TO, if this machine does not know the member; may be repeated
+    #[arg(long, value_name = "TAG")]
+    to_tag: Vec<String>,
 
     /// Managed network, by its name or ID [default: the only one]
     #[arg(short = 'n', value_name = "NETWORK")]
@@ -88,19 +92,22 @@ pub(crate) fn why(args: &WhyArgs) -> Outcome {
     let path = args.state.path()?;
     let record = record_of(&path, args.network.as_deref())?;
     let own = record.credentials.as_ref().map(|own| Known::of(own.certificate().grant()));
-    let members = members(&path, record.id, own.clone());
+    let mut members = members(&path, record.id, own.clone());
     let (from, to) = match args.ends.as_slice() {
         [to] => (None, to.as_str()),
         [from, to] => (Some(from.as_str()), to.as_str()),
         _ => unreachable!("clap takes one or two"),
     };
+    let (host, port) = split(to)?;
+    if !args.to_tag.is_empty() && !members.iter().any(|member| member.is_meant(host)) {
+        members.push(named(host, &args.to_tag));
+    }
     let from = match from {
         Some(name) => find(&members, name)?,
         None => own.as_ref().ok_or_else(|| {
             Failure::new("this machine is no member of the network", "name the member that opens the flow")
         })?,
     };
-    let (host, port) = split(to)?;
     let number = match (port, args.udp) {
         (None, true) => return Err(Failure::usage("a flow of UDP has a port", "give it as `beta:53`")),
         (None, false) if host.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4()) => protocol::ICMP,
@@ -175,6 +182,12 @@ fn answer(is_json: bool, record: &MembershipRecord, flow: &Flow<'_>) -> Outcome 
     if is_allowed { Ok(()) } else { Err(Failure::silent(1)) }
 }
 
+/// Returns a member of which a person knows the name and the tags. No rule names its node.
+fn named(name: &str, tags: &[String]) -> Known {
+    let tags = tags.iter().map(|tag| tag.to_ascii_lowercase()).collect();
+    Known { name: name.to_ascii_lowercase(), tags, node: [0; 32], addresses: Vec::new() }
+}
+
 fn tags(member: &Known) -> Vec<&str> {
     member.tags.iter().map(String::as_str).collect()
 }
@@ -187,7 +200,7 @@ fn find<'a>(members: &'a [Known], text: &str) -> Outcome<&'a Known> {
     members.iter().find(|member| member.is_meant(text)).ok_or_else(|| {
         Failure::new(
             format_args!("the tags of {text} are not known on this machine"),
-            "ask while it is connected, at its own machine, or at the controller's",
+            "give those of the other end by --to-tag TAG, or ask while it is connected, or at the controller's machine",
         )
     })
 }

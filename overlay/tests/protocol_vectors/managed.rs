@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use peersock_overlay::membership::{
     Answer, Certificate, CertifyRequest, Code, Credentials, Delegation, Denial, Grant, Head, NetworkKeys,
-    NetworkSecret, ProcessCertificate, Question, Revocation, Revocations, Rights, Serial, Spare, Succession,
-    Token, UnixTime,
+    NetworkSecret, ProcessCertificate, Question, Revocation, Revocations, Rights, RulesHead, Serial,
+    SignedRules, Spare, Succession, Token, UnixTime,
 };
 use peersock_overlay::{Identity, NetworkId};
 
@@ -68,12 +68,17 @@ pub(crate) fn sections(issuer: &Identity, member: &Identity) -> [Section; 2] {
     let mut revoked = Revocations::default();
     let entry = Revocation { min_serial: Serial::next(NOW, Some(serial)), until: NOW.plus(DAY) };
     revoked.add(member.node_id(), entry);
-    let head = Head::sign(issuer, delegation, network, 7, NOW, &revoked);
+    let head = Head::sign(issuer, delegation.clone(), network, 7, NOW, &revoked);
     section.hex("set that revokes A", revoked.to_bytes());
     section.hex("its head, epoch 7", head.to_bytes());
     let right = Delegation::sign(&first, network, *member.public(), serial, DAY * 90, Rights::RENEWALS);
     let spare = Spare::new(right, DAY);
     section.hex("right of A to renew certificates for a day each, 90 days", spare.to_bytes());
+    // The encoding of a file that denies everything.
+    let rules = [1, 1, 0, 0, 0, 0];
+    let head = RulesHead::sign(issuer, delegation, network, NOW.as_millis(), NOW, &rules);
+    section
+        .hex("statement about rules that deny everything, and these", SignedRules::new(head, &rules).bytes());
     [section, questions(&plain, process, &program, member, &spare)]
 }
 
