@@ -74,7 +74,7 @@ fn a_node_that_cannot_reach_a_member_says_why() {
     let ([here, there_node], there) = two(&lab);
     let absent = address_of(&lab, "absent");
     let nobody = ping(&lab, &["--timeout", "0.5", &absent]);
-    nobody.failure(1, &["nobody", &absent, "within 0.5 s", "same network ID", "check that"]);
+    nobody.failure(1, &["no member", &absent, "within 0.5 s", "same network ID", "check that"]);
     ping(&lab, &["10.0.0.1"]).failure(2, &["no member of network", "10.0.0.1"]);
     ping(&lab, &["alpha"]).failure(2, &["alpha", "not an IP address"]);
     run(lab.command("here", &["ping", "alpha"])).failure(2, &["alpha", "network of the running node"]);

@@ -135,7 +135,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (
             lab.node("a", &["dial", &nobody, "--timeout", "0.1"]),
             1,
-            &["nobody", "same network ID", "LAN", "-v"],
+            &["no member", "same network ID", "LAN", "-v"],
         ),
         (lab.node("a", &["dial", "fd00::1:80"]), 2, &["[IPV6]:PORT"]),
         (
@@ -255,7 +255,7 @@ fn a_passphrase_may_come_through_a_pipe() {
         .arg(lab.state("a"));
     without_variables(&mut command);
     // The command gets as far as looking for the peer.
-    run(command).failure(1, &["nobody", "same passphrase"]);
+    run(command).failure(1, &["no member", "same passphrase"]);
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn a_peer_that_is_not_there_is_given_up_after_the_time_limit() {
     let lab = Lab::new();
     let absent = run(lab.command("absent", &["addr", &lab.network])).success().text().trim().to_owned();
     let dialed = lab.dial(&format!("[{absent}]:{PORT}"), &["--timeout", "0.5"]).finish();
-    dialed.failure(1, &[&absent, "nobody", "0.5 s"]);
+    dialed.failure(1, &[&absent, "no member", "0.5 s"]);
 }
 
 #[test]
@@ -192,10 +192,10 @@ fn a_passphrase_keeps_others_out() {
     let mut listening = lab.listen_with(with_secret(lab.node("listener", &["listen"])), &[&port()]);
     listening.running.end_stdin();
     let wrong = lab.dial_command(&listening.target, &["--timeout", "1"]);
-    run(wrong).failure(1, &["nobody", "passphrase"]);
+    run(wrong).failure(1, &["no member", "passphrase"]);
     let mut wrong = lab.dial_command(&listening.target, &["--timeout", "1"]);
     wrong.env("PEERSOCK_SECRET", "correct horsf");
-    run(wrong).failure(1, &["nobody"]);
+    run(wrong).failure(1, &["no member"]);
     let mut right = lab.dial_command(&listening.target, &[]);
     right.env("PEERSOCK_SECRET", "correct horse");
     let mut right = Running::start(right);
@@ -338,6 +338,6 @@ fn a_long_search_says_what_it_waits_for_unless_it_is_quiet() {
     said.failure(130, &[]);
     assert_eq!(said.stderr.matches("looking for").count(), 1, "{}", said.stderr);
     let quiet = run(lab.dial_command(&target, &["--timeout", "4", "--quiet"]));
-    quiet.failure(1, &["nobody"]);
+    quiet.failure(1, &["no member"]);
     assert!(!quiet.stderr.contains("looking for"), "{}", quiet.stderr);
 }

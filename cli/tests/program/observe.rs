@@ -33,11 +33,11 @@ fn ping_prints_replies_and_a_summary() {
 fn ping_of_nobody_fails() {
     let lab = Lab::new();
     let absent = run(lab.command("absent", &["addr", &lab.network])).success().text().trim().to_owned();
-    run(lab.node("pinger", &["ping", "--timeout", "0.5", &absent])).failure(1, &["nobody", &absent]);
+    run(lab.node("pinger", &["ping", "--timeout", "0.5", &absent])).failure(1, &["no member", &absent]);
     run(lab.node("pinger", &["ping", "somewhere"])).failure(2, &["somewhere"]);
 
     let json = run(lab.node("pinger", &["ping", "--json", "--timeout", "0.5", &absent]));
-    json.failure(1, &["nobody", "same network ID", "-v"]);
+    json.failure(1, &["no member", "same network ID", "-v"]);
     let json: Value = serde_json::from_str(json.text()).unwrap();
     assert_eq!((&json["received"], &json["transmitted"]), (&Value::from(0), &Value::from(0)));
     assert!(json["error"].as_str().unwrap().contains(&absent), "{json}");

@@ -178,13 +178,13 @@ fn whoever_finds_nobody_is_told_what_the_roots_have_to_do_with_it() {
         run(command)
     };
     dial(&open.text())
-        .failure(1, &["nobody", "127.0.0.1", "was reached", "was not found there", "the same root"]);
-    dial(&closed.text()).failure(1, &["nobody", "refuses this node", "token"]);
+        .failure(1, &["no member", "127.0.0.1", "was reached", "was not found there", "the same root"]);
+    dial(&closed.text()).failure(1, &["no member", "refuses this node", "token"]);
     // The text has the key of another root.
     let text = open.text();
     let (_, place) = text.split_once('@').unwrap();
     let wrong = format!("{}@{place}", closed.identity);
-    let other_key = ["nobody", &format!("{place} answers, but not with the key that --root names")];
+    let other_key = ["no member", &format!("{place} answers, but not with the key that --root names")];
     dial(&wrong).failure(1, &other_key);
 }
 

@@ -66,7 +66,7 @@ fn texts_of_turn_servers_that_are_half_right_are_refused() {
         by_variable.env("PEERSOCK_TURN", text);
         match text {
             // An empty variable counts as unset.
-            "" => run(by_variable).failure(1, &["nobody"]),
+            "" => run(by_variable).failure(1, &["no member"]),
             _ => run(by_variable).failure(2, &["PEERSOCK_TURN", words, "hint: "]),
         }
     }
@@ -133,7 +133,7 @@ fn a_turn_server_that_fails_is_told_where_nobody_is_found() {
     said.failure(
         1,
         &[
-            "nobody",
+            "no member",
             &format!(
                 "the TURN server turn:u@{gone} does not relay: nothing listens at the server's port, check "
             ),
@@ -169,7 +169,7 @@ fn lists_that_are_empty_are_told_and_have_the_status_of_what_they_are() {
             &domain,
             1,
             &[
-                "nobody",
+                "no member",
                 "no root is known from dns:example.org@",
                 "does not answer, look at ",
                 "none was kept",
@@ -203,7 +203,7 @@ fn lists_that_are_empty_are_told_and_have_the_status_of_what_they_are() {
     dial(&["--root", ""], None).failure(2, &["--root names no root: its text is empty"]);
     dial(&[], Some("")).failure(
         1,
-        &["nobody", "PEERSOCK_ROOTS is set and empty, so no root is asked, unset it or give --root; "],
+        &["no member", "PEERSOCK_ROOTS is set and empty, so no root is asked, unset it or give --root; "],
     );
     for (variable, text) in [("STUN", "bogus"), ("DHT", "bogus"), ("TURN", "bogus")] {
         let variable = format!("PEERSOCK_{variable}");

@@ -169,7 +169,7 @@ pub(in crate::managed) fn refused(error: impl Into<ChangeError>) -> Failure {
             "look with `peersock network members` which decision that was, and decide again if it was wrong"
         }
         ChangeError::TooManySpares => {
-            "take the right from another member first, with `--spare no`: `peersock network members` lists them"
+            "end the right of another member first, with `--spare no`: `peersock network members` lists them"
         }
         ChangeError::EphemeralSpare(_) => "choose a member that lasts: `peersock network members` lists them",
         ChangeError::KeyElsewhere => {
