@@ -29,7 +29,7 @@ Examples:
   peersock why --udp alpha beta:53 --json
   peersock why alpha beta                     # ICMP, as ping does")]
 pub(crate) struct WhyArgs {
-    /// [FROM] TO:PORT: member that opens the flow [default: this machine], and the other end
+    /// Member that opens the flow [default: this machine], and the other end with its port
     ///
     /// Without a port it is a flow of ICMP.
     #[arg(required = true, num_args = 1..=2, value_names = ["FROM", "TO:PORT"])]
